@@ -1,0 +1,193 @@
+"""What an encoder is: text (or what the caller brings) to vectors.
+
+Two protocols, so that a class of one's own needs no base class: a :class:`DenseEncoder` returns
+float32 arrays, a :class:`SparseEncoder` returns :class:`~esembed.types.SparseVector`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
+
+from esembed.types import DenseMatrix, SparseVector
+
+__all__ = [
+    "DenseEncoder",
+    "EncodeStats",
+    "Encoder",
+    "EncoderInfo",
+    "EncoderParams",
+    "RuntimeOptions",
+    "SparseEncoder",
+]
+
+
+class EncoderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What changes the vectors, and so belongs into the plan. None means: as the model says.
+
+    Attributes:
+        dims: keep this many leading dimensions and renormalise (Matryoshka).
+        max_seq_length: tokens kept of each text.
+        query_prompt, document_prompt: text put before each query or document.
+        normalize: scale dense vectors to length 1.
+        pooling: override the model's pooling.
+        revision: the hub revision (commit or tag).
+        top_k, query_top_k: keep the heaviest features of documents, of queries (sparse).
+        threshold: drop weights at or under it (sparse).
+        k1, b, avgdl: BM25's parameters (lexical); avgdl in tokens.
+        language: the stemmer of the lexical encoder (Snowball's name), or ``none``.
+        statistics: the hash of the term statistics that queries are weighted by (lexical).
+    """
+
+    dims: int | None = None
+    max_seq_length: int | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    normalize: bool | None = None
+    pooling: str | None = None
+    revision: str | None = None
+    top_k: int | None = None
+    query_top_k: int | None = None
+    threshold: float | None = None
+    k1: float | None = None
+    b: float | None = None
+    avgdl: float | None = None
+    language: str | None = None
+    statistics: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions:
+    """How an encoder runs here. Nothing of this changes what a vector means.
+
+    Attributes:
+        backend: ``auto``, ``openvino`` or ``torch``; auto is resolved and recorded in ``info.runtime``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` …
+        devices: several devices, a worker process for each; empty means just *device*.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        batch_tokens: the most tokens (padding included) in one forward pass.
+        threads: CPU threads, or None for all cores this process may use.
+        api_key_env: the environment variable that holds a remote service's key.
+        timeout_seconds: for one remote request.
+        max_retries: for one remote batch.
+        price_usd_per_million_tokens: to count the cost of a remote service.
+        local_files_only: never ask the hub.
+    """
+
+    backend: Literal["auto", "openvino", "torch"] = "auto"
+    device: str = "auto"
+    devices: tuple[str, ...] = ()
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch_tokens: int | None = None
+    threads: int | None = None
+    api_key_env: str | None = None
+    timeout_seconds: float = 60.0
+    max_retries: int = 5
+    price_usd_per_million_tokens: float | None = None
+    local_files_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderInfo:
+    """What an encoder declares about itself: the declared half of the encoder contract.
+
+    Everything here changes the vectors, so everything here is compared. What does not (backend,
+    dtype, device, batch size) is in *runtime*, recorded and never compared.
+
+    Attributes:
+        spec: the spec string it was made from (``minilm``, ``hf:intfloat/e5-small-v2`` …).
+        kind: ``dense`` or ``sparse``.
+        dims: the number of dimensions returned (dense, after Matryoshka truncation), else None.
+        model: the model's public name, or None; never a local path.
+        revision: the hub revision (commit), or None.
+        weights_hash: sha256 over the source tensors in canonical form, or None (remote, given).
+        tokenizer_hash: sha256 over the tokenizer's files, or None.
+        pooling: ``mean``, ``cls``, ``max``, ``weightedmean``, ``lasttoken`` … or None.
+        normalize: whether vectors are scaled to length 1.
+        max_seq_length: tokens kept of each text, or None.
+        query_prompt, document_prompt: text put before each query or document.
+        extra: what else changes vectors (projection heads, pruning, term statistics' hash …),
+            JSON values only.
+        runtime: backend, dtype, device … recorded, not compared.
+    """
+
+    spec: str
+    kind: Literal["dense", "sparse"]
+    dims: int | None = None
+    model: str | None = None
+    revision: str | None = None
+    weights_hash: str | None = None
+    tokenizer_hash: str | None = None
+    pooling: str | None = None
+    normalize: bool = False
+    max_seq_length: int | None = None
+    query_prompt: str = ""
+    document_prompt: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class EncodeStats:
+    """What an encoder counted since it was made (or since ``reset``).
+
+    Attributes:
+        texts, tokens: how many were encoded (tokens after truncation, padding not counted).
+        truncated: how many texts were longer than the model takes.
+        seconds: time spent inside encode calls, summed over calls.
+        cost_usd: money spent at a remote service, when its price is known.
+    """
+
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    seconds: float = 0.0
+    cost_usd: float = 0.0
+
+
+@runtime_checkable
+class DenseEncoder(Protocol):
+    """Text to dense vectors. Calls may come from several threads; an encoder serialises itself."""
+
+    @property
+    def info(self) -> EncoderInfo: ...
+
+    @property
+    def stats(self) -> EncodeStats: ...
+
+    def encode_document(self, texts: Sequence[str]) -> DenseMatrix:
+        """Float32, shape (len(texts), dims), in the order given."""
+        ...
+
+    def encode_query(self, texts: Sequence[str]) -> DenseMatrix:
+        """Float32, shape (len(texts), dims), in the order given."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class SparseEncoder(Protocol):
+    """Text to sparse vectors. Calls may come from several threads."""
+
+    @property
+    def info(self) -> EncoderInfo: ...
+
+    @property
+    def stats(self) -> EncodeStats: ...
+
+    def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
+        """One vector for each text, in the order given."""
+        ...
+
+    def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
+        """One vector for each text, in the order given."""
+        ...
+
+    def close(self) -> None: ...
+
+
+Encoder: TypeAlias = DenseEncoder | SparseEncoder

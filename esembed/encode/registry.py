@@ -1,0 +1,83 @@
+"""Spec strings to encoders. A family's module is imported when one of its specs is loaded.
+
+========================  ==========================================================  ==========
+spec                      what                                                        extra
+========================  ==========================================================  ==========
+``minilm``                all-MiniLM-L6-v2, without a hub where there is none         demo
+``hf:NAME-or-FOLDER``     any sentence-transformers or Hugging Face encoder           torch, demo
+``splade:NAME-or-FOLDER`` a SPLADE or SparseEncoder model                             torch, demo
+``static:FOLDER``         model2vec, word2vec, GloVe or fastText vectors              static
+``lexical``               BM25 as a sparse vector, no model at all
+``openai:MODEL[@URL]``    an OpenAI-compatible endpoint
+``engine:ENDPOINT``       an inference endpoint inside the engine
+``given``                 the caller brings the vectors
+========================  ==========================================================  ==========
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import cast
+
+from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
+from esembed.errors import EncoderError
+
+__all__ = ["FAMILIES", "load", "split_spec"]
+
+FAMILIES: dict[str, str] = {
+    "minilm": "esembed.encode.minilm:load",
+    "hf": "esembed.encode.transformer:load",
+    "splade": "esembed.encode.splade:load",
+    "static": "esembed.encode.static:load",
+    "lexical": "esembed.encode.lexical:load",
+    "openai": "esembed.encode.remote:load",
+    "engine": "esembed.encode.inference:load",
+    "given": "esembed.encode.given:load",
+}
+
+Loader = Callable[[str, EncoderParams, RuntimeOptions], Encoder]
+
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """``"hf:intfloat/e5-small-v2"`` → ``("hf", "intfloat/e5-small-v2")``.
+
+    Raises:
+        EncoderError: no such family.
+    """
+    family, _, rest = spec.partition(":")
+    if family not in FAMILIES:
+        raise EncoderError(
+            f"no encoder family {family!r} (in spec {spec!r}); there are: {', '.join(FAMILIES)}", spec=spec
+        )
+    return family, rest
+
+
+def load(
+    spec: str,
+    params: EncoderParams | None = None,
+    runtime: RuntimeOptions | None = None,
+) -> Encoder:
+    """The encoder that *spec* names.
+
+    Args:
+        spec: see the module's table.
+        params: what changes the vectors (belongs into the plan).
+        runtime: how it runs here.
+
+    Raises:
+        EncoderError: unknown family, missing extra, a folder that is no model, a head that isn't
+            known, params that the family doesn't take.
+    """
+    family, rest = split_spec(spec)
+    module_name, _, function = FAMILIES[family].partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise EncoderError(
+            f"the encoder {spec!r} needs the package {error.name!r}; install the extra that the table in "
+            "esembed.encode.registry names",
+            spec=spec,
+        ) from error
+    loader = cast(Loader, getattr(module, function))
+    return loader(rest, params or EncoderParams(), runtime or RuntimeOptions())

@@ -1,0 +1,266 @@
+"""Every error that esembed raises, in one tree.
+
+::
+
+    EsembedError
+    ├── PermanentError            trying again with the same input can't help
+    │   ├── PlanError             a plan, field or option that is wrong (``path`` names it)
+    │   ├── QueryError            a query that can't be compiled
+    │   ├── UnsupportedFeatureError   the engine lacks something (``gaps`` lists all of it)
+    │   ├── EncoderError          a model that can't be loaded or doesn't fit
+    │   ├── ContractError         the index was encoded otherwise than this encoder does it
+    │   ├── RecordError           one record is wrong (``record_id``, ``field``, ``position``)
+    │   ├── IndexNotFoundError    no such index
+    │   ├── IndexExistsError      an index of that name exists, with another plan
+    │   ├── MappingDriftError     the live mapping is not the plan's
+    │   ├── EngineStartError      a local or containerised engine did not start
+    │   ├── DownloadError         an artifact is missing or its checksum is wrong
+    │   └── EngineRequestError    the engine refused a request (``status``, ``reason``)
+    │       └── AuthorizationError    401 or 403
+    └── TransientError            trying again later can help
+        ├── EngineUnavailableError    no connection, 429, 502, 503, 504, time-out
+        └── RateLimitedError      a remote encoder asked to wait (``retry_after_seconds``)
+
+Attributes carry what a program needs, the message what a person needs. All are picklable, so they
+cross process borders whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+__all__ = [
+    "AuthorizationError",
+    "ContractError",
+    "DownloadError",
+    "EncoderError",
+    "EngineRequestError",
+    "EngineStartError",
+    "EngineUnavailableError",
+    "EsembedError",
+    "IndexExistsError",
+    "IndexNotFoundError",
+    "MappingDriftError",
+    "PermanentError",
+    "PlanError",
+    "QueryError",
+    "RateLimitedError",
+    "RecordError",
+    "TransientError",
+    "UnsupportedFeatureError",
+]
+
+
+def _rebuild(cls: type[EsembedError], message: str, state: dict[str, Any]) -> EsembedError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+class EsembedError(Exception):
+    """The root of all errors that esembed raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Callable[..., EsembedError], tuple[Any, ...]]:
+        return _rebuild, (type(self), self.message, dict(self.__dict__))
+
+
+class PermanentError(EsembedError):
+    """Trying again with the same input can't help."""
+
+
+class TransientError(EsembedError):
+    """Trying again later can help."""
+
+
+class PlanError(PermanentError):
+    """A plan, field or option that is wrong.
+
+    Attributes:
+        path: where, as a dotted path (``dense.embedding.dims``); empty when it is the whole plan.
+    """
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path = path
+
+
+class QueryError(PermanentError):
+    """A query that can't be compiled: an unknown field, a window smaller than the page …
+
+    Attributes:
+        field: the field or option at fault, or None.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class UnsupportedFeatureError(PermanentError):
+    """What was asked for is not in this engine, version, licence or build.
+
+    Attributes:
+        gaps: one line for each missing thing, with its way out.
+        profile: the name of the capability profile that lacks them.
+    """
+
+    def __init__(self, gaps: Sequence[str], *, profile: str) -> None:
+        lines = "\n".join(f"  - {gap}" for gap in gaps)
+        super().__init__(f"{profile} can't do this:\n{lines}")
+        self.gaps = tuple(gaps)
+        self.profile = profile
+
+
+class EncoderError(PermanentError):
+    """A model that can't be loaded, is not understood, or doesn't fit the plan.
+
+    Attributes:
+        spec: the encoder's spec string, or None.
+    """
+
+    def __init__(self, message: str, *, spec: str | None = None) -> None:
+        super().__init__(message)
+        self.spec = spec
+
+
+class ContractError(PermanentError):
+    """The encoder at hand is not the one that filled the index.
+
+    Attributes:
+        field: the vector field.
+        differences: declared attribute → (in the index, at hand).
+    """
+
+    def __init__(
+        self, message: str, *, field: str, differences: Mapping[str, tuple[Any, Any]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.differences = dict(differences or {})
+
+
+class RecordError(PermanentError):
+    """One record is wrong; the others go on.
+
+    Attributes:
+        record_id: the document's id, if it is known by then.
+        field: the field at fault, if it is one.
+        position: where in the source it stood (``file.jsonl:17``), if it is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        record_id: str | None = None,
+        field: str | None = None,
+        position: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.record_id = record_id
+        self.field = field
+        self.position = position
+
+
+class IndexNotFoundError(PermanentError):
+    """There is no index of that name (``index``)."""
+
+    def __init__(self, message: str, *, index: str) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class IndexExistsError(PermanentError):
+    """An index of that name (``index``) exists, and its plan is another one (or it has none)."""
+
+    def __init__(self, message: str, *, index: str) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class MappingDriftError(PermanentError):
+    """The live mapping is not what the plan compiles to (``differences``: one line each)."""
+
+    def __init__(self, message: str, *, index: str, differences: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.index = index
+        self.differences = tuple(differences)
+
+
+class EngineStartError(PermanentError):
+    """A local or containerised engine did not start (``log_tail``: the end of its log)."""
+
+    def __init__(self, message: str, *, log_tail: str = "") -> None:
+        super().__init__(message)
+        self.log_tail = log_tail
+
+
+class DownloadError(PermanentError):
+    """An artifact can't be had, or what arrived has another checksum than the pinned one."""
+
+
+class EngineRequestError(PermanentError):
+    """The engine refused a request.
+
+    Attributes:
+        status: the HTTP status.
+        error_type: the engine's own error type (``illegal_argument_exception``), or None.
+        reason: the engine's own reason, or None.
+        body: the whole answer, parsed where it is JSON.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        error_type: str | None = None,
+        reason: str | None = None,
+        body: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error_type = error_type
+        self.reason = reason
+        self.body = body
+
+
+class AuthorizationError(EngineRequestError):
+    """401 or 403: wrong or missing credentials, or a privilege or licence that is lacking."""
+
+
+class EngineUnavailableError(TransientError):
+    """No connection, a time-out, or an answer that asks to come back later.
+
+    Attributes:
+        status: the HTTP status (429, 502, 503, 504), or None without an answer.
+        retry_after_seconds: what the engine asked for, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimitedError(TransientError):
+    """A remote encoder asked to slow down (``retry_after_seconds``, or None)."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds

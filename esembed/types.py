@@ -1,0 +1,206 @@
+"""The values that pass between the parts: documents, sparse vectors, hits. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "DenseMatrix",
+    "Document",
+    "FloatArray",
+    "Hit",
+    "Hits",
+    "ItemError",
+    "LegShare",
+    "SparseVector",
+]
+
+FloatArray = npt.NDArray[np.float32]
+"""A float32 array; its shape is stated where it is used."""
+
+DenseMatrix = FloatArray
+"""A float32 array of shape (n, dims)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseVector:
+    """A sparse vector: feature names (tokens) or ids with positive weights.
+
+    Attributes:
+        indices: the features, distinct; token strings, or int for id spaces (SEISMIC).
+        values: float32, shape (len(indices),), finite and > 0 for documents and queries alike.
+    """
+
+    indices: tuple[str, ...] | tuple[int, ...]
+    values: FloatArray
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float32)
+        if values.ndim != 1 or len(values) != len(self.indices):
+            raise ValueError(
+                f"a sparse vector needs one value for each index: {len(self.indices)} indices, "
+                f"values of shape {values.shape}"
+            )
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "indices", tuple(self.indices))
+
+    @classmethod
+    def from_dict(cls, weights: Mapping[str, float] | Mapping[int, float]) -> SparseVector:
+        """``{"token": weight}`` as a vector, in the mapping's order."""
+        return cls(tuple(weights), np.fromiter(weights.values(), np.float32, len(weights)))
+
+    def to_dict(self) -> dict[str, float]:
+        """Feature name → weight (ids become decimal strings), as engines take it."""
+        return {str(i): float(v) for i, v in zip(self.indices, self.values, strict=True)}
+
+    def top(self, n: int) -> SparseVector:
+        """The *n* heaviest features (ties by position), in descending weight."""
+        order = np.argsort(-self.values, kind="stable")[:n]
+        return SparseVector(tuple(self.indices[i] for i in order), self.values[order])  # type: ignore[arg-type]
+
+    def dot(self, other: SparseVector) -> float:
+        """The inner product, in float64."""
+        mine = self.to_dict()
+        return float(sum(mine.get(name, 0.0) * value for name, value in other.to_dict().items()))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SparseVector):
+            return NotImplemented
+        return self.indices == other.indices and np.array_equal(self.values, other.values)
+
+    def __hash__(self) -> int:
+        return hash((self.indices, self.values.tobytes()))
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One record on its way into an index.
+
+    Attributes:
+        id: the document id, or None to derive one from the content.
+        source: the fields as they came; vectors that the caller brings (``given``) are in here too.
+        op: ``index`` replaces the document, ``update`` merges fields into it, ``delete`` removes it.
+        position: where it stood in its source (``books.jsonl:17``), for messages.
+    """
+
+    id: str | None
+    source: Mapping[str, Any]
+    op: Literal["index", "update", "delete"] = "index"
+    position: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """One record that did not get in, and why.
+
+    Attributes:
+        id: the document id, or None when the record never got that far.
+        reason: what happened, for a person.
+        status: the engine's HTTP status for this item, or None when it never was sent.
+        position: where the record stood in its source, or None.
+        error_type: the engine's or our own name of the error.
+    """
+
+    id: str | None
+    reason: str
+    status: int | None = None
+    position: str | None = None
+    error_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LegShare:
+    """What one leg gave to a hit (``explain=True``).
+
+    Attributes:
+        leg: the leg's name (``bm25``, ``dense`` …).
+        rank: the hit's rank in that leg, from 1; None when the leg did not return it.
+        score: the leg's raw score; None likewise.
+        share: the part of the fused score that came from this leg; the shares of a hit add up to
+            its score within float32.
+    """
+
+    leg: str
+    rank: int | None
+    score: float | None
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result.
+
+    Attributes:
+        id: the document id.
+        score: the (fused) score, larger is better.
+        source: the document's fields, vectors left out.
+        index: the concrete index it came from.
+        highlight: field → fragments, where asked for.
+        chunks: the best chunks of a chunked document, best first, each its fields and ``_score``.
+        shares: each leg's part, where ``explain=True``.
+        fields: collapse and stored fields as the engine returned them.
+        rescored: the score after a rescore stage, else None.
+    """
+
+    id: str
+    score: float
+    source: Mapping[str, Any] = field(default_factory=dict)
+    index: str | None = None
+    highlight: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    chunks: Sequence[Mapping[str, Any]] = ()
+    shares: Sequence[LegShare] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    rescored: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hits(Sequence[Hit]):
+    """A page of results, best first: a sequence of :class:`Hit` that knows its circumstances.
+
+    Attributes:
+        hits: the page.
+        total: matching documents, or None where no honest number exists.
+        total_relation: ``eq``, or ``gte`` when *total* is a lower bound.
+        took_ms: the engine's own time, milliseconds.
+        timed_out: the engine gave up early on some shard.
+        legs_missing: leg name → why it did not answer; empty when all did.
+        aggregations: as the engine returned them.
+        next_cursor: pass it as ``cursor=`` for the next page; None on the last one.
+        path: how the result was fused: ``single``, ``server`` or ``client``.
+        approximate: server fusion over several shards, whose window is not global.
+        notes: what the compiler resolved or cut (terms pruned …), one line each.
+    """
+
+    hits: Sequence[Hit]
+    total: int | None = None
+    total_relation: Literal["eq", "gte"] = "eq"
+    took_ms: float = 0.0
+    timed_out: bool = False
+    legs_missing: Mapping[str, str] = field(default_factory=dict)
+    aggregations: Mapping[str, Any] = field(default_factory=dict)
+    next_cursor: str | None = None
+    path: Literal["single", "server", "client"] = "single"
+    approximate: bool = False
+    notes: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.hits[index]
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    @property
+    def ids(self) -> list[str]:
+        """The document ids, best first."""
+        return [hit.id for hit in self.hits]
