@@ -1,0 +1,435 @@
+"""What an index is: fields, encoders, quantization, chunks, the default query.
+
+A plan is declarative, immutable, equal by value, and the same in Python, TOML and JSON::
+
+    [text.title]
+    boost = 2.0
+    [text.body]
+    analyzer = "english"
+
+    [dense.embedding]
+    encoder = "minilm"
+    source = ["title", "body"]
+
+    [sparse.terms]
+    encoder = "lexical"
+    source = ["title", "body"]
+
+    [filter.lang]
+    type = "keyword"
+
+Nothing here talks to an engine; ``esembed.dialect`` compiles a plan for a capability profile.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+import msgspec
+
+from esembed.encode.base import EncoderParams
+from esembed.errors import PlanError
+from esembed.query import Query
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "ChunkOptions",
+    "DenseField",
+    "FilterField",
+    "FrozenDict",
+    "IndexOptions",
+    "IndexPlan",
+    "LoadOptions",
+    "Quantization",
+    "SeismicOptions",
+    "SparseField",
+    "TextField",
+]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class FrozenDict(dict[K, V]):
+    """A dict that can't be changed and so can be hashed; plans hold their fields in these."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a plan is immutable; make another one with msgspec.structs.replace or plan.with_…")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (dict(self),)
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The settings every part of a plan shares: keyword-only, immutable, strict about names."""
+
+
+Similarity = Literal["cosine", "dot_product", "l2_norm", "max_inner_product"]
+
+Quantization = Literal[
+    "auto",
+    # Elasticsearch's own literals; OpenSearch's equivalents are compiled where they exist.
+    "hnsw",
+    "int8_hnsw",
+    "int4_hnsw",
+    "bbq_hnsw",
+    "flat",
+    "int8_flat",
+    "int4_flat",
+    "bbq_flat",
+    "bbq_disk",
+    # OpenSearch only: a compression level on disk, and Faiss encoders.
+    "on_disk_2x",
+    "on_disk_4x",
+    "on_disk_8x",
+    "on_disk_16x",
+    "on_disk_32x",
+    "faiss_hnsw",
+    "faiss_fp16",
+    "faiss_pq",
+    "faiss_ivf",
+    "faiss_binary",
+]
+
+
+class TextField(_Part):
+    """A full-text field, scored by BM25.
+
+    Attributes:
+        analyzer: a name both engines know (``standard``) or one that this engine has; refused at
+            compile time where the engine lacks it.
+        search_analyzer: likewise for queries, else *analyzer*.
+        boost: its weight in the default query, ≥ 0.
+        k1, b: BM25's parameters, else the engine's defaults (1.2, 0.75).
+        keyword: also index the exact value as ``NAME.keyword``.
+    """
+
+    analyzer: str = "standard"
+    search_analyzer: str | None = None
+    boost: float = 1.0
+    k1: float | None = None
+    b: float | None = None
+    keyword: bool = False
+
+
+class DenseField(_Part):
+    """A dense vector field.
+
+    Attributes:
+        encoder: a spec string (``minilm``, ``hf:…``, ``given`` …).
+        source: the fields whose text is encoded, joined by *separator*; empty for ``given``.
+        separator: what stands between the joined fields.
+        dims: how many dimensions; None takes the encoder's (``given`` needs it).
+        similarity: ``cosine``, ``dot_product``, ``l2_norm`` or ``max_inner_product``.
+        element_type: what one dimension is in the engine.
+        quantization: ``auto`` is resolved at compile time and recorded; any other value is kept.
+        m, ef_construction: HNSW's graph parameters, else the engine's defaults.
+        oversample: rescore this many times k candidates with the full vectors.
+        params: encoder parameters that change the vectors.
+        chunked: encode chunks of the text (see ``IndexPlan.chunk``) instead of the whole.
+    """
+
+    encoder: str = "given"
+    source: tuple[str, ...] = ()
+    separator: str = "\n"
+    dims: int | None = None
+    similarity: Similarity = "cosine"
+    element_type: Literal["float", "byte", "bit", "bfloat16"] = "float"
+    quantization: Quantization = "auto"
+    m: int | None = None
+    ef_construction: int | None = None
+    oversample: float | None = None
+    params: EncoderParams = EncoderParams()
+    chunked: bool = False
+
+
+class SeismicOptions(_Part):
+    """OpenSearch's SEISMIC parameters, by the engine's own names; None keeps its default."""
+
+    n_postings: int | None = None
+    cluster_ratio: float | None = None
+    summary_prune_ratio: float | None = None
+    approximate_threshold: int | None = None
+    quantization_ceiling_ingest: float | None = None
+    quantization_ceiling_search: float | None = None
+
+
+class SparseField(_Part):
+    """A sparse vector field.
+
+    Attributes:
+        encoder: ``lexical``, ``splade:…``, ``given`` …
+        source: the fields whose text is encoded, joined by *separator*; empty for ``given``.
+        separator: what stands between the joined fields.
+        storage: how the engine keeps it; ``auto`` is ``sparse_vector`` on Elasticsearch and
+            ``rank_features`` on OpenSearch.
+        prune: let Elasticsearch prune query tokens (tuned for ELSER, so off by default).
+        seismic: parameters of ``storage = "seismic"``.
+        params: encoder parameters that change the vectors.
+        chunked: encode chunks of the text instead of the whole.
+    """
+
+    encoder: str = "lexical"
+    source: tuple[str, ...] = ()
+    separator: str = "\n"
+    storage: Literal["auto", "sparse_vector", "rank_features", "seismic"] = "auto"
+    prune: bool = False
+    seismic: SeismicOptions = SeismicOptions()
+    params: EncoderParams = EncoderParams()
+    chunked: bool = False
+
+
+class FilterField(_Part):
+    """A field to filter, sort, facet or boost by, never analysed.
+
+    Attributes:
+        type: Elasticsearch's field type.
+        format: for dates, the engine's format string.
+        positive_score_impact: ``rank_feature`` only: False where a larger value is worse.
+    """
+
+    type: Literal[
+        "keyword",
+        "boolean",
+        "byte",
+        "short",
+        "integer",
+        "long",
+        "float",
+        "double",
+        "date",
+        "ip",
+        "geo_point",
+        "rank_feature",
+    ] = "keyword"
+    format: str | None = None
+    positive_score_impact: bool = True
+
+
+class ChunkOptions(_Part):
+    """How long texts are cut for the fields with ``chunked = true``.
+
+    Attributes:
+        source: the fields that are joined and cut.
+        max_tokens: the most tokens of the encoder in one chunk.
+        overlap_tokens: how many of them the next chunk repeats.
+        boundary: prefer to cut at sentences, at markdown structure, or anywhere between words.
+        store: ``nested`` objects inside the document, or ``documents`` of their own with a parent id.
+        path: the nested field's name.
+    """
+
+    source: tuple[str, ...]
+    max_tokens: int = 200
+    overlap_tokens: int = 20
+    boundary: Literal["sentence", "markdown", "word"] = "sentence"
+    store: Literal["nested", "documents"] = "nested"
+    path: str = "chunks"
+
+
+class IndexOptions(_Part):
+    """Settings that the index is created with; None leaves the engine's default."""
+
+    shards: int = 1
+    replicas: int | None = None
+    refresh_interval: str | None = None
+    dynamic: Literal["true", "false", "strict"] = "false"
+
+
+class LoadOptions(_Part):
+    """What is changed during a bulk load, and put back before it is called done.
+
+    Attributes:
+        refresh: False switches periodic refresh off during the load.
+        replicas: replicas during the load, else unchanged.
+        force_merge_segments: merge to at most this many segments afterwards, else don't.
+    """
+
+    refresh: bool = True
+    replicas: int | None = None
+    force_merge_segments: int | None = None
+
+
+class IndexPlan(_Part):
+    """What an index is. See the module's docstring for its TOML.
+
+    Attributes:
+        text, dense, sparse, filter: the fields by name; a name stands in one section only.
+        chunk: how texts are cut, where a field has ``chunked``.
+        id_field: the record's field that holds its id, else the id comes with the record or from
+            its content.
+        query: the default query (its ``text`` left out), else text and dense legs fused by RRF, and
+            a learned sparse leg where there is one.
+        index, load: index settings.
+        description: for people.
+
+    Raises:
+        PlanError: on creation, when fields contradict each other.
+    """
+
+    text: Mapping[str, TextField] = FrozenDict()
+    dense: Mapping[str, DenseField] = FrozenDict()
+    sparse: Mapping[str, SparseField] = FrozenDict()
+    filter: Mapping[str, FilterField] = FrozenDict()
+    chunk: ChunkOptions | None = None
+    id_field: str | None = None
+    query: Query | None = None
+    index: IndexOptions = IndexOptions()
+    load: LoadOptions = LoadOptions()
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        for section in ("text", "dense", "sparse", "filter"):
+            msgspec.structs.force_setattr(self, section, FrozenDict(getattr(self, section)))
+        _validate(self)
+
+    # -- reading and writing -------------------------------------------------------------------
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> IndexPlan:
+        """From plain values. Raises PlanError naming the path of what is wrong."""
+        try:
+            return msgspec.convert(data, cls)
+        except msgspec.ValidationError as error:
+            raise _plan_error(error) from error
+
+    @classmethod
+    def from_toml(cls, text: str) -> IndexPlan:
+        """From TOML text. Raises PlanError."""
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise PlanError(f"not TOML: {error}") from error
+        return cls.from_dict(data)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> IndexPlan:
+        """From JSON text. Raises PlanError."""
+        try:
+            return cls.from_dict(msgspec.json.decode(text))
+        except msgspec.DecodeError as error:
+            raise PlanError(f"not JSON: {error}") from error
+
+    @classmethod
+    def load_file(cls, path: str | Path) -> IndexPlan:
+        """From a ``.toml`` or ``.json`` file. Raises PlanError (also when it can't be read)."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise PlanError(f"can't read the plan {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise PlanError(f"the plan {path} is not UTF-8 text") from error
+        try:
+            return cls.from_json(text) if path.suffix == ".json" else cls.from_toml(text)
+        except PlanError as error:
+            raise PlanError(f"in {path.name}: {error.message}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; what equals its default is left out, so that diffs stay small."""
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        for section in ("text", "dense", "sparse", "filter"):
+            if not data.get(section):
+                data.pop(section, None)
+        return data
+
+    def to_toml(self) -> str:
+        """TOML text that :meth:`from_toml` reads back as an equal plan."""
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+    def to_json(self) -> str:
+        """JSON text, keys in a fixed order."""
+        return msgspec.json.encode(self.to_dict(), order="deterministic").decode()
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The plan's JSON Schema (2020-12), for editors and checks in other languages."""
+        return msgspec.json.schema(cls)
+
+    # -- looking at it -------------------------------------------------------------------------
+
+    def vector_fields(self) -> Iterator[tuple[str, DenseField | SparseField]]:
+        """Every dense and sparse field with its name, dense first."""
+        yield from self.dense.items()
+        yield from self.sparse.items()
+
+    def field_path(self, name: str) -> str:
+        """The name a vector field has in the mapping: under the chunks' path where it is chunked
+        and chunks are nested."""
+        part = self.dense.get(name) or self.sparse.get(name)
+        if part is not None and part.chunked and self.chunk is not None and self.chunk.store == "nested":
+            return f"{self.chunk.path}.{name}"
+        return name
+
+    def replace(self, **changes: Any) -> IndexPlan:
+        """A copy with these attributes changed, validated again."""
+        return msgspec.structs.replace(self, **changes)
+
+
+def _plan_error(error: msgspec.ValidationError) -> PlanError:
+    """msgspec's message ends in `` - at `$.dense[...].dims` ``; keep the path in our own form."""
+    message = str(error)
+    text, _, where = message.partition(" - at `")
+    path = where.rstrip("`").removeprefix("$").lstrip(".")
+    hint = ""
+    if "unknown field" in text:
+        hint = " (see IndexPlan's attributes; a typing error?)"
+    return PlanError(text + hint, path=path)
+
+
+def _validate(plan: IndexPlan) -> None:
+    seen: dict[str, str] = {}
+    for section in ("text", "dense", "sparse", "filter"):
+        for name in getattr(plan, section):
+            if not name or name.startswith(("_", ".")) or name.endswith(".") or ".." in name:
+                raise PlanError("a field name can't be empty, start with _ or ., or end with .", path=f"{section}.{name}")
+            if name in seen:
+                raise PlanError(f"the name is already a {seen[name]} field", path=f"{section}.{name}")
+            seen[name] = section
+    for name, text in plan.text.items():
+        if not text.boost >= 0:
+            raise PlanError(f"boost must be ≥ 0, not {text.boost}", path=f"text.{name}.boost")
+    for name, part in plan.vector_fields():
+        section = "dense" if isinstance(part, DenseField) else "sparse"
+        where = f"{section}.{name}"
+        family = part.encoder.partition(":")[0]
+        if family == "given":
+            if part.source:
+                raise PlanError("given vectors have no source fields; leave source out", path=f"{where}.source")
+            if isinstance(part, DenseField) and part.dims is None:
+                raise PlanError("given vectors need dims", path=f"{where}.dims")
+        elif not part.source and not part.chunked:
+            raise PlanError(
+                f"encoder {part.encoder!r} needs source = [\"field\", …]", path=f"{where}.source"
+            )
+        if part.chunked and plan.chunk is None:
+            raise PlanError("chunked = true needs a [chunk] section", path=f"{where}.chunked")
+        if isinstance(part, DenseField):
+            if part.dims is not None and part.dims < 1:
+                raise PlanError(f"dims must be ≥ 1, not {part.dims}", path=f"{where}.dims")
+            if part.oversample is not None and not 1 <= part.oversample <= 10:
+                raise PlanError("oversample must lie between 1 and 10", path=f"{where}.oversample")
+            if family == "lexical":
+                raise PlanError("lexical is a sparse encoder; put it under [sparse]", path=f"{where}.encoder")
+    if plan.chunk is not None:
+        if plan.chunk.max_tokens < 8:
+            raise PlanError("max_tokens must be ≥ 8", path="chunk.max_tokens")
+        if not 0 <= plan.chunk.overlap_tokens < plan.chunk.max_tokens:
+            raise PlanError("overlap_tokens must be ≥ 0 and below max_tokens", path="chunk.overlap_tokens")
+        if plan.chunk.path in seen:
+            raise PlanError(f"{plan.chunk.path!r} is already a {seen[plan.chunk.path]} field", path="chunk.path")
+    if plan.index.shards < 1:
+        raise PlanError("shards must be ≥ 1", path="index.shards")
