@@ -1,0 +1,208 @@
+"""The seam between the encoders and what runs the network.
+
+A *backbone* runs a transformer and hands its last hidden states to a *head*. The head (dense
+pooling, SPLADE …) is built into the backend's own graph, so that nothing larger than the head's
+result crosses back. A family of encoders therefore only writes a head; it works on every backend
+that the head has a method for. A further backend (a native kernel, say) needs only :class:`Backbone`
+and :class:`Program`.
+
+::
+
+    files = modelfiles.open_model("name-or-folder", runtime=runtime)
+    backbone = load_backbone(files, runtime)         # auto is resolved here, see backbone.runtime
+    program = backbone.program(head)                 # compiles; may be made several times, for several heads
+    for outputs in program.run(batches):             # one tuple of arrays for each batch, in order
+        ...
+
+A head has two methods, one for each backend; each gets hidden states and returns outputs whose
+first axis is the batch's rows:
+
+``head.openvino(graph, hidden, mask)``
+    *graph* is an ``openvino_graph.Graph`` (``graph.tensor(name)`` reads a source tensor,
+    ``graph.linear``, ``graph.layer_norm``, ``graph.gelu`` build on it), *hidden* an output of shape
+    (rows, length, hidden) float32, *mask* (rows, length) float32 of ones and zeros. Returns a list
+    of outputs.
+
+``head.torch(model, hidden, offsets)``
+    *model* is the transformers model (the one with its masked-LM head where ``needs_masked_lm`` is
+    true, else the bare encoder), *hidden* a tensor (tokens, hidden) of the real tokens only, in the
+    backbone's dtype; row r is ``hidden[offsets[r]:offsets[r + 1]]``; *offsets* is int64 (rows + 1,)
+    on the same device. Returns a tuple of tensors.
+
+:class:`JoinedHead` runs several heads on one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from esembed.encode.base import RuntimeOptions
+from esembed.errors import EncoderError
+
+if TYPE_CHECKING:
+    from esembed.encode.modelfiles import ModelFiles
+
+__all__ = ["Backbone", "Head", "JoinedHead", "Outputs", "Program", "TokenBatch", "load_backbone"]
+
+IntArray = npt.NDArray[np.int32]
+Outputs = tuple[npt.NDArray[Any], ...]
+"""What a head returned for one batch: arrays whose first axis is the batch's rows."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenBatch:
+    """Token ids of some texts, padded on the right.
+
+    Right padding serves every model: encoders mask it, and in a causal decoder no real token ever
+    sees it, so it equals left padding up to the rotary position's offset, which cancels out.
+
+    Attributes:
+        ids: int32, shape (rows, length).
+        lengths: int32, shape (rows,): the real tokens of each row, at least 1.
+    """
+
+    ids: IntArray
+    lengths: IntArray
+
+    @property
+    def mask(self) -> npt.NDArray[np.float32]:
+        """Ones at real tokens, zeros at padding: float32, shape (rows, length)."""
+        return (np.arange(self.ids.shape[1], dtype=np.int32) < self.lengths[:, None]).astype(np.float32)
+
+
+class Head(Protocol):
+    """What is computed from the last hidden states. Immutable and picklable; see the module's text."""
+
+    @property
+    def needs_masked_lm(self) -> bool:
+        """Whether the torch model must come with its masked-LM head."""
+        ...
+
+    def openvino(self, graph: Any, hidden: Any, mask: Any) -> list[Any]: ...
+
+    def torch(self, model: Any, hidden: Any, offsets: Any) -> tuple[Any, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedHead:
+    """Several heads on one pass; their outputs one after the other."""
+
+    heads: tuple[Head, ...]
+
+    @property
+    def needs_masked_lm(self) -> bool:
+        return any(head.needs_masked_lm for head in self.heads)
+
+    def openvino(self, graph: Any, hidden: Any, mask: Any) -> list[Any]:
+        return [output for head in self.heads for output in head.openvino(graph, hidden, mask)]
+
+    def torch(self, model: Any, hidden: Any, offsets: Any) -> tuple[Any, ...]:
+        return tuple(output for head in self.heads for output in head.torch(model, hidden, offsets))
+
+
+class Program(Protocol):
+    """A backbone with a head, ready to run. Calls may come from several threads."""
+
+    def run(self, batches: Iterable[TokenBatch]) -> Iterator[Outputs]:
+        """The head's outputs for each batch, in the order of the batches.
+
+        Batches are taken as they are needed, a few ahead, so that the next is prepared while one
+        runs. A single batch takes the path of the least latency.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Backbone(Protocol):
+    """A transformer on a device.
+
+    Attributes:
+        hidden_size: the width of the hidden states.
+        max_positions: the longest sequence it takes, in tokens, or None for no limit of its own.
+        batch_tokens: the padded tokens in one batch that suit this backend and device.
+        pad_multiple: lengths are padded to a multiple of this (fewer shapes to compile).
+        runtime: backend, device, dtype … as resolved: recorded in ``EncoderInfo.runtime``.
+    """
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def max_positions(self) -> int | None: ...
+    @property
+    def batch_tokens(self) -> int: ...
+    @property
+    def pad_multiple(self) -> int: ...
+    @property
+    def runtime(self) -> Mapping[str, Any]: ...
+
+    def program(self, head: Head) -> Program: ...
+
+    def close(self) -> None: ...
+
+
+def load_backbone(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
+    """The backbone for *files*; ``auto`` is resolved as follows and recorded in ``.runtime``.
+
+    OpenVINO where it is installed, builds this architecture, and neither a device other than the
+    CPU nor several devices are asked for (and, with ``device="auto"``, torch isn't there with a
+    CUDA device); torch otherwise.
+
+    Raises:
+        EncoderError: nothing that is installed can run the model; the message names the extra.
+    """
+    import importlib.util
+
+    have_openvino = importlib.util.find_spec("openvino") is not None
+    have_torch = importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")
+    backend = runtime.backend
+    if backend == "auto":
+        backend = "torch"
+        if have_openvino:
+            from esembed.encode import openvino_graph
+
+            if runtime.device in ("auto", "cpu") and not runtime.devices:
+                reason = openvino_graph.unsupported(files)
+                gpu = runtime.device == "auto" and have_torch and _accelerator_present()
+                if reason is None and not gpu:
+                    backend = "openvino"
+                elif reason is not None and not have_torch:
+                    raise EncoderError(
+                        f"the OpenVINO backend can't run {files.name}: {reason}. Torch can: "
+                        'pip install "esembed[torch]"',
+                        spec=files.name,
+                    )
+    if backend == "openvino":
+        if not have_openvino:
+            raise EncoderError(
+                'the openvino backend needs its packages: pip install "esembed[openvino]"', spec=files.name
+            )
+        from esembed.encode.openvino_backend import OpenVinoBackbone
+
+        return OpenVinoBackbone(files, runtime)
+    if not have_torch:
+        raise EncoderError(
+            f"{files.name} needs a backend that isn't installed here: "
+            'pip install "esembed[openvino]" (BERT and RoBERTa shapes on the CPU) or "esembed[torch]"',
+            spec=files.name,
+        )
+    from esembed.encode.torch_backend import load_torch_backbone
+
+    return load_torch_backbone(files, runtime)
+
+
+def _accelerator_present() -> bool:
+    """Whether an NVIDIA driver is there, asked without importing torch (which takes seconds)."""
+    import os
+    import sys
+
+    if sys.platform == "darwin":
+        return os.uname().machine == "arm64"
+    if os.environ.get("CUDA_VISIBLE_DEVICES", None) in ("", "-1"):
+        return False
+    return os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/dev/nvidia0")
