@@ -1,0 +1,164 @@
+# Generated from esembed/_async/client.py by scripts/run_unasync.py; change that file and run the script.
+"""One method over the caller's official client: every byte goes through it, and it is never changed.
+
+The transport's own retries are switched off for our requests (on a copy that shares the connection
+pool), so that exactly one layer retries. Errors become :mod:`esembed.errors`.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from esembed.transport import (
+    NDJSON_HEADERS,
+    Response,
+    client_kind,
+    connection_error,
+    encode_body,
+    error_from_response,
+    query_value,
+)
+
+from ._shim import IS_ASYNC
+
+__all__ = ["EngineClient"]
+
+
+class EngineClient:
+    """The caller's official client behind one method, :meth:`request`.
+
+    Args:
+        client: ``Elasticsearch`` or ``OpenSearch``; it stays the caller's to close.
+
+    Raises:
+        TypeError: another kind of client, or a sync one for async code and the other way round.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.kind, is_async = client_kind(client)
+        if is_async is not IS_ASYNC:
+            raise TypeError(
+                "Index takes an async client and Index a sync one; "
+                f"{type(client).__name__} is {'async' if is_async else 'sync'}"
+            )
+        self.official = client
+        self.requests_sent = 0
+        self._derived: dict[Any, Any] = {}
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | bytes | None = None,
+        timeout_seconds: float | None = None,
+        ignore: Collection[int] = (),
+    ) -> Response:
+        """Send one request, once.
+
+        Args:
+            method: ``GET``, ``POST`` …
+            path: from the root, already percent-encoded where it needs to be.
+            params: the query string's parameters.
+            body: a mapping is sent as JSON, a sequence of mappings as NDJSON, bytes as NDJSON as they are.
+            timeout_seconds: for this request, else the client's own.
+            ignore: statuses that are answers, not errors.
+
+        Raises:
+            AuthorizationError: 401 or 403.
+            IndexNotFoundError: 404 that names an index.
+            EngineRequestError: any other refusal.
+            EngineUnavailableError: no connection, a time-out, 429, 502, 503 or 504.
+        """
+        payload, headers = encode_body(body)
+        self.requests_sent += 1
+        if self.kind == "elasticsearch":
+            response = self._elasticsearch(method, path, params, payload, headers, timeout_seconds)
+        else:
+            response = self._opensearch(method, path, params, payload, headers, timeout_seconds)
+        if response.status >= 400 and response.status not in ignore:
+            raise error_from_response(method, path, response)
+        return response
+
+    def _elasticsearch(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        payload: bytes | None,
+        headers: Mapping[str, str],
+        timeout_seconds: float | None,
+    ) -> Response:
+        import elasticsearch
+
+        client = self._derived.get(timeout_seconds)
+        if client is None:
+            options: dict[str, Any] = {"max_retries": 0, "retry_on_timeout": False, "retry_on_status": ()}
+            if timeout_seconds is not None:
+                options["request_timeout"] = timeout_seconds
+            if len(self._derived) > 32:
+                self._derived.clear()
+            client = self._derived[timeout_seconds] = self.official.options(**options)
+        if headers is NDJSON_HEADERS:
+            body: Any = [payload]
+        else:
+            # The transport serialises by content type; a string passes through its JSON serializer as it is.
+            body = None if payload is None else payload.decode("utf-8")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", category=elasticsearch.ElasticsearchWarning)
+                answer = client.perform_request(
+                    method, path, params=params or None, headers=dict(headers), body=body
+                )
+        except elasticsearch.ApiError as error:
+            return Response(error.meta.status, error.body, dict(error.meta.headers))
+        except (
+            elasticsearch.exceptions.TransportError,
+            elasticsearch.exceptions.UnsupportedProductError,
+        ) as error:
+            raise connection_error(error, method, path) from error
+        return Response(answer.meta.status, answer.body, dict(answer.meta.headers))
+
+    def _opensearch(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        payload: bytes | None,
+        headers: Mapping[str, str],
+        timeout_seconds: float | None,
+    ) -> Response:
+        from opensearchpy import exceptions
+
+        transport = self._derived.get("transport")
+        if transport is None:
+            original = self.official.transport
+            prepare = getattr(original, "_async_call", None)
+            if prepare is not None:
+                # The async transport makes its connection pool at its first call; the copy must share it.
+                prepare()
+            transport = copy.copy(original)
+            transport.max_retries = 0
+            self._derived["transport"] = transport
+        try:
+            answer = transport.perform_request(
+                method,
+                path,
+                params=None if params is None else {k: query_value(v) for k, v in params.items()},
+                body=payload,
+                timeout=timeout_seconds,
+                headers=dict(headers),
+            )
+        except exceptions.TransportError as error:
+            if not isinstance(error.status_code, int):
+                raise connection_error(error, method, path) from error
+            return Response(error.status_code, error.info)
+        except exceptions.SerializationError as error:
+            raise connection_error(error, method, path) from error
+        if isinstance(answer, bool):
+            return Response(200 if answer else 404, None)
+        return Response(200, answer)

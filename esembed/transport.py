@@ -1,0 +1,137 @@
+"""What async and sync requests share: answers, bodies, and which error an answer stands for. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from esembed.capabilities import Kind
+from esembed.errors import (
+    AuthorizationError,
+    EngineRequestError,
+    EngineUnavailableError,
+    EsembedError,
+    IndexNotFoundError,
+)
+
+__all__ = [
+    "Response",
+    "client_kind",
+    "connection_error",
+    "encode_body",
+    "error_from_response",
+    "query_value",
+]
+
+TRANSIENT_STATUS = frozenset({429, 502, 503, 504})
+JSON_HEADERS = {"accept": "application/json", "content-type": "application/json"}
+NDJSON_HEADERS = {"accept": "application/json", "content-type": "application/x-ndjson"}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer: HTTP status, parsed body (text where it is no JSON), lower-case headers (may be empty)."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def client_kind(client: Any) -> tuple[Kind, bool]:
+    """Which engine a client is for and whether it is async, told by its class so that only the
+    package in use is ever imported. Raises TypeError for anything else."""
+    for cls in type(client).__mro__:
+        package = cls.__module__.partition(".")[0]
+        if package.startswith("elasticsearch") and cls.__name__ in ("Elasticsearch", "AsyncElasticsearch"):
+            return "elasticsearch", cls.__name__.startswith("Async")
+        if package == "opensearchpy" and cls.__name__ in ("OpenSearch", "AsyncOpenSearch"):
+            return "opensearch", cls.__name__.startswith("Async")
+    raise TypeError(
+        "esembed takes the official clients: elasticsearch.Elasticsearch, opensearchpy.OpenSearch or their "
+        f"async forms, not {type(client).__module__}.{type(client).__qualname__}"
+    )
+
+
+def encode_body(
+    body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | bytes | None,
+) -> tuple[bytes | None, Mapping[str, str]]:
+    """Bytes and headers of a request: a mapping is JSON, several are NDJSON, bytes NDJSON as they are."""
+    if isinstance(body, bytes):
+        return body, NDJSON_HEADERS
+    if body is None:
+        return None, JSON_HEADERS
+    option = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    if isinstance(body, Mapping):
+        return orjson.dumps(body, option=option), JSON_HEADERS
+    option |= orjson.OPT_APPEND_NEWLINE
+    return b"".join(orjson.dumps(line, option=option) for line in body), NDJSON_HEADERS
+
+
+def query_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(item) for item in value)
+    return value
+
+
+def connection_error(error: Exception, method: str, path: str) -> EsembedError:
+    text = f"{type(error).__name__}: {error}"
+    lowered = text.lower()
+    if "certificate" in lowered or "tlserror" in lowered or "sslerror" in lowered:
+        return EngineRequestError(
+            f"{method} {path}: TLS failed ({text}); pass the CA that signed the engine's certificate "
+            "(ca_certs), or use the right scheme",
+            status=0,
+            error_type="tls",
+        )
+    if "unsupportedproduct" in lowered:
+        return EngineRequestError(
+            f"{method} {path}: the server is not Elasticsearch; for OpenSearch pass an opensearchpy client",
+            status=0,
+            error_type="unsupported_product",
+        )
+    return EngineUnavailableError(f"{method} {path}: the engine did not answer ({text})")
+
+
+def error_from_response(method: str, path: str, response: Response) -> EsembedError:
+    """The error that an answer with a status of 400 or more stands for."""
+    status, body = response.status, response.body
+    error_type: str | None = None
+    reason: str | None = None
+    index: str | None = None
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if isinstance(error, Mapping):
+        error_type, reason, index = error.get("type"), error.get("reason"), error.get("index")
+        root = error.get("root_cause")
+        if isinstance(root, Sequence) and root and isinstance(root[0], Mapping):
+            deepest = root[0].get("reason")
+            if deepest and deepest != reason:
+                reason = f"{reason}: {deepest}"
+        cause = error.get("caused_by")
+        if isinstance(cause, Mapping) and cause.get("reason"):
+            reason = f"{reason}: {cause['reason']}"
+    elif error is not None:
+        reason = str(error)
+    elif body:
+        reason = str(body)[:500]
+    message = f"{method} {path}: {status} {error_type or ''} {reason or ''}".rstrip()
+    if status == 404 and error_type == "index_not_found_exception":
+        return IndexNotFoundError(f"there is no index {index or path!r}", index=str(index or path))
+    if status in TRANSIENT_STATUS:
+        retry_after = response.headers.get("retry-after")
+        seconds = float(retry_after) if retry_after and retry_after.replace(".", "", 1).isdigit() else None
+        return EngineUnavailableError(message, status=status, retry_after_seconds=seconds)
+    if status in (401, 403):
+        hint = (
+            "; check the user name and password or the API key"
+            if status == 401
+            else "; the credentials lack a privilege, or the licence a feature"
+        )
+        return AuthorizationError(
+            message + hint, status=status, error_type=error_type, reason=reason, body=body
+        )
+    return EngineRequestError(message, status=status, error_type=error_type, reason=reason, body=body)
