@@ -25,7 +25,9 @@ __all__ = [
 ]
 
 
-class EncoderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class EncoderParams(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """What changes the vectors, and so belongs into the plan. None means: as the model says.
 
     Attributes:
@@ -39,6 +41,7 @@ class EncoderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         threshold: drop weights at or under it (sparse).
         k1, b, avgdl: BM25's parameters (lexical); avgdl in tokens.
         language: the stemmer of the lexical encoder (Snowball's name), or ``none``.
+        stop_words: words that the lexical encoder leaves out, compared before stemming.
         statistics: the hash of the term statistics that queries are weighted by (lexical).
     """
 
@@ -56,6 +59,7 @@ class EncoderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     b: float | None = None
     avgdl: float | None = None
     language: str | None = None
+    stop_words: tuple[str, ...] | None = None
     statistics: str | None = None
 
 
