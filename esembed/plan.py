@@ -395,7 +395,9 @@ def _validate(plan: IndexPlan) -> None:
     for section in ("text", "dense", "sparse", "filter"):
         for name in getattr(plan, section):
             if not name or name.startswith(("_", ".")) or name.endswith(".") or ".." in name:
-                raise PlanError("a field name can't be empty, start with _ or ., or end with .", path=f"{section}.{name}")
+                raise PlanError(
+                    "a field name can't be empty, start with _ or ., or end with .", path=f"{section}.{name}"
+                )
             if name in seen:
                 raise PlanError(f"the name is already a {seen[name]} field", path=f"{section}.{name}")
             seen[name] = section
@@ -408,13 +410,13 @@ def _validate(plan: IndexPlan) -> None:
         family = part.encoder.partition(":")[0]
         if family == "given":
             if part.source:
-                raise PlanError("given vectors have no source fields; leave source out", path=f"{where}.source")
+                raise PlanError(
+                    "given vectors have no source fields; leave source out", path=f"{where}.source"
+                )
             if isinstance(part, DenseField) and part.dims is None:
                 raise PlanError("given vectors need dims", path=f"{where}.dims")
         elif not part.source and not part.chunked:
-            raise PlanError(
-                f"encoder {part.encoder!r} needs source = [\"field\", …]", path=f"{where}.source"
-            )
+            raise PlanError(f'encoder {part.encoder!r} needs source = ["field", …]', path=f"{where}.source")
         if part.chunked and plan.chunk is None:
             raise PlanError("chunked = true needs a [chunk] section", path=f"{where}.chunked")
         if isinstance(part, DenseField):
@@ -430,6 +432,8 @@ def _validate(plan: IndexPlan) -> None:
         if not 0 <= plan.chunk.overlap_tokens < plan.chunk.max_tokens:
             raise PlanError("overlap_tokens must be ≥ 0 and below max_tokens", path="chunk.overlap_tokens")
         if plan.chunk.path in seen:
-            raise PlanError(f"{plan.chunk.path!r} is already a {seen[plan.chunk.path]} field", path="chunk.path")
+            raise PlanError(
+                f"{plan.chunk.path!r} is already a {seen[plan.chunk.path]} field", path="chunk.path"
+            )
     if plan.index.shards < 1:
         raise PlanError("shards must be ≥ 1", path="index.shards")
