@@ -1,0 +1,132 @@
+"""The command line. ``esembed --help`` lists the verbs; each teaches itself with ``--help``.
+
+Exit codes: 0 done · 1 an error · 2 wrong options, plan or query · 3 done in part (some records went to
+the dead-letter file) · 4 the engine can't be reached · 5 the engine refused the credentials ·
+6 this engine can't do what was asked · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from esembed.cli._lazy import Verb, lazy_group
+
+__all__ = ["app", "main"]
+
+_START = "First steps"
+_DATA = "Indices and data"
+_QUALITY = "Measure and tune"
+
+
+def _verb(module: str, help_: str, panel: str, attribute: str = "app") -> Verb:
+    return Verb(f"esembed.cli.{module}:{attribute}", help_, panel)
+
+
+VERBS: dict[str, Verb] = {
+    "demo": _verb("demo", "Hybrid search over Python's own documentation, in one command.", _START),
+    "doctor": _verb("doctor", "What is installed, which engine is there and what it can do.", _START),
+    "engine": _verb("engine", "Start, stop and watch a local engine.", _START),
+    "index": _verb("index", "Create, inspect, extend, migrate and delete indices.", _DATA),
+    "ingest": _verb("ingest", "Read records, encode them and write them to an index.", _DATA),
+    "search": _verb("search", "Ask an index a question.", _DATA),
+    "eval": _verb("evaluate", "Measure the quality of an index's answers.", _QUALITY),
+    "tune": _verb("evaluate", "Fit the default query to judgements.", _QUALITY, "tune_app"),
+    "advise": _verb("advise", "Choose a quantization by measuring it.", _QUALITY),
+    "bench": _verb("bench", "Measure encoding, ingestion and search on this machine.", _QUALITY),
+}
+
+app = typer.Typer(
+    cls=lazy_group(VERBS),
+    name="esembed",
+    help="Dense and sparse vectors into Elasticsearch and OpenSearch, hybrid search out of them.",
+    epilog="Start with:  esembed demo     Every verb has --help with examples, and most have --json.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"esembed {version('esembed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (also ESEMBED_DEBUG=1).")
+    ] = False,
+) -> None:
+    """Dense and sparse vectors into Elasticsearch and OpenSearch, hybrid search out of them."""
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code that an error stands for; the module's docstring lists them."""
+    from esembed import errors
+    from esembed.cli._connect import UsageError
+
+    if isinstance(error, (UsageError, errors.PlanError, errors.QueryError)):
+        return 2
+    if isinstance(error, errors.EngineUnavailableError):
+        return 4
+    if isinstance(error, errors.AuthorizationError):
+        return 5
+    if isinstance(error, errors.UnsupportedFeatureError):
+        return 6
+    return 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        argv: the arguments without the program's name, else the process's own.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = bool(os.environ.get("ESEMBED_DEBUG"))
+    # --debug is understood anywhere, since people add it at the end of what just failed.
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    if "--debug" in arguments[:end]:
+        debug = True
+        arguments = [word for word in arguments[:end] if word != "--debug"] + arguments[end:]
+    from esembed.errors import EsembedError
+
+    try:
+        app(arguments, prog_name="esembed")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) went away; say nothing more, also at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except EsembedError as error:
+        if debug:
+            import traceback
+
+            traceback.print_exception(error)
+        print(f"error: {error.message}", file=sys.stderr)
+        return exit_code(error)
+    except ModuleNotFoundError as error:
+        if debug or (error.name or "").startswith("esembed"):
+            raise
+        print(
+            f"error: this needs the package {error.name!r}, which is not installed; the extras of esembed "
+            "bring such packages (pip install 'esembed[demo]', see esembed doctor)",
+            file=sys.stderr,
+        )
+        return 1
+    return 0

@@ -1,0 +1,368 @@
+"""Where the engine is: the options every verb shares, and the official client they make.
+
+A verb is written with one parameter ``connection: Connection`` and decorated with
+:func:`takes_connection`, which puts the options in its place.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import inspect
+import json
+import os
+import ssl
+import typing
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from esembed.capabilities import Kind
+from esembed.errors import AuthorizationError, EngineUnavailableError, EsembedError, PermanentError
+
+__all__ = ["Connection", "EngineKind", "UsageError", "detect_kind", "takes_connection"]
+
+PANEL = "Which engine"
+
+
+class UsageError(PermanentError):
+    """Options that contradict each other or name something that isn't there; exit code 2."""
+
+
+class EngineKind(str, enum.Enum):
+    """The two engines, as an option's choices."""
+
+    elasticsearch = "elasticsearch"
+    opensearch = "opensearch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Where the engine is and how to get in. Secrets are read from the environment, late.
+
+    Attributes:
+        url: its address, else the local engine that ``esembed engine start`` started.
+        kind: which engine, else the server is asked.
+        api_key_env: the environment variable that holds the API key.
+        username, password_env: basic authentication; the variable holds the password.
+        ca_certs: a PEM file with the certificate authority, else the system's.
+        insecure: don't verify the server's certificate.
+        timeout_seconds: for one request.
+    """
+
+    url: str | None = None
+    kind: Kind | None = None
+    api_key_env: str | None = None
+    username: str | None = None
+    password_env: str | None = None
+    ca_certs: Path | None = None
+    insecure: bool = False
+    timeout_seconds: float = 60.0
+    _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def resolve(self) -> tuple[str, Kind]:
+        """The address and the engine behind it.
+
+        Raises:
+            EngineUnavailableError: nothing answers, or no local engine runs.
+            AuthorizationError: the credentials are wrong.
+            UsageError: options that can't be.
+        """
+        if "kind" not in self._found:
+            url, kind = self.url, self.kind
+            if url is None:
+                local = _running_local(kind)
+                if local is None:
+                    what = f"local {kind}" if kind else "local engine"
+                    raise EngineUnavailableError(
+                        f"no {what} is running; start one with: esembed engine start"
+                        f"{f' --kind {kind}' if kind else ''}  (or name a server with --url)"
+                    )
+                url, kind = local
+            _check_url(url)
+            if kind is None:
+                kind = detect_kind(url, headers=self._headers(), context=self._context(url))
+            self._found.update(url=url, kind=kind)
+        return self._found["url"], self._found["kind"]
+
+    def client(self) -> Any:
+        """The official sync client: ``Elasticsearch`` or ``OpenSearch``. The caller closes it."""
+        url, kind = self.resolve()
+        if kind == "elasticsearch":
+            from elasticsearch import Elasticsearch
+
+            return Elasticsearch(url, **self._elasticsearch(url))
+        from opensearchpy import OpenSearch
+
+        return OpenSearch(**self._opensearch(url))
+
+    def async_client(self) -> Any:
+        """The official async client. The caller closes it."""
+        url, kind = self.resolve()
+        if kind == "elasticsearch":
+            from elasticsearch import AsyncElasticsearch
+
+            return AsyncElasticsearch(url, **self._elasticsearch(url))
+        from opensearchpy import AsyncOpenSearch
+
+        return AsyncOpenSearch(**self._opensearch(url))
+
+    # -- credentials ---------------------------------------------------------------------------
+
+    def _api_key(self) -> str | None:
+        return _secret(self.api_key_env, "--api-key-env") if self.api_key_env else None
+
+    def _basic(self) -> tuple[str, str] | None:
+        if self.username is None and self.password_env is None:
+            return None
+        if self.username is None or self.password_env is None:
+            raise UsageError(
+                "--username and --password-env belong together; the second names the environment "
+                "variable that holds the password"
+            )
+        if self.api_key_env:
+            raise UsageError("give either --api-key-env or --username with --password-env, not both")
+        return self.username, _secret(self.password_env, "--password-env")
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json"}
+        if basic := self._basic():
+            headers["Authorization"] = "Basic " + base64.b64encode(":".join(basic).encode()).decode()
+        elif key := self._api_key():
+            headers["Authorization"] = f"ApiKey {key}"
+        return headers
+
+    def _context(self, url: str) -> ssl.SSLContext | None:
+        if not url.startswith("https:"):
+            return None
+        if self.ca_certs is not None and not self.ca_certs.is_file():
+            raise UsageError(f"--ca-certs: there is no file {self.ca_certs}")
+        try:
+            context = ssl.create_default_context(cafile=None if self.ca_certs is None else str(self.ca_certs))
+        except ssl.SSLError as error:
+            raise UsageError(f"--ca-certs: {self.ca_certs} is not a PEM file of certificates") from error
+        if self.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def _elasticsearch(self, url: str) -> dict[str, Any]:
+        options: dict[str, Any] = {"request_timeout": self.timeout_seconds}
+        if context := self._context(url):
+            options["ssl_context"] = context
+        if basic := self._basic():
+            options["basic_auth"] = basic
+        elif key := self._api_key():
+            options["api_key"] = key
+        return options
+
+    def _opensearch(self, url: str) -> dict[str, Any]:
+        parts = urllib.parse.urlsplit(url)
+        host: dict[str, Any] = {
+            "host": parts.hostname,
+            "port": parts.port or (443 if parts.scheme == "https" else 80),
+            "use_ssl": parts.scheme == "https",
+        }
+        if parts.path.strip("/"):
+            host["url_prefix"] = parts.path.strip("/")
+        options: dict[str, Any] = {"hosts": [host], "timeout": self.timeout_seconds}
+        if context := self._context(url):
+            options["ssl_context"] = context
+        if basic := self._basic():
+            options["http_auth"] = basic
+        elif key := self._api_key():
+            options["headers"] = {"Authorization": f"ApiKey {key}"}
+        return options
+
+
+def _secret(variable: str, option: str) -> str:
+    value = os.environ.get(variable)
+    if not value:
+        raise UsageError(
+            f"{option}: the environment variable {variable} is not set (the option takes a variable's "
+            "name, so that the secret is not seen in the process list)"
+        )
+    return value
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        parts, port_ok = urllib.parse.urlsplit(""), False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
+        raise UsageError(f"--url: {_without_userinfo(url)!r} is no address; write http://host:9200")
+    if parts.username or parts.password:
+        raise UsageError(
+            "--url: leave user name and password out of the address; give --username and --password-env"
+        )
+
+
+def _without_userinfo(url: str) -> str:
+    return url.rpartition("@")[2]
+
+
+def _running_local(kind: Kind | None) -> tuple[str, Kind] | None:
+    """The local engine that runs, OpenSearch first; None when there is none."""
+    from esembed.engine.local import running
+
+    for candidate in (kind,) if kind else ("opensearch", "elasticsearch"):
+        if (found := running(candidate)) is not None:
+            return found.url, found.kind
+    return None
+
+
+# -- asking which engine it is ---------------------------------------------------------------------
+
+
+def detect_kind(
+    url: str, *, headers: dict[str, str] | None = None, context: ssl.SSLContext | None = None
+) -> Kind:
+    """Which engine answers at *url*: by its product header, else by what ``GET /`` says of itself.
+
+    Raises:
+        EngineUnavailableError: nothing answers.
+        AuthorizationError: 401 or 403.
+        PermanentError: something else answers.
+    """
+    denied: AuthorizationError | None = None
+    for path in ("/", "/_nodes?filter_path=nodes.*.version"):
+        status, answer_headers, body = _get(url.rstrip("/") + path, headers or {}, context)
+        if answer_headers.get("x-elastic-product", "").lower() == "elasticsearch" and status not in (
+            401,
+            403,
+        ):
+            return "elasticsearch"
+        if status in (401, 403):
+            denied = AuthorizationError(
+                f"{_without_userinfo(url)} answers {status}: the user name and password, or the API key, "
+                "are missing, wrong, or lack a privilege (--username with --password-env, or --api-key-env)",
+                status=status,
+            )
+            if status == 401:
+                break
+            continue
+        version = body.get("version") if isinstance(body, dict) else None
+        if isinstance(version, dict):
+            return "opensearch" if version.get("distribution") == "opensearch" else "elasticsearch"
+        if status == 200 and isinstance(body, dict) and "nodes" in body:
+            return "opensearch"
+    if denied is not None:
+        raise denied
+    raise PermanentError(
+        f"{_without_userinfo(url)} answers, but not as Elasticsearch or OpenSearch; is it the right address "
+        "and port? --kind elasticsearch|opensearch skips this question"
+    )
+
+
+def _get(
+    url: str, headers: dict[str, str], context: ssl.SSLContext | None
+) -> tuple[int, dict[str, str], Any]:
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme was checked
+    # No proxies for addresses that the caller named, exactly as the official clients do it.
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+    try:
+        with opener.open(request, timeout=10) as answer:
+            status, raw, got = answer.status, answer.read(1_000_000), answer.headers
+    except urllib.error.HTTPError as error:
+        with error:
+            status, raw, got = error.code, error.read(1_000_000), error.headers
+    except ssl.SSLError as error:
+        raise _tls_error(url, error) from error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLError):
+            raise _tls_error(url, error.reason) from error
+        raise EngineUnavailableError(f"nothing answers at {url}: {error.reason}") from error
+    except OSError as error:
+        raise EngineUnavailableError(f"nothing answers at {url}: {error}") from error
+    except Exception as error:  # http.client's own errors: not HTTP at all
+        raise PermanentError(f"what answers at {url} is not HTTP: {error}") from error
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        body = None
+    return status, {name.lower(): value for name, value in got.items()}, body
+
+
+def _tls_error(url: str, error: ssl.SSLError) -> EsembedError:
+    return PermanentError(
+        f"TLS with {url} failed: {error.reason or error}; name the certificate authority with "
+        "--ca-certs FILE (--insecure switches the check off)"
+    )
+
+
+# -- the options -----------------------------------------------------------------------------------
+
+
+def _option(type_: Any, name: str, help_: str, default: Any = None, **more: Any) -> tuple[Any, Any]:
+    return Annotated[type_, typer.Option(name, rich_help_panel=PANEL, help=help_, **more)], default
+
+
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "url": _option(
+        str | None,
+        "--url",
+        "The server's address; without it, the running local engine.",
+        envvar="ESEMBED_URL",
+    ),
+    "kind": _option(EngineKind | None, "--kind", "Which engine; without it, the server is asked."),
+    "api_key_env": _option(
+        str | None,
+        "--api-key-env",
+        "The environment variable that holds the API key.",
+        metavar="VARIABLE",
+    ),
+    "username": _option(str | None, "--username", "For basic authentication."),
+    "password_env": _option(
+        str | None,
+        "--password-env",
+        "The environment variable that holds the password.",
+        metavar="VARIABLE",
+    ),
+    "ca_certs": _option(
+        Path | None,
+        "--ca-certs",
+        "PEM file of the certificate authority, where the system doesn't know it.",
+        metavar="FILE",
+    ),
+    "insecure": _option(bool, "--insecure", "Don't verify the server's certificate.", False),
+    "timeout_seconds": _option(float, "--timeout-seconds", "For one request.", 60.0, min=0.1),
+}
+
+
+def takes_connection(function: Callable[..., None]) -> Callable[..., None]:
+    """Replace a verb's parameter ``connection`` by the options that make one."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    own = inspect.signature(function)
+    parameters = [
+        parameter.replace(annotation=hints.get(name, parameter.annotation))
+        for name, parameter in own.parameters.items()
+        if name != "connection"
+    ]
+    parameters += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _OPTIONS.items()
+    ]
+
+    def verb(**values: Any) -> None:
+        given = {name: values.pop(name) for name in _OPTIONS}
+        if given["kind"] is not None:
+            given["kind"] = EngineKind(given["kind"]).value
+        function(connection=Connection(**given), **values)
+
+    verb.__name__ = function.__name__
+    verb.__qualname__ = function.__qualname__
+    verb.__module__ = function.__module__
+    verb.__doc__ = function.__doc__
+    verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    verb.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return verb

@@ -1,0 +1,105 @@
+"""What verbs print: tables for people on stdout, JSON for scripts, everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+__all__ = ["console", "note", "print_json", "print_table", "progress", "table"]
+
+PIPE_WIDTH = 160
+"""Columns where there is no terminal to measure, so that tables in logs aren't cut at 80."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on stdout (or stderr): colours only on a terminal, and not under ``NO_COLOR``."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def note(text: str) -> None:
+    """A line for a person, on stderr, so that stdout stays clean for scripts. No markup is read."""
+    console(stderr=True).print(text, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, indented, in UTF-8."""
+    import msgspec
+    import orjson
+
+    try:
+        raw = orjson.dumps(
+            value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY, default=msgspec.to_builtins
+        )
+    except TypeError:
+        raw = orjson.dumps(msgspec.to_builtins(value), option=orjson.OPT_INDENT_2)
+    sys.stdout.write(raw.decode("utf-8") + "\n")
+    sys.stdout.flush()
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An empty table in the house's look; columns that start with ``>`` are right-aligned."""
+    from rich import box
+    from rich.table import Table
+
+    result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for column in columns:
+        right = column.startswith(">")
+        result.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    return result
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
+    """A table of plain values; text is printed as it is, without markup."""
+    from rich.text import Text
+
+    result = table(*columns, title=title)
+    for row in rows:
+        result.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in row))
+    console().print(result, soft_wrap=False)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ", ".join(
+            _cell(item) for item in (sorted(value) if isinstance(value, (set, frozenset)) else value)
+        )
+    return str(value)
+
+
+@contextmanager
+def progress(*, bytes_unit: bool = False) -> Iterator[Progress]:
+    """A progress display on stderr; nothing is drawn where that is no terminal.
+
+    Args:
+        bytes_unit: show amounts as megabytes and megabytes a second.
+    """
+    from rich import progress as bars
+
+    amounts: list[bars.ProgressColumn] = (
+        [bars.DownloadColumn(), bars.TransferSpeedColumn()]
+        if bytes_unit
+        else [bars.MofNCompleteColumn(), bars.TaskProgressColumn()]
+    )
+    columns = [bars.TextColumn("{task.description}"), bars.BarColumn(), *amounts, bars.TimeRemainingColumn()]
+    quiet = not sys.stderr.isatty()
+    with bars.Progress(*columns, console=console(stderr=True), transient=True, disable=quiet) as it:
+        yield it
