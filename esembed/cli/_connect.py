@@ -265,7 +265,7 @@ def detect_kind(
 def _get(
     url: str, headers: dict[str, str], context: ssl.SSLContext | None
 ) -> tuple[int, dict[str, str], Any]:
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme was checked
+    request = urllib.request.Request(url, headers=headers)
     # No proxies for addresses that the caller named, exactly as the official clients do it.
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
