@@ -1,0 +1,353 @@
+"""``openai:MODEL`` and ``openai:MODEL@http://host/v1``: vectors from an OpenAI-compatible endpoint.
+
+OpenAI itself, vLLM, TEI, Infinity and whatever else answers ``POST {base}/embeddings``. Texts are sent
+in batches bounded by an estimate of their tokens, a few at a time; order is restored from ``index``;
+a busy or failing server is asked again, with jitter, as long as ``Retry-After`` says; what can't get
+better by waiting is an error at once. What comes back is checked before it is used.
+
+The key is read from an environment variable and only ever stands in the request's header. It goes to
+api.openai.com by default (``OPENAI_API_KEY``); to another address only where ``api_key_env`` names it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import tenacity
+
+from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.remote_http import answer_error, checked_url, is_too_large, parse_vectors
+from esembed.errors import EncoderError, RateLimitedError, TransientError
+from esembed.types import DenseMatrix, FloatArray
+
+__all__ = ["OpenAIEncoder", "estimate_tokens", "load"]
+
+DEFAULT_URL = "https://api.openai.com/v1"
+_NATIVE_DIMS = {
+    "text-embedding-3-small": 1536,
+    "text-embedding-3-large": 3072,
+    "text-embedding-ada-002": 1536,
+}
+
+
+def estimate_tokens(text: str) -> int:
+    """A guess at a text's tokens that errs upwards: a third of its UTF-8 bytes, at least its words."""
+    return max(1, len(text.encode("utf-8", "replace")) // 3, text.count(" ") + 1)
+
+
+class OpenAIEncoder:
+    """Dense vectors from an OpenAI-compatible endpoint. Safe to call from several threads.
+
+    An empty text is sent as one space, since OpenAI refuses empty input. ``close`` ends the connections.
+
+    Args:
+        model: the model's name, as the server knows it.
+        base_url: what ``/embeddings`` is appended to.
+        api_key: the secret, or None where the server wants none.
+        dims: sent as ``dimensions``; the answer must have that many.
+        query_prompt, document_prompt: text put before each query or document.
+        normalize: scale what comes back to length 1.
+        timeout_seconds: for one request.
+        max_retries: more attempts for one batch after the first.
+        max_wait_seconds: the longest wait that a server may ask for before it becomes an error.
+        batch_tokens, batch_texts: the most in one request (tokens as *count_tokens* sees them).
+        max_concurrency: requests under way at once in one call.
+        price_usd_per_million_tokens: to count the cost.
+        count_tokens: text to tokens, for batching only (``estimate_tokens``, or tiktoken's).
+        sleep: how to wait (tests hand in their own).
+
+    Raises:
+        EncoderError: an address that is no http(s) URL, holds credentials, or would carry the key
+            unencrypted to another machine.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str = DEFAULT_URL,
+        api_key: str | None = None,
+        dims: int | None = None,
+        query_prompt: str = "",
+        document_prompt: str = "",
+        normalize: bool = False,
+        timeout_seconds: float = 60.0,
+        max_retries: int = 5,
+        max_wait_seconds: float = 120.0,
+        batch_tokens: int = 50_000,
+        batch_texts: int = 256,
+        max_concurrency: int = 4,
+        price_usd_per_million_tokens: float | None = None,
+        count_tokens: Callable[[str], int] = estimate_tokens,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._spec = f"openai:{model}"
+        if not model:
+            raise EncoderError("openai: needs a model's name (openai:text-embedding-3-small)", spec="openai:")
+        if dims is not None and dims < 1:
+            raise EncoderError(f"dims must be at least 1, not {dims}", spec=self._spec)
+        if min(batch_tokens, batch_texts, max_concurrency) < 1 or max_retries < 0 or timeout_seconds <= 0:
+            raise EncoderError("batch sizes, concurrency and time-out must be positive", spec=self._spec)
+        self._model, self._base_url = model, checked_url(base_url, api_key is not None, self._spec)
+        self._asked_dims = dims
+        self._dims = dims or (_NATIVE_DIMS.get(model) if self._base_url == DEFAULT_URL else None)
+        self._prompts = {"query": query_prompt, "document": document_prompt}
+        self._normalize = normalize
+        self._max_retries, self._max_wait = max_retries, max_wait_seconds
+        self._batch_tokens, self._batch_texts = batch_tokens, batch_texts
+        self._concurrency, self._price = max_concurrency, price_usd_per_million_tokens
+        self._count_tokens, self._sleep = count_tokens, sleep
+        self._key = api_key
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.Client(
+            headers=headers,
+            timeout=httpx.Timeout(timeout_seconds, connect=min(10.0, timeout_seconds)),
+            limits=httpx.Limits(max_connections=max_concurrency * 2),
+            follow_redirects=False,
+        )
+        self._lock = threading.Lock()
+        self._paused_until = 0.0
+        self._usage_missing = False
+        self._stats = EncodeStats()
+
+    def __repr__(self) -> str:
+        return f"OpenAIEncoder({self._model!r}, base_url={self._base_url!r}, dims={self._dims})"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an OpenAIEncoder holds a secret and can't be pickled; load it where it is used")
+
+    @property
+    def info(self) -> EncoderInfo:
+        """The address is under ``runtime``: the same model may move. No hash: only canaries can tell
+        that a server changed its model. ``dims`` is None until known (``probe``, or the first call)."""
+        return EncoderInfo(
+            spec=self._spec,
+            kind="dense",
+            dims=self._dims,
+            model=self._model,
+            normalize=self._normalize,
+            query_prompt=self._prompts["query"],
+            document_prompt=self._prompts["document"],
+            runtime={
+                "backend": "openai-compatible",
+                "url": self._base_url,
+                "tokens_estimated": self._usage_missing,
+            },
+        )
+
+    @property
+    def stats(self) -> EncodeStats:
+        return self._stats
+
+    def probe(self) -> int:
+        """One short request to learn the number of dimensions."""
+        return int(self._encode(["dimensions"], "")[0].shape[0])
+
+    def encode_document(self, texts: Sequence[str]) -> DenseMatrix:
+        """Float32, shape (len(texts), dims), in the order given.
+
+        Raises:
+            EncoderError: the server refused, or answered with something that can't be right.
+            RateLimitedError, TransientError: it stayed busy or unreachable through all retries.
+        """
+        return self._encode(texts, self._prompts["document"])
+
+    def encode_query(self, texts: Sequence[str]) -> DenseMatrix:
+        """Float32, shape (len(texts), dims); raises as :meth:`encode_document`."""
+        return self._encode(texts, self._prompts["query"])
+
+    def close(self) -> None:
+        self._client.close()
+
+    # -- batches ---------------------------------------------------------------------------------
+
+    def _encode(self, texts: Sequence[str], prompt: str) -> DenseMatrix:
+        started = time.perf_counter()
+        inputs = [(prompt + text) or " " for text in texts]
+        batches = list(self._batches(inputs))
+        if len(batches) > 1 and self._concurrency > 1:
+            with ThreadPoolExecutor(min(self._concurrency, len(batches))) as pool:
+                parts = list(pool.map(self._one_batch, batches))
+        else:
+            parts = [self._one_batch(batch) for batch in batches]
+        vectors = np.concatenate(parts) if parts else np.zeros((0, self._dims or 0), np.float32)
+        if self._normalize and len(vectors):
+            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = vectors / np.maximum(norms, np.float32(1e-12))
+        with self._lock:
+            self._stats.texts += len(texts)
+            self._stats.seconds += time.perf_counter() - started
+        return vectors
+
+    def _batches(self, inputs: list[str]) -> Iterator[list[str]]:
+        batch: list[str] = []
+        tokens = 0
+        for text in inputs:
+            n = self._count_tokens(text)
+            if batch and (len(batch) >= self._batch_texts or tokens + n > self._batch_tokens):
+                yield batch
+                batch, tokens = [], 0
+            batch.append(text)
+            tokens += n
+        if batch:
+            yield batch
+
+    def _one_batch(self, batch: list[str]) -> FloatArray:
+        try:
+            return self._with_retries(batch)
+        except EncoderError as error:
+            if len(batch) == 1 or not is_too_large(error):
+                raise
+            # The server takes less at once than we guessed: halve, and remember for the next batches.
+            half = len(batch) // 2
+            with self._lock:
+                self._batch_texts = max(1, min(self._batch_texts, half))
+            return np.concatenate([self._one_batch(batch[:half]), self._one_batch(batch[half:])])
+
+    def _with_retries(self, batch: list[str]) -> FloatArray:
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self._max_retries + 1),
+            wait=_wait,
+            retry=tenacity.retry_if_exception(self._is_worth_waiting_for),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return retrying(self._request, batch)
+
+    def _is_worth_waiting_for(self, error: BaseException) -> bool:
+        if isinstance(error, RateLimitedError):
+            return (error.retry_after_seconds or 0.0) <= self._max_wait
+        return isinstance(error, TransientError)
+
+    # -- one request -----------------------------------------------------------------------------
+
+    def _request(self, batch: list[str]) -> FloatArray:
+        pause = self._paused_until - time.monotonic()
+        if pause > 0:  # we, or another thread of ours, were told to wait
+            self._sleep(pause + random.uniform(0.0, 0.1))
+        body: dict[str, Any] = {"model": self._model, "input": batch, "encoding_format": "base64"}
+        if self._asked_dims is not None:
+            body["dimensions"] = self._asked_dims
+        failure: TransientError | EncoderError
+        try:
+            response = self._client.post(f"{self._base_url}/embeddings", json=body)
+        except httpx.TimeoutException as error:
+            failure = TransientError(
+                f"{self._base_url} did not answer in time ({type(error).__name__}); raise timeout_seconds, "
+                "or send less at once"
+            )
+        except httpx.TransportError as error:
+            failure = TransientError(f"can't reach {self._base_url}: {self._scrub(str(error))}")
+        else:
+            if response.status_code == 200:
+                return self._checked(response, batch)
+            failure = answer_error(response, url=self._base_url, spec=self._spec, scrub=self._scrub)
+        # Raised outside of the except blocks: httpx's errors hold the request, and with it the key.
+        if isinstance(failure, RateLimitedError) and failure.retry_after_seconds is not None:
+            until = time.monotonic() + min(failure.retry_after_seconds, self._max_wait)
+            with self._lock:
+                self._paused_until = max(self._paused_until, until)
+        raise failure
+
+    def _scrub(self, text: str) -> str:
+        """Servers quote keys in their errors, whole or in part."""
+        return text.replace(self._key, "***") if self._key else text
+
+    def _checked(self, response: httpx.Response, batch: list[str]) -> FloatArray:
+        vectors, usage = parse_vectors(response, len(batch), url=self._base_url, spec=self._spec)
+        width = vectors.shape[1]
+        with self._lock:
+            if self._dims is None:
+                self._dims = width
+            expected = self._dims
+        if width != expected:
+            hint = (
+                "it doesn't honour `dimensions`: set dims to what it returns"
+                if self._asked_dims is not None
+                else "the server changed its model"
+            )
+            raise EncoderError(
+                f"{self._base_url} answered with {width} dimensions instead of {expected}; {hint}",
+                spec=self._spec,
+            )
+        self._count(usage, batch)
+        return vectors
+
+    def _count(self, usage: Any, batch: list[str]) -> None:
+        tokens = usage.get("total_tokens", usage.get("prompt_tokens")) if isinstance(usage, dict) else None
+        with self._lock:
+            if not isinstance(tokens, int):
+                self._usage_missing = True
+                tokens = sum(map(self._count_tokens, batch))
+            self._stats.tokens += tokens
+            if self._price is not None:
+                self._stats.cost_usd += tokens * self._price / 1e6
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    """Seconds before the next attempt: up to 0.5, 1, 2 … 30, drawn at random ("full jitter"); none
+    where the server said how long, since every request waits for that by itself."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    if isinstance(error, RateLimitedError) and error.retry_after_seconds is not None:
+        return 0.0
+    return random.uniform(0.0, min(30.0, 0.5 * 2 ** (state.attempt_number - 1)))
+
+
+def load(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> OpenAIEncoder:
+    """``MODEL`` or ``MODEL@URL`` as an encoder; for :func:`esembed.encode.registry.load`.
+
+    Where the number of dimensions is neither given nor known, one short request asks for it.
+
+    Raises:
+        EncoderError: a missing key, a param that a remote model can't take, an address that won't do.
+    """
+    model, _, url = rest.partition("@http")
+    base_url = f"http{url}" if url else DEFAULT_URL
+    allowed = EncoderParams(
+        dims=params.dims,
+        query_prompt=params.query_prompt,
+        document_prompt=params.document_prompt,
+        normalize=params.normalize,
+    )
+    if params != allowed:
+        raise EncoderError(
+            "a remote model takes dims, query_prompt, document_prompt and normalize; the server decides the "
+            "rest: remove the other params",
+            spec=f"openai:{model}",
+        )
+    variable = runtime.api_key_env or ("OPENAI_API_KEY" if not url else None)
+    key = os.environ.get(variable) if variable else None
+    if variable and not key:
+        raise EncoderError(
+            f"the environment variable {variable} holds no key for openai:{model}; set it, or name "
+            "another with api_key_env",
+            spec=f"openai:{model}",
+        )
+    encoder = OpenAIEncoder(
+        model,
+        base_url=base_url,
+        api_key=key,
+        dims=params.dims,
+        query_prompt=params.query_prompt or "",
+        document_prompt=params.document_prompt or "",
+        normalize=bool(params.normalize),
+        timeout_seconds=runtime.timeout_seconds,
+        max_retries=runtime.max_retries,
+        batch_tokens=runtime.batch_tokens or 50_000,
+        price_usd_per_million_tokens=runtime.price_usd_per_million_tokens,
+    )
+    if encoder.info.dims is None:
+        try:
+            encoder.probe()
+        except BaseException:
+            encoder.close()
+            raise
+    return encoder
