@@ -26,13 +26,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
 from esembed.encode.base import EncoderParams
 from esembed.errors import PlanError
 from esembed.query import Query
+from esembed.query.nodes import FrozenMap
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -43,7 +44,6 @@ __all__ = [
     "ChunkOptions",
     "DenseField",
     "FilterField",
-    "FrozenDict",
     "IndexOptions",
     "IndexPlan",
     "LoadOptions",
@@ -52,24 +52,6 @@ __all__ = [
     "SparseField",
     "TextField",
 ]
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class FrozenDict(dict[K, V]):
-    """A dict that can't be changed and so can be hashed; plans hold their fields in these."""
-
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError("a plan is immutable; make another one with msgspec.structs.replace or plan.with_…")
-
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self.items()))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FrozenDict, (dict(self),)
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -278,10 +260,10 @@ class IndexPlan(_Part):
         PlanError: on creation, when fields contradict each other.
     """
 
-    text: Mapping[str, TextField] = FrozenDict()
-    dense: Mapping[str, DenseField] = FrozenDict()
-    sparse: Mapping[str, SparseField] = FrozenDict()
-    filter: Mapping[str, FilterField] = FrozenDict()
+    text: Mapping[str, TextField] = FrozenMap()
+    dense: Mapping[str, DenseField] = FrozenMap()
+    sparse: Mapping[str, SparseField] = FrozenMap()
+    filter: Mapping[str, FilterField] = FrozenMap()
     chunk: ChunkOptions | None = None
     id_field: str | None = None
     query: Query | None = None
@@ -291,7 +273,7 @@ class IndexPlan(_Part):
 
     def __post_init__(self) -> None:
         for section in ("text", "dense", "sparse", "filter"):
-            msgspec.structs.force_setattr(self, section, FrozenDict(getattr(self, section)))
+            msgspec.structs.force_setattr(self, section, FrozenMap(getattr(self, section)))
         _validate(self)
 
     # -- reading and writing -------------------------------------------------------------------

@@ -1,0 +1,140 @@
+"""The encoders of one plan: loaded when first needed, shared between fields, checked before first use.
+
+``_meta`` is untrusted input, so a pool for a plan that was read from an index loads only what the
+caller allowed (or what needs no address: ``minilm``, ``lexical``, ``given``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
+from esembed.encode.registry import load, split_spec
+from esembed.errors import EncoderError, QueryError
+from esembed.plan import DenseField, IndexPlan, SparseField
+
+__all__ = ["WITHOUT_ADDRESS", "EncoderPool"]
+
+WITHOUT_ADDRESS = frozenset({"minilm", "lexical", "given"})
+"""Specs that fetch nothing from an address that an index could have chosen."""
+
+
+class EncoderPool:
+    """Encoders by field name. Safe to use from several threads.
+
+    Args:
+        plan: the plan whose fields are encoded.
+        encoder: the caller's own, one for all vector fields of its kind, or one for each field.
+        allow_encoders: spec strings that may be loaded; None allows all (a plan the caller wrote).
+        runtime: how loaded encoders run here.
+        contracts: field → stored contract; checked before an encoder is first handed out.
+    """
+
+    def __init__(
+        self,
+        plan: IndexPlan,
+        *,
+        encoder: Encoder | Mapping[str, Encoder] | None = None,
+        allow_encoders: Collection[str] | None = (),
+        runtime: RuntimeOptions | None = None,
+        contracts: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.plan = plan
+        self._given = dict(encoder) if isinstance(encoder, Mapping) else {}
+        self._for_all = None if isinstance(encoder, Mapping) else encoder
+        unknown = set(self._given) - set(dict(plan.vector_fields()))
+        if unknown:
+            raise EncoderError(
+                f"encoder= names fields that the plan lacks: {', '.join(sorted(unknown))}; it has "
+                f"{', '.join(dict(plan.vector_fields())) or 'no vector fields'}"
+            )
+        self._allow = None if allow_encoders is None else frozenset(allow_encoders)
+        self._runtime = runtime or RuntimeOptions()
+        self._contracts = dict(contracts or {})
+        self._loaded: dict[tuple[str, EncoderParams], Encoder] = {}
+        self._ready: dict[str, Encoder] = {}
+        self._lock = threading.RLock()
+
+    def field(self, name: str) -> DenseField | SparseField:
+        """The vector field of that name. Raises QueryError naming those there are."""
+        part = self.plan.dense.get(name) or self.plan.sparse.get(name)
+        if part is None:
+            known = ", ".join(dict(self.plan.vector_fields())) or "none"
+            raise QueryError(f"the plan has no vector field {name!r} (there are: {known})", field=name)
+        return part
+
+    def encoder(self, name: str) -> Encoder:
+        """The encoder of a field, loaded and checked at the first call.
+
+        Raises:
+            QueryError: no such vector field.
+            EncoderError: it can't be loaded, or wasn't allowed.
+            ContractError: it is not the one that filled the index.
+        """
+        ready = self._ready.get(name)
+        if ready is not None:
+            return ready
+        with self._lock:
+            if name not in self._ready:
+                self._ready[name] = self._prepare(name)
+            return self._ready[name]
+
+    def _prepare(self, name: str) -> Encoder:
+        part = self.field(name)
+        encoder = self._given.get(name)
+        kind = "dense" if isinstance(part, DenseField) else "sparse"
+        if encoder is None and self._for_all is not None and self._for_all.info.kind == kind:
+            encoder = self._for_all
+        if encoder is None:
+            encoder = self._load(name, part)
+        if encoder.info.kind != kind and split_spec(part.encoder)[0] != "given":
+            raise EncoderError(
+                f"{name}: a {kind} field can't be filled by {encoder.info.spec!r}, a {encoder.info.kind} "
+                "encoder",
+                spec=part.encoder,
+            )
+        if isinstance(part, DenseField) and part.dims and encoder.info.dims not in (None, part.dims):
+            raise EncoderError(
+                f"{name}: the plan says {part.dims} dims and {encoder.info.spec!r} makes {encoder.info.dims}; "
+                "set the field's dims to that, or params.dims to truncate a Matryoshka model",
+                spec=part.encoder,
+            )
+        stored = self._contracts.get(name)
+        if stored is not None and split_spec(part.encoder)[0] != "given":
+            from esembed.encode import contract
+
+            contract.check(stored, encoder, field=name)
+        return encoder
+
+    def _load(self, name: str, part: DenseField | SparseField) -> Encoder:
+        key = (part.encoder, part.params)
+        if key in self._loaded:
+            return self._loaded[key]
+        allowed = self._allow is None or part.encoder in self._allow or part.encoder in WITHOUT_ADDRESS
+        if not allowed:
+            raise EncoderError(
+                f"{name}: the index says that {part.encoder!r} filled it, but what an index says is not "
+                f"loaded unasked: pass allow_encoders=[{part.encoder!r}] or encoder=…",
+                spec=part.encoder,
+            )
+        params = part.params
+        if split_spec(part.encoder)[0] == "given" and isinstance(part, DenseField) and params.dims is None:
+            params = EncoderParams(dims=part.dims)
+        encoder = load(part.encoder, params, self._runtime)
+        self._loaded[key] = encoder
+        return encoder
+
+    def put(self, name: str, encoder: Encoder) -> None:
+        """Use *encoder* for a field from now on (new term statistics, for one)."""
+        with self._lock:
+            self._ready[name] = encoder
+
+    def close(self) -> None:
+        """Close what this pool loaded; the caller's own encoders stay the caller's."""
+        with self._lock:
+            for encoder in self._loaded.values():
+                encoder.close()
+            self._loaded.clear()
+            self._ready.clear()
