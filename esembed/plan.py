@@ -23,10 +23,12 @@ Nothing here talks to an engine; ``esembed.dialect`` compiles a plan for a capab
 
 from __future__ import annotations
 
+import difflib
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -52,6 +54,9 @@ __all__ = [
     "SparseField",
     "TextField",
 ]
+
+
+T = TypeVar("T")
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -281,10 +286,15 @@ class IndexPlan(_Part):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> IndexPlan:
         """From plain values. Raises PlanError naming the path of what is wrong."""
-        try:
-            return msgspec.convert(data, cls)
-        except msgspec.ValidationError as error:
-            raise _plan_error(error) from error
+        parts = dict(data)
+        for section, kind in _SECTIONS.items():
+            named = parts.get(section)
+            if isinstance(named, Mapping):
+                # One field at a time: msgspec's own path would not name it.
+                parts[section] = {
+                    name: _convert(value, kind, f"{section}.{name}") for name, value in named.items()
+                }
+        return _convert(parts, cls, "")
 
     @classmethod
     def from_toml(cls, text: str) -> IndexPlan:
@@ -361,15 +371,31 @@ class IndexPlan(_Part):
         return msgspec.structs.replace(self, **changes)
 
 
-def _plan_error(error: msgspec.ValidationError) -> PlanError:
-    """msgspec's message ends in `` - at `$.dense[...].dims` ``; keep the path in our own form."""
-    message = str(error)
-    text, _, where = message.partition(" - at `")
-    path = where.rstrip("`").removeprefix("$").lstrip(".")
-    hint = ""
-    if "unknown field" in text:
-        hint = " (see IndexPlan's attributes; a typing error?)"
-    return PlanError(text + hint, path=path)
+_SECTIONS: dict[str, Any] = {
+    "text": TextField,
+    "dense": DenseField,
+    "sparse": SparseField,
+    "filter": FilterField,
+}
+
+
+def _convert(value: Any, kind: type[T], where: str) -> T:
+    """*value* as *kind*; a PlanError names the path and, for a typing error, what was meant."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        text, _, inner = str(error).partition(" - at `")
+        inner = inner.rstrip("`").removeprefix("$").lstrip(".")
+        path = ".".join(part for part in (where, inner) if part)
+        hint = ""
+        unknown = re.search(r"unknown field `(.*)`", text)
+        if unknown:
+            known = getattr(kind, "__struct_fields__", ())
+            close = difflib.get_close_matches(unknown[1], known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            if not inner:
+                hint += f" (there are: {', '.join(known)})"
+        raise PlanError(text[:1].lower() + text[1:] + hint, path=path) from error
 
 
 def _validate(plan: IndexPlan) -> None:

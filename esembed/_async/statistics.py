@@ -90,8 +90,8 @@ async def load_statistics(client: AsyncEngineClient, digest: str) -> LexicalStat
         after = hits[-1]["sort"]
     if not documents:
         raise EncoderError(
-            f"the term statistics {digest[:12]}… are not in {STATISTICS_INDEX}; run refresh_statistics on the "
-            "index (esembed index repair)"
+            f"the term statistics {digest[:12]}… are not in {STATISTICS_INDEX}; run refresh_statistics on "
+            "the index (esembed index repair)"
         )
     return LexicalStatistics.from_documents(documents)
 

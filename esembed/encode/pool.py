@@ -97,7 +97,7 @@ class EncoderPool:
             )
         if isinstance(part, DenseField) and part.dims and encoder.info.dims not in (None, part.dims):
             raise EncoderError(
-                f"{name}: the plan says {part.dims} dims and {encoder.info.spec!r} makes {encoder.info.dims}; "
+                f"{name}: the plan says {part.dims} dims, {encoder.info.spec!r} makes {encoder.info.dims}; "
                 "set the field's dims to that, or params.dims to truncate a Matryoshka model",
                 spec=part.encoder,
             )
