@@ -91,7 +91,7 @@ Quantization = Literal[
 ]
 
 
-class TextField(_Part):
+class TextField(_Part, frozen=True, kw_only=True):
     """A full-text field, scored by BM25.
 
     Attributes:
@@ -111,7 +111,7 @@ class TextField(_Part):
     keyword: bool = False
 
 
-class DenseField(_Part):
+class DenseField(_Part, frozen=True, kw_only=True):
     """A dense vector field.
 
     Attributes:
@@ -142,7 +142,7 @@ class DenseField(_Part):
     chunked: bool = False
 
 
-class SeismicOptions(_Part):
+class SeismicOptions(_Part, frozen=True, kw_only=True):
     """OpenSearch's SEISMIC parameters, by the engine's own names; None keeps its default."""
 
     n_postings: int | None = None
@@ -153,7 +153,7 @@ class SeismicOptions(_Part):
     quantization_ceiling_search: float | None = None
 
 
-class SparseField(_Part):
+class SparseField(_Part, frozen=True, kw_only=True):
     """A sparse vector field.
 
     Attributes:
@@ -178,7 +178,7 @@ class SparseField(_Part):
     chunked: bool = False
 
 
-class FilterField(_Part):
+class FilterField(_Part, frozen=True, kw_only=True):
     """A field to filter, sort, facet or boost by, never analysed.
 
     Attributes:
@@ -205,7 +205,7 @@ class FilterField(_Part):
     positive_score_impact: bool = True
 
 
-class ChunkOptions(_Part):
+class ChunkOptions(_Part, frozen=True, kw_only=True):
     """How long texts are cut for the fields with ``chunked = true``.
 
     Attributes:
@@ -225,7 +225,7 @@ class ChunkOptions(_Part):
     path: str = "chunks"
 
 
-class IndexOptions(_Part):
+class IndexOptions(_Part, frozen=True, kw_only=True):
     """Settings that the index is created with; None leaves the engine's default."""
 
     shards: int = 1
@@ -234,7 +234,7 @@ class IndexOptions(_Part):
     dynamic: Literal["true", "false", "strict"] = "false"
 
 
-class LoadOptions(_Part):
+class LoadOptions(_Part, frozen=True, kw_only=True):
     """What is changed during a bulk load, and put back before it is called done.
 
     Attributes:
@@ -248,7 +248,7 @@ class LoadOptions(_Part):
     force_merge_segments: int | None = None
 
 
-class IndexPlan(_Part):
+class IndexPlan(_Part, frozen=True, kw_only=True):
     """What an index is. See the module's docstring for its TOML.
 
     Attributes:
