@@ -52,7 +52,8 @@ class SparseVector:
     @classmethod
     def from_dict(cls, weights: Mapping[str, float] | Mapping[int, float]) -> SparseVector:
         """``{"token": weight}`` as a vector, in the mapping's order."""
-        return cls(tuple(weights), np.fromiter(weights.values(), np.float32, len(weights)))
+        names: Any = tuple(weights)
+        return cls(names, np.fromiter(weights.values(), np.float32, len(weights)))
 
     def to_dict(self) -> dict[str, float]:
         """Feature name → weight (ids become decimal strings), as engines take it."""
@@ -61,7 +62,8 @@ class SparseVector:
     def top(self, n: int) -> SparseVector:
         """The *n* heaviest features (ties by position), in descending weight."""
         order = np.argsort(-self.values, kind="stable")[:n]
-        return SparseVector(tuple(self.indices[i] for i in order), self.values[order])  # type: ignore[arg-type]
+        names: Any = tuple(self.indices[i] for i in order)
+        return SparseVector(names, self.values[order])
 
     def dot(self, other: SparseVector) -> float:
         """The inner product, in float64."""
