@@ -197,4 +197,3 @@ class BulkFormat:
             PARENT_FIELD: parent_id,
             HASH_FIELD: content_hash,
         }
-

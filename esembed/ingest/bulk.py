@@ -1,0 +1,334 @@
+"""Bulk requests without I/O: what to send together, what an answer means, how much to send next.
+
+:class:`BulkQueue` decides which units form the next request (bytes, count, never two operations of
+one id in flight); :func:`judge` sorts an answer into done, try again, split and dead; :class:`Pacer`
+adapts size and concurrency to 429, 413 and latency. Who sends is another module's business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["BulkQueue", "BulkUnit", "Pacer", "Verdict", "judge"]
+
+_RETRY_STATUS = frozenset({408, 429, 502, 503, 504})
+_RETRY_TYPES = frozenset(
+    {
+        "circuit_breaking_exception",
+        "cluster_block_exception",
+        "es_rejected_execution_exception",
+        "illegal_index_shard_state_exception",
+        "no_shard_available_action_exception",
+        "node_closed_exception",
+        "node_disconnected_exception",
+        "node_not_connected_exception",
+        "process_cluster_event_timeout_exception",
+        "rejected_execution_exception",
+        "shard_not_in_primary_mode_exception",
+        "already_closed_exception",
+        "alreadyclosed_exception",
+        "opensearch_rejected_execution_exception",
+        "unavailable_shards_exception",
+        "timeout_exception",
+        "retry_on_primary_exception",
+        "retry_on_replica_exception",
+    }
+)
+_FATAL_TYPES = frozenset(
+    {"index_closed_exception", "index_not_found_exception", "security_exception", "alias_not_found_exception"}
+)
+
+
+@dataclass(slots=True, eq=False)
+class BulkUnit:
+    """One record's operations, in order: the document, or the document and its chunks.
+
+    Attributes:
+        id: the record's id; no two units of one id are in flight together.
+        op: what the record asked for.
+        lines: an action line with its document, as bytes, for each operation.
+        tag: whatever the sender wants to get back.
+        created: set when the engine said that the (last) document is new.
+        attempts: how often any of it was sent.
+        server_errors: how often the engine answered 500 to it.
+    """
+
+    id: str
+    op: Literal["index", "update", "delete"]
+    lines: list[bytes]
+    tag: Any = None
+    created: bool = False
+    attempts: int = 0
+    server_errors: int = 0
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = sum(map(len, self.lines))
+
+
+class BulkQueue:
+    """Units that wait, in order, and the ids that are in flight. Not thread-safe by itself.
+
+    A unit whose id is in flight waits behind it, and everything else goes past: so the order within
+    an id is the order of the source, which is what decides who wins.
+    """
+
+    def __init__(self) -> None:
+        self._ready: deque[BulkUnit] = deque()
+        self._behind: dict[str, deque[BulkUnit]] = {}
+        self._ready_bytes = 0
+        self._behind_bytes = 0
+        self._known: set[str] = set()  # ids that are ready or in flight: at most one unit of each
+
+    def add(self, unit: BulkUnit) -> None:
+        """Put a unit at the end, or behind the one of its id that isn't settled yet."""
+        if unit.id in self._known:
+            self._behind.setdefault(unit.id, deque()).append(unit)
+            self._behind_bytes += unit.size
+        else:
+            self._known.add(unit.id)
+            self._ready.append(unit)
+            self._ready_bytes += unit.size
+
+    def take(self, max_bytes: int, max_lines: int) -> list[BulkUnit]:
+        """The next request's units: at least one if any is ready, else up to the limits."""
+        batch: list[BulkUnit] = []
+        size = lines = 0
+        while self._ready:
+            unit = self._ready[0]
+            if batch and (size + unit.size > max_bytes or lines + len(unit.lines) > max_lines):
+                break
+            self._ready.popleft()
+            self._ready_bytes -= unit.size
+            batch.append(unit)
+            size += unit.size
+            lines += len(unit.lines)
+        return batch
+
+    def release(self, unit: BulkUnit) -> None:
+        """The unit is settled; the next one of its id may go, ahead of the others."""
+        waiting = self._behind.get(unit.id)
+        if not waiting:
+            self._known.discard(unit.id)
+            return
+        following = waiting.popleft()
+        if not waiting:
+            del self._behind[unit.id]
+        self._behind_bytes -= following.size
+        self._ready.appendleft(following)
+        self._ready_bytes += following.size
+
+    @property
+    def ready_bytes(self) -> int:
+        """Bytes that could be sent now."""
+        return self._ready_bytes
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait, ready or behind another; what is in flight is not counted."""
+        return self._ready_bytes + self._behind_bytes
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is in flight."""
+        return not self._known
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether take() would return something."""
+        return bool(self._ready)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What one answer means for the units of its request.
+
+    Attributes:
+        done: settled well.
+        retry: units with (only) the lines that are to be sent again.
+        dead: units that can never get in, with reason, status and error type.
+        split: the request is too large or one of its lines spoils it: send the halves.
+        pushed_back: the engine asked for less (429, rejected execution).
+        blocked: why the engine takes nothing at the moment (read-only block, no primary …), or None.
+        fatal: why going on makes no sense (index gone, no permission), with the status, or None.
+        retried_lines: how many lines are to be sent again.
+    """
+
+    done: list[BulkUnit] = field(default_factory=list)
+    retry: list[BulkUnit] = field(default_factory=list)
+    dead: list[tuple[BulkUnit, str, int | None, str | None]] = field(default_factory=list)
+    split: bool = False
+    pushed_back: bool = False
+    blocked: str | None = None
+    fatal: tuple[str, int] | None = None
+    retried_lines: int = 0
+
+
+def _reason(error: Any) -> tuple[str, str | None]:
+    if not isinstance(error, Mapping):
+        return str(error), None
+    text = str(error.get("reason") or "")
+    cause = error.get("caused_by")
+    depth = 0
+    while isinstance(cause, Mapping) and depth < 4:
+        if cause.get("reason") and str(cause["reason"]) not in text:
+            text += f": {cause['reason']}"
+        cause, depth = cause.get("caused_by"), depth + 1
+    kind = error.get("type")
+    return text[:2_000] or str(kind), None if kind is None else str(kind)
+
+
+def judge(units: Sequence[BulkUnit], status: int | None, body: Any) -> Verdict:
+    """Sort an answer.
+
+    Args:
+        units: what was sent, in order.
+        status: the HTTP status; None when no (whole) answer came back.
+        body: the parsed answer.
+
+    Returns:
+        A verdict in which every unit stands once: in done, retry or dead; or all of them in retry
+        with ``split`` set; or ``fatal`` is set.
+    """
+    verdict = Verdict()
+    for unit in units:
+        unit.attempts += 1
+    lines = sum(len(unit.lines) for unit in units)
+    items = body.get("items") if isinstance(body, Mapping) else None
+    if status is None or (status == 200 and (not isinstance(items, list) or len(items) != lines)):
+        verdict.retry, verdict.retried_lines = list(units), lines
+        return verdict
+    if status != 200:
+        return _judge_request(verdict, units, lines, status, body)
+    position = 0
+    for unit in units:
+        answers = items[position : position + len(unit.lines)]  # type: ignore[index]
+        position += len(unit.lines)
+        _judge_unit(verdict, unit, answers)
+    return verdict
+
+
+def _judge_request(
+    verdict: Verdict, units: Sequence[BulkUnit], lines: int, status: int, body: Any
+) -> Verdict:
+    error = body.get("error") if isinstance(body, Mapping) else body
+    reason, kind = _reason(error)
+    blocked = kind == "cluster_block_exception"
+    if status in _RETRY_STATUS or kind in _RETRY_TYPES:
+        verdict.retry, verdict.retried_lines = list(units), lines
+        verdict.pushed_back = status == 429 and not blocked
+        if blocked or status == 503:
+            verdict.blocked = reason
+        return verdict
+    if status in (401, 403, 404, 405, 406) or kind in _FATAL_TYPES:
+        verdict.fatal = (f"{kind}: {reason}" if kind else reason, status)
+        return verdict
+    # 413, or a 400 or 500 that one line may have caused: halve until that line is alone.
+    if lines > 1:
+        verdict.split, verdict.retry = True, list(units)
+        return verdict
+    if status >= 500:
+        units[0].server_errors += 1
+        if units[0].server_errors <= 3:
+            verdict.retry, verdict.retried_lines = list(units), lines
+            return verdict
+    if status == 413:
+        reason = (
+            f"the document makes a bulk line of {units[0].size} bytes, more than the engine takes in one "
+            "request (http.max_content_length); shorten it or raise that limit"
+        )
+    verdict.dead.append((units[0], reason, status, kind))
+    return verdict
+
+
+def _judge_unit(verdict: Verdict, unit: BulkUnit, answers: Sequence[Any]) -> None:
+    again: list[bytes] = []
+    for line, answer in zip(unit.lines, answers, strict=True):
+        action, item = next(iter(answer.items()))
+        status = int(item.get("status", 0))
+        if 200 <= status < 300:
+            unit.created = item.get("result") == "created"
+            continue
+        if action == "delete" and status == 404 and "error" not in item:
+            continue
+        reason, kind = _reason(item.get("error", item.get("result", "no reason given")))
+        if kind in _FATAL_TYPES or status == 401:
+            verdict.fatal = (f"{kind}: {reason}" if kind else reason, status)
+            return
+        if status in _RETRY_STATUS or kind in _RETRY_TYPES:
+            again.append(line)
+            if kind == "cluster_block_exception" or status == 503:
+                verdict.blocked = reason
+            elif status == 429:
+                verdict.pushed_back = True
+            continue
+        if status >= 500 and unit.server_errors < 3:
+            unit.server_errors += 1
+            again.append(line)
+            continue
+        verdict.dead.append((unit, reason, status or None, kind))
+        return
+    if again:
+        # Only what failed goes again; a unit of one id stays in flight until all of it is settled.
+        unit.lines = again
+        verdict.retry.append(unit)
+        verdict.retried_lines += len(again)
+    else:
+        verdict.done.append(unit)
+
+
+@dataclass(slots=True)
+class Pacer:
+    """How many bytes a request and how many requests at a time: additive increase, multiplicative
+    decrease, as TCP does it (Chiu and Jain 1989), with latency as the early sign.
+
+    Attributes:
+        max_bytes, max_in_flight: what the options allow.
+        target_seconds: a request should take about this long: long enough to be worth it, short
+            enough that a retry is cheap.
+    """
+
+    max_bytes: int
+    max_in_flight: int
+    target_seconds: float = 1.5
+    bytes: float = 0.0
+    in_flight: int = 0
+    _ceiling: float = math.inf
+    _good: int = 0
+
+    def __post_init__(self) -> None:
+        self.bytes = float(min(self.max_bytes, 2 * 1024 * 1024))
+        self.in_flight = min(2, self.max_in_flight)
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most bytes in the next request."""
+        return max(1, int(min(self.bytes, self._ceiling, self.max_bytes)))
+
+    def answered(self, size: int, seconds: float) -> None:
+        """A request of *size* bytes was answered well after *seconds*."""
+        if seconds > 2 * self.target_seconds:
+            self.bytes = max(self.bytes * 0.7, 64 * 1024)
+            self._good = 0
+            return
+        self._good += 1
+        if seconds < self.target_seconds and size >= 0.7 * self.limit_bytes:
+            self.bytes = min(self.bytes * 1.3, self.max_bytes, self._ceiling)
+        if self._good >= 2 * self.in_flight and self.in_flight < self.max_in_flight:
+            self.in_flight += 1
+            self._good = 0
+
+    def pushed_back(self) -> None:
+        """429 or a rejected execution."""
+        self.in_flight = max(1, self.in_flight // 2)
+        self.bytes = max(self.bytes * 0.8, 64 * 1024)
+        self._good = 0
+
+    def too_large(self, size: int) -> None:
+        """413 for a request of *size* bytes: that much is never tried again."""
+        self._ceiling = max(1.0, min(self._ceiling, size * 0.6))
+        self.bytes = min(self.bytes, self._ceiling)

@@ -1,0 +1,331 @@
+"""What an ingest is told, and what it tells: options, progress, report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import orjson
+
+from esembed.errors import PlanError
+from esembed.types import ItemError
+
+__all__ = [
+    "IngestOptions",
+    "IngestReport",
+    "LogProgress",
+    "Progress",
+    "ProgressState",
+    "VerifyResult",
+]
+
+logger = logging.getLogger("esembed.ingest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestOptions:
+    """How records get in. Nothing of this changes what is stored.
+
+    Attributes:
+        max_chunk_bytes: the most bytes in one bulk request (a larger single document goes alone).
+        max_chunk_documents: the most lines in one bulk request.
+        max_in_flight: the most bulk requests at a time; fewer while the engine pushes back.
+        buffer_bytes: the most bytes of records that wait between the stages, all together.
+        encode_batch_documents: records that go to the encoders in one call, at most.
+        encode_workers: encode calls at a time; more than 1 suits remote encoders.
+        linger_seconds: a bulk request that isn't full goes out after this long.
+        request_timeout_seconds: for one bulk request.
+        max_wait_seconds: how long an engine that is down, red, full or busy is waited for, before
+            the run ends with an error (and can be resumed).
+        dead_letters: the file for records that can't get in, with reason and position; None keeps
+            the first ones in the report only.
+        strict: end at the first record that can't get in.
+        max_errors: end when more records than this could not get in; None is no limit.
+        resume: look up what the index has and leave unchanged records alone; False writes all anew.
+        ledger: a local file that remembers what the index confirmed, so that a re-run needs fewer
+            look-ups; None asks the engine.
+        verify: afterwards compare every document of the index with the source, by hash.
+        sync: afterwards delete what the source did not have.
+        sync_max_delete: the largest share of the index that *sync* may delete, 0…1.
+        missing_text: a record without text for an encoder is an ``error``, or goes in without that
+            vector (``skip``).
+        nan: a number that is no number is an ``error``, or becomes ``null``.
+        vectors_only: write only vectors and the hash, as partial updates (backfill of an index).
+        transform: a hook that changes each record (a dict); None as its answer leaves the record out.
+        op_field: the field that makes a record of a change feed (``index``, ``update`` or
+            ``delete``), unless the plan has a field of that name; None reads none.
+        refresh: make everything searchable before the report.
+        tuning: apply the plan's load settings (refresh, replicas, merge) and put them back.
+    """
+
+    max_chunk_bytes: int = 8 * 1024 * 1024
+    max_chunk_documents: int = 2_000
+    max_in_flight: int = 4
+    buffer_bytes: int = 96 * 1024 * 1024
+    encode_batch_documents: int = 256
+    encode_workers: int = 1
+    linger_seconds: float = 0.5
+    request_timeout_seconds: float = 120.0
+    max_wait_seconds: float = 600.0
+    dead_letters: Path | None = None
+    strict: bool = False
+    max_errors: int | None = None
+    resume: bool = True
+    ledger: Path | None = None
+    verify: bool = False
+    sync: bool = False
+    sync_max_delete: float = 0.1
+    missing_text: Literal["error", "skip"] = "error"
+    nan: Literal["error", "null"] = "error"
+    vectors_only: bool = False
+    transform: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None
+    op_field: str | None = "op"
+    refresh: bool = True
+    tuning: bool = True
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_chunk_bytes",
+            "max_chunk_documents",
+            "max_in_flight",
+            "buffer_bytes",
+            "encode_batch_documents",
+            "encode_workers",
+        ):
+            if getattr(self, name) < 1:
+                raise PlanError("must be at least 1", path=f"options.{name}")
+        if not 0 <= self.sync_max_delete <= 1:
+            raise PlanError("a share between 0 and 1", path="options.sync_max_delete")
+        for name in ("dead_letters", "ledger"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, Path(value))
+        if self.sync and self.vectors_only:
+            raise PlanError("sync and vectors_only can't go together", path="options.sync")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyResult:
+    """What comparing index and source found, by id and hash.
+
+    Attributes:
+        same: documents that are as the source has them.
+        different: ids (the first 100) whose hash is another one, and how many.
+        missing: ids that the source has and the index lacks.
+        extra: ids that only the index has.
+    """
+
+    same: int
+    different: tuple[str, ...] = ()
+    different_count: int = 0
+    missing: tuple[str, ...] = ()
+    missing_count: int = 0
+    extra: tuple[str, ...] = ()
+    extra_count: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Nothing missing, nothing different (extra documents are for ``sync`` to judge)."""
+        return not self.different_count and not self.missing_count
+
+
+@dataclass(slots=True, kw_only=True)
+class IngestReport:
+    """What happened. ``read == indexed + updated + deleted + unchanged + dead + skipped`` holds
+    when the run came to its end.
+
+    Attributes:
+        index: the index.
+        read: records taken from the source, broken lines included.
+        indexed: documents written whole (a replaced one counts, too).
+        updated: partial updates written.
+        deleted: delete records carried out (deleting what isn't there counts as done).
+        unchanged: records that the index has already, under the same contract.
+        dead: records that can't get in; they are in the dead-letter file.
+        skipped: records that the transform hook left out.
+        created: of *indexed*, documents that were not there before.
+        sync_deleted: documents deleted because the source no longer has them (not part of *read*).
+        seconds: from start to end.
+        stage_seconds: stage → seconds it was at work (``bulk``: at least one request was out).
+        tokens: encoder tokens, all fields together.
+        truncated: texts that were longer than their encoder takes.
+        chunks: chunks made.
+        bytes_read: of the source, where it is known.
+        bytes_sent: in bulk requests, retries included.
+        requests: bulk requests, retries included.
+        retried_requests: of these, the ones sent again (whole or in part).
+        retried_items: lines that were sent again.
+        waited_seconds: spent waiting for an engine that pushed back or was down, over all senders.
+        cost_usd: what remote encoders cost, where their price is known.
+        errors: the first 100 dead letters.
+        dead_letters: the dead-letter file, if one was written.
+        complete: the source was read to its end.
+        read_errors: records that could not even be read.
+        statistics: BM25 term statistics by field (see esembed.encode.statistics), of what this run wrote.
+        statistics_complete: the index was empty before and nothing was replaced or deleted, so
+            that these statistics are the whole index's.
+        verified: what ``verify`` found, or None.
+        notices: messages to the person (waits, restarts, retuning).
+    """
+
+    index: str = ""
+    read: int = 0
+    indexed: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    dead: int = 0
+    skipped: int = 0
+    created: int = 0
+    sync_deleted: int = 0
+    seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    truncated: int = 0
+    chunks: int = 0
+    bytes_read: int = 0
+    bytes_sent: int = 0
+    requests: int = 0
+    retried_requests: int = 0
+    retried_items: int = 0
+    waited_seconds: float = 0.0
+    cost_usd: float = 0.0
+    errors: list[ItemError] = field(default_factory=list)
+    dead_letters: Path | None = None
+    complete: bool = False
+    read_errors: int = 0
+    statistics: dict[str, Any] = field(default_factory=dict)
+    statistics_complete: bool = False
+    verified: VerifyResult | None = None
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether every record that was read is accounted for."""
+        return self.read == (
+            self.indexed + self.updated + self.deleted + self.unchanged + self.dead + self.skipped
+        )
+
+    @property
+    def documents_per_second(self) -> float:
+        """Records a second, over the whole run."""
+        return self.read / self.seconds if self.seconds else 0.0
+
+    @property
+    def stage_shares(self) -> dict[str, float]:
+        """Stage → its seconds divided by the run's; stages overlap, so they may sum to more than 1."""
+        return {name: s / self.seconds if self.seconds else 0.0 for name, s in self.stage_seconds.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in ("errors", "verified", "statistics", "dead_letters")
+        }
+        plain["documents_per_second"] = round(self.documents_per_second, 1)
+        plain["stage_seconds"] = {k: round(v, 3) for k, v in self.stage_seconds.items()}
+        plain["stage_shares"] = {k: round(v, 3) for k, v in self.stage_shares.items()}
+        plain["seconds"] = round(self.seconds, 3)
+        plain["waited_seconds"] = round(self.waited_seconds, 3)
+        plain["adds_up"] = self.adds_up
+        plain["errors"] = [asdict(e) for e in self.errors]
+        plain["dead_letters"] = str(self.dead_letters) if self.dead_letters else None
+        plain["verified"] = asdict(self.verified) if self.verified else None
+        plain["statistics"] = {k: getattr(v, "hash", None) for k, v in self.statistics.items()}
+        return plain
+
+    def to_json(self) -> str:
+        """JSON text."""
+        return orjson.dumps(self.to_dict(), option=orjson.OPT_INDENT_2).decode()
+
+    def summary(self) -> str:
+        """A few lines for a person."""
+        parts = [f"{self.read} read", f"{self.indexed} indexed"]
+        for name in ("updated", "deleted", "unchanged", "dead", "skipped"):
+            if getattr(self, name):
+                parts.append(f"{getattr(self, name)} {name}")
+        if self.sync_deleted:
+            parts.append(f"{self.sync_deleted} deleted by sync")
+        text = f"{', '.join(parts)} in {self.seconds:.1f} s ({self.documents_per_second:.0f}/s)"
+        if self.truncated:
+            text += f"; {self.truncated} texts were cut to what their encoder takes"
+        if self.dead and self.dead_letters:
+            text += f"\n{self.dead} dead letters with reasons: {self.dead_letters}"
+        return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressState:
+    """Where a run is.
+
+    Attributes:
+        phase: ``load``, ``merge``, ``sync``, ``verify``, ``restore`` or ``done``.
+        read: records read so far.
+        done: records settled so far (in the index, unchanged, dead or skipped).
+        dead: of these, dead letters.
+        total: records in all, where it is known.
+        fraction: share of the work that is settled, 0…1, where it can be told.
+        seconds: since the start.
+        documents_per_second: settled, over the last half minute.
+        eta_seconds: what is left at that rate, or None.
+        tokens: encoder tokens so far.
+    """
+
+    phase: str
+    read: int
+    done: int
+    dead: int
+    total: int | None
+    fraction: float | None
+    seconds: float
+    documents_per_second: float
+    eta_seconds: float | None
+    tokens: int = 0
+
+
+class Progress(Protocol):
+    """Told about twice a second how far a run is, and at once what a person should know."""
+
+    def update(self, state: ProgressState) -> None: ...
+
+    def notice(self, message: str) -> None: ...
+
+
+class LogProgress:
+    """A log line a minute, for runs without a terminal.
+
+    Args:
+        every_seconds: how often.
+    """
+
+    def __init__(self, every_seconds: float = 60.0) -> None:
+        self._every = every_seconds
+        self._last = time.monotonic()
+
+    def update(self, state: ProgressState) -> None:
+        """Logs when a minute has passed, and at the end."""
+        now = time.monotonic()
+        if state.phase != "done" and now - self._last < self._every:
+            return
+        self._last = now
+        share = "" if state.fraction is None else f" ({state.fraction:.1%})"
+        eta = "" if state.eta_seconds is None else f", about {state.eta_seconds:.0f} s left"
+        logger.info(
+            "%s: %d records settled%s, %d dead, %.0f/s, %.0f s so far%s",
+            state.phase,
+            state.done,
+            share,
+            state.dead,
+            state.documents_per_second,
+            state.seconds,
+            eta,
+        )
+
+    def notice(self, message: str) -> None:
+        """Logs a warning."""
+        logger.warning("%s", message)
