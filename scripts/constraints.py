@@ -1,7 +1,7 @@
-"""Write constraints.txt: the direct dependencies' versions that the tests last ran with, for Python 3.10 to 3.13.
+"""Write constraints.txt: the direct dependencies' versions, resolved for Python 3.10 to 3.13.
 
-Resolved by ``uv pip compile --universal``; only what pyproject.toml names is kept, so that the file says
-nothing about packages that are somebody else's choice. Use it as ``pip install -c constraints.txt -e ".[dev]"``.
+``uv pip compile --universal`` resolves; only what pyproject.toml names is kept, so that the file says
+nothing about packages that are somebody else's choice. Use: ``pip install -c constraints.txt -e ".[dev]"``.
 """
 
 from __future__ import annotations
