@@ -33,8 +33,8 @@ ALLOWED_UPWARD = {
     ("esembed.dialect.search", "esembed.encode.lexical"),
 }
 
-MAX_LINES = 600
-"""About 400 is good; beyond this a file has become two."""
+GOOD_LINES, MAX_LINES = 500, 750
+"""About 400 is good; beyond the second a file has become two."""
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -122,12 +122,11 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 
 
 def test_files_stay_small() -> None:
-    long = {
-        str(path.relative_to(ROOT)): lines
-        for _, path in modules()
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
-    }
-    assert long == {}, "split these"
+    sizes = {path: len(path.read_text(encoding="utf-8").splitlines()) for _, path in modules()}
+    for path, lines in sizes.items():
+        if lines > GOOD_LINES:
+            print(f"getting long: {path.relative_to(ROOT)} has {lines} lines")
+    assert [str(path.relative_to(ROOT)) for path, lines in sizes.items() if lines > MAX_LINES] == []
 
 
 def test_sync_is_not_written_by_hand() -> None:
