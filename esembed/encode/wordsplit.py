@@ -97,14 +97,18 @@ class WordSplitter:
     Args:
         language: a Snowball stemmer's name (``english``, ``german`` …), or ``none``.
         stop_words: words left out, compared before stemming, lower-cased.
+        keep_case: don't lower-case (for tables of cased words).
 
     Raises:
         EncoderError: no stemmer of that name, or the package snowballstemmer is missing.
     """
 
-    def __init__(self, language: str = "none", stop_words: Iterable[str] = ()) -> None:
+    def __init__(
+        self, language: str = "none", stop_words: Iterable[str] = (), *, keep_case: bool = False
+    ) -> None:
         self.language = language.lower()
         self.stop_words = frozenset(word.lower() for word in stop_words)
+        self.keep_case = keep_case
         self.stemmer_version: str | None = None
         self._stems: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -133,12 +137,15 @@ class WordSplitter:
     @property
     def hash(self) -> str:
         """sha256 over what decides the tokens: the rules' version, language, stop words."""
-        rules = ("words-1", self.language, sorted(self.stop_words))
+        rules: tuple[object, ...] = ("words-1", self.language, sorted(self.stop_words))
+        if self.keep_case:
+            rules += ("keep_case",)
         return hashlib.sha256(msgspec.json.encode(rules)).hexdigest()
 
     def split(self, text: str) -> list[str]:
         """The tokens of *text* in order, with repeats."""
-        words = unicodedata.normalize("NFC", text).lower().translate(_TABLE).split()
+        text = unicodedata.normalize("NFC", text)
+        words = (text if self.keep_case else text.lower()).translate(_TABLE).split()
         if "'" in text or "’" in text or "＇" in text:
             words = [stripped for word in words if (stripped := word.strip("'"))]
         if any(len(word) > _MAX_WORD for word in words):

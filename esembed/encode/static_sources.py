@@ -1,0 +1,248 @@
+"""Static vectors by a tokenizer's ids: model2vec folders, and sentence-transformers' StaticEmbedding."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from esembed.errors import EncoderError
+from esembed.types import FloatArray
+
+__all__ = ["Sums", "TokenSource", "block_sums", "open_token_source"]
+
+IntArray = npt.NDArray[np.int64]
+
+_BLOCK_TOKENS = 65_536  # gathered at once: 64 MiB at 256 dimensions
+_MODEL2VEC_MAX_LENGTH = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """Token vectors added up by text.
+
+    Attributes:
+        sums: float32, shape (texts, dims).
+        counts: int64, shape (texts,): how many vectors went into each.
+        truncated: how many texts were cut.
+    """
+
+    sums: FloatArray
+    counts: IntArray
+    truncated: int
+
+
+def block_sums(rows: Sequence[IntArray], gather: Callable[[IntArray], FloatArray], dims: int) -> FloatArray:
+    """For each text the sum of ``gather(its rows)``: float32, shape (len(rows), dims).
+
+    Goes over blocks of tokens, so that memory doesn't grow with the texts.
+    """
+    sums = np.zeros((len(rows), dims), np.float32)
+    texts = [i for i, r in enumerate(rows) if len(r)]
+    start = 0
+    while start < len(texts):
+        stop, tokens = start, 0
+        while stop < len(texts) and (stop == start or tokens + len(rows[texts[stop]]) <= _BLOCK_TOKENS):
+            tokens += len(rows[texts[stop]])
+            stop += 1
+        block = texts[start:stop]
+        if len(block) == 1:  # it may be far longer than a block
+            long = rows[block[0]]
+            for at in range(0, len(long), _BLOCK_TOKENS):
+                sums[block[0]] += gather(long[at : at + _BLOCK_TOKENS]).sum(axis=0)
+        else:
+            edges = np.cumsum([0, *(len(rows[i]) for i in block[:-1])])
+            sums[block] = np.add.reduceat(gather(np.concatenate([rows[i] for i in block])), edges, axis=0)
+        start = stop
+    return sums
+
+
+class TokenSource:
+    """A table of vectors by token id, with the tokenizer that goes with it.
+
+    Attributes:
+        table: shape (rows, dims), in the dtype of the file.
+        mapping: token id → row, or None when they are the same.
+        weights: token id → factor, or None.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        table: npt.NDArray[Any],
+        *,
+        mapping: IntArray | None,
+        weights: FloatArray | None,
+        unknown: int | None,
+        normalize: bool,
+        max_seq_length: int | None,
+        weights_hash: str,
+        tokenizer_hash: str,
+    ) -> None:
+        self._tokenizer, self._table = tokenizer, table
+        self._mapping, self._weights, self._unknown = mapping, weights, unknown
+        self.dims = int(table.shape[1])
+        self.normalize, self.max_seq_length = normalize, max_seq_length
+        self.weights_hash, self.tokenizer_hash = weights_hash, tokenizer_hash
+        self.extra: dict[str, Any] = {}
+        lengths = sorted(len(token) for token in tokenizer.get_vocab())
+        # As model2vec: characters beyond this are not even tokenised.
+        self._characters = None
+        if max_seq_length is not None:
+            self._characters = max_seq_length * max(1, int(np.median(lengths)))
+            self.extra["max_characters"] = self._characters
+
+    def sums(self, texts: Sequence[str]) -> Sums:
+        limit, most = self._characters, self.max_seq_length
+        cut = [text[:limit] for text in texts] if limit is not None else list(texts)
+        truncated = 0
+        result: list[IntArray] = []
+        encodings = self._tokenizer.encode_batch_fast(cut, add_special_tokens=False)
+        for text, short, encoding in zip(texts, cut, encodings, strict=True):
+            ids = np.asarray(encoding.ids, np.int64)
+            if most is not None and (len(ids) > most or len(short) < len(text)):
+                truncated += 1
+                ids = ids[:most]
+            if self._unknown is not None:
+                ids = ids[ids != self._unknown]
+            result.append(ids)
+        sums = block_sums(result, self._gather, self.dims)
+        return Sums(sums, np.array([len(ids) for ids in result], np.int64), truncated)
+
+    def _gather(self, rows: IntArray) -> FloatArray:
+        at = rows if self._mapping is None else self._mapping[rows]
+        vectors = self._table[at].astype(np.float32)
+        if self._weights is not None:
+            vectors *= self._weights[rows][:, None]
+        return vectors
+
+
+def open_token_source(folder: Path, *, max_seq_length: int | None) -> TokenSource:
+    """A model2vec folder, or a sentence-transformers one with a StaticEmbedding module.
+
+    Raises:
+        EncoderError: it is neither; the tensors don't fit together; a package is missing.
+    """
+    spec = f"static:{folder.name}"
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError as error:
+        raise EncoderError(
+            f'static vectors need the package {error.name}: pip install "esembed[static]"', spec=spec
+        ) from error
+    nested = folder / "0_StaticEmbedding"
+    where = nested if (nested / "model.safetensors").is_file() else folder
+    weights_path, tokenizer_path = where / "model.safetensors", where / "tokenizer.json"
+    for path in (weights_path, tokenizer_path):
+        if not path.is_file():
+            pickled = sorted(p.name for p in where.glob("*.bin")) + sorted(p.name for p in where.glob("*.pt"))
+            hint = f"; {pickled[0]} is pickled, and reading it would run its code" if pickled else ""
+            raise EncoderError(f"{folder.name} is no static model: it has no {path.name}{hint}", spec=spec)
+    try:
+        tensors = load_file(str(weights_path))
+        tokenizer = Tokenizer.from_file(str(tokenizer_path))
+        description = json.loads(tokenizer_path.read_text(encoding="utf-8"))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise EncoderError(f"{folder.name} can't be read: {error}", spec=spec) from error
+    except Exception as error:
+        raise EncoderError(f"{folder.name}/tokenizer.json can't be read: {error}", spec=spec) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    own = "embeddings" in tensors
+    table = tensors.get("embeddings", tensors.get("embedding.weight"))
+    if table is None or table.ndim != 2 or table.dtype.kind not in "fi":
+        raise EncoderError(
+            f"{folder.name}/model.safetensors holds {', '.join(sorted(tensors)[:5])} and not a table of "
+            "static vectors (embeddings, or embedding.weight); a transformer is loaded with hf:",
+            spec=spec,
+        )
+    mapping, weights = tensors.get("mapping"), tensors.get("weights")
+    vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
+    _check_sizes(spec, table, mapping, weights, vocabulary)
+    config = _read_json(folder / "config.json") if own else {}
+    limit = max_seq_length if max_seq_length is not None else _length_limit(config, own)
+    return TokenSource(
+        tokenizer,
+        table,
+        mapping=None if mapping is None else mapping.astype(np.int64),
+        weights=None if weights is None else weights.astype(np.float32),
+        unknown=_unknown_id(description, tokenizer) if own else None,
+        normalize=bool(config.get("normalize", False)) or (not own and _has_normalize_module(folder)),
+        max_seq_length=limit,
+        weights_hash=_tensor_hash(tensors),
+        tokenizer_hash=hashlib.sha256(tokenizer_path.read_bytes()).hexdigest(),
+    )
+
+
+def _length_limit(config: dict[str, Any], own: bool) -> int | None:
+    if not own:
+        return None
+    value = config.get("max_length", _MODEL2VEC_MAX_LENGTH)
+    return int(value) if value is not None else None
+
+
+def _check_sizes(
+    spec: str,
+    table: npt.NDArray[Any],
+    mapping: npt.NDArray[Any] | None,
+    weights: npt.NDArray[Any] | None,
+    vocabulary: int,
+) -> None:
+    if mapping is None and len(table) < vocabulary:
+        raise EncoderError(f"{vocabulary} tokens, but only {len(table)} vectors and no mapping", spec=spec)
+    if mapping is not None and (
+        len(mapping) < vocabulary or int(mapping.min()) < 0 or int(mapping.max()) >= len(table)
+    ):
+        raise EncoderError("the token mapping points outside of the table of vectors", spec=spec)
+    if weights is not None and (weights.ndim != 1 or len(weights) < vocabulary):
+        raise EncoderError(f"{vocabulary} tokens, but weights of shape {weights.shape}", spec=spec)
+
+
+def _unknown_id(description: dict[str, Any], tokenizer: Any) -> int | None:
+    model = description.get("model", {})
+    if isinstance(model.get("unk_id"), int):
+        return int(model["unk_id"])
+    token = model.get("unk_token")
+    found = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    return int(found) if found is not None else None
+
+
+def _has_normalize_module(folder: Path) -> bool:
+    path = folder / "modules.json"
+    if not path.is_file():
+        return False
+    modules = json.loads(path.read_text(encoding="utf-8"))
+    known = {"StaticEmbedding", "Normalize"}
+    names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
+    if set(names) - known:
+        raise EncoderError(
+            f"{folder.name} has the modules {', '.join(names)}; only {', '.join(sorted(known))} are known "
+            "for static vectors",
+            spec=f"static:{folder.name}",
+        )
+    return "Normalize" in names
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return data if isinstance(data, dict) else {}
+
+
+def _tensor_hash(tensors: dict[str, npt.NDArray[Any]]) -> str:
+    """sha256 over name, dtype, shape and bytes of each tensor, by name."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name}|{tensor.dtype.str}|{tensor.shape}\n".encode())
+        digest.update(tensor.data)
+    return digest.hexdigest()
