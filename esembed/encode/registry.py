@@ -8,7 +8,7 @@ spec                      what                                                  
 ``splade:NAME-or-FOLDER`` a SPLADE or SparseEncoder model                             torch, demo
 ``static:FOLDER``         model2vec, word2vec, GloVe or fastText vectors              static
 ``lexical``               BM25 as a sparse vector, no model at all
-``openai:MODEL[@URL]``    an OpenAI-compatible endpoint                               remote
+``openai:MODEL[@URL]``    an OpenAI-compatible endpoint                               openai
 ``engine:ENDPOINT``       an inference endpoint inside the engine
 ``given``                 the caller brings the vectors
 ========================  ==========================================================  ==========
