@@ -1,0 +1,214 @@
+"""Rank and score fusion, pure: what our own path computes, and the oracle for the engines' own.
+
+Reciprocal rank fusion is Cormack, Clarke and Büttcher (SIGIR 2009); the score fusions are compared in
+Bruch, Gai and Ingber, "An analysis of fusion functions for hybrid retrieval" (2023). Sums are exact
+(``math.fsum``), so that the order of the legs can't break a tie; equal scores are ordered by id.
+
+Normalizers, over one leg's list as the engine returned it (at most its window):
+
+=========  ==================================================================================
+minmax     (s − min) / (max − min); 1 for every hit when all scores are equal
+l2         s / √Σs²
+zscore     (s − mean) / standard deviation (of the population); 0 when all are equal
+none       s
+bound      s / bound for text and sparse legs; the cosine itself for dense ones
+=========  ==================================================================================
+
+A document that a leg didn't return gets nothing from that leg.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from esembed.types import LegShare
+
+__all__ = [
+    "Bound",
+    "Fused",
+    "FusionNode",
+    "LegList",
+    "LegRef",
+    "collapse",
+    "fuse",
+    "normalize",
+    "page",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LegList:
+    """What one leg returned, best first.
+
+    Attributes:
+        ids: document ids, distinct.
+        scores: raw scores, as many.
+    """
+
+    ids: Sequence[str]
+    scores: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How a leg's score becomes one that needs no list to be normalised: (factor · s + shift) / divisor."""
+
+    divisor: float = 1.0
+    factor: float = 1.0
+    shift: float = 0.0
+
+    def __call__(self, score: float) -> float:
+        return (self.factor * score + self.shift) / self.divisor
+
+
+@dataclass(frozen=True, slots=True)
+class LegRef:
+    """A leaf of a fusion: the list at *position* among the lists handed to :func:`fuse`."""
+
+    name: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusionNode:
+    """A fusion as data: how to combine which legs.
+
+    Attributes:
+        name: its own name, when it is a leg of another fusion.
+        kind: ``rrf`` or ``linear``.
+        children: leaves and fusions.
+        weights: one for each child.
+        rank_constant: of rrf.
+        normalizer: of linear.
+        window: how many of each child's hits take part, and of the fused list are kept.
+    """
+
+    name: str = ""
+    kind: Literal["rrf", "linear"]
+    children: tuple[Child, ...]
+    weights: tuple[float, ...]
+    rank_constant: int = 60
+    normalizer: Literal["minmax", "l2", "zscore", "none", "bound"] = "none"
+    window: int = 100
+
+    def leaves(self) -> list[LegRef]:
+        """All leaves below, in order."""
+        found: list[LegRef] = []
+        for child in self.children:
+            found.extend([child] if isinstance(child, LegRef) else child.leaves())
+        return found
+
+
+Child: TypeAlias = "LegRef | FusionNode"
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """One fused hit: its id, its score, and each leg's share of that."""
+
+    id: str
+    score: float
+    shares: tuple[LegShare, ...] = field(default=())
+
+
+def normalize(
+    scores: Sequence[float], normalizer: Literal["minmax", "l2", "zscore", "none", "bound"]
+) -> list[float]:
+    """One leg's scores on the normalizer's scale (``bound`` is the leg's own business: unchanged)."""
+    if not scores or normalizer in ("none", "bound"):
+        return list(scores)
+    if normalizer == "minmax":
+        low, high = min(scores), max(scores)
+        return [1.0 if high == low else (s - low) / (high - low) for s in scores]
+    if normalizer == "l2":
+        length = math.sqrt(math.fsum(s * s for s in scores))
+        return [0.0 if length == 0 else s / length for s in scores]
+    mean = math.fsum(scores) / len(scores)
+    deviation = math.sqrt(math.fsum((s - mean) ** 2 for s in scores) / len(scores))
+    return [0.0 if deviation == 0 else (s - mean) / deviation for s in scores]
+
+
+def fuse(
+    node: FusionNode,
+    lists: Sequence[LegList | None],
+    *,
+    bounds: Mapping[str, Bound] | None = None,
+    explain: bool = True,
+) -> list[Fused]:
+    """The fused list, best first, at most ``node.window`` long; equal scores are ordered by id.
+
+    Args:
+        node: what to do.
+        lists: the legs' lists by position; None for a leg that did not answer: it adds nothing.
+        bounds: leg name → its bound, for ``normalizer="bound"``.
+        explain: fill in the shares. Of a nested fusion the shares name the inner fusion as one leg.
+    """
+    bounds = bounds or {}
+    parts: dict[str, list[float]] = {}
+    shares: dict[str, list[LegShare]] = {}
+    for child, weight in zip(node.children, node.weights, strict=True):
+        ranked = _ranked(child, lists, bounds, node.window)
+        if ranked is None:
+            continue
+        if node.kind == "rrf":
+            values = [1.0 / (node.rank_constant + rank) for rank in range(1, len(ranked.ids) + 1)]
+        elif node.normalizer == "bound":
+            bound = bounds.get(child.name, Bound())
+            values = [bound(score) for score in ranked.scores]
+        else:
+            values = normalize(ranked.scores, node.normalizer)
+        for rank, (doc, score, value) in enumerate(zip(ranked.ids, ranked.scores, values, strict=True), 1):
+            part = weight * value
+            parts.setdefault(doc, []).append(part)
+            if explain:
+                shares.setdefault(doc, []).append(LegShare(child.name, rank, score, part))
+    fused = [Fused(doc, math.fsum(part), tuple(shares.get(doc, ()))) for doc, part in parts.items()]
+    fused.sort(key=lambda hit: (-hit.score, hit.id))
+    del fused[node.window :]
+    if explain:
+        names = [child.name for child in node.children]
+        fused = [Fused(hit.id, hit.score, _all_legs(hit.shares, names)) for hit in fused]
+    return fused
+
+
+def _ranked(
+    child: Child, lists: Sequence[LegList | None], bounds: Mapping[str, Bound], window: int
+) -> LegList | None:
+    if isinstance(child, LegRef):
+        found = lists[child.position]
+        return None if found is None else LegList(found.ids[:window], found.scores[:window])
+    if all(lists[leaf.position] is None for leaf in child.leaves()):
+        return None
+    inner = fuse(child, lists, bounds=bounds, explain=False)[:window]
+    return LegList([hit.id for hit in inner], [hit.score for hit in inner])
+
+
+def _all_legs(shares: tuple[LegShare, ...], names: list[str]) -> tuple[LegShare, ...]:
+    """The shares in the legs' order, a leg without the document among them as nothing."""
+    present = {share.leg: share for share in shares}
+    return tuple(present.get(name, LegShare(name, None, None, 0.0)) for name in names)
+
+
+def collapse(hits: Sequence[Fused], groups: Mapping[str, object]) -> list[Fused]:
+    """The best hit of each group; documents without a value form one group, as in the engines.
+
+    Args:
+        hits: best first.
+        groups: document id → its group's value, or None.
+    """
+    seen: set[object] = set()
+    kept = []
+    for hit in hits:
+        group = groups.get(hit.id)
+        if group not in seen:
+            seen.add(group)
+            kept.append(hit)
+    return kept
+
+
+def page(hits: Sequence[Fused], offset: int, size: int) -> Sequence[Fused]:
+    """The window's part that a page shows."""
+    return hits[offset : offset + size]
