@@ -54,6 +54,7 @@ class Capabilities:
         rrf_weights: … with a weight for each leg.
         linear: fusion of normalised scores in the engine.
         linear_normalizers: the normalizers it knows, by our names (``minmax``, ``l2``, ``zscore``, ``none``).
+        scripts: Elasticsearch: painless is there (exact kNN by a script).
         rescore_vector: knn queries may rescore with the full vectors.
         base64_vectors: bulk accepts base64-packed dense vectors.
         exclude_vectors: ``_source.exclude_vectors`` is understood.
@@ -80,6 +81,7 @@ class Capabilities:
     rrf_weights: bool = False
     linear: bool = False
     linear_normalizers: frozenset[str] = frozenset()
+    scripts: bool = False
     rescore_vector: bool = False
     base64_vectors: bool = False
     exclude_vectors: bool = False
