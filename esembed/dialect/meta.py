@@ -1,11 +1,117 @@
-"""Names that esembed keeps for itself inside an index."""
+"""What an index says about itself: ``_meta.esembed``, and the field names esembed keeps inside an index.
+
+::
+
+    {"format": 1, "esembed": "0.1.0", "plan": {…}, "contracts": {field: {…}}, "statistics": {field: hash}}
+
+The cluster state holds it, so it stays under 16 KiB; whoever reads it treats it as untrusted input.
+"""
 
 from __future__ import annotations
 
-__all__ = ["HASH_FIELD", "PARENT_FIELD"]
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from esembed.errors import PlanError
+from esembed.plan import IndexPlan
+
+__all__ = [
+    "FORMAT",
+    "HASH_FIELD",
+    "MAX_META_BYTES",
+    "META_KEY",
+    "PARENT_FIELD",
+    "StoredMeta",
+    "build",
+    "check_size",
+    "parse",
+]
 
 HASH_FIELD = "esembed_hash"
 """The hidden field (keyword) with the hash of each document's content and of how it was encoded."""
 
 PARENT_FIELD = "esembed_parent"
 """The hidden field (keyword) with the parent's id, in chunks that are documents of their own."""
+
+META_KEY = "esembed"
+FORMAT = 1
+MAX_META_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMeta:
+    """``_meta.esembed``, read.
+
+    Attributes:
+        plan: the index's plan, ``auto`` values resolved.
+        contracts: vector field → encoder contract (see esembed.encode.contract).
+        statistics: lexical field → hash of its term statistics.
+        written_by: the esembed version that wrote it.
+        rest: keys this version doesn't know, kept when it is written again.
+    """
+
+    plan: IndexPlan
+    contracts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    statistics: Mapping[str, str] = field(default_factory=dict)
+    written_by: str = ""
+    rest: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(stored: StoredMeta) -> dict[str, Any]:
+    """The plain form, in a fixed order of keys.
+
+    Raises:
+        PlanError: more than 16 KiB.
+    """
+    data: dict[str, Any] = {
+        "format": FORMAT,
+        "esembed": stored.written_by,
+        "plan": stored.plan.to_dict(),
+        "contracts": {name: dict(contract) for name, contract in sorted(stored.contracts.items())},
+        "statistics": dict(sorted(stored.statistics.items())),
+        **stored.rest,
+    }
+    check_size(data)
+    return data
+
+
+def check_size(data: Mapping[str, Any]) -> None:
+    """Raises PlanError when *data* takes more than 16 KiB as JSON."""
+    size = len(orjson.dumps(data))
+    if size > MAX_META_BYTES:
+        raise PlanError(
+            f"what the index would say about itself takes {size} bytes, the limit is {MAX_META_BYTES}, as "
+            "it lives in the cluster state: shorten description and prompts, or use fewer fields"
+        )
+
+
+def parse(data: Mapping[str, Any]) -> StoredMeta:
+    """From ``_meta.esembed``, checked like a stranger's input.
+
+    Raises:
+        PlanError: too large, a newer format, or not what this version writes.
+    """
+    size = len(orjson.dumps(data))
+    if size > 4 * MAX_META_BYTES:
+        raise PlanError(
+            f"_meta.esembed takes {size} bytes; esembed did not write that. Repair it with a plan."
+        )
+    number = data.get("format")
+    if not isinstance(number, int) or number < 1:
+        raise PlanError("_meta.esembed has no format number; repair it with a plan")
+    if number > FORMAT:
+        raise PlanError(f"the index was written by a newer esembed (format {number}); update esembed")
+    plan, contracts, statistics = (data.get(k, {}) for k in ("plan", "contracts", "statistics"))
+    if not all(isinstance(part, Mapping) for part in (plan, contracts, statistics)):
+        raise PlanError("_meta.esembed is damaged; repair it with a plan")
+    known = {"format", "esembed", "plan", "contracts", "statistics"}
+    return StoredMeta(
+        plan=IndexPlan.from_dict(plan),
+        contracts={str(k): v for k, v in contracts.items() if isinstance(v, Mapping)},
+        statistics={str(k): v for k, v in statistics.items() if isinstance(v, str)},
+        written_by=str(data.get("esembed", "")),
+        rest={k: v for k, v in data.items() if k not in known},
+    )
