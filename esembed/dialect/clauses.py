@@ -1,0 +1,407 @@
+"""Query nodes to query clauses: everything that both engines spell alike.
+
+The two dialects subclass :class:`Clauses` and add vectors and features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from esembed.dialect.context import Context, FieldInfo
+from esembed.encode.tokens import encode_vector
+from esembed.errors import QueryError
+from esembed.query.nodes import (
+    Bool,
+    BoostBy,
+    Exists,
+    Filter,
+    GeoDistance,
+    Ids,
+    Knn,
+    Match,
+    MatchAll,
+    MatchPhrase,
+    MultiMatch,
+    Nested,
+    Prefix,
+    Query,
+    Range,
+    RankFeature,
+    Raw,
+    Sparse,
+    Term,
+    Terms,
+    thaw,
+)
+from esembed.types import SparseVector
+
+__all__ = ["Clauses", "Json", "bool_clause"]
+
+Json = dict[str, Any]
+MAX_TERMS = 65_536  # index.max_terms_count, both engines' default
+CLAUSE_HEADROOM = 24  # left for filters and the like when sparse terms are cut to the clause limit
+
+
+def bool_clause(scoring: Json, filters: list[Json]) -> Json:
+    """A scoring clause with filters inside the same bool."""
+    if not filters:
+        return scoring
+    if set(scoring) == {"bool"}:
+        inner = scoring["bool"]
+        free = not inner.get("must") and not inner.get("filter") and bool(inner.get("should"))
+        merged = {**inner, "filter": [*inner.get("filter", ()), *filters]}
+        if free:
+            # With a filter beside them, should clauses would become optional.
+            merged.setdefault("minimum_should_match", 1)
+        return {"bool": merged}
+    return {"bool": {"must": [scoring], "filter": filters}}
+
+
+class Clauses:
+    """Compiles nodes to clauses. Stateless but for what the context collects."""
+
+    engine: ClassVar[str] = ""
+
+    def clause(self, node: Query, context: Context) -> Json:
+        """The clause of any node that is one.
+
+        Raises:
+            QueryError: a fusion or stage where a clause must stand, or a field used wrongly.
+        """
+        method: Callable[[Any, Context], Json] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
+        if method is None:
+            name = type(node).__name__.lower()
+            raise QueryError(
+                f"{name} stands at the top of a query (or as a leg of a fusion), not inside another clause"
+            )
+        return method(node, context)
+
+    def filters(self, node: Filter | None, context: Context) -> list[Json]:
+        """A leg's filter as clauses."""
+        if node is None:
+            return []
+        if isinstance(node, Bool) and not (node.must or node.should or node.must_not):
+            return [clause for part in node.filter for clause in self.filters(part, context)]
+        return [self.clause(node, context.filtering())]
+
+    # -- text ------------------------------------------------------------------------------------
+
+    def _match(self, node: Match, context: Context) -> Json:
+        fields = self._text_fields(node.fields, context)
+        options: Json = {"query": _need_text(node.text, "match")}
+        if node.operator != "or":
+            options["operator"] = node.operator
+        _put(options, node, "fuzziness", "minimum_should_match", "analyzer")
+        if len(fields) == 1:
+            name, boost = fields[0]
+            boost *= node.boost * context.bm25_factor(name)
+            if boost != 1.0:
+                options["boost"] = boost
+            clause: Json = {"match": {name: options}}
+        else:
+            clause = {
+                "multi_match": {**options, "type": "best_fields", **self._boosts(fields, node, context)}
+            }
+        clause = self._in_nested([name for name, _ in fields], clause, context)
+        return bool_clause(clause, self.filters(node.filter, context))
+
+    def _multimatch(self, node: MultiMatch, context: Context) -> Json:
+        fields = self._text_fields(node.fields, context)
+        options: Json = {"query": _need_text(node.text, "multi_match"), "type": node.kind}
+        if node.operator != "or":
+            options["operator"] = node.operator
+        _put(options, node, "tie_breaker", "fuzziness", "minimum_should_match", "analyzer")
+        clause: Json = {"multi_match": {**options, **self._boosts(fields, node, context)}}
+        clause = self._in_nested([name for name, _ in fields], clause, context)
+        return bool_clause(clause, self.filters(node.filter, context))
+
+    def _matchphrase(self, node: MatchPhrase, context: Context) -> Json:
+        info = context.text(node.field)
+        options: Json = {"query": _need_text(node.text, "match_phrase")}
+        if node.slop:
+            options["slop"] = node.slop
+        _put(options, node, "analyzer")
+        boost = node.boost * context.bm25_factor(node.field)
+        if boost != 1.0:
+            options["boost"] = boost
+        clause = self._in_nested([node.field], {"match_phrase": {info.path: options}}, context)
+        return bool_clause(clause, self.filters(node.filter, context))
+
+    def _in_nested(self, fields: list[str], clause: Json, context: Context) -> Json:
+        """A text clause on chunks stands in a nested query, with the best chunk coming along."""
+        paths = {context.text(name).nested for name in fields}
+        if len(paths) > 1:
+            raise QueryError(
+                f"{', '.join(fields)}: fields of the document and of its chunks can't be searched by one "
+                "match; "
+                "make a leg of each",
+                field="fields",
+            )
+        (path,) = paths
+        return clause if path is None or path == context.inside else context.nested_query(path, clause, 1)
+
+    def _text_fields(self, fields: tuple[str, ...], context: Context) -> list[tuple[str, float]]:
+        if not fields:
+            if context.plan is None:
+                raise QueryError(
+                    "match needs fields=[…] where there is no plan to take them from", field="fields"
+                )
+            if not context.plan.text:
+                raise QueryError("the plan has no text field to match in; name fields=[…]", field="fields")
+            return [(name, part.boost) for name, part in context.plan.text.items()]
+        found = []
+        for field in fields:
+            name, boost = _split_boost(field)
+            found.append((context.text(name).path, boost))
+        return found
+
+    def _boosts(self, fields: list[tuple[str, float]], node: Match | MultiMatch, context: Context) -> Json:
+        factors = {context.bm25_factor(name) for name, _ in fields}
+        if len(factors) == 1:
+            boost = node.boost * factors.pop()
+            names = [name if b == 1.0 else f"{name}^{b:g}" for name, b in fields]
+        else:
+            boost = node.boost
+            names = [f"{name}^{b * context.bm25_factor(name):g}" for name, b in fields]
+        return {"fields": names, **({} if boost == 1.0 else {"boost": boost})}
+
+    # -- filters ---------------------------------------------------------------------------------
+
+    def _term(self, node: Term, context: Context) -> Json:
+        return {"term": {context.exact(node.field, "term").path: {"value": node.value}}}
+
+    def _terms(self, node: Terms, context: Context) -> Json:
+        if len(node.values) > MAX_TERMS:
+            raise QueryError(
+                f"terms on {node.field!r} has {len(node.values)} values; engines take {MAX_TERMS}. Split the "
+                "query, or mark the documents with a value of their own",
+                field=node.field,
+            )
+        return {"terms": {context.exact(node.field, "terms").path: list(node.values)}}
+
+    def _range(self, node: Range, context: Context) -> Json:
+        options: Json = {}
+        _put(options, node, "gte", "gt", "lte", "lt", "format", "time_zone")
+        return {"range": {context.exact(node.field, "range").path: options}}
+
+    def _exists(self, node: Exists, context: Context) -> Json:
+        info = context.existing(node.field)
+        clause: Json = {"exists": {"field": info.path}}
+        return {"nested": {"path": info.nested, "query": clause}} if info.nested else clause
+
+    def _prefix(self, node: Prefix, context: Context) -> Json:
+        return {"prefix": {context.exact(node.field, "prefix").path: {"value": node.value}}}
+
+    def _ids(self, node: Ids, context: Context) -> Json:
+        return {"ids": {"values": list(node.values)}}
+
+    def _geodistance(self, node: GeoDistance, context: Context) -> Json:
+        path = context.exact(node.field, "geo_distance").path
+        return {"geo_distance": {"distance": node.distance, path: {"lat": node.lat, "lon": node.lon}}}
+
+    def _nested(self, node: Nested, context: Context) -> Json:
+        options: Json = {
+            "path": node.path,
+            "query": self.clause(node.query, context.with_(inner_hits=False, inside=node.path)),
+            "score_mode": node.score_mode if context.scoring else "none",
+        }
+        if node.chunks and context.inner_hits:
+            options["inner_hits"] = {"name": context.inner_name(node.path), "size": node.chunks}
+        return bool_clause({"nested": options}, self.filters(node.filter, context))
+
+    def _bool(self, node: Bool, context: Context) -> Json:
+        scoring = len(node.must) + len(node.should)
+        inside = context.with_(rescale=context.rescale or (context.scoring and scoring > 1))
+        total = scoring + len(node.filter) + len(node.must_not)
+        limit = context.capabilities.max_clauses
+        if total > limit:
+            raise QueryError(
+                f"bool_ has {total} clauses; this engine takes {limit} "
+                "(indices.query.bool.max_clause_count). "
+                "Use q.terms for many values of one field, or raise the limit on the engine",
+                field="bool_",
+            )
+        options: Json = {}
+        for name in ("must", "should"):
+            if nodes := getattr(node, name):
+                options[name] = [self.clause(part, inside) for part in nodes]
+        filters = [clause for part in node.filter for clause in self.filters(part, context)]
+        if filters:
+            options["filter"] = filters
+        if node.must_not:
+            options["must_not"] = [self.clause(part, context.filtering()) for part in node.must_not]
+        _put(options, node, "minimum_should_match")
+        if node.boost != 1.0:
+            options["boost"] = node.boost
+        return {"bool": options}
+
+    def _matchall(self, node: MatchAll, context: Context) -> Json:
+        clause: Json = {"match_all": {} if node.boost == 1.0 else {"boost": node.boost}}
+        return bool_clause(clause, self.filters(node.filter, context))
+
+    def _raw(self, node: Raw, context: Context) -> Json:
+        body = node.bodies.get(self.engine)
+        if body is None:
+            context.gap(
+                f"raw has no clause for {self.engine}; add the key {self.engine!r} (it has "
+                f"{', '.join(sorted(node.bodies))})"
+            )
+            return {"match_none": {}}
+        clause: Json = thaw(body)
+        return bool_clause(clause, self.filters(node.filter, context))
+
+    # -- features and boosts -----------------------------------------------------------------------
+
+    def _rankfeature(self, node: RankFeature, context: Context) -> Json:
+        if not context.capabilities.rank_feature:
+            context.gap(
+                "rank_feature is not in this build (mapper-extras is missing); use a full distribution, "
+                "or index "
+                "the number as a filter field and use q.boost_by"
+            )
+        if node.feature is None:
+            path = context.rank_feature(node.field).path
+        else:
+            info = context.sparse(node.field)
+            target, storage = context.target(info)
+            if storage != "rank_features":
+                context.gap(
+                    f"one feature of {node.field!r} can be scored only where it is stored as "
+                    "rank_features (it is "
+                    f"{storage}); use q.sparse with a vector of that one feature"
+                )
+            (name,) = encode_vector(SparseVector.from_dict({node.feature: 1.0}), target, None)
+            path = f"{info.path}.{name}"
+        options: Json = {}
+        _put(options, node, "pivot", "scaling_factor", "exponent")
+        clause: Json = {"rank_feature": {"field": path, node.function: options}}
+        if node.boost != 1.0:
+            clause["rank_feature"]["boost"] = node.boost
+        return bool_clause(clause, self.filters(node.filter, context))
+
+    def _boostby(self, node: BoostBy, context: Context) -> Json:
+        path = context.numeric(node.field, "boost_by").path
+        inside = context.with_(rescale=context.rescale or node.mode == "sum")
+        function: Json = {"field": path, "factor": node.factor, "missing": node.missing}
+        if node.modifier != "none":
+            function["modifier"] = node.modifier
+        options: Json = {
+            "query": self.clause(node.query, inside),
+            "functions": [{"field_value_factor": function}],
+            "boost_mode": node.mode,
+        }
+        if node.max_boost is not None:
+            options["max_boost"] = node.max_boost
+        return bool_clause({"function_score": options}, self.filters(node.filter, context))
+
+    # -- vectors: the dialects' part ------------------------------------------------------------------
+
+    def _knn(self, node: Knn, context: Context) -> Json:
+        raise NotImplementedError
+
+    def _sparse(self, node: Sparse, context: Context) -> Json:
+        raise NotImplementedError
+
+    def sparse_weights(
+        self, node: Sparse, info: FieldInfo, context: Context, limit: int | None
+    ) -> dict[str, float]:
+        """The query's feature names and weights, light terms cut off.
+
+        Args:
+            limit: the most terms that the engine takes in one query, or None.
+
+        Raises:
+            QueryError: no vector, ``max_terms`` above the limit.
+        """
+        if node.vector is None:
+            raise QueryError(
+                f"sparse on {node.field!r} has a text and no vector: an index encodes it; without one give "
+                "vector={token: weight}",
+                field=node.field,
+            )
+        weights = dict(node.vector)
+        before = len(weights)
+        if node.min_weight is not None:
+            weights = {token: w for token, w in weights.items() if w >= node.min_weight}
+        keep = node.max_terms
+        if limit is not None:
+            if keep is not None and keep > limit:
+                raise QueryError(
+                    f"sparse on {node.field!r}: max_terms={keep} is above this engine's clause limit of "
+                    f"{limit}; "
+                    f"lower it, or raise indices.query.bool.max_clause_count",
+                    field="max_terms",
+                )
+            keep = keep or limit
+        if keep is not None and len(weights) > keep:
+            heaviest = sorted(weights.items(), key=lambda item: (-item[1], item[0]))[:keep]
+            weights = dict(heaviest)
+        if len(weights) < before:
+            context.note(f"{node.field}: {len(weights)} of {before} query terms kept, the heaviest")
+        target, storage = context.target(info)
+        if storage == "seismic" and node.field not in context.token_ids:
+            vector: Any = SparseVector.from_dict(
+                {_as_id(token, node.field): w for token, w in weights.items()}
+            )
+        else:
+            vector = SparseVector.from_dict(weights)
+        return encode_vector(vector, target, context.token_ids.get(node.field), unknown="drop")
+
+    def vector(self, node: Knn, info: FieldInfo) -> list[float] | list[int]:
+        """The query vector, checked against the field. Raises QueryError."""
+        if node.vector is None:
+            raise QueryError(
+                f"knn on {node.field!r} has a text and no vector: an index encodes it; without one give "
+                "vector=[…]",
+                field=node.field,
+            )
+        part = info.part
+        if part is not None and getattr(part, "dims", None) is not None:
+            wanted = part.dims // 8 if part.element_type == "bit" else part.dims
+            if len(node.vector) != wanted:
+                raise QueryError(
+                    f"knn on {node.field!r}: the query vector has {len(node.vector)} dimensions, the "
+                    f"field {wanted}; "
+                    "encode the query with the encoder that filled the field",
+                    field=node.field,
+                )
+        if part is not None and getattr(part, "element_type", "float") in ("byte", "bit"):
+            return [int(x) for x in node.vector]
+        return list(node.vector)
+
+
+def _need_text(text: str | None, what: str) -> str:
+    if text is None:
+        raise QueryError(f"{what} has no text; write it in the query or give the search one (q.bind)")
+    return text
+
+
+def _as_id(token: str, field: str) -> int:
+    try:
+        return int(token)
+    except ValueError:
+        raise QueryError(
+            f"sparse on {field!r}: SEISMIC wants integer token ids and there is no id table for {token!r}",
+            field=field,
+        ) from None
+
+
+def _put(options: Json, node: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(node, name)
+        if value is not None:
+            options[name] = value
+
+
+def _split_boost(field: str) -> tuple[str, float]:
+    name, mark, boost = field.partition("^")
+    if not mark:
+        return name, 1.0
+    try:
+        value = float(boost)
+    except ValueError:
+        raise QueryError(f"{field!r}: after ^ a number is expected, as in 'title^2'", field=name) from None
+    if not 0 <= value < float("inf"):
+        raise QueryError(f"{field!r}: the boost must be ≥ 0", field=name)
+    return name, value

@@ -1,0 +1,303 @@
+"""What a query is compiled against: the plan, the engine's capabilities, and what was noted on the way."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
+
+from esembed.capabilities import Capabilities
+from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.encode.tokens import TokenIds, TokenTarget
+from esembed.errors import QueryError
+from esembed.plan import DenseField, IndexPlan, SparseField
+
+__all__ = ["Context", "FieldInfo", "resolve_storage"]
+
+DEFAULT_K1 = 1.2
+KEYWORD_LIKE = frozenset({"keyword", "constant_keyword", "wildcard", "ip"})
+NUMERIC = frozenset({"byte", "short", "integer", "long", "float", "double", "half_float", "unsigned_long"})
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """What a query needs to know about a field.
+
+    Attributes:
+        path: its name in the mapping (``chunks.embedding`` for a chunked field).
+        kind: ``text``, ``dense``, ``sparse``, a filter field's type, or ``any`` without a plan.
+        part: the plan's part, where it has one.
+        nested: the nested object's path that it lies in, or None.
+        parent_key: its documents are chunks of their own that name their parent.
+    """
+
+    path: str
+    kind: str
+    part: Any = None
+    nested: str | None = None
+    parent_key: bool = False
+
+
+def resolve_storage(
+    part: SparseField | None, capabilities: Capabilities
+) -> Literal["sparse_vector", "rank_features", "seismic"]:
+    """How the engine keeps a sparse field: ``auto`` is ``sparse_vector`` on Elasticsearch and
+    ``rank_features`` on OpenSearch."""
+    if part is not None and part.storage != "auto":
+        return part.storage
+    return "sparse_vector" if capabilities.kind == "elasticsearch" else "rank_features"
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """One compilation.
+
+    Attributes:
+        capabilities: the engine.
+        plan: the index's plan, or None: then names and types are taken as the query implies them.
+        mapping: field → type of the live mapping, for fields that the plan doesn't know.
+        token_ids: sparse field → its id table (SEISMIC).
+        window: how many hits a leg returns.
+        rescale: BM25 scores are brought to the common scale, since they are added to others.
+        scoring: False inside filters.
+        inner_hits: whether chunks are asked for.
+        inside: the path of the nested clause that this stands in.
+        notes: what was resolved or cut, for people.
+        gaps: what the engine lacks, each with its way out.
+        names: the inner hits' names handed out so far, so that they stay distinct in one request.
+    """
+
+    capabilities: Capabilities
+    plan: IndexPlan | None = None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    token_ids: Mapping[str, TokenIds] = field(default_factory=dict)
+    window: int = 100
+    rescale: bool = False
+    scoring: bool = True
+    inner_hits: bool = True
+    inside: str | None = None
+    notes: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def filtering(self) -> Context:
+        """The same for clauses whose score doesn't count."""
+        return replace(self, scoring=False, rescale=False, inner_hits=False)
+
+    def nested_query(self, path: str, clause: dict[str, Any], chunks: int) -> dict[str, Any]:
+        """A clause on the objects under *path*; the best one's score counts, and *chunks* come along."""
+        options: dict[str, Any] = {
+            "path": path,
+            "query": clause,
+            "score_mode": "max" if self.scoring else "none",
+        }
+        if chunks and self.inner_hits:
+            options["inner_hits"] = self.chunk_hits(path, chunks)
+        return {"nested": options}
+
+    def chunk_hits(self, path: str, chunks: int) -> dict[str, Any]:
+        """The inner hits that bring the best chunks' text."""
+        name = self.inner_name(path)
+        return {"name": name, "size": chunks, "_source": False, "fields": [f"{path}.text"]}
+
+    def with_(self, **changes: Any) -> Context:
+        """The same with some attributes changed; notes and gaps stay shared."""
+        return replace(self, **changes)
+
+    def note(self, text: str) -> None:
+        """Remember something for people, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def gap(self, text: str) -> None:
+        """Remember something that the engine lacks, once."""
+        if text not in self.gaps:
+            self.gaps.append(text)
+
+    def inner_name(self, path: str) -> str:
+        """A name for inner hits of *path* that this request doesn't have yet."""
+        name = path if path not in self.names else f"{path}_{len(self.names)}"
+        self.names.append(name)
+        return name
+
+    # -- fields --------------------------------------------------------------------------------
+
+    def text(self, name: str) -> FieldInfo:
+        """A field that full text is searched in. Raises QueryError."""
+        info = self._find(name)
+        if info.kind in ("text", "any", "match_only_text", "search_as_you_type", "semantic_text"):
+            return info
+        if info.kind in KEYWORD_LIKE:
+            return info  # one exact word; the engines allow it, and it is how ids are searched
+        raise QueryError(f"{name!r} is a {_what(info.kind)}: full text can't be searched in it", field=name)
+
+    def exact(self, name: str, clause: str) -> FieldInfo:
+        """A field for term, terms and prefix. Raises QueryError."""
+        info = self._find(name)
+        if info.kind == "text":
+            way = (
+                f"filter on {name + '.keyword'!r}"
+                if getattr(info.part, "keyword", False)
+                else f"give the plan's text field keyword = true and filter on {name + '.keyword'!r}, or "
+                "put the "
+                "value into a [filter] field of its own"
+            )
+            raise QueryError(
+                f"{clause} on the text field {name!r} would compare with analysed words: {way}; to search "
+                "words use q.match",
+                field=name,
+            )
+        if info.kind in ("dense", "sparse"):
+            raise QueryError(
+                f"{clause} can't filter on {name!r}, a {info.kind} vector field; name a field of the plan's "
+                f"[filter] section{self._filters()}",
+                field=name,
+            )
+        if info.kind == "rank_feature":
+            raise QueryError(
+                f"{clause} can't filter on {name!r}: a rank_feature field can only raise scores "
+                "(q.rank_feature). Index the number in a filter field as well",
+                field=name,
+            )
+        if clause == "prefix" and info.kind not in {"any", "keyword", "constant_keyword", "wildcard"}:
+            raise QueryError(f"prefix needs a keyword field; {name!r} is {_what(info.kind)}", field=name)
+        if clause != "geo_distance" and info.kind == "geo_point":
+            raise QueryError(f"{clause} on the geo_point {name!r}: use q.geo_distance", field=name)
+        if clause == "geo_distance" and info.kind not in ("geo_point", "any"):
+            raise QueryError(
+                f"geo_distance needs a geo_point field; {name!r} is {_what(info.kind)}", field=name
+            )
+        if clause == "range" and info.kind == "boolean":
+            raise QueryError(f"range on the boolean {name!r}: use q.term", field=name)
+        return info
+
+    def numeric(self, name: str, clause: str) -> FieldInfo:
+        """A numeric field. Raises QueryError."""
+        info = self._find(name)
+        if info.kind != "any" and info.kind not in NUMERIC:
+            raise QueryError(f"{clause} needs a numeric field; {name!r} is {_what(info.kind)}", field=name)
+        return info
+
+    def existing(self, name: str) -> FieldInfo:
+        """A field for exists. Raises QueryError."""
+        info = self._find(name)
+        if info.kind == "sparse":
+            raise QueryError(f"exists doesn't work on the sparse field {name!r}", field=name)
+        return info
+
+    def dense(self, name: str) -> FieldInfo:
+        """A dense vector field. Raises QueryError."""
+        info = self._find(name, "dense")
+        if info.kind not in ("dense", "any"):
+            raise QueryError(f"knn needs a dense field; {name!r} is {_what(info.kind)}", field=name)
+        return info
+
+    def sparse(self, name: str) -> FieldInfo:
+        """A sparse vector field. Raises QueryError."""
+        info = self._find(name, "sparse")
+        if info.kind not in ("sparse", "any"):
+            raise QueryError(f"sparse needs a sparse field; {name!r} is {_what(info.kind)}", field=name)
+        return info
+
+    def rank_feature(self, name: str) -> FieldInfo:
+        """A field of type rank_feature. Raises QueryError."""
+        info = self._find(name)
+        if info.kind not in ("rank_feature", "any"):
+            raise QueryError(
+                f"rank_feature needs a field of type rank_feature; {name!r} is {_what(info.kind)}"
+                + (
+                    ". Name one of its features: q.rank_feature(field, feature)"
+                    if info.kind == "sparse"
+                    else ""
+                ),
+                field=name,
+            )
+        return info
+
+    def sortable(self, name: str, what: str) -> FieldInfo:
+        """A field with doc values, for collapse, sort and facets. Raises QueryError."""
+        info = self._find(name)
+        if info.kind in ("text", "dense", "sparse", "rank_feature"):
+            raise QueryError(
+                f"{what} needs a keyword or numeric field; {name!r} is {_what(info.kind)}", field=name
+            )
+        return info
+
+    def target(self, info: FieldInfo) -> tuple[TokenTarget, str]:
+        """What the sparse field's feature names are for, and its storage."""
+        storage = resolve_storage(
+            info.part if isinstance(info.part, SparseField) else None, self.capabilities
+        )
+        kind = "sparse_vector" if storage == "seismic" else storage
+        return cast(TokenTarget, f"{self.capabilities.kind}.{kind}"), storage
+
+    def k1(self, name: str) -> float:
+        """BM25's k1 of a text field."""
+        part = self.plan.text.get(name) if self.plan is not None else None
+        return DEFAULT_K1 if part is None or part.k1 is None else part.k1
+
+    def bm25_factor(self, name: str) -> float:
+        """What this engine's BM25 score is multiplied by to be on the common scale: that with the factor
+        (k1 + 1), as Elasticsearch scores. OpenSearch left it out from 3.0 on."""
+        engine = self.capabilities
+        if not self.rescale or engine.kind == "elasticsearch" or engine.version.major < 3:
+            return 1.0
+        return self.k1(name) + 1.0
+
+    def _find(self, name: str, vector: str | None = None) -> FieldInfo:
+        if self.plan is None:
+            return FieldInfo(name, vector or "any", nested=None)
+        plan, chunk = self.plan, self.plan.chunk
+        if name in plan.text:
+            return FieldInfo(name, "text", plan.text[name])
+        part = plan.dense.get(name) or plan.sparse.get(name)
+        if part is not None:
+            path = plan.field_path(name)
+            inside = chunk.path if path != name and chunk is not None else None
+            own = part.chunked and chunk is not None and chunk.store == "documents"
+            return FieldInfo(path, "dense" if isinstance(part, DenseField) else "sparse", part, inside, own)
+        if name in plan.filter:
+            return FieldInfo(name, plan.filter[name].type, plan.filter[name])
+        base, _, last = name.rpartition(".")
+        if last == "keyword" and base in plan.text and plan.text[base].keyword:
+            return FieldInfo(name, "keyword")
+        if chunk is not None and base == chunk.path and last == "text":
+            own = chunk.store == "documents"
+            return FieldInfo(name, "text", nested=None if own else chunk.path, parent_key=own)
+        if name in (HASH_FIELD, PARENT_FIELD):
+            return FieldInfo(name, "keyword")
+        if chunk is not None and base == chunk.path and (last in plan.dense or last in plan.sparse):
+            return self._find(last, vector)
+        if name in self.mapping:
+            kind = self.mapping[name]
+            kind = {"dense_vector": "dense", "knn_vector": "dense"}.get(kind, kind)
+            return FieldInfo(name, "sparse" if kind in ("sparse_vector", "rank_features") else kind)
+        if name == "_id":
+            raise QueryError("to select documents by id use q.ids", field=name)
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> QueryError:
+        known = self.known_fields()
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return QueryError(
+            f"the index has no field {name!r} (there are: {', '.join(known) or 'none'}){hint}", field=name
+        )
+
+    def known_fields(self) -> list[str]:
+        """The names a query may use."""
+        if self.plan is None:
+            return sorted(self.mapping)
+        plan = self.plan
+        return list(
+            dict.fromkeys([*plan.text, *plan.dense, *plan.sparse, *plan.filter, *sorted(self.mapping)])
+        )
+
+    def _filters(self) -> str:
+        names = ", ".join(self.plan.filter) if self.plan is not None else ""
+        return f" ({names})" if names else ""
+
+
+def _what(kind: str) -> str:
+    return f"a {kind} vector field" if kind in ("dense", "sparse") else f"of type {kind}"

@@ -1,0 +1,265 @@
+"""Queries for Elasticsearch: knn, sparse_vector, and the rrf and linear retrievers.
+
+https://www.elastic.co/docs/reference/query-languages/query-dsl/query-dsl-knn-query,
+https://www.elastic.co/docs/reference/elasticsearch/rest-apis/retrievers
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import msgspec
+
+from esembed.dialect.clauses import CLAUSE_HEADROOM, Clauses, Json, bool_clause
+from esembed.dialect.context import Context, FieldInfo
+from esembed.dialect.scores import exact_script, score_of
+from esembed.errors import QueryError
+from esembed.query.bind import leg_names
+from esembed.query.nodes import Knn, Linear, PruneOptions, Query, Rrf, Sparse
+
+__all__ = ["MAX_CANDIDATES", "ElasticsearchQuery"]
+
+MAX_CANDIDATES = 10_000
+_NORMALIZERS = {"minmax": "minmax", "l2": "l2_norm", "none": "none"}
+
+
+class ElasticsearchQuery(Clauses):
+    """The Elasticsearch half of the compilers."""
+
+    engine: ClassVar[str] = "elasticsearch"
+
+    def leg_body(self, node: Query, context: Context) -> Json:
+        """A leg as the part of a search body that finds its hits: ``knn`` where k then counts over all
+        shards, else ``query``."""
+        if isinstance(node, Knn) and not node.exact:
+            return {"knn": self._knn_section(node, context, top=True)}
+        return {"query": self.clause(node, context)}
+
+    def union_body(self, nodes: list[Query], context: Context) -> Json:
+        """Everything that some leg finds, unranked: for counts and aggregations."""
+        plain = context.with_(inner_hits=False)
+        sections = [
+            self._knn_section(node, plain, top=True)
+            for node in nodes
+            if isinstance(node, Knn) and not node.exact
+        ]
+        queries = [
+            self.clause(node, plain) for node in nodes if not (isinstance(node, Knn) and not node.exact)
+        ]
+        body: Json = {}
+        if queries:
+            body["query"] = {"bool": {"should": queries, "minimum_should_match": 1}}
+        if sections:
+            body["knn"] = sections
+        return body
+
+    # -- vectors -----------------------------------------------------------------------------------
+
+    def _knn(self, node: Knn, context: Context) -> Json:
+        info = context.dense(node.field)
+        if node.exact:
+            return self._exact(node, info, context)
+        clause: Json = {"knn": self._knn_section(node, context, top=False)}
+        if info.nested is not None and context.inside != info.nested:
+            return context.nested_query(info.nested, clause, node.chunks)
+        return clause
+
+    def _knn_section(self, node: Knn, context: Context, *, top: bool) -> Json:
+        info = context.dense(node.field)
+        k = node.k or context.window
+        if info.parent_key:
+            # Several chunks of one document are one hit in the end.
+            k = min(MAX_CANDIDATES, k * 4)
+        if k > MAX_CANDIDATES:
+            raise QueryError(
+                f"knn on {node.field!r}: k={k}, and Elasticsearch takes at most {MAX_CANDIDATES}; lower k or "
+                "rank_window_size",
+                field="k",
+            )
+        candidates = node.num_candidates or min(MAX_CANDIDATES, max(100, math.ceil(1.5 * k)))
+        if candidates > MAX_CANDIDATES:
+            raise QueryError(
+                f"knn on {node.field!r}: num_candidates={candidates}, and Elasticsearch takes at most "
+                f"{MAX_CANDIDATES}",
+                field="num_candidates",
+            )
+        if candidates < k:
+            raise QueryError(
+                f"knn on {node.field!r}: num_candidates={candidates} is below k={k} (k is the window "
+                "unless it "
+                "is given); raise it",
+                field="num_candidates",
+            )
+        section: Json = {
+            "field": info.path,
+            "query_vector": self.vector(node, info),
+            "k": k,
+            "num_candidates": candidates,
+        }
+        if node.similarity is not None:
+            section["similarity"] = node.similarity
+        filters = self.filters(node.filter, context)
+        if filters:
+            section["filter"] = filters[0] if len(filters) == 1 else {"bool": {"filter": filters}}
+        if node.oversample is not None:
+            if context.capabilities.rescore_vector:
+                section["rescore_vector"] = {"oversample": node.oversample}
+            else:
+                context.gap("knn oversample (rescore_vector) needs Elasticsearch 8.18 or 9.0; leave it out")
+        if node.boost != 1.0:
+            section["boost"] = node.boost
+        if top and info.nested is not None and node.chunks and context.inner_hits:
+            section["inner_hits"] = context.chunk_hits(info.nested, node.chunks)
+        return section
+
+    def _exact(self, node: Knn, info: FieldInfo, context: Context) -> Json:
+        if not context.capabilities.scripts:
+            context.gap(
+                "knn exact=True runs a painless script and this build has none; use a full distribution, or "
+                f"num_candidates={MAX_CANDIDATES} (exact up to that many documents a shard), or quantization "
+                '"flat", which is always exact'
+            )
+        similarity = info.part.similarity if info.part is not None else "cosine"
+        query: Json = {"bool": {"filter": [{"exists": {"field": info.path}}]}}
+        outside = self.filters(node.filter, context)
+        if info.nested is None:
+            query["bool"]["filter"] += outside
+            outside = []
+        options: Json = {
+            "query": query,
+            "script": {
+                "source": exact_script(similarity, info.path),
+                "params": {"query_vector": self.vector(node, info)},
+            },
+        }
+        if node.similarity is not None:
+            options["min_score"] = score_of(similarity, node.similarity, "elasticsearch")
+        if node.boost != 1.0:
+            options["boost"] = node.boost
+        clause: Json = {"script_score": options}
+        if info.nested is not None and context.inside != info.nested:
+            clause = context.nested_query(info.nested, clause, node.chunks)
+        return bool_clause(clause, outside)
+
+    def _sparse(self, node: Sparse, context: Context) -> Json:
+        info = context.sparse(node.field)
+        _, storage = context.target(info)
+        limit = max(1, context.capabilities.max_clauses - CLAUSE_HEADROOM)
+        clause: Json
+        if storage not in context.capabilities.sparse_storages:
+            context.gap(
+                f"{node.field!r} is stored as {storage}, which this engine lacks; it has "
+                f"{', '.join(sorted(context.capabilities.sparse_storages)) or 'no sparse storage'}"
+            )
+        weights = self.sparse_weights(node, info, context, limit)
+        if not weights:
+            return {"match_none": {}}
+        if storage == "rank_features":
+            clause = rank_features_clause(info.path, weights, node.boost)
+        else:
+            prune = node.prune if node.prune is not None else getattr(info.part, "prune", False)
+            options: Json = {"field": info.path, "query_vector": weights, "prune": prune is not False}
+            if isinstance(prune, PruneOptions):
+                options["pruning_config"] = msgspec.structs.asdict(prune)
+            if node.boost != 1.0:
+                options["boost"] = node.boost
+            clause = {"sparse_vector": options}
+        if info.nested is not None and context.inside != info.nested:
+            clause = context.nested_query(info.nested, clause, node.chunks)
+        return bool_clause(clause, self.filters(node.filter, context))
+
+    # -- fusion --------------------------------------------------------------------------------------
+
+    def retriever(self, node: Query, context: Context) -> Json:
+        """A query as a retriever; fusions become ``rrf`` and ``linear``."""
+        if isinstance(node, Rrf):
+            weights = node.weights
+            parts = []
+            for position, leg in enumerate(node.legs):
+                inner = self.retriever(leg, context)
+                if weights is not None and len(set(weights)) > 1:
+                    parts.append({"retriever": inner, "weight": weights[position]})
+                else:
+                    parts.append(inner)
+            return {
+                "rrf": {
+                    "retrievers": parts,
+                    "rank_constant": node.rank_constant,
+                    "rank_window_size": context.window,
+                }
+            }
+        if isinstance(node, Linear):
+            weights = node.weights or (1.0,) * len(node.legs)
+            inside = context.with_(rescale=node.normalizer == "none")
+            return {
+                "linear": {
+                    "retrievers": [
+                        {
+                            "retriever": self.retriever(leg, inside),
+                            "weight": weight,
+                            "normalizer": _NORMALIZERS[node.normalizer],
+                        }
+                        for leg, weight in zip(node.legs, weights, strict=True)
+                    ],
+                    "rank_window_size": context.window,
+                }
+            }
+        if isinstance(node, Knn) and not node.exact and node.boost == 1.0:
+            info = context.dense(node.field)
+            if info.nested is None:
+                return {"knn": self._knn_section(node, context, top=False)}
+        return {"standard": {"query": self.clause(node, context)}}
+
+    def fusion_differs(self, node: Rrf | Linear) -> str | None:
+        """Why ``auto`` doesn't leave this fusion to the engine although it could."""
+        return None
+
+    def score_factor(self, node: Rrf | Linear) -> float:
+        """What a server-fused score is multiplied by to be Σ weight · value."""
+        if isinstance(node, Rrf) and node.weights is not None and len(set(node.weights)) == 1:
+            return node.weights[0]
+        return 1.0
+
+    def fusion_gaps(self, node: Rrf | Linear, context: Context) -> list[str]:
+        """Why the engine can't fuse this itself; empty when it can."""
+        caps = context.capabilities
+        gaps = []
+        if isinstance(node, Rrf):
+            if not caps.rrf:
+                gaps.append(
+                    "the rrf retriever is not there (it needs an Enterprise or trial licence and a full "
+                    'distribution); fusion="auto" fuses on our side'
+                )
+            elif node.weights is not None and len(set(node.weights)) > 1 and not caps.rrf_weights:
+                gaps.append('rrf weights need Elasticsearch 9.2; fusion="auto" fuses on our side')
+        else:
+            if not caps.linear:
+                gaps.append(
+                    "the linear retriever is not there (it needs an Enterprise or trial licence and a full "
+                    'distribution); fusion="auto" fuses on our side'
+                )
+            if node.normalizer not in _NORMALIZERS or (
+                caps.linear and node.normalizer not in caps.linear_normalizers
+            ):
+                gaps.append(f'the linear retriever has no normalizer {node.normalizer!r}; fusion="auto"')
+            if node.complete:
+                gaps.append('complete=True scores candidates in a second trip; fusion="auto"')
+        for leg, name in zip(node.legs, leg_names(node.legs), strict=True):
+            if isinstance(leg, (Rrf, Linear)):
+                gaps.extend(f"{name}: {gap}" for gap in self.fusion_gaps(leg, context))
+        return gaps
+
+
+def rank_features_clause(path: str, weights: dict[str, float], boost: float) -> Json:
+    """A dot product over a rank_features field: linear rank_feature clauses, weights as boosts."""
+    options: Json = {
+        "should": [
+            {"rank_feature": {"field": f"{path}.{name}", "linear": {}, "boost": weight}}
+            for name, weight in weights.items()
+        ],
+        "minimum_should_match": 1,
+    }
+    if boost != 1.0:
+        options["boost"] = boost
+    return {"bool": options}

@@ -1,0 +1,227 @@
+"""Queries for OpenSearch: knn, rank_features and SEISMIC, and ``hybrid`` with an inline search pipeline.
+
+https://docs.opensearch.org/latest/query-dsl/compound/hybrid/,
+https://docs.opensearch.org/latest/search-plugins/search-pipelines/score-ranker-processor/
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from esembed.dialect.clauses import CLAUSE_HEADROOM, Clauses, Json, bool_clause
+from esembed.dialect.context import Context, FieldInfo
+from esembed.dialect.elasticsearch_query import rank_features_clause
+from esembed.dialect.scores import SPACE_TYPES, score_of
+from esembed.errors import QueryError
+from esembed.query.nodes import Knn, Linear, Query, Rrf, Sparse
+
+__all__ = ["MAX_HYBRID_LEGS", "OpenSearchQuery"]
+
+MAX_K = 10_000
+MAX_HYBRID_LEGS = 5
+_NORMALIZATION = {"minmax": "min_max", "l2": "l2", "zscore": "z_score"}
+
+
+class OpenSearchQuery(Clauses):
+    """The OpenSearch half of the compilers."""
+
+    engine: ClassVar[str] = "opensearch"
+
+    def leg_body(self, node: Query, context: Context) -> Json:
+        """A leg as the part of a search body that finds its hits."""
+        return {"query": self.clause(node, context)}
+
+    def union_body(self, nodes: list[Query], context: Context) -> Json:
+        """Everything that some leg finds, unranked: for counts and aggregations."""
+        plain = context.with_(inner_hits=False)
+        clauses = [self.clause(node, plain) for node in nodes]
+        return {"query": {"bool": {"should": clauses, "minimum_should_match": 1}}}
+
+    # -- vectors -----------------------------------------------------------------------------------
+
+    def _knn(self, node: Knn, context: Context) -> Json:
+        info = context.dense(node.field)
+        if node.exact:
+            return self._exact(node, info, context)
+        k = node.k or context.window
+        if info.parent_key:
+            k = min(MAX_K, k * 4)
+        if k > MAX_K:
+            raise QueryError(
+                f"knn on {node.field!r}: k={k}, and OpenSearch takes at most {MAX_K}; lower k or "
+                "rank_window_size",
+                field="k",
+            )
+        if node.num_candidates is not None and node.num_candidates < k:
+            raise QueryError(
+                f"knn on {node.field!r}: num_candidates={node.num_candidates} is below k={k} (k is the "
+                "window "
+                "unless it is given); raise it",
+                field="num_candidates",
+            )
+        options: Json = {"vector": self.vector(node, info), "k": k}
+        filters = self.filters(node.filter, context)
+        if filters:
+            options["filter"] = filters[0] if len(filters) == 1 else {"bool": {"filter": filters}}
+        if node.num_candidates is not None:
+            options["method_parameters"] = {"ef_search": node.num_candidates}
+        if node.oversample is not None:
+            if context.capabilities.rescore_vector:
+                options["rescore"] = {"oversample_factor": node.oversample}
+            else:
+                context.gap("knn oversample (rescore) needs OpenSearch 2.17; leave it out")
+        if node.boost != 1.0:
+            options["boost"] = node.boost
+        nested = info.nested is not None and context.inside != info.nested
+        if nested and node.chunks > 1 and context.inner_hits:
+            options["expand_nested_docs"] = True
+        clause: Json = {"knn": {info.path: options}}
+        if nested and info.nested is not None:
+            clause = context.nested_query(info.nested, clause, node.chunks)
+        if node.similarity is not None:
+            similarity = info.part.similarity if info.part is not None else "cosine"
+            minimum = score_of(similarity, node.similarity, "opensearch") * node.boost
+            clause = {"function_score": {"query": clause, "min_score": minimum}}
+        return clause
+
+    def _exact(self, node: Knn, info: FieldInfo, context: Context) -> Json:
+        similarity = info.part.similarity if info.part is not None else "cosine"
+        query: Json = {"bool": {"filter": [{"exists": {"field": info.path}}]}}
+        outside = self.filters(node.filter, context)
+        if info.nested is None:
+            query["bool"]["filter"] += outside
+            outside = []
+        options: Json = {
+            "query": query,
+            "script": {
+                "lang": "knn",
+                "source": "knn_score",
+                "params": {
+                    "field": info.path,
+                    "query_value": self.vector(node, info),
+                    "space_type": SPACE_TYPES[similarity],
+                },
+            },
+        }
+        if node.similarity is not None:
+            options["min_score"] = score_of(similarity, node.similarity, "opensearch")
+        if node.boost != 1.0:
+            options["boost"] = node.boost
+        clause: Json = {"script_score": options}
+        if info.nested is not None and context.inside != info.nested:
+            clause = context.nested_query(info.nested, clause, node.chunks)
+        return bool_clause(clause, outside)
+
+    def _sparse(self, node: Sparse, context: Context) -> Json:
+        info = context.sparse(node.field)
+        _, storage = context.target(info)
+        caps = context.capabilities
+        if storage not in caps.sparse_storages:
+            context.gap(
+                f"{node.field!r} is stored as {storage}, which this engine lacks; it has "
+                f"{', '.join(sorted(caps.sparse_storages)) or 'no sparse storage'}"
+            )
+        if node.prune is not None and node.prune is not False:
+            context.gap("sparse prune= is Elasticsearch's; use max_terms or min_weight")
+        limit = None if storage == "seismic" else max(1, caps.max_clauses - CLAUSE_HEADROOM)
+        weights = self.sparse_weights(node, info, context, limit)
+        if not weights:
+            return {"match_none": {}}
+        filters = self.filters(node.filter, context)
+        if storage == "seismic":
+            parameters: Json = {"k": node.k or context.window, "top_n": len(weights)}
+            if node.heap_factor is not None:
+                parameters["heap_factor"] = node.heap_factor
+            if filters:
+                parameters["filter"] = filters[0] if len(filters) == 1 else {"bool": {"filter": filters}}
+            options: Json = {"query_tokens": weights, "method_parameters": parameters}
+            if node.boost != 1.0:
+                options["boost"] = node.boost
+            return {"neural_sparse": {info.path: options}}
+        clause = rank_features_clause(info.path, weights, node.boost)
+        if info.nested is not None and context.inside != info.nested:
+            clause = context.nested_query(info.nested, clause, node.chunks)
+        return bool_clause(clause, filters)
+
+    # -- fusion --------------------------------------------------------------------------------------
+
+    def hybrid_body(self, node: Rrf | Linear, context: Context) -> Json:
+        """The fusion as ``hybrid`` with the pipeline that makes its scores mean something."""
+        body: Json = {
+            "query": {
+                "hybrid": {
+                    "pagination_depth": context.window,
+                    "queries": [self.clause(leg, context) for leg in node.legs],
+                }
+            }
+        }
+        weights = self._weights(node)
+        combination: Json
+        if isinstance(node, Rrf):
+            combination = {"technique": "rrf", "rank_constant": node.rank_constant}
+            if weights is not None:
+                combination["parameters"] = {"weights": weights}
+            processor: Json = {"score-ranker-processor": {"combination": combination}}
+        else:
+            combination = {"technique": "arithmetic_mean"}
+            if weights is not None:
+                combination["parameters"] = {"weights": weights}
+            processor = {
+                "normalization-processor": {
+                    "normalization": {"technique": _NORMALIZATION[node.normalizer]},
+                    "combination": combination,
+                }
+            }
+        body["search_pipeline"] = {"phase_results_processors": [processor]}
+        return body
+
+    def _weights(self, node: Rrf | Linear) -> list[float] | None:
+        """Weights in [0, 1] that sum to 1, as JSON floats; None when all are the same (the default)."""
+        if node.weights is None or len(set(node.weights)) == 1:
+            # Without weights the mean leaves out nothing either: a leg without the document counts as 0.
+            return None
+        total = sum(node.weights)
+        return [weight / total for weight in node.weights]
+
+    def score_factor(self, node: Rrf | Linear) -> float:
+        """What a server-fused score is multiplied by to be Σ weight · value."""
+        weights = node.weights or (1.0,) * len(node.legs)
+        if isinstance(node, Rrf) and len(set(weights)) == 1:
+            return weights[0]
+        return float(sum(weights))
+
+    def fusion_gaps(self, node: Rrf | Linear, context: Context) -> list[str]:
+        """Why the engine can't fuse this itself (with the same result); empty when it can."""
+        caps = context.capabilities
+        ours = 'fusion="auto" fuses on our side'
+        gaps = []
+        if len(node.legs) > MAX_HYBRID_LEGS:
+            gaps.append(f"hybrid takes at most {MAX_HYBRID_LEGS} legs, not {len(node.legs)}; {ours}")
+        if any(isinstance(leg, (Rrf, Linear)) for leg in node.legs):
+            gaps.append(f"hybrid can't be nested; {ours}")
+        weighted = node.weights is not None and len(set(node.weights)) > 1
+        if isinstance(node, Rrf):
+            if not caps.rrf:
+                gaps.append(f"RRF with global ranks is not there (OpenSearch 3.6.0 has it); {ours}")
+            elif weighted and not caps.rrf_weights:
+                gaps.append(f"RRF weights need OpenSearch 3.1; {ours}")
+        else:
+            if not caps.linear:
+                gaps.append(f"score normalization is not there; {ours}")
+            if node.normalizer not in _NORMALIZATION:
+                gaps.append(f"the normalization processor has no {node.normalizer!r}; {ours}")
+            elif caps.linear and node.normalizer not in caps.linear_normalizers:
+                gaps.append(f"this version's normalization processor has no {node.normalizer!r}; {ours}")
+            if node.complete:
+                gaps.append(f"complete=True scores candidates in a second trip; {ours}")
+        return gaps
+
+    def fusion_differs(self, node: Rrf | Linear) -> str | None:
+        """Why ``auto`` doesn't leave this fusion to the engine although it could."""
+        if isinstance(node, Linear) and node.normalizer in ("minmax", "zscore"):
+            return (
+                f"OpenSearch lifts {node.normalizer} scores at or under 0 to 0.001, Elasticsearch and "
+                "our own "
+                "fusion don't"
+            )
+        return None
