@@ -1,0 +1,89 @@
+"""Batches of equal work: sorted by length within a bounded window, cut by a token budget, put back in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from esembed.encode.backbone import Outputs, Program, TokenBatch
+
+__all__ = ["WINDOW_TEXTS", "make_batch", "plan_batches", "prefetched", "run_sorted"]
+
+WINDOW_TEXTS = 8192
+"""Texts that are tokenized and sorted together; bounds memory, and padding is small at this size."""
+
+T = TypeVar("T")
+Ids = npt.NDArray[np.int32]
+
+
+def plan_batches(
+    lengths: Sequence[int] | npt.NDArray[np.int64], batch_tokens: int, pad_multiple: int = 8
+) -> list[npt.NDArray[np.int64]]:
+    """Which texts go together: index arrays, the longest texts first (so that what doesn't fit shows early).
+
+    Within a batch the padded tokens (rows × longest, rounded up to *pad_multiple*) stay within
+    *batch_tokens*; a text that is longer than the budget gets a batch of its own.
+    """
+    sizes = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        width = -(-int(sizes[order[start]]) // pad_multiple) * pad_multiple
+        rows = max(1, batch_tokens // max(width, 1))
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches
+
+
+def make_batch(
+    ids: Sequence[Ids], pad_id: int, pad_multiple: int = 1, limit: int | None = None
+) -> TokenBatch:
+    """Token ids as one right-padded array; its length a multiple of *pad_multiple*, at most *limit*."""
+    lengths = np.fromiter((len(one) for one in ids), np.int32, len(ids))
+    longest = int(lengths.max())
+    width = -(-longest // pad_multiple) * pad_multiple
+    if limit is not None:
+        width = max(longest, min(width, limit))
+    padded = np.full((len(ids), width), pad_id, dtype=np.int32)
+    for row, one in enumerate(ids):
+        padded[row, : len(one)] = one
+    return TokenBatch(padded, lengths)
+
+
+def run_sorted(
+    program: Program,
+    ids: Sequence[Ids],
+    *,
+    pad_id: int,
+    batch_tokens: int,
+    pad_multiple: int = 8,
+    limit: int | None = None,
+) -> Iterator[tuple[npt.NDArray[np.int64], Outputs]]:
+    """Run all of *ids*; yields for each batch the positions of its texts and the head's outputs."""
+    plan = plan_batches([len(one) for one in ids], batch_tokens, pad_multiple)
+
+    def batches() -> Iterator[TokenBatch]:
+        for members in plan:
+            yield make_batch([ids[i] for i in members], pad_id, pad_multiple, limit)
+
+    yield from zip(plan, program.run(batches()), strict=True)
+
+
+def prefetched(make: Callable[[int], T], count: int) -> Iterator[T]:
+    """``make(0) … make(count - 1)``, the next one made in a thread while the last one is used."""
+    if count <= 1:
+        for place in range(count):
+            yield make(place)
+        return
+    with ThreadPoolExecutor(1, "esembed-tokenize") as pool:
+        waiting: Future[T] | None = pool.submit(make, 0)
+        for place in range(count):
+            if waiting is None:
+                break
+            ready = waiting.result()
+            waiting = pool.submit(make, place + 1) if place + 1 < count else None
+            yield ready

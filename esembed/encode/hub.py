@@ -1,0 +1,86 @@
+"""From ``name-or-folder`` to a folder: local, cached, or fetched from the model hub.
+
+Only safetensors, JSON and tokenizer files are fetched: a pickled checkpoint runs code when it is
+loaded, so it never comes onto the machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from esembed.errors import EncoderError
+
+__all__ = ["ALLOW_PATTERNS", "IGNORE_PATTERNS", "locate"]
+
+ALLOW_PATTERNS = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model", "*.jinja")
+IGNORE_PATTERNS = ("onnx/*", "openvino/*", "original/*", "*/checkpoint*", "coreml/*")
+
+
+def locate(
+    rest: str, *, revision: str | None = None, local_files_only: bool = False
+) -> tuple[Path, str | None, str | None]:
+    """The folder of a model, its hub id (None for a folder) and its commit (None likewise).
+
+    Args:
+        rest: a folder, or a hub id (``organisation/name``).
+        revision: a hub commit, tag or branch.
+        local_files_only: never ask the hub, use its cache only.
+
+    Raises:
+        EncoderError: no such folder, not in the cache, or the hub refused.
+    """
+    if not rest:
+        raise EncoderError("the spec names no model: write hf:ORGANISATION/NAME or hf:FOLDER")
+    folder = Path(rest).expanduser()
+    if folder.is_dir():
+        return folder, None, None
+    if folder.is_file():
+        raise EncoderError(f"{rest} is a file; give the model's folder", spec=rest)
+    if rest.startswith((".", "/", "~")) or rest.count("/") > 1 or "\\" in rest:
+        raise EncoderError(f"there is no folder {rest}", spec=rest)
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+    except ModuleNotFoundError as error:
+        raise EncoderError(
+            f"there is no folder {rest}, and fetching a model needs huggingface-hub: "
+            'pip install "esembed[openvino]" or "esembed[torch]"',
+            spec=rest,
+        ) from error
+    try:
+        path = snapshot_download(
+            rest,
+            revision=revision,
+            allow_patterns=list(ALLOW_PATTERNS),
+            ignore_patterns=list(IGNORE_PATTERNS),
+            local_files_only=local_files_only,
+        )
+    except HFValidationError as error:
+        raise EncoderError(f"{rest!r} is neither a folder nor a hub id ({error})", spec=rest) from error
+    except GatedRepoError as error:
+        raise EncoderError(
+            f"{rest} is gated: accept its terms on the hub and log in with `hf auth login`", spec=rest
+        ) from error
+    except RevisionNotFoundError as error:
+        raise EncoderError(f"{rest} has no revision {revision!r}", spec=rest) from error
+    except RepositoryNotFoundError as error:
+        raise EncoderError(
+            f"there is no folder {rest}, and the hub has no model of that name", spec=rest
+        ) from error
+    except (LocalEntryNotFoundError, OSError) as error:
+        where = (
+            "in the hub's cache (local_files_only)"
+            if local_files_only
+            else "cached, and the hub didn't answer"
+        )
+        raise EncoderError(
+            f"{rest} is not {where}. Fetch it where there is a network, or pass a folder", spec=rest
+        ) from error
+    commit = Path(path).name
+    return Path(path), rest, commit if len(commit) == 40 else revision

@@ -1,0 +1,275 @@
+"""A sentence-transformers or Hugging Face model folder, read as it stands and without those packages.
+
+What is read: modules.json and each module's folder (1_Pooling, 2_Dense, 2_Normalize …),
+config_sentence_transformers.json (prompts, similarity), sentence_bert_config.json (max_seq_length,
+do_lower_case), config.json, tokenizer_config.json, and the safetensors. What isn't understood is
+refused with the reason, never ignored: a vector that is only nearly right is worse than none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from esembed.encode import hub
+from esembed.encode.base import RuntimeOptions
+from esembed.encode.hashes import cached_weights_hash, tokenizer_hash
+from esembed.encode.tensors import TensorFile, Tensors
+from esembed.errors import EncoderError
+
+__all__ = ["ModelFiles", "Module", "open_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One entry of modules.json.
+
+    Attributes:
+        kind: the class's own name (``Transformer``, ``Pooling``, ``Dense``, ``SpladePooling`` …).
+        path: its folder inside the model's, maybe empty.
+        config: its config.json (for the transformer: sentence_bert_config.json), maybe empty.
+    """
+
+    kind: str
+    path: str
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model's folder, understood.
+
+    Attributes:
+        folder: where the files are.
+        name: what the caller called it, for messages.
+        hub_id: its name on the hub, or None for a folder.
+        revision: the hub's commit, or None.
+        config: the transformer's config.json.
+        modules: modules.json's entries in order; empty for a plain Hugging Face folder.
+        prompts: name → text, from config_sentence_transformers.json.
+        similarity: ``cosine``, ``dot`` …, or None when the model doesn't say.
+        max_seq_length: the tokens that the model wants of each text, or None.
+        lower_case: texts are lower-cased before the tokenizer.
+    """
+
+    folder: Path
+    name: str
+    hub_id: str | None = None
+    revision: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    modules: tuple[Module, ...] = ()
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    similarity: str | None = None
+    max_seq_length: int | None = None
+    lower_case: bool = False
+
+    @property
+    def transformer_folder(self) -> Path:
+        """Where config.json, the tokenizer and the transformer's tensors are."""
+        for module in self.modules:
+            if module.kind == "Transformer":
+                return self.folder / module.path
+        return self.folder
+
+    @cached_property
+    def _tensors(self) -> Tensors:
+        return open_tensors(self.transformer_folder, self.name)
+
+    def tensors(self) -> Tensors:
+        """The transformer's tensors by name, float32 on access.
+
+        Raises:
+            EncoderError: there is no safetensors file, or it is damaged.
+        """
+        return self._tensors
+
+    def module_tensors(self, path: str) -> Tensors:
+        """The tensors of the module in the folder *path*."""
+        return open_tensors(self.folder / path, f"{self.name}/{path}")
+
+    def weights_hash(self) -> str:
+        """sha256 over all source tensors in canonical form; see ``tensors.weights_hash``."""
+        parts = {"": self.tensors()}
+        for module in self.modules:
+            folder = self.folder / module.path
+            if module.kind != "Transformer" and module.path and any(folder.glob("*.safetensors")):
+                parts[module.path] = self.module_tensors(module.path)
+        return cached_weights_hash(parts)
+
+    def tokenizer_hash(self) -> str:
+        """sha256 over what the tokenizer does; see ``hashes.tokenizer_hash``."""
+        return tokenizer_hash(self.transformer_folder, self.lower_case)
+
+
+def open_tensors(folder: Path, name: str) -> Tensors:
+    """The safetensors in *folder*, sharded or not.
+
+    Raises:
+        EncoderError: there are none (a pickled checkpoint is refused, with the way out).
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return Tensors([TensorFile(single)])
+    if index.is_file():
+        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+        for shard in shards:
+            if Path(shard).name != shard or not (folder / shard).is_file():
+                raise EncoderError(f"{name}: {index.name} names {shard!r}, which isn't there", spec=name)
+        return Tensors([TensorFile(folder / shard) for shard in shards])
+    pickled = [p.name for p in folder.glob("*.bin")] + [p.name for p in folder.glob("*.pt")]
+    if pickled:
+        raise EncoderError(
+            f"{name} has only a pickled checkpoint ({sorted(pickled)[0]}). Loading one runs whatever code it "
+            "holds, so only safetensors are read. Take a revision that has model.safetensors, or convert it "
+            "once where you trust it: transformers' save_pretrained writes safetensors",
+            spec=name,
+        )
+    raise EncoderError(f"{name} holds no model.safetensors: is it a model's folder?", spec=name)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        EncoderError: it can't be read, or is no object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"can't read {path.name}: {error}") from error
+    if not isinstance(value, dict):
+        raise EncoderError(f"{path.name} holds no JSON object")
+    return value
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def open_model(
+    rest: str, *, revision: str | None = None, runtime: RuntimeOptions | None = None
+) -> ModelFiles:
+    """Read the model that *rest* names (a folder or a hub id); weights are only mapped when asked for.
+
+    Raises:
+        EncoderError: no such model; a folder that is no model; remote code; a module of a class that
+            isn't sentence-transformers' own.
+    """
+    offline = runtime.local_files_only if runtime else False
+    folder, hub_id, commit = hub.locate(rest, revision=revision, local_files_only=offline)
+    return read_folder(folder, name=rest, hub_id=hub_id, revision=commit)
+
+
+def read_folder(
+    folder: Path, *, name: str | None = None, hub_id: str | None = None, revision: str | None = None
+) -> ModelFiles:
+    """Like :func:`open_model` for a folder that is at hand."""
+    name = name or folder.name
+    modules = _modules(folder, name)
+    transformers = [m for m in modules if m.kind == "Transformer"]
+    if modules and len(transformers) != 1:
+        kinds = ", ".join(m.kind for m in modules)
+        hint = (
+            " Vectors without a transformer are read by static:FOLDER." if "StaticEmbedding" in kinds else ""
+        )
+        raise EncoderError(f"{name} is made of {kinds}, not of one transformer with a head.{hint}", spec=name)
+    root = folder / transformers[0].path if transformers else folder
+    if not (root / "config.json").is_file():
+        raise EncoderError(f"{name} is no model's folder: it has no config.json", spec=name)
+    config = read_json(root / "config.json")
+    _refuse_remote_code(config, name)
+    own = transformers[0].config if transformers else _optional_json(root / "sentence_bert_config.json")
+    _check_transformer(own, name)
+    general = _optional_json(folder / "config_sentence_transformers.json")
+    prompts = {k: v for k, v in (general.get("prompts") or {}).items() if isinstance(v, str)}
+    return ModelFiles(
+        folder=folder,
+        name=name,
+        hub_id=hub_id,
+        revision=revision,
+        config=config,
+        modules=modules,
+        prompts=prompts,
+        similarity=general.get("similarity_fn_name"),
+        max_seq_length=_max_seq_length(own, config, _optional_json(root / "tokenizer_config.json")),
+        lower_case=bool(own.get("do_lower_case", False)),
+    )
+
+
+def _modules(folder: Path, name: str) -> tuple[Module, ...]:
+    path = folder / "modules.json"
+    if not path.is_file():
+        return ()
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        found = []
+        for entry in entries:
+            kind, place = str(entry["type"]), str(entry.get("path", ""))
+            if not kind.startswith("sentence_transformers."):
+                raise EncoderError(
+                    f"{name} has a module of its own, {kind}: that is code from the model's author, which "
+                    "isn't run here. Serve such a model and use openai:MODEL@URL, or bring vectors (given)",
+                    spec=name,
+                )
+            if ".." in Path(place).parts or Path(place).is_absolute():
+                raise EncoderError(f"{name}: modules.json points outside the folder ({place!r})", spec=name)
+            short = kind.rpartition(".")[2]
+            file = "sentence_bert_config.json" if short == "Transformer" else "config.json"
+            found.append(Module(short, place, _optional_json(folder / place / file)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EncoderError(f"{name}: modules.json is damaged ({error})", spec=name) from error
+    return tuple(found)
+
+
+def _refuse_remote_code(config: Mapping[str, Any], name: str) -> None:
+    architectures = " ".join(config.get("architectures") or ())
+    if "NVEmbed" in architectures:
+        raise EncoderError(
+            f"{name} pools with NV-Embed's latent attention, which is not built here (and its code is the "
+            "author's own). Serve it behind an OpenAI-compatible endpoint and use openai:MODEL@URL",
+            spec=name,
+        )
+    if config.get("auto_map"):
+        raise EncoderError(
+            f"{name} brings its own code (auto_map in config.json), which isn't run here: its results without "
+            "that code could differ silently. Serve it behind an OpenAI-compatible endpoint and use "
+            "openai:MODEL@URL, or take a model of a standard architecture",
+            spec=name,
+        )
+
+
+def _check_transformer(own: Mapping[str, Any], name: str) -> None:
+    task = own.get("transformer_task", "feature-extraction")
+    if task not in ("feature-extraction", "fill-mask", None):
+        raise EncoderError(f"{name} is used for {task!r}, which gives no embedding here", spec=name)
+    modality = own.get("modality_config") or {}
+    if modality and "text" not in modality:
+        raise EncoderError(
+            f"{name} takes {', '.join(modality)} and no plain text; bring its vectors (given)", spec=name
+        )
+    processing = {k: v for k, v in (own.get("processing_kwargs") or {}).items() if v}
+    unknown = [k for k in processing if k not in ("text", "common", "audio", "image", "video")]
+    unknown += [k for k in processing.get("text", {}) if k != "max_length"]
+    unknown += list(processing.get("common", {}))
+    if unknown:
+        raise EncoderError(
+            f"{name} sets processing options that aren't known here: {', '.join(unknown)}", spec=name
+        )
+
+
+def _max_seq_length(
+    own: Mapping[str, Any], config: Mapping[str, Any], tokenizer: Mapping[str, Any]
+) -> int | None:
+    """As sentence-transformers resolves it: its own config, else the tokenizer's, capped by the table."""
+    text = (own.get("processing_kwargs") or {}).get("text") or {}
+    if isinstance(text.get("max_length"), int):
+        return int(text["max_length"])
+    if isinstance(own.get("max_seq_length"), int):
+        return int(own["max_seq_length"])
+    limits = [tokenizer.get("model_max_length"), config.get("max_position_embeddings")]
+    real = [int(n) for n in limits if isinstance(n, int | float) and 0 < n < 1_000_000_000]
+    return min(real) if real else None

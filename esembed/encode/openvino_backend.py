@@ -1,0 +1,202 @@
+"""The OpenVINO backend: BERT shapes on the CPU, no torch.
+
+Precision is always set by us: left alone, the runtime takes bfloat16 wherever the machine has it.
+Two compiled models share one graph: one of several streams for many batches, one of a single stream
+over all threads for one batch (a query), each compiled when first needed.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from esembed.encode import openvino_graph
+from esembed.encode.backbone import Head, Outputs, TokenBatch
+from esembed.encode.base import RuntimeOptions
+from esembed.errors import EncoderError
+
+if TYPE_CHECKING:
+    from esembed.encode.modelfiles import ModelFiles
+
+__all__ = ["OpenVinoBackbone", "available_threads", "has_amx"]
+
+_BATCH_TOKENS = 2048
+
+
+def available_threads() -> int:
+    """CPU threads that this process may use: its affinity, capped by its cgroup's quota."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS or Windows
+        count = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()[:2]
+        if quota != "max":
+            count = min(count, max(1, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        pass
+    return max(1, count)
+
+
+def has_amx() -> bool:
+    """Whether the CPU multiplies bfloat16 in tiles (AMX), where bfloat16 is several times faster.
+
+    AVX-512's bfloat16 alone was measured slower than float32 here, so it doesn't count.
+    """
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as handle:
+            return any(line.startswith("flags") and " amx_bf16" in line for line in handle)
+    except OSError:
+        return False
+
+
+class OpenVinoBackbone:
+    """A BERT-like encoder on the CPU. See :class:`~esembed.encode.backbone.Backbone`.
+
+    Raises:
+        EncoderError: the architecture isn't built here, or float16 or a device other than the CPU is
+            asked for.
+    """
+
+    def __init__(self, files: ModelFiles, runtime: RuntimeOptions) -> None:
+        reason = openvino_graph.unsupported(files)
+        if reason is not None:
+            raise EncoderError(
+                f"the openvino backend can't run {files.name}: {reason}. Use backend='torch'", spec=files.name
+            )
+        if runtime.device not in ("auto", "cpu") or runtime.devices:
+            raise EncoderError(
+                f"the openvino backend runs on the CPU only, not on {runtime.devices or runtime.device!r}",
+                spec=files.name,
+            )
+        if runtime.dtype == "float16":
+            raise EncoderError(
+                "the openvino backend computes in float32 or bfloat16 on a CPU, not in float16",
+                spec=files.name,
+            )
+        dtype = runtime.dtype
+        if dtype == "auto":
+            dtype = "bfloat16" if has_amx() else "float32"
+        self._files = files
+        self._threads = runtime.threads or available_threads()
+        self._precision = "bf16" if dtype == "bfloat16" else "f32"
+        config = files.config
+        self.hidden_size = int(config.get("hidden_size") or config.get("dim") or 0)
+        self.max_positions: int | None = openvino_graph.max_positions(config)
+        self.batch_tokens = runtime.batch_tokens or _BATCH_TOKENS
+        self.pad_multiple = 8
+        self.runtime: Mapping[str, Any] = {
+            "backend": "openvino",
+            "backend_version": _version(),
+            "device": "cpu",
+            "dtype": dtype,
+            "threads": self._threads,
+        }
+
+    def program(self, head: Head) -> OpenVinoProgram:
+        """Build the graph with *head* at its end."""
+        model = openvino_graph.build(self._files, head)
+        return OpenVinoProgram(model, self._precision, self._threads)
+
+    def close(self) -> None:
+        """Nothing is held beyond the programs."""
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("openvino")
+
+
+class OpenVinoProgram:
+    """A compiled graph. Calls may come from several threads: each call has infer requests of its own."""
+
+    def __init__(self, model: Any, precision: str, threads: int) -> None:
+        self._model = model
+        self._precision = precision
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._compiled: dict[int, Any] = {}
+        self._local = threading.local()
+
+    def _compile(self, streams: int) -> Any:
+        import openvino
+
+        with self._lock:
+            if streams not in self._compiled:
+                settings = {
+                    "INFERENCE_PRECISION_HINT": self._precision,
+                    "EXECUTION_MODE_HINT": "PERFORMANCE",
+                    "NUM_STREAMS": streams,
+                    "INFERENCE_NUM_THREADS": self._threads,
+                    "ENABLE_CPU_PINNING": False,
+                }
+                self._compiled[streams] = openvino.Core().compile_model(self._model, "CPU", settings)
+            return self._compiled[streams]
+
+    def run(self, batches: Iterable[TokenBatch]) -> Iterator[Outputs]:
+        """See :class:`~esembed.encode.backbone.Program`."""
+        source = iter(batches)
+        first = next(source, None)
+        if first is None:
+            return
+        second = next(source, None)
+        if second is None:
+            yield self._one(first)
+            return
+        yield from self._many(_chain(first, second, source))
+
+    def _one(self, batch: TokenBatch) -> Outputs:
+        request = getattr(self._local, "request", None)
+        if request is None:
+            request = self._local.request = self._compile(1).create_infer_request()
+        request.infer([batch.ids, batch.mask], share_inputs=True)
+        return tuple(np.array(tensor.data) for tensor in request.output_tensors)
+
+    def _many(self, batches: Iterator[TokenBatch]) -> Iterator[Outputs]:
+        compiled = self._compile(self._streams())
+        requests = [compiled.create_infer_request() for _ in range(self._streams())]
+        idle = collections.deque(requests)
+        busy: collections.deque[tuple[Any, TokenBatch]] = collections.deque()
+        try:
+            for batch in batches:
+                if not idle:
+                    yield self._collect(busy, idle)
+                request = idle.popleft()
+                request.start_async([batch.ids, batch.mask])
+                busy.append((request, batch))
+            while busy:
+                yield self._collect(busy, idle)
+        finally:
+            for request, _ in busy:
+                request.wait()
+
+    def _streams(self) -> int:
+        return self._threads
+
+    @staticmethod
+    def _collect(busy: collections.deque[tuple[Any, TokenBatch]], idle: collections.deque[Any]) -> Outputs:
+        request, _ = busy[0]
+        request.wait()
+        busy.popleft()
+        outputs = tuple(np.array(tensor.data) for tensor in request.output_tensors)
+        idle.append(request)
+        return outputs
+
+    def close(self) -> None:
+        """Let the compiled models go."""
+        with self._lock:
+            self._compiled.clear()
+            self._local = threading.local()
+
+
+def _chain(first: TokenBatch, second: TokenBatch, rest: Iterator[TokenBatch]) -> Iterator[TokenBatch]:
+    yield first
+    yield second
+    yield from rest

@@ -1,0 +1,216 @@
+"""Token embeddings to one vector for each text, in either backend's graph.
+
+The modes and their order of concatenation are sentence-transformers' ``Pooling`` module (Reimers and
+Gurevych 2019; weighted mean: Muennighoff 2022), then any ``Dense``, ``LayerNorm`` and ``Normalize``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["POOLING_MODES", "DenseHead", "Stage"]
+
+POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """What follows pooling.
+
+    Attributes:
+        kind: ``dense`` (x·Wᵀ + b, then the activation), ``layer_norm`` or ``normalize``.
+        weight: float32, (out, in) for dense, (dims,) for layer_norm.
+        bias: float32 (out,), or None.
+        residual: float32 (out, in) for a projected residual connection of dense, or None.
+        activation: of dense: ``identity``, ``tanh``, ``relu``, ``gelu``, ``sigmoid`` or ``silu``.
+        add_input: dense adds its input (or its projection by *residual*) to its result.
+    """
+
+    kind: Literal["dense", "layer_norm", "normalize"]
+    weight: npt.NDArray[np.float32] | None = None
+    bias: npt.NDArray[np.float32] | None = None
+    residual: npt.NDArray[np.float32] | None = None
+    activation: str = "identity"
+    add_input: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseHead:
+    """Pooling and what follows it. Gives one output, float32 of shape (rows, dims).
+
+    Attributes:
+        modes: one or more of ``POOLING_MODES``, concatenated in the order given.
+        stages: applied in order.
+        skip: leading tokens (a prompt's) left out of pooling, except of ``lasttoken``.
+        dims: keep this many leading dimensions (Matryoshka: Kusupati et al. 2022), or None for all.
+        normalize: scale to length 1 at the very end.
+    """
+
+    modes: tuple[str, ...] = ("mean",)
+    stages: tuple[Stage, ...] = ()
+    skip: int = 0
+    dims: int | None = None
+    normalize: bool = False
+
+    @property
+    def needs_masked_lm(self) -> bool:
+        return False
+
+    def openvino(self, graph: Any, hidden: Any, mask: Any) -> list[Any]:
+        from openvino import opset13 as ov
+
+        axis = graph.constant([1], np.int64)
+        used = self._skipped_openvino(graph, mask)
+        wide = ov.unsqueeze(used, graph.constant([2], np.int64))
+        parts = [_pool_openvino(mode, graph, hidden, mask, wide, self.skip) for mode in self.modes]
+        x = ov.concat(parts, 1) if len(parts) > 1 else parts[0]
+        for stage in self.stages:
+            x = _stage_openvino(stage, graph, x)
+        if self.dims is not None:
+            x = ov.slice(
+                x,
+                graph.constant([0], np.int64),
+                graph.constant([self.dims], np.int64),
+                graph.constant([1], np.int64),
+                axis,
+            )
+        if self.normalize:
+            x = _unit_openvino(graph, x)
+        return [x]
+
+    def _skipped_openvino(self, graph: Any, mask: Any) -> Any:
+        from openvino import opset13 as ov
+
+        if not self.skip:
+            return mask
+        ones = ov.add(ov.multiply(mask, graph.constant(0.0)), graph.constant(1.0))
+        position = ov.cum_sum(ones, graph.constant(1, np.int64))
+        kept = ov.convert(ov.greater(position, graph.constant(float(self.skip))), "f32")
+        return ov.multiply(mask, kept)
+
+    def torch(self, model: Any, hidden: Any, offsets: Any) -> tuple[Any, ...]:
+        import torch
+
+        x = torch.cat([_pool_torch(mode, hidden, offsets, self.skip) for mode in self.modes], dim=-1)
+        for stage in self.stages:
+            x = _stage_torch(stage, x)
+        if self.dims is not None:
+            x = x[:, : self.dims]
+        if self.normalize:
+            x = torch.nn.functional.normalize(x, dim=-1)
+        return (x,)
+
+
+def _unit_openvino(graph: Any, x: Any) -> Any:
+    from openvino import opset13 as ov
+
+    return ov.normalize_l2(x, graph.constant([1], np.int64), 1e-24, "max")
+
+
+def _pool_openvino(mode: str, graph: Any, hidden: Any, mask: Any, wide: Any, skip: int) -> Any:
+    """*wide* is the mask of the tokens that take part, (rows, length, 1)."""
+    from openvino import opset13 as ov
+
+    axis = graph.constant([1], np.int64)
+    if mode in ("cls", "lasttoken"):
+        if mode == "cls" and not skip:
+            return ov.gather(hidden, graph.constant(0, np.int64), graph.constant(1, np.int64))
+        count = ov.convert(ov.reduce_sum(mask, axis), "i64")
+        last = ov.subtract(count, graph.constant(1, np.int64))
+        place = last
+        if mode == "cls":
+            start = graph.constant(skip, np.int64)
+            place = ov.select(ov.greater_equal(last, start), start, graph.constant(0, np.int64))
+        return ov.gather(hidden, place, graph.constant(1, np.int64), batch_dims=1)
+    if mode == "max":
+        floor = ov.multiply(ov.subtract(graph.constant(1.0), wide), graph.constant(-3.0e38))
+        return ov.reduce_max(ov.add(ov.multiply(hidden, wide), floor), axis)
+    weights = wide
+    if mode == "weightedmean":
+        ones = ov.add(ov.multiply(mask, graph.constant(0.0)), graph.constant(1.0))
+        position = ov.cum_sum(ones, graph.constant(1, np.int64))
+        weights = ov.multiply(wide, ov.unsqueeze(position, graph.constant([2], np.int64)))
+    total = ov.reduce_sum(ov.multiply(hidden, weights), axis)
+    size = ov.maximum(ov.reduce_sum(weights, axis), graph.constant(1e-9))
+    if mode == "mean_sqrt_len_tokens":
+        size = ov.sqrt(size)
+    return ov.divide(total, size)
+
+
+def _stage_openvino(stage: Stage, graph: Any, x: Any) -> Any:
+    from openvino import opset13 as ov
+
+    if stage.kind == "normalize":
+        return _unit_openvino(graph, x)
+    if stage.weight is None:
+        return x
+    if stage.kind == "layer_norm":
+        y = ov.mvn(x, graph.constant([-1], np.int64), True, 1e-5, "inside_sqrt")
+        y = ov.multiply(y, graph.constant(stage.weight))
+        return y if stage.bias is None else ov.add(y, graph.constant(stage.bias))
+    y = graph.activation(graph.affine(x, stage.weight, stage.bias), stage.activation)
+    if stage.add_input:
+        y = ov.add(y, x if stage.residual is None else graph.affine(x, stage.residual))
+    return y
+
+
+def _pool_torch(mode: str, hidden: Any, offsets: Any, skip: int) -> Any:
+    """Pooling over packed rows, accumulated in float32; (rows, hidden) float32."""
+    import torch
+
+    lengths = offsets[1:] - offsets[:-1]
+    if mode == "lasttoken":
+        return hidden[offsets[1:] - 1].float()
+    if mode == "cls":
+        first = offsets[:-1] + torch.where(lengths > skip, skip, 0)
+        return hidden[first].float()
+    rows = len(lengths)
+    row = torch.repeat_interleave(torch.arange(rows, device=hidden.device), lengths)
+    place = torch.arange(len(hidden), device=hidden.device) - offsets[:-1][row]
+    values = hidden.float()
+    if skip:
+        kept = place >= skip
+        row, place, values = row[kept], place[kept], values[kept]
+        lengths = (lengths - skip).clamp(min=0)
+    if mode == "max":
+        empty = torch.full((rows, hidden.shape[1]), float("-inf"), device=hidden.device)
+        return empty.scatter_reduce(0, row[:, None].expand_as(values), values, reduce="amax")
+    if mode == "weightedmean":
+        weight = (place + 1).float()
+        values = values * weight[:, None]
+        size = torch.zeros(rows, device=hidden.device).index_add(0, row, weight)
+    else:
+        size = lengths.float()
+    total = torch.zeros((rows, hidden.shape[1]), device=hidden.device).index_add(0, row, values)
+    size = size.clamp(min=1e-9)[:, None]
+    return total / (size.sqrt() if mode == "mean_sqrt_len_tokens" else size)
+
+
+def _stage_torch(stage: Stage, x: Any) -> Any:
+    import torch
+    from torch.nn import functional
+
+    if stage.kind == "normalize":
+        return functional.normalize(x, dim=-1)
+    if stage.weight is None:
+        return x
+    weight = torch.from_numpy(np.array(stage.weight)).to(x.device)
+    bias = None if stage.bias is None else torch.from_numpy(np.array(stage.bias)).to(x.device)
+    if stage.kind == "layer_norm":
+        return functional.layer_norm(x, (x.shape[-1],), weight, bias, 1e-5)
+    y = functional.linear(x, weight, bias)
+    if stage.activation != "identity":
+        y = (
+            getattr(torch, stage.activation, None)(y)
+            if hasattr(torch, stage.activation)
+            else getattr(functional, stage.activation)(y)
+        )
+    if stage.add_input:
+        y = y + (
+            x if stage.residual is None else x @ torch.from_numpy(np.array(stage.residual)).to(x.device).T
+        )
+    return y

@@ -1,0 +1,186 @@
+"""``hf:NAME-or-FOLDER``: any sentence-transformers or Hugging Face encoder, as a dense encoder."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from esembed.encode.backbone import Program, load_backbone
+from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.batching import WINDOW_TEXTS, prefetched, run_sorted
+from esembed.encode.dense_stages import dense_recipe
+from esembed.encode.modelfiles import ModelFiles, open_model
+from esembed.encode.pooling import DenseHead
+from esembed.encode.prompts import resolve_prompts
+from esembed.encode.tokenizer import Tokenized, TextTokenizer
+from esembed.errors import EncoderError
+from esembed.types import DenseMatrix
+
+__all__ = ["TransformerEncoder", "load"]
+
+_FOREIGN = ("top_k", "query_top_k", "threshold", "k1", "b", "avgdl", "language", "statistics")
+
+
+def load(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> TransformerEncoder:
+    """The encoder of the folder or hub id *rest*.
+
+    Raises:
+        EncoderError: no such model, a module or architecture that isn't understood, remote code, a
+            pickled checkpoint, params that don't fit.
+    """
+    files = open_model(rest, revision=params.revision, runtime=runtime)
+    spec = f"hf:{files.hub_id}" if files.hub_id else f"hf:{files.folder.resolve().name}"
+    return TransformerEncoder(files, params, runtime, spec=spec)
+
+
+class TransformerEncoder:
+    """A transformer with pooling. Implements :class:`~esembed.encode.base.DenseEncoder`.
+
+    Args:
+        files: the model, read.
+        params: what changes the vectors.
+        runtime: how it runs here.
+        spec: what ``info.spec`` says.
+
+    Raises:
+        EncoderError: see :func:`load`.
+    """
+
+    def __init__(
+        self, files: ModelFiles, params: EncoderParams, runtime: RuntimeOptions, *, spec: str
+    ) -> None:
+        foreign = [name for name in _FOREIGN if getattr(params, name) is not None]
+        if foreign:
+            raise EncoderError(f"{spec}: {', '.join(foreign)} mean nothing to a dense encoder", spec=spec)
+        self._backbone = load_backbone(files, runtime)
+        recipe = dense_recipe(files, self._backbone.hidden_size, params.pooling)
+        if params.dims is not None and not 1 <= params.dims <= recipe.dims:
+            raise EncoderError(
+                f"{spec} gives {recipe.dims} dimensions, so dims={params.dims} can't be kept: take 1 to "
+                f"{recipe.dims}",
+                spec=spec,
+            )
+        cut = params.dims is not None and params.dims < recipe.dims
+        normalize = params.normalize if params.normalize is not None else recipe.normalize or cut
+        limit = self._length_limit(files, params, spec)
+        self._tokenizer = TextTokenizer(files, limit)
+        name = files.hub_id or files.folder.resolve().name
+        query, document, prompt_note = resolve_prompts(name, files.prompts)
+        query = query if params.query_prompt is None else params.query_prompt
+        document = document if params.document_prompt is None else params.document_prompt
+        self.similarity = files.similarity
+        self._dims = params.dims or recipe.dims
+        self._limit = limit
+
+        def program(prompt: str) -> Program:
+            skip = 0 if recipe.include_prompt else self._tokenizer.prompt_length(prompt)
+            head = DenseHead(
+                recipe.modes, recipe.stages, skip=skip, dims=params.dims if cut else None, normalize=normalize
+            )
+            return self._backbone.program(head)
+
+        self._document_program = program(document)
+        shared = recipe.include_prompt or query == document
+        self._query_program = self._document_program if shared else program(query)
+        self._batch_tokens = runtime.batch_tokens or self._backbone.batch_tokens
+        extra: dict[str, object] = {}
+        if recipe.described:
+            extra["stages"] = list(recipe.described)
+        if not recipe.include_prompt:
+            extra["include_prompt"] = False
+        notes = [note for note in (recipe.note, prompt_note) if note]
+        self._info = EncoderInfo(
+            spec=spec,
+            kind="dense",
+            dims=self._dims,
+            model=files.hub_id or files.folder.resolve().name,
+            revision=files.revision,
+            weights_hash=files.weights_hash(),
+            tokenizer_hash=files.tokenizer_hash(),
+            pooling="+".join(recipe.modes),
+            normalize=normalize,
+            max_seq_length=limit,
+            query_prompt=query,
+            document_prompt=document,
+            extra=extra,
+            runtime={**self._backbone.runtime, **({"notes": notes} if notes else {})},
+        )
+        self._stats = EncodeStats()
+        self._lock = threading.Lock()
+
+    def _length_limit(self, files: ModelFiles, params: EncoderParams, spec: str) -> int | None:
+        most = self._backbone.max_positions
+        wanted = params.max_seq_length
+        if wanted is not None and most is not None and wanted > most:
+            raise EncoderError(f"{spec} takes at most {most} tokens, not max_seq_length={wanted}", spec=spec)
+        limit = wanted or files.max_seq_length or most
+        return limit if most is None or limit is None else min(limit, most)
+
+    @property
+    def info(self) -> EncoderInfo:
+        """What this encoder declares; equal on every backend except for ``runtime``."""
+        return self._info
+
+    @property
+    def stats(self) -> EncodeStats:
+        """Texts, tokens, truncations and seconds so far."""
+        return self._stats
+
+    def encode_document(self, texts: Sequence[str]) -> DenseMatrix:
+        """Float32, shape (len(texts), dims), in the order given.
+
+        Raises:
+            EncoderError: something in *texts* is no string, or a vector came out with NaN or infinity.
+        """
+        return self._encode(texts, self._info.document_prompt, self._document_program)
+
+    def encode_query(self, texts: Sequence[str]) -> DenseMatrix:
+        """Like :meth:`encode_document`, with the query's prompt."""
+        return self._encode(texts, self._info.query_prompt, self._query_program)
+
+    def _encode(self, texts: Sequence[str], prompt: str, program: Program) -> DenseMatrix:
+        if isinstance(texts, str):
+            raise EncoderError("texts must be a sequence of strings, not one string: put it in a list")
+        began = time.perf_counter()
+        result = np.empty((len(texts), self._dims), dtype=np.float32)
+        tokens = truncated = 0
+
+        def tokenize(window: int) -> Tokenized:
+            start = window * WINDOW_TEXTS
+            return self._tokenizer(texts[start : start + WINDOW_TEXTS], prompt)
+
+        for window, ready in enumerate(prefetched(tokenize, -(-len(texts) // WINDOW_TEXTS))):
+            part = result[window * WINDOW_TEXTS : (window + 1) * WINDOW_TEXTS]
+            for members, outputs in run_sorted(
+                program,
+                ready.ids,
+                pad_id=self._tokenizer.pad_id,
+                batch_tokens=self._batch_tokens,
+                pad_multiple=self._backbone.pad_multiple,
+                limit=self._backbone.max_positions,
+            ):
+                part[members] = outputs[0]
+            tokens += sum(len(one) for one in ready.ids)
+            truncated += ready.truncated
+        finite = np.isfinite(result).all(axis=1)
+        if not finite.all():
+            raise EncoderError(
+                f"{self._info.spec} gave NaN or infinity for texts[{int(np.argmin(finite))}] in "
+                f"{self._info.runtime.get('dtype')}: use dtype='float32' (or 'bfloat16')",
+                spec=self._info.spec,
+            )
+        with self._lock:
+            self._stats.texts += len(texts)
+            self._stats.tokens += tokens
+            self._stats.truncated += truncated
+            self._stats.seconds += time.perf_counter() - began
+        return result
+
+    def close(self) -> None:
+        """Release the model, and worker processes where there are any."""
+        self._document_program.close()
+        self._query_program.close()
+        self._backbone.close()
