@@ -1,4 +1,4 @@
-"""Batches of equal work: sorted by length within a bounded window, cut by a token budget, put back in order."""
+"""Batches of equal work: sorted by length within a bounded window, cut by a token budget."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def dense_recipe(files: ModelFiles, hidden_size: int, pooling: str | None = None
     elif not modes:
         raise EncoderError(
             f"{files.name} has a transformer but no pooling (modules: "
-            f"{', '.join(m.kind for m in files.modules)}): it is no dense encoder; a SPLADE model is splade:…",
+            f"{', '.join(m.kind for m in files.modules)}): it is no dense encoder; SPLADE is splade:…",
             spec=files.name,
         )
     normalize = False

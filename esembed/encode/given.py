@@ -118,7 +118,7 @@ def validate_dense(
         if similarity == "dot_product":
             if abs(length - 1.0) > _UNIT_TOLERANCE:
                 raise wrong(
-                    f"has length {length:.4g}, and similarity 'dot_product' wants length 1: scale it, or take "
+                    f"has length {length:.4g}, and similarity 'dot_product' wants length 1: scale it or take "
                     "'cosine' or 'max_inner_product' in the plan"
                 )
             values = (values / np.float32(length)).astype(np.float32)

@@ -165,11 +165,16 @@ def open_model(
 
 
 def read_folder(
-    folder: Path, *, name: str | None = None, hub_id: str | None = None, revision: str | None = None
+    folder: Path,
+    *,
+    name: str | None = None,
+    hub_id: str | None = None,
+    revision: str | None = None,
+    modules: tuple[Module, ...] | None = None,
 ) -> ModelFiles:
-    """Like :func:`open_model` for a folder that is at hand."""
+    """Like :func:`open_model` for a folder that is at hand; *modules* stand in for modules.json."""
     name = name or folder.name
-    modules = _modules(folder, name)
+    modules = _modules(folder, name) if modules is None else modules
     transformers = [m for m in modules if m.kind == "Transformer"]
     if modules and len(transformers) != 1:
         kinds = ", ".join(m.kind for m in modules)
@@ -235,7 +240,7 @@ def _refuse_remote_code(config: Mapping[str, Any], name: str) -> None:
         )
     if config.get("auto_map"):
         raise EncoderError(
-            f"{name} brings its own code (auto_map in config.json), which isn't run here: its results without "
+            f"{name} brings its own code (auto_map in config.json), which isn't run here: results without "
             "that code could differ silently. Serve it behind an OpenAI-compatible endpoint and use "
             "openai:MODEL@URL, or take a model of a standard architecture",
             spec=name,

@@ -8,10 +8,8 @@ over all threads for one batch (a query), each compiled when first needed.
 from __future__ import annotations
 
 import collections
-import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,41 +17,15 @@ import numpy as np
 from esembed.encode import openvino_graph
 from esembed.encode.backbone import Head, Outputs, TokenBatch
 from esembed.encode.base import RuntimeOptions
+from esembed.encode.cpu import available_threads, has_amx
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
     from esembed.encode.modelfiles import ModelFiles
 
-__all__ = ["OpenVinoBackbone", "available_threads", "has_amx"]
+__all__ = ["OpenVinoBackbone", "OpenVinoProgram"]
 
 _BATCH_TOKENS = 2048
-
-
-def available_threads() -> int:
-    """CPU threads that this process may use: its affinity, capped by its cgroup's quota."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS or Windows
-        count = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()[:2]
-        if quota != "max":
-            count = min(count, max(1, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        pass
-    return max(1, count)
-
-
-def has_amx() -> bool:
-    """Whether the CPU multiplies bfloat16 in tiles (AMX), where bfloat16 is several times faster.
-
-    AVX-512's bfloat16 alone was measured slower than float32 here, so it doesn't count.
-    """
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as handle:
-            return any(line.startswith("flags") and " amx_bf16" in line for line in handle)
-    except OSError:
-        return False
 
 
 class OpenVinoBackbone:

@@ -169,7 +169,7 @@ def _pool_torch(mode: str, hidden: Any, offsets: Any, skip: int) -> Any:
         first = offsets[:-1] + torch.where(lengths > skip, skip, 0)
         return hidden[first].float()
     rows = len(lengths)
-    row = torch.repeat_interleave(torch.arange(rows, device=hidden.device), lengths)
+    row = torch.repeat_interleave(torch.arange(rows, device=hidden.device), lengths, output_size=len(hidden))
     place = torch.arange(len(hidden), device=hidden.device) - offsets[:-1][row]
     values = hidden.float()
     if skip:
@@ -203,12 +203,10 @@ def _stage_torch(stage: Stage, x: Any) -> Any:
     if stage.kind == "layer_norm":
         return functional.layer_norm(x, (x.shape[-1],), weight, bias, 1e-5)
     y = functional.linear(x, weight, bias)
-    if stage.activation != "identity":
-        y = (
-            getattr(torch, stage.activation, None)(y)
-            if hasattr(torch, stage.activation)
-            else getattr(functional, stage.activation)(y)
-        )
+    if stage.activation in ("tanh", "sigmoid"):
+        y = getattr(torch, stage.activation)(y)
+    elif stage.activation != "identity":
+        y = getattr(functional, stage.activation)(y)
     if stage.add_input:
         y = y + (
             x if stage.residual is None else x @ torch.from_numpy(np.array(stage.residual)).to(x.device).T

@@ -162,7 +162,7 @@ def _load(folder: Path, name: str, options: dict[str, Any]) -> Any:
     if main.is_file():
         try:
             return Tokenizer.from_file(str(main))
-        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+        except Exception as error:  # the library raises bare Exception
             raise EncoderError(f"{name}: tokenizer.json can't be read ({error})", spec=name) from error
     if vocabulary.is_file() and str(options.get("tokenizer_class", "BertTokenizer")).startswith(
         ("Bert", "DistilBert")
@@ -178,7 +178,7 @@ def _load(folder: Path, name: str, options: dict[str, Any]) -> Any:
         ) from error
     try:
         loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001 - many kinds
+    except Exception as error:  # of many kinds
         raise EncoderError(f"{name} has no tokenizer that can be read: {error}", spec=name) from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:

@@ -15,7 +15,7 @@ from esembed.encode.dense_stages import dense_recipe
 from esembed.encode.modelfiles import ModelFiles, open_model
 from esembed.encode.pooling import DenseHead
 from esembed.encode.prompts import resolve_prompts
-from esembed.encode.tokenizer import Tokenized, TextTokenizer
+from esembed.encode.tokenizer import TextTokenizer, Tokenized
 from esembed.errors import EncoderError
 from esembed.types import DenseMatrix
 
