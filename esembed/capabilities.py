@@ -7,10 +7,23 @@ this object; what it says no to becomes a gap in an :class:`~esembed.errors.Unsu
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Capabilities", "Kind", "Version"]
+from esembed.errors import PlanError
+
+__all__ = [
+    "CORE_ANALYZERS",
+    "NEWEST",
+    "PROFILES",
+    "STANDARD_ANALYZERS",
+    "Capabilities",
+    "Kind",
+    "Version",
+    "derive",
+    "profile",
+]
 
 Kind = Literal["elasticsearch", "opensearch"]
 
@@ -27,7 +40,7 @@ class Version:
     def parse(cls, text: str) -> Version:
         """From ``9.5.3``, ``3.6.0-SNAPSHOT`` or ``9.5``. Raises ValueError."""
         numbers = text.split("-", 1)[0].split(".")
-        return cls(*(int(part) for part in (numbers + ["0", "0"])[:3]))
+        return cls(*(int(part) for part in [*numbers, "0", "0"][:3]))
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}.{self.patch}"
@@ -56,6 +69,9 @@ class Capabilities:
         linear_normalizers: the normalizers it knows, by our names (``minmax``, ``l2``, ``zscore``, ``none``).
         scripts: Elasticsearch: painless is there (exact kNN by a script).
         rescore_vector: knn queries may rescore with the full vectors.
+        mapping_rescore: … and the mapping may hold the default oversampling.
+        sparse_index_options: the mapping of ``sparse_vector`` takes ``index_options`` (and then prunes by
+            default).
         base64_vectors: bulk accepts base64-packed dense vectors.
         exclude_vectors: ``_source.exclude_vectors`` is understood.
         vectors_in_source: by default vectors come back in ``_source``.
@@ -83,6 +99,8 @@ class Capabilities:
     linear_normalizers: frozenset[str] = frozenset()
     scripts: bool = False
     rescore_vector: bool = False
+    mapping_rescore: bool = False
+    sparse_index_options: bool = False
     base64_vectors: bool = False
     exclude_vectors: bool = False
     vectors_in_source: bool = True
@@ -90,3 +108,225 @@ class Capabilities:
     max_result_window: int = 10_000
     unknown: tuple[str, ...] = ()
     details: tuple[tuple[str, Any], ...] = field(default=())
+
+
+PROFILES = (
+    "elasticsearch-basic",
+    "elasticsearch-enterprise",
+    "elasticsearch-reduced",
+    "opensearch",
+    "opensearch-no-native",
+)
+"""The profiles by name. ``elasticsearch-reduced`` is the zip for tests, ``opensearch-no-native`` an
+OpenSearch whose k-NN plugin lacks its native libraries; both are what the local engines are."""
+
+NEWEST: dict[Kind, Version] = {"elasticsearch": Version(9, 5, 3), "opensearch": Version(3, 6, 0)}
+"""The versions that a profile means when none is named: those that the tests run on."""
+
+OLDEST: dict[Kind, Version] = {"elasticsearch": Version(8, 15), "opensearch": Version(2, 19)}
+
+CORE_ANALYZERS = frozenset({"standard", "simple", "whitespace", "stop", "keyword", "default"})
+"""What a server has without the module ``analysis-common`` (seen on Elasticsearch 9.5.3)."""
+
+_ANALYSIS_COMMON = """
+arabic armenian basque bengali brazilian bulgarian catalan cjk czech danish dutch english estonian
+fingerprint finnish french galician german greek hindi hungarian indonesian irish italian latvian
+lithuanian norwegian pattern persian portuguese romanian russian sorani spanish swedish thai turkish
+"""
+STANDARD_ANALYZERS = CORE_ANALYZERS | frozenset(_ANALYSIS_COMMON.split())
+"""What every full distribution of either engine has."""
+
+_PAID = frozenset({"enterprise", "trial"})
+
+
+def profile(name: str, version: str | Version | None = None) -> Capabilities:
+    """A named profile, for planning without an engine.
+
+    Args:
+        name: one of :data:`PROFILES`.
+        version: ``"9.1"`` …; None means the version that the tests run on.
+
+    Raises:
+        PlanError: no such profile, or a version that is none or is older than 8.15 or 2.19.
+    """
+    if name not in PROFILES:
+        raise PlanError(f"no capability profile {name!r}; there are {', '.join(PROFILES)}")
+    kind: Kind = "elasticsearch" if name.startswith("elasticsearch") else "opensearch"
+    try:
+        number = version if isinstance(version, Version) else Version.parse(version or str(NEWEST[kind]))
+    except ValueError:
+        raise PlanError(f"{version!r} is not a version; write it like 9.5 or 3.6.0") from None
+    return _profile(name, kind, number)
+
+
+@functools.lru_cache(maxsize=64)
+def _profile(name: str, kind: Kind, number: Version) -> Capabilities:
+    if number < OLDEST[kind]:
+        raise PlanError(f"esembed supports {kind} from {OLDEST[kind]} on, not {number}")
+    reduced = name == "elasticsearch-reduced"
+    return derive(
+        kind,
+        number,
+        profile=name,
+        license="apache2"
+        if kind == "opensearch"
+        else name.removeprefix("elasticsearch-").replace("reduced", "basic"),
+        distribution="reduced" if reduced or name == "opensearch-no-native" else "full",
+        analyzers=CORE_ANALYZERS if reduced else STANDARD_ANALYZERS,
+        rank_feature=not reduced,
+        native_knn=name == "opensearch",
+        scripts=not reduced,
+        server_fusion=not reduced,
+    )
+
+
+def derive(
+    kind: Kind,
+    version: Version,
+    *,
+    profile: str = "probed",
+    license: str = "unknown",
+    distribution: Literal["full", "reduced", "serverless", "unknown"] = "unknown",
+    analyzers: frozenset[str],
+    rank_feature: bool,
+    native_knn: bool,
+    scripts: bool,
+    server_fusion: bool,
+    neural: bool = True,
+    knn: bool = True,
+    unknown: tuple[str, ...] = (),
+    details: tuple[tuple[str, Any], ...] = (),
+) -> Capabilities:
+    """Capabilities from what was seen and what the version implies.
+
+    Elasticsearch's facts are from https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/dense-vector
+    (with its "applies to" notes) and the elasticsearch-specification; OpenSearch's from
+    https://docs.opensearch.org/latest/mappings/supported-field-types/knn-vector and the release notes.
+
+    Args:
+        server_fusion: the rrf and linear retrievers, or hybrid queries with their processors, are there
+            (on Elasticsearch the licence counts as well).
+        neural, knn: OpenSearch: the neural-search and the k-NN plugin are there.
+    """
+    if kind == "elasticsearch":
+        return _elasticsearch(
+            version,
+            profile=profile,
+            license=license,
+            distribution=distribution,
+            analyzers=analyzers,
+            rank_feature=rank_feature,
+            scripts=scripts,
+            server_fusion=server_fusion,
+            unknown=unknown,
+            details=details,
+        )
+    native = native_knn and knn
+    # Lucene's own HNSW and its 7-bit codes are Java alone; all else needs Faiss or the SIMD library.
+    quantizations = {"auto", "hnsw", "int8_hnsw", "on_disk_4x"} if knn else set()
+    if native:
+        quantizations |= {
+            "int4_hnsw",
+            "bbq_hnsw",
+            "on_disk_2x",
+            "on_disk_8x",
+            "on_disk_16x",
+            "on_disk_32x",
+            "faiss_hnsw",
+            "faiss_fp16",
+            "faiss_pq",
+            "faiss_ivf",
+            "faiss_binary",
+        }
+        if version >= Version(3, 6):
+            quantizations.add("flat")
+    storages = {"rank_features"} if rank_feature else set()
+    if neural and version >= Version(3, 3):
+        storages.add("seismic")
+    # Before 3.6 the ranks of score-ranker-processor were not global (neural-search#1718), 2.19 ignores
+    # rank_constant (#1370): there the fusion is ours.
+    ranks_globally = server_fusion and neural and version >= Version(3, 6)
+    return Capabilities(
+        kind=kind,
+        version=version,
+        profile=profile,
+        license=license,
+        distribution=distribution,
+        analyzers=analyzers,
+        quantizations=frozenset(quantizations),
+        element_types=frozenset(({"float", "byte"} if knn else set()) | ({"bit"} if native else set())),
+        max_dims=16_000,
+        sparse_storages=frozenset(storages),
+        rank_feature=rank_feature,
+        native_knn=native,
+        rrf=ranks_globally,
+        rrf_weights=ranks_globally,
+        linear=server_fusion and neural,
+        linear_normalizers=frozenset(
+            ({"minmax", "l2"} | ({"zscore"} if version >= Version(3) else set()))
+            if server_fusion and neural
+            else ()
+        ),
+        scripts=scripts,
+        rescore_vector=knn,
+        exclude_vectors=False,
+        vectors_in_source=version < Version(3),
+        unknown=unknown,
+        details=details,
+    )
+
+
+def _elasticsearch(
+    version: Version,
+    *,
+    profile: str,
+    license: str,
+    distribution: Literal["full", "reduced", "serverless", "unknown"],
+    analyzers: frozenset[str],
+    rank_feature: bool,
+    scripts: bool,
+    server_fusion: bool,
+    unknown: tuple[str, ...],
+    details: tuple[tuple[str, Any], ...],
+) -> Capabilities:
+    paid = license in _PAID or distribution == "serverless"
+    backported = Version(8, 19) <= version < Version(9)
+    quantizations = {"auto", "hnsw", "int8_hnsw", "int4_hnsw", "flat", "int8_flat", "int4_flat"}
+    if version >= Version(8, 16):
+        quantizations |= {"bbq_hnsw", "bbq_flat"}
+    if version >= Version(9, 2) and paid:
+        quantizations.add("bbq_disk")
+    fused = server_fusion and paid
+    linear = fused and (version >= Version(9) or version >= Version(8, 18))
+    return Capabilities(
+        kind="elasticsearch",
+        version=version,
+        profile=profile,
+        license=license,
+        distribution=distribution,
+        analyzers=analyzers,
+        quantizations=frozenset(quantizations),
+        element_types=frozenset(
+            {"float", "byte", "bit"} | ({"bfloat16"} if version >= Version(9, 3) else set())
+        ),
+        max_dims=4096,
+        sparse_storages=frozenset({"sparse_vector"} | ({"rank_features"} if rank_feature else set())),
+        rank_feature=rank_feature,
+        rrf=fused and version >= Version(8, 16),
+        rrf_weights=fused and version >= Version(9, 2),
+        linear=linear,
+        linear_normalizers=frozenset(
+            {"minmax", "none"} | ({"l2"} if version >= Version(9, 1) or backported else set())
+            if linear
+            else ()
+        ),
+        scripts=scripts,
+        rescore_vector=version >= Version(8, 18),
+        mapping_rescore=version >= Version(9, 1) or backported,
+        sparse_index_options=version >= Version(9, 1) or backported,
+        base64_vectors=version >= Version(9, 3),
+        exclude_vectors=version >= Version(9, 2),
+        vectors_in_source=version < Version(9, 2),
+        unknown=unknown,
+        details=details,
+    )
