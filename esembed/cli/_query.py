@@ -1,0 +1,121 @@
+"""From words on a command line to a query: ``--legs`` and ``--filter``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from esembed import query as q
+from esembed.cli._connect import UsageError
+from esembed.plan import FilterField, IndexPlan
+from esembed.query import Filter, Query
+
+__all__ = ["parse_filters", "query_for_legs"]
+
+_NUMERIC = {"byte", "short", "integer", "long", "float", "double"}
+_CLAUSE = re.compile(r"^(?P<field>[^=<>!]+?)\s*(?P<op>>=|<=|!=|=|<|>)\s*(?P<value>.*)$", re.DOTALL)
+_BOUNDS = {">=": "gte", ">": "gt", "<=": "lte", "<": "lt"}
+
+
+def query_for_legs(plan: IndexPlan, legs: Sequence[str]) -> Query | None:
+    """The query made of these legs, fused by RRF when there are several; None means the plan's default.
+
+    Args:
+        legs: ``bm25`` (all text fields), ``dense``, ``sparse`` (all fields of that kind), or the names
+            of single vector fields.
+
+    Raises:
+        UsageError: no such leg in this plan.
+    """
+    if not legs:
+        return None
+    made: list[Query] = []
+    for leg in legs:
+        if leg == "bm25" and plan.text:
+            made.append(q.match(name="bm25"))
+        elif leg == "dense" and plan.dense:
+            made.extend(q.knn(name, name=_name("dense", name, plan.dense)) for name in plan.dense)
+        elif leg == "sparse" and plan.sparse:
+            made.extend(q.sparse(name, name=_name("sparse", name, plan.sparse)) for name in plan.sparse)
+        elif leg in plan.dense:
+            made.append(q.knn(leg, name=leg))
+        elif leg in plan.sparse:
+            made.append(q.sparse(leg, name=leg))
+        else:
+            there = [
+                *(["bm25"] if plan.text else []),
+                *(["dense"] if plan.dense else []),
+                *(["sparse"] if plan.sparse else []),
+                *plan.dense,
+                *plan.sparse,
+            ]
+            raise UsageError(f"--legs: this index has no leg {leg!r}; it has {', '.join(there) or 'none'}")
+    return made[0] if len(made) == 1 else q.rrf(*made)
+
+
+def _name(kind: str, field: str, fields: object) -> str:
+    return kind if isinstance(fields, dict) and len(fields) == 1 else field
+
+
+def parse_filters(plan: IndexPlan, texts: Sequence[str]) -> Filter | None:
+    """``lang=en``, ``year>=2020``, ``state!=draft`` …, all of which must hold.
+
+    The same field with ``=`` several times means one of the values.
+
+    Raises:
+        UsageError: not of that form, a field that the plan can't filter by, a value of another type.
+    """
+    equal: dict[str, list[bool | int | float | str]] = {}
+    positive: list[Filter] = []
+    negative: list[Filter] = []
+    for text in texts:
+        match = _CLAUSE.match(text)
+        if match is None:
+            raise UsageError(f"--filter: {text!r} is not FIELD=VALUE (or !=, <, <=, >, >=)")
+        field, operator, raw = match["field"].strip(), match["op"], match["value"].strip()
+        kind = _filter_type(plan, field)
+        value = _value(field, kind, raw)
+        if operator == "=":
+            equal.setdefault(field, []).append(value)
+        elif operator == "!=":
+            negative.append(q.term(field, value))
+        elif isinstance(value, bool):
+            raise UsageError(f"--filter: {field!r} is true or false; {operator} has no meaning for it")
+        else:
+            positive.append(q.range(field, **{_BOUNDS[operator]: value}))
+    for field, values in equal.items():
+        positive.append(q.term(field, values[0]) if len(values) == 1 else q.terms(field, values))
+    if not positive and not negative:
+        return None
+    if len(positive) == 1 and not negative:
+        return positive[0]
+    return q.bool_(filter=positive, must_not=negative)
+
+
+def _filter_type(plan: IndexPlan, field: str) -> str:
+    found: FilterField | None = plan.filter.get(field)
+    if found is not None:
+        return found.type
+    base, _, suffix = field.rpartition(".")
+    if suffix == "keyword" and base in plan.text and plan.text[base].keyword:
+        return "keyword"
+    if field in plan.text:
+        raise UsageError(
+            f"--filter: {field!r} is a text field, which is searched and not filtered by; give it "
+            f"keyword = true in the plan and filter by {field}.keyword, or add a filter field"
+        )
+    there = ", ".join(plan.filter) or "none"
+    raise UsageError(f"--filter: the plan has no filter field {field!r}; it has {there}")
+
+
+def _value(field: str, kind: str, raw: str) -> bool | int | float | str:
+    if kind == "boolean":
+        if raw.lower() not in ("true", "false"):
+            raise UsageError(f"--filter: {field!r} is true or false, not {raw!r}")
+        return raw.lower() == "true"
+    if kind in _NUMERIC:
+        try:
+            return float(raw) if kind in ("float", "double") else int(raw)
+        except ValueError:
+            raise UsageError(f"--filter: {field!r} holds numbers ({kind}), not {raw!r}") from None
+    return raw

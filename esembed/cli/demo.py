@@ -1,0 +1,236 @@
+"""``esembed demo``: a local engine, Python's own documentation, four ways to search it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from esembed.cli._connect import Connection, EngineKind, takes_connection
+
+if TYPE_CHECKING:
+    from esembed.demo.run import Answer
+    from esembed.ingest.options import ProgressState
+
+__all__ = ["app"]
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@app.command()
+@takes_connection
+def demo(
+    *,
+    engine: Annotated[
+        EngineKind, typer.Option("--engine", help="Which local engine to start.")
+    ] = EngineKind.opensearch,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the local engine afterwards.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Index again, even if it is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    connection: Connection,
+) -> None:
+    """Search Python's own documentation by words, by meaning and by both, side by side.
+
+    Starts a local engine (downloaded once, checked against a pinned SHA-256), indexes the docstrings of
+    the standard library, and asks a few questions. A second run finds engine and index ready.
+    With --url it uses that server and starts nothing.
+
+    Examples:
+
+        $ esembed demo
+
+        $ esembed demo --engine elasticsearch --stop
+    """
+    steps: dict[str, float] = {}
+    if connection.url is None:
+        connection = _local_engine(connection.kind or engine.value, steps)
+    client = connection.client()
+    try:
+        answers, facts = _tour(client, steps, fresh=fresh)
+    finally:
+        client.close()
+    facts = {"engine": connection.kind, "address": connection.url, **facts}
+    if json:
+        from esembed.cli import _output
+
+        _output.print_json(
+            {
+                **facts,
+                "seconds": {name: round(value, 3) for name, value in steps.items()},
+                "questions": [
+                    {
+                        "question": question,
+                        "answers": {a.leg: {"ids": a.names, "seconds": round(a.seconds, 4)} for a in found},
+                    }
+                    for question, found in answers
+                ],
+            }
+        )
+    else:
+        _show(answers, facts, steps)
+    if stop:
+        _stop(connection)
+    elif not json:
+        _how_to_go_on(connection)
+
+
+@contextmanager
+def _step(steps: dict[str, float], name: str, doing: str) -> Iterator[None]:
+    """Time a step, and say on stderr that it began and how long it took."""
+    from esembed.cli import _output
+
+    _output.note(f"… {doing}")
+    start = time.perf_counter()
+    yield
+    steps[name] = time.perf_counter() - start
+    _output.note(f"✓ {name} ({_duration(steps[name])})")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _local_engine(kind: Any, steps: dict[str, float]) -> Connection:
+    from esembed.cli import _output
+    from esembed.engine import local
+
+    engine = local.running(kind)
+    if engine is not None:
+        _output.note(f"✓ {kind} runs already at {engine.url}")
+        return Connection(url=engine.url, kind=kind)
+    with (
+        _step(steps, f"{kind} started", f"starting a local {kind} (the first time it is downloaded)"),
+        _output.progress(bytes_unit=True) as bars,
+    ):
+        tasks: dict[str, Any] = {}
+
+        def downloaded(name: str, done: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done, total=total)
+
+        engine = local.start(kind, progress=downloaded)
+    return Connection(url=engine.url, kind=kind)
+
+
+def _tour(client: Any, steps: dict[str, float], *, fresh: bool) -> tuple[list[Any], dict[str, Any]]:
+    from esembed._sync.client import EngineClient
+    from esembed._sync.probe import probe
+    from esembed.cli import _output
+    from esembed.demo import run
+
+    with _step(steps, "docstrings read", "reading the standard library's docstrings"):
+        records, fingerprint = run.load_corpus()
+    capabilities = probe(EngineClient(client))
+    plan = run.demo_plan(capabilities, fingerprint)
+    index = None if fresh else run.existing(client, plan, len(records))
+    reused = index is not None
+    if index is None:
+        doing = f"encoding and indexing {len(records)} docstrings (the first time the model is downloaded)"
+        with _step(steps, f"{len(records)} docstrings indexed", doing), _output.progress() as bars:
+            index, report = run.fill(client, plan, records, progress=_Bar(bars, len(records)))
+        if report.dead:
+            _output.note(f"{report.dead} records could not be indexed; the first: {report.errors[0].reason}")
+    else:
+        _output.note(f"✓ the index {run.INDEX} is there, complete and unchanged")
+    with _step(steps, "model loaded and warm", "loading the model"):
+        run.ask(index, run.QUESTIONS[0])
+    start = time.perf_counter()
+    answers = [(question, run.ask(index, question)) for question in run.QUESTIONS]
+    steps[f"{len(answers) * len(run.LEGS)} searches"] = time.perf_counter() - start
+    facts = {
+        "version": str(capabilities.version),
+        "index": run.INDEX,
+        "documents": len(records),
+        "index_reused": reused,
+        "analyzer": plan.text["doc"].analyzer,
+    }
+    return answers, facts
+
+
+class _Bar:
+    """The ingest's progress as a bar."""
+
+    def __init__(self, bars: Any, total: int) -> None:
+        self._bars = bars
+        self._task = bars.add_task("encoding and indexing", total=total)
+
+    def update(self, state: ProgressState) -> None:
+        self._bars.update(self._task, completed=state.done)
+
+    def notice(self, message: str) -> None:
+        from esembed.cli import _output
+
+        _output.note(message)
+
+
+def _show(answers: list[tuple[str, list[Answer]]], facts: dict[str, Any], steps: dict[str, float]) -> None:
+    from rich.text import Text
+
+    from esembed.cli import _output
+
+    console = _output.console()
+    agreed = _agreed(answers)
+    for question, found in answers:
+        # A hit that only this column has is what the column is for.
+        table = _output.table(*(f"{a.leg}\n{a.seconds * 1000:.0f} ms" for a in found))
+        depth = max(len(a.names) for a in found)
+        for row in range(depth):
+            table.add_row(
+                *(
+                    Text(a.names[row], style=_style(a.names[row], agreed[question]))
+                    if row < len(a.names)
+                    else Text("")
+                    for a in found
+                )
+            )
+        console.print()
+        console.print(Text(f"“{question}”", style="bold"))
+        console.print(table)
+        top = next((a for a in reversed(found) if a.names), None)
+        if top is not None:
+            doc = " ".join(str(top.sources[0].get("doc", "")).split())
+            console.print(Text(f"  {top.names[0]}: {doc[:150]}{'…' if len(doc) > 150 else ''}", style="dim"))
+    console.print()
+    rows = [(name, _duration(seconds)) for name, seconds in steps.items()]
+    engine = f"{facts['engine']} {facts['version']}, {facts['documents']} documents"
+    _output.print_table(("step", ">time"), rows, title=engine)
+
+
+def _agreed(answers: list[tuple[str, list[Answer]]]) -> dict[str, set[str]]:
+    """Question → the names that both BM25 and dense found: words and meaning agree on them."""
+    return {
+        question: set.intersection(*(set(a.names) for a in found if a.leg.startswith(("BM25", "dense"))))
+        for question, found in answers
+    }
+
+
+def _style(name: str, agreed: set[str]) -> str:
+    return "green" if name in agreed else ""
+
+
+def _stop(connection: Connection) -> None:
+    from esembed.cli import _output
+    from esembed.engine import local
+
+    if connection.kind is not None and local.stop(connection.kind):
+        _output.note(f"✓ the local {connection.kind} is stopped; its index is kept for the next run")
+
+
+def _how_to_go_on(connection: Connection) -> None:
+    from esembed.cli import _output
+    from esembed.demo.run import INDEX
+
+    lines = (
+        f'esembed search "your own question" --index {INDEX}',
+        f'esembed search "parse a date" --index {INDEX} --legs dense --filter kind=function',
+        f"esembed index inspect {INDEX}",
+        "esembed engine stop",
+    )
+    console = _output.console()
+    console.print("Green: found by words and by meaning. Go on with:", markup=False)
+    for line in lines:
+        console.print(f"  {line}", markup=False)

@@ -1,0 +1,235 @@
+"""``esembed index``: create, attach, inspect, delete, repair; migrate comes from its own file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from esembed.cli._connect import Connection, UsageError, takes_connection
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Create, inspect, extend, migrate and delete indices.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The index (or alias).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.command()
+@takes_connection
+def create(
+    name: Name,
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="[PLAN.toml]", help="The plan, as TOML or JSON.")
+    ] = None,
+    *,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="One of the plans that esembed brings, instead of a file.")
+    ] = None,
+    exist_ok: Annotated[
+        bool, typer.Option("--exist-ok", help="Fine if it exists with the same plan.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what the plan compiles to here; send nothing.")
+    ] = False,
+    json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Create an index from a plan.
+
+    The plan is compiled for the engine that answers. What the engine can't do is said, with the way out,
+    before anything is sent.
+
+    Examples:
+
+        $ esembed index create books plan.toml
+
+        $ esembed index create books --preset hybrid-int8
+
+        $ esembed index create books plan.toml --dry-run
+    """
+    from esembed import Index
+    from esembed.cli import _output
+
+    wanted = _plan(plan, preset)
+    client = connection.client()
+    try:
+        if dry_run:
+            from esembed._sync.client import EngineClient
+            from esembed._sync.probe import probe
+            from esembed.dialect.mapping import compile_plan
+
+            compiled = compile_plan(wanted, probe(EngineClient(client)))
+            _output.print_json(compiled.body)
+            return
+        index = Index.create(client, name, wanted, exist_ok=exist_ok)
+        if json:
+            _output.print_json({"index": index.name, "plan": index.plan.to_dict()})
+        else:
+            _output.note(f"created {index.name}: {_contents(index.plan)}")
+    finally:
+        client.close()
+
+
+@app.command()
+@takes_connection
+def attach(
+    name: Name,
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.toml", help="The plan with the new fields.")],
+    *,
+    backfill: Annotated[
+        bool, typer.Option("--backfill/--no-backfill", help="Fill the new fields for documents that exist.")
+    ] = True,
+    json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Add dense and sparse fields to an index that exists, and fill them by partial updates.
+
+    The documents stay as they are; only vectors are added. The same command resumes a run that was
+    interrupted.
+
+    Examples:
+
+        $ esembed index attach books plan.toml
+
+        $ esembed index attach books plan.toml --no-backfill
+    """
+    from esembed import Index
+    from esembed.cli import _output
+
+    wanted = _plan(plan, None)
+    client = connection.client()
+    try:
+        index, report = Index.attach(client, name, wanted, backfill=backfill)
+        if json:
+            _output.print_json(
+                {"index": index.name, "backfill": None if report is None else report.to_dict()}
+            )
+        else:
+            _output.note(f"attached to {index.name}: {_contents(index.plan)}")
+            if report is not None:
+                _output.note(report.summary())
+    finally:
+        client.close()
+    if report is not None and report.dead:
+        raise typer.Exit(3)
+
+
+@app.command()
+@takes_connection
+def inspect(name: Name, *, json: AsJson = False, connection: Connection) -> None:
+    """Show an index: its plan, who encoded it, how many documents, and whether its mapping was changed.
+
+    No model is loaded for it.
+
+    Examples:
+
+        $ esembed index inspect books
+
+        $ esembed index inspect books --json | jq .plan
+    """
+    from esembed import Index
+    from esembed.cli import _output
+
+    client = connection.client()
+    try:
+        found: dict[str, Any] = Index.open(client, name).inspect()
+    finally:
+        client.close()
+    if json:
+        _output.print_json(found)
+        return
+    plain = [(key.replace("_", " "), value) for key, value in found.items() if not isinstance(value, dict)]
+    _output.print_table(("what", "is"), plain, title=name)
+    for key, value in found.items():
+        if isinstance(value, dict) and value:
+            rows = [(inner, text) for inner, text in value.items()]
+            _output.print_table((key.replace("_", " "), ""), rows)
+
+
+@app.command()
+@takes_connection
+def delete(
+    name: Name,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    connection: Connection,
+) -> None:
+    """Delete an index and its companion statistics. Asks first.
+
+    Examples:
+
+        $ esembed index delete books
+
+        $ esembed index delete books --yes
+    """
+    from esembed import Index
+    from esembed.cli import _output
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("deleting asks first, and there is no terminal to ask; add --yes")
+        if not typer.confirm(f"Delete the index {name} with all its documents?", err=True):
+            raise typer.Exit(1)
+    client = connection.client()
+    try:
+        Index.open(client, name).drop()
+    finally:
+        client.close()
+    _output.note(f"deleted {name}")
+
+
+@app.command()
+@takes_connection
+def repair(
+    name: Name,
+    *,
+    plan: Annotated[
+        Path, typer.Option("--plan", metavar="PLAN.toml", help="The plan that the index was made with.")
+    ],
+    connection: Connection,
+) -> None:
+    """Write a lost or damaged ``_meta`` again, after checking the plan against the live mapping.
+
+    Example:
+
+        $ esembed index repair books --plan plan.toml
+    """
+    from esembed import Index
+    from esembed.cli import _output
+
+    wanted = _plan(plan, None)
+    client = connection.client()
+    try:
+        Index.repair(client, name, wanted)
+    finally:
+        client.close()
+    _output.note(f"repaired {name}: it describes itself again")
+
+
+def _plan(path: Path | None, preset: str | None) -> Any:
+    from esembed.plan import IndexPlan
+
+    if (path is None) == (preset is None):
+        raise UsageError("give a plan file or --preset NAME, one of the two")
+    if path is not None:
+        return IndexPlan.load_file(path)
+    from esembed.presets import load_preset
+
+    return load_preset(str(preset))
+
+
+def _contents(plan: Any) -> str:
+    parts = [
+        f"{len(getattr(plan, kind))} {kind}"
+        for kind in ("text", "dense", "sparse", "filter")
+        if getattr(plan, kind)
+    ]
+    return f"{', '.join(parts) or 'no'} fields"

@@ -1,0 +1,151 @@
+"""``esembed search``: ask an index a question."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from esembed.cli._connect import Connection, takes_connection
+
+if TYPE_CHECKING:
+    from esembed.plan import IndexPlan
+    from esembed.types import Hit, Hits
+
+__all__ = ["app"]
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@app.command()
+@takes_connection
+def search(
+    text: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for; plain text, no syntax.")],
+    *,
+    index: Annotated[str, typer.Option("--index", "-i", help="The index or alias.")],
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", "-f", metavar="FIELD=VALUE", help="Also !=, <, <=, >, >=; several must all hold."
+        ),
+    ] = None,
+    legs: Annotated[
+        str | None,
+        typer.Option(
+            "--legs",
+            help="bm25, dense, sparse or names of vector fields, by commas; several are fused. "
+            "Without it, the plan's default query.",
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option("--size", "-n", min=0, max=10_000, help="How many hits.")] = 10,
+    explain: Annotated[bool, typer.Option("--explain", help="Each leg's rank, score and share.")] = False,
+    allow_encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-encoder",
+            metavar="SPEC",
+            help="An encoder that may be loaded because the index names it (minilm and lexical always may).",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    connection: Connection,
+) -> None:
+    """Ask an index a question and print the hits, best first.
+
+    Examples:
+
+        $ esembed search "split a path into folder and file name" --index esembed-demo
+
+        $ esembed search "parse a date" -i esembed-demo --legs bm25,dense --filter kind=function
+
+        $ esembed search "parse a date" -i esembed-demo --json | jq '.hits[].id'
+    """
+    from esembed import Index
+    from esembed.cli import _output
+    from esembed.cli._query import parse_filters, query_for_legs
+
+    client = connection.client()
+    try:
+        opened = Index.open(client, index, allow_encoders=allow_encoder or ())
+        wanted = [leg.strip() for leg in legs.split(",") if leg.strip()] if legs else []
+        query = query_for_legs(opened.plan, wanted)
+        condition = parse_filters(opened.plan, filter or [])
+        start = time.perf_counter()
+        hits = opened.search(
+            text if query is None else query, text=text, filter=condition, size=size, explain=explain
+        )
+        seconds = time.perf_counter() - start
+    finally:
+        client.close()
+    if json:
+        _output.print_json(as_json(hits, seconds))
+        return
+    _show(hits, opened.plan, seconds, explain=explain)
+
+
+def as_json(hits: Hits, seconds: float) -> dict[str, Any]:
+    """A page of hits as JSON values, stable for scripts."""
+    return {
+        "total": hits.total,
+        "total_relation": hits.total_relation,
+        "took_ms": hits.took_ms,
+        "seconds": round(seconds, 6),
+        "path": hits.path,
+        "approximate": hits.approximate,
+        "timed_out": hits.timed_out,
+        "legs_missing": dict(hits.legs_missing),
+        "notes": list(hits.notes),
+        "next_cursor": hits.next_cursor,
+        "hits": [
+            {
+                "id": hit.id,
+                "score": hit.score,
+                "source": dict(hit.source),
+                **({"shares": [_share(share) for share in hit.shares]} if hit.shares else {}),
+                **({"chunks": [dict(chunk) for chunk in hit.chunks]} if hit.chunks else {}),
+            }
+            for hit in hits
+        ],
+    }
+
+
+def _share(share: Any) -> dict[str, Any]:
+    return {"leg": share.leg, "rank": share.rank, "score": share.score, "share": share.share}
+
+
+def summary(hit: Hit, plan: IndexPlan, *, width: int = 110) -> str:
+    """One line that lets a person recognise the document: its first text field's beginning."""
+    fields = [*plan.text, *hit.source]
+    for name in fields:
+        value = hit.source.get(name)
+        if isinstance(value, str) and value.strip() and value != hit.id:
+            line = " ".join(value.split())
+            return line if len(line) <= width else line[: width - 1] + "…"
+    return ""
+
+
+def _show(hits: Hits, plan: IndexPlan, seconds: float, *, explain: bool) -> None:
+    from esembed.cli import _output
+
+    columns = [">", "id", ">score", "text"]
+    if explain:
+        columns.append("legs")
+    rows = []
+    for position, hit in enumerate(hits, 1):
+        row: list[Any] = [position, hit.id, f"{hit.score:.4f}", summary(hit, plan)]
+        if explain:
+            row.append("  ".join(f"{s.leg} #{s.rank if s.rank else '–'} {s.share:.4f}" for s in hit.shares))
+        rows.append(row)
+    if rows:
+        _output.print_table(columns, rows)
+    total = "" if hits.total is None else f"of {'at least ' * (hits.total_relation == 'gte')}{hits.total} "
+    fusion = {"single": "one leg", "server": "fused by the engine", "client": "fused by esembed"}[hits.path]
+    _output.note(
+        f"{len(hits)} {'hit' if len(hits) == 1 else 'hits'} {total}in {seconds * 1000:.0f} ms "
+        f"(engine {hits.took_ms:.0f} ms; {fusion})"
+    )
+    for leg, reason in hits.legs_missing.items():
+        _output.note(f"without {leg}: {reason}")
+    for line in hits.notes:
+        _output.note(line)

@@ -1,0 +1,134 @@
+"""The demo's steps, without anything of the terminal: plan, index, questions."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from esembed import query as q
+from esembed.demo import corpus
+from esembed.errors import IndexNotFoundError
+from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
+from esembed.query import Query
+
+if TYPE_CHECKING:
+    from esembed import Index
+    from esembed.capabilities import Capabilities
+    from esembed.ingest.options import IngestReport, Progress
+
+__all__ = ["INDEX", "LEGS", "QUESTIONS", "Answer", "ask", "demo_plan", "existing", "fill", "load_corpus"]
+
+INDEX = "esembed-demo"
+
+QUESTIONS = (
+    "split a path into folder and file name",
+    "how similar are two strings",
+    "run a function later in another thread",
+    "remember results so that a function isn't computed twice",
+    "random sample without putting back",
+)
+"""Asked in words that the docstrings mostly don't use."""
+
+LEGS: Mapping[str, Query] = {
+    "BM25": q.match(name="bm25"),
+    "dense (MiniLM)": q.knn("embedding", name="dense"),
+    "sparse (lexical)": q.sparse("terms", name="sparse"),
+    "hybrid (BM25 + dense)": q.rrf(q.match(name="bm25"), q.knn("embedding", name="dense")),
+}
+"""The columns that are shown side by side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One question, asked in one way.
+
+    Attributes:
+        leg: which of :data:`LEGS`.
+        names: the documents found, best first.
+        sources: their fields.
+        seconds: the whole call, encoding the question included.
+    """
+
+    leg: str
+    names: tuple[str, ...]
+    sources: tuple[Mapping[str, Any], ...]
+    seconds: float
+
+
+def load_corpus() -> tuple[list[dict[str, Any]], str]:
+    """All records (a few MB) and their fingerprint."""
+    records = list(corpus.records())
+    return records, corpus.fingerprint(records)
+
+
+def demo_plan(capabilities: Capabilities, fingerprint: str) -> IndexPlan:
+    """The demo's plan. Its description holds the corpus' fingerprint, so that equal plans mean an equal
+    corpus and the index can be used again."""
+    analyzer = "english" if "english" in capabilities.analyzers else "standard"
+    language = "english" if analyzer == "english" else "none"
+    source = ("title", "doc")
+    return IndexPlan(
+        description=(
+            f"The docstrings of Python {platform.python_version()}'s standard library "
+            f"(corpus {fingerprint[:16]})"
+        ),
+        id_field="id",
+        text={"title": TextField(analyzer=analyzer, boost=1.5), "doc": TextField(analyzer=analyzer)},
+        dense={"embedding": DenseField(encoder="minilm", source=source)},
+        sparse={"terms": SparseField(encoder="lexical", source=source, params=_lexical(language))},
+        filter={"kind": FilterField(), "module": FilterField()},
+    )
+
+
+def _lexical(language: str) -> Any:
+    from esembed.encode.base import EncoderParams
+
+    return EncoderParams(language=language)
+
+
+def existing(client: Any, plan: IndexPlan, count: int) -> Index | None:
+    """The demo's index, if it is there, has this plan and is complete; else None."""
+    from esembed import Index
+
+    try:
+        index = Index.open(client, INDEX)
+    except IndexNotFoundError:
+        return None
+    if index.plan.description != plan.description or index.count() != count:
+        return None
+    return index
+
+
+def fill(
+    client: Any,
+    plan: IndexPlan,
+    records: list[dict[str, Any]],
+    *,
+    progress: Progress | None = None,
+) -> tuple[Index, IngestReport]:
+    """A new index with all records in it, and the ingest's report. What was there is replaced."""
+    from esembed import Index
+
+    index = Index.create(client, INDEX, plan)
+    report = index.ingest(records, progress=progress)
+    return index, report
+
+
+def ask(index: Index, question: str, *, size: int = 5) -> list[Answer]:
+    """One question in every way of :data:`LEGS`."""
+    answers = []
+    for leg, query in LEGS.items():
+        start = time.perf_counter()
+        hits = index.search(query, text=question, size=size)
+        answers.append(
+            Answer(
+                leg=leg,
+                names=tuple(hits.ids),
+                sources=tuple(hit.source for hit in hits),
+                seconds=time.perf_counter() - start,
+            )
+        )
+    return answers
