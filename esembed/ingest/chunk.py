@@ -1,0 +1,111 @@
+"""Long texts into pieces of so many tokens, at sentence, markdown or word boundaries (extra ``chunk``).
+
+The cutting is semantic-text-splitter's (https://docs.rs/text-splitter): the largest units (paragraphs,
+sentences, words) that fit, counted by the plan's own encoder where it shows its tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from esembed.encode.base import Encoder
+from esembed.errors import PlanError
+from esembed.plan import IndexPlan
+
+__all__ = ["Chunker"]
+
+
+class Chunker:
+    """Cuts texts as a plan says.
+
+    Args:
+        plan: with a chunk section.
+        encoders: field → encoder; the first chunked field's encoder counts the tokens.
+
+    Attributes:
+        counted_by: ``tokenizer`` (the encoder's own), ``encoder`` (its token counter) or ``words``
+            (the encoder shows neither: a token is taken as three quarters of a word).
+        max_tokens: what is kept to, no more than the encoder takes.
+
+    Raises:
+        PlanError: no chunk section, or the extra is missing.
+    """
+
+    def __init__(self, plan: IndexPlan, encoders: Mapping[str, Encoder]) -> None:
+        if plan.chunk is None:
+            raise PlanError("the plan has no [chunk] section", path="chunk")
+        try:
+            import semantic_text_splitter
+        except ModuleNotFoundError as error:
+            raise PlanError('chunking needs a splitter: pip install "esembed[chunk]"', path="chunk") from error
+        options = plan.chunk
+        fields = [name for name, part in plan.vector_fields() if part.chunked and name in encoders]
+        encoder: Any = encoders[fields[0]] if fields else None
+        limit = encoder.info.max_seq_length if encoder is not None else None
+        # Room for the special tokens ([CLS], [SEP]) that the encoder adds.
+        self.max_tokens = options.max_tokens if limit is None else max(1, min(options.max_tokens, limit - 2))
+        overlap = min(options.overlap_tokens, self.max_tokens - 1)
+        markdown = options.boundary == "markdown"
+        splitter: Any = semantic_text_splitter.MarkdownSplitter if markdown else semantic_text_splitter.TextSplitter
+        tokenizer = _tokenizer(encoder)
+        count: Callable[[str], int]
+        if tokenizer is not None:
+            self.counted_by = "tokenizer"
+            count = lambda text: len(tokenizer.encode(text, add_special_tokens=False))  # noqa: E731
+        elif hasattr(encoder, "tokens"):
+            self.counted_by = "encoder"
+            count = lambda text: len(encoder.tokens(text))  # noqa: E731
+        else:
+            self.counted_by = "words"
+            count = lambda text: -(-4 * len(text.split()) // 3)  # noqa: E731
+        self._count = count
+        self._words = options.boundary == "word"
+        self._overlap = overlap
+        if self._words:
+            self._splitter = None
+        elif tokenizer is not None:
+            self._splitter = splitter.from_huggingface_tokenizer(tokenizer, self.max_tokens, overlap)
+        else:
+            self._splitter = splitter.from_callback(count, self.max_tokens, overlap)
+
+    def __call__(self, text: str) -> list[str]:
+        """The pieces, in order; each a stretch of *text* with outer white space removed."""
+        if self._splitter is not None:
+            return list(self._splitter.chunks(text))
+        return self._by_words(text)
+
+    def _by_words(self, text: str) -> list[str]:
+        words = text.split()
+        counts = [max(1, self._count(word)) for word in words]
+        out: list[str] = []
+        start = 0
+        while start < len(words):
+            end, total = start, 0
+            while end < len(words) and (end == start or total + counts[end] <= self.max_tokens):
+                total += counts[end]
+                end += 1
+            out.append(" ".join(words[start:end]))
+            if end == len(words):
+                break
+            back, repeated = end, 0
+            while back - 1 > start and repeated + counts[back - 1] <= self._overlap:
+                back -= 1
+                repeated += counts[back]
+            start = back
+        return out
+
+
+def _tokenizer(encoder: Any) -> Any:
+    """A copy of the encoder's Hugging Face tokenizer that neither truncates nor pads, or None."""
+    found = getattr(encoder, "tokenizer", None)
+    if found is None or not hasattr(found, "to_str"):
+        return None
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError:
+        return None
+    copy = Tokenizer.from_str(found.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return copy

@@ -1,0 +1,320 @@
+"""What an ingest asks of the engine besides bulk, and the one layer that tries again.
+
+Whatever may pass by itself (no connection, 429, 502–504, a read-only block, a red index) is waited
+out with jittered, exponential pauses (tenacity), up to ``max_wait_seconds`` without any progress.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import tenacity
+
+from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.errors import EngineRequestError, EngineUnavailableError, EsembedError, PlanError
+from esembed.transport import Response
+
+__all__ = ["Engine", "Patience", "Requester", "Stopped"]
+
+_ANY_STATUS = range(400, 600)
+
+
+class Requester(Protocol):
+    """The sync side of an EngineClient; AsyncIndex hands over one that runs on its loop."""
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | bytes | None = None,
+        timeout_seconds: float | None = None,
+        ignore: Collection[int] = (),
+    ) -> Response: ...
+
+
+class Stopped(EsembedError):
+    """The run was asked to end; another stage knows why."""
+
+
+class Again(Exception):  # noqa: N818 - a signal inside this package, never seen outside
+    """Something is left to be sent again."""
+
+    def __init__(self, reason: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Patience:
+    """Waits that all senders share: messages once an outage, an end when nothing moves for too long.
+
+    Args:
+        max_wait_seconds: how long without any answer that settles something.
+        stop: set when the run is to end.
+        notice: takes messages for the person.
+        base_seconds, cap_seconds: the first and the longest pause.
+    """
+
+    def __init__(
+        self,
+        max_wait_seconds: float,
+        stop: threading.Event,
+        notice: Callable[[str], None],
+        *,
+        base_seconds: float = 0.1,
+        cap_seconds: float = 10.0,
+    ) -> None:
+        self.max_wait_seconds = max_wait_seconds
+        self.waited_seconds = 0.0
+        self._stop = stop
+        self._notice = notice
+        self._lock = threading.Lock()
+        self._progress = time.monotonic()
+        self._since: float | None = None
+        self._told = False
+        self._wait = tenacity.wait_random_exponential(multiplier=base_seconds, max=cap_seconds)
+
+    def progress(self) -> None:
+        """The engine settled something."""
+        with self._lock:
+            self._progress = time.monotonic()
+            since, told = self._since, self._told
+            self._since, self._told = None, False
+        if told and since is not None:
+            self._notice(f"the engine takes requests again, after {time.monotonic() - since:.0f} s")
+
+    def _before_sleep(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        now = time.monotonic()
+        message = None
+        with self._lock:
+            if self._since is None:
+                self._since = now
+            elif not self._told and now - self._since > 2.0:
+                self._told = True
+                message = f"waiting for the engine, up to {self.max_wait_seconds:.0f} s: {error}"
+            self.waited_seconds += state.next_action.sleep if state.next_action is not None else 0.0
+        if message:
+            self._notice(message)
+
+    def _give_up(self, state: tenacity.RetryCallState) -> bool:
+        with self._lock:
+            last = self._progress
+        # A call that began after the last progress has its own start.
+        return self._stop.is_set() or time.monotonic() - max(last, state.start_time) > self.max_wait_seconds
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = getattr(error, "retry_after_seconds", None)
+        return float(self._wait(state)) if asked is None else min(float(asked), 60.0)
+
+    def retrying(self) -> tenacity.Retrying:
+        """tenacity's loop over a callable that raises EngineUnavailableError or Again."""
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((Again, EngineUnavailableError)),
+            wait=self._pause,
+            stop=self._give_up,
+            sleep=tenacity.sleep_using_event(self._stop),
+            before_sleep=self._before_sleep,
+            reraise=True,
+        )
+
+    def gave_up(self, error: BaseException) -> EsembedError:
+        """The error for a wait that came to its end."""
+        if self._stop.is_set():
+            return Stopped("stopped")
+        return EngineUnavailableError(
+            f"the engine did not settle anything for {self.max_wait_seconds:.0f} s (last: {error}). What was "
+            "confirmed is in the index; repair the engine and run the same command again: it resumes",
+            status=getattr(error, "status", None),
+        )
+
+
+class Engine:
+    """The requests of one run on one index.
+
+    Args:
+        client: what carries them; its own retries are off.
+        index: the index's (or alias's) name.
+        patience: waits.
+        timeout_seconds: for one bulk request.
+    """
+
+    def __init__(self, client: Requester, index: str, patience: Patience, timeout_seconds: float) -> None:
+        self.client = client
+        self.index = index
+        self.patience = patience
+        self._path = "/" + quote(index, safe="*,")
+        self._timeout = timeout_seconds
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        ignore: Collection[int] = (),
+        timeout_seconds: float | None = None,
+    ) -> Response:
+        """One request, tried again while that can help.
+
+        Raises:
+            EngineUnavailableError: it never could be answered.
+            EngineRequestError: refused.
+        """
+
+        def once() -> Response:
+            return self.client.request(
+                method, path, params=params, body=body, ignore=ignore, timeout_seconds=timeout_seconds
+            )
+
+        try:
+            response: Response = self.patience.retrying()(once)
+        except EngineUnavailableError as error:
+            raise self.patience.gave_up(error) from error
+        self.patience.progress()
+        return response
+
+    def bulk(self, payload: bytes) -> tuple[int | None, Any, float | None]:
+        """Send one bulk request, once: status (None without an answer), body, seconds to wait if told."""
+        try:
+            response = self.client.request(
+                "POST",
+                f"{self._path}/_bulk",
+                params={"filter_path": "items.*.status,items.*.error,items.*.result,error,status"},
+                body=payload,
+                timeout_seconds=self._timeout,
+                ignore=_ANY_STATUS,
+            )
+        except EngineUnavailableError as error:
+            return error.status, {"error": {"type": None, "reason": str(error)}}, error.retry_after_seconds
+        except EngineRequestError as error:
+            if error.status:
+                return error.status, error.body, None
+            raise
+        after = response.headers.get("retry-after", "")
+        return response.status, response.body, float(after) if after.isdigit() else None
+
+    # -- the index -------------------------------------------------------------------------------
+
+    def identity(self) -> tuple[str, str]:
+        """The cluster's and the index's UUID; the cluster's is empty where ``GET /`` is not answered."""
+        settings = self.settings()
+        uuid = str(settings.get("uuid", ""))
+        root = self.call("GET", "/", ignore=range(400, 500))
+        cluster = root.body.get("cluster_uuid", "") if isinstance(root.body, Mapping) else ""
+        if not cluster:
+            state = self.call("GET", "/_cluster/state/metadata", params={"filter_path": "cluster_uuid"}, ignore=range(400, 500))
+            cluster = state.body.get("cluster_uuid", "") if isinstance(state.body, Mapping) else ""
+        return str(cluster), uuid
+
+    def settings(self) -> Mapping[str, Any]:
+        """The settings under ``index`` of the one concrete index.
+
+        Raises:
+            PlanError: the alias stands for several indices.
+        """
+        body = self.call("GET", f"{self._path}/_settings").body
+        if len(body) != 1:
+            raise PlanError(
+                f"{self.index!r} stands for {len(body)} indices; ingest into one of them by its name", path="index"
+            )
+        found: Mapping[str, Any] = next(iter(body.values()))["settings"]["index"]
+        return found
+
+    def put_settings(self, settings: Mapping[str, Any]) -> None:
+        """Change dynamic settings."""
+        self.call("PUT", f"{self._path}/_settings", body={"index": dict(settings)})
+
+    def mapping(self) -> Mapping[str, Any]:
+        """The live mapping."""
+        body = self.call("GET", f"{self._path}/_mapping").body
+        found: Mapping[str, Any] = next(iter(body.values()))["mappings"]
+        return found
+
+    def put_meta(self, meta: Mapping[str, Any]) -> None:
+        """Replace ``_meta`` (both engines replace it whole: merge first)."""
+        self.call("PUT", f"{self._path}/_mapping", body={"_meta": dict(meta)})
+
+    def refresh(self) -> None:
+        """Make everything searchable."""
+        self.call("POST", f"{self._path}/_refresh", timeout_seconds=self._timeout)
+
+    def count(self) -> int:
+        """Documents that a search sees."""
+        return int(self.call("GET", f"{self._path}/_count").body["count"])
+
+    def force_merge(self, segments: int) -> None:
+        """Merge to at most *segments* segments; the answer comes when it is done, or a time-out before."""
+        try:
+            self.client.request(
+                "POST",
+                f"{self._path}/_forcemerge",
+                params={"max_num_segments": segments},
+                timeout_seconds=3600.0,
+            )
+        except EngineUnavailableError as error:
+            raise EngineUnavailableError(
+                f"the merge to {segments} segments was not confirmed ({error}); everything is in the index and "
+                "the engine may still be merging",
+                status=error.status,
+            ) from error
+
+    # -- documents -------------------------------------------------------------------------------
+
+    def hashes(self, ids: Sequence[str]) -> dict[str, str | None]:
+        """Id → stored hash (None: a document without one), for the documents that are there."""
+        if not ids:
+            return {}
+        body = {"docs": [{"_id": i, "_source": [HASH_FIELD]} for i in ids]}
+        answer = self.call("POST", f"{self._path}/_mget", body=body).body
+        out: dict[str, str | None] = {}
+        for doc in answer["docs"]:
+            if "error" in doc:
+                raise EngineRequestError(
+                    f"can't look up {doc.get('_id')!r} in {self.index}: {doc['error']}", status=400
+                )
+            if doc.get("found"):
+                out[doc["_id"]] = doc.get("_source", {}).get(HASH_FIELD)
+        return out
+
+    def sources(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Id → stored fields, for the documents that are there."""
+        if not ids:
+            return {}
+        answer = self.call("POST", f"{self._path}/_mget", body={"ids": list(ids)}).body
+        return {doc["_id"]: dict(doc.get("_source") or {}) for doc in answer["docs"] if doc.get("found")}
+
+    def scan(
+        self,
+        source: bool | Sequence[str] = (HASH_FIELD, PARENT_FIELD),
+        *,
+        query: Mapping[str, Any] | None = None,
+        size: int = 1_000,
+    ) -> Iterator[dict[str, Any]]:
+        """Every document (``_id``, ``_source``) as of now, in no order: a point in time, or a scroll
+        where the engine sorts no point in time by shard and document."""
+        body: dict[str, Any] = {"size": size, "query": dict(query or {"match_all": {}}), "_source": source}
+        answer = self.call("POST", f"{self._path}/_search", params={"scroll": "5m"}, body={**body, "sort": ["_doc"]})
+        scroll = answer.body.get("_scroll_id")
+        try:
+            while True:
+                hits = answer.body["hits"]["hits"]
+                if answer.body.get("_shards", {}).get("failed"):
+                    raise EngineUnavailableError(f"some shards of {self.index} failed during a scan; try again")
+                if not hits:
+                    return
+                yield from hits
+                answer = self.call("POST", "/_search/scroll", body={"scroll": "5m", "scroll_id": scroll})
+                scroll = answer.body.get("_scroll_id", scroll)
+        finally:
+            if scroll is not None:
+                self.client.request("DELETE", "/_search/scroll", body={"scroll_id": scroll}, ignore=_ANY_STATUS)

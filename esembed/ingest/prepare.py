@@ -1,0 +1,462 @@
+"""From a record to what is stored: id, checked fields, given vectors, texts to encode, the content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from esembed.dialect.bulk import Vectors, dumps
+from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.encode.base import Encoder
+from esembed.errors import RecordError
+from esembed.plan import DenseField, IndexPlan
+from esembed.types import Document, SparseVector
+
+__all__ = ["Preparer", "Work", "contract_fingerprint", "hash_parts"]
+
+MAX_ID_BYTES = 512
+MAX_ENCODE_CHARS = 1_000_000
+"""Text beyond this is not shown to an encoder that cuts its input anyway: tokenising 30 MB to keep 512
+tokens would take gigabytes."""
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One record on its way.
+
+    Attributes:
+        document: the record as it was read.
+        id: the document id.
+        op: ``index``, ``update`` or ``delete``.
+        source: the fields to store, vectors taken out.
+        texts: field → text to encode as a whole.
+        chunks: the texts of the chunks, where the plan has chunked fields.
+        vectors: field → vector of the whole document.
+        chunk_vectors: for each chunk, field → vector.
+        hash: the content and contract hash.
+        size: about how many bytes all this takes.
+        old_chunks: how many chunk documents the index has of it.
+        seq: sequence number and primary term that a partial update builds on.
+        statistics: field → term statistics of this one document.
+    """
+
+    document: Document
+    id: str
+    op: Literal["index", "update", "delete"]
+    source: dict[str, Any]
+    texts: dict[str, str] = field(default_factory=dict)
+    chunk_text: str | None = None
+    chunks: list[str] | None = None
+    vectors: dict[str, npt.NDArray[Any] | SparseVector] = field(default_factory=dict)
+    chunk_vectors: list[dict[str, npt.NDArray[Any] | SparseVector]] = field(default_factory=list)
+    hash: str = ""
+    size: int = 0
+    old_chunks: int = 0
+    seq: tuple[int, int] | None = None
+    statistics: dict[str, Any] = field(default_factory=dict)
+
+
+def contract_fingerprint(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> str:
+    """16 hex digits over all that decides vectors: fields, sources, chunks and the encoders' declared
+    half of the contract (never backend, dtype or batch size)."""
+    parts: list[Any] = [msgspec.to_builtins(plan.chunk)]
+    for name, part in sorted(plan.vector_fields()):
+        settings = {
+            "name": name,
+            "source": part.source,
+            "separator": part.separator,
+            "chunked": part.chunked,
+            "encoder": part.encoder,
+        }
+        encoder = encoders.get(name)
+        declared: dict[str, Any] = {}
+        if encoder is not None:
+            declared = {
+                key: getattr(encoder.info, key)
+                for key in encoder.info.__dataclass_fields__
+                if key not in ("runtime", "query_prompt", "spec")
+            }
+            declared["extra"] = {
+                k: v for k, v in dict(declared["extra"]).items() if not k.startswith("query_")
+            }
+        parts.append((settings, declared))
+    data = msgspec.json.encode(parts, order="deterministic", enc_hook=str)
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def hash_parts(value: str) -> tuple[str, int]:
+    """A stored hash → what is compared, and the number of chunk documents."""
+    head, _, chunks = value.rpartition(".")
+    return (head, int(chunks)) if head and chunks.isdigit() else (value, 0)
+
+
+def _digest(data: bytes, size: int = 16) -> str:
+    return hashlib.blake2b(data, digest_size=size).hexdigest()
+
+
+class Preparer:
+    """Turns records into :class:`Work`. Pure but for its lookups in the plan.
+
+    Args:
+        plan: the plan.
+        encoders: field → encoder, for every vector field that isn't ``given``.
+        missing_text: see IngestOptions.
+        nan: see IngestOptions.
+    """
+
+    def __init__(
+        self,
+        plan: IndexPlan,
+        encoders: Mapping[str, Encoder],
+        *,
+        missing_text: Literal["error", "skip"] = "error",
+        nan: Literal["error", "null"] = "error",
+    ) -> None:
+        self.plan = plan
+        self.contract = contract_fingerprint(plan, encoders)
+        self.encoded = {name: part for name, part in plan.vector_fields() if part.encoder != "given"}
+        self.given = {name: part for name, part in plan.vector_fields() if part.encoder == "given"}
+        for name in self.encoded:
+            if name not in encoders:
+                raise RecordError(f"no encoder for the field {name!r}", field=name)
+        self._missing_text = missing_text
+        self._nan = nan
+        self._limits = {name: encoders[name].info.max_seq_length is not None for name in self.encoded}
+        declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
+        self._strict = plan.index.dynamic == "strict"
+        self._declared = declared
+
+    # -- one record ----------------------------------------------------------------------------
+
+    def prepare(self, document: Document) -> Work:
+        """Check a record and take it apart.
+
+        Raises:
+            RecordError: naming the field and what to do.
+        """
+        try:
+            return self._prepare(document)
+        except RecordError as error:
+            if error.record_id is None:
+                error.record_id = document.id
+            if error.position is None:
+                error.position = document.position
+            raise
+
+    def _prepare(self, document: Document) -> Work:
+        if document.op == "delete":
+            doc_id = self._checked_id(document.id)
+            return Work(document=document, id=doc_id, op="delete", source={}, size=len(doc_id) + 200)
+        source = {k: v for k, v in document.source.items() if v is not None or document.op == "update"}
+        for name in (HASH_FIELD, PARENT_FIELD):
+            source.pop(name, None)
+        for name in [n for n in source if n.startswith("_") and n in _METADATA]:
+            raise RecordError(
+                f"{name!r} is a metadata field of the engine and can't stand in a document", field=name
+            )
+        source = self._clean(source)
+        vectors = self._take_given(source)
+        for name in self.encoded:
+            if name in source:
+                raise RecordError(
+                    f"the field {name!r} is filled by its encoder, and the record brings a value for it; use "
+                    'encoder = "given" in the plan, or drop it from the record',
+                    field=name,
+                )
+        canonical = orjson.dumps(source, option=orjson.OPT_SORT_KEYS) if source else b"{}"
+        doc_id = document.id
+        if doc_id is None:
+            if document.op == "update":
+                raise RecordError("a partial update needs the id of its document")
+            given = b"".join(_vector_bytes(vectors[name]) for name in sorted(vectors))
+            doc_id = _digest(canonical + given)
+        work = Work(
+            document=document,
+            id=self._checked_id(doc_id),
+            op=document.op,
+            source=source,
+            vectors=vectors,
+            size=2 * len(canonical) + 500 + sum(_vector_size(v) for v in vectors.values()),
+        )
+        if document.op == "index":
+            self.complete(work, canonical)
+        return work
+
+    def complete(self, work: Work, canonical: bytes | None = None) -> None:
+        """Texts and hash of a whole document (for a partial update: once it is merged).
+
+        Raises:
+            RecordError: a source field is missing, or no text.
+        """
+        source = work.source
+        self.fill_texts(work, source, set(self.encoded))
+        if canonical is None:
+            canonical = orjson.dumps(source, option=orjson.OPT_SORT_KEYS)
+        work.hash = self.content_hash(canonical, work.vectors)
+
+    def content_hash(self, canonical: bytes, vectors: Vectors, old: str | None = None) -> str:
+        """``contract.content.given``: contract and content in hex, and one part for the given vectors.
+
+        Args:
+            canonical: the fields as JSON with sorted keys, vectors left out.
+            vectors: the given vectors at hand.
+            old: the stored hash, whose parts stand for given vectors that aren't at hand.
+        """
+        parts: list[str] = []
+        old_parts = old.split(".")[2].split("-") if old and old.count(".") >= 2 else []
+        for number, name in enumerate(sorted(self.given)):
+            if name in vectors:
+                parts.append(_digest(_vector_bytes(vectors[name]), 8))
+            else:
+                parts.append(old_parts[number] if number < len(old_parts) else "0")
+        return f"{self.contract}.{_digest(canonical)}.{'-'.join(parts) or '0'}"
+
+    def fill_texts(self, work: Work, source: Mapping[str, Any], names: set[str]) -> None:
+        """The texts of these fields from *source* into the work."""
+        for name in sorted(names):
+            part = self.encoded[name]
+            if part.chunked and self.plan.chunk is not None:
+                continue
+            text = self._text(name, part.source, part.separator, source)
+            if text is not None:
+                if self._limits[name] and len(text) > MAX_ENCODE_CHARS:
+                    text = text[:MAX_ENCODE_CHARS]
+                work.texts[name] = text
+                work.size += len(text)
+        if self.plan.chunk is not None and any(self.encoded[n].chunked for n in names):
+            work.chunk_text = self._text("chunk", self.plan.chunk.source, "\n\n", source)
+            work.size += 2 * len(work.chunk_text or "")
+
+    # -- ids -----------------------------------------------------------------------------------
+
+    def _checked_id(self, doc_id: str | None) -> str:
+        if doc_id is None or doc_id == "":
+            raise RecordError(
+                "a delete or update record needs an id" if doc_id is None else "the id is empty"
+            )
+        try:
+            size = len(doc_id.encode("utf-8"))
+        except UnicodeEncodeError:
+            raise RecordError("the id holds a lone surrogate (half of a character)") from None
+        if size > MAX_ID_BYTES:
+            raise RecordError(f"the id has {size} bytes; engines take at most {MAX_ID_BYTES}")
+        return doc_id
+
+    # -- fields --------------------------------------------------------------------------------
+
+    def _clean(self, source: dict[str, Any]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        id_field = self.plan.id_field
+        for name, value in source.items():
+            if self._strict and name in ("id", id_field) and name not in self._declared:
+                continue
+            if not isinstance(name, str):
+                raise RecordError(f"a field name must be a string, not {name!r}")
+            if name in self.given:
+                out[name] = value
+                continue
+            if type(value) not in (str, int, bool):
+                value = self._clean_value(name, value)
+            out[name] = value
+        dumps({k: v for k, v in out.items() if k not in self.given})  # refuses surrogates and unknown types
+        return out
+
+    def _clean_value(self, path: str, value: Any, depth: int = 0) -> Any:
+        if isinstance(value, float):
+            if math.isfinite(value):
+                return value
+            if self._nan == "null":
+                return None
+            raise RecordError(
+                f"{path} is {value}, which JSON has no form for; leave it out, or ingest with nan=null",
+                field=path,
+            )
+        if depth > 200:
+            raise RecordError(f"{path}: nested too deeply", field=path)
+        if isinstance(value, Mapping):
+            return {str(k): self._clean_value(f"{path}.{k}", v, depth + 1) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._clean_value(path, v, depth + 1) for v in value]
+        if isinstance(value, np.ndarray):
+            return self._clean_value(path, value.tolist(), depth + 1)
+        if isinstance(value, np.generic):
+            return self._clean_value(path, value.item(), depth + 1)
+        return value
+
+    def _text(
+        self, name: str, fields: Sequence[str], separator: str, source: Mapping[str, Any]
+    ) -> str | None:
+        found: list[str] = []
+        present = False
+        for path in fields:
+            value = _lookup(source, path)
+            if value is None:
+                continue
+            present = True
+            found.append(_as_text(path, value))
+        text = separator.join(part for part in found if part)
+        if text.strip():
+            return text
+        if self._missing_text == "skip":
+            return None
+        names = ", ".join(repr(f) for f in fields)
+        if not present:
+            raise RecordError(
+                f"the record has none of the fields {names} that {name!r} is made from (it has "
+                f"{', '.join(sorted(source)[:12]) or 'no fields'}); map them with fields=, or set missing_text=skip",
+                field=fields[0] if fields else name,
+            )
+        raise RecordError(
+            f"the text for {name!r} (from {names}) is empty; set missing_text=skip to store such records "
+            "without that vector",
+            field=fields[0] if fields else name,
+        )
+
+    # -- vectors that the caller brings ----------------------------------------------------------
+
+    def _take_given(self, source: dict[str, Any]) -> dict[str, npt.NDArray[Any] | SparseVector]:
+        vectors: dict[str, npt.NDArray[Any] | SparseVector] = {}
+        for name, part in self.given.items():
+            value = source.pop(name, None)
+            if value is None:
+                continue
+            if isinstance(value, str):
+                try:
+                    value = orjson.loads(value)
+                except ValueError:
+                    raise RecordError(f"{name}: a string that is no JSON vector", field=name) from None
+            if isinstance(part, DenseField):
+                vectors[name] = given_dense(name, part, value)
+            else:
+                vectors[name] = given_sparse(name, value)
+        return vectors
+
+
+_METADATA = frozenset(
+    {
+        "_id",
+        "_index",
+        "_source",
+        "_routing",
+        "_field_names",
+        "_ignored",
+        "_doc_count",
+        "_tier",
+        "_type",
+        "_nested_path",
+    }
+)
+
+
+def _lookup(source: Mapping[str, Any], path: str) -> Any:
+    if path in source:
+        return source[path]
+    value: Any = source
+    for part in path.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def _as_text(path: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or isinstance(value, Mapping):
+        raise RecordError(f"{path} holds a {type(value).__name__}; an encoder needs text", field=path)
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return "\n".join(_as_text(path, item) for item in value if item is not None)
+    raise RecordError(f"{path} holds a {type(value).__name__}; an encoder needs text", field=path)
+
+
+def given_dense(name: str, part: DenseField, value: Any) -> npt.NDArray[Any]:
+    """A dense vector that a record brings: float32 (int8 for byte and bit fields), shape (dims,).
+
+    Raises:
+        RecordError: wrong shape, type, NaN, or a norm that the similarity can't take.
+    """
+    try:
+        vector = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise RecordError(f"{name}: a list of numbers was expected", field=name) from None
+    dims = part.dims
+    if part.element_type == "bit" and dims is not None:
+        dims //= 8
+    if vector.ndim != 1 or (dims is not None and len(vector) != dims):
+        shape = "×".join(map(str, vector.shape)) or "a single number"
+        raise RecordError(f"{name}: {dims} dims were expected, not {shape}", field=name)
+    if not np.isfinite(vector).all():
+        raise RecordError(
+            f"{name}: NaN, null or infinity at dim {int(np.argmin(np.isfinite(vector)))}", field=name
+        )
+    if part.element_type in ("byte", "bit"):
+        if not ((vector == np.rint(vector)) & (vector >= -128) & (vector <= 127)).all():
+            raise RecordError(
+                f"{name}: {part.element_type} fields take whole numbers from -128 to 127", field=name
+            )
+        return vector.astype(np.int8)
+    norm = float(np.linalg.norm(vector.astype(np.float64)))
+    if part.similarity == "cosine" and norm == 0.0:
+        raise RecordError(f"{name}: a vector of length 0 has no direction, so no cosine", field=name)
+    if part.similarity == "dot_product" and abs(norm - 1.0) > 1e-3:
+        raise RecordError(
+            f"{name}: dot_product needs vectors of length 1, this one has {norm:.4g}; normalise it, or use "
+            "max_inner_product",
+            field=name,
+        )
+    return vector
+
+
+def given_sparse(name: str, value: Any) -> SparseVector:
+    """A sparse vector that a record brings: a mapping, a SparseVector, or indices and values.
+
+    Raises:
+        RecordError: weights that are not finite and above 0, repeated indices, or another shape.
+    """
+    try:
+        if isinstance(value, SparseVector):
+            vector = value
+        elif isinstance(value, Mapping) and set(value) == {"indices", "values"}:
+            indices = value["indices"]
+            if indices and all(isinstance(i, (int, np.integer)) for i in indices):
+                indices = [int(i) for i in indices]
+            else:
+                indices = [str(i) for i in indices]
+            vector = SparseVector(tuple(indices), np.asarray(value["values"], np.float32))
+        elif isinstance(value, Mapping):
+            vector = SparseVector.from_dict({str(k): float(v) for k, v in value.items()})
+        else:
+            raise ValueError("a mapping of feature to weight was expected")
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{name}: no sparse vector ({error})", field=name) from None
+    if len(set(vector.indices)) != len(vector.indices):
+        raise RecordError(f"{name}: an index stands twice", field=name)
+    bad = ~(np.isfinite(vector.values) & (vector.values > 0))
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise RecordError(
+            f"{name}: the weight of {vector.indices[at]!r} is {vector.values[at]}; engines take weights above 0",
+            field=name,
+        )
+    return vector
+
+
+def _vector_bytes(vector: npt.NDArray[Any] | SparseVector) -> bytes:
+    if isinstance(vector, SparseVector):
+        pairs = sorted(zip(map(str, vector.indices), vector.values.tolist(), strict=True))
+        return orjson.dumps(pairs)
+    return vector.tobytes()
+
+
+def _vector_size(vector: npt.NDArray[Any] | SparseVector) -> int:
+    return 40 * len(vector) if isinstance(vector, SparseVector) else 4 * vector.size

@@ -1,0 +1,325 @@
+"""Records from anywhere: files, folders, globs, standard input, remote stores, iterables.
+
+Every source yields :class:`~esembed.types.Document` or, for what is no record, an
+:class:`~esembed.ingest.deadletters.UnreadableRecord`, each with its position, and never holds more
+than one record (or one batch of a columnar file) in memory.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from lzma import LZMAError
+from pathlib import Path
+from typing import Any
+
+from esembed.errors import PlanError, RecordError
+from esembed.ingest.deadletters import UnreadableRecord, read_dead_letters
+from esembed.ingest.sources.lines import read_csv, read_json, read_jsonl, read_text
+from esembed.ingest.sources.streams import Counter, Location, decompress, expand, open_location
+from esembed.ingest.sources.tables import read_arrow, read_parquet
+from esembed.types import Document
+
+__all__ = [
+    "FileSource",
+    "ReadOptions",
+    "RecordMapper",
+    "Source",
+    "dead_letter_source",
+    "from_async",
+    "open_source",
+]
+
+OPS = ("index", "update", "delete")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How sources are read.
+
+    Attributes:
+        format: ``jsonl``, ``json``, ``csv``, ``tsv``, ``parquet``, ``arrow``, ``text``, or ``auto``
+            (by the name).
+        encoding: of text formats, unless a byte order mark says otherwise.
+        fallback_encoding: for lines that aren't *encoding*; None makes them dead letters.
+        max_record_bytes: the longest line or JSON file.
+        delimiter: between CSV cells, else ``,`` (a tab for tsv).
+        storage: fsspec's options for remote stores (credentials are better left to its environment).
+    """
+
+    format: str = "auto"
+    encoding: str = "utf-8"
+    fallback_encoding: str | None = None
+    max_record_bytes: int = 256 * 1024 * 1024
+    delimiter: str | None = None
+    storage: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+class Source:
+    """Records, and how far along they are. Iterate once.
+
+    Attributes:
+        total_bytes, total_records: of the whole source, where known.
+        bytes_read: so far (of compressed files: compressed bytes).
+    """
+
+    total_bytes: int | None = None
+    total_records: int | None = None
+    bytes_read: int = 0
+
+    def __init__(self, records: Iterable[Any] = ()) -> None:
+        self._records = records
+        if hasattr(records, "__len__"):
+            self.total_records = len(records)
+
+    def __iter__(self) -> Iterator[Document | RecordError]:
+        for number, record in enumerate(self._records, 1):
+            if isinstance(record, (Document, RecordError)):
+                yield record
+            elif isinstance(record, Mapping):
+                yield Document(id=None, source=record, position=f"record {number}")
+            elif isinstance(record, tuple) and len(record) == 2 and isinstance(record[1], Mapping):
+                yield Document(id=str(record[0]), source=record[1], position=f"record {number}")
+            else:
+                yield UnreadableRecord(
+                    f"a record is a mapping, a Document or an (id, mapping) pair, not a {type(record).__name__}",
+                    position=f"record {number}",
+                    raw=repr(record)[:1000].encode("utf-8", "backslashreplace"),
+                )
+
+
+class FileSource(Source):
+    """Files, folders, globs, URLs and ``-`` (standard input), one after the other.
+
+    Args:
+        names: what to read, in this order.
+        options: how.
+
+    Raises:
+        PlanError: a file that isn't there, a format that can't be told, a missing extra.
+    """
+
+    def __init__(self, names: Sequence[str | Path], options: ReadOptions | None = None) -> None:
+        super().__init__()
+        self._options = options or ReadOptions()
+        self.locations: list[Location] = [
+            location
+            for name in names
+            for location in expand(str(name), self._options.format, self._options.storage)
+        ]
+        sizes = [location.size for location in self.locations]
+        self.total_bytes = None if None in sizes else sum(s or 0 for s in sizes)
+
+    def __iter__(self) -> Iterator[Document | RecordError]:
+        for location in self.locations:
+            before = self.bytes_read
+            try:
+                raw = open_location(location, self._options.storage)
+            except OSError as error:
+                yield UnreadableRecord(
+                    f"can't open {location.label}: {error.strerror or error}", position=location.label
+                )
+                continue
+            counter = Counter(raw)
+            try:
+                for piece in self._read(location, counter, raw):
+                    self.bytes_read = before + counter.count
+                    yield piece
+            except (OSError, EOFError, zlib.error, LZMAError) as error:
+                yield UnreadableRecord(
+                    f"{location.label} can't be read to its end: {error}", position=location.label
+                )
+            finally:
+                if location.name != "-":
+                    counter.close()
+            self.bytes_read = before + (location.size or counter.count)
+
+    def _read(self, location: Location, counter: Counter, raw: Any) -> Iterator[Document | RecordError]:
+        options, label = self._options, location.label
+        if location.format == "parquet":
+            yield from read_parquet(raw, label)
+            return
+        if location.format == "arrow":
+            yield from read_arrow(raw if raw.seekable() else io.BytesIO(raw.read()), label)
+            return
+        stream = decompress(counter, label)
+        common: dict[str, Any] = {
+            "encoding": options.encoding,
+            "fallback": options.fallback_encoding,
+            "limit": options.max_record_bytes,
+        }
+        if location.format == "jsonl":
+            yield from read_jsonl(stream, label, **common)
+        elif location.format == "json":
+            yield from read_json(stream, label, **common)
+        elif location.format in ("csv", "tsv"):
+            delimiter = options.delimiter or ("\t" if location.format == "tsv" else ",")
+            yield from read_csv(stream, label, delimiter=delimiter, **common)
+        elif location.format == "text":
+            yield from read_text(stream, label, **common)
+        else:
+            raise PlanError(f"there is no format {location.format!r}", path="format")
+
+
+def open_source(what: Any, options: ReadOptions | None = None) -> Source:
+    """A source from whatever a caller hands over.
+
+    Args:
+        what: a path, URL, glob, folder or ``-``; several of them; or an iterable of records
+            (mappings, Documents, (id, mapping) pairs). An async iterable needs :func:`from_async`.
+
+    Raises:
+        PlanError: see FileSource; also for an async iterable.
+    """
+    if isinstance(what, Source):
+        return what
+    if isinstance(what, (str, Path)):
+        return FileSource([what], options)
+    if isinstance(what, AsyncIterable):
+        raise PlanError("an async iterable needs AsyncIndex (or from_async and its loop)", path="records")
+    if isinstance(what, Mapping):
+        raise PlanError("one mapping is one record; pass [record]", path="records")
+    if isinstance(what, (list, tuple)) and what and all(isinstance(w, (str, Path)) for w in what):
+        return FileSource(what, options)
+    if not isinstance(what, Iterable):
+        raise PlanError(f"can't read records from a {type(what).__name__}", path="records")
+    return Source(what)
+
+
+def dead_letter_source(path: str | Path) -> Source:
+    """The records of a dead-letter file, to be tried again. Raises PlanError when it isn't there."""
+    path = Path(path)
+    if not path.is_file():
+        raise PlanError(f"there is no dead-letter file {path}", path="source")
+    return Source(read_dead_letters(path))
+
+
+def from_async(records: AsyncIterable[Any], loop: Any, *, batch: int = 64) -> Iterator[Any]:
+    """An async iterable as an iterator for another thread, while *loop* runs in its own.
+
+    Args:
+        records: anything with ``__aiter__``.
+        loop: the running event loop that it belongs to.
+        batch: records handed over at a time.
+    """
+    import asyncio
+
+    iterator = records.__aiter__()
+
+    async def fetch() -> tuple[list[Any], bool]:
+        got: list[Any] = []
+        for _ in range(batch):
+            try:
+                got.append(await iterator.__anext__())
+            except StopAsyncIteration:
+                return got, True
+        return got, False
+
+    while True:
+        got, ended = asyncio.run_coroutine_threadsafe(fetch(), loop).result()
+        yield from got
+        if ended:
+            return
+
+
+class RecordMapper:
+    """Field mapping, the transform hook, id and operation: a record as read → the record as meant.
+
+    Args:
+        id_field: the field that holds the id (must be there), else ``_id`` or ``id`` is taken where it
+            is, else the id comes from the content.
+        op_field: the field that holds the operation of a change feed, or None.
+        fields: new name → name in the source (dots reach into objects).
+        transform: called with each record (a dict of its own); None leaves the record out.
+    """
+
+    def __init__(
+        self,
+        *,
+        id_field: str | None = None,
+        op_field: str | None = None,
+        fields: Mapping[str, str] | None = None,
+        transform: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        self._id_field = id_field
+        self._op_field = op_field
+        self._fields = dict(fields or {})
+        self._transform = transform
+
+    def __call__(self, document: Document) -> Document | None:
+        """The record as meant, or None when the hook left it out.
+
+        Raises:
+            RecordError: no id where one is needed, an id that is no string or number, a hook that fails.
+        """
+        source: Mapping[str, Any] = document.source
+        doc_id, op = document.id, document.op
+        if doc_id is None and self._op_field is not None and source.get(self._op_field) in OPS:
+            source = dict(source)
+            op = source.pop(self._op_field)
+            body = source.get("doc")
+            if (
+                op == "update"
+                and isinstance(body, Mapping)
+                and set(source) <= {"doc", "id", "_id", self._id_field}
+            ):
+                source = {**{k: v for k, v in source.items() if k != "doc"}, **body}
+        if doc_id is None:
+            doc_id, source = self._take_id(source, op)
+        if self._fields:
+            source = self._rename(source)
+        if self._transform is not None and op != "delete":
+            try:
+                changed = self._transform(dict(source))
+            except Exception as error:
+                raise RecordError(
+                    f"the transform hook failed: {type(error).__name__}: {error}", record_id=doc_id
+                ) from error
+            if changed is None:
+                return None
+            if not isinstance(changed, Mapping):
+                raise RecordError(
+                    f"the transform hook returned a {type(changed).__name__}; it returns the record (a mapping) "
+                    "or None to leave it out",
+                    record_id=doc_id,
+                )
+            source = changed
+        return Document(id=doc_id, source=source, op=op, position=document.position)
+
+    def _take_id(self, source: Mapping[str, Any], op: str) -> tuple[str | None, Mapping[str, Any]]:
+        value: Any
+        if "_id" in source:
+            value = source["_id"]
+            source = {k: v for k, v in source.items() if k != "_id"}
+        elif self._id_field is not None:
+            value = source.get(self._id_field)
+            if value is None:
+                raise RecordError(
+                    f"the record has no {self._id_field!r}, which the plan names as its id_field",
+                    field=self._id_field,
+                )
+        elif source.get("id") is not None:
+            value = source["id"]
+        elif op == "index":
+            return None, source
+        else:
+            raise RecordError(f"a record with op {op} needs an id (_id or id)")
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            if hasattr(value, "item") and isinstance(value.item(), (str, int)):
+                return str(value.item()), source
+            raise RecordError(f"an id is a string or a whole number, not {value!r:.80}")
+        return str(value), source
+
+    def _rename(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
+        out = {k: v for k, v in source.items() if k not in self._fields.values()}
+        for target, path in self._fields.items():
+            value: Any = source.get(path)
+            if value is None and "." in path:
+                value = source
+                for part in path.split("."):
+                    value = value.get(part) if isinstance(value, Mapping) else None
+            if value is not None:
+                out[target] = value
+        return out

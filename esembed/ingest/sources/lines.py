@@ -1,0 +1,254 @@
+"""JSON lines, JSON, CSV and plain text, from a binary stream, with the line that each record stood in."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import IO, Any
+
+import orjson
+
+from esembed.ingest.deadletters import UnreadableRecord
+from esembed.types import Document
+
+from .streams import sniff_encoding
+
+__all__ = ["read_csv", "read_json", "read_jsonl", "read_text"]
+
+Piece = Document | UnreadableRecord
+
+
+def _lines(stream: IO[bytes], encoding: str, label: str, limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Line number and line as bytes (UTF-8, where it isn't broken); None for a line beyond *limit*."""
+    stream, encoding = sniff_encoding(stream, encoding)
+    if encoding == "utf-8-sig":
+        stream.read(3)
+    if encoding.lower().replace("_", "-") not in ("utf-8", "utf8", "utf-8-sig", "ascii"):
+        # surrogatepass: a broken unit spoils its own line (JSON refuses it), not the file.
+        text = io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline="\n")
+        number = 0
+        while True:
+            piece = text.readline(limit + 1)
+            if not piece:
+                return
+            number += 1
+            if len(piece) > limit and not piece.endswith("\n"):
+                while piece and not piece.endswith("\n"):
+                    piece = text.readline(1 << 20)
+                yield number, None
+                continue
+            yield number, piece.encode("utf-8", "surrogatepass")
+    number = 0
+    while True:
+        line = stream.readline(limit + 1)
+        if not line:
+            return
+        number += 1
+        if len(line) > limit and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(1 << 20)
+            yield number, None
+            continue
+        yield number, line
+
+
+def _parse(line: bytes, fallback: str | None) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        if fallback is None:
+            raise
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            return orjson.loads(line.decode(fallback, "strict"))
+        raise
+
+
+def _why(line: bytes, error: ValueError) -> str:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        return (
+            f"not UTF-8 (byte {problem.start + 1} of the line); pass the source's encoding, or a "
+            "fallback_encoding for such lines"
+        )
+    text = str(error)
+    if "NaN" in line.decode("utf-8", "replace") and "expected a JSON value" in text:
+        return f"NaN is no JSON value; write null or leave the field out ({text})"
+    if "surrogate" in text:
+        return f"a string holds a lone surrogate (half of a character); repair its encoding ({text})"
+    return f"broken JSON: {text}"
+
+
+def read_jsonl(
+    stream: IO[bytes], label: str, *, encoding: str, fallback: str | None, limit: int
+) -> Iterator[Piece]:
+    """One object a line; blank lines are passed over."""
+    for number, line in _lines(stream, encoding, label, limit):
+        where = f"{label}:{number}"
+        if line is None:
+            yield UnreadableRecord(
+                f"the line is longer than max_record_bytes ({limit} bytes); raise it, or split the record",
+                position=where,
+            )
+            continue
+        if not line.strip():
+            continue
+        try:
+            value = _parse(line, fallback)
+        except ValueError as error:
+            yield UnreadableRecord(_why(line, error), position=where, raw=line.rstrip(b"\r\n"))
+            continue
+        if not isinstance(value, dict):
+            yield UnreadableRecord(
+                f"a record is an object; this line is a {type(value).__name__}",
+                position=where,
+                raw=line.rstrip(b"\r\n"),
+            )
+            continue
+        yield Document(id=None, source=value, position=where)
+
+
+def read_json(
+    stream: IO[bytes], label: str, *, encoding: str, fallback: str | None, limit: int
+) -> Iterator[Piece]:
+    """A ``.json`` file: an array of objects or one object, up to *limit* bytes; else JSON lines."""
+    head = stream.peek(64) if hasattr(stream, "peek") else b""
+    if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        # One object over several lines, or JSON lines under another name: the first line tells.
+        first = stream.readline(limit + 1)
+        try:
+            orjson.loads(first.removeprefix(b"\xef\xbb\xbf"))
+        except ValueError:
+            whole = first + stream.read(limit + 1 - len(first))
+            yield from _whole_json(whole, label, limit)
+            return
+        rest = io.BufferedReader(_Joined(first, stream))  # type: ignore[arg-type]
+        yield from read_jsonl(rest, label, encoding=encoding, fallback=fallback, limit=limit)
+        return
+    yield from _whole_json(stream.read(limit + 1), label, limit)
+
+
+def _whole_json(data: bytes, label: str, limit: int) -> Iterator[Piece]:
+    if len(data) > limit:
+        yield UnreadableRecord(
+            f"a JSON file is read whole, and this one has more than max_record_bytes ({limit}); convert it to "
+            "JSON lines (jq -c '.[]'), which stream",
+            position=label,
+        )
+        return
+    try:
+        value = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
+    except ValueError as error:
+        yield UnreadableRecord(_why(data, error), position=label, raw=data[:4096])
+        return
+    for number, item in enumerate(value if isinstance(value, list) else [value], 1):
+        where = f"{label}[{number}]"
+        if isinstance(item, dict):
+            yield Document(id=None, source=item, position=where)
+        else:
+            yield UnreadableRecord(
+                f"a record is an object, not a {type(item).__name__}", position=where, raw=orjson.dumps(item)
+            )
+
+
+class _Joined(io.RawIOBase):
+    def __init__(self, first: bytes, rest: IO[bytes]) -> None:
+        self._first, self._rest = first, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        data, self._first = self._first[: len(view)], self._first[len(view) :]
+        if not data:
+            data = self._rest.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
+def read_csv(
+    stream: IO[bytes], label: str, *, encoding: str, fallback: str | None, limit: int, delimiter: str
+) -> Iterator[Piece]:
+    """Rows by the header's names; empty cells are left out, everything else is a string.
+
+    The position is the line that the row ends in. The limit for one cell is process-wide in Python's
+    csv module; it is only ever raised.
+    """
+    stream, encoding = sniff_encoding(stream, encoding)
+    if csv.field_size_limit() < limit:
+        csv.field_size_limit(min(limit, 2**31 - 1))
+    text = io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline="")
+    rows = csv.reader(text, delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield UnreadableRecord(f"broken CSV: {error}", position=f"{label}:{rows.line_num}")
+            continue
+        where = f"{label}:{rows.line_num}"
+        if not row:
+            continue
+        if header is None:
+            header = [name.strip() for name in row]
+            if len(set(header)) != len(header):
+                yield UnreadableRecord("two columns have the same name", position=where)
+                return
+            continue
+        raw = delimiter.join(row).encode("utf-8", "surrogateescape")
+        if len(row) != len(header):
+            yield UnreadableRecord(
+                f"{len(row)} cells where the header has {len(header)}", position=where, raw=raw
+            )
+            continue
+        try:
+            cells = [_cell(cell, fallback) for cell in row]
+        except UnicodeDecodeError:
+            yield UnreadableRecord(
+                f"a cell is not {encoding}; pass the source's encoding, or a fallback_encoding",
+                position=where,
+                raw=raw,
+            )
+            continue
+        yield Document(
+            id=None,
+            source={name: cell for name, cell in zip(header, cells, strict=True) if cell != ""},
+            position=where,
+        )
+
+
+def _cell(cell: str, fallback: str | None) -> str:
+    if cell.isascii():
+        return cell
+    try:
+        cell.encode("utf-8")
+    except UnicodeEncodeError:
+        return cell.encode("utf-8", "surrogateescape").decode(fallback or "utf-8")
+    return cell
+
+
+def read_text(
+    stream: IO[bytes], label: str, *, encoding: str, fallback: str | None, limit: int
+) -> Iterator[Piece]:
+    """A whole file as one document: ``path`` and ``text``; its id is the path."""
+    stream, encoding = sniff_encoding(stream, encoding)
+    data = stream.read(limit + 1)
+    if len(data) > limit:
+        yield UnreadableRecord(f"longer than max_record_bytes ({limit} bytes)", position=label)
+        return
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if fallback is None:
+            yield UnreadableRecord(
+                f"not {encoding} (byte {error.start + 1})", position=label, raw=data[:4096]
+            )
+            return
+        text = data.decode(fallback, "replace")
+    yield Document(id=label, source={"path": label, "text": text}, position=label)
