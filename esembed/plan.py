@@ -124,6 +124,7 @@ class DenseField(_Part, frozen=True, kw_only=True):
         quantization: ``auto`` is resolved at compile time and recorded; any other value is kept.
         m, ef_construction: HNSW's graph parameters, else the engine's defaults.
         oversample: rescore this many times k candidates with the full vectors.
+        model_id: OpenSearch: the trained k-NN model of ``faiss_pq`` and ``faiss_ivf``.
         params: encoder parameters that change the vectors.
         chunked: encode chunks of the text (see ``IndexPlan.chunk``) instead of the whole.
     """
@@ -138,6 +139,7 @@ class DenseField(_Part, frozen=True, kw_only=True):
     m: int | None = None
     ef_construction: int | None = None
     oversample: float | None = None
+    model_id: str | None = None
     params: EncoderParams = EncoderParams()
     chunked: bool = False
 
