@@ -1,0 +1,147 @@
+"""What a page shows: stored fields, highlights, the request that fetches them, the cursor to the next."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from esembed.dialect.clauses import Json
+from esembed.dialect.compiled import SourceFilter
+from esembed.dialect.context import Context
+from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.errors import QueryError
+from esembed.plan import IndexPlan
+from esembed.query.bind import walk
+from esembed.query.nodes import Match, MatchPhrase, MultiMatch, Query
+
+__all__ = ["Cursor", "highlight_spec", "page_body", "query_digest", "source_spec", "text_query"]
+
+
+def hidden_fields(plan: IndexPlan | None) -> list[str]:
+    """What never comes back unasked: vectors, chunks (they come with the hit) and our own fields."""
+    if plan is None:
+        return []
+    names = [HASH_FIELD, PARENT_FIELD]
+    if plan.chunk is not None:
+        names.append(plan.chunk.path)
+    names.extend(
+        name for name, part in plan.vector_fields() if not (part.chunked and plan.field_path(name) != name)
+    )
+    return names
+
+
+def source_spec(source: SourceFilter, plan: IndexPlan | None) -> Any:
+    """The engine's ``_source`` for what was asked."""
+    if source is False:
+        return False
+    hidden = hidden_fields(plan)
+    if source is None or source is True:
+        return {"excludes": hidden} if hidden else True
+    if isinstance(source, Mapping):
+        unknown = set(source) - {"includes", "excludes"}
+        if unknown:
+            raise QueryError(f"source takes includes and excludes, not {sorted(unknown)}", field="source")
+        return {"excludes": hidden, **source}
+    if isinstance(source, str):
+        source = [source]
+    names = list(source)
+    excludes = [
+        name for name in hidden if name not in names and not any(n.startswith(f"{name}.") for n in names)
+    ]
+    return {"includes": names, **({"excludes": excludes} if excludes else {})}
+
+
+def text_query(query: Query) -> list[Match | MultiMatch | MatchPhrase]:
+    """The full-text parts of a query: what its highlights show."""
+    return [node for node in walk(query) if isinstance(node, (Match, MultiMatch, MatchPhrase))]
+
+
+def highlight_spec(
+    highlight: bool | Sequence[str] | Mapping[str, Any], context: Context, query: Json | None
+) -> Json:
+    """The engine's ``highlight`` object.
+
+    Args:
+        highlight: True for every text field of the plan, names, or the engine's own object.
+        query: what to highlight where the request's own query isn't it.
+    """
+    if isinstance(highlight, Mapping):
+        spec: Json = dict(highlight)
+    elif highlight is True:
+        names = list(context.plan.text) if context.plan is not None else []
+        if not names:
+            raise QueryError(
+                "highlight=True needs a plan with text fields; name the fields", field="highlight"
+            )
+        spec = {"fields": {name: {} for name in names}}
+    elif isinstance(highlight, str):
+        spec = {"fields": {context.text(highlight).path: {}}}
+    else:
+        spec = {"fields": {context.text(name).path: {} for name in highlight or ()}}
+    if query is not None:
+        spec.setdefault("highlight_query", query)
+    return spec
+
+
+def page_body(ids: Sequence[str], source: Any, highlight: Json | None) -> Json:
+    """The request that fetches a page's stored fields and highlights."""
+    body: Json = {
+        "query": {"ids": {"values": list(ids)}},
+        "size": len(ids),
+        "_source": source,
+        "track_total_hits": False,
+    }
+    if highlight is not None:
+        body["highlight"] = highlight
+    return body
+
+
+def query_digest(query: Query, extra: Any = None) -> str:
+    """A short digest that tells one query from another; equal queries have equal digests."""
+    data = msgspec.json.encode([query, extra], order="deterministic")
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, array_like=True):
+    """Where the next page begins, and of what. Opaque to its bearer, and checked when it comes back.
+
+    Attributes:
+        version: of this form.
+        offset: hits before the page.
+        window: the window that all pages share.
+        digest: of the query.
+    """
+
+    version: int
+    offset: int
+    window: int
+    digest: str
+
+    def encode(self) -> str:
+        """URL-safe text."""
+        return base64.urlsafe_b64encode(msgspec.json.encode(self)).rstrip(b"=").decode("ascii")
+
+    @classmethod
+    def decode(cls, text: str, digest: str) -> Cursor:
+        """Raises QueryError for a cursor that is broken or belongs to another query."""
+        try:
+            if len(text) > 512:
+                raise ValueError("too long")
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            cursor = msgspec.json.decode(raw, type=cls)
+        except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+            raise QueryError("the cursor is broken; start at the first page", field="cursor") from error
+        if cursor.version != 1 or not 0 <= cursor.offset <= 10_000 or not 1 <= cursor.window <= 10_000:
+            raise QueryError("the cursor is broken; start at the first page", field="cursor")
+        if cursor.digest != digest:
+            raise QueryError(
+                "the cursor belongs to another query (or filter); pass it with the same one, or start at the "
+                "first page",
+                field="cursor",
+            )
+        return cursor
