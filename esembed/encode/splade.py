@@ -1,0 +1,270 @@
+"""``splade:NAME-or-FOLDER``: learned sparse vectors from a masked language model.
+
+Read as they stand: sentence-transformers' SparseEncoder folders, plain masked-LM checkpoints, and
+OpenSearch's doc-only models with an inference-free query side (see ``sparse_files``). Features are the
+vocabulary's tokens as strings, unique for each id; ``tokens.encode`` makes engine field names of them.
+Special tokens never appear, whatever the model gives them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from esembed.encode.backbone import Backbone, Outputs, Program, load_backbone
+from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.batching import WINDOW_TEXTS, prefetched, run_sorted
+from esembed.encode.modelfiles import ModelFiles
+from esembed.encode.sparse_files import SparseFiles, SpladeSide, StaticSide, open_sparse_model
+from esembed.encode.sparse_vectors import StaticWeights, Vocabulary, readable
+from esembed.encode.splade_head import SpladeHead, weights_of
+from esembed.encode.tokenizer import TextTokenizer, Tokenized
+from esembed.errors import EncoderError
+from esembed.types import SparseVector
+
+__all__ = ["SpladeEncoder", "load"]
+
+_FOREIGN = ("dims", "normalize", "pooling", "k1", "b", "avgdl", "language", "stop_words", "statistics")
+
+
+def load(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> SpladeEncoder:
+    """The encoder of the folder or hub id *rest*; for :func:`esembed.encode.registry.load`.
+
+    Raises:
+        EncoderError: no such model, a dense one, a head that isn't known, remote code, a pickled
+            checkpoint, params that don't fit.
+    """
+    return SpladeEncoder(open_sparse_model(rest, revision=params.revision, runtime=runtime), params, runtime)
+
+
+class SpladeEncoder:
+    """A sparse model. Implements :class:`~esembed.encode.base.SparseEncoder`.
+
+    Args:
+        files: the model, read.
+        params: what changes the vectors. ``top_k`` and ``query_top_k`` default to the model's own
+            ``max_active_dims``, else to all; ``threshold`` drops weights at or under it.
+        runtime: how it runs here.
+
+    Raises:
+        EncoderError: see :func:`load`.
+    """
+
+    def __init__(self, files: SparseFiles, params: EncoderParams, runtime: RuntimeOptions) -> None:
+        spec = f"splade:{files.name}"
+        foreign = [name for name in _FOREIGN if getattr(params, name) is not None]
+        if foreign:
+            raise EncoderError(f"{spec}: {', '.join(foreign)} mean nothing to a SPLADE encoder", spec=spec)
+        self._top_k = params.top_k or files.max_active_dims
+        self._query_top_k = params.query_top_k or files.max_active_dims
+        self._threshold = params.threshold or 0.0
+        if min(self._top_k or 1, self._query_top_k or 1) < 1 or not self._threshold >= 0:
+            raise EncoderError(f"{spec}: top_k must be at least 1 and threshold at least 0", spec=spec)
+        prompts = files.prompts
+        document = next((prompts[k] for k in ("document", "passage", "corpus") if prompts.get(k)), "")
+        self._prompts = {
+            "query": prompts.get("query", "") if params.query_prompt is None else params.query_prompt,
+            "document": document if params.document_prompt is None else params.document_prompt,
+        }
+        self._sides: dict[str, SpladeRunner | StaticWeights] = {}
+        for name, side in (("document", files.document), ("query", files.query)):
+            same = name == "query" and side is files.document
+            if same:
+                self._sides[name] = self._sides["document"]
+            elif isinstance(side, StaticSide):
+                self._sides[name] = StaticWeights(side, files.name)
+            else:
+                self._sides[name] = SpladeRunner(side, params, runtime, spec, self._device_top_k(files, side))
+        self._info = self._describe(files, spec, params)
+        self._stats = EncodeStats()
+        self._lock = threading.Lock()
+
+    def _device_top_k(self, files: SparseFiles, side: SpladeSide) -> int | None:
+        """What may be cut on the device: the larger limit of all sides that *side* encodes."""
+        limits = [self._top_k] if side is files.document else []
+        limits += [self._query_top_k] if side is files.query else []
+        known = [limit for limit in limits if limit is not None]
+        return max(known) if len(known) == len(limits) else None
+
+    def _describe(self, files: SparseFiles, spec: str, params: EncoderParams) -> EncoderInfo:
+        document, query = self._sides["document"], self._sides["query"]
+        vocabulary = document.vocabulary
+        extra: dict[str, Any] = {"vocabulary": len(vocabulary.tokens), "special_tokens": "excluded"}
+        if self._top_k is not None:
+            extra["top_k"] = self._top_k
+        if self._query_top_k is not None:
+            extra["query_top_k"] = self._query_top_k
+        if self._threshold:
+            extra["threshold"] = self._threshold
+        if isinstance(query, StaticWeights):
+            extra["query"] = "static"
+            extra["query_weights_hash"] = hashlib.sha256(query.weights.tobytes()).hexdigest()
+            extra["query_tokenizer_hash"] = query.tokenizer_hash
+        if isinstance(document, StaticWeights):
+            weights_hash = hashlib.sha256(document.weights.tobytes()).hexdigest()
+            pooling, runtime = "static", {"backend": "numpy", "device": "cpu", "dtype": "float32"}
+        else:
+            weights_hash = document.files.weights_hash()
+            pooling = f"splade_{document.strategy}"
+            extra["activation"] = document.activation
+            runtime = dict(document.backbone.runtime)
+        return EncoderInfo(
+            spec=spec,
+            kind="sparse",
+            model=files.name,
+            revision=files.revision,
+            weights_hash=weights_hash,
+            tokenizer_hash=document.tokenizer_hash,
+            pooling=pooling,
+            max_seq_length=document.max_seq_length,
+            query_prompt=self._prompts["query"],
+            document_prompt=self._prompts["document"],
+            extra=extra,
+            runtime=runtime,
+        )
+
+    @property
+    def info(self) -> EncoderInfo:
+        """What this encoder declares; equal on every backend except for ``runtime``."""
+        return self._info
+
+    @property
+    def stats(self) -> EncodeStats:
+        return self._stats
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The tokens by id, for ``TokenIds.from_vocabulary`` (SEISMIC)."""
+        return self._sides["document"].vocabulary.tokens
+
+    def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
+        """One vector for each text in the order given; weights > threshold, heaviest first, ties by id.
+
+        Raises:
+            EncoderError: something in *texts* is no string, or NaN or infinity came out.
+        """
+        return self._encode("document", texts, self._top_k)
+
+    def encode_query(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Like :meth:`encode_document`, with the query's prompt, limit and, maybe, its own model."""
+        return self._encode("query", texts, self._query_top_k)
+
+    def _encode(self, name: str, texts: Sequence[str], top_k: int | None) -> list[SparseVector]:
+        if isinstance(texts, str):
+            raise EncoderError("texts must be a sequence of strings, not one string: put it in a list")
+        began = time.perf_counter()
+        side = self._sides[name]
+        vectors, tokens, truncated = side.encode(
+            texts, self._prompts[name], top_k=top_k, threshold=self._threshold
+        )
+        with self._lock:
+            self._stats.texts += len(texts)
+            self._stats.tokens += tokens
+            self._stats.truncated += truncated
+            self._stats.seconds += time.perf_counter() - began
+        return vectors
+
+    @staticmethod
+    def decode(vector: SparseVector, top_k: int | None = None) -> list[tuple[str, float]]:
+        """Words and weights for people, heaviest first."""
+        heaviest = vector.top(len(vector) if top_k is None else top_k)
+        return [
+            (readable(str(token)), float(weight))
+            for token, weight in zip(heaviest.indices, heaviest.values, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Release the model."""
+        for side in self._sides.values():
+            if isinstance(side, SpladeRunner):
+                side.close()
+
+
+class SpladeRunner:
+    """A masked language model on a backend, with the SPLADE head.
+
+    Args:
+        side: the model and how its scores are pooled.
+        device_top_k: the most features that are needed of any text, or None for all.
+    """
+
+    def __init__(
+        self,
+        side: SpladeSide,
+        params: EncoderParams,
+        runtime: RuntimeOptions,
+        spec: str,
+        device_top_k: int | None,
+    ) -> None:
+        self.files: ModelFiles = side.files
+        self.strategy, self.activation = side.strategy, side.activation
+        self.backbone: Backbone = load_backbone(side.files, runtime)
+        self.max_seq_length = _length_limit(side.files, self.backbone, params.max_seq_length, spec)
+        self.tokenizer = TextTokenizer(side.files, self.max_seq_length)
+        self.tokenizer_hash = side.files.tokenizer_hash()
+        self.vocabulary = Vocabulary(self.tokenizer, int(side.files.config["vocab_size"]))
+        self.head = SpladeHead(side.strategy, side.activation, self.vocabulary.excluded, device_top_k)
+        self.batch_tokens = runtime.batch_tokens or self.backbone.batch_tokens
+        self._spec = spec
+        self._all_ids = np.arange(len(self.vocabulary.tokens))
+        self._program: Program = self.backbone.program(self.head)
+
+    def encode(
+        self, texts: Sequence[str], prompt: str, *, top_k: int | None, threshold: float
+    ) -> tuple[list[SparseVector], int, int]:
+        """The vectors, the tokens, and how many texts were cut."""
+        vectors: list[SparseVector | None] = [None] * len(texts)
+        tokens = truncated = 0
+
+        def tokenize(window: int) -> Tokenized:
+            start = window * WINDOW_TEXTS
+            return self.tokenizer(texts[start : start + WINDOW_TEXTS], prompt)
+
+        for window, ready in enumerate(prefetched(tokenize, -(-len(texts) // WINDOW_TEXTS))):
+            for members, outputs in run_sorted(
+                self._program,
+                ready.ids,
+                pad_id=self.tokenizer.pad_id,
+                batch_tokens=self.batch_tokens,
+                pad_multiple=self.backbone.pad_multiple,
+                limit=self.backbone.max_positions,
+            ):
+                made = self.vectors(outputs, top_k=top_k, threshold=threshold)
+                for member, vector in zip(members, made, strict=True):
+                    vectors[window * WINDOW_TEXTS + int(member)] = vector
+            tokens += sum(len(one) for one in ready.ids)
+            truncated += ready.truncated
+        return [vector for vector in vectors if vector is not None], tokens, truncated
+
+    def vectors(self, outputs: Outputs, *, top_k: int | None, threshold: float) -> list[SparseVector]:
+        """The head's outputs for one batch as vectors."""
+        scores = np.asarray(outputs[0], dtype=np.float32)
+        if not np.isfinite(scores).all():
+            raise EncoderError(
+                f"{self._spec} gave NaN or infinity in {self.backbone.runtime.get('dtype')}: use "
+                "dtype='float32' (or 'bfloat16')",
+                spec=self._spec,
+            )
+        weights = weights_of(scores, self.activation) if self.strategy == "max" else scores
+        rows = outputs[1] if len(outputs) > 1 else [self._all_ids] * len(scores)
+        return [
+            self.vocabulary.vector(np.asarray(ids), row, top_k=top_k, threshold=threshold)
+            for ids, row in zip(rows, weights, strict=True)
+        ]
+
+    def close(self) -> None:
+        self._program.close()
+        self.backbone.close()
+
+
+def _length_limit(files: ModelFiles, backbone: Backbone, wanted: int | None, spec: str) -> int | None:
+    most = backbone.max_positions
+    if wanted is not None and most is not None and wanted > most:
+        raise EncoderError(f"{spec} takes at most {most} tokens, not max_seq_length={wanted}", spec=spec)
+    limit = wanted or files.max_seq_length or most
+    return limit if most is None or limit is None else min(limit, most)
