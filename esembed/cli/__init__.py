@@ -53,9 +53,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from esembed import __version__
 
-        typer.echo(f"esembed {version('esembed')}")
+        typer.echo(f"esembed {__version__}")
         raise typer.Exit
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-__all__ = ["console", "note", "print_json", "print_table", "progress", "table"]
+    from esembed.ingest.options import ProgressState
+
+__all__ = [
+    "EngineProgress",
+    "IngestProgress",
+    "console",
+    "note",
+    "print_json",
+    "print_table",
+    "progress",
+    "table",
+]
 
 PIPE_WIDTH = 160
 """Columns where there is no terminal to measure, so that tables in logs aren't cut at 80."""
@@ -103,3 +114,34 @@ def progress(*, bytes_unit: bool = False) -> Iterator[Progress]:
     quiet = not sys.stderr.isatty()
     with bars.Progress(*columns, console=console(stderr=True), transient=True, disable=quiet) as it:
         yield it
+
+
+class EngineProgress:
+    """What :mod:`esembed.engine` reports while it downloads and starts, as bars and lines on stderr."""
+
+    @contextmanager
+    def bar(self, label: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+        """A bar for one download; yields a function that takes the bytes that came."""
+        with progress(bytes_unit=True) as bars:
+            task = bars.add_task(label, total=total_bytes or None)
+            yield lambda n_bytes: bars.update(task, advance=n_bytes)
+
+    def step(self, text: str) -> None:
+        """Something began."""
+        note(f"  {text}")
+
+
+class IngestProgress:
+    """An ingest's progress as a bar on stderr (:class:`esembed.ingest.options.Progress`)."""
+
+    def __init__(self, bars: Progress, *, total: int | None = None, label: str = "indexing") -> None:
+        self._bars = bars
+        self._task = bars.add_task(label, total=total)
+
+    def update(self, state: ProgressState) -> None:
+        """Moves the bar."""
+        self._bars.update(self._task, completed=state.done, total=state.total)
+
+    def notice(self, message: str) -> None:
+        """Prints a line above the bar."""
+        note(message)

@@ -13,7 +13,6 @@ from esembed.cli._connect import Connection, EngineKind, takes_connection
 
 if TYPE_CHECKING:
     from esembed.demo.run import Answer
-    from esembed.ingest.options import ProgressState
 
 __all__ = ["app"]
 
@@ -101,18 +100,8 @@ def _local_engine(kind: Any, steps: dict[str, float]) -> Connection:
     if engine is not None:
         _output.note(f"✓ {kind} runs already at {engine.url}")
         return Connection(url=engine.url, kind=kind)
-    with (
-        _step(steps, f"{kind} started", f"starting a local {kind} (the first time it is downloaded)"),
-        _output.progress(bytes_unit=True) as bars,
-    ):
-        tasks: dict[str, Any] = {}
-
-        def downloaded(name: str, done: int, total: int | None) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done, total=total)
-
-        engine = local.start(kind, progress=downloaded)
+    with _step(steps, f"{kind} started", f"starting a local {kind} (the first time it is downloaded)"):
+        engine = local.start(kind, progress=_output.EngineProgress())
     return Connection(url=engine.url, kind=kind)
 
 
@@ -131,7 +120,9 @@ def _tour(client: Any, steps: dict[str, float], *, fresh: bool) -> tuple[list[An
     if index is None:
         doing = f"encoding and indexing {len(records)} docstrings (the first time the model is downloaded)"
         with _step(steps, f"{len(records)} docstrings indexed", doing), _output.progress() as bars:
-            index, report = run.fill(client, plan, records, progress=_Bar(bars, len(records)))
+            index, report = run.fill(
+                client, plan, records, progress=_output.IngestProgress(bars, total=len(records))
+            )
         if report.dead:
             _output.note(f"{report.dead} records could not be indexed; the first: {report.errors[0].reason}")
     else:
@@ -149,22 +140,6 @@ def _tour(client: Any, steps: dict[str, float], *, fresh: bool) -> tuple[list[An
         "analyzer": plan.text["doc"].analyzer,
     }
     return answers, facts
-
-
-class _Bar:
-    """The ingest's progress as a bar."""
-
-    def __init__(self, bars: Any, total: int) -> None:
-        self._bars = bars
-        self._task = bars.add_task("encoding and indexing", total=total)
-
-    def update(self, state: ProgressState) -> None:
-        self._bars.update(self._task, completed=state.done)
-
-    def notice(self, message: str) -> None:
-        from esembed.cli import _output
-
-        _output.note(message)
 
 
 def _show(answers: list[tuple[str, list[Answer]]], facts: dict[str, Any], steps: dict[str, float]) -> None:

@@ -95,7 +95,7 @@ def _safely(probe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return probe()
     except Exception as error:  # noqa: BLE001 - a broken installation is what doctor is for
         text = str(error).strip() or type(error).__name__
-        return {"problem": text.splitlines()[0]}
+        return {"problem": text}
 
 
 def _version(name: str) -> str | None:
@@ -180,9 +180,9 @@ def _accelerator() -> str:
 
 
 def _cache_folder() -> Path:
-    import platformdirs
+    from esembed.engine.artifacts import cache_dir
 
-    return Path(os.environ.get("ESEMBED_CACHE_DIR") or platformdirs.user_cache_dir("esembed"))
+    return cache_dir()
 
 
 def _encoders() -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _java() -> dict[str, Any]:
     from esembed.engine.java import find_java
 
     java = find_java()
-    return {"found": f"{java.version} at {java.home}"} if java else {"missing": "no Java 21 or newer"}
+    return {"found": f"{java.version} at {java.home} ({java.source})"}
 
 
 def _local_engines() -> dict[str, Any]:
@@ -224,12 +224,13 @@ def _local_engines() -> dict[str, Any]:
 
 
 def _engine(connection: Connection) -> dict[str, Any]:
-    from esembed.cli._probe import probe
-
     url, kind = connection.resolve()
     client = connection.client()
+    from esembed._sync.client import EngineClient
+    from esembed._sync.probe import probe
+
     try:
-        capabilities = probe(client)
+        capabilities = probe(EngineClient(client))
     finally:
         client.close()
     found: dict[str, Any] = {"address": url, "kind": kind, "version": str(capabilities.version)}

@@ -55,10 +55,11 @@ def create(
 
         $ esembed index create books plan.toml --dry-run
     """
-    from esembed import Index
     from esembed.cli import _output
 
     wanted = _plan(plan, preset)
+    from esembed import Index
+
     client = connection.client()
     try:
         if dry_run:
@@ -107,7 +108,11 @@ def attach(
     wanted = _plan(plan, None)
     client = connection.client()
     try:
-        index, report = Index.attach(client, name, wanted, backfill=backfill)
+        index = Index.attach(client, name, wanted)
+        report = None
+        if backfill:
+            with _output.progress() as bars:
+                report = index.backfill(progress=_output.IngestProgress(bars, label="filling vectors"))
         if json:
             _output.print_json(
                 {"index": index.name, "backfill": None if report is None else report.to_dict()}
@@ -170,7 +175,6 @@ def delete(
 
         $ esembed index delete books --yes
     """
-    from esembed import Index
     from esembed.cli import _output
 
     if not yes:

@@ -1,0 +1,388 @@
+"""The command line without an engine: help, options, exit codes, which engine answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from esembed import errors
+from esembed.cli import VERBS, exit_code, main
+from esembed.cli._connect import Connection, UsageError, detect_kind
+from esembed.cli._query import parse_filters, query_for_legs
+from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
+
+Answer = tuple[int, dict[str, str], Any]
+
+
+class Server:
+    """A small HTTP server on loopback that answers as told and remembers what it was asked."""
+
+    def __init__(self, answer: Callable[[str, dict[str, str]], Answer], certificate: Any = None) -> None:
+        self.seen: list[tuple[str, dict[str, str]]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                outer.seen.append((self.path, headers))
+                status, more, body = answer(self.path, headers)
+                raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {"content-type": "application/json", **more}.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        scheme = "http"
+        if certificate is not None:
+            import ssl
+
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            certificate.configure_cert(context)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            scheme = "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(answer: Callable[[str, dict[str, str]], Answer], certificate: Any = None) -> Server:
+        servers.append(Server(answer, certificate))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def opensearch(path: str, headers: dict[str, str]) -> Answer:
+    return 200, {}, {"version": {"distribution": "opensearch", "number": "3.6.0"}}
+
+
+def elasticsearch(path: str, headers: dict[str, str]) -> Answer:
+    return 200, {"X-elastic-product": "Elasticsearch"}, {"version": {"number": "9.5.3"}}
+
+
+def reduced_elasticsearch(path: str, headers: dict[str, str]) -> Answer:
+    """The zip for tests knows no ``GET /``."""
+    if path == "/":
+        return 405, {}, {"error": "Incorrect HTTP method"}
+    return 200, {"X-elastic-product": "Elasticsearch"}, {"nodes": {"a": {"version": "9.5.3"}}}
+
+
+# -- help ------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for verb in VERBS:
+        assert verb in shown
+
+
+@pytest.mark.parametrize("verb", [[], *([verb] for verb in VERBS)], ids=lambda v: v[0] if v else "esembed")
+def test_every_verb_teaches_itself(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*verb, "--help"]) == 0
+    assert "Usage: esembed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["create", "attach", "inspect", "delete", "repair"])
+def test_index_verbs_have_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"esembed index {verb}" in shown
+    assert "--api-key-env" in shown
+    assert "--ca-certs" in shown
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from esembed.cli import main; main(['--help']);"
+        "heavy = {'numpy', 'elasticsearch', 'opensearchpy', 'openvino', 'torch', 'msgspec'};"
+        "print('heavy:', sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip().endswith("heavy: []")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert "esembed" in capsys.readouterr().out
+
+
+# -- exit codes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("x"), 2),
+        (errors.PlanError("x", path="dense"), 2),
+        (errors.QueryError("x"), 2),
+        (errors.EngineUnavailableError("x"), 4),
+        (errors.AuthorizationError("x", status=401), 5),
+        (errors.UnsupportedFeatureError(["x"], profile="y"), 6),
+        (errors.IndexNotFoundError("x", index="y"), 1),
+        (errors.DownloadError("x"), 1),
+    ],
+)
+def test_exit_codes(error: Exception, code: int) -> None:
+    assert exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["search"], ["search", "x", "--index", "i", "--size", "-1"], ["index", "create"]],
+)
+def test_usage_errors_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err
+
+
+def test_a_closed_port_ends_with_4(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "x", "--index", "i", "--url", "http://127.0.0.1:1"]) == 4
+    message = capsys.readouterr().err
+    assert "nothing answers at http://127.0.0.1:1" in message
+    assert "Traceback" not in message
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "x", "--index", "i", "--url", "http://127.0.0.1:1", "--debug"]) == 4
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_plan_with_an_unknown_field_ends_with_2(
+    tmp_path: Path, serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(opensearch)
+    plan = tmp_path / "plan.toml"
+    plan.write_text("[text.body]\nanalyser = 'english'\n")
+    assert main(["index", "create", "books", str(plan), "--url", server.url]) == 2
+    message = capsys.readouterr().err
+    assert "analyser" in message
+    assert "plan.toml" in message
+    assert server.seen == [], "nothing may be sent before the plan is read"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("not toml at all [", "not TOML"), ("[dense.v]\nencoder = 'given'\n", "dims")],
+)
+def test_a_broken_plan_ends_with_2(
+    text: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(text)
+    assert main(["index", "create", "books", str(plan), "--url", "http://127.0.0.1:1"]) == 2
+    assert part in capsys.readouterr().err
+
+
+def test_deleting_without_a_terminal_asks_for_yes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert main(["index", "delete", "books", "--url", "http://127.0.0.1:1"]) == 2
+    assert "--yes" in capsys.readouterr().err
+
+
+# -- which engine ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [(opensearch, "opensearch"), (elasticsearch, "elasticsearch"), (reduced_elasticsearch, "elasticsearch")],
+)
+def test_the_engine_says_what_it_is(answer: Any, kind: str, serve: Callable[..., Server]) -> None:
+    assert detect_kind(serve(answer).url) == kind
+
+
+def test_a_wrong_password_ends_with_5(
+    serve: Callable[..., Server], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = "Basic " + base64.b64encode(b"ada:right").decode()
+
+    def guarded(path: str, headers: dict[str, str]) -> Answer:
+        if headers.get("authorization") == right:
+            return opensearch(path, headers)
+        return 401, {"www-authenticate": "Basic"}, {"error": "no"}
+
+    server = serve(guarded)
+    monkeypatch.setenv("TEST_PASSWORD", "wrong-and-secret")
+    options = ["--url", server.url, "--username", "ada", "--password-env", "TEST_PASSWORD"]
+    assert main(["search", "x", "--index", "i", *options]) == 5
+    message = capsys.readouterr().err
+    assert "--password-env" in message
+    assert "wrong-and-secret" not in message
+
+    monkeypatch.setenv("TEST_PASSWORD", "right")
+    connection = Connection(url=server.url, username="ada", password_env="TEST_PASSWORD")
+    assert connection.resolve() == (server.url, "opensearch")
+    assert "right" not in repr(connection)
+
+
+def test_an_api_key_is_sent_and_never_shown(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(elasticsearch)
+    monkeypatch.setenv("TEST_KEY", "secret-key")
+    connection = Connection(url=server.url, api_key_env="TEST_KEY")
+    connection.resolve()
+    assert server.seen[0][1]["authorization"] == "ApiKey secret-key"
+    assert "secret-key" not in repr(connection)
+    client = connection.client()
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"url": "localhost:9200"}, "http://host:9200"),
+        ({"url": "http://ada:pw-in-url@127.0.0.1:9"}, "--password-env"),
+        ({"url": "http://127.0.0.1:9", "username": "ada"}, "belong together"),
+        ({"url": "http://127.0.0.1:9", "api_key_env": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE"),
+        ({"url": "https://127.0.0.1:9", "ca_certs": Path("/nowhere/ca.pem")}, "no file"),
+    ],
+)
+def test_wrong_connection_options(options: dict[str, Any], part: str) -> None:
+    with pytest.raises(UsageError, match=part) as caught:
+        Connection(**options).resolve()
+    assert "pw-in-url" not in str(caught.value)
+
+
+def test_something_else_answers(serve: Callable[..., Server]) -> None:
+    server = serve(lambda path, headers: (200, {}, b"<html>hello</html>"))
+    with pytest.raises(errors.PermanentError, match="not as Elasticsearch or OpenSearch"):
+        detect_kind(server.url)
+
+
+def test_tls_is_verified_unless_told_otherwise(serve: Callable[..., Server], tmp_path: Path) -> None:
+    authority = trustme.CA()
+    server = serve(opensearch, authority.issue_cert("127.0.0.1"))
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    with pytest.raises(errors.PermanentError, match="--ca-certs"):
+        Connection(url=server.url).resolve()
+    assert Connection(url=server.url, ca_certs=ca_file).resolve()[1] == "opensearch"
+    assert Connection(url=server.url, insecure=True).resolve()[1] == "opensearch"
+    not_pem = tmp_path / "not.pem"
+    not_pem.write_text("hello")
+    with pytest.raises(UsageError, match="not a PEM file"):
+        Connection(url=server.url, ca_certs=not_pem).resolve()
+
+
+# -- legs and filters ------------------------------------------------------------------------------
+
+PLAN = IndexPlan(
+    text={"title": TextField(keyword=True), "body": TextField()},
+    dense={"embedding": DenseField(encoder="given", dims=3)},
+    sparse={"terms": SparseField(encoder="lexical", source=("body",))},
+    filter={
+        "lang": FilterField(),
+        "year": FilterField(type="integer"),
+        "price": FilterField(type="float"),
+        "sold": FilterField(type="boolean"),
+        "day": FilterField(type="date"),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("legs", "shown"),
+    [
+        (["bm25"], "q.match(None, name='bm25')"),
+        (["embedding"], "q.knn('embedding', name='embedding')"),
+        (
+            ["bm25", "dense", "sparse"],
+            "q.rrf(q.match(None, name='bm25'), q.knn('embedding', name='dense'), "
+            "q.sparse('terms', name='sparse'))",
+        ),
+    ],
+)
+def test_legs(legs: list[str], shown: str) -> None:
+    assert repr(query_for_legs(PLAN, legs)) == shown
+
+
+def test_no_legs_is_the_default_query_and_unknown_ones_are_named() -> None:
+    assert query_for_legs(PLAN, []) is None
+    with pytest.raises(UsageError, match="has no leg 'splade'; it has bm25, dense, sparse, embedding, terms"):
+        query_for_legs(PLAN, ["splade"])
+
+
+@pytest.mark.parametrize(
+    ("filters", "shown"),
+    [
+        (["lang=en"], "q.term('lang', 'en')"),
+        (["lang=en", "lang=de"], "q.terms('lang', ['en', 'de'])"),
+        (["year>=2020"], "q.range('year', gte=2020)"),
+        (["price<9.5"], "q.range('price', lt=9.5)"),
+        (["sold=true"], "q.term('sold', True)"),
+        (["day>2024-01-31"], "q.range('day', gt='2024-01-31')"),
+        (["title.keyword=A = B"], "q.term('title.keyword', 'A = B')"),
+        (
+            ["year<=2020", "lang!=en"],
+            "q.bool_(filter=[q.range('year', lte=2020)], must_not=[q.term('lang', 'en')])",
+        ),
+    ],
+)
+def test_filters(filters: list[str], shown: str) -> None:
+    assert repr(parse_filters(PLAN, filters)) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("lang", "FIELD=VALUE"),
+        ("=en", "FIELD=VALUE"),
+        ("title=x", "title.keyword"),
+        ("body=x", "keyword = true"),
+        ("nothing=x", "no filter field 'nothing'"),
+        ("year=soon", "numbers"),
+        ("sold=perhaps", "true or false"),
+        ("sold>true", "no meaning"),
+    ],
+)
+def test_wrong_filters_say_what_to_do(text: str, part: str) -> None:
+    with pytest.raises(UsageError, match=part):
+        parse_filters(PLAN, [text])
+
+
+# -- doctor ----------------------------------------------------------------------------------------
+
+
+def test_doctor_never_fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", "/nowhere/at/all")
+    assert main(["doctor", "--json", "--url", "http://127.0.0.1:1"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {"python", "packages", "machine", "encoders", "java", "engine", "advice"} <= set(report)
+    assert "nothing answers" in report["engine"]["problem"]
+    assert any("--url" in line for line in report["advice"])
+
+
+def test_doctor_shows_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--url", "http://127.0.0.1:1"]) == 0
+    shown = capsys.readouterr().out
+    assert "cores" in shown
+    assert "\x1b[" not in shown, "no colours where there is no terminal"
