@@ -90,7 +90,7 @@ class Graph:
         """*value* as a node."""
         from openvino import opset13 as ov
 
-        return ov.constant(np.ascontiguousarray(value, dtype=dtype))
+        return ov.constant(np.asarray(value, dtype=dtype, order="C"))
 
     def linear(self, x: Any, name: str) -> Any:
         """x·Wᵀ + b with the tensors ``name.weight`` and, where there is one, ``name.bias``."""
