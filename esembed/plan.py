@@ -26,7 +26,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -367,6 +367,14 @@ class IndexPlan(_Part, frozen=True, kw_only=True):
         if part is not None and part.chunked and self.chunk is not None and self.chunk.store == "nested":
             return f"{self.chunk.path}.{name}"
         return name
+
+    def only(self, vectors: Collection[str]) -> IndexPlan:
+        """The same with these vector fields alone, and without a default query."""
+        return self.replace(
+            dense={name: part for name, part in self.dense.items() if name in vectors},
+            sparse={name: part for name, part in self.sparse.items() if name in vectors},
+            query=None,
+        )
 
     def replace(self, **changes: Any) -> IndexPlan:
         """A copy with these attributes changed, validated again."""

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["IS_ASYNC", "gather", "in_thread", "sleep"]
+from esembed.transport import Response
+
+__all__ = ["IS_ASYNC", "Batcher", "gather", "in_thread", "requester", "sleep"]
 
 IS_ASYNC = True
 T = TypeVar("T")
@@ -25,3 +27,63 @@ async def gather(*calls: Awaitable[T]) -> Sequence[T]:
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """A blocking call (an encoder, a file) off the loop."""
     return await asyncio.to_thread(function, *args)
+
+
+class _FromThreads:
+    """Lets threads send requests through a client that lives on an event loop."""
+
+    def __init__(self, client: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+
+    def request(self, method: str, path: str, **options: Any) -> Response:
+        """One request, from any thread but the loop's own; blocks until it is answered."""
+        call = self._client.request(method, path, **options)
+        answer: Response = asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        return answer
+
+
+def requester(client: Any) -> Any:
+    """What the ingest's threads send their requests with."""
+    return _FromThreads(client, asyncio.get_running_loop())
+
+
+class Batcher:
+    """Calls that come while one is being answered are answered together by the next.
+
+    Nothing waits for company: an idle batcher starts at once, so a single caller loses no time.
+
+    Args:
+        function: blocking; answers a list in the list's order.
+        max_batch: the most items in one call.
+    """
+
+    def __init__(self, function: Callable[[list[Any]], Sequence[Any]], max_batch: int = 64) -> None:
+        self._function = function
+        self._max_batch = max_batch
+        self._waiting: list[tuple[Any, asyncio.Future[Any]]] = []
+        self._task: asyncio.Task[None] | None = None
+        self.calls = 0
+
+    async def __call__(self, item: Any) -> Any:
+        """The answer to one item. Raises what *function* raised for its batch."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+            self.calls += 1
+            try:
+                answers = await asyncio.to_thread(self._function, [item for item, _ in batch])
+            except Exception as error:  # noqa: BLE001 - it is raised again where the answer is awaited
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["IS_ASYNC", "gather", "in_thread", "sleep"]
+__all__ = ["IS_ASYNC", "gather", "in_thread", "requester", "sleep"]
 
 IS_ASYNC = False
 T = TypeVar("T")
@@ -25,3 +25,8 @@ def gather(*results: T) -> Sequence[T]:
 def in_thread(function: Callable[..., T], *args: Any) -> T:
     """A blocking call, made where we stand."""
     return function(*args)
+
+
+def requester(client: Any) -> Any:
+    """What the ingest's threads send their requests with: the client, which is safe to share."""
+    return client

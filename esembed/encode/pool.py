@@ -126,6 +126,34 @@ class EncoderPool:
         self._loaded[key] = encoder
         return encoder
 
+    def for_plan(self, plan: IndexPlan) -> EncoderPool:
+        """The same encoders for another state of the same plan (dims resolved, avgdl settled): what is
+        loaded stays loaded, where its spec and params are unchanged."""
+        given: Encoder | Mapping[str, Encoder] | None = self._given or self._for_all
+        other = EncoderPool(
+            plan,
+            encoder=given,
+            allow_encoders=self._allow,
+            runtime=self._runtime,
+            contracts=self._contracts,
+        )
+        other._loaded = self._loaded
+        return other
+
+    def make_contracts(self) -> dict[str, dict[str, Any]]:
+        """Field → contract, for every vector field that isn't brought by the caller; loads the models."""
+        from esembed.encode import contract
+
+        return {
+            name: dict(contract.make(self.encoder(name)))
+            for name, part in self.plan.vector_fields()
+            if split_spec(part.encoder)[0] != "given"
+        }
+
+    def trust(self, contracts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Check against these contracts from now on."""
+        self._contracts = dict(contracts)
+
     def put(self, name: str, encoder: Encoder) -> None:
         """Use *encoder* for a field from now on (new term statistics, for one)."""
         with self._lock:

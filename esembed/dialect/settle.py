@@ -1,0 +1,136 @@
+"""Between a plan as it was written and a plan as an index has it. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from esembed.capabilities import Capabilities
+from esembed.dialect import meta
+from esembed.dialect.mapping import CompiledMapping
+from esembed.errors import PlanError, UnsupportedFeatureError
+from esembed.plan import IndexPlan
+
+__all__ = ["attach_mapping", "fill_in", "plan_difference", "stored_meta", "with_dims", "with_meta"]
+
+
+def with_dims(plan: IndexPlan, dims_of: Callable[[str], int | None]) -> IndexPlan:
+    """The plan with the dims that were left to the encoders.
+
+    Args:
+        dims_of: vector field → its encoder's dims.
+
+    Raises:
+        PlanError: an encoder that doesn't say how many it makes.
+    """
+    dense = dict(plan.dense)
+    for name, part in plan.dense.items():
+        if part.dims is None:
+            dims = part.params.dims or dims_of(name)
+            if dims is None:
+                raise PlanError(
+                    f"the encoder {part.encoder!r} doesn't say how many dims it makes; write dims = …",
+                    path=f"dense.{name}.dims",
+                )
+            dense[name] = msgspec.structs.replace(part, dims=dims)
+    return plan.replace(dense=dense) if dense != dict(plan.dense) else plan
+
+
+def fill_in(plan: IndexPlan, stored: IndexPlan) -> IndexPlan:
+    """*plan* with what an index of it settled later (BM25's average length) taken from *stored*, so that
+    the two can be compared."""
+    sparse = dict(plan.sparse)
+    for name, part in plan.sparse.items():
+        other = stored.sparse.get(name)
+        if other is not None and part.encoder == "lexical" and part.params.avgdl is None:
+            params = msgspec.structs.replace(part.params, avgdl=other.params.avgdl)
+            sparse[name] = msgspec.structs.replace(part, params=params)
+    query = plan.query if plan.query is not None else stored.query
+    return plan.replace(sparse=sparse, query=query)
+
+
+def plan_difference(old: IndexPlan, new: IndexPlan) -> str:
+    """The first lines in which two plans differ, for a message."""
+    lines = difflib.unified_diff(old.to_toml().splitlines(), new.to_toml().splitlines(), lineterm="", n=0)
+    changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    return "; ".join(changed[:6]) or "their order of fields"
+
+
+def stored_meta(mapping: Mapping[str, Any]) -> meta.StoredMeta | None:
+    """What an index says about itself, from its live mapping; None when it says nothing.
+
+    Raises:
+        PlanError: it says something that can't be read.
+    """
+    own = (mapping.get("_meta") or {}).get(meta.META_KEY)
+    if own is None:
+        return None
+    if not isinstance(own, Mapping):
+        raise PlanError("_meta.esembed is damaged; repair it with a plan (esembed index repair --plan)")
+    return meta.parse(own)
+
+
+def with_meta(body: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of ``PUT /NAME`` with ``_meta.esembed`` in its mappings."""
+    return {**body, "mappings": {"_meta": {meta.META_KEY: dict(own)}, **body["mappings"]}}
+
+
+def attach_mapping(
+    compiled: CompiledMapping,
+    mapping: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    capabilities: Capabilities,
+) -> dict[str, Any]:
+    """The body of ``PUT /NAME/_mapping`` that adds a plan's vector fields to an index that exists.
+
+    Args:
+        compiled: the plan, compiled for this engine.
+        mapping, settings: the live index's (settings: what stands under ``index``).
+
+    Raises:
+        PlanError: the plan's text and filter fields are not the index's.
+        UnsupportedFeatureError: the index was created without a setting that can't be added later.
+    """
+    plan = compiled.resolved
+    live = _flat(mapping.get("properties") or {})
+    wanted = compiled.body["mappings"]["properties"]
+    problems = []
+    for section in ("text", "filter"):
+        for name in getattr(plan, section):
+            expected = _flat(wanted).get(name, {}).get("type")
+            found = live.get(name, {}).get("type")
+            if found is None:
+                problems.append(f"{section}.{name}: the index has no such field")
+            elif found != expected:
+                problems.append(f"{section}.{name}: it is {found} in the index and {expected} in the plan")
+    own = {plan.field_path(name).partition(".")[0] for name, _ in plan.vector_fields()}
+    own |= {meta.HASH_FIELD, meta.PARENT_FIELD}
+    if plan.chunk is not None:
+        own.add(plan.chunk.path)
+    for name in own:
+        if name in (mapping.get("properties") or {}) and name in wanted:
+            problems.append(f"{name}: the index has a field of that name already; choose another")
+    if problems:
+        raise PlanError("the plan doesn't fit the index: " + "; ".join(problems))
+    gaps = [
+        f"index.{key} is fixed when an index is created and this one lacks it; create an index from the plan "
+        "and migrate the documents to it (esembed index migrate)"
+        for key in ("knn", "sparse")
+        if compiled.body["settings"]["index"].get(key) and str(settings.get(key)).lower() != "true"
+    ]
+    if gaps:
+        raise UnsupportedFeatureError(gaps, profile=f"this index on {capabilities.kind}")
+    return {"properties": {name: body for name, body in wanted.items() if name in own}}
+
+
+def _flat(properties: Mapping[str, Any], prefix: str = "") -> dict[str, Mapping[str, Any]]:
+    out: dict[str, Mapping[str, Any]] = {}
+    for name, body in properties.items():
+        if "properties" in body and body.get("type") != "nested":
+            out.update(_flat(body["properties"], f"{prefix}{name}."))
+        else:
+            out[f"{prefix}{name}"] = body
+    return out
