@@ -1,3 +1,108 @@
-"""esembed: dense and sparse vectors into Elasticsearch and OpenSearch, hybrid search out of them."""
+"""esembed: dense and sparse vectors into Elasticsearch and OpenSearch, hybrid search out of them.
+
+Four nouns: :class:`IndexPlan` says what an index is, an encoder (:func:`load_encoder`) turns text into
+vectors, :class:`Index` (:class:`AsyncIndex`) is a plan on a live engine, and :mod:`esembed.query` makes
+queries. Names are loaded when they are first used, so that importing esembed stays cheap.
+"""
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from esembed._version import __version__
+
+if TYPE_CHECKING:
+    from esembed import query
+    from esembed._async.index import AsyncIndex
+    from esembed._sync.index import Index
+    from esembed.capabilities import Capabilities
+    from esembed.encode.base import EncoderParams, RuntimeOptions
+    from esembed.encode.registry import load as load_encoder
+    from esembed.errors import EsembedError
+    from esembed.ingest.options import IngestOptions, IngestReport
+    from esembed.plan import (
+        ChunkOptions,
+        DenseField,
+        FilterField,
+        IndexOptions,
+        IndexPlan,
+        LoadOptions,
+        SeismicOptions,
+        SparseField,
+        TextField,
+    )
+    from esembed.query import Query
+    from esembed.types import Document, Hit, Hits, ItemError, SparseVector
+
+__all__ = [
+    "AsyncIndex",
+    "Capabilities",
+    "ChunkOptions",
+    "DenseField",
+    "Document",
+    "EncoderParams",
+    "EsembedError",
+    "FilterField",
+    "Hit",
+    "Hits",
+    "Index",
+    "IndexOptions",
+    "IndexPlan",
+    "IngestOptions",
+    "IngestReport",
+    "ItemError",
+    "LoadOptions",
+    "Query",
+    "RuntimeOptions",
+    "SeismicOptions",
+    "SparseField",
+    "SparseVector",
+    "TextField",
+    "__version__",
+    "load_encoder",
+    "query",
+]
+
+_WHERE = {
+    "AsyncIndex": "esembed._async.index",
+    "Capabilities": "esembed.capabilities",
+    "ChunkOptions": "esembed.plan",
+    "DenseField": "esembed.plan",
+    "Document": "esembed.types",
+    "EncoderParams": "esembed.encode.base",
+    "EsembedError": "esembed.errors",
+    "FilterField": "esembed.plan",
+    "Hit": "esembed.types",
+    "Hits": "esembed.types",
+    "Index": "esembed._sync.index",
+    "IndexOptions": "esembed.plan",
+    "IndexPlan": "esembed.plan",
+    "IngestOptions": "esembed.ingest.options",
+    "IngestReport": "esembed.ingest.options",
+    "ItemError": "esembed.types",
+    "LoadOptions": "esembed.plan",
+    "Query": "esembed.query",
+    "RuntimeOptions": "esembed.encode.base",
+    "SeismicOptions": "esembed.plan",
+    "SparseField": "esembed.plan",
+    "SparseVector": "esembed.types",
+    "TextField": "esembed.plan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "query":
+        return importlib.import_module("esembed.query")
+    if name == "load_encoder":
+        value = importlib.import_module("esembed.encode.registry").load
+    elif name in _WHERE:
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+    else:
+        raise AttributeError(f"module 'esembed' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -21,6 +21,8 @@ PUBLIC = {
     "Index",
     "IndexOptions",
     "IndexPlan",
+    "IngestOptions",
+    "IngestReport",
     "ItemError",
     "LoadOptions",
     "Query",
