@@ -24,7 +24,8 @@ HEAD = """# The command line
 <!-- Written by scripts/cli_docs.py from the commands' own help. Change the commands, not this file. -->
 
 Every verb that talks to an engine takes the [connection options](#which-engine). Tables and JSON go to
-stdout, progress and remarks to stderr; colours only on a terminal. `--debug`, anywhere, shows an error's traceback.
+stdout, progress and remarks to stderr; colours only on a terminal. `--debug`, anywhere, shows an error's
+traceback.
 
 ## Exit codes
 
