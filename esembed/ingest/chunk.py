@@ -38,7 +38,9 @@ class Chunker:
         try:
             import semantic_text_splitter
         except ModuleNotFoundError as error:
-            raise PlanError('chunking needs a splitter: pip install "esembed[chunk]"', path="chunk") from error
+            raise PlanError(
+                'chunking needs a splitter: pip install "esembed[chunk]"', path="chunk"
+            ) from error
         options = plan.chunk
         fields = [name for name, part in plan.vector_fields() if part.chunked and name in encoders]
         encoder: Any = encoders[fields[0]] if fields else None
@@ -47,7 +49,9 @@ class Chunker:
         self.max_tokens = options.max_tokens if limit is None else max(1, min(options.max_tokens, limit - 2))
         overlap = min(options.overlap_tokens, self.max_tokens - 1)
         markdown = options.boundary == "markdown"
-        splitter: Any = semantic_text_splitter.MarkdownSplitter if markdown else semantic_text_splitter.TextSplitter
+        splitter: Any = (
+            semantic_text_splitter.MarkdownSplitter if markdown else semantic_text_splitter.TextSplitter
+        )
         tokenizer = _tokenizer(encoder)
         count: Callable[[str], int]
         if tokenizer is not None:

@@ -42,7 +42,7 @@ class Stopped(EsembedError):
     """The run was asked to end; another stage knows why."""
 
 
-class Again(Exception):  # noqa: N818 - a signal inside this package, never seen outside
+class Again(Exception):
     """Something is left to be sent again."""
 
     def __init__(self, reason: str, *, retry_after_seconds: float | None = None) -> None:
@@ -212,7 +212,12 @@ class Engine:
         root = self.call("GET", "/", ignore=range(400, 500))
         cluster = root.body.get("cluster_uuid", "") if isinstance(root.body, Mapping) else ""
         if not cluster:
-            state = self.call("GET", "/_cluster/state/metadata", params={"filter_path": "cluster_uuid"}, ignore=range(400, 500))
+            state = self.call(
+                "GET",
+                "/_cluster/state/metadata",
+                params={"filter_path": "cluster_uuid"},
+                ignore=range(400, 500),
+            )
             cluster = state.body.get("cluster_uuid", "") if isinstance(state.body, Mapping) else ""
         return str(cluster), uuid
 
@@ -225,7 +230,8 @@ class Engine:
         body = self.call("GET", f"{self._path}/_settings").body
         if len(body) != 1:
             raise PlanError(
-                f"{self.index!r} stands for {len(body)} indices; ingest into one of them by its name", path="index"
+                f"{self.index!r} stands for {len(body)} indices; ingest into one of them by its name",
+                path="index",
             )
         found: Mapping[str, Any] = next(iter(body.values()))["settings"]["index"]
         return found
@@ -295,7 +301,7 @@ class Engine:
 
     def scan(
         self,
-        source: bool | Sequence[str] = (HASH_FIELD, PARENT_FIELD),
+        source: bool | Sequence[str] | Mapping[str, Any] = (HASH_FIELD, PARENT_FIELD),
         *,
         query: Mapping[str, Any] | None = None,
         size: int = 1_000,
@@ -303,13 +309,17 @@ class Engine:
         """Every document (``_id``, ``_source``) as of now, in no order: a point in time, or a scroll
         where the engine sorts no point in time by shard and document."""
         body: dict[str, Any] = {"size": size, "query": dict(query or {"match_all": {}}), "_source": source}
-        answer = self.call("POST", f"{self._path}/_search", params={"scroll": "5m"}, body={**body, "sort": ["_doc"]})
+        answer = self.call(
+            "POST", f"{self._path}/_search", params={"scroll": "5m"}, body={**body, "sort": ["_doc"]}
+        )
         scroll = answer.body.get("_scroll_id")
         try:
             while True:
                 hits = answer.body["hits"]["hits"]
                 if answer.body.get("_shards", {}).get("failed"):
-                    raise EngineUnavailableError(f"some shards of {self.index} failed during a scan; try again")
+                    raise EngineUnavailableError(
+                        f"some shards of {self.index} failed during a scan; try again"
+                    )
                 if not hits:
                     return
                 yield from hits
@@ -317,4 +327,6 @@ class Engine:
                 scroll = answer.body.get("_scroll_id", scroll)
         finally:
             if scroll is not None:
-                self.client.request("DELETE", "/_search/scroll", body={"scroll_id": scroll}, ignore=_ANY_STATUS)
+                self.client.request(
+                    "DELETE", "/_search/scroll", body={"scroll_id": scroll}, ignore=_ANY_STATUS
+                )

@@ -55,6 +55,7 @@ class IngestOptions:
             vector (``skip``).
         nan: a number that is no number is an ``error``, or becomes ``null``.
         vectors_only: write only vectors and the hash, as partial updates (backfill of an index).
+        fields: new field name → name in the source (dots reach into objects).
         transform: a hook that changes each record (a dict); None as its answer leaves the record out.
         op_field: the field that makes a record of a change feed (``index``, ``update`` or
             ``delete``), unless the plan has a field of that name; None reads none.
@@ -82,6 +83,7 @@ class IngestOptions:
     missing_text: Literal["error", "skip"] = "error"
     nan: Literal["error", "null"] = "error"
     vectors_only: bool = False
+    fields: Mapping[str, str] = field(default_factory=dict)
     transform: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None
     op_field: str | None = "op"
     refresh: bool = True

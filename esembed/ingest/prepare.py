@@ -110,6 +110,7 @@ class Preparer:
         encoders: field → encoder, for every vector field that isn't ``given``.
         missing_text: see IngestOptions.
         nan: see IngestOptions.
+        require_given: whether a whole record must bring every given vector.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Preparer:
         *,
         missing_text: Literal["error", "skip"] = "error",
         nan: Literal["error", "null"] = "error",
+        require_given: bool = True,
     ) -> None:
         self.plan = plan
         self.contract = contract_fingerprint(plan, encoders)
@@ -129,6 +131,7 @@ class Preparer:
                 raise RecordError(f"no encoder for the field {name!r}", field=name)
         self._missing_text = missing_text
         self._nan = nan
+        self._require_given = require_given and missing_text == "error"
         self._limits = {name: encoders[name].info.max_seq_length is not None for name in self.encoded}
         declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
         self._strict = plan.index.dynamic == "strict"
@@ -153,8 +156,8 @@ class Preparer:
 
     def _prepare(self, document: Document) -> Work:
         if document.op == "delete":
-            doc_id = self._checked_id(document.id)
-            return Work(document=document, id=doc_id, op="delete", source={}, size=len(doc_id) + 200)
+            gone = self._checked_id(document.id)
+            return Work(document=document, id=gone, op="delete", source={}, size=len(gone) + 200)
         source = {k: v for k, v in document.source.items() if v is not None or document.op == "update"}
         for name in (HASH_FIELD, PARENT_FIELD):
             source.pop(name, None)
@@ -171,8 +174,16 @@ class Preparer:
                     'encoder = "given" in the plan, or drop it from the record',
                     field=name,
                 )
+        if document.op == "index" and self._require_given:
+            for name in self.given:
+                if name not in vectors:
+                    raise RecordError(
+                        f"the record brings no vector {name!r}, which the plan says is given; set "
+                        "missing_text=skip to store such records without it",
+                        field=name,
+                    )
         canonical = orjson.dumps(source, option=orjson.OPT_SORT_KEYS) if source else b"{}"
-        doc_id = document.id
+        doc_id: str | None = document.id
         if doc_id is None:
             if document.op == "update":
                 raise RecordError("a partial update needs the id of its document")
@@ -234,6 +245,21 @@ class Preparer:
         if self.plan.chunk is not None and any(self.encoded[n].chunked for n in names):
             work.chunk_text = self._text("chunk", self.plan.chunk.source, "\n\n", source)
             work.size += 2 * len(work.chunk_text or "")
+
+    def without_vectors(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """A stored document without what esembed put there, as its record was."""
+        hidden = {HASH_FIELD, PARENT_FIELD, *self.encoded, *self.given}
+        if self.plan.chunk is not None:
+            hidden.add(self.plan.chunk.path)
+        return {k: v for k, v in stored.items() if k not in hidden and v is not None}
+
+    def touches(self, name: str, change: Mapping[str, Any]) -> bool:
+        """Whether a partial update changes what this field is encoded from."""
+        part = self.encoded[name]
+        chunk = self.plan.chunk
+        source = chunk.source if part.chunked and chunk is not None else part.source
+        keys = {str(key).split(".", 1)[0] for key in change}
+        return any(path in change or path.split(".", 1)[0] in keys for path in source)
 
     # -- ids -----------------------------------------------------------------------------------
 
@@ -311,7 +337,8 @@ class Preparer:
         if not present:
             raise RecordError(
                 f"the record has none of the fields {names} that {name!r} is made from (it has "
-                f"{', '.join(sorted(source)[:12]) or 'no fields'}); map them with fields=, or set missing_text=skip",
+                f"{', '.join(sorted(source)[:12]) or 'no fields'}); map them with fields=, or set "
+                "missing_text=skip",
                 field=fields[0] if fields else name,
             )
         raise RecordError(
@@ -370,7 +397,7 @@ def _lookup(source: Mapping[str, Any], path: str) -> Any:
 def _as_text(path: str, value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, bool) or isinstance(value, Mapping):
+    if isinstance(value, (bool, Mapping)):
         raise RecordError(f"{path} holds a {type(value).__name__}; an encoder needs text", field=path)
     if isinstance(value, (int, float)):
         return str(value)
@@ -445,7 +472,8 @@ def given_sparse(name: str, value: Any) -> SparseVector:
     if bad.any():
         at = int(np.argmax(bad))
         raise RecordError(
-            f"{name}: the weight of {vector.indices[at]!r} is {vector.values[at]}; engines take weights above 0",
+            f"{name}: the weight of {vector.indices[at]!r} is {vector.values[at]}; engines take weights "
+            "above 0",
             field=name,
         )
     return vector

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from lzma import LZMAError
 from pathlib import Path
@@ -71,7 +71,7 @@ class Source:
 
     def __init__(self, records: Iterable[Any] = ()) -> None:
         self._records = records
-        if hasattr(records, "__len__"):
+        if isinstance(records, Sized):
             self.total_records = len(records)
 
     def __iter__(self) -> Iterator[Document | RecordError]:
@@ -84,7 +84,8 @@ class Source:
                 yield Document(id=str(record[0]), source=record[1], position=f"record {number}")
             else:
                 yield UnreadableRecord(
-                    f"a record is a mapping, a Document or an (id, mapping) pair, not a {type(record).__name__}",
+                    "a record is a mapping, a Document or an (id, mapping) pair, not a "
+                    f"{type(record).__name__}",
                     position=f"record {number}",
                     raw=repr(record)[:1000].encode("utf-8", "backslashreplace"),
                 )
@@ -281,8 +282,8 @@ class RecordMapper:
                 return None
             if not isinstance(changed, Mapping):
                 raise RecordError(
-                    f"the transform hook returned a {type(changed).__name__}; it returns the record (a mapping) "
-                    "or None to leave it out",
+                    f"the transform hook returned a {type(changed).__name__}; it returns the record (a "
+                    "mapping) or None to leave it out",
                     record_id=doc_id,
                 )
             source = changed

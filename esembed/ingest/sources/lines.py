@@ -125,7 +125,7 @@ def read_json(
             whole = first + stream.read(limit + 1 - len(first))
             yield from _whole_json(whole, label, limit)
             return
-        rest = io.BufferedReader(_Joined(first, stream))  # type: ignore[arg-type]
+        rest = io.BufferedReader(_Joined(first, stream))
         yield from read_jsonl(rest, label, encoding=encoding, fallback=fallback, limit=limit)
         return
     yield from _whole_json(stream.read(limit + 1), label, limit)

@@ -227,5 +227,5 @@ def sniff_encoding(stream: IO[bytes], encoding: str) -> tuple[IO[bytes], str]:
     head = buffered.peek(4)[:4]
     for mark, name in _BOMS:
         if head.startswith(mark):
-            return cast("IO[bytes]", buffered), name
-    return cast("IO[bytes]", buffered), encoding
+            return buffered, name
+    return buffered, encoding

@@ -1,0 +1,523 @@
+"""The flow: read → look up and cut → encode → serialise → bulk, overlapped, bounded, with back-pressure.
+
+Each stage is a thread; between two stages stands a queue bounded in bytes, so a slow engine or a slow
+encoder stops the reader and never grows memory. Only :mod:`esembed.ingest.engine` and
+:mod:`esembed.ingest.sender` try anything again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from esembed.capabilities import Capabilities
+from esembed.dialect.bulk import BulkFormat
+from esembed.encode.base import Encoder
+from esembed.encode.tokens import TokenIds
+from esembed.errors import EngineRequestError, EsembedError, PermanentError, PlanError, RecordError
+from esembed.ingest.bulk import BulkUnit
+from esembed.ingest.chunk import Chunker
+from esembed.ingest.deadletters import DeadLetters
+from esembed.ingest.encoding import BatchEncoder
+from esembed.ingest.engine import Engine, Patience, Requester, Stopped
+from esembed.ingest.ledger import Ledger
+from esembed.ingest.lines import UnitBuilder
+from esembed.ingest.lookup import Lookup, Pending
+from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, Progress
+from esembed.ingest.prepare import Preparer, Work
+from esembed.ingest.progress import ProgressMeter
+from esembed.ingest.queues import ByteQueue
+from esembed.ingest.read import RecordMapper, Source, open_source
+from esembed.ingest.reconcile import reconcile
+from esembed.ingest.sender import Sender
+from esembed.ingest.statistics import StatisticsCollector
+from esembed.ingest.tuning import LoadTuning, check_durability
+from esembed.plan import IndexPlan
+from esembed.types import ItemError
+
+__all__ = ["run_ingest"]
+
+
+def run_ingest(
+    records: Iterable[Any],
+    *,
+    client: Requester,
+    index: str,
+    plan: IndexPlan,
+    capabilities: Capabilities,
+    encoders: Mapping[str, Encoder],
+    options: IngestOptions | None = None,
+    progress: Progress | None = None,
+    total: int | None = None,
+    token_ids: Mapping[str, TokenIds] | None = None,
+    stop: threading.Event | None = None,
+) -> IngestReport:
+    """Put records into an index that exists. Blocks; run it in a thread from async code.
+
+    Args:
+        records: a Source, paths, or an iterable of mappings, Documents and (id, mapping) pairs.
+        client: sends requests, without retries of its own; called from several threads.
+        index: the index, or an alias of one.
+        plan: the index's plan.
+        capabilities: of the engine.
+        encoders: field → encoder, for every vector field that isn't ``given``.
+        options: see IngestOptions.
+        progress: told how far it is; None logs a line a minute.
+        total: how many records there will be, where the source doesn't know.
+        token_ids: sparse field → id table, for SEISMIC.
+        stop: set it from outside to end the run early.
+
+    Returns:
+        the report; its counts add up.
+
+    Raises:
+        RecordError: the first bad record, with ``strict``.
+        PermanentError: more than ``max_errors`` dead letters, an encoder that takes no text at all.
+        EngineUnavailableError: the engine was away for longer than ``max_wait_seconds``. The same call
+            resumes.
+        AuthorizationError, IndexNotFoundError, EngineRequestError: nothing can get in.
+        PlanError: the index has an asynchronous translog; a source that isn't there.
+    """
+    return _Run(
+        open_source(records), client, index, plan, capabilities, encoders, options or IngestOptions(),
+        progress or LogProgress(), total, token_ids, stop or threading.Event(),
+    ).run()  # fmt: skip
+
+
+class _Run:
+    """One ingest: its threads, its counts."""
+
+    def __init__(
+        self,
+        source: Source,
+        client: Requester,
+        index: str,
+        plan: IndexPlan,
+        capabilities: Capabilities,
+        encoders: Mapping[str, Encoder],
+        options: IngestOptions,
+        progress: Progress,
+        total: int | None,
+        token_ids: Mapping[str, TokenIds] | None,
+        stop: threading.Event,
+    ) -> None:
+        self.source, self.plan, self.options, self.progress = source, plan, options, progress
+        self.report = IngestReport(index=index)
+        self.stop = stop
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self._seconds: dict[str, float] = {}
+        self.encoders = {
+            n: encoders[n] for n, p in plan.vector_fields() if p.encoder != "given" and n in encoders
+        }
+        self._before = {
+            id(e): (e.stats.tokens, e.stats.truncated, e.stats.cost_usd) for e in self.encoders.values()
+        }
+        self.patience = Patience(options.max_wait_seconds, stop, self.notice)
+        self.engine = Engine(client, index, self.patience, options.request_timeout_seconds)
+        self.preparer = Preparer(
+            plan,
+            self.encoders,
+            missing_text=options.missing_text,
+            nan=options.nan,
+            require_given=not options.vectors_only,
+        )
+        declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
+        self.mapper = RecordMapper(
+            id_field=plan.id_field,
+            op_field=None if options.op_field in declared else options.op_field,
+            fields=options.fields,
+            transform=options.transform,
+        )
+        self.dead = DeadLetters(options.dead_letters)
+        self.pending = Pending()
+        chunked = any(part.chunked for part in self.preparer.encoded.values())
+        self.chunker = Chunker(plan, self.encoders) if chunked and plan.chunk is not None else None
+        if self.chunker is not None and plan.chunk is not None:
+            if self.chunker.counted_by == "words":
+                self.notice(
+                    "the encoder shows no tokenizer: chunks are measured in words (4 tokens for 3 words)"
+                )
+            if self.chunker.max_tokens < plan.chunk.max_tokens:
+                self.notice(f"chunks are kept to {self.chunker.max_tokens} tokens, what the encoder takes")
+        quarter = max(1, options.buffer_bytes // 4)
+        self.read_queue: ByteQueue[Work] = ByteQueue(quarter)
+        self.encode_queue: ByteQueue[list[Work]] = ByteQueue(quarter)
+        self.write_queue: ByteQueue[Future[list[Work]] | list[Work]] = ByteQueue(quarter)
+        self.batch_bytes = max(1, quarter // 2)
+        self.sender = Sender(
+            self.engine,
+            options,
+            buffer_bytes=quarter,
+            on_done=self._done,
+            on_dead=self._refused,
+            on_error=self.fail,
+        )
+        self.units = UnitBuilder(
+            BulkFormat.of(plan, capabilities, token_ids), vectors_only=options.vectors_only
+        )
+        self.encode = BatchEncoder(plan, self.encoders, self.bury_pending)
+        self.statistics = StatisticsCollector()
+        self.meter = ProgressMeter(source, self.report, total)
+        self.seen: Ledger | None = None
+        self.ledger: Ledger | None = None
+
+    # -- the whole -------------------------------------------------------------------------------------
+
+    def run(self) -> IngestReport:
+        started = time.monotonic()
+        settings = self.engine.settings()
+        check_durability(settings, self.engine.index)
+        tuning = LoadTuning(self.engine, self.plan, self.notice)
+        uuid = settings.get("uuid")
+        if self.options.verify or self.options.sync:
+            self.seen = Ledger(None)
+        if self.options.ledger is not None:
+            binding = "/".join((*self.engine.identity(), self.preparer.contract))
+            self.ledger = Ledger(self.options.ledger, binding)
+        try:
+            if self.options.tuning:
+                tuning.begin(settings)
+            self.engine.refresh()
+            empty = self.engine.count() == 0
+            try:
+                self._load(empty)
+            except BaseException:
+                # Whatever happened: the index must not stay without refresh and replicas. What the
+                # marker remembers is put back by the next run when this one can't.
+                self._restore_quietly(tuning)
+                raise
+            self._finish(tuning, uuid, empty)
+        finally:
+            self.dead.close()
+            for ledger in (self.seen, self.ledger):
+                if ledger is not None:
+                    ledger.close()
+            self._count(started)
+        self.progress.update(self.meter.state("done", self._tokens()))
+        return self.report
+
+    def _restore_quietly(self, tuning: LoadTuning) -> None:
+        self.stop.clear()
+        self.patience.max_wait_seconds = min(self.patience.max_wait_seconds, 5.0)
+        try:
+            tuning.end()
+        except EsembedError as error:
+            self.notice(f"the index's settings could not be put back ({error}); the next run does it")
+
+    def _finish(self, tuning: LoadTuning, uuid: Any, empty: bool) -> None:
+        tuning.merge()
+        if self.options.refresh or self.seen is not None:
+            self.engine.refresh()
+        tuning.end()
+        if self.engine.settings().get("uuid") != uuid:
+            raise EngineRequestError(
+                f"the index {self.engine.index!r} was deleted and made anew during the load; run it again",
+                status=200,
+            )
+        if self.seen is not None:
+            with self.timed("reconcile"):
+                reconcile(
+                    self.engine, self.plan, self.seen, self.options, self.report,
+                    phase=lambda name: self.progress.update(self.meter.state(name, self._tokens())),
+                )  # fmt: skip
+        self.report.statistics = self.statistics.result(self.encoders)
+        self.report.statistics_complete = empty and not self.statistics.unsettled
+
+    def _load(self, empty: bool) -> None:
+        self.lookup = Lookup(
+            self.engine,
+            self.plan,
+            self.preparer,
+            self.pending,
+            chunker=self.chunker,
+            ledger=None if self.options.verify else self.ledger,
+            ask=not empty,
+            compare=self.options.resume,
+            vectors_only=self.options.vectors_only,
+            on_unchanged=self._unchanged,
+            on_dead=self.bury,
+        )
+        stages: list[tuple[str, Callable[[], None]]] = [
+            ("read", self._read),
+            ("lookup", self._look_up),
+            ("encode", self._encode),
+            ("serialise", self._serialise),
+        ]
+        threads = [
+            threading.Thread(target=self._guard, args=(stage,), name=f"esembed-{name}", daemon=True)
+            for name, stage in stages
+        ]
+        self.sender.start()
+        for thread in threads:
+            thread.start()
+        try:
+            while any(t.is_alive() for t in threads) or self.sender.alive:
+                if self._error is None and self.stop.wait(0.25):
+                    self.fail(Stopped("the run was stopped; run it again, it resumes"))
+                for thread in threads:
+                    thread.join(0.05 if self._error is not None else 0)
+                if self._error is not None:
+                    self.sender.join(0.2)
+                self.progress.update(self.meter.state("load", self._tokens()))
+        except BaseException as error:
+            self.fail(error)
+            self.sender.join(10.0)
+            raise
+        if self._error is not None:
+            raise self._error
+
+    def _guard(self, stage: Callable[[], None]) -> None:
+        try:
+            stage()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for the run
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """The first error ends the run; what follows from it is not another one."""
+        with self._lock:
+            if self._error is None:
+                self._error = error
+            elif isinstance(error, Stopped):
+                return
+        self.stop.set()
+        for queue in (self.read_queue, self.encode_queue, self.write_queue):
+            queue.abort()
+        self.pending.abort()
+        self.sender.abort()
+
+    def notice(self, message: str) -> None:
+        """Tell the person, and keep it for the report."""
+        with self._lock:
+            self.report.notices.append(message)
+        self.progress.notice(message)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds to a stage's seconds."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + time.monotonic() - started
+
+    # -- stages ------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        records = iter(self.source)
+        while True:
+            with self.timed("read"):
+                piece = next(records, None)
+                if piece is None:
+                    break
+                self.report.read += 1
+                work = self._prepare(piece)
+            if work is not None:
+                self.read_queue.put(work, work.size)
+        self.report.complete = True
+        self.read_queue.close()
+
+    def _prepare(self, piece: Any) -> Work | None:
+        if isinstance(piece, RecordError):
+            self.report.read_errors += 1
+            self.bury(None, piece)
+            return None
+        document = None
+        try:
+            document = self.mapper(piece)
+            if document is None:
+                with self._lock:
+                    self.report.skipped += 1
+                return None
+            return self.preparer.prepare(document)
+        except RecordError as error:
+            error.position = error.position or piece.position
+            shown = document or piece
+            if error.record_id is None:
+                error.record_id = shown.id
+            if error.record_id is None and not self._known_id(error, piece):
+                self.report.read_errors += 1
+            self.bury(Work(document=shown, id=error.record_id or "", op=shown.op, source={}), error)
+            return None
+
+    def _known_id(self, error: RecordError, piece: Any) -> bool:
+        """A dead letter whose id is known keeps its document from being taken for gone (sync)."""
+        for key in ("_id", self.plan.id_field, "id"):
+            value = piece.source.get(key) if key else None
+            if isinstance(value, (str, int)) and not isinstance(value, bool):
+                error.record_id = str(value)
+                return True
+        return False
+
+    def _look_up(self) -> None:
+        ended = False
+        while not ended:
+            batch: list[Work] = []
+            size = 0
+            try:
+                first = self.read_queue.get()
+                if first is None:
+                    break
+                batch, size = [first], first.size
+                until = time.monotonic() + self.options.linger_seconds
+                while len(batch) < self.options.encode_batch_documents and size < self.batch_bytes:
+                    following = self.read_queue.get(max(0.0, until - time.monotonic()))
+                    if following is None:
+                        ended = True
+                        break
+                    batch.append(following)
+                    size += following.size
+            except TimeoutError:
+                pass
+            with self.timed("lookup"):
+                self.lookup(batch, self._forward)
+        self.encode_queue.close()
+
+    def _forward(self, works: list[Work]) -> None:
+        self.encode_queue.put(works, sum(w.size for w in works))
+
+    def _encode(self) -> None:
+        if self.options.encode_workers == 1:
+            while (batch := self.encode_queue.get()) is not None:
+                self.write_queue.put(self._encode_batch(batch), sum(w.size for w in batch))
+        else:
+            # Several at a time, handed on in order: the order within an id must be the source's.
+            with ThreadPoolExecutor(self.options.encode_workers, "esembed-encode") as pool:
+                waiting: deque[Future[list[Work]]] = deque()
+                while (batch := self.encode_queue.get()) is not None:
+                    waiting.append(pool.submit(self._encode_batch, batch))
+                    while waiting and (len(waiting) >= self.options.encode_workers or waiting[0].done()):
+                        done = waiting.popleft().result()
+                        self.write_queue.put(done, sum(w.size for w in done))
+                for future in waiting:
+                    done = future.result()
+                    self.write_queue.put(done, sum(w.size for w in done))
+        self.write_queue.close()
+
+    def _encode_batch(self, batch: list[Work]) -> list[Work]:
+        with self.timed("encode"):
+            return self.encode(batch)
+
+    def _serialise(self) -> None:
+        while (batch := self.write_queue.get()) is not None:
+            for work in batch if isinstance(batch, list) else batch.result():
+                with self.timed("serialise"):
+                    try:
+                        unit = self.units(work)
+                    except RecordError as error:
+                        error.record_id, error.position = work.id, work.document.position
+                        self.bury_pending(work, error)
+                        continue
+                self.sender.put(unit)
+        self.sender.close()
+
+    # -- ends of a record's way ----------------------------------------------------------------------------
+
+    def _unchanged(self, work: Work) -> None:
+        with self._lock:
+            self.report.unchanged += 1
+        if self.seen is not None:
+            self.seen.put(work.id, work.hash)
+        if self.ledger is not None:
+            self.ledger.put(work.id, f"{work.hash}.{work.old_chunks}")
+
+    def _done(self, unit: BulkUnit) -> None:
+        work: Work = unit.tag
+        with self._lock:
+            if unit.op == "index":
+                if self.options.vectors_only:
+                    self.report.updated += 1
+                else:
+                    self.report.indexed += 1
+                    self.report.created += unit.created
+            elif unit.op == "update":
+                self.report.updated += 1
+            else:
+                self.report.deleted += 1
+            self.statistics.add(work, created=unit.created, backfill=self.options.vectors_only)
+        for ledger, value in ((self.seen, work.hash), (self.ledger, f"{work.hash}.{len(work.chunks or ())}")):
+            if ledger is not None:
+                if unit.op == "delete":
+                    ledger.remove(work.id)
+                else:
+                    ledger.put(work.id, value)
+        self.pending.remove(work.id)
+
+    def _refused(self, unit: BulkUnit, reason: str, status: int | None, kind: str | None) -> None:
+        work: Work = unit.tag
+        self.pending.remove(work.id)
+        error = RecordError(
+            f"the engine refuses it: {reason}", record_id=work.id, position=work.document.position
+        )
+        self.bury(work, error, status=status, kind=kind)
+
+    def bury_pending(self, work: Work, error: RecordError) -> None:
+        """Bury a record that was past the look-up."""
+        self.pending.remove(work.id)
+        self.bury(work, error)
+
+    def bury(
+        self, work: Work | None, error: RecordError, *, status: int | None = None, kind: str | None = None
+    ) -> None:
+        """One dead letter; ends the run where it is strict."""
+        item = ItemError(
+            id=error.record_id,
+            reason=error.message,
+            status=status,
+            position=error.position,
+            error_type=kind or type(error).__name__,
+        )
+        self.dead.write(
+            item,
+            work.document if work is not None else None,
+            field=error.field,
+            raw=getattr(error, "raw", None),
+        )
+        with self._lock:
+            self.report.dead += 1
+            dead = self.report.dead
+        if self.seen is not None and error.record_id:
+            # It is in the source, whatever became of it: sync must not delete its older version.
+            self.seen.put(error.record_id, None)
+        if self.options.strict:
+            self.fail(error)
+            raise Stopped("stopped")
+        if self.options.max_errors is not None and dead > self.options.max_errors:
+            self.fail(
+                PermanentError(
+                    f"more than max_errors ({self.options.max_errors}) records can't get in; the last: {error.message}"
+                )
+            )
+            raise Stopped("stopped")
+
+    # -- counts ----------------------------------------------------------------------------------------------
+
+    def _tokens(self) -> int:
+        known = {id(e): e for e in self.encoders.values()}
+        return sum(e.stats.tokens - self._before[key][0] for key, e in known.items())
+
+    def _count(self, started: float) -> None:
+        report = self.report
+        report.seconds = time.monotonic() - started
+        report.stage_seconds = {**self._seconds, "bulk": self.sender.busy_seconds}
+        known = {id(e): e for e in self.encoders.values()}
+        report.tokens = self._tokens()
+        report.truncated = sum(e.stats.truncated - self._before[k][1] for k, e in known.items())
+        report.cost_usd = sum(e.stats.cost_usd - self._before[k][2] for k, e in known.items())
+        report.chunks = self.lookup.chunks if hasattr(self, "lookup") else 0
+        report.bytes_read = self.source.bytes_read
+        report.bytes_sent = self.sender.bytes_sent
+        report.requests = self.sender.requests
+        report.retried_requests = self.sender.retried_requests
+        report.retried_items = self.sender.retried_items
+        report.waited_seconds = self.patience.waited_seconds
+        report.errors = self.dead.errors
+        report.dead_letters = self.options.dead_letters if self.dead.count else None
+        if report.complete and self._error is None and not report.adds_up:
+            raise PlanError(f"the counts don't add up: {report.to_dict()}")

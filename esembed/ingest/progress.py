@@ -1,0 +1,68 @@
+"""How far a run is, and how long it will take: honest where it can be told, silent where it can't."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from esembed.ingest.options import IngestReport, ProgressState
+from esembed.ingest.read import Source
+
+__all__ = ["ProgressMeter"]
+
+WINDOW_SECONDS = 30.0
+
+
+class ProgressMeter:
+    """Looks at the counts as they grow.
+
+    Reading runs ahead of writing, so the share that is done is not the share that was read: settled
+    records are taken at the average size of those read so far.
+
+    Args:
+        source: what is read.
+        report: the counts.
+        total: records in all, where the caller knows.
+    """
+
+    def __init__(self, source: Source, report: IngestReport, total: int | None) -> None:
+        self._source, self._report = source, report
+        self._total = total if total is not None else source.total_records
+        self._started = time.monotonic()
+        self._window: deque[tuple[float, int]] = deque([(self._started, 0)])
+
+    def state(self, phase: str, tokens: int) -> ProgressState:
+        """The state now."""
+        report, now = self._report, time.monotonic()
+        done = (
+            report.indexed + report.updated + report.deleted + report.unchanged + report.dead + report.skipped
+        )
+        total, fraction = self._total, None
+        if report.complete:
+            total = report.read
+        if total:
+            fraction = min(1.0, done / total)
+        elif self._source.total_bytes and report.read and self._source.bytes_read:
+            per_record = self._source.bytes_read / report.read
+            fraction = min(1.0, done * per_record / self._source.total_bytes)
+        if now - self._window[-1][0] >= 1.0:
+            self._window.append((now, done))
+        while len(self._window) > 2 and now - self._window[0][0] > WINDOW_SECONDS:
+            self._window.popleft()
+        then, before = self._window[0]
+        rate = (done - before) / (now - then) if now > then else 0.0
+        eta = None
+        if fraction is not None and fraction < 1.0 and rate > 0 and done:
+            eta = done * (1.0 - fraction) / fraction / rate if fraction > 0 else None
+        return ProgressState(
+            phase=phase,
+            read=report.read,
+            done=done,
+            dead=report.dead,
+            total=total,
+            fraction=fraction,
+            seconds=now - self._started,
+            documents_per_second=rate,
+            eta_seconds=eta if phase == "load" else None,
+            tokens=tokens,
+        )

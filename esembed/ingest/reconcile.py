@@ -1,0 +1,152 @@
+"""After a load: compare the index with the source (verify), delete what the source lost (sync)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from esembed.dialect.bulk import action_line, chunk_id
+from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.errors import PermanentError, PlanError
+from esembed.ingest.bulk import BulkUnit, judge
+from esembed.ingest.engine import Again, Engine
+from esembed.ingest.ledger import Ledger
+from esembed.ingest.options import IngestOptions, IngestReport, VerifyResult
+from esembed.ingest.prepare import hash_parts
+from esembed.plan import IndexPlan
+
+__all__ = ["reconcile"]
+
+KEEP = 100
+
+
+def reconcile(
+    engine: Engine,
+    plan: IndexPlan,
+    seen: Ledger,
+    options: IngestOptions,
+    report: IngestReport,
+    *,
+    phase: Callable[[str], None],
+) -> None:
+    """Read every document's id and hash once, compare with what the source had, and act.
+
+    Raises:
+        PlanError: *sync* after a pass that wasn't complete and clean, or it would delete more than
+            ``sync_max_delete``. Nothing was deleted then.
+    """
+    phase("verify")
+    same = different = extra = orphans = total = 0
+    differing: list[str] = []
+    extras = Ledger(None)
+    apart = plan.chunk is not None and plan.chunk.store == "documents"
+    batch: list[str] = []
+    try:
+        for hit in engine.scan():
+            source = hit.get("_source") or {}
+            parent = source.get(PARENT_FIELD)
+            if parent is not None:
+                if apart and parent not in seen:
+                    orphans += 1
+                    extras.put(hit["_id"], "chunk")
+                continue
+            total += 1
+            doc_id, stored = hit["_id"], source.get(HASH_FIELD)
+            if doc_id not in seen:
+                extra += 1
+                extras.put(doc_id, stored or "none")
+                continue
+            batch.append(doc_id)
+            expected = seen.get(doc_id)
+            if expected is None or (stored is not None and hash_parts(stored)[0] == expected):
+                same += 1
+            else:
+                different += 1
+                if len(differing) < KEEP:
+                    differing.append(doc_id)
+            if len(batch) >= 1000:
+                seen.mark(batch)
+                batch = []
+        seen.mark(batch)
+        missing_count, missing = 0, []
+        for doc_id in seen.unmarked():
+            missing_count += 1
+            if len(missing) < KEEP:
+                missing.append(doc_id)
+        extra_ids: list[str] = []
+        for doc_id in extras.unmarked():
+            if len(extra_ids) < KEEP:
+                extra_ids.append(doc_id)
+        if options.verify:
+            report.verified = VerifyResult(
+                same=same,
+                different=tuple(differing),
+                different_count=different,
+                missing=tuple(missing),
+                missing_count=missing_count,
+                extra=tuple(extra_ids),
+                extra_count=extra + orphans,
+            )
+        if options.sync and (extra or orphans):
+            _sync(engine, extras, options, report, extra, total, phase)
+    finally:
+        extras.close()
+
+
+def _sync(
+    engine: Engine,
+    extras: Ledger,
+    options: IngestOptions,
+    report: IngestReport,
+    extra: int,
+    total: int,
+    phase: Callable[[str], None],
+) -> None:
+    if not report.complete or report.read_errors:
+        raise PlanError(
+            f"sync deletes only after a complete pass over the source without read errors; this one had "
+            f"{report.read_errors}. Repair the source, or leave sync out. Nothing was deleted",
+            path="sync",
+        )
+    if total and extra > options.sync_max_delete * total:
+        raise PlanError(
+            f"sync would delete {extra} of {total} documents ({extra / total:.0%}), more than "
+            f"sync_max_delete = {options.sync_max_delete:.0%}. Is it the right source? Raise sync_max_delete if "
+            "so. Nothing was deleted",
+            path="sync_max_delete",
+        )
+    phase("sync")
+    units: list[BulkUnit] = []
+    for doc_id in list(extras.unmarked()):
+        stored = extras.get(doc_id) or ""
+        lines = [action_line("delete", chunk_id(doc_id, n)) for n in range(hash_parts(stored)[1])]
+        units.append(BulkUnit(doc_id, "delete", [*lines, action_line("delete", doc_id)], tag=stored))
+        if len(units) >= 500:
+            report.sync_deleted += _delete(engine, units)
+            units = []
+    report.sync_deleted += _delete(engine, units)
+    engine.refresh()
+
+
+def _delete(engine: Engine, units: list[BulkUnit]) -> int:
+    left = list(units)
+
+    def attempt() -> None:
+        nonlocal left
+        if not left:
+            return
+        status, body, after = engine.bulk(b"".join(line for unit in left for line in unit.lines))
+        verdict = judge(left, status, body)
+        if verdict.fatal or verdict.dead:
+            reason = verdict.fatal[0] if verdict.fatal else verdict.dead[0][1]
+            raise PermanentError(f"sync could not delete: {reason}")
+        left = verdict.retry
+        if left:
+            raise Again(f"status {status}", retry_after_seconds=after)
+        engine.patience.progress()
+
+    documents = sum(unit.tag != "chunk" for unit in units)
+    try:
+        engine.patience.retrying()(attempt)
+    except Again as error:
+        raise engine.patience.gave_up(error) from error
+    return documents

@@ -1,0 +1,108 @@
+"""Settings that are changed for a load, and put back before it is called done, also after a crash.
+
+What they were is written under ``_meta.esembed_load`` first; a later run that finds it there puts
+*those* values back, so a killed load never leaves an index without replicas or refresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from esembed.errors import EngineRequestError, PlanError
+from esembed.ingest.engine import Engine
+from esembed.plan import IndexPlan
+
+__all__ = ["LoadTuning", "check_durability"]
+
+MARKER = "esembed_load"
+
+
+def check_durability(settings: Mapping[str, Any], index: str) -> None:
+    """Refuse an index whose translog is written late: what it confirms can be lost with the node.
+
+    Raises:
+        PlanError: ``index.translog.durability`` is ``async``.
+    """
+    if settings.get("translog", {}).get("durability") == "async":
+        raise PlanError(
+            f"{index} has index.translog.durability = async: what the engine confirms can be lost, and then a "
+            'resumed load would leave holes. Set it to "request" for the load',
+            path="index.translog.durability",
+        )
+
+
+class LoadTuning:
+    """Changes an index's settings for a load and puts them back.
+
+    Args:
+        engine: the index.
+        plan: its ``load`` section says what to change.
+        notice: takes messages for the person.
+    """
+
+    def __init__(self, engine: Engine, plan: IndexPlan, notice: Callable[[str], None]) -> None:
+        self._engine, self._load, self._notice = engine, plan.load, notice
+        self._before: dict[str, Any] | None = None
+
+    @property
+    def crashed_before(self) -> bool:
+        """Whether an earlier load of this index ended without putting its settings back."""
+        return self._found
+
+    _found = False
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Remember and change.
+
+        Args:
+            settings: the index's settings as they are.
+        """
+        meta = dict(self._engine.mapping().get("_meta", {}))
+        marker = meta.get(MARKER)
+        before: dict[str, Any] | None = None
+        if isinstance(marker, Mapping) and isinstance(marker.get("settings"), Mapping):
+            # _meta is untrusted input: only these two, only as plain values.
+            before = {k: marker["settings"].get(k) for k in ("refresh_interval", "number_of_replicas")}
+            before = {k: v for k, v in before.items() if v is None or isinstance(v, (str, int))}
+            self._found = True
+            self._notice("an earlier load did not put the index's settings back; this one will")
+        change: dict[str, Any] = {}
+        if not self._load.refresh:
+            change["refresh_interval"] = "-1"
+        if self._load.replicas is not None:
+            change["number_of_replicas"] = self._load.replicas
+        if not change and before is None:
+            return
+        if before is None:
+            before = {
+                "refresh_interval": settings.get("refresh_interval"),
+                "number_of_replicas": settings.get("number_of_replicas"),
+            }
+            self._engine.put_meta({**meta, MARKER: {"settings": before}})
+        self._before = before
+        if change:
+            self._engine.put_settings(change)
+
+    def end(self) -> None:
+        """Put everything back, then take the marker away."""
+        if self._before is None:
+            return
+        self._engine.put_settings(self._before)
+        now = self._engine.settings()
+        for name, value in self._before.items():
+            if value is not None and str(now.get(name)) != str(value):
+                raise EngineRequestError(
+                    f"{self._engine.index}: {name} is {now.get(name)} instead of {value} after the load; set it "
+                    "by hand",
+                    status=200,
+                )
+        meta = dict(self._engine.mapping().get("_meta", {}))
+        if meta.pop(MARKER, None) is not None:
+            self._engine.put_meta(meta)
+        self._before = None
+
+    def merge(self) -> None:
+        """Force-merge where the plan asks for it."""
+        if self._load.force_merge_segments is not None:
+            self._engine.force_merge(self._load.force_merge_segments)
