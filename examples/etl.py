@@ -18,8 +18,7 @@ from typing import Any
 
 from opensearchpy import OpenSearch
 
-from esembed import Index, IndexPlan
-from esembed.ingest.options import IngestOptions
+from esembed import Index, IndexPlan, IngestOptions
 
 HERE = Path(__file__).parent
 

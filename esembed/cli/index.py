@@ -108,11 +108,9 @@ def attach(
     wanted = _plan(plan, None)
     client = connection.client()
     try:
-        index = Index.attach(client, name, wanted)
-        report = None
-        if backfill:
-            with _output.progress() as bars:
-                report = index.backfill(progress=_output.IngestProgress(bars, label="filling vectors"))
+        with _output.progress() as bars:
+            bar = _output.IngestProgress(bars, label="filling vectors") if backfill else None
+            index, report = Index.attach(client, name, wanted, backfill=backfill, progress=bar)
         if json:
             _output.print_json(
                 {"index": index.name, "backfill": None if report is None else report.to_dict()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Mapping
@@ -112,8 +113,10 @@ def fill(
     """A new index with all records in it, and the ingest's report. What was there is replaced."""
     from esembed import Index
 
+    with contextlib.suppress(IndexNotFoundError):
+        Index.open(client, INDEX).drop()
     index = Index.create(client, INDEX, plan)
-    report = index.ingest(records, progress=progress)
+    report = index.ingest(records, progress=progress, total=len(records))
     return index, report
 
 

@@ -23,6 +23,8 @@ PUBLIC = {
     "IndexPlan",
     "IngestOptions",
     "IngestReport",
+    "IngestOptions",
+    "IngestReport",
     "ItemError",
     "LoadOptions",
     "Query",
