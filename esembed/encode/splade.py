@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from esembed.encode.backbone import Backbone, Outputs, Program, load_backbone
+from esembed.encode.backbone import Backbone, Head, JoinedHead, Outputs, Program, load_backbone
 from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
 from esembed.encode.batching import WINDOW_TEXTS, prefetched, run_sorted
 from esembed.encode.modelfiles import ModelFiles
@@ -27,7 +28,7 @@ from esembed.encode.tokenizer import TextTokenizer, Tokenized
 from esembed.errors import EncoderError
 from esembed.types import SparseVector
 
-__all__ = ["SpladeEncoder", "load"]
+__all__ = ["SpladeEncoder", "SpladeRunner", "load"]
 
 _FOREIGN = ("dims", "normalize", "pooling", "k1", "b", "avgdl", "language", "stop_words", "statistics")
 
@@ -50,12 +51,20 @@ class SpladeEncoder:
         params: what changes the vectors. ``top_k`` and ``query_top_k`` default to the model's own
             ``max_active_dims``, else to all; ``threshold`` drops weights at or under it.
         runtime: how it runs here.
+        first: another head for the document's pass; see :class:`SpladeRunner`.
 
     Raises:
         EncoderError: see :func:`load`.
     """
 
-    def __init__(self, files: SparseFiles, params: EncoderParams, runtime: RuntimeOptions) -> None:
+    def __init__(
+        self,
+        files: SparseFiles,
+        params: EncoderParams,
+        runtime: RuntimeOptions,
+        *,
+        first: Callable[[int], Head] | None = None,
+    ) -> None:
         spec = f"splade:{files.name}"
         foreign = [name for name in _FOREIGN if getattr(params, name) is not None]
         if foreign:
@@ -79,7 +88,8 @@ class SpladeEncoder:
             elif isinstance(side, StaticSide):
                 self._sides[name] = StaticWeights(side, files.name)
             else:
-                self._sides[name] = SpladeRunner(side, params, runtime, spec, self._device_top_k(files, side))
+                top_k = self._device_top_k(files, side)
+                self._sides[name] = SpladeRunner(side, params, runtime, spec, top_k, first)
         self._info = self._describe(files, spec, params)
         self._stats = EncodeStats()
         self._lock = threading.Lock()
@@ -142,6 +152,22 @@ class SpladeEncoder:
         """The tokens by id, for ``TokenIds.from_vocabulary`` (SEISMIC)."""
         return self._sides["document"].vocabulary.tokens
 
+    @property
+    def runner(self) -> SpladeRunner:
+        """The network that encodes documents.
+
+        Raises:
+            EncoderError: documents need none.
+        """
+        side = self._sides["document"]
+        if not isinstance(side, SpladeRunner):
+            raise EncoderError(f"{self._info.spec} runs no network", spec=self._info.spec)
+        return side
+
+    def settings(self, side: Literal["document", "query"]) -> tuple[str, int | None, float]:
+        """Prompt, top_k and threshold of documents or queries."""
+        return self._prompts[side], self._top_k if side == "document" else self._query_top_k, self._threshold
+
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         """One vector for each text in the order given; weights > threshold, heaviest first, ties by id.
 
@@ -191,6 +217,8 @@ class SpladeRunner:
     Args:
         side: the model and how its scores are pooled.
         device_top_k: the most features that are needed of any text, or None for all.
+        first: makes another head from the backbone's width; its one output then stands first in
+            :meth:`passes` (dense and sparse from one pass).
     """
 
     def __init__(
@@ -200,6 +228,7 @@ class SpladeRunner:
         runtime: RuntimeOptions,
         spec: str,
         device_top_k: int | None,
+        first: Callable[[int], Head] | None = None,
     ) -> None:
         self.files: ModelFiles = side.files
         self.strategy, self.activation = side.strategy, side.activation
@@ -212,14 +241,27 @@ class SpladeRunner:
         self.batch_tokens = runtime.batch_tokens or self.backbone.batch_tokens
         self._spec = spec
         self._all_ids = np.arange(len(self.vocabulary.tokens))
-        self._program: Program = self.backbone.program(self.head)
+        head: Head = self.head
+        if first is not None:
+            head = JoinedHead((first(self.backbone.hidden_size), self.head))
+        self._program: Program = self.backbone.program(head)
 
     def encode(
         self, texts: Sequence[str], prompt: str, *, top_k: int | None, threshold: float
     ) -> tuple[list[SparseVector], int, int]:
         """The vectors, the tokens, and how many texts were cut."""
         vectors: list[SparseVector | None] = [None] * len(texts)
-        tokens = truncated = 0
+        count = EncodeStats()
+        for members, outputs in self.passes(texts, prompt, count):
+            made = self.vectors(outputs, top_k=top_k, threshold=threshold)
+            for member, vector in zip(members, made, strict=True):
+                vectors[int(member)] = vector
+        return [vector for vector in vectors if vector is not None], count.tokens, count.truncated
+
+    def passes(
+        self, texts: Sequence[str], prompt: str, count: EncodeStats
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Outputs]]:
+        """For each batch the positions of its texts and the heads' outputs; adds to *count*."""
 
         def tokenize(window: int) -> Tokenized:
             start = window * WINDOW_TEXTS
@@ -234,12 +276,9 @@ class SpladeRunner:
                 pad_multiple=self.backbone.pad_multiple,
                 limit=self.backbone.max_positions,
             ):
-                made = self.vectors(outputs, top_k=top_k, threshold=threshold)
-                for member, vector in zip(members, made, strict=True):
-                    vectors[window * WINDOW_TEXTS + int(member)] = vector
-            tokens += sum(len(one) for one in ready.ids)
-            truncated += ready.truncated
-        return [vector for vector in vectors if vector is not None], tokens, truncated
+                yield members + window * WINDOW_TEXTS, outputs
+            count.tokens += sum(len(one) for one in ready.ids)
+            count.truncated += ready.truncated
 
     def vectors(self, outputs: Outputs, *, top_k: int | None, threshold: float) -> list[SparseVector]:
         """The head's outputs for one batch as vectors."""

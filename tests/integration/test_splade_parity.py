@@ -219,6 +219,47 @@ def test_both_backends_declare_the_same(folders: dict[str, Path]) -> None:
     assert infos[0] == infos[1]
 
 
+@pytest.mark.parametrize("backend", RUNTIMES)
+def test_dense_and_sparse_from_one_pass(folders: dict[str, Path], backend: str) -> None:
+    from esembed.encode.combined import load_combined
+
+    runtime = RUNTIMES[backend]
+    both = load_combined(
+        str(folders["bert"]),
+        dense=EncoderParams(pooling="mean", normalize=True),
+        sparse=EncoderParams(top_k=30),
+        runtime=runtime,
+    )
+    apart_dense = load(f"hf:{folders['bert']}", EncoderParams(pooling="mean", normalize=True), runtime)
+    apart_sparse = load(f"splade:{folders['bert']}", EncoderParams(top_k=30), runtime)
+    dense, sparse = both.encode_document(TEXTS)
+    np.testing.assert_allclose(dense, apart_dense.encode_document(TEXTS), atol=1e-5)
+    for mine, theirs in zip(sparse, apart_sparse.encode_document(TEXTS), strict=True):
+        np.testing.assert_allclose(mine.values, theirs.values, atol=1e-5)  # type: ignore[union-attr]
+    for half, apart in ((both.dense, apart_dense), (both.sparse, apart_sparse)):
+        assert (half.info.weights_hash, half.info.tokenizer_hash) == (
+            apart.info.weights_hash,
+            apart.info.tokenizer_hash,
+        )
+        assert (half.info.spec, half.info.pooling, half.info.dims, dict(half.info.extra)) == (
+            apart.info.spec,
+            apart.info.pooling,
+            apart.info.dims,
+            dict(apart.info.extra),
+        )
+    # two fields share one pass: the second finds its vectors ready
+    texts = both.dense.stats.texts
+    np.testing.assert_array_equal(both.dense.encode_query(TEXTS), dense)
+    assert both.sparse.encode_query(TEXTS) is not None
+    assert both.dense.stats.texts == texts + len(TEXTS)
+    both.sparse.encode_query(TEXTS)  # taken once; asked again, it is computed again
+    assert both.dense.stats.texts == texts + 2 * len(TEXTS)
+    with pytest.raises(EncoderError, match="for both"):
+        load_combined(str(folders["bert"]), dense=EncoderParams(query_prompt="x"), runtime=runtime)
+    for encoder in (both, apart_dense, apart_sparse):
+        encoder.close()
+
+
 # -- queries without a network ---------------------------------------------------------------------
 
 
