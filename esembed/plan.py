@@ -62,6 +62,13 @@ T = TypeVar("T")
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The settings every part of a plan shares: keyword-only, immutable, strict about names."""
 
+    def __post_init__(self) -> None:
+        # msgspec leaves out defaults by identity, and an equal struct is not always the same object.
+        for field in msgspec.structs.fields(type(self)):
+            value = getattr(self, field.name)
+            if isinstance(value, msgspec.Struct) and value == field.default:
+                msgspec.structs.force_setattr(self, field.name, field.default)
+
 
 Similarity = Literal["cosine", "dot_product", "l2_norm", "max_inner_product"]
 
@@ -279,6 +286,7 @@ class IndexPlan(_Part, frozen=True, kw_only=True):
     description: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for section in ("text", "dense", "sparse", "filter"):
             msgspec.structs.force_setattr(self, section, FrozenMap(getattr(self, section)))
         _validate(self)
