@@ -180,6 +180,8 @@ def delete(
             raise UsageError("deleting asks first, and there is no terminal to ask; add --yes")
         if not typer.confirm(f"Delete the index {name} with all its documents?", err=True):
             raise typer.Exit(1)
+    from esembed import Index
+
     client = connection.client()
     try:
         Index.open(client, name).drop()
