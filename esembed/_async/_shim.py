@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from esembed.transport import Response
 
-__all__ = ["IS_ASYNC", "Batcher", "gather", "in_thread", "requester", "sleep"]
+__all__ = ["IS_ASYNC", "Batcher", "gather", "in_thread", "iterable", "requester", "sleep"]
 
 IS_ASYNC = True
 T = TypeVar("T")
@@ -80,10 +80,31 @@ class Batcher:
             try:
                 answers = await asyncio.to_thread(self._function, [item for item, _ in batch])
             except Exception as error:  # noqa: BLE001 - it is raised again where the answer is awaited
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                if len(batch) > 1:
+                    # One caller's bad item must not fail the others': each on its own.
+                    await asyncio.gather(*(self._alone(item, future) for item, future in batch))
+                elif not batch[0][1].done():
+                    batch[0][1].set_exception(error)
                 continue
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+
+    async def _alone(self, item: Any, future: asyncio.Future[Any]) -> None:
+        try:
+            (answer,) = await asyncio.to_thread(self._function, [item])
+        except Exception as error:  # noqa: BLE001
+            if not future.done():
+                future.set_exception(error)
+        else:
+            if not future.done():
+                future.set_result(answer)
+
+
+def iterable(records: Any) -> Any:
+    """Records as the ingest's threads can take them: an async iterable is drawn on the loop."""
+    if isinstance(records, AsyncIterable):
+        from esembed.ingest.read import from_async
+
+        return from_async(records, asyncio.get_running_loop())
+    return records

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["IS_ASYNC", "gather", "in_thread", "requester", "sleep"]
+__all__ = ["IS_ASYNC", "Batcher", "gather", "in_thread", "iterable", "requester", "sleep"]
 
 IS_ASYNC = False
 T = TypeVar("T")
@@ -30,3 +30,22 @@ def in_thread(function: Callable[..., T], *args: Any) -> T:
 def requester(client: Any) -> Any:
     """What the ingest's threads send their requests with: the client, which is safe to share."""
     return client
+
+
+class Batcher:
+    """Sync callers wait for each other in the encoder itself; here nothing is gathered."""
+
+    def __init__(self, function: Callable[[list[Any]], Sequence[Any]], max_batch: int = 64) -> None:
+        self._function = function
+        self.calls = 0
+
+    def __call__(self, item: Any) -> Any:
+        """The answer to one item."""
+        self.calls += 1
+        (answer,) = self._function([item])
+        return answer
+
+
+def iterable(records: Any) -> Any:
+    """Records as the ingest's threads can take them: as they are."""
+    return records

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from esembed.dialect.clauses import Json
-from esembed.dialect.compiled import SourceFilter
+from esembed.dialect.compiled import CompiledSearch, SourceFilter
 from esembed.dialect.context import Context
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import QueryError
@@ -19,7 +19,15 @@ from esembed.plan import IndexPlan
 from esembed.query.bind import walk
 from esembed.query.nodes import Match, MatchPhrase, MultiMatch, Query
 
-__all__ = ["Cursor", "highlight_spec", "page_body", "query_digest", "source_spec", "text_query"]
+__all__ = [
+    "Cursor",
+    "highlight_spec",
+    "next_cursor",
+    "page_body",
+    "query_digest",
+    "source_spec",
+    "text_query",
+]
 
 
 def hidden_fields(plan: IndexPlan | None) -> list[str]:
@@ -145,3 +153,14 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 field="cursor",
             )
         return cursor
+
+
+def next_cursor(compiled: CompiledSearch, digest: str, shown: int, total: int | None) -> str | None:
+    """The cursor to the page after this one, or None where there is none (or the order isn't by score)."""
+    end = compiled.options.offset + shown
+    windowed = compiled.path != "single" or not compiled.counted
+    limit = compiled.window if windowed else 10_000
+    more = shown == compiled.options.size > 0 and end < limit and (total is None or end < total)
+    if not more or compiled.options.sort is not None:
+        return None
+    return Cursor(version=1, offset=end, window=compiled.window, digest=digest).encode()

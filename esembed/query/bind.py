@@ -29,6 +29,7 @@ from esembed.query.nodes import (
 __all__ = [
     "add_filter",
     "bind",
+    "drop_legs",
     "from_dict",
     "leg_names",
     "select_legs",
@@ -214,3 +215,18 @@ def select_legs(query: Query, legs: Collection[str] | None) -> Query:
         return single
     weights = None if query.weights is None else tuple(query.weights[i] for i in keep)
     return query.replace(legs=kept, weights=weights)  # type: ignore[no-any-return]
+
+
+def drop_legs(query: Query, names: Collection[str]) -> Query:
+    """The query without these legs of its outermost fusion; one that is left stays a fusion."""
+    if isinstance(query, (Rescore, Collapse)):
+        return query.replace(query=drop_legs(query.query, names))  # type: ignore[no-any-return]
+    if not isinstance(query, (Rrf, Linear)):
+        return query
+    labels = leg_names(query.legs)
+    keep = [i for i, label in enumerate(labels) if label not in names]
+    weights = None if query.weights is None else tuple(query.weights[i] for i in keep)
+    if weights is not None and not any(weights):
+        weights = None
+    legs = tuple(query.legs[i].replace(name=labels[i]) for i in keep)
+    return query.replace(legs=legs, weights=weights)  # type: ignore[no-any-return]
