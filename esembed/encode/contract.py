@@ -202,7 +202,8 @@ def _signs(dims: int) -> FloatArray:
     digest = hashlib.shake_256(b"esembed canary projection 1").digest(dims * PROJECTED // 8)
     bits = np.unpackbits(np.frombuffer(digest, np.uint8)).reshape(dims, PROJECTED)
     signs: FloatArray = bits.astype(np.float32) * 2 - 1
-    return signs / np.float32(np.sqrt(PROJECTED))
+    scaled: FloatArray = signs / np.float32(np.sqrt(PROJECTED))
+    return scaled
 
 
 def _canaries(vectors: FloatArray | Sequence[SparseVector]) -> dict[str, Any]:
