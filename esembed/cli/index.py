@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from esembed.cli._connect import Connection, UsageError, takes_connection
+
+if TYPE_CHECKING:
+    from esembed.dialect.mapping import CompiledMapping
+    from esembed.plan import IndexPlan
 
 __all__ = ["app"]
 
@@ -63,12 +67,10 @@ def create(
     client = connection.client()
     try:
         if dry_run:
-            from esembed._sync.client import EngineClient
-            from esembed._sync.probe import probe
-            from esembed.dialect.mapping import compile_plan
-
-            compiled = compile_plan(wanted, probe(EngineClient(client)))
+            compiled = _compile(client, wanted)
             _output.print_json(compiled.body)
+            for line in compiled.notes:
+                _output.note(line)
             return
         index = Index.create(client, name, wanted, exist_ok=exist_ok)
         if json:
@@ -218,19 +220,36 @@ def repair(
     _output.note(f"repaired {name}: it describes itself again")
 
 
-def _plan(path: Path | None, preset: str | None) -> Any:
+def _plan(path: Path | None, preset: str | None) -> IndexPlan:
     from esembed.plan import IndexPlan
 
     if (path is None) == (preset is None):
         raise UsageError("give a plan file or --preset NAME, one of the two")
     if path is not None:
         return IndexPlan.load_file(path)
-    from esembed.presets import load_preset
+    from esembed import presets
 
-    return load_preset(str(preset))
+    return presets.load(str(preset))
 
 
-def _contents(plan: Any) -> str:
+def _compile(client: Any, plan: IndexPlan) -> CompiledMapping:
+    """What creating the index would send, all but ``_meta``; the plan's models are loaded for their dims."""
+    from esembed._sync.client import EngineClient
+    from esembed._sync.probe import probe
+    from esembed.dialect.mapping import compile_mapping
+    from esembed.dialect.settle import with_dims
+    from esembed.encode.pool import EncoderPool
+
+    pool = EncoderPool(plan, encoder=None, allow_encoders=None, runtime=None)
+    try:
+        return compile_mapping(
+            with_dims(plan, lambda field: pool.encoder(field).info.dims), probe(EngineClient(client))
+        )
+    finally:
+        pool.close()
+
+
+def _contents(plan: IndexPlan) -> str:
     parts = [
         f"{len(getattr(plan, kind))} {kind}"
         for kind in ("text", "dense", "sparse", "filter")
