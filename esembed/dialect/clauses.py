@@ -88,6 +88,10 @@ class Clauses:
     # -- text ------------------------------------------------------------------------------------
 
     def _match(self, node: Match, context: Context) -> Json:
+        if node.damp_words is not None and node.text:
+            words = len(node.text.split())
+            if words > node.damp_words:
+                node = node.replace(boost=node.boost * node.damp_words / words, damp_words=None)
         fields = self._text_fields(node.fields, context)
         options: Json = {"query": _need_text(node.text, "match")}
         if node.operator != "or":

@@ -79,6 +79,7 @@ def match(
     boost: float = 1.0,
     filter: Filter | None = None,
     scale: float | None = None,
+    damp_words: int | None = None,
     name: str | None = None,
 ) -> Match:
     """Full text, scored by BM25. The text is analysed, never parsed: a search box can't inject syntax.
@@ -94,11 +95,15 @@ def match(
         boost: factor of the score.
         filter: only documents that match it.
         scale: under ``linear(normalizer="bound")``, what to divide the score by instead of the idf mass.
+        damp_words: a text with more words than this has its score multiplied by damp_words / words, so
+            that a text of a whole page doesn't drown the legs that it is added to.
         name: the leg's name in ``explain`` and ``legs=``.
 
     Raises:
-        QueryError: a boost or scale that is negative or not finite.
+        QueryError: a boost or scale that is negative or not finite, damp_words below 1.
     """
+    if damp_words is not None and damp_words < 1:
+        raise QueryError(f"damp_words must be ≥ 1, not {damp_words}", field="damp_words")
     return Match(
         text=text,
         fields=_fields(fields),
@@ -109,6 +114,7 @@ def match(
         boost=_positive(boost, "boost"),
         filter=filter,
         scale=_scale(scale),
+        damp_words=damp_words,
         name=name,
     )
 

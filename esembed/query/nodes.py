@@ -187,6 +187,7 @@ class Match(Node, frozen=True, kw_only=True, tag="match"):
     boost: float = 1.0
     filter: Filter | None = None
     scale: float | None = None
+    damp_words: int | None = None
     name: str | None = None
 
 

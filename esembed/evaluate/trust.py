@@ -1,0 +1,392 @@
+"""A default query that knows its index: how far each leg can be trusted, without judgements.
+
+The default is a sum of scores, each divided by a bound that doesn't depend on the list at hand, and
+multiplied by the leg's trust::
+
+    Σ trust(leg) · score(leg) / scale(leg)
+
+* BM25's scale is 4 · ln(1 + N): about four words as rare as a word can be. It is a constant of the
+  index, not of the query: a query with more words earns BM25 more weight, which the measurements in
+  docs/fusion-default.md favour over dividing by each query's own idf mass.
+* A cosine's scale is 1 − background, background being the mean cosine of unrelated texts: 0.1 for
+  MiniLM, 0.7 and more for some models. The shift by it is the same for every document and left out.
+* A sparse leg's scale makes its typical best score that of the other legs.
+* The trust is (how well the leg finds held-out known items)³. Its exponent was chosen on the sets and
+  with the weakened encoders of that document, and held on each set when chosen without it.
+
+All of it is a ``bool`` of boosted clauses: one plain request on every engine and licence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from esembed.encode.base import DenseEncoder, SparseEncoder
+from esembed.encode.lexical import LexicalEncoder
+from esembed.encode.statistics import LexicalStatistics
+from esembed.errors import EsembedError
+from esembed.evaluate.bootstrap import HELD_OUT, Kind, KnownItem, known_items, sample
+
+__all__ = [
+    "DenseScorer",
+    "LegTrust",
+    "LexicalScorer",
+    "Scorer",
+    "SparseScorer",
+    "TrustOptions",
+    "TrustReport",
+    "estimate_trust",
+]
+
+Matrix = npt.NDArray[np.float32]
+LegKind = Literal["text", "dense", "sparse"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustOptions:
+    """How much is measured.
+
+    Attributes:
+        documents: how many documents are drawn from the index, as the haystack.
+        queries: how many of them give known items, one of each kind.
+        kinds: held-out kinds of known items.
+        exponent: how strongly a leg that finds more is preferred.
+        drop_below: a leg that finds less than this share of the best leg is left out.
+        seed: of drawing.
+    """
+
+    documents: int = 1000
+    queries: int = 250
+    kinds: tuple[Kind, ...] = HELD_OUT
+    exponent: float = 3.0
+    drop_below: float = 0.1
+    seed: int = 0
+
+
+class Scorer(Protocol):
+    """One leg, scored exactly and in memory."""
+
+    @property
+    def kind(self) -> LegKind: ...
+
+    def fit(self, texts: Sequence[str]) -> None:
+        """Take in the haystack."""
+        ...
+
+    def score(self, queries: Sequence[str], rests: Sequence[str], targets: Sequence[int]) -> Matrix:
+        """Float32, shape (len(queries), number of texts). The score of text ``targets[i]`` for query i is
+        that of ``rests[i]`` in its place."""
+        ...
+
+
+class LexicalScorer:
+    """BM25 (Lucene's idf, without the factor k1 + 1) over the words of the lexical encoder.
+
+    Args:
+        language: the stemmer, as the field's analyzer has it; ``none`` for ``standard``.
+        k1, b: BM25's parameters.
+        stop_words: words left out.
+    """
+
+    kind: LegKind = "text"
+
+    def __init__(
+        self, *, language: str = "none", k1: float = 1.2, b: float = 0.75, stop_words: Iterable[str] = ()
+    ) -> None:
+        self._encoder = LexicalEncoder(language=language, k1=k1, b=b, stop_words=stop_words)
+        self._k1, self._b = k1, b
+        self._words: dict[str, int] = {}
+        self._postings: list[tuple[list[int], list[float]]] = []
+        self._idf: list[float] = []
+        self._average, self._size = 1.0, 0
+
+    def fit(self, texts: Sequence[str]) -> None:
+        tokens = [self._encoder.tokens(text) for text in texts]
+        statistics = LexicalStatistics.count(tokens, analyzer=self._encoder.analyzer)
+        self._size, self._average = len(texts), max(1.0, statistics.average_length)
+        for position, words in enumerate(tokens):
+            for word, weight in self._weights(words).items():
+                number = self._words.setdefault(word, len(self._postings))
+                if number == len(self._postings):
+                    self._postings.append(([], []))
+                self._postings[number][0].append(position)
+                self._postings[number][1].append(weight)
+        self._idf = [math.log(1 + (self._size - len(at) + 0.5) / (len(at) + 0.5)) for at, _ in self._postings]
+
+    def _weights(self, words: Sequence[str]) -> dict[str, float]:
+        counts: dict[str, int] = {}
+        for word in words:
+            counts[word] = counts.get(word, 0) + 1
+        length = self._k1 * (1 - self._b + self._b * len(words) / self._average)
+        return {word: n / (n + length) for word, n in counts.items()}
+
+    def score(self, queries: Sequence[str], rests: Sequence[str], targets: Sequence[int]) -> Matrix:
+        scores = np.zeros((len(queries), self._size), np.float32)
+        for row, (query, rest, target) in enumerate(zip(queries, rests, targets, strict=True)):
+            remaining = self._weights(self._encoder.tokens(rest))
+            own = 0.0
+            for word in self._encoder.tokens(query):
+                number = self._words.get(word)
+                if number is None:
+                    continue
+                at, weights = self._postings[number]
+                scores[row, at] += np.asarray(weights, np.float32) * self._idf[number]
+                own += remaining.get(word, 0.0) * self._idf[number]
+            scores[row, target] = own
+        return scores
+
+
+class DenseScorer:
+    """Cosine over a dense encoder's vectors."""
+
+    kind: LegKind = "dense"
+
+    def __init__(self, encoder: DenseEncoder) -> None:
+        self._encoder = encoder
+        self._vectors: Matrix = np.zeros((0, 0), np.float32)
+
+    def fit(self, texts: Sequence[str]) -> None:
+        self._vectors = _unit(self._encoder.encode_document(texts))
+
+    def score(self, queries: Sequence[str], rests: Sequence[str], targets: Sequence[int]) -> Matrix:
+        asked = _unit(self._encoder.encode_query(queries))
+        scores: Matrix = asked @ self._vectors.T
+        scores[np.arange(len(asked)), list(targets)] = np.sum(
+            asked * _unit(self._encoder.encode_document(rests)), axis=1
+        )
+        return scores
+
+
+class SparseScorer:
+    """Inner products of a sparse encoder's vectors."""
+
+    kind: LegKind = "sparse"
+
+    def __init__(self, encoder: SparseEncoder) -> None:
+        self._encoder = encoder
+        self._postings: dict[str, tuple[list[int], list[float]]] = {}
+        self._size = 0
+
+    def fit(self, texts: Sequence[str]) -> None:
+        self._size = len(texts)
+        for position, vector in enumerate(self._encoder.encode_document(texts)):
+            for feature, value in vector.to_dict().items():
+                at, values = self._postings.setdefault(feature, ([], []))
+                at.append(position)
+                values.append(value)
+
+    def score(self, queries: Sequence[str], rests: Sequence[str], targets: Sequence[int]) -> Matrix:
+        scores = np.zeros((len(queries), self._size), np.float32)
+        asked = self._encoder.encode_query(queries)
+        remaining = self._encoder.encode_document(rests)
+        for row, (query, rest, target) in enumerate(zip(asked, remaining, targets, strict=True)):
+            for feature, weight in query.to_dict().items():
+                if feature in self._postings:
+                    at, values = self._postings[feature]
+                    scores[row, at] += np.asarray(values, np.float32) * weight
+            scores[row, target] = query.dot(rest)
+        return scores
+
+
+def _unit(vectors: npt.ArrayLike) -> Matrix:
+    array = np.asarray(vectors, dtype=np.float32)
+    unit: Matrix = array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-9)
+    return unit
+
+
+# -- the estimate ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegTrust:
+    """What was found out about one leg.
+
+    Attributes:
+        name: the leg.
+        kind: what it is.
+        quality: kind of known item → nDCG@10 of this leg alone.
+        background: the mean score of unrelated texts (dense), else 0.
+        best_score: the median best score of a known item's list.
+        scale: what its raw score is divided by.
+        trust: its weight relative to the best leg, between 0 and 1; 0 when it is dropped.
+        weight: trust / scale: the factor of its raw score.
+    """
+
+    name: str
+    kind: LegKind
+    quality: Mapping[str, float]
+    background: float
+    best_score: float
+    scale: float
+    trust: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustReport:
+    """The estimate and what it rests on.
+
+    Attributes:
+        legs: each leg.
+        documents: how many documents the index holds.
+        sampled: how many of them were drawn.
+        queries: how many known items were asked.
+        options: how much was asked for.
+        notes: what could not be done, one line each.
+    """
+
+    legs: tuple[LegTrust, ...]
+    documents: int
+    sampled: int
+    queries: int
+    options: TrustOptions = field(default_factory=TrustOptions)
+    notes: tuple[str, ...] = ()
+
+    def leg(self, name: str) -> LegTrust:
+        """The leg of that name. Raises EsembedError."""
+        for leg in self.legs:
+            if leg.name == name:
+                return leg
+        raise EsembedError(f"no leg {name!r}; there are {', '.join(leg.name for leg in self.legs)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, rounded to four digits."""
+        return {
+            "documents": self.documents,
+            "sampled": self.sampled,
+            "queries": self.queries,
+            "legs": {
+                leg.name: {
+                    "quality": {kind: round(value, 4) for kind, value in leg.quality.items()},
+                    "scale": round(leg.scale, 4),
+                    "trust": round(leg.trust, 4),
+                }
+                for leg in self.legs
+            },
+            "notes": list(self.notes),
+        }
+
+
+MINIMUM_QUERIES = 60
+"""Known items, of all kinds together, below which nothing is concluded."""
+
+
+def estimate_trust(
+    documents: Iterable[tuple[str, str]],
+    scorers: Mapping[str, Scorer],
+    *,
+    total: int | None = None,
+    options: TrustOptions | None = None,
+) -> TrustReport:
+    """Ask every leg for held-out known items and weigh it by how well it does.
+
+    Args:
+        documents: (id, text) of the whole index or of an even sample of it, read once.
+        scorers: leg name → how it scores.
+        total: how many documents the index holds, for BM25's scale; None: as many as *documents* gave.
+        options: see :class:`TrustOptions`.
+
+    Returns:
+        the report; with fewer than 60 known items every trust is 1 and a note says so.
+    """
+    options = options or TrustOptions()
+    seen = 0
+
+    def counted() -> Iterable[tuple[str, str]]:
+        nonlocal seen
+        for document in documents:
+            seen += 1
+            yield document
+
+    drawn = sample(counted(), options.documents, seed=options.seed)
+    total = max(seen, total or 0)
+    items = known_items(drawn, count=options.queries, kinds=options.kinds, seed=options.seed)
+    if len(items) < MINIMUM_QUERIES or not scorers:
+        note = f"only {len(items)} known items ({MINIMUM_QUERIES} are needed), so every leg is trusted alike"
+        legs = tuple(_finish(name, scorer.kind, {}, 0.0, 0.0, total, 1.0) for name, scorer in scorers.items())
+        return TrustReport(
+            legs=legs, documents=total, sampled=len(drawn), queries=len(items), options=options, notes=(note,)
+        )
+    position = {document_id: i for i, (document_id, _) in enumerate(drawn)}
+    texts = [text for _, text in drawn]
+    raw = {name: _measure(scorer, texts, items, position) for name, scorer in scorers.items()}
+    # The geometric mean over kinds, so that an easy kind doesn't drown a hard one.
+    level = {
+        name: math.exp(float(np.mean([math.log(value + 0.01) for value in quality.values()])))
+        for name, (quality, _, _) in raw.items()
+    }
+    best = max(level.values())
+    found: list[LegTrust] = []
+    for name, scorer in scorers.items():
+        quality, background, top = raw[name]
+        share = level[name] / best
+        trust = 0.0 if share < options.drop_below else share**options.exponent
+        found.append(_finish(name, scorer.kind, quality, background, top, total, trust))
+    return TrustReport(
+        legs=tuple(_scale_sparse(found)),
+        documents=total,
+        sampled=len(drawn),
+        queries=len(items),
+        options=options,
+    )
+
+
+def _measure(
+    scorer: Scorer, texts: Sequence[str], items: Sequence[KnownItem], position: Mapping[str, int]
+) -> tuple[dict[str, float], float, float]:
+    """nDCG@10 for each kind, the background, the median best score."""
+    scorer.fit(texts)
+    targets = [position[item.document_id] for item in items]
+    scores = scorer.score([item.query for item in items], [item.rest or "" for item in items], targets)
+    own = scores[np.arange(len(items)), targets]
+    # Ties count half: a leg that scores everything alike must not look good.
+    above = np.sum(scores > own[:, None], axis=1) + 0.5 * (np.sum(scores == own[:, None], axis=1) - 1)
+    gain = np.where(above < 10, 1 / np.log2(above + 2), 0.0)
+    kinds = np.array([item.kind for item in items])
+    quality = {kind: float(gain[kinds == kind].mean()) for kind in dict.fromkeys(kinds.tolist())}
+    return quality, float(scores.mean()), float(np.median(scores.max(axis=1)))
+
+
+def _finish(
+    name: str,
+    kind: LegKind,
+    quality: Mapping[str, float],
+    background: float,
+    top: float,
+    total: int,
+    trust: float,
+) -> LegTrust:
+    if kind == "text":
+        scale = 4 * math.log(1 + max(total, 1))
+    elif kind == "dense":
+        scale = max(0.05, 1 - background)
+    else:
+        scale = max(top, 1e-6)
+    return LegTrust(
+        name=name,
+        kind=kind,
+        quality=dict(quality),
+        background=background if kind == "dense" else 0.0,
+        best_score=top,
+        scale=scale,
+        trust=trust,
+        weight=trust / scale,
+    )
+
+
+def _scale_sparse(legs: Sequence[LegTrust]) -> list[LegTrust]:
+    """A sparse leg has no bound: its typical best score is set to that of the others."""
+    levels = [(leg.best_score - leg.background) / leg.scale for leg in legs if leg.kind != "sparse"]
+    level = float(np.mean(levels)) if levels and min(levels) > 0 else 1.0
+    return [
+        replace(leg, scale=leg.scale / level, weight=leg.trust * level / leg.scale)
+        if leg.kind == "sparse"
+        else leg
+        for leg in legs
+    ]
