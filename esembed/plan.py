@@ -340,7 +340,7 @@ class IndexPlan(_Part, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; what equals its default is left out, so that diffs stay small."""
-        data: dict[str, Any] = msgspec.to_builtins(self)
+        data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         for section in ("text", "dense", "sparse", "filter"):
             if not data.get(section):
                 data.pop(section, None)
