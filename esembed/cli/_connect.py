@@ -19,12 +19,15 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from esembed.capabilities import Kind
 from esembed.errors import AuthorizationError, EngineUnavailableError, EsembedError, PermanentError
+
+if TYPE_CHECKING:
+    from esembed.engine.local import EngineInfo
 
 __all__ = ["Connection", "EngineKind", "UsageError", "detect_kind", "takes_connection"]
 
@@ -84,7 +87,8 @@ class Connection:
                         f"no {what} is running; start one with: esembed engine start"
                         f"{f' --kind {kind}' if kind else ''}  (or name a server with --url)"
                     )
-                url, kind = local
+                url, kind = local.url, local.kind
+                self._found["local"] = local
             _check_url(url)
             if kind is None:
                 kind = detect_kind(url, headers=self._headers(), context=self._context(url))
@@ -120,7 +124,9 @@ class Connection:
 
     def _basic(self) -> tuple[str, str] | None:
         if self.username is None and self.password_env is None:
-            return None
+            local = self._found.get("local")
+            secured = local is not None and local.username and local.password and not self.api_key_env
+            return (local.username, local.password) if secured else None
         if self.username is None or self.password_env is None:
             raise UsageError(
                 "--username and --password-env belong together; the second names the environment "
@@ -141,12 +147,14 @@ class Connection:
     def _context(self, url: str) -> ssl.SSLContext | None:
         if not url.startswith("https:"):
             return None
-        if self.ca_certs is not None and not self.ca_certs.is_file():
-            raise UsageError(f"--ca-certs: there is no file {self.ca_certs}")
+        local = self._found.get("local")
+        ca_certs = self.ca_certs or (local.ca_certs if local is not None else None)
+        if ca_certs is not None and not ca_certs.is_file():
+            raise UsageError(f"--ca-certs: there is no file {ca_certs}")
         try:
-            context = ssl.create_default_context(cafile=None if self.ca_certs is None else str(self.ca_certs))
+            context = ssl.create_default_context(cafile=None if ca_certs is None else str(ca_certs))
         except ssl.SSLError as error:
-            raise UsageError(f"--ca-certs: {self.ca_certs} is not a PEM file of certificates") from error
+            raise UsageError(f"--ca-certs: {ca_certs} is not a PEM file of certificates") from error
         if self.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -209,13 +217,14 @@ def _without_userinfo(url: str) -> str:
     return url.rpartition("@")[2]
 
 
-def _running_local(kind: Kind | None) -> tuple[str, Kind] | None:
+def _running_local(kind: Kind | None) -> EngineInfo | None:
     """The local engine that runs, OpenSearch first; None when there is none."""
     from esembed.engine.local import running
 
-    for candidate in (kind,) if kind else ("opensearch", "elasticsearch"):
+    kinds: tuple[Kind, ...] = (kind,) if kind else ("opensearch", "elasticsearch")
+    for candidate in kinds:
         if (found := running(candidate)) is not None:
-            return found.url, found.kind
+            return found
     return None
 
 

@@ -82,7 +82,11 @@ def parse_filters(plan: IndexPlan, texts: Sequence[str]) -> Filter | None:
         elif isinstance(value, bool):
             raise UsageError(f"--filter: {field!r} is true or false; {operator} has no meaning for it")
         else:
-            positive.append(q.range(field, **{_BOUNDS[operator]: value}))
+            bounds: dict[str, float | str | None] = dict.fromkeys(_BOUNDS.values())
+            bounds[_BOUNDS[operator]] = value
+            positive.append(
+                q.range(field, gte=bounds["gte"], gt=bounds["gt"], lte=bounds["lte"], lt=bounds["lt"])
+            )
     for field, values in equal.items():
         positive.append(q.term(field, values[0]) if len(values) == 1 else q.terms(field, values))
     if not positive and not negative:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from esembed.cli._connect import Connection, EngineKind, takes_connection
+from esembed.cli._connect import Connection, EngineKind, UsageError, takes_connection
 
 if TYPE_CHECKING:
+    from esembed.capabilities import Kind
     from esembed.demo.run import Answer
 
 __all__ = ["app"]
@@ -46,12 +47,15 @@ def demo(
     steps: dict[str, float] = {}
     if connection.url is None:
         connection = _local_engine(connection.kind or engine.value, steps)
+    elif stop:
+        raise UsageError("--stop ends the local engine; with --url none was started")
+    url, kind = connection.resolve()
     client = connection.client()
     try:
         answers, facts = _tour(client, steps, fresh=fresh)
     finally:
         client.close()
-    facts = {"engine": connection.kind, "address": connection.url, **facts}
+    facts = {"engine": kind, "address": url, **facts}
     if json:
         from esembed.cli import _output
 
@@ -71,9 +75,9 @@ def demo(
     else:
         _show(answers, facts, steps)
     if stop:
-        _stop(connection)
+        _stop(kind)
     elif not json:
-        _how_to_go_on(connection)
+        _how_to_go_on()
 
 
 @contextmanager
@@ -92,17 +96,17 @@ def _duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def _local_engine(kind: Any, steps: dict[str, float]) -> Connection:
+def _local_engine(kind: Kind, steps: dict[str, float]) -> Connection:
     from esembed.cli import _output
     from esembed.engine import local
 
     engine = local.running(kind)
     if engine is not None:
         _output.note(f"✓ {kind} runs already at {engine.url}")
-        return Connection(url=engine.url, kind=kind)
+        return Connection(kind=kind)
     with _step(steps, f"{kind} started", f"starting a local {kind} (the first time it is downloaded)"):
-        engine = local.start(kind, progress=_output.EngineProgress())
-    return Connection(url=engine.url, kind=kind)
+        local.start(kind, progress=_output.EngineProgress())
+    return Connection(kind=kind)
 
 
 def _tour(client: Any, steps: dict[str, float], *, fresh: bool) -> tuple[list[Any], dict[str, Any]]:
@@ -187,15 +191,15 @@ def _style(name: str, agreed: set[str]) -> str:
     return "green" if name in agreed else ""
 
 
-def _stop(connection: Connection) -> None:
+def _stop(kind: Kind) -> None:
     from esembed.cli import _output
     from esembed.engine import local
 
-    if connection.kind is not None and local.stop(connection.kind):
-        _output.note(f"✓ the local {connection.kind} is stopped; its index is kept for the next run")
+    if local.stop(kind):
+        _output.note(f"✓ the local {kind} is stopped; its index is kept for the next run")
 
 
-def _how_to_go_on(connection: Connection) -> None:
+def _how_to_go_on() -> None:
     from esembed.cli import _output
     from esembed.demo.run import INDEX
 
