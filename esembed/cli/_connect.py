@@ -29,7 +29,7 @@ from esembed.errors import AuthorizationError, EngineUnavailableError, EsembedEr
 if TYPE_CHECKING:
     from esembed.engine.local import EngineInfo
 
-__all__ = ["Connection", "EngineKind", "UsageError", "detect_kind", "takes_connection"]
+__all__ = ["Connection", "EngineKind", "UsageError", "detect_kind", "running_local", "takes_connection"]
 
 PANEL = "Which engine"
 
@@ -80,7 +80,7 @@ class Connection:
         if "kind" not in self._found:
             url, kind = self.url, self.kind
             if url is None:
-                local = _running_local(kind)
+                local = running_local(kind)
                 if local is None:
                     what = f"local {kind}" if kind else "local engine"
                     raise EngineUnavailableError(
@@ -124,9 +124,10 @@ class Connection:
 
     def _basic(self) -> tuple[str, str] | None:
         if self.username is None and self.password_env is None:
-            local = self._found.get("local")
-            secured = local is not None and local.username and local.password and not self.api_key_env
-            return (local.username, local.password) if secured else None
+            local: EngineInfo | None = self._found.get("local")
+            if local is None or not local.username or not local.password or self.api_key_env:
+                return None
+            return local.username, local.password
         if self.username is None or self.password_env is None:
             raise UsageError(
                 "--username and --password-env belong together; the second names the environment "
@@ -147,7 +148,7 @@ class Connection:
     def _context(self, url: str) -> ssl.SSLContext | None:
         if not url.startswith("https:"):
             return None
-        local = self._found.get("local")
+        local: EngineInfo | None = self._found.get("local")
         ca_certs = self.ca_certs or (local.ca_certs if local is not None else None)
         if ca_certs is not None and not ca_certs.is_file():
             raise UsageError(f"--ca-certs: there is no file {ca_certs}")
@@ -217,15 +218,13 @@ def _without_userinfo(url: str) -> str:
     return url.rpartition("@")[2]
 
 
-def _running_local(kind: Kind | None) -> EngineInfo | None:
-    """The local engine that runs, OpenSearch first; None when there is none."""
+def running_local(kind: Kind | None) -> EngineInfo | None:
+    """The local engine that runs, OpenSearch first, the default instance first; None when there is none."""
     from esembed.engine.local import running
 
-    kinds: tuple[Kind, ...] = (kind,) if kind else ("opensearch", "elasticsearch")
-    for candidate in kinds:
-        if (found := running(candidate)) is not None:
-            return found
-    return None
+    engines = [engine for engine in running() if kind in (None, engine.kind)]
+    engines.sort(key=lambda engine: (engine.kind != "opensearch", engine.name != "default", engine.name))
+    return engines[0] if engines else None
 
 
 # -- asking which engine it is ---------------------------------------------------------------------

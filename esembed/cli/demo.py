@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from esembed.cli._connect import Connection, EngineKind, UsageError, takes_connection
+from esembed.cli._connect import Connection, EngineKind, UsageError, running_local, takes_connection
 
 if TYPE_CHECKING:
     from esembed.capabilities import Kind
@@ -100,7 +100,7 @@ def _local_engine(kind: Kind, steps: dict[str, float]) -> Connection:
     from esembed.cli import _output
     from esembed.engine import local
 
-    engine = local.running(kind)
+    engine = running_local(kind)
     if engine is not None:
         _output.note(f"✓ {kind} runs already at {engine.url}")
         return Connection(kind=kind)

@@ -214,12 +214,12 @@ def _java() -> dict[str, Any]:
 
 
 def _local_engines() -> dict[str, Any]:
-    from esembed.engine.local import running
+    from esembed.engine.local import KINDS, running
 
-    found: dict[str, Any] = {}
-    for kind in ("opensearch", "elasticsearch"):
-        engine = running(kind)
-        found[kind] = f"running at {engine.url}" if engine else "not running"
+    found: dict[str, Any] = dict.fromkeys(KINDS, "not running")
+    for engine in running():
+        name = engine.kind if engine.name == "default" else f"{engine.kind} ({engine.name})"
+        found[name] = f"{engine.version} running at {engine.url}"
     return found
 
 
