@@ -162,19 +162,10 @@ class BulkFormat:
         """Action and document: replaces the document whole."""
         return action_line("index", doc_id) + dumps(body) + b"\n"
 
-    def update_lines(
-        self, doc_id: str, body: Mapping[str, Any], *, seq: tuple[int, int] | None = None
-    ) -> bytes:
-        """Action and partial document: what is not named in it stays, vectors included.
-
-        Args:
-            seq: sequence number and primary term that the document must still have.
-        """
-        if seq is not None:
-            line = action_line("update", doc_id, if_seq_no=seq[0], if_primary_term=seq[1])
-        else:
-            line = action_line("update", doc_id, retry_on_conflict=3)
-        return line + dumps({"doc": body}) + b"\n"
+    def update_lines(self, doc_id: str, body: Mapping[str, Any]) -> bytes:
+        """Action and partial document: what is not named in it stays, vectors included; objects are
+        merged, so a sparse vector must be cleared (by an empty list) before it is replaced."""
+        return action_line("update", doc_id, retry_on_conflict=3) + dumps({"doc": body}) + b"\n"
 
     def delete_line(self, doc_id: str) -> bytes:
         """Removes the document; no such document is fine."""

@@ -247,7 +247,7 @@ def _judge_request(
 
 def _judge_unit(verdict: Verdict, unit: BulkUnit, answers: Sequence[Any]) -> None:
     again: list[bytes] = []
-    for line, answer in zip(unit.lines, answers, strict=True):
+    for number, answer in enumerate(answers):
         action, item = next(iter(answer.items()))
         status = int(item.get("status", 0))
         if 200 <= status < 300:
@@ -260,7 +260,7 @@ def _judge_unit(verdict: Verdict, unit: BulkUnit, answers: Sequence[Any]) -> Non
             verdict.fatal = (f"{kind}: {reason}" if kind else reason, status)
             return
         if status in _RETRY_STATUS or kind in _RETRY_TYPES:
-            again.append(line)
+            again = again or unit.lines[number:]
             if kind == "cluster_block_exception" or status == 503:
                 verdict.blocked = reason
             elif status == 429:
@@ -268,12 +268,13 @@ def _judge_unit(verdict: Verdict, unit: BulkUnit, answers: Sequence[Any]) -> Non
             continue
         if status >= 500 and unit.server_errors < 3:
             unit.server_errors += 1
-            again.append(line)
+            again = again or unit.lines[number:]
             continue
         verdict.dead.append((unit, reason, status or None, kind))
         return
     if again:
-        # Only what failed goes again; a unit of one id stays in flight until all of it is settled.
+        # What failed goes again, and what follows it within the record, since the order decides; the
+        # id stays in flight until all of it is settled.
         unit.lines = again
         verdict.retry.append(unit)
         verdict.retried_lines += len(again)

@@ -491,7 +491,8 @@ class _Run:
         if self.options.max_errors is not None and dead > self.options.max_errors:
             self.fail(
                 PermanentError(
-                    f"more than max_errors ({self.options.max_errors}) records can't get in; the last: {error.message}"
+                    f"more than max_errors ({self.options.max_errors}) records can't get in; the last: "
+                    f"{error.message}"
                 )
             )
             raise Stopped("stopped")

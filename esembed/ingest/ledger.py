@@ -55,7 +55,8 @@ class Ledger:
         db.execute("PRAGMA cache_size = -8000")
         db.execute("CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT)")
         db.execute(
-            "CREATE TABLE IF NOT EXISTS seen (id TEXT PRIMARY KEY, hash TEXT, found INTEGER DEFAULT 0) WITHOUT ROWID"
+            "CREATE TABLE IF NOT EXISTS seen "
+            "(id TEXT PRIMARY KEY, hash TEXT, found INTEGER DEFAULT 0) WITHOUT ROWID"
         )
         return db
 

@@ -54,6 +54,12 @@ class UnitBuilder:
             filters = {k: v for k, v in work.source.items() if k in form.plan.filter}
             if filters:
                 lines += [form.update_lines(chunk_id(work.id, n), filters) for n in range(count)]
+        if partial and work.encoded_before:
+            # A partial update merges objects, and a sparse vector is one: tokens of the old text would
+            # stay. A list is replaced, not merged, so an empty one clears the field first.
+            clear: dict[str, Any] = {name: [] for name in work.vectors if name in form.plan.sparse}
+            if clear:
+                lines.append(form.update_lines(work.id, clear))
         lines.append(form.update_lines(work.id, body) if partial else form.index_lines(work.id, body))
         return BulkUnit(work.id, work.op, lines, tag=_slim(work))
 

@@ -98,6 +98,7 @@ class Lookup:
     def __call__(self, works: Sequence[Work], forward: Callable[[list[Work]], None]) -> None:
         """Hand on what is to be encoded, in order."""
         stored = self._stored(works)
+        current = self._engine.sources([w.id for w in works if w.op == "update"])
         out: list[Work] = []
         for work in works:
             needs_state = work.op == "update" or self._apart
@@ -107,9 +108,11 @@ class Lookup:
                     forward(out)
                     out = []
                 self._pending.wait_for(work.id)
+                stored.pop(work.id, None)
                 stored.update(self._engine.hashes([work.id]))
+                current.update(self._engine.sources([work.id]))
             try:
-                keep = self._one(work, stored)
+                keep = self._one(work, stored, current)
             except RecordError as error:
                 error.record_id = error.record_id or work.id
                 error.position = error.position or work.document.position
@@ -125,6 +128,8 @@ class Lookup:
         stored: dict[str, str | None] = {}
         ask = []
         for work in works:
+            if work.op == "delete" and not self._apart:
+                continue
             if work.op == "index" and not self._apart and not self._vectors_only:
                 if not self._compare or not self._ask:
                     continue
@@ -137,15 +142,16 @@ class Lookup:
             stored.update(self._engine.hashes(list(dict.fromkeys(ask))))
         return stored
 
-    def _one(self, work: Work, stored: dict[str, str | None]) -> bool:
+    def _one(self, work: Work, stored: dict[str, str | None], current: dict[str, dict[str, Any]]) -> bool:
         old = stored.get(work.id)
         head, work.old_chunks = hash_parts(old) if old else ("", 0)
+        work.encoded_before = old is not None or work.op == "update"
         if work.op == "delete":
             return True
         if work.op == "update":
-            if work.id not in stored:
+            if work.id not in stored or work.id not in current:
                 raise RecordError(f"there is no document {work.id!r} to update; index it first")
-            if not self._merge(work, old):
+            if not self._merge(work, current[work.id], old):
                 self._on_unchanged(work)
                 return False
         elif self._compare and head == work.hash and work.id not in self._pending:
@@ -159,13 +165,10 @@ class Lookup:
             self.chunks += len(work.chunks)
         return True
 
-    def _merge(self, work: Work, old: str | None) -> bool:
+    def _merge(self, work: Work, stored: dict[str, Any], old: str | None) -> bool:
         """Merge an update into the stored document: texts and hash are the merged one's, what is sent
         stays the change. Returns whether anything changes."""
-        found = self._engine.sources([work.id])
-        if work.id not in found:
-            raise RecordError(f"there is no document {work.id!r} to update; index it first")
-        current = self._preparer.without_vectors(found[work.id])
+        current = self._preparer.without_vectors(stored)
         merged = merge(current, work.source)
         changed = {name for name in self._preparer.encoded if self._preparer.touches(name, work.source)}
         self._preparer.fill_texts(work, merged, changed)

@@ -44,7 +44,7 @@ class Work:
         hash: the content and contract hash.
         size: about how many bytes all this takes.
         old_chunks: how many chunk documents the index has of it.
-        seq: sequence number and primary term that a partial update builds on.
+        encoded_before: whether the document in the index may hold vectors already.
         statistics: field → term statistics of this one document.
     """
 
@@ -60,7 +60,7 @@ class Work:
     hash: str = ""
     size: int = 0
     old_chunks: int = 0
-    seq: tuple[int, int] | None = None
+    encoded_before: bool = False
     statistics: dict[str, Any] = field(default_factory=dict)
 
 

@@ -67,7 +67,8 @@ def reconcile(
                 seen.mark(batch)
                 batch = []
         seen.mark(batch)
-        missing_count, missing = 0, []
+        missing_count = 0
+        missing: list[str] = []
         for doc_id in seen.unmarked():
             missing_count += 1
             if len(missing) < KEEP:
@@ -110,8 +111,8 @@ def _sync(
     if total and extra > options.sync_max_delete * total:
         raise PlanError(
             f"sync would delete {extra} of {total} documents ({extra / total:.0%}), more than "
-            f"sync_max_delete = {options.sync_max_delete:.0%}. Is it the right source? Raise sync_max_delete if "
-            "so. Nothing was deleted",
+            f"sync_max_delete = {options.sync_max_delete:.0%}. Is it the right source? Raise sync_max_delete "
+            "if so. Nothing was deleted",
             path="sync_max_delete",
         )
     phase("sync")
@@ -144,7 +145,7 @@ def _delete(engine: Engine, units: list[BulkUnit]) -> int:
             raise Again(f"status {status}", retry_after_seconds=after)
         engine.patience.progress()
 
-    documents = sum(unit.tag != "chunk" for unit in units)
+    documents = sum(1 for unit in units if unit.tag != "chunk")
     try:
         engine.patience.retrying()(attempt)
     except Again as error:

@@ -9,20 +9,43 @@ from typing import Any
 from esembed.encode.base import Encoder
 from esembed.encode.lexical import LexicalEncoder
 from esembed.encode.statistics import LexicalStatistics
-from esembed.errors import EsembedError
+from esembed.errors import EsembedError, RecordError
 from esembed.ingest.prepare import Preparer, Work
+from esembed.ingest.read import Source
 from esembed.plan import IndexPlan
 from esembed.types import Document
 
-__all__ = ["count_terms", "take"]
+__all__ = ["Peeked", "count_terms"]
 
 SAMPLE_RECORDS = 1_000
 SAMPLE_CHARACTERS = 4_000_000
 _BATCH = 500
 
 
-def take(records: Iterator[Any]) -> list[Any]:
-    """The first records, up to a thousand or four million characters."""
+class Peeked(Source):
+    """A source whose first records were looked at; it still yields all of them, once.
+
+    Args:
+        source: the source.
+
+    Attributes:
+        head: the first records, up to a thousand or four million characters.
+    """
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self._source = source
+        self._stream = iter(source)
+        self.head = _take(self._stream)
+        self.total_bytes, self.total_records = source.total_bytes, source.total_records
+
+    def __iter__(self) -> Iterator[Document | RecordError]:
+        for record in itertools.chain(self.head, self._stream):
+            self.bytes_read = self._source.bytes_read
+            yield record
+
+
+def _take(records: Iterator[Any]) -> list[Any]:
     head: list[Any] = []
     characters = 0
     for record in itertools.islice(records, SAMPLE_RECORDS):

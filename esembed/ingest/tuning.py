@@ -26,8 +26,8 @@ def check_durability(settings: Mapping[str, Any], index: str) -> None:
     """
     if settings.get("translog", {}).get("durability") == "async":
         raise PlanError(
-            f"{index} has index.translog.durability = async: what the engine confirms can be lost, and then a "
-            'resumed load would leave holes. Set it to "request" for the load',
+            f"{index} has index.translog.durability = async: what the engine confirms can be lost, and then "
+            'a resumed load would leave holes. Set it to "request" for the load',
             path="index.translog.durability",
         )
 
@@ -93,8 +93,8 @@ class LoadTuning:
         for name, value in self._before.items():
             if value is not None and str(now.get(name)) != str(value):
                 raise EngineRequestError(
-                    f"{self._engine.index}: {name} is {now.get(name)} instead of {value} after the load; set it "
-                    "by hand",
+                    f"{self._engine.index}: {name} is {now.get(name)} instead of {value} after the load; set "
+                    "it by hand",
                     status=200,
                 )
         meta = dict(self._engine.mapping().get("_meta", {}))
