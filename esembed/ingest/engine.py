@@ -269,7 +269,7 @@ class Engine:
             )
         except EngineUnavailableError as error:
             raise EngineUnavailableError(
-                f"the merge to {segments} segments was not confirmed ({error}); everything is in the index and "
+                f"the merge to {segments} segments is not confirmed ({error}); all is in the index and "
                 "the engine may still be merging",
                 status=error.status,
             ) from error

@@ -134,8 +134,8 @@ def read_json(
 def _whole_json(data: bytes, label: str, limit: int) -> Iterator[Piece]:
     if len(data) > limit:
         yield UnreadableRecord(
-            f"a JSON file is read whole, and this one has more than max_record_bytes ({limit}); convert it to "
-            "JSON lines (jq -c '.[]'), which stream",
+            f"a JSON file is read whole, and this one has more than max_record_bytes ({limit}); convert it "
+            "to JSON lines (jq -c '.[]'), which stream",
             position=label,
         )
         return

@@ -1,0 +1,319 @@
+"""``esembed ingest``: records from files, folders, globs, standard input and remote stores into an index."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from esembed.cli._connect import Connection, UsageError, takes_connection
+
+if TYPE_CHECKING:
+    from esembed.ingest.options import IngestReport, Progress, ProgressState
+
+__all__ = ["app"]
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+SOURCE, RECORDS, TRUST, SPEED = "What is read", "What a record is", "Faults and re-runs", "Speed and memory"
+
+
+class Missing(str, enum.Enum):
+    """What becomes of a record without text for an encoder."""
+
+    error = "error"
+    skip = "skip"
+
+
+class Nan(str, enum.Enum):
+    """What becomes of NaN."""
+
+    error = "error"
+    null = "null"
+
+
+@app.command()
+@takes_connection
+def ingest(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE…", help="Files, folders, globs, URLs; - is standard input."),
+    ] = None,
+    *,
+    index: Annotated[str, typer.Option("--index", "-i", help="The index; it knows its own plan.")],
+    format: Annotated[
+        str,
+        typer.Option(help="jsonl, json, csv, tsv, parquet, arrow or text.", rich_help_panel=SOURCE),
+    ] = "auto",
+    encoding: Annotated[
+        str, typer.Option(help="Of text files without a byte order mark.", rich_help_panel=SOURCE)
+    ] = "utf-8",
+    fallback_encoding: Annotated[
+        str | None, typer.Option(help="For lines that aren't in it.", rich_help_panel=SOURCE)
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Between CSV cells.", rich_help_panel=SOURCE)] = None,
+    from_dead_letters: Annotated[
+        Path | None,
+        typer.Option(help="Try the records of this dead-letter file again.", rich_help_panel=SOURCE),
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--field", metavar="NAME=SOURCE", help="Take a field from another name.", rich_help_panel=RECORDS
+        ),
+    ] = None,
+    transform: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="A Python hook: takes a record (dict), returns it changed, or None to leave it out.",
+            rich_help_panel=RECORDS,
+        ),
+    ] = None,
+    missing_text: Annotated[
+        Missing, typer.Option(help="A record without text to encode.", rich_help_panel=RECORDS)
+    ] = Missing.error,
+    nan: Annotated[Nan, typer.Option(help="NaN in a record.", rich_help_panel=RECORDS)] = Nan.error,
+    op_field: Annotated[
+        str, typer.Option(help="Holds index, update or delete; empty for none.", rich_help_panel=RECORDS)
+    ] = "op",
+    dead_letters: Annotated[
+        Path | None,
+        typer.Option(help="[default: INDEX.dead.jsonl]", rich_help_panel=TRUST, show_default=False),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first bad record.", rich_help_panel=TRUST)
+    ] = False,
+    max_errors: Annotated[
+        int | None, typer.Option(help="Stop beyond so many bad records.", rich_help_panel=TRUST)
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--again", help="Leave unchanged records alone.", rich_help_panel=TRUST),
+    ] = True,
+    ledger: Annotated[
+        Path | None, typer.Option(help="A local cache of what was confirmed.", rich_help_panel=TRUST)
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare index and source afterwards.", rich_help_panel=TRUST)
+    ] = False,
+    sync: Annotated[
+        bool, typer.Option("--sync", help="Delete what the source no longer has.", rich_help_panel=TRUST)
+    ] = False,
+    sync_max_delete: Annotated[
+        float, typer.Option(help="The largest share that --sync may delete.", rich_help_panel=TRUST)
+    ] = 0.1,
+    max_wait_seconds: Annotated[
+        float, typer.Option(help="Wait so long for an engine that is away.", rich_help_panel=TRUST)
+    ] = 600.0,
+    chunk_mb: Annotated[float, typer.Option(help="The largest bulk request.", rich_help_panel=SPEED)] = 8.0,
+    in_flight: Annotated[
+        int, typer.Option(help="Bulk requests at a time, at most.", rich_help_panel=SPEED)
+    ] = 4,
+    buffer_mb: Annotated[
+        float, typer.Option(help="Records waiting between the stages.", rich_help_panel=SPEED)
+    ] = 96.0,
+    encode_workers: Annotated[
+        int, typer.Option(help="Encode calls at a time (remote encoders).", rich_help_panel=SPEED)
+    ] = 1,
+    allow_encoder: Annotated[
+        list[str] | None,
+        typer.Option(help="An encoder spec of the index that may be loaded.", rich_help_panel=RECORDS),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    connection: Connection,
+) -> None:
+    """Read records, encode them and write them to an index.
+
+    Unchanged records are left alone, so the same command resumes a run that was interrupted. What can't
+    get in goes to the dead-letter file with its reason.
+
+    Exit codes: 0 all is in; 3 some records are dead letters, or --verify found differences; 1 the run
+    ended early; 2 wrong options.
+
+    Examples:
+
+        $ esembed ingest books.jsonl --index books
+
+        $ esembed ingest 'data/*.csv.gz' --index books --field body=abstract
+
+        $ zcat dump.gz | esembed ingest - --index books --sync --verify
+
+        $ esembed ingest --from-dead-letters books.dead.jsonl --index books
+    """
+    from esembed import Index
+    from esembed.cli import _output
+    from esembed.ingest.options import IngestOptions
+    from esembed.ingest.read import FileSource, ReadOptions, dead_letter_source
+
+    if bool(files) == (from_dead_letters is not None):
+        raise UsageError("name what to read (files, folders, globs, -), or --from-dead-letters FILE")
+    letters = dead_letters or Path(f"{index}.dead.jsonl")
+    if from_dead_letters is not None and from_dead_letters.resolve() == letters.resolve():
+        if dead_letters is not None:
+            raise UsageError("--dead-letters and --from-dead-letters name the same file")
+        letters = letters.with_name(letters.name + ".again")
+    options = IngestOptions(
+        max_chunk_bytes=int(chunk_mb * 1024 * 1024),
+        max_in_flight=in_flight,
+        buffer_bytes=int(buffer_mb * 1024 * 1024),
+        encode_workers=encode_workers,
+        max_wait_seconds=max_wait_seconds,
+        dead_letters=letters,
+        strict=strict,
+        max_errors=max_errors,
+        resume=resume,
+        ledger=ledger,
+        verify=verify,
+        sync=sync,
+        sync_max_delete=sync_max_delete,
+        missing_text=missing_text.value,
+        nan=nan.value,
+        fields=_fields(field or []),
+        transform=_hook(transform) if transform else None,
+        op_field=op_field or None,
+    )
+    if from_dead_letters is not None:
+        source = dead_letter_source(from_dead_letters)
+    else:
+        source = FileSource(
+            files or [],
+            ReadOptions(
+                format=format, encoding=encoding, fallback_encoding=fallback_encoding, delimiter=delimiter
+            ),
+        )
+    client = connection.client()
+    try:
+        opened = Index.open(client, index, allow_encoders=tuple(allow_encoder or ()))
+        with _bar(quiet=json and not sys.stderr.isatty()) as bar:
+            report: IngestReport = opened.ingest(source, options, progress=bar)
+    finally:
+        client.close()
+    if json:
+        _output.print_json(report.to_dict())
+    else:
+        _output.note(report.summary())
+        _stages(report)
+    if report.verified is not None and not json:
+        found = report.verified
+        _output.note(
+            f"verified: {found.same} as in the source, {found.different_count} different, "
+            f"{found.missing_count} missing, {found.extra_count} only in the index"
+        )
+    if report.dead or (report.verified is not None and not report.verified.ok):
+        raise typer.Exit(3)
+
+
+def _fields(pairs: list[str]) -> dict[str, str]:
+    out: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, source = pair.partition("=")
+        if not equals or not name or not source:
+            raise UsageError(f"--field takes NAME=SOURCE, not {pair!r}")
+        out[name] = source
+    return out
+
+
+def _hook(target: str) -> Callable[[dict[str, Any]], Any]:
+    module_name, colon, attribute = target.partition(":")
+    if not colon:
+        raise UsageError(f"--transform takes MODULE:FUNCTION, not {target!r}")
+    sys.path.insert(0, os.getcwd())
+    try:
+        hook = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"--transform {target}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not callable(hook):
+        raise UsageError(f"--transform {target} is not a function")
+    return hook  # type: ignore[no-any-return]
+
+
+def _stages(report: IngestReport) -> None:
+    from esembed.cli import _output
+
+    shares = ", ".join(
+        f"{name} {seconds:.1f} s ({report.stage_shares[name]:.0%})"
+        for name, seconds in sorted(report.stage_seconds.items(), key=lambda item: -item[1])
+        if seconds >= 0.05
+    )
+    if shares:
+        _output.note(f"stages overlap: {shares}")
+
+
+@contextmanager
+def _bar(*, quiet: bool) -> Iterator[Progress]:
+    """A bar where there is a terminal, else a line a minute."""
+    from rich import progress as bars
+
+    from esembed.cli import _output
+
+    if quiet or not sys.stderr.isatty():
+        yield _Lines()
+        return
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.TextColumn("{task.fields[figures]}"),
+    )
+    with bars.Progress(*columns, console=_output.console(stderr=True), transient=True) as display:
+        yield _Bar(display)
+
+
+class _Lines:
+    """A line a minute on stderr."""
+
+    def __init__(self) -> None:
+        self._next = 60.0
+
+    def update(self, state: ProgressState) -> None:
+        if state.seconds < self._next or state.phase == "done":
+            return
+        from esembed.cli import _output
+
+        self._next = state.seconds + 60.0
+        _output.note(f"{state.phase}: {_figures(state)}")
+
+    def notice(self, message: str) -> None:
+        from esembed.cli import _output
+
+        _output.note(message)
+
+
+class _Bar:
+    """A bar over what is settled, not over what was read."""
+
+    def __init__(self, display: Any) -> None:
+        self._display = display
+        self._task = display.add_task("load", total=None, figures="")
+
+    def update(self, state: ProgressState) -> None:
+        total = 1.0 if state.fraction is not None else None
+        self._display.update(
+            self._task,
+            description=state.phase,
+            total=total,
+            completed=state.fraction or 0.0,
+            figures=_figures(state),
+        )
+
+    def notice(self, message: str) -> None:
+        self._display.console.print(message, markup=False)
+
+
+def _figures(state: ProgressState) -> str:
+    text = f"{state.done:,} records, {state.documents_per_second:,.0f}/s"
+    if state.dead:
+        text += f", {state.dead} dead"
+    if state.eta_seconds is not None:
+        minutes, seconds = divmod(int(state.eta_seconds), 60)
+        text += f", {minutes}:{seconds:02d} left"
+    return text
