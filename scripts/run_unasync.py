@@ -38,6 +38,7 @@ def convert(source: Path, target_name: str) -> str:
         unasync.unasync_files([str(inside / source.name)], [rule])
         text = (outside / source.name).read_text(encoding="utf-8")
     # unasync leaves strings alone: docstrings, and on Python < 3.12 the inside of f-strings.
+    text = re.sub(r"\bAwaitable\[(\w+)\]", r"\1", text)
     text = re.sub(r"\bawait ", "", text)
     text = re.sub(r"\basync (def|with|for)\b", r"\1", text)
     text = re.sub(r"^.*@pytest\.mark\.asyncio.*\n", "", text, flags=re.M)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -19,11 +18,12 @@ from esembed.encode.registry import split_spec
 from esembed.encode.statistics import LexicalStatistics
 from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
-from esembed.ingest.terms import count_terms, take
+from esembed.ingest.read import open_source
+from esembed.ingest.terms import Peeked, count_terms
 from esembed.plan import IndexPlan
 from esembed.types import Document
 
-from ._shim import in_thread, requester
+from ._shim import in_thread, iterable, requester
 from .client import AsyncEngineClient
 from .lifecycle import index_path, update_meta
 from .statistics import delete_statistics, load_statistics, save_statistics
@@ -47,7 +47,7 @@ class DocumentsMixin:
 
     async def ingest(
         self,
-        records: Iterable[Mapping[str, Any] | Document],
+        records: Any,
         options: IngestOptions | None = None,
         *,
         progress: Progress | None = None,
@@ -56,7 +56,8 @@ class DocumentsMixin:
         """Encode and write records; stages overlap, memory is bounded, unchanged ones are left alone.
 
         Args:
-            records: mappings or Documents; ``esembed.ingest.read`` makes them from files.
+            records: paths or globs, mappings, Documents, ``(id, mapping)`` pairs (any iterable, async ones
+                with AsyncIndex), or a source of ``esembed.ingest.read``.
             options: see :class:`~esembed.ingest.options.IngestOptions`.
             progress: is told how far it is.
             total: how many records there will be, for the ETA.
@@ -72,7 +73,7 @@ class DocumentsMixin:
         from esembed.ingest.flow import run_ingest
 
         settings = options or IngestOptions()
-        stream = await self._settle_avgdl(records)
+        stream = await self._settle_avgdl(iterable(records))
         encoders = await in_thread(self._encoders)
         sender = requester(self.client)
         report: IngestReport = await in_thread(
@@ -166,7 +167,7 @@ class DocumentsMixin:
             if split_spec(part.encoder)[0] != "given"
         }
 
-    async def _settle_avgdl(self, records: Iterable[Any]) -> Iterable[Any]:
+    async def _settle_avgdl(self, records: Any) -> Any:
         """Before the first record goes in, fix the average length that BM25 divides by, from the head
         of the records, in fields whose plan leaves it open. It can't change afterwards: documents
         hold it."""
@@ -177,10 +178,9 @@ class DocumentsMixin:
         ]
         if not open_fields or await self._has_documents():
             return records
-        stream = iter(records)
-        head = await in_thread(take, stream)
+        peeked = await in_thread(lambda: Peeked(open_source(records)))
         lexical = {name: self.pool.encoder(name) for name in open_fields}
-        counted = await in_thread(count_terms, head, self.plan.only(open_fields), lexical)
+        counted = await in_thread(count_terms, peeked.head, self.plan.only(open_fields), lexical)
         changes = {
             name: round(value.average_length, 1)
             for name, value in counted.items()
@@ -188,7 +188,7 @@ class DocumentsMixin:
         }
         if changes:
             await self._set_avgdl(changes)
-        return itertools.chain(head, stream)
+        return peeked
 
     async def _has_documents(self) -> bool:
         answer = await self.client.request(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+import functools
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from esembed._version import __version__
 from esembed.capabilities import Capabilities
@@ -32,6 +33,21 @@ from .probe import probe
 from .search import AsyncSearcher
 
 __all__ = ["AsyncIndex"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _by_searcher(
+    method: Callable[Concatenate[AsyncSearcher, P], Awaitable[R]],
+) -> Callable[Concatenate[AsyncIndex, P], Awaitable[R]]:
+    """A method of the searcher as a method of the index: same parameters, same types, same docstring."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncIndex, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await method(await self.searcher(), *args, **kwargs)
+
+    return call  # type: ignore[return-value]
 
 
 class AsyncIndex(DocumentsMixin):
@@ -358,7 +374,11 @@ class AsyncIndex(DocumentsMixin):
 
     # -- searching -----------------------------------------------------------------------------
 
-    async def _ready_searcher(self) -> AsyncSearcher:
+    search = _by_searcher(AsyncSearcher.search)
+    search_many = _by_searcher(AsyncSearcher.search_many)
+
+    async def searcher(self) -> AsyncSearcher:
+        """What searches: encoders warm, query vectors cached. Made at the first search."""
         if self._searcher is None:
             await self.load_statistics()
             self._searcher = AsyncSearcher(

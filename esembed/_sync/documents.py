@@ -1,0 +1,278 @@
+# Generated from esembed/_async/documents.py by scripts/run_unasync.py; change that file and run the script.
+"""The part of an index that deals with documents: ingest, get, update, delete, term statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from esembed.capabilities import Capabilities
+from esembed.dialect import meta
+from esembed.encode import contract
+from esembed.encode.lexical import LexicalEncoder
+from esembed.encode.pool import EncoderPool
+from esembed.encode.registry import split_spec
+from esembed.encode.statistics import LexicalStatistics
+from esembed.errors import RecordError
+from esembed.ingest.options import IngestOptions, IngestReport, Progress
+from esembed.ingest.read import open_source
+from esembed.ingest.terms import Peeked, count_terms
+from esembed.plan import IndexPlan
+from esembed.types import Document
+
+from ._shim import in_thread, iterable, requester
+from .client import EngineClient
+from .lifecycle import index_path, update_meta
+from .statistics import delete_statistics, load_statistics, save_statistics
+
+__all__ = ["DocumentsMixin"]
+
+
+class DocumentsMixin:
+    """What :class:`Index` does with documents."""
+
+    client: EngineClient
+    name: str
+    concrete: str
+    uuid: str
+    plan: IndexPlan
+    stored: meta.StoredMeta
+    capabilities: Capabilities
+    pool: EncoderPool
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def ingest(
+        self,
+        records: Any,
+        options: IngestOptions | None = None,
+        *,
+        progress: Progress | None = None,
+        total: int | None = None,
+    ) -> IngestReport:
+        """Encode and write records; stages overlap, memory is bounded, unchanged ones are left alone.
+
+        Args:
+            records: paths or globs, mappings, Documents, ``(id, mapping)`` pairs (any iterable, async ones
+                with Index), or a source of ``esembed.ingest.read``.
+            options: see :class:`~esembed.ingest.options.IngestOptions`.
+            progress: is told how far it is.
+            total: how many records there will be, for the ETA.
+
+        Returns:
+            the report, whose counts add up. Records that could not get in are in its ``errors`` and in
+            the dead-letter file; they don't raise, unless ``strict``.
+
+        Raises:
+            EngineUnavailableError: the engine stayed away too long; run again, it resumes.
+            ContractError: an encoder is not the one that filled the index.
+        """
+        from esembed.ingest.flow import run_ingest
+
+        settings = options or IngestOptions()
+        stream = self._settle_avgdl(iterable(records))
+        encoders = in_thread(self._encoders)
+        sender = requester(self.client)
+        report: IngestReport = in_thread(
+            lambda: run_ingest(
+                stream,
+                client=sender,
+                index=self.name,
+                plan=self.plan,
+                capabilities=self.capabilities,
+                encoders=encoders,
+                options=settings,
+                progress=progress,
+                total=total,
+            )
+        )
+        self._keep_statistics(report)
+        return report
+
+    def update(self, id: str, fields: Mapping[str, Any], *, refresh: bool = False) -> None:
+        """Merge *fields* into a document; vectors whose source text changes are encoded anew, the
+        others stay.
+
+        Raises:
+            RecordError: no such document, or a field that can't be stored.
+        """
+        self._one(Document(id, fields, op="update"), refresh)
+
+    def delete(self, id: str, *, refresh: bool = False) -> None:
+        """Remove a document and its chunks; no such document is fine."""
+        self._one(Document(id, {}, op="delete"), refresh)
+
+    def _one(self, document: Document, refresh: bool) -> None:
+        report = self.ingest([document], IngestOptions(refresh=refresh, tuning=False))
+        if report.errors:
+            error = report.errors[0]
+            raise RecordError(error.reason, record_id=error.id, position=error.position)
+
+    def backfill(
+        self, options: IngestOptions | None = None, *, progress: Progress | None = None
+    ) -> IngestReport:
+        """Fill the vector fields of documents that are in the index already, by partial updates that
+        never overwrite a document changed meanwhile. Documents that have their vectors are left alone.
+        """
+        from esembed.ingest.sources.index import read_index
+
+        settings = dataclasses.replace(options or IngestOptions(), vectors_only=True)
+        sender = requester(self.client)
+        total = self.count()
+        return self.ingest(
+            read_index(sender, self.name, plan=self.plan), settings, progress=progress, total=total
+        )
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def get(self, id: str) -> dict[str, Any] | None:
+        """The document's fields without its vectors, or None when there is no such document."""
+        vectors = [self.plan.field_path(name) for name, _ in self.plan.vector_fields()]
+        answer = self.client.request(
+            "GET",
+            f"/{index_path(self.name)}/_doc/{quote(id, safe='')}",
+            params={"_source_excludes": ",".join([*vectors, meta.HASH_FIELD])},
+            ignore=(404,),
+        )
+        if answer.status == 404 or not answer.body.get("found"):
+            return None
+        source: dict[str, Any] = answer.body["_source"]
+        return source
+
+    def count(self) -> int:
+        """How many documents a search can find (chunks that are documents of their own not counted)."""
+        body: dict[str, Any] = {"query": {"match_all": {}}}
+        if self.plan.chunk is not None and self.plan.chunk.store == "documents":
+            body = {"query": {"bool": {"must_not": [{"exists": {"field": meta.PARENT_FIELD}}]}}}
+        answer = self.client.request("POST", f"/{index_path(self.name)}/_count", body=body)
+        return int(answer.body["count"])
+
+    def refresh(self) -> None:
+        """Make what was written searchable."""
+        self.client.request("POST", f"/{index_path(self.name)}/_refresh")
+
+    # -- term statistics of lexical fields -----------------------------------------------------
+
+    def _lexical(self) -> list[str]:
+        return [name for name, part in self.plan.sparse.items() if split_spec(part.encoder)[0] == "lexical"]
+
+    def _encoders(self) -> dict[str, Any]:
+        """Field → encoder for every vector field that isn't brought by the caller."""
+        return {
+            name: self.pool.encoder(name)
+            for name, part in self.plan.vector_fields()
+            if split_spec(part.encoder)[0] != "given"
+        }
+
+    def _settle_avgdl(self, records: Any) -> Any:
+        """Before the first record goes in, fix the average length that BM25 divides by, from the head
+        of the records, in fields whose plan leaves it open. It can't change afterwards: documents
+        hold it."""
+        open_fields = [
+            name
+            for name in self._lexical()
+            if self.plan.sparse[name].params.avgdl is None and name not in self.stored.statistics
+        ]
+        if not open_fields or self._has_documents():
+            return records
+        peeked = in_thread(lambda: Peeked(open_source(records)))
+        lexical = {name: self.pool.encoder(name) for name in open_fields}
+        counted = in_thread(count_terms, peeked.head, self.plan.only(open_fields), lexical)
+        changes = {
+            name: round(value.average_length, 1)
+            for name, value in counted.items()
+            if value.average_length > 0
+        }
+        if changes:
+            self._set_avgdl(changes)
+        return peeked
+
+    def _has_documents(self) -> bool:
+        answer = self.client.request(
+            "POST", f"/{index_path(self.name)}/_search", body={"size": 1, "_source": False}
+        )
+        return bool(answer.body["hits"]["hits"])
+
+    def _set_avgdl(self, changes: Mapping[str, float]) -> None:
+        sparse = dict(self.plan.sparse)
+        for name, average in changes.items():
+            params = msgspec.structs.replace(sparse[name].params, avgdl=average)
+            sparse[name] = msgspec.structs.replace(sparse[name], params=params)
+        plan = self.plan.replace(sparse=sparse)
+        contracts = dict(self.stored.contracts)
+        pool = self.pool.for_plan(plan)
+        pool.trust({name: kept for name, kept in contracts.items() if name not in changes})
+        for name in changes:
+            contracts[name] = in_thread(contract.make, pool.encoder(name))
+        self._store(dataclasses.replace(self.stored, plan=plan, contracts=contracts))
+        pool.trust(contracts)
+        self.pool = pool
+
+    def _store(self, stored: meta.StoredMeta) -> None:
+        data = meta.build(stored)
+        update_meta(self.client, self.concrete, lambda _: data)
+        self.stored = stored
+        self.plan = stored.plan
+        self._changed()
+
+    def _changed(self) -> None:
+        """The plan or an encoder is another one; what was derived from it goes."""
+
+    def _keep_statistics(self, report: IngestReport) -> None:
+        """Add what an ingest counted to the companion index and move the hashes in ``_meta``."""
+        counted = {name: value for name, value in report.statistics.items() if value.documents}
+        if not counted:
+            return
+        hashes = dict(self.stored.statistics)
+        for name, value in counted.items():
+            old = hashes.get(name)
+            merged = value
+            if old is not None and not report.statistics_complete:
+                merged = (load_statistics(self.client, old)).merge(value)
+            hashes[name] = save_statistics(self.client, merged)
+            self._weigh(name, merged)
+            if old is not None and old != hashes[name]:
+                delete_statistics(self.client, old)
+        self._store(dataclasses.replace(self.stored, statistics=hashes))
+
+    def _weigh(self, name: str, statistics: LexicalStatistics) -> None:
+        encoder = self.pool.encoder(name)
+        if isinstance(encoder, LexicalEncoder):
+            self.pool.put(name, encoder.with_statistics(statistics))
+            self._changed()
+
+    def load_statistics(self) -> None:
+        """Give lexical fields the collection's term statistics, once; searching does it by itself."""
+        for name in self._lexical():
+            encoder = in_thread(self.pool.encoder, name)
+            digest = self.stored.statistics.get(name)
+            if isinstance(encoder, LexicalEncoder) and encoder.statistics is None and digest is not None:
+                self._weigh(name, load_statistics(self.client, digest))
+
+    def refresh_statistics(self) -> None:
+        """Count the terms of lexical fields anew over all documents, without touching a document.
+
+        Due when many documents were replaced or deleted, or when the counts were lost.
+        """
+        from esembed.ingest.sources.index import read_index
+
+        sender = requester(self.client)
+        encoders = {name: in_thread(self.pool.encoder, name) for name in self._lexical()}
+        fresh = in_thread(
+            count_terms,
+            read_index(sender, self.name, plan=self.plan),
+            self.plan.only(self._lexical()),
+            encoders,
+        )
+        hashes = dict(self.stored.statistics)
+        for name, statistics in fresh.items():
+            old = hashes.get(name)
+            hashes[name] = save_statistics(self.client, statistics)
+            self._weigh(name, statistics)
+            if old is not None and old != hashes[name]:
+                delete_statistics(self.client, old)
+        self._store(dataclasses.replace(self.stored, statistics=hashes))

@@ -1,0 +1,313 @@
+# Generated from esembed/_async/fuse.py by scripts/run_unasync.py; change that file and run the script.
+"""Our own fusion of legs that a live engine answered: scores completed, fused, rescored, paged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from esembed.dialect.bounds import bound_of, idf_mass, mass_fields
+from esembed.dialect.compiled import CompiledSearch, Leg
+from esembed.dialect.page import highlight_spec, next_cursor, page_body, source_spec, text_query
+from esembed.dialect.response import LegAnswer, hit_of, leg_answer, merge_hits
+from esembed.dialect.search import Compiler
+from esembed.errors import EsembedError, QueryError
+from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
+from esembed.query.nodes import Collapse, Match, MatchPhrase, MultiMatch, Query, Rescore
+from esembed.transport import Response, error_from_response
+from esembed.types import Hit, Hits, LegShare
+
+from ._shim import in_thread
+
+if TYPE_CHECKING:
+    from .search import Searcher
+
+__all__ = ["Fusing"]
+
+MAX_MASSES = 4096
+
+
+class Fusing:
+    """The client's path of one searcher."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self.searcher = searcher
+        self._masses: dict[tuple[str, str | None, str], float] = {}
+
+    def hits(
+        self,
+        compiler: Compiler,
+        compiled: CompiledSearch,
+        answers: list[Any],
+        query: Query,
+        digest: str,
+        missing: Mapping[str, str],
+        partial: bool,
+        params: Mapping[str, Any],
+    ) -> Hits:
+        """The page, from the legs' answers."""
+        node = compiled.fusion
+        if node is None:
+            raise QueryError("nothing to fuse")
+        legs_missing = dict(missing)
+        plan = self.searcher.plan
+        chunk_path = plan.chunk.path if plan.chunk is not None else None
+        lists: list[LegAnswer | None] = []
+        failures: list[EsembedError] = []
+        for leg, answer in zip(compiled.legs, answers, strict=False):
+            if "error" in answer:
+                status = int(answer.get("status", 500))
+                error = error_from_response("POST", f"leg {leg.name}", Response(status, answer))
+                if not partial:
+                    raise error
+                failures.append(error)
+                legs_missing[leg.name] = str(error)
+                lists.append(None)
+            else:
+                lists.append(leg_answer(answer, leg, chunk_path))
+                if answer.get("timed_out"):
+                    legs_missing[leg.name] = "the engine's time was up: what it had by then was used"
+        if failures and all(answer is None for answer in lists):
+            raise failures[0]
+        notes = list(compiled.notes)
+        bounds = self._bounds(compiled, notes) if _uses_bounds(node) else {}
+        lists = self._complete(compiler, compiled, lists, params)
+        fused = fuse(
+            node,
+            [None if a is None else a.ranked for a in lists],
+            bounds=bounds,
+            explain=compiled.options.explain,
+        )
+        scored: dict[str, float] = {}
+        for stage in compiled.stages:
+            if isinstance(stage, Collapse):
+                path = compiler.context.sortable(stage.field, "collapse").path
+                groups = {
+                    h.id: _group(h.fields.get(path)) for a in lists if a is not None for h in a.hits.values()
+                }
+                fused = collapse(fused, groups)
+            else:
+                fused, scored = self._rescore(compiler, stage, fused, lists, params, compiled)
+        window = len(fused)
+        shown = fused[compiled.options.offset : compiled.options.offset + compiled.options.size]
+        hits = merge_hits(shown, lists, compiled.options.explain)
+        if scored:
+            hits = [replace(hit, rescored=scored.get(hit.id)) for hit in hits]
+        if (
+            not compiled.inline
+            and hits
+            and (compiled.options.source is not False or compiled.options.highlight)
+        ):
+            hits = self._page(compiler, compiled, hits, params)
+        union = answers[len(compiled.legs)] if compiled.union is not None else None
+        total: int | None = None
+        aggregations: Mapping[str, Any] = {}
+        if union is not None:
+            body = self.searcher._good(union)
+            aggregations = body.get("aggregations") or {}
+            if compiled.options.count:
+                total = int(body["hits"]["total"]["value"])
+        single = len(compiled.legs) == 1 and node.kind == "linear" and not node.name
+        end = compiled.options.offset + len(hits)
+        return Hits(
+            hits,
+            total=total,
+            took_ms=max((a.took_ms for a in lists if a is not None), default=0.0),
+            timed_out=any(a.timed_out for a in lists if a is not None),
+            legs_missing=legs_missing,
+            aggregations=aggregations,
+            next_cursor=next_cursor(compiled, digest, len(hits), window) if end < window else None,
+            path="single" if single and not isinstance(query, Rescore) else "client",
+            notes=tuple(notes),
+        )
+
+    # -- second round trips ------------------------------------------------------------------------
+
+    def _msearch(self, bodies: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[Any]:
+        lines = [line for body in bodies for line in (params, body)]
+        path = f"/{self.searcher._path}/_msearch"
+        response = self.searcher.client.request("POST", path, body=lines)
+        return [self.searcher._good(answer) for answer in response.body["responses"]]
+
+    def _complete(
+        self,
+        compiler: Compiler,
+        compiled: CompiledSearch,
+        lists: list[LegAnswer | None],
+        params: Mapping[str, Any],
+    ) -> list[LegAnswer | None]:
+        """Every candidate scored by every leg that wants it."""
+        wanted = [
+            (position, leg)
+            for position, leg in enumerate(compiled.legs)
+            if leg.complete and lists[position] is not None
+        ]
+        if len(wanted) < 2:
+            return lists
+        candidates: dict[str, None] = {}
+        for position, _ in wanted:
+            answer = lists[position]
+            candidates.update(dict.fromkeys(answer.ranked.ids if answer is not None else ()))
+        todo: list[tuple[int, Leg, list[str]]] = []
+        for position, leg in wanted:
+            answer = lists[position]
+            if answer is None or leg.parent_key:
+                continue
+            absent = [doc for doc in candidates if doc not in answer.hits]
+            if absent:
+                todo.append((position, leg, absent))
+        if not todo:
+            return lists
+        answers = self._msearch([compiler.leg_for(leg, absent) for _, leg, absent in todo], params)
+        for (position, leg, _), body in zip(todo, answers, strict=True):
+            known = lists[position]
+            if known is None:
+                continue
+            more = leg_answer(body, leg, None)
+            scores = dict(zip(known.ranked.ids, known.ranked.scores, strict=True))
+            scores.update(zip(more.ranked.ids, more.ranked.scores, strict=True))
+            ordered = sorted(scores.items(), key=lambda item: -item[1])
+            ranked = LegList([doc for doc, _ in ordered], [score for _, score in ordered])
+            lists[position] = replace_answer(known, ranked)
+        return lists
+
+    def _rescore(
+        self,
+        compiler: Compiler,
+        stage: Rescore,
+        fused: list[Fused],
+        lists: Sequence[LegAnswer | None],
+        params: Mapping[str, Any],
+        compiled: CompiledSearch,
+    ) -> tuple[list[Fused], dict[str, float]]:
+        """The head of the list scored again; the tail follows unchanged."""
+        head, tail = fused[: stage.window_size], fused[stage.window_size :]
+        ids = [hit.id for hit in head]
+        if not ids:
+            return fused, {}
+        scores: dict[str, float] = {}
+        if stage.by is not None:
+            (body,) = self._msearch([compiler.scores_for(stage.by, ids, rescale=True)], params)
+            for raw in body["hits"]["hits"]:
+                scores[str(raw["_id"])] = float(raw["_score"])
+        else:
+            name = stage.reranker or ""
+            reranker = self.searcher.rerankers.get(name)
+            if reranker is None:
+                known = ", ".join(sorted(self.searcher.rerankers)) or "none"
+                raise QueryError(
+                    f"no reranker {name!r} (there are: {known}); give the index "
+                    f"rerankers={{{name!r}: function}}",
+                    field="reranker",
+                )
+            texts = self._texts(stage, ids, params)
+            values = in_thread(reranker, str(stage.text), [texts[doc] for doc in ids])
+            if len(values) != len(ids):
+                raise QueryError(f"the reranker {name!r} gave {len(values)} scores for {len(ids)} texts")
+            scores = {doc: float(value) for doc, value in zip(ids, values, strict=True)}
+        again = []
+        for hit in head:
+            added = stage.rescore_weight * scores.get(hit.id, 0.0)
+            shares = tuple(
+                LegShare(share.leg, share.rank, share.score, share.share * stage.query_weight)
+                for share in hit.shares
+            )
+            if compiled.options.explain:
+                shares = (*shares, LegShare("rescore", None, scores.get(hit.id), added))
+            again.append(Fused(hit.id, stage.query_weight * hit.score + added, shares))
+        again.sort(key=lambda hit: -hit.score)
+        return again + list(tail), {hit.id: hit.score for hit in again}
+
+    def _texts(self, stage: Rescore, ids: Sequence[str], params: Mapping[str, Any]) -> dict[str, str]:
+        (body,) = self._msearch([page_body(ids, list(stage.fields), None)], params)
+        texts = dict.fromkeys(ids, "")
+        for raw in body["hits"]["hits"]:
+            source = raw.get("_source") or {}
+            parts = [str(source[name]) for name in stage.fields if source.get(name) is not None]
+            texts[str(raw["_id"])] = "\n".join(parts)
+        return texts
+
+    def _page(
+        self,
+        compiler: Compiler,
+        compiled: CompiledSearch,
+        hits: Sequence[Hit],
+        params: Mapping[str, Any],
+    ) -> list[Hit]:
+        """The page's stored fields and highlights, fetched for the page alone."""
+        options = compiled.options
+        spec = None
+        if options.highlight is not None and options.highlight is not False:
+            parts = [node for leg in compiled.legs for node in text_query(leg.node)]
+            shown = [compiler.dialect.clause(node, compiler.context.filtering()) for node in parts]
+            query = {"bool": {"should": shown}} if shown else None
+            spec = highlight_spec(options.highlight, compiler.context, query)
+        body = page_body([hit.id for hit in hits], source_spec(options.source, self.searcher.plan), spec)
+        (answer,) = self._msearch([body], params)
+        found = {str(raw["_id"]): hit_of(raw) for raw in answer["hits"]["hits"]}
+        return [
+            replace(
+                hit, source=found[hit.id].source, highlight=found[hit.id].highlight, index=found[hit.id].index
+            )
+            if hit.id in found
+            else hit
+            for hit in hits
+        ]
+
+    # -- bounds --------------------------------------------------------------------------------------
+
+    def _bounds(self, compiled: CompiledSearch, notes: list[str]) -> dict[str, Bound]:
+        bounds: dict[str, Bound] = {}
+        for leg in compiled.legs:
+            node = leg.node
+            mass: float | None = None
+            if isinstance(node, (Match, MultiMatch, MatchPhrase)) and node.scale is None:
+                masses = [
+                    boost * self._mass(field, node.analyzer, str(node.text))
+                    for field, boost in mass_fields(node, self.searcher.plan)
+                ]
+                mass = max(masses, default=None)
+            bound, note = bound_of(node, self.searcher.plan, mass)
+            bounds[leg.name] = bound
+            if note:
+                notes.append(f"{leg.name}: {note}")
+        return bounds
+
+    def _mass(self, field: str, analyzer: str | None, text: str) -> float:
+        """The idf mass of a text in a field; document frequencies come from the engine, and are cached."""
+        key = (field, analyzer, text)
+        known = self._masses.get(key)
+        if known is not None:
+            return known
+        body: dict[str, Any] = {
+            "doc": {field: text},
+            "fields": [field],
+            "term_statistics": True,
+            "field_statistics": True,
+            "positions": False,
+            "offsets": False,
+        }
+        if analyzer is not None:
+            body["per_field_analyzer"] = {field: analyzer}
+        answer = self.searcher.client.request("POST", f"/{self.searcher._path}/_termvectors", body=body)
+        mass = idf_mass((answer.body.get("term_vectors") or {}).get(field) or {})
+        if len(self._masses) >= MAX_MASSES:
+            self._masses.clear()
+        self._masses[key] = mass
+        return mass
+
+
+def _uses_bounds(node: FusionNode) -> bool:
+    return node.normalizer == "bound" or any(
+        isinstance(child, FusionNode) and _uses_bounds(child) for child in node.children
+    )
+
+
+def _group(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value else value
+
+
+def replace_answer(answer: LegAnswer, ranked: LegList) -> LegAnswer:
+    """The same answer with another list."""
+    return LegAnswer(ranked, answer.hits, answer.took_ms, answer.timed_out)

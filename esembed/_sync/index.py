@@ -1,0 +1,391 @@
+# Generated from esembed/_async/index.py by scripts/run_unasync.py; change that file and run the script.
+"""A plan on a live engine: create it, open it, fill it, search it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from esembed._version import __version__
+from esembed.capabilities import Capabilities
+from esembed.dialect import meta
+from esembed.dialect.mapping import compile_mapping, drift
+from esembed.dialect.settle import (
+    attach_mapping,
+    fill_in,
+    plan_difference,
+    stored_meta,
+    with_dims,
+    with_meta,
+)
+from esembed.encode import contract
+from esembed.encode.base import Encoder, RuntimeOptions
+from esembed.encode.pool import EncoderPool
+from esembed.errors import IndexExistsError, IndexNotFoundError, MappingDriftError, PlanError
+from esembed.ingest.options import IngestOptions, IngestReport, Progress
+from esembed.plan import IndexPlan
+
+from ._shim import in_thread
+from .client import EngineClient
+from .documents import DocumentsMixin
+from .lifecycle import Live, check_name, describe, index_path, update_meta
+from .probe import probe
+from .search import Searcher
+
+__all__ = ["Index"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _by_searcher(
+    method: Callable[Concatenate[Searcher, P], R],
+) -> Callable[Concatenate[Index, P], R]:
+    """A method of the searcher as a method of the index: same parameters, same types, same docstring."""
+
+    @functools.wraps(method)
+    def call(self: Index, *args: P.args, **kwargs: P.kwargs) -> R:
+        return method(self.searcher(), *args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+class Index(DocumentsMixin):
+    """A plan on a live engine. Made by :meth:`create`, :meth:`open` or :meth:`attach`.
+
+    Attributes:
+        name: the name it was asked for by (an index or an alias).
+        concrete: the one index behind that name.
+        plan: the plan as the index has it, ``auto`` values resolved.
+        capabilities: what the engine can do.
+        client: the seam over the caller's client.
+        pool: the encoders of the plan's fields.
+        notes: what was resolved or can't be checked, one line each.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: EngineClient,
+        live: Live,
+        stored: meta.StoredMeta,
+        capabilities: Capabilities,
+        pool: EncoderPool,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.client = client
+        self.name = live.name
+        self.concrete = live.concrete
+        self.uuid = live.uuid
+        self.plan = stored.plan
+        self.stored = stored
+        self.capabilities = capabilities
+        self.pool = pool
+        self.notes = notes
+        self._live = live
+        self._searcher: Searcher | None = None
+
+    # -- making and opening --------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        client: Any,
+        name: str,
+        plan: IndexPlan,
+        *,
+        exist_ok: bool = False,
+        encoder: Encoder | Mapping[str, Encoder] | None = None,
+        runtime: RuntimeOptions | None = None,
+        capabilities: Capabilities | None = None,
+    ) -> Index:
+        """Create the index that *plan* describes.
+
+        Args:
+            client: the official client; it stays the caller's.
+            name: the new index's name.
+            plan: what it is; ``auto`` values and missing dims are resolved and recorded.
+            exist_ok: an index that exists with the same plan is opened instead.
+            encoder: encoders to use instead of loading the plan's, one or one for each field.
+            runtime: how loaded encoders run here.
+            capabilities: skip probing.
+
+        Raises:
+            IndexExistsError: it exists (with another plan, where *exist_ok*).
+            UnsupportedFeatureError: the engine lacks something; nothing was created.
+            PlanError, EncoderError: the plan or a model is wrong; nothing was created.
+        """
+        check_name(name)
+        engine = EngineClient(client)
+        known = capabilities or probe(engine)
+        # A plan that the engine can't do is refused before a model is loaded for it.
+        compile_mapping(with_dims(plan, lambda _: 64), known)
+        pool = EncoderPool(plan, encoder=encoder, allow_encoders=None, runtime=runtime)
+        resolved = in_thread(with_dims, plan, lambda field: pool.encoder(field).info.dims)
+        compiled = compile_mapping(resolved, known)
+        existing = describe(engine, name)
+        if existing is not None:
+            opened = cls._from_existing(engine, existing, compiled.resolved, known, encoder, runtime)
+            if not exist_ok:
+                raise IndexExistsError(
+                    f"the index {name!r} exists already; open it (exist_ok=True), or delete it first",
+                    index=name,
+                )
+            return opened
+        contracts = in_thread(pool.for_plan(compiled.resolved).make_contracts)
+        stored = meta.StoredMeta(plan=compiled.resolved, contracts=contracts, written_by=__version__)
+        body = with_meta(compiled.body, meta.build(stored))
+        engine.request("PUT", f"/{index_path(name)}", body=body)
+        live = describe(engine, name)
+        if live is None:
+            raise IndexNotFoundError(f"{name!r} was created and is gone already", index=name)
+        return cls(
+            client=engine,
+            live=live,
+            stored=stored,
+            capabilities=known,
+            pool=pool.for_plan(compiled.resolved),
+            notes=tuple(compiled.notes),
+        )
+
+    @classmethod
+    def _from_existing(
+        cls,
+        engine: EngineClient,
+        live: Live,
+        resolved: IndexPlan,
+        capabilities: Capabilities,
+        encoder: Encoder | Mapping[str, Encoder] | None,
+        runtime: RuntimeOptions | None,
+    ) -> Index:
+        stored = stored_meta(live.mapping)
+        if stored is None:
+            raise IndexExistsError(
+                f"the index {live.name!r} exists and esembed did not make it; choose another name, or add "
+                "vector fields to it with Index.attach (esembed index attach)",
+                index=live.name,
+            )
+        wanted = fill_in(resolved, stored.plan)
+        if stored.plan != wanted:
+            raise IndexExistsError(
+                f"the index {live.name!r} exists with another plan: {plan_difference(stored.plan, wanted)}; "
+                "migrate it (esembed index migrate), choose another name, or delete it",
+                index=live.name,
+            )
+        pool = EncoderPool(
+            stored.plan, encoder=encoder, allow_encoders=None, runtime=runtime, contracts=stored.contracts
+        )
+        return cls(client=engine, live=live, stored=stored, capabilities=capabilities, pool=pool)
+
+    @classmethod
+    def open(
+        cls,
+        client: Any,
+        name: str,
+        *,
+        encoder: Encoder | Mapping[str, Encoder] | None = None,
+        allow_encoders: Collection[str] = (),
+        runtime: RuntimeOptions | None = None,
+        capabilities: Capabilities | None = None,
+    ) -> Index:
+        """Open an index that esembed made; it says itself what it is.
+
+        No model is loaded here: that happens at the first search or record that needs one, and its
+        contract is checked then. What the index says about itself is not trusted with loading models:
+        apart from ``minilm``, ``lexical`` and ``given``, an encoder must be passed or allowed.
+
+        Args:
+            client: the official client.
+            name: an index, or an alias of one index.
+            encoder: the encoder, or one for each field.
+            allow_encoders: spec strings that may be loaded (``["hf:intfloat/e5-small-v2"]``).
+            runtime: how loaded encoders run here.
+            capabilities: skip probing.
+
+        Raises:
+            IndexNotFoundError: no such index.
+            PlanError: it has no (readable) plan; attach or repair it.
+        """
+        engine = EngineClient(client)
+        live = describe(engine, name)
+        if live is None:
+            raise IndexNotFoundError(f"there is no index {name!r}", index=name)
+        stored = stored_meta(live.mapping)
+        if stored is None:
+            raise PlanError(
+                f"the index {name!r} does not say how it was encoded (_meta.esembed is missing): esembed did "
+                "not make it (use Index.attach), or its _meta was overwritten (esembed index repair --plan)"
+            )
+        known = capabilities or probe(engine)
+        pool = EncoderPool(
+            stored.plan,
+            encoder=encoder,
+            allow_encoders=allow_encoders,
+            runtime=runtime,
+            contracts=stored.contracts,
+        )
+        return cls(client=engine, live=live, stored=stored, capabilities=known, pool=pool)
+
+    @classmethod
+    def attach(
+        cls,
+        client: Any,
+        name: str,
+        plan: IndexPlan,
+        *,
+        backfill: bool = True,
+        encoder: Encoder | Mapping[str, Encoder] | None = None,
+        runtime: RuntimeOptions | None = None,
+        capabilities: Capabilities | None = None,
+        options: IngestOptions | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Index, IngestReport | None]:
+        """Add the plan's vector fields to an index that exists, and fill them for its documents.
+
+        The plan names the index's own text and filter fields, which are left as they are. The same call
+        resumes a backfill that was interrupted.
+
+        Args:
+            backfill: fill the new fields now, else :meth:`backfill` does it later.
+            options, progress: of the backfill.
+
+        Returns:
+            the index, and the backfill's report (None without one).
+
+        Raises:
+            IndexNotFoundError: no such index.
+            PlanError: a text or filter field of the plan is missing in the index or of another type.
+            UnsupportedFeatureError: the engine, or this index's settings, can't take the fields.
+        """
+        engine = EngineClient(client)
+        live = describe(engine, name)
+        if live is None:
+            raise IndexNotFoundError(f"there is no index {name!r}", index=name)
+        known = capabilities or probe(engine)
+        pool = EncoderPool(plan, encoder=encoder, allow_encoders=None, runtime=runtime)
+        resolved = in_thread(with_dims, plan, lambda field: pool.encoder(field).info.dims)
+        compiled = compile_mapping(resolved, known)
+        present = stored_meta(live.mapping)
+        if present is not None:
+            index = cls._from_existing(engine, live, compiled.resolved, known, encoder, runtime)
+        else:
+            additions = attach_mapping(compiled, live.mapping, live.settings, known)
+            contracts = in_thread(pool.for_plan(compiled.resolved).make_contracts)
+            stored = meta.StoredMeta(plan=compiled.resolved, contracts=contracts, written_by=__version__)
+            data = meta.build(stored)
+            engine.request("PUT", f"/{index_path(live.concrete)}/_mapping", body=additions)
+            update_meta(engine, live.concrete, lambda _: data)
+            index = cls(
+                client=engine,
+                live=describe(engine, name) or live,
+                stored=stored,
+                capabilities=known,
+                pool=pool.for_plan(compiled.resolved),
+                notes=tuple(compiled.notes),
+            )
+        return index, index.backfill(options, progress=progress) if backfill else None
+
+    @classmethod
+    def repair(
+        cls,
+        client: Any,
+        name: str,
+        plan: IndexPlan,
+        *,
+        encoder: Encoder | Mapping[str, Encoder] | None = None,
+        runtime: RuntimeOptions | None = None,
+        capabilities: Capabilities | None = None,
+    ) -> Index:
+        """Write a lost or damaged ``_meta`` again. The caller vouches that *plan* is the one the
+        index was made with; its mapping must agree with the live one.
+
+        Raises:
+            IndexNotFoundError: no such index.
+            MappingDriftError: the live mapping is not what the plan compiles to; nothing was written.
+        """
+        engine = EngineClient(client)
+        live = describe(engine, name)
+        if live is None:
+            raise IndexNotFoundError(f"there is no index {name!r}", index=name)
+        known = capabilities or probe(engine)
+        pool = EncoderPool(plan, encoder=encoder, allow_encoders=None, runtime=runtime)
+        resolved = in_thread(with_dims, plan, lambda field: pool.encoder(field).info.dims)
+        compiled = compile_mapping(resolved, known)
+        differences = drift(compiled, live.mapping)
+        if differences:
+            raise MappingDriftError(
+                f"the mapping of {name!r} is not what this plan compiles to:\n"
+                + "\n".join(f"  - {line}" for line in differences),
+                index=name,
+                differences=differences,
+            )
+        contracts = in_thread(pool.for_plan(compiled.resolved).make_contracts)
+        stored = meta.StoredMeta(plan=compiled.resolved, contracts=contracts, written_by=__version__)
+        data = meta.build(stored)
+        update_meta(engine, live.concrete, lambda _: data)
+        index = cls(
+            client=engine,
+            live=describe(engine, name) or live,
+            stored=stored,
+            capabilities=known,
+            pool=pool.for_plan(compiled.resolved),
+            notes=tuple(compiled.notes),
+        )
+        if index._lexical():
+            index.refresh_statistics()
+        return index
+
+    # -- looking at it, and its end ------------------------------------------------------------
+
+    def inspect(self) -> dict[str, Any]:
+        """What the index is, for people and scripts; loads no model.
+
+        Returns:
+            JSON values: ``index``, ``concrete_index``, ``engine``, ``documents``, ``plan``,
+            ``contracts``, ``statistics``, ``drift`` (differences of the live mapping) and ``notes``.
+        """
+        live = describe(self.client, self.name)
+        mapping = live.mapping if live is not None else {}
+        return {
+            "index": self.name,
+            "concrete_index": self.concrete,
+            "engine": f"{self.capabilities.kind} {self.capabilities.version}",
+            "license": self.capabilities.license,
+            "documents": self.count(),
+            "written_by": self.stored.written_by,
+            "plan": self.plan.to_dict(),
+            "contracts": {name: contract.describe(value) for name, value in self.stored.contracts.items()},
+            "statistics": dict(self.stored.statistics),
+            "drift": list(drift(compile_mapping(self.plan, self.capabilities), mapping)),
+            "notes": list(self.notes),
+        }
+
+    def drop(self) -> None:
+        """Delete the index and its companion statistics."""
+        from .statistics import delete_statistics
+
+        self.client.request("DELETE", f"/{index_path(self.concrete)}")
+        for digest in self.stored.statistics.values():
+            delete_statistics(self.client, digest)
+
+    def close(self) -> None:
+        """Free the encoders that were loaded for this index. The client stays the caller's."""
+        self.pool.close()
+
+    # -- searching -----------------------------------------------------------------------------
+
+    search = _by_searcher(Searcher.search)
+    search_many = _by_searcher(Searcher.search_many)
+
+    def searcher(self) -> Searcher:
+        """What searches: encoders warm, query vectors cached. Made at the first search."""
+        if self._searcher is None:
+            self.load_statistics()
+            self._searcher = Searcher(
+                self.client, self.name, self.plan, self.capabilities, self.pool, live=self._live
+            )
+        return self._searcher
+
+    def _changed(self) -> None:
+        self._searcher = None

@@ -1,0 +1,131 @@
+# Generated from esembed/_async/lifecycle.py by scripts/run_unasync.py; change that file and run the script.
+"""Reading and writing what an index says about itself, and the names it goes by."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from esembed.dialect import meta
+from esembed.errors import EngineRequestError, IndexNotFoundError, PermanentError
+
+from ._shim import sleep
+from .client import EngineClient
+
+__all__ = ["Live", "check_name", "describe", "index_path", "update_meta"]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One index as the engine has it.
+
+    Attributes:
+        name: what was asked for, an index or an alias.
+        concrete: the one index behind it.
+        mapping: the live mapping (``properties``, ``_meta`` …).
+        settings: the live settings, flat strings under ``index``.
+        uuid: the index's UUID.
+    """
+
+    name: str
+    concrete: str
+    mapping: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    uuid: str
+
+    @property
+    def esembed(self) -> Mapping[str, Any] | None:
+        """``_meta.esembed`` as it stands, or None; untrusted."""
+        own = (self.mapping.get("_meta") or {}).get(meta.META_KEY)
+        return own if isinstance(own, Mapping) else None
+
+
+def check_name(name: str) -> str:
+    """The name, if engines take it as one index's name.
+
+    Raises:
+        PermanentError: upper case, wildcards, lists, reserved first characters …
+    """
+    bad = set('\\/*?"<>| ,#:') & set(name)
+    if not name or name != name.lower() or name[0] in "-_+" or name in (".", "..") or bad:
+        raise PermanentError(
+            f"{name!r} can't be the name of an index: lower case, not starting with - _ +, and none of "
+            '\\ / * ? " < > | , # : or a space in it'
+        )
+    if len(name.encode()) > 255:
+        raise PermanentError(f"an index name has at most 255 bytes; this one has {len(name.encode())}")
+    return name
+
+
+def index_path(name: str) -> str:
+    """The name as it stands in a URL's path."""
+    return quote(name, safe="")
+
+
+def describe(client: EngineClient, name: str) -> Live | None:
+    """What stands behind a name, or None when nothing does.
+
+    Raises:
+        PermanentError: an alias of several indices.
+    """
+    try:
+        answer = client.request("GET", f"/{index_path(name)}")
+    except IndexNotFoundError:
+        return None
+    if not isinstance(answer.body, Mapping) or not answer.body:
+        return None
+    if len(answer.body) > 1:
+        raise PermanentError(
+            f"{name!r} stands for {len(answer.body)} indices ({', '.join(sorted(answer.body)[:5])}); name one"
+        )
+    concrete, parts = next(iter(answer.body.items()))
+    settings = (parts.get("settings") or {}).get("index") or {}
+    return Live(
+        name=name,
+        concrete=concrete,
+        mapping=parts.get("mappings") or {},
+        settings=settings,
+        uuid=str(settings.get("uuid", "")),
+    )
+
+
+def update_meta(
+    client: EngineClient,
+    name: str,
+    change: Callable[[dict[str, Any]], Mapping[str, Any]],
+    *,
+    attempts: int = 5,
+) -> Mapping[str, Any]:
+    """Read, merge, write, verify ``_meta.esembed``.
+
+    ``PUT _mapping`` replaces ``_meta`` whole and knows no condition, so what others keep there is read
+    first and written back, and the result is read again: when somebody else wrote in between, once more.
+
+    Args:
+        change: takes a copy of ``_meta.esembed`` (empty when there is none), returns the new one.
+
+    Raises:
+        IndexNotFoundError: no such index.
+        EngineRequestError: others wrote each time, or the engine refused.
+    """
+    for attempt in range(attempts):
+        live = describe(client, name)
+        if live is None:
+            raise IndexNotFoundError(f"there is no index {name!r}", index=name)
+        whole = copy.deepcopy(dict(live.mapping.get("_meta") or {}))
+        wanted = dict(change(dict(copy.deepcopy(whole.get(meta.META_KEY)) or {})))
+        meta.check_size(wanted)
+        whole[meta.META_KEY] = wanted
+        client.request("PUT", f"/{index_path(live.concrete)}/_mapping", body={"_meta": whole})
+        after = describe(client, live.concrete)
+        if after is not None and after.mapping.get("_meta") == whole:
+            return wanted
+        sleep(0.05 * 2**attempt)
+    raise EngineRequestError(
+        f"_meta of {name!r} was changed by somebody else {attempts} times while it was written; try again",
+        status=409,
+        error_type="meta_conflict",
+    )

@@ -1,0 +1,473 @@
+# Generated from esembed/_async/search.py by scripts/run_unasync.py; change that file and run the script.
+"""Searching a live index: vectors for the texts, one round trip, fusion where it is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from esembed.capabilities import Capabilities
+from esembed.dialect.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
+from esembed.dialect.default import default_query
+from esembed.dialect.fields import mapped_types, missing_fields, used_fields
+from esembed.dialect.page import Cursor, next_cursor, query_digest
+from esembed.dialect.response import LegAnswer, leg_answer, single_hits, total_of
+from esembed.dialect.search import Compiler
+from esembed.encode.base import DenseEncoder, SparseEncoder
+from esembed.encode.pool import EncoderPool
+from esembed.encode.querycache import QueryVectorCache
+from esembed.encode.tokens import TokenIds
+from esembed.errors import EncoderError, EsembedError, QueryError, TransientError
+from esembed.fusion import fuse
+from esembed.plan import IndexPlan
+from esembed.query.bind import (
+    add_filter,
+    bind,
+    drop_legs,
+    leg_names,
+    select_legs,
+    text_legs,
+    transform,
+    walk,
+)
+from esembed.query.nodes import Collapse, Filter, Knn, Linear, Query, Rescore, Rrf, Scalar, Sparse
+from esembed.transport import Response, error_from_response
+from esembed.types import Hits, SparseVector
+
+from ._shim import Batcher, gather
+from .client import EngineClient
+from .fuse import Fusing
+from .lifecycle import Live, index_path
+
+__all__ = ["Searcher"]
+
+Reranker = Callable[[str, Sequence[str]], Sequence[float]]
+"""A cross-encoder: a query and texts to one score each, larger is better."""
+
+
+class Searcher:
+    """Searches one index. Safe to share; keeps encoders warm and query vectors cached.
+
+    Args:
+        client: the seam over the official client.
+        index_name: an index or an alias of one.
+        plan: what the index is.
+        capabilities: what the engine can do.
+        pool: the encoders.
+        live: the index as the engine has it, for its mapping; None skips that check.
+        cache_bytes: what cached query vectors may take.
+        max_batch: the most texts of concurrent searches that are encoded together.
+        rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
+        token_ids: sparse field → its id table (SEISMIC).
+    """
+
+    def __init__(
+        self,
+        client: EngineClient,
+        index_name: str,
+        plan: IndexPlan,
+        capabilities: Capabilities,
+        pool: EncoderPool,
+        *,
+        live: Live | None = None,
+        cache_bytes: int = 16 * 1024 * 1024,
+        max_batch: int = 64,
+        rerankers: Mapping[str, Reranker] | None = None,
+        token_ids: Mapping[str, TokenIds] | None = None,
+    ) -> None:
+        self.client = client
+        self.index_name = index_name
+        self.plan = plan
+        self.capabilities = capabilities
+        self.pool = pool
+        self.cache = QueryVectorCache(cache_bytes)
+        self.rerankers = dict(rerankers or {})
+        self.token_ids = dict(token_ids or {})
+        self._max_batch = max_batch
+        self._path = index_path(index_name)
+        self._types = mapped_types(live.mapping) if live is not None else None
+        self._batchers: dict[str, Batcher] = {}
+        self._fusing = Fusing(self)
+
+    # -- one search ------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: str | Query,
+        *,
+        text: str | None = None,
+        filter: Filter | None = None,
+        size: int = 10,
+        offset: int = 0,
+        cursor: str | None = None,
+        legs: Collection[str] | None = None,
+        source: SourceFilter = None,
+        highlight: bool | Sequence[str] | Mapping[str, Any] | None = None,
+        aggregations: Mapping[str, Any] | None = None,
+        explain: bool = False,
+        sort: Sequence[Any] | None = None,
+        search_after: Sequence[Scalar | None] | None = None,
+        fusion: FusionPath = "auto",
+        count: bool = False,
+        timeout_seconds: float | None = None,
+        leg_timeouts_seconds: Mapping[str, float] | None = None,
+        partial_results: bool = False,
+        preference: str | None = None,
+    ) -> Hits:
+        """The best hits.
+
+        Args:
+            query: words from a search box (the plan's default query searches them), or a query.
+            text: for the legs of a query that have none of their own.
+            filter: put inside every leg.
+            size, offset, cursor: the page; ``hits.next_cursor`` leads to the next one.
+            legs: only these legs of the (default) fusion, by name.
+            source: which stored fields come along; vectors don't unless they are named.
+            highlight: True, names of text fields, or the engine's own object.
+            aggregations: the engine's own object; see :class:`~esembed.dialect.compiled.SearchOptions`.
+            explain: each leg's rank, score and share.
+            sort, search_after: the engine's own; not under fusion.
+            fusion: ``auto``, ``server`` or ``client``.
+            count: count matches under fusion, too.
+            timeout_seconds: after which the engine answers with what it has.
+            leg_timeouts_seconds: the same for legs by name; the fusion is ours then.
+            partial_results: answer with the legs that came, and say so in ``legs_missing``, where one
+                can't be encoded or is refused; else that is an error.
+            preference: which shard copies; by default the same ones for the same query, so that pages
+                agree.
+
+        Raises:
+            QueryError: a field that isn't there or is used wrongly, a page beyond the window …
+            UnsupportedFeatureError: the engine lacks something.
+            EncoderError, ContractError: a query can't be encoded for this index.
+            EngineRequestError, EngineUnavailableError: the engine refused, or didn't answer.
+        """
+        options = SearchOptions(
+            size=size,
+            offset=offset,
+            source=source,
+            highlight=highlight,
+            aggregations=aggregations,
+            explain=explain,
+            sort=sort,
+            search_after=search_after,
+            fusion=fusion,
+            count=count,
+            timeout_seconds=timeout_seconds,
+            leg_timeouts_seconds=leg_timeouts_seconds or {},
+        )
+        bound = self._bound(query, text, filter, legs)
+        digest = query_digest(bound)
+        if cursor is not None:
+            bound, options = _at_cursor(bound, options, cursor, digest)
+        self._check_fields(bound)
+        filled, missing = self._filled(bound, partial_results)
+        compiler = self._compiler(options)
+        compiled = compiler.compile(filled)
+        params: dict[str, Any] = {"preference": preference or f"esembed-{digest}"}
+        if compiled.body is not None and not compiled.legs:
+            response = self.client.request(
+                "POST",
+                f"/{self._path}/_search",
+                params=params,
+                body=compiled.body,
+                timeout_seconds=_http_timeout(options),
+            )
+            answers: list[Any] = [response.body]
+        else:
+            response = self.client.request(
+                "POST",
+                f"/{self._path}/_msearch",
+                body=compiled.lines(params),
+                timeout_seconds=_http_timeout(options),
+            )
+            answers = list(response.body["responses"])
+        return self._hits(compiler, compiled, answers, filled, digest, missing, partial_results, params)
+
+    def search_many(
+        self,
+        queries: Sequence[str | Query],
+        *,
+        filter: Filter | None = None,
+        size: int = 10,
+        legs: Collection[str] | None = None,
+        source: SourceFilter = None,
+        explain: bool = False,
+        fusion: FusionPath = "auto",
+        batch_size: int = 32,
+        timeout_seconds: float | None = None,
+    ) -> list[Hits]:
+        """Many searches for offline work: texts are encoded together, requests go by ``_msearch``.
+
+        Args:
+            batch_size: how many queries share a request.
+
+        Raises:
+            as :meth:`search`, for the first query that fails.
+        """
+        if batch_size < 1:
+            raise QueryError(f"batch_size must be ≥ 1, not {batch_size}", field="batch_size")
+        options = SearchOptions(
+            size=size, source=source, explain=explain, fusion=fusion, timeout_seconds=timeout_seconds
+        )
+        found: list[Hits] = []
+        for start in range(0, len(queries), batch_size):
+            found.extend(self._many(queries[start : start + batch_size], options, filter, legs))
+        return found
+
+    def _many(
+        self,
+        queries: Sequence[str | Query],
+        options: SearchOptions,
+        filter: Filter | None,
+        legs: Collection[str] | None,
+    ) -> list[Hits]:
+        bound = [self._bound(query, None, filter, legs) for query in queries]
+        for query in bound:
+            self._check_fields(query)
+        self._encode_all(bound)
+        filled = [(self._filled(query, False))[0] for query in bound]
+        compilers = [self._compiler(options) for _ in filled]
+        compiled = [c.compile(query) for c, query in zip(compilers, filled, strict=True)]
+        lines: list[Mapping[str, Any]] = []
+        for one in compiled:
+            lines.extend(one.lines({}))
+        response = self.client.request(
+            "POST", f"/{self._path}/_msearch", body=lines, timeout_seconds=_http_timeout(options)
+        )
+        answers = list(response.body["responses"])
+        found: list[Hits] = []
+        position = 0
+        for compiler, one, query in zip(compilers, compiled, filled, strict=True):
+            mine = answers[position : position + len(one.bodies)]
+            position += len(one.bodies)
+            found.append(self._hits(compiler, one, mine, query, query_digest(query), {}, False, {}))
+        return found
+
+    # -- preparing --------------------------------------------------------------------------------
+
+    def _compiler(self, options: SearchOptions) -> Compiler:
+        return Compiler(
+            self.capabilities, options, plan=self.plan, mapping=self._types, token_ids=self.token_ids
+        )
+
+    def _bound(
+        self,
+        query: str | Query,
+        text: str | None,
+        filter: Filter | None,
+        legs: Collection[str] | None,
+    ) -> Query:
+        if isinstance(query, str):
+            if text is not None:
+                raise QueryError("query is the text already; leave text= out", field="text")
+            asked = bind(default_query(self.plan), query)
+        else:
+            asked = bind(query, text)
+        return add_filter(select_legs(asked, legs), filter)
+
+    def _check_fields(self, query: Query) -> None:
+        """A field that isn't mapped finds nothing and raises nothing in the engines: it is an error here."""
+        if self._types is None:
+            return
+        used = used_fields(query, self.plan)
+        missing = missing_fields(used, self._types)
+        if not missing:
+            return
+        answer = self.client.request("GET", f"/{self._path}/_mapping", ignore=(403,))
+        if answer.status == 403:
+            return
+        (body,) = list(answer.body.values())[:1] or [{}]
+        self._types = mapped_types(body.get("mappings") or {})
+        known = set(dict(self.plan.vector_fields())) | set(self.plan.text) | set(self.plan.filter)
+        missing = [name for name in missing_fields(used, self._types) if name in known or "." in name]
+        if missing:
+            raise QueryError(
+                f"the mapping of {self.index_name!r} lacks {', '.join(map(repr, missing))}, so nothing "
+                "can be found "
+                "there; add the field with Index.attach (esembed index attach), or check the index's name",
+                field=missing[0],
+            )
+
+    def _filled(self, query: Query, partial: bool) -> tuple[Query, dict[str, str]]:
+        """The query with a vector in every leg that has a text; legs that can't be encoded left out where
+        partial results are wanted."""
+        open_legs = text_legs(query)
+        if not open_legs:
+            return query, {}
+        wanted = list(dict.fromkeys((leg.field, str(leg.text)) for leg in open_legs))
+        results = gather(*(self._vector(field, text, partial) for field, text in wanted))
+        vectors = dict(zip(wanted, results, strict=True))
+        failed = {key: value for key, value in vectors.items() if isinstance(value, EsembedError)}
+        missing: dict[str, str] = {}
+        if failed:
+            query, missing = _without(query, failed)
+
+        def fill(node: Query) -> Query:
+            if isinstance(node, (Knn, Sparse)) and node.vector is None:
+                filled: Query = msgspec.structs.replace(
+                    node, text=None, vector=vectors[(node.field, str(node.text))]
+                )
+                return filled
+            return node
+
+        return transform(query, fill), missing
+
+    def _vector(self, field: str, text: str, partial: bool) -> Any:
+        cached = self.cache.get(field, text)
+        if cached is not None:
+            return cached
+        batcher = self._batchers.get(field)
+        if batcher is None:
+            batcher = self._batchers[field] = Batcher(self._encoder_of(field), self._max_batch)
+        try:
+            vector = batcher(text)
+        except (EncoderError, TransientError) as error:
+            if not partial:
+                raise
+            return error
+        self.cache.put(field, text, vector)
+        return vector
+
+    def _encoder_of(self, field: str) -> Callable[[list[str]], list[Any]]:
+        def encode(texts: list[str]) -> list[Any]:
+            encoder = self.pool.encoder(field)
+            if encoder.info.spec.partition(":")[0] == "given":
+                raise EncoderError(
+                    f"{field} is filled by the caller (given): a text can't be searched in it; pass vector=…",
+                    spec="given",
+                )
+            unique = list(dict.fromkeys(texts))
+            found: list[Any]
+            if isinstance(encoder, SparseEncoder) and encoder.info.kind == "sparse":
+                found = [
+                    vector.to_dict() if isinstance(vector, SparseVector) else dict(vector)
+                    for vector in encoder.encode_query(unique)
+                ]
+            elif isinstance(encoder, DenseEncoder):
+                found = [tuple(row) for row in encoder.encode_query(unique).tolist()]
+            else:
+                raise EncoderError(f"{field}: {encoder!r} has no encode_query")
+            by_text = dict(zip(unique, found, strict=True))
+            return [by_text[text] for text in texts]
+
+        return encode
+
+    def _encode_all(self, queries: Sequence[Query]) -> None:
+        """The vectors of many queries into the cache, one call for each field."""
+        wanted: dict[str, list[str]] = {}
+        for query in queries:
+            for leg in text_legs(query):
+                wanted.setdefault(leg.field, []).append(str(leg.text))
+        for field, texts in wanted.items():
+            missing = [t for t in dict.fromkeys(texts) if self.cache.get(field, t) is None]
+            gather(*(self._vector(field, text, False) for text in missing))
+
+    # -- answering --------------------------------------------------------------------------------
+
+    def _hits(
+        self,
+        compiler: Compiler,
+        compiled: CompiledSearch,
+        answers: list[Any],
+        query: Query,
+        digest: str,
+        missing: Mapping[str, str],
+        partial: bool,
+        params: Mapping[str, Any],
+    ) -> Hits:
+        if compiled.path == "client":
+            return self._fusing.hits(compiler, compiled, answers, query, digest, missing, partial, params)
+        options = compiled.options
+        body = self._good(answers[0])
+        leg = ""
+        shares = None
+        if compiled.path == "single" and options.explain:
+            (leg,) = leg_names((_core(query),))
+        if compiled.legs and compiled.fusion is not None:
+            lists: list[LegAnswer] = [
+                leg_answer(self._good(answer), one, None)
+                for answer, one in zip(answers[1:], compiled.legs, strict=True)
+            ]
+            fused = {hit.id: hit.shares for hit in fuse(compiled.fusion, [a.ranked for a in lists])}
+
+            def shares(doc: str) -> Sequence[Any]:
+                return fused.get(doc, ())
+
+        hits = single_hits(body, compiled, leg=leg, shares=shares)
+        total, relation = total_of(body)
+        if compiled.path == "server":
+            total = total if options.count else None
+        elif not compiled.counted:
+            total = None
+        return Hits(
+            hits,
+            total=total,
+            total_relation=relation if total is not None else "eq",
+            took_ms=float(body.get("took", 0)),
+            timed_out=bool(body.get("timed_out", False)),
+            legs_missing=dict(missing),
+            aggregations=body.get("aggregations") or {},
+            next_cursor=next_cursor(compiled, digest, len(hits), total),
+            path=compiled.path,
+            approximate=compiled.approximate,
+            notes=compiled.notes,
+        )
+
+    def _good(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+        """An item of ``_msearch``. Raises the error that it is."""
+        if "error" in answer:
+            status = int(answer.get("status", 500))
+            raise error_from_response("POST", f"/{self._path}/_msearch", Response(status, answer))
+        return answer
+
+
+def _core(query: Query) -> Query:
+    while isinstance(query, (Rescore, Collapse)):
+        query = query.query
+    return query
+
+
+def _at_cursor(query: Query, options: SearchOptions, cursor: str, digest: str) -> tuple[Query, SearchOptions]:
+    """The page that a cursor points to, with the window that its search began with."""
+    if options.offset:
+        raise QueryError("pass cursor or offset, not both", field="cursor")
+    where = Cursor.decode(cursor, digest)
+
+    def widen(node: Query) -> Query:
+        if isinstance(node, (Rrf, Linear)) and node.rank_window_size is None:
+            widened: Query = node.replace(rank_window_size=where.window)
+            return widened
+        return node
+
+    widened = transform(query, widen)
+    if isinstance(widened, Knn) and widened.k is None:
+        widened = widened.replace(k=where.window)
+    return widened, replace(options, offset=where.offset)
+
+
+def _without(query: Query, failed: Mapping[tuple[str, str], EsembedError]) -> tuple[Query, dict[str, str]]:
+    """The query without the legs that can't be encoded. Raises the first error when none is left."""
+    core = _core(query)
+    first = next(iter(failed.values()))
+    if not isinstance(core, (Rrf, Linear)):
+        raise first
+    missing: dict[str, str] = {}
+    for leg, name in zip(core.legs, leg_names(core.legs), strict=True):
+        for node in walk(leg):
+            if isinstance(node, (Knn, Sparse)) and (node.field, str(node.text)) in failed:
+                missing[name] = str(failed[(node.field, str(node.text))])
+    if len(missing) == len(core.legs):
+        raise first
+    return drop_legs(query, missing), missing
+
+
+def _http_timeout(options: SearchOptions) -> float | None:
+    """The connection waits a little longer than the engine was told to take."""
+    times = [*options.leg_timeouts_seconds.values()]
+    if options.timeout_seconds is not None:
+        times.append(options.timeout_seconds)
+    return max(times) + 5.0 if options.timeout_seconds is not None else None

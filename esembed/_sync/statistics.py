@@ -1,0 +1,110 @@
+# Generated from esembed/_async/statistics.py by scripts/run_unasync.py; change that file and run the script.
+"""Term statistics of ``lexical`` fields in a companion index: written once, named by their hash.
+
+They are too bulky for ``_meta`` (which lives in the cluster state), so ``_meta`` holds the hash and
+the companion index the counts. A set of counts never changes: a refresh writes another one and moves
+the hash.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from esembed.encode.statistics import LexicalStatistics
+from esembed.errors import EncoderError, IndexNotFoundError
+
+from .client import EngineClient
+
+__all__ = ["STATISTICS_INDEX", "delete_statistics", "load_statistics", "save_statistics"]
+
+STATISTICS_INDEX = "esembed-statistics"
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+_BODY: Mapping[str, Any] = {
+    "settings": {"index": {"number_of_shards": 1, "auto_expand_replicas": "0-1"}},
+    "mappings": {
+        "dynamic": "false",
+        "properties": {
+            "hash": {"type": "keyword"},
+            "kind": {"type": "keyword"},
+            "part": {"type": "integer"},
+        },
+    },
+}
+
+
+def save_statistics(client: EngineClient, statistics: LexicalStatistics) -> str:
+    """Write the counts unless they are there already; returns their hash.
+
+    Raises:
+        EngineRequestError: the engine refused (a privilege on ``esembed-statistics`` is needed).
+    """
+    created = client.request("PUT", f"/{STATISTICS_INDEX}", body=_BODY, ignore=(400,))
+    if created.status == 400 and "exists" not in str(created.body):
+        raise EncoderError(f"can't create the index {STATISTICS_INDEX}: {created.body}")
+    digest = statistics.hash
+    lines: list[Mapping[str, Any]] = []
+    for document in statistics.to_documents():
+        lines.append({"index": {"_id": f"{digest}-{document['part']}"}})
+        lines.append(document)
+        if len(lines) >= 40:
+            _write(client, lines)
+            lines = []
+    _write(client, lines)
+    client.request("POST", f"/{STATISTICS_INDEX}/_refresh")
+    return digest
+
+
+def _write(client: EngineClient, lines: list[Mapping[str, Any]]) -> None:
+    if not lines:
+        return
+    answer = client.request("POST", f"/{STATISTICS_INDEX}/_bulk", body=lines)
+    if answer.body.get("errors"):
+        failed = next(i["index"] for i in answer.body["items"] if i["index"]["status"] >= 300)
+        raise EncoderError(f"can't write term statistics: {failed.get('error')}")
+
+
+def load_statistics(client: EngineClient, digest: str) -> LexicalStatistics:
+    """The counts with that hash.
+
+    Raises:
+        EncoderError: not a hash, not there, or not whole; ``Index.refresh_statistics`` counts anew.
+    """
+    if not _HASH.fullmatch(digest):
+        raise EncoderError(f"{digest!r} is no hash of term statistics; run refresh_statistics on the index")
+    documents: list[Mapping[str, Any]] = []
+    after: list[Any] | None = None
+    while True:
+        body: dict[str, Any] = {"size": 20, "query": {"term": {"hash": digest}}, "sort": [{"part": "asc"}]}
+        if after is not None:
+            body["search_after"] = after
+        try:
+            answer = client.request("POST", f"/{STATISTICS_INDEX}/_search", body=body)
+        except IndexNotFoundError:
+            break
+        hits = answer.body["hits"]["hits"]
+        documents += [hit["_source"] for hit in hits]
+        if len(hits) < 20:
+            break
+        after = hits[-1]["sort"]
+    if not documents:
+        raise EncoderError(
+            f"the term statistics {digest[:12]}… are not in {STATISTICS_INDEX}; run refresh_statistics on "
+            "the index (esembed index repair)"
+        )
+    return LexicalStatistics.from_documents(documents)
+
+
+def delete_statistics(client: EngineClient, digest: str) -> None:
+    """Remove the counts with that hash; nothing happens when they are not there."""
+    if not _HASH.fullmatch(digest):
+        return
+    head = client.request("GET", f"/{STATISTICS_INDEX}/_doc/{digest}-0", ignore=(404,))
+    if head.status == 404:
+        return
+    parts = int(head.body["_source"]["parts"])
+    # By id, since _delete_by_query is a module that not every build has. The head goes last.
+    lines = [{"delete": {"_id": f"{digest}-{part}"}} for part in range(parts, -1, -1)]
+    client.request("POST", f"/{STATISTICS_INDEX}/_bulk", body=lines)
