@@ -1,0 +1,413 @@
+"""A real engine on this machine without Docker: downloaded, verified, started on loopback.
+
+::
+
+    from esembed.engine import local
+
+    engine = local.start("opensearch")        # or finds the one that runs already
+    print(engine.url)
+    local.stop("opensearch")
+
+The server outlives the process that started it. Its folder holds ``state.json`` (mode 0600), which
+every later call reads; a lock file makes two callers at once share one server. The Elasticsearch and
+OpenSearch archives are reduced builds made for tests: good for development, not for production.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import secrets
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ..capabilities import Kind
+from ..errors import EngineStartError
+from .artifacts import Assembly, Progress, SilentProgress, assembly, engine_root, install, make_public
+from .config import LOG_NAME, Security, prepare_config, write_security
+from .java import Java, find_java
+from .process import (
+    check_port_free,
+    create_time,
+    end_process,
+    explain_log,
+    give_to,
+    is_ours,
+    published_port,
+    remove_tree,
+    server_uid,
+    spawn,
+    tail,
+)
+
+__all__ = ["EngineInfo", "Security", "destroy", "logs", "running", "start", "status", "stop"]
+
+KINDS: tuple[Kind, ...] = ("opensearch", "elasticsearch")
+MIN_HEAP_MB = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """A local engine that runs.
+
+    Attributes:
+        url: where it answers, on loopback.
+        pid: its process id.
+        home: the server's folder (shared, read-only).
+        instance: the folder with its configuration, data and logs.
+        log_path: its log, bounded in size by rotation.
+        started_at: seconds since the epoch.
+        heap_mb: the Java heap, MiB.
+        license: ``basic`` or ``trial``; ``apache2`` for OpenSearch.
+        username, password, ca_certs: set where security is on.
+        reused: it ran already when ``start`` was called.
+    """
+
+    url: str
+    pid: int
+    kind: Kind
+    version: str
+    name: str
+    home: Path
+    instance: Path
+    log_path: Path
+    started_at: float
+    heap_mb: int
+    license: str
+    java: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_certs: Path | None = None
+    reused: bool = False
+
+    @property
+    def secure(self) -> bool:
+        return self.ca_certs is not None
+
+
+def start(
+    kind: Kind | str,
+    *,
+    version: str | None = None,
+    heap_mb: int = 1024,
+    port: int = 0,
+    trial: bool = False,
+    security: Security | bool = False,
+    name: str = "default",
+    progress: Progress | None = None,
+    timeout_seconds: float = 300.0,
+) -> EngineInfo:
+    """Start a local engine, or return the one of that kind and name that runs already.
+
+    Args:
+        version: one of the pinned ones; None: the running one's, else the newest.
+        heap_mb: the Java heap, MiB, at least 256.
+        port: 0 finds a free one.
+        trial: Elasticsearch with a self-generated trial licence (30 days).
+        security: Elasticsearch with HTTPS and users; True for one superuser only.
+        name: several engines of a kind can run side by side under different names.
+        timeout_seconds: for the start alone, without downloads.
+
+    Raises:
+        EngineStartError: it did not start (``log_tail``), or runs already with other options.
+        DownloadError: its archive can't be had.
+    """
+    wanted = assembly(kind, version)
+    _check_options(wanted, heap_mb=heap_mb, port=port, trial=trial, security=security, name=name)
+    options = Security() if security is True else (security or None)
+    progress = progress or SilentProgress()
+    instance = _instance(wanted.kind, name)
+    make_public(instance)
+    with _locked(instance):
+        there = _read(wanted.kind, name)
+        if there is not None:
+            _check_same(there, version=version, port=port, trial=trial, secure=options is not None)
+            return dataclasses.replace(there, reused=True)
+        (instance / "state.json").unlink(missing_ok=True)
+        check_port_free(port)
+        uid = server_uid()
+        java = find_java(
+            min_major=wanted.min_java,
+            max_major=wanted.max_java,
+            uid=uid,
+            download_dir=engine_root() / "jdks",
+        )
+        home = install(wanted, progress=progress)
+        return _boot(
+            wanted, home, java, instance, name, heap_mb, port, trial, options, uid, progress, timeout_seconds
+        )
+
+
+def _check_options(
+    wanted: Assembly, *, heap_mb: int, port: int, trial: bool, security: Security | bool, name: str
+) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name):
+        raise EngineStartError(f"name {name!r}: use lower-case letters, digits and hyphens")
+    if not 0 <= port <= 65535:
+        raise EngineStartError(f"port {port}: it is 0 (any free one) to 65535")
+    if heap_mb < MIN_HEAP_MB:
+        raise EngineStartError(f"heap_mb {heap_mb}: at least {MIN_HEAP_MB} MiB are needed")
+    import psutil
+
+    memory_mb = psutil.virtual_memory().total >> 20
+    if heap_mb > memory_mb:
+        raise EngineStartError(f"heap_mb {heap_mb}: this machine has {memory_mb} MiB in all; choose less")
+    if wanted.kind == "opensearch" and (trial or security):
+        raise EngineStartError(
+            "trial and security are for Elasticsearch: the local OpenSearch has no licence "
+            "and no security plugin"
+        )
+    if sys.platform == "win32":
+        raise EngineStartError("local engines run on Linux and macOS; on Windows use --docker, or WSL")
+
+
+def _check_same(there: EngineInfo, *, version: str | None, port: int, trial: bool, secure: bool) -> None:
+    differs = []
+    if version not in (None, there.version):
+        differs.append(f"version {there.version}, not {version}")
+    if port and not there.url.endswith(f":{port}"):
+        differs.append(f"at {there.url}, not on port {port}")
+    if there.kind == "elasticsearch" and trial != (there.license == "trial"):
+        differs.append(f"with a {there.license} licence")
+    if secure != there.secure:
+        differs.append("with security" if there.secure else "without security")
+    if differs:
+        raise EngineStartError(
+            f"{there.kind} runs already ({', '.join(differs)}; pid {there.pid}): stop it first, or give "
+            "the new one another name"
+        )
+
+
+def _instance(kind: str, name: str) -> Path:
+    return engine_root() / "instances" / f"{kind}-{name}"
+
+
+@contextlib.contextmanager
+def _locked(instance: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(instance.with_name(f".{instance.name}.lock"), timeout=900):
+            yield
+    except Timeout as error:
+        raise EngineStartError(f"another process has been starting {instance.name} for 15 minutes") from error
+    except PermissionError as error:
+        raise EngineStartError(f"{instance} belongs to another user ({error})") from error
+
+
+def _boot(
+    wanted: Assembly,
+    home: Path,
+    java: Java,
+    instance: Path,
+    name: str,
+    heap_mb: int,
+    port: int,
+    trial: bool,
+    security: Security | None,
+    uid: int | None,
+    progress: Progress,
+    timeout_seconds: float,
+) -> EngineInfo:
+    kind = wanted.kind
+    for stale in ("conf", "logs", "tmp"):
+        remove_tree(instance / stale)
+    # Data of one version can't be read by an older one, and a basic licence can't become a trial.
+    data = instance / (f"data-{wanted.version}" + ("-trial" if trial else ""))
+    prepare_config(kind, home, instance, data, port=port, trial=trial, security=security)
+    password = secrets.token_urlsafe(18) if security is not None else None
+    ca_certs = None
+    if security is not None and password is not None:
+        write_security(instance / "conf", security, password)
+        # The caller's copy: conf/ is given to the server's user, and may be closed to others.
+        ca_certs = instance / "ca.pem"
+        ca_certs.write_bytes((instance / "conf" / "ca.pem").read_bytes())
+    log, console = instance / "logs" / LOG_NAME, instance / "console.log"
+    give_to(uid, instance / "conf", instance / "logs", instance / "tmp", data)
+    prefix = "ES" if kind == "elasticsearch" else "OPENSEARCH"
+    env = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LANG": "C.UTF-8",
+        "HOME": str(instance / "tmp"),
+        f"{prefix}_JAVA_HOME": str(java.home),
+        f"{prefix}_PATH_CONF": str(instance / "conf"),
+        f"{prefix}_TMPDIR": str(instance / "tmp"),
+        f"{prefix}_JAVA_OPTS": f"-Xms{heap_mb}m -Xmx{heap_mb}m",
+        "JAVA_HOME": str(java.home),
+    }
+    progress.step(f"starting {kind} {wanted.version} (Java {java.major}, {heap_mb} MiB heap)")
+    pid = spawn([str(home / "bin" / kind)], env=env, log=console, uid=uid, cwd=instance / "tmp")
+    began = create_time(pid)
+    try:
+        if began is None:
+            raise _failed(wanted, log, console, "it ended at once")
+        found = _wait_for_port(wanted, pid, log, console, timeout_seconds)
+        scheme = "https" if security is not None else "http"
+        info = EngineInfo(
+            url=f"{scheme}://127.0.0.1:{found}",
+            pid=pid,
+            kind=kind,
+            version=wanted.version,
+            name=name,
+            home=home,
+            instance=instance,
+            log_path=log,
+            started_at=began,
+            heap_mb=heap_mb,
+            license="apache2" if kind == "opensearch" else ("trial" if trial else "basic"),
+            java=str(java.home),
+            username="esembed" if security is not None else None,
+            password=password,
+            ca_certs=ca_certs,
+        )
+        _wait_for_health(wanted, info, console, timeout_seconds)
+        _write(info)
+    except BaseException:  # Ctrl-C too: nothing half-started stays behind
+        end_process(pid, timeout_seconds=5)
+        raise
+    return info
+
+
+def _failed(wanted: Assembly, log: Path, console: Path, what: str) -> EngineStartError:
+    cause, shown = explain_log(console, log)
+    return EngineStartError(
+        f"{wanted.kind} {wanted.version} did not start: {what}; {cause}.\n"
+        f"The log is {log} (and {console}); it says:\n{shown}",
+        log_tail=shown,
+    )
+
+
+def _wait_for_port(wanted: Assembly, pid: int, log: Path, console: Path, timeout_seconds: float) -> int:
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        port = published_port(log)
+        if port:
+            return port
+        if create_time(pid) is None:
+            raise _failed(wanted, log, console, "the server ended")
+        time.sleep(0.1)
+    raise _failed(wanted, log, console, f"it was not up after {timeout_seconds:.0f} s")
+
+
+def _wait_for_health(wanted: Assembly, info: EngineInfo, console: Path, timeout_seconds: float) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        if _healthy(info):
+            return
+        if create_time(info.pid) is None:
+            raise _failed(wanted, info.log_path, console, "the server ended")
+        time.sleep(0.1)
+    raise _failed(wanted, info.log_path, console, f"it was not healthy after {timeout_seconds:.0f} s")
+
+
+def _healthy(info: EngineInfo) -> bool:
+    path = "/_cluster/health?wait_for_status=yellow&timeout=1s"
+    request = urllib.request.Request(info.url + path)
+    if info.password is not None:
+        token = b64encode(f"{info.username}:{info.password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if info.ca_certs is not None:
+        context = ssl.create_default_context(cafile=str(info.ca_certs))
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    try:
+        with urllib.request.build_opener(*handlers).open(request, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _write(info: EngineInfo) -> None:
+    state = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(info).items()}
+    path = info.instance / "state.json"
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(state, file, indent=1)
+    part.replace(path)
+
+
+def _read(kind: Kind, name: str) -> EngineInfo | None:
+    """The running engine that the state file tells of; None when there is none, or it is stale."""
+    path = _instance(kind, name) / "state.json"
+    try:
+        state = json.loads(path.read_text())
+        for key in ("home", "instance", "log_path", "ca_certs"):
+            state[key] = Path(state[key]) if state[key] is not None else None
+        info = EngineInfo(**state)
+    except PermissionError as error:
+        raise EngineStartError(
+            f"{path} belongs to another user: act as that user, or give another name"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return info if is_ours(info.pid, info.started_at, str(info.home)) else None
+
+
+def _kind(kind: str) -> Kind:
+    return assembly(kind).kind
+
+
+def status(kind: Kind | str, *, name: str = "default") -> EngineInfo | None:
+    """The running engine of that kind and name, or None. Raises EngineStartError on another kind."""
+    return _read(_kind(kind), name)
+
+
+def running() -> list[EngineInfo]:
+    """Every local engine that runs, under any name."""
+    found = []
+    for path in sorted((engine_root() / "instances").glob("*/state.json")):
+        kind, _, name = path.parent.name.partition("-")
+        if kind in KINDS and (info := _read(kind, name)) is not None:
+            found.append(info)
+    return found
+
+
+def stop(kind: Kind | str, *, name: str = "default") -> bool:
+    """Stop it and wait for its end; False when none was running. The data stays for the next start.
+
+    Raises EngineStartError when it belongs to another user.
+    """
+    proper = _kind(kind)
+    instance = _instance(proper, name)
+    if not instance.exists():
+        return False
+    with _locked(instance):
+        info = _read(proper, name)
+        if info is not None:
+            end_process(info.pid)
+        (instance / "state.json").unlink(missing_ok=True)
+        return info is not None
+
+
+def destroy(kind: Kind | str, *, name: str = "default") -> None:
+    """Stop it and remove its data, configuration and logs (the downloaded server stays)."""
+    stop(kind, name=name)
+    instance = _instance(_kind(kind), name)
+    remove_tree(instance)
+    instance.with_name(f".{instance.name}.lock").unlink(missing_ok=True)
+
+
+def logs(
+    kind: Kind | str,
+    lines: int = 50,
+    *,
+    name: str = "default",
+    stream: Literal["server", "console"] = "server",
+) -> list[str]:
+    """The last lines of its log, oldest first; ``console`` is what Java itself printed."""
+    instance = _instance(_kind(kind), name)
+    path = instance / "logs" / LOG_NAME if stream == "server" else instance / "console.log"
+    return tail(path, lines)
