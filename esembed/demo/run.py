@@ -34,10 +34,11 @@ QUESTIONS = (
 )
 """Asked as people ask, not in the words of the docstrings."""
 
-STOP_WORDS = tuple(
+_STOP = (
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these "
-    "they this to was will with".split()
+    "they this to was will with"
 )
+STOP_WORDS = tuple(_STOP.split())
 """Lucene's English stop words, so that the lexical vectors leave out what the analyzer leaves out."""
 
 LEGS: Mapping[str, Query] = {
