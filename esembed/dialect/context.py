@@ -126,6 +126,13 @@ class Context:
     def text(self, name: str) -> FieldInfo:
         """A field that full text is searched in. Raises QueryError."""
         info = self._find(name)
+        chunk = self.plan.chunk if self.plan is not None else None
+        if chunk is not None and name == f"{chunk.path}.text":
+            raise QueryError(
+                f"{name!r} is kept to be shown, not searched: search the document's text fields, or the "
+                "chunks' vectors with q.knn and q.sparse",
+                field=name,
+            )
         if info.kind in ("text", "any", "match_only_text", "search_as_you_type", "semantic_text"):
             return info
         if info.kind in KEYWORD_LIKE:

@@ -206,8 +206,8 @@ class OpenSearchQuery(Clauses):
             elif weighted and not caps.rrf_weights:
                 gaps.append(f"RRF weights need OpenSearch 3.1; {ours}")
         else:
-            if not caps.linear:
-                gaps.append(f"score normalization is not there; {ours}")
+            if not caps.linear or caps.version.major < 3:
+                gaps.append(f"score normalization with global lists is not there (OpenSearch 3); {ours}")
             if node.normalizer not in _NORMALIZATION:
                 gaps.append(f"the normalization processor has no {node.normalizer!r}; {ours}")
             elif caps.linear and node.normalizer not in caps.linear_normalizers:

@@ -156,6 +156,10 @@ class Compiler:
         window = asked or max(DEFAULT_WINDOW, options.size, deep)
         if isinstance(core, Knn) and core.k is not None:
             window = core.k
+            if window > limit:
+                raise QueryError(
+                    f"k = {window} is beyond this engine's limit of {limit}; lower it", field="k"
+                )
         for stage in stages:
             if isinstance(stage, Rescore) and end > stage.window_size:
                 raise QueryError(
