@@ -1,0 +1,220 @@
+"""``esembed engine``: start, stop and watch a local engine or a container."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from esembed.engine.docker import ContainerInfo
+    from esembed.engine.local import EngineInfo
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Start, stop and watch an engine on this machine.\n\nWithout --docker it is a server that is "
+    "downloaded once (checked against a pinned SHA-256) and run by Java 21 or newer, on loopback only; "
+    "a reduced build, for development. With --docker it is the official image.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+class Kind(str, Enum):
+    """The engines."""
+
+    opensearch = "opensearch"
+    elasticsearch = "elasticsearch"
+
+
+_Kind = Annotated[Kind, typer.Option("--kind", "-k", help="Which engine.")]
+_MaybeKind = Annotated[Kind | None, typer.Option("--kind", "-k", help="Which engine; without it, both.")]
+_Docker = Annotated[bool, typer.Option("--docker", help="A container instead of a local server.")]
+_Name = Annotated[str, typer.Option("--name", help="Several of a kind can run under different names.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def _as_dict(info: EngineInfo | ContainerInfo) -> dict[str, Any]:
+    """Everything but the password, which only ``state.json`` (mode 0600) holds."""
+    import dataclasses
+
+    values = {f.name: getattr(info, f.name) for f in dataclasses.fields(info) if f.name != "password"}
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    return {"running": True, "docker": "container_id" in plain} | plain
+
+
+@app.command()
+def start(
+    kind: _Kind = Kind.opensearch,
+    docker: _Docker = False,
+    version: Annotated[str | None, typer.Option("--version", help="One of the pinned versions.")] = None,
+    image: Annotated[str | None, typer.Option("--image", help="With --docker: another image.")] = None,
+    heap_mb: Annotated[int, typer.Option("--heap-mb", min=256, help="Java heap, MiB.")] = 1024,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 finds a free one.")] = 0,
+    trial: Annotated[
+        bool, typer.Option("--trial", help="Elasticsearch with a 30-day trial licence.")
+    ] = False,
+    name: _Name = "default",
+    json: _Json = False,
+) -> None:
+    """Start an engine, or find the one that runs already; it stays until it is stopped.
+
+    Examples:
+
+        $ esembed engine start
+
+        $ esembed engine start --kind elasticsearch --heap-mb 2048 --port 9200
+
+        $ esembed engine start --docker --kind elasticsearch --trial
+    """
+    from esembed.cli import _output
+    from esembed.cli._connect import UsageError
+
+    progress = _output.EngineProgress()
+    info: EngineInfo | ContainerInfo
+    if docker:
+        from esembed.engine import docker as containers
+
+        if version is not None:
+            raise UsageError("--version is for local servers; with --docker give --image NAME:TAG")
+        info = containers.start(
+            kind.value, image=image, heap_mb=heap_mb, port=port, trial=trial, name=name, progress=progress
+        )
+    else:
+        from esembed.engine import local
+
+        if image is not None:
+            raise UsageError("--image goes with --docker")
+        with _output.console(stderr=True).status(f"starting {kind.value} …"):
+            info = local.start(
+                kind.value,
+                version=version,
+                heap_mb=heap_mb,
+                port=port,
+                trial=trial,
+                name=name,
+                progress=progress,
+            )
+    if json:
+        _output.print_json(_as_dict(info))
+        return
+    state = "runs already" if info.reused else "runs"
+    typer.echo(f"{info.kind} {info.version} {state} at {info.url}")
+    options = " --docker" * docker + (f" --name {name}" if name != "default" else "")
+    _output.note(f"stop it with: esembed engine stop --kind {info.kind}{options}")
+
+
+@app.command()
+def stop(
+    kind: _MaybeKind = None,
+    docker: _Docker = False,
+    name: _Name = "default",
+    purge: Annotated[bool, typer.Option("--purge", help="Also remove its data, all indices.")] = False,
+    json: _Json = False,
+) -> None:
+    """Stop an engine. A local one keeps its data for the next start; a container's goes with it.
+
+    Examples:
+
+        $ esembed engine stop
+
+        $ esembed engine stop --kind opensearch --purge
+    """
+    from esembed.cli import _output
+
+    stopped: dict[str, bool] = {}
+    for each in [kind] if kind else list(Kind):
+        if docker:
+            from esembed.engine import docker as containers
+
+            stopped[each.value] = containers.stop(each.value, name=name)
+            continue
+        from esembed.engine import local
+
+        stopped[each.value] = local.stop(each.value, name=name)
+        if purge:
+            local.destroy(each.value, name=name)
+    if json:
+        _output.print_json({"stopped": stopped, "purged": purge and not docker})
+        return
+    for which, did in stopped.items():
+        if did or kind:
+            typer.echo(f"{which} {'stopped' if did else 'was not running'}")
+    if not kind and not any(stopped.values()):
+        typer.echo("no engine was running")
+
+
+@app.command()
+def status(
+    kind: _MaybeKind = None, docker: _Docker = False, name: _Name = "default", json: _Json = False
+) -> None:
+    """Which engines run, and where. Exit code 1 when none of those asked for does.
+
+    Examples:
+
+        $ esembed engine status
+
+        $ esembed engine status --kind opensearch --json | jq -r .[0].url
+    """
+    from esembed.cli import _output
+
+    found: list[EngineInfo | ContainerInfo] = []
+    for each in [kind] if kind else list(Kind):
+        info: EngineInfo | ContainerInfo | None
+        if docker:
+            from esembed.engine import docker as containers
+
+            info = containers.status(each.value, name=name)
+        else:
+            from esembed.engine import local
+
+            info = local.status(each.value, name=name)
+        if info is not None:
+            found.append(info)
+    if json:
+        _output.print_json([_as_dict(info) for info in found])
+    elif found:
+        rows = [[i.kind, i.version, i.url, i.license, getattr(i, "pid", None) or i.name] for i in found]
+        _output.print_table(["engine", "version", "url", "licence", "pid or container"], rows)
+    else:
+        typer.echo(f"{kind.value if kind else 'no engine'} {'does not run' if kind else 'runs'}")
+        _output.note("start one with: esembed engine start")
+    if not found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    kind: _Kind = Kind.opensearch,
+    docker: _Docker = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many, from the end.")] = 50,
+    console: Annotated[bool, typer.Option("--console", help="What Java itself printed.")] = False,
+    name: _Name = "default",
+    json: _Json = False,
+) -> None:
+    """The end of an engine's log (also of one that stopped or failed to start).
+
+    Examples:
+
+        $ esembed engine logs --kind elasticsearch --lines 200
+    """
+    from esembed.cli import _output
+
+    if docker:
+        from esembed.engine import docker as containers
+
+        shown = containers.logs(kind.value, lines, name=name)
+    else:
+        from esembed.engine import local
+
+        shown = local.logs(kind.value, lines, name=name, stream="console" if console else "server")
+    if json:
+        _output.print_json({"lines": shown})
+    elif shown:
+        typer.echo("\n".join(shown))
+    else:
+        _output.note(f"{kind.value} ({name}) has no log yet")
