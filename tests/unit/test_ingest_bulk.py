@@ -1,0 +1,159 @@
+"""The sans-I/O half of bulk: what goes together, what an answer means, how the pace adapts."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esembed.ingest.bulk import BulkQueue, BulkUnit, Pacer, judge
+
+
+def unit(doc_id: str, size: int = 10, lines: int = 1, op: Any = "index") -> BulkUnit:
+    return BulkUnit(doc_id, op, [b"x" * size for _ in range(lines)])
+
+
+def ok(status: int = 200, result: str = "created") -> dict[str, Any]:
+    return {"index": {"status": status, "result": result}}
+
+
+def bad(status: int, kind: str, reason: str = "because") -> dict[str, Any]:
+    return {"index": {"status": status, "error": {"type": kind, "reason": reason}}}
+
+
+def test_requests_keep_to_bytes_and_lines() -> None:
+    queue = BulkQueue()
+    for n in range(10):
+        queue.add(unit(str(n), size=40))
+    assert [u.id for u in queue.take(100, 100)] == ["0", "1"]
+    assert [u.id for u in queue.take(10_000, 3)] == ["2", "3", "4"]
+    queue.add(unit("large", size=1000))
+    assert len(queue.take(10_000, 100)) == 6
+
+
+def test_a_document_beyond_the_limit_goes_alone() -> None:
+    queue = BulkQueue()
+    queue.add(unit("huge", size=1000))
+    queue.add(unit("small"))
+    assert [u.id for u in queue.take(100, 100)] == ["huge"]
+    assert [u.id for u in queue.take(100, 100)] == ["small"]
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 4), st.integers(0, 1_000))
+def test_one_of_an_id_in_flight_and_in_order(ids: list[str], size: int, seed: int) -> None:
+    chance = random.Random(seed)
+    queue = BulkQueue()
+    expected: dict[str, list[int]] = {}
+    units = []
+    for n, doc_id in enumerate(ids):
+        expected.setdefault(doc_id, []).append(n)
+        units.append(BulkUnit(doc_id, "index", [b"x"], tag=n))
+    settled: dict[str, list[int]] = {}
+    flying: list[BulkUnit] = []
+    pending = list(units)
+    while pending or flying or not queue.idle:
+        if pending and chance.random() < 0.5:
+            queue.add(pending.pop(0))
+        flying += queue.take(size, 100)
+        assert len({u.id for u in flying}) == len(flying)
+        if flying and (not pending or chance.random() < 0.5):
+            done = flying.pop(chance.randrange(len(flying)))
+            settled.setdefault(done.id, []).append(done.tag)
+            queue.release(done)
+    assert settled == expected
+    assert queue.waiting_bytes == 0
+
+
+def test_only_failed_items_go_again() -> None:
+    units = [unit("a"), unit("b"), unit("c"), unit("d")]
+    answer = {
+        "items": [
+            ok(201),
+            bad(429, "es_rejected_execution_exception"),
+            bad(400, "document_parsing_exception", "no number"),
+            bad(503, "unavailable_shards_exception"),
+        ]
+    }
+    verdict = judge(units, 200, answer)
+    assert [u.id for u in verdict.done] == ["a"]
+    assert units[0].created
+    assert [u.id for u in verdict.retry] == ["b", "d"]
+    assert [(u.id, reason, status) for u, reason, status, _ in verdict.dead] == [("c", "no number", 400)]
+    assert verdict.pushed_back
+    assert verdict.blocked == "because"
+
+
+def test_within_a_record_what_follows_the_failure_goes_again() -> None:
+    group = BulkUnit("a", "index", [b"1", b"2", b"3"])
+    verdict = judge([group], 200, {"items": [ok(), bad(429, "x"), ok()]})
+    assert verdict.retry == [group]
+    assert group.lines == [b"2", b"3"]
+
+
+def test_answers_that_are_none() -> None:
+    for status, body in ((None, None), (200, {}), (200, {"items": [ok()]}), (200, "<html>")):
+        units = [unit("a"), unit("b")]
+        verdict = judge(units, status, body)
+        assert verdict.retry == units, (status, body)
+        assert not verdict.dead
+
+
+def test_too_large_splits_until_one_is_left() -> None:
+    two = [unit("a"), unit("b")]
+    assert judge(two, 413, None).split
+    assert judge([unit("a", lines=2)], 413, None).split
+    verdict = judge([unit("a")], 413, None)
+    assert verdict.dead[0][0].id == "a"
+    assert "http.max_content_length" in verdict.dead[0][1]
+
+
+def test_a_400_for_the_whole_request_isolates_the_line() -> None:
+    body = {"error": {"type": "illegal_argument_exception", "reason": "id too long"}}
+    assert judge([unit("a"), unit("b")], 400, body).split
+    assert judge([unit("a")], 400, body).dead[0][1] == "id too long"
+
+
+def test_blocks_wait_and_closed_indices_end_the_run() -> None:
+    block = bad(403, "cluster_block_exception", "index has read-only-allow-delete block")
+    verdict = judge([unit("a")], 200, {"items": [block]})
+    assert verdict.retry
+    assert verdict.blocked is not None
+    assert "read-only" in verdict.blocked
+    assert judge([unit("a")], 200, {"items": [bad(400, "index_closed_exception")]}).fatal
+    assert judge([unit("a")], 403, {"error": {"type": "security_exception", "reason": "no"}}).fatal
+    whole = {"error": {"type": "cluster_block_exception", "reason": "read-only"}}
+    assert judge([unit("a")], 403, whole).retry
+
+
+def test_deleting_what_is_not_there_is_done() -> None:
+    gone = unit("a", op="delete")
+    verdict = judge([gone], 200, {"items": [{"delete": {"status": 404, "result": "not_found"}}]})
+    assert verdict.done == [gone]
+
+
+def test_a_500_is_tried_three_times() -> None:
+    one = unit("a")
+    for _ in range(3):
+        assert judge([one], 200, {"items": [bad(500, "null_pointer_exception")]}).retry == [one]
+    assert judge([one], 200, {"items": [bad(500, "null_pointer_exception")]}).dead
+
+
+def test_the_pace_follows_the_engine() -> None:
+    pacer = Pacer(max_bytes=8_000_000, max_in_flight=4)
+    start = pacer.limit_bytes
+    for _ in range(40):
+        pacer.answered(pacer.limit_bytes, 0.1)
+    assert pacer.limit_bytes == 8_000_000 > start
+    assert pacer.in_flight == 4
+    pacer.pushed_back()
+    assert pacer.in_flight == 2
+    pacer.too_large(5_000_000)
+    assert pacer.limit_bytes == 3_000_000
+    for _ in range(40):
+        pacer.answered(pacer.limit_bytes, 0.1)
+    assert pacer.limit_bytes == 3_000_000, "what was refused as too large is never tried again"
+    for _ in range(40):
+        pacer.answered(pacer.limit_bytes, 30.0)
+    assert pacer.limit_bytes == 65_536

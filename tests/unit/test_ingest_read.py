@@ -1,0 +1,291 @@
+"""Sources: every format, and every way a file can be broken."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from esembed.errors import PlanError, RecordError
+from esembed.ingest.deadletters import DeadLetters, UnreadableRecord, read_dead_letters
+from esembed.ingest.read import FileSource, ReadOptions, RecordMapper, open_source
+from esembed.types import Document, ItemError
+
+ROWS = [{"id": str(n), "title": f"title {n}", "text": "größer ✓"} for n in range(5)]
+
+
+def read(path: Path | str, **options: Any) -> tuple[list[Document], list[UnreadableRecord]]:
+    good, bad = [], []
+    for piece in FileSource([path], ReadOptions(**options)):
+        if isinstance(piece, Document):
+            good.append(piece)
+        else:
+            assert isinstance(piece, UnreadableRecord)
+            bad.append(piece)
+    return good, bad
+
+
+def jsonl(rows: list[dict[str, Any]] = ROWS) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("a.jsonl", lambda b: b),
+        ("a.jsonl.gz", gzip.compress),
+        ("misnamed.jsonl", gzip.compress),
+        ("a.jsonl.bz2", bz2.compress),
+        ("a.ndjson.xz", lzma.compress),
+    ],
+)
+def test_jsonl_compressed_or_not(tmp_path: Path, name: str, pack: Any) -> None:
+    path = tmp_path / name
+    path.write_bytes(pack(jsonl()))
+    good, bad = read(path)
+    assert [d.source for d in good] == ROWS
+    assert not bad
+    assert good[2].position == f"{name}:3"
+
+
+def test_zstd_with_several_frames(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    path = tmp_path / "a.jsonl.zst"
+    pack = zstandard.ZstdCompressor().compress
+    path.write_bytes(pack(jsonl()) + pack(jsonl()))
+    assert len(read(path)[0]) == 10
+
+
+def test_a_truncated_gzip_gives_what_is_whole_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    rows = [{"id": str(n), "t": f"{n * 7919 % 1000}" * 30} for n in range(2000)]
+    path.write_bytes(gzip.compress(jsonl(rows))[:-2000])
+    good, bad = read(path)
+    assert 0 < len(good) < 2000
+    assert "can't be read to its end" in bad[-1].message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(jsonl().decode().encode(encoding))
+    good, bad = read(path)
+    assert [d.source for d in good] == ROWS
+    assert not bad
+
+
+def test_mixed_encodings_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('{"t": "größer"}\n'.encode() + '{"t": "größer"}\n'.encode("cp1252"))
+    good, bad = read(path)
+    assert len(good) == 1
+    assert bad[0].position == "a.jsonl:2"
+    assert "not UTF-8 (byte 10 of the line)" in bad[0].message
+    good, bad = read(path, fallback_encoding="cp1252")
+    assert [d.source["t"] for d in good] == ["größer", "größer"]
+
+
+def test_broken_lines_have_their_numbers(tmp_path: Path) -> None:
+    lines = [
+        b'{"id": 1}',
+        b'{"id": ',
+        b"",
+        b"[1, 2]",
+        b'{"x": NaN}',
+        b'{"x": "\\ud800"}',
+        b"null",
+        b'{"id": 2}',
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\r\n".join(lines))
+    good, bad = read(path)
+    assert [d.position for d in good] == ["a.jsonl:1", "a.jsonl:8"]
+    assert [b.position for b in bad] == [f"a.jsonl:{n}" for n in (2, 4, 5, 6, 7)]
+    reasons = [b.message for b in bad]
+    assert "broken JSON" in reasons[0]
+    assert "list" in reasons[1]
+    assert "NaN" in reasons[2]
+    assert "surrogate" in reasons[3]
+
+
+def test_a_line_too_long_is_passed_over_without_being_held(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"id": 1}\n{"x": "' + b"y" * 5_000_000 + b'"}\n{"id": 2}\n')
+    good, bad = read(path, max_record_bytes=1_000_000)
+    assert [d.position for d in good] == ["a.jsonl:1", "a.jsonl:3"]
+    assert "max_record_bytes" in bad[0].message
+    assert bad[0].position == "a.jsonl:2"
+    good, _ = read(path)
+    assert len(good[1].source["x"]) == 5_000_000
+
+
+def test_csv(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    text = 'id,title,text\n1,"a, b","two\nlines"\n2,short\n3,,x\n4,größer,y\n'
+    path.write_bytes(codecs.BOM_UTF8 + text.encode())
+    good, bad = read(path)
+    assert [d.source for d in good] == [
+        {"id": "1", "title": "a, b", "text": "two\nlines"},
+        {"id": "3", "text": "x"},
+        {"id": "4", "title": "größer", "text": "y"},
+    ]
+    assert bad[0].position == "a.csv:4"
+    assert "2 cells where the header has 3" in bad[0].message
+
+
+def test_tsv_and_a_cell_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(
+        "id\tt\n1\tgrößer\n2\tgrößer\n".encode().replace(b"2\tgr\xc3\xb6\xc3\x9fer", b"2\tgr\xf6\xdfer")
+    )
+    good, bad = read(path)
+    assert [d.source["id"] for d in good] == ["1"]
+    assert len(bad) == 1
+    assert [d.source["t"] for d in read(path, fallback_encoding="cp1252")[0]] == ["größer", "größer"]
+
+
+def test_json_files(tmp_path: Path) -> None:
+    array, one, lines = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.json"
+    array.write_bytes(json.dumps([*ROWS, 3]).encode())
+    one.write_text(json.dumps(ROWS[0], indent=2))
+    lines.write_bytes(jsonl())
+    good, bad = read(array)
+    assert (len(good), len(bad)) == (5, 1)
+    assert bad[0].position == "a.json[6]"
+    assert [d.source for d in read(one)[0]] == ROWS[:1]
+    assert [d.source for d in read(lines)[0]] == ROWS
+
+
+def test_parquet_and_arrow(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
+    table = pa.table(
+        {
+            "id": ["a", "b", "c"],
+            "n": pa.array([1, None, 3], pa.int32()),
+            "emb": pa.FixedSizeListArray.from_arrays(vectors.ravel(), 4),
+            "tags": [["x"], [], None],
+            "floats": pa.array([[1.5, 2.5], None, []], pa.list_(pa.float32())),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
+        file.write_table(table)
+    with pa.OSFile(str(tmp_path / "b.arrows"), "wb") as out, pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table)
+    for name in ("a.parquet", "a.arrow", "b.arrows"):
+        good, bad = read(tmp_path / name)
+        assert not bad
+        assert [d.source["id"] for d in good] == ["a", "b", "c"]
+        assert "n" not in good[1].source
+        np.testing.assert_array_equal(good[2].source["emb"], vectors[2])
+        np.testing.assert_array_equal(good[0].source["floats"], [1.5, 2.5])
+        assert "floats" not in good[1].source
+        assert good[0].source["tags"] == ["x"]
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 nothing else")
+    assert "broken Parquet" in read(tmp_path / "broken.parquet")[1][0].message
+
+
+def test_folders_globs_and_what_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS[:1]))
+    (tmp_path / "sub" / "b.csv").write_text("id\n7\n")
+    (tmp_path / "sub" / "c.md").write_text("# Notes\n")
+    (tmp_path / "ignored.bin").write_bytes(b"\0")
+    good, _ = read(tmp_path)
+    assert [d.position for d in good] == ["a.jsonl:1", "sub/b.csv:2", "sub/c.md"]
+    assert good[2].id == "sub/c.md"
+    assert len(read(str(tmp_path / "**" / "*.csv"))[0]) == 1
+    with pytest.raises(PlanError, match="there is no file"):
+        read(tmp_path / "none.jsonl")
+    with pytest.raises(PlanError, match="can't tell the format"):
+        read(tmp_path / "ignored.bin")
+
+
+def test_fsspec_urls() -> None:
+    fsspec = pytest.importorskip("fsspec")
+    with fsspec.open("memory://bucket/a.jsonl.gz", "wb") as file:
+        file.write(gzip.compress(jsonl()))
+    source = FileSource(["memory://bucket/*.gz"], ReadOptions(format="jsonl"))
+    assert [d.source for d in source if isinstance(d, Document)] == ROWS
+    assert source.bytes_read == source.total_bytes
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stdin:
+        buffer = io.BytesIO(gzip.compress(jsonl()))
+
+    monkeypatch.setattr("sys.stdin", Stdin)
+    assert len(read("-")[0]) == 5
+
+
+def test_iterables_of_many_shapes() -> None:
+    pieces = list(open_source([{"a": 1}, ("x", {"a": 2}), Document("y", {"a": 3}), 7]))
+    assert [p.id for p in pieces[:3] if isinstance(p, Document)] == [None, "x", "y"]
+    assert isinstance(pieces[3], UnreadableRecord)
+    for wrong in ({"a": 1}, 3):
+        with pytest.raises(PlanError):
+            open_source(wrong)
+
+
+def test_ids_operations_and_fields() -> None:
+    mapper = RecordMapper(op_field="op", fields={"body": "meta.abstract"})
+    made = mapper(Document(None, {"id": 7, "meta": {"abstract": "x"}}))
+    assert made is not None
+    assert (made.id, made.op, made.source["body"]) == ("7", "index", "x")
+    gone = mapper(Document(None, {"op": "delete", "_id": "a"}))
+    assert gone is not None
+    assert (gone.id, gone.op) == ("a", "delete")
+    changed = mapper(Document(None, {"op": "update", "id": "a", "doc": {"n": 1}}))
+    assert changed is not None
+    assert (changed.op, changed.source) == ("update", {"id": "a", "n": 1})
+    plain = mapper(Document(None, {"id": "a", "op": "a word"}))
+    assert plain is not None
+    assert plain.source["op"] == "a word"
+    with pytest.raises(RecordError, match="needs an id"):
+        mapper(Document(None, {"op": "delete"}))
+    with pytest.raises(RecordError, match="a string or a whole number"):
+        mapper(Document(None, {"id": 1.5}))
+    with pytest.raises(RecordError, match="id_field"):
+        RecordMapper(id_field="sku")(Document(None, {"id": "a"}))
+
+
+def test_the_transform_hook() -> None:
+    mapper = RecordMapper(transform=lambda r: {**r, "n": r["n"] + 1} if r["n"] else None)
+    made = mapper(Document("a", {"n": 1}))
+    assert made is not None
+    assert made.source == {"n": 2}
+    assert mapper(Document("a", {"n": 0})) is None
+    with pytest.raises(RecordError, match="transform hook failed: KeyError"):
+        mapper(Document("a", {}))
+
+
+def test_dead_letters_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "dead.jsonl"
+    letters = DeadLetters(path)
+    assert not path.exists()
+    record = {"a": "\ud800", "x": float("nan"), "v": np.ones(2, np.float32)}
+    letters.write(ItemError("7", "why", 400, "f:3"), Document("7", record, "update"), field="a")
+    letters.write(ItemError(None, "broken", None, "f:4"), None, raw=b'{"id": "8", "ok": true}')
+    letters.write(ItemError(None, "broken", None, "f:5"), None, raw=b"\xff{")
+    letters.close()
+    first, second, third = read_dead_letters(path)
+    assert isinstance(first, Document)
+    assert (first.id, first.op, first.position) == ("7", "update", "f:3")
+    assert first.source == {"a": "\\ud800", "x": "nan", "v": [1.0, 1.0]}
+    assert isinstance(second, Document)
+    assert second.source == {"id": "8", "ok": True}
+    assert isinstance(third, UnreadableRecord)
+    assert third.raw == b"\xff{"
+    DeadLetters(path)
+    assert path.with_name("dead.jsonl.1").exists(), "the last run's letters are kept"
