@@ -76,9 +76,7 @@ class ContainerInfo:
 def docker_available(*, timeout_seconds: int = 5) -> DockerState:
     """Ask the Docker API for a sign of life. Never raises; milliseconds where there is none."""
     try:
-        from docker.errors import DockerException
-
-        import docker
+        docker = _library()
     except ImportError:
         return DockerState(False, 'the Docker library is missing: pip install "esembed[docker]"')
     try:
@@ -217,7 +215,7 @@ def _testcontainer(kind: Kind, image: str) -> DockerContainer:
         try:
             from testcontainers.community.elasticsearch import ElasticSearchContainer as base
         except ImportError:
-            from testcontainers.elasticsearch import ElasticSearchContainer as base  # type: ignore[no-redef]
+            from testcontainers.elasticsearch import ElasticSearchContainer as base
         box = base(image)
     else:
         try:

@@ -1,0 +1,379 @@
+"""Fixtures that hand a real engine to tests, in any project that has esembed installed.
+
+::
+
+    def test_finds_it(esembed_opensearch, esembed_index_name):
+        client = esembed_opensearch.client()              # the official client
+        client.index(index=esembed_index_name, body={"text": "hello"}, refresh=True)
+
+An engine is had, in this order: from the URL that was given; by testcontainers where a Docker API
+answers; as a local server; else the test is skipped with the reasons (fails, where
+``ESEMBED_REQUIRE_ENGINES=1``). Workers of pytest-xdist share one engine. Whatever a test creates
+under its ``esembed_index_name`` is deleted after it.
+
+This module imports nothing but pytest and the standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from esembed import Index, IndexPlan
+
+__all__ = ["EngineHandle"]
+
+_KINDS = ("opensearch", "elasticsearch")
+_NAME = "pytest"
+REQUIRE_ENV = "ESEMBED_REQUIRE_ENGINES"
+
+
+@dataclass(eq=False)
+class EngineHandle:
+    """A real engine for tests.
+
+    Attributes:
+        kind: ``opensearch`` or ``elasticsearch``.
+        url: where it answers.
+        how: how it was obtained, for people (``local server 3.6.0`` …).
+        source: ``url``, ``docker`` or ``local``.
+    """
+
+    kind: Literal["opensearch", "elasticsearch"]
+    url: str = field(repr=False)
+    how: str
+    source: Literal["url", "docker", "local"]
+    _clients: list[Any] = field(default_factory=list, repr=False)
+
+    def client(self, **options: Any) -> Any:
+        """A new official client (``Elasticsearch`` or ``OpenSearch``); closed when the session ends.
+
+        Args:
+            options: passed on to the client's constructor.
+        """
+        client: Any
+        if self.kind == "opensearch":
+            from opensearchpy import OpenSearch
+
+            client = OpenSearch(self.url, **({"timeout": 60} | options))
+        else:
+            from elasticsearch import Elasticsearch
+
+            client = Elasticsearch(self.url, **({"request_timeout": 60} | options))
+        self._clients.append(client)
+        return client
+
+    def new_index_name(self, prefix: str = "esembed-test") -> str:
+        """A name that no index has. Nobody deletes it for you, unlike ``esembed_index_name``."""
+        return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+    def delete_indices(self, name: str) -> list[str]:
+        """Delete every index named *name…*, or behind an alias named so; the names deleted.
+
+        One request each, since servers may refuse wildcards in deletes.
+        """
+        client = self.client()
+        rows = client.cat.indices(index=f"{name}*", h="index", format="json", expand_wildcards="all")
+        names = {row["index"] for row in rows}
+        names |= {
+            index
+            for index, held in dict(client.indices.get_alias(index="*", expand_wildcards="all")).items()
+            if any(alias.startswith(name) for alias in held.get("aliases", {}))
+        }
+        for index in sorted(names):
+            client.indices.delete(index=index, ignore_unavailable=True)
+        client.close()
+        self._clients.remove(client)
+        return sorted(names)
+
+    def close(self) -> None:
+        """Close the clients that were handed out."""
+        while self._clients:
+            self._clients.pop().close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("esembed", "real search engines for tests")
+    group.addoption(
+        "--esembed-engine",
+        choices=("auto", "local", "docker", "url"),
+        default=None,
+        help="where engines come from; auto (the default): a given URL, else Docker, else a local server. "
+        "Also ESEMBED_ENGINE.",
+    )
+    for kind in _KINDS:
+        group.addoption(
+            f"--esembed-{kind}-url",
+            metavar="URL",
+            default=None,
+            help=f"an {kind} that runs already; also ESEMBED_{kind.upper()}_URL.",
+        )
+        group.addoption(
+            f"--esembed-image-{kind}",
+            metavar="IMAGE",
+            default=None,
+            help=f"the container image of {kind}; also ESEMBED_{kind.upper()}_IMAGE.",
+        )
+        group.addoption(
+            f"--esembed-{kind}-version",
+            metavar="VERSION",
+            default=None,
+            help=f"the version of the local {kind} (of those that esembed pins).",
+        )
+    group.addoption(
+        "--esembed-heap-mb", type=int, default=1024, metavar="MIB", help="Java heap of engines started here."
+    )
+    group.addoption(
+        "--esembed-keep-engine",
+        action="store_true",
+        default=False,
+        help="leave a local engine running afterwards; the next run finds it.",
+    )
+
+
+def _option(config: pytest.Config, name: str, env: str) -> str | None:
+    value = config.getoption(name)
+    return str(value) if value else os.environ.get(env) or None
+
+
+def _mode(config: pytest.Config) -> str:
+    mode = _option(config, "--esembed-engine", "ESEMBED_ENGINE") or "auto"
+    if mode not in ("auto", "local", "docker", "url"):
+        raise pytest.UsageError(f"ESEMBED_ENGINE={mode}: it is auto, local, docker or url")
+    return mode
+
+
+@pytest.fixture(scope="session")
+def esembed_opensearch(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EngineHandle]:
+    """A real OpenSearch for the whole session (:class:`EngineHandle`)."""
+    with _engine("opensearch", pytestconfig, tmp_path_factory) as handle:
+        yield handle
+
+
+@pytest.fixture(scope="session")
+def esembed_elasticsearch(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EngineHandle]:
+    """A real Elasticsearch for the whole session (:class:`EngineHandle`)."""
+    with _engine("elasticsearch", pytestconfig, tmp_path_factory) as handle:
+        yield handle
+
+
+@pytest.fixture(scope="session", params=_KINDS)
+def esembed_engine(request: pytest.FixtureRequest) -> EngineHandle:
+    """Each engine in turn: a test that asks for this one runs on both."""
+    return cast(EngineHandle, request.getfixturevalue(f"esembed_{request.param}"))
+
+
+@pytest.fixture
+def esembed_index_name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name that no index has; every index and alias that begins with it is deleted after the test.
+
+    Deleted on each engine whose fixture the test asks for.
+    """
+    engines = [
+        request.getfixturevalue(name)
+        for name in ("esembed_engine", "esembed_opensearch", "esembed_elasticsearch")
+        if name in request.fixturenames
+    ]
+    name = f"esembed-test-{uuid.uuid4().hex[:12]}"
+    yield name
+    for engine in dict.fromkeys(engines):
+        engine.delete_indices(name)
+
+
+@pytest.fixture
+def esembed_index_factory(esembed_engine: EngineHandle, esembed_index_name: str) -> Callable[..., Index]:
+    """``make(plan, **options)`` creates an index of that plan (``Index.create``), deleted afterwards.
+
+    The test runs on both engines, since this builds on ``esembed_engine``.
+    """
+    from esembed import Index
+
+    client = esembed_engine.client()
+    made = 0
+
+    def make(plan: IndexPlan, **options: Any) -> Index:
+        nonlocal made
+        made += 1
+        return Index.create(client, f"{esembed_index_name}-{made}", plan, **options)
+
+    return make
+
+
+@contextlib.contextmanager
+def _engine(
+    kind: Literal["opensearch", "elasticsearch"],
+    config: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[EngineHandle]:
+    mode = _mode(config)
+    why_not: list[str] = []
+    with contextlib.ExitStack() as stack:
+        handle = _obtain(kind, mode, config, tmp_path_factory, stack, why_not)
+        if handle is None:
+            reason = f"no {kind} for tests: " + "; ".join(why_not)
+            if os.environ.get(REQUIRE_ENV) == "1":
+                pytest.fail(f"{reason} ({REQUIRE_ENV}=1 makes this a failure)", pytrace=False)
+            pytest.skip(reason)
+        stack.callback(handle.close)
+        yield handle
+
+
+def _obtain(
+    kind: Literal["opensearch", "elasticsearch"],
+    mode: str,
+    config: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
+    stack: contextlib.ExitStack,
+    why_not: list[str],
+) -> EngineHandle | None:
+    from esembed.errors import EsembedError
+
+    url = _option(config, f"--esembed-{kind}-url", f"ESEMBED_{kind.upper()}_URL")
+    if url and mode in ("auto", "url"):
+        return EngineHandle(kind, url.rstrip("/"), "the given URL", "url")
+    if mode == "url":
+        why_not.append(f"no URL given (--esembed-{kind}-url)")
+        return None
+    if mode in ("auto", "docker"):
+        from esembed.engine import docker
+
+        state = docker.docker_available()
+        if state:
+            try:
+                return stack.enter_context(_in_container(kind, config, tmp_path_factory))
+            except EsembedError as error:
+                why_not.append(error.message)
+        else:
+            why_not.append(state.reason)
+    if mode in ("auto", "local"):
+        try:
+            return stack.enter_context(_on_this_machine(kind, config))
+        except EsembedError as error:
+            why_not.append(error.message)
+        except ImportError as error:
+            why_not.append(f'{error.name} is missing: pip install "esembed[local]"')
+    return None
+
+
+# -- one engine for many users -----------------------------------------------------------------------
+#
+# A file holds who uses the engine (process ids) and its address; a lock file guards it. A worker that
+# died without leaving is recognised by its process id, so that nobody waits for it.
+
+
+class _Users:
+    def __init__(self, path: Path) -> None:
+        from filelock import FileLock
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self.lock = FileLock(path.with_suffix(".lock"), timeout=900)
+
+    def read(self) -> dict[str, Any]:
+        """The state, with the users that still live."""
+        state: dict[str, Any] = {"users": [], "owned": False, "url": None, "how": ""}
+        with contextlib.suppress(OSError, ValueError):
+            state |= json.loads(self._path.read_text())
+        state["users"] = [pid for pid in state["users"] if _alive(pid)]
+        return state
+
+    def write(self, state: dict[str, Any]) -> None:
+        part = self._path.with_suffix(".part")
+        part.write_text(json.dumps(state))
+        part.replace(self._path)
+
+    def leave(self) -> dict[str, Any]:
+        state = self.read()
+        if os.getpid() in state["users"]:
+            state["users"].remove(os.getpid())
+        self.write(state)
+        return state
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _on_this_machine(
+    kind: Literal["opensearch", "elasticsearch"], config: pytest.Config
+) -> Iterator[EngineHandle]:
+    """The local server named ``pytest``: whoever leaves last stops it, if it was started for tests."""
+    from esembed.engine import local
+    from esembed.engine.artifacts import engine_root
+
+    users = _Users(engine_root() / "pytest" / f"{kind}.json")
+    keep = bool(config.getoption("--esembed-keep-engine"))
+    with users.lock:
+        state = users.read()
+        there = local.status(kind, name=_NAME)
+        if there is None:
+            state["owned"] = True
+        version = config.getoption(f"--esembed-{kind}-version")
+        info = local.start(kind, name=_NAME, version=version, heap_mb=config.getoption("--esembed-heap-mb"))
+        state["users"].append(os.getpid())
+        state["owned"] = state["owned"] and not keep
+        users.write(state)
+    how = f"local server {info.version}" + (" that ran already" if there else "")
+    try:
+        yield EngineHandle(kind, info.url, how, "local")
+    finally:
+        with users.lock:
+            state = users.leave()
+            if not state["users"] and state["owned"]:
+                local.stop(kind, name=_NAME)
+
+
+@contextlib.contextmanager
+def _in_container(
+    kind: Literal["opensearch", "elasticsearch"],
+    config: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[EngineHandle]:
+    """A container of this run; the worker that started it stays until the others have left."""
+    from esembed.engine import docker
+
+    image = config.getoption(f"--esembed-image-{kind}")
+    heap_mb = config.getoption("--esembed-heap-mb")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    users = _Users(folder / f"esembed-{kind}.json")
+    with contextlib.ExitStack() as stack:
+        with users.lock:
+            state = users.read()
+            owner = not state["users"]
+            if owner:
+                info = stack.enter_context(docker.container(kind, image=image, heap_mb=heap_mb))
+                state |= {"url": info.url, "how": f"container {info.image}"}
+            state["users"].append(os.getpid())
+            users.write(state)
+        try:
+            yield EngineHandle(kind, state["url"], state["how"], "docker")
+        finally:
+            with users.lock:
+                left = users.leave()["users"]
+            while owner and left:
+                time.sleep(0.2)
+                with users.lock:
+                    left = users.read()["users"]
