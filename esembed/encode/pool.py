@@ -12,7 +12,8 @@ from typing import Any
 
 from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
 from esembed.encode.registry import load, split_spec
-from esembed.errors import EncoderError, QueryError
+from esembed.encode.tokens import MAX_SEISMIC_IDS, TokenIds
+from esembed.errors import EncoderError, PlanError, QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
 
 __all__ = ["WITHOUT_ADDRESS", "EncoderPool"]
@@ -149,6 +150,27 @@ class EncoderPool:
             for name, part in self.plan.vector_fields()
             if split_spec(part.encoder)[0] != "given"
         }
+
+    def token_ids(self) -> dict[str, TokenIds]:
+        """Field → id table, for the sparse fields that are stored as SEISMIC vectors, whose features are
+        integers.
+
+        Raises:
+            PlanError: an encoder without a fixed vocabulary of at most 32,768 tokens.
+        """
+        tables: dict[str, TokenIds] = {}
+        for name, part in self.plan.sparse.items():
+            if part.storage != "seismic" or split_spec(part.encoder)[0] == "given":
+                continue
+            vocabulary = getattr(self.encoder(name), "vocabulary", None)
+            if vocabulary is None or len(vocabulary) > MAX_SEISMIC_IDS:
+                raise PlanError(
+                    f"SEISMIC needs a fixed vocabulary of at most {MAX_SEISMIC_IDS} tokens, which "
+                    f'{part.encoder!r} lacks; use storage = "rank_features"',
+                    path=f"sparse.{name}.storage",
+                )
+            tables[name] = TokenIds.from_vocabulary(vocabulary)
+        return tables
 
     def trust(self, contracts: Mapping[str, Mapping[str, Any]]) -> None:
         """Check against these contracts from now on."""
