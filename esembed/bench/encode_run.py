@@ -1,0 +1,293 @@
+"""The measuring itself: contenders in processes of their own, in turn, round by round."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Contender", "EncodeBench", "Row", "run_bench"]
+
+WORKER = Path(__file__).with_name("encode_worker.py")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One way to encode.
+
+    Attributes:
+        name: as the table shows it.
+        kind: ``ours`` or ``st`` (sentence-transformers).
+        backend: ``openvino``, ``torch``, ``onnx``, or ``auto`` (ours only).
+        dtype: ``auto``, ``float32`` or ``bfloat16``.
+        python: the interpreter that runs it.
+    """
+
+    name: str
+    kind: str
+    backend: str
+    dtype: str = "auto"
+    python: str = sys.executable
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """What was measured of one contender.
+
+    Attributes:
+        tokens_per_second: median over rounds.
+        ratio: to the first contender, the median of per-round ratios; None for the first itself.
+        ratio_to_peer: to the fastest sentence-transformers backend, likewise.
+        gemm_share: FLOPs done over FLOPs at the machine's measured peak of the dtype it runs in.
+        cosine_min, cosine_mean: to the first contender's vectors, over all texts.
+        query_p50_ms, query_p99_ms: one query at a time.
+        query_ratio: p50 over the first contender's.
+        load_seconds: from the start of the interpreter to the loaded model, the least of the starts.
+        peak_bytes: the highest resident memory.
+        usd_per_million_tokens: at the price given, else None.
+    """
+
+    name: str
+    runtime: Mapping[str, Any]
+    tokens_per_second: float
+    ratio: float | None
+    ratio_to_peer: float | None
+    gemm_share: float | None
+    cosine_min: float
+    cosine_mean: float
+    query_p50_ms: float
+    query_p99_ms: float
+    query_ratio: float
+    load_seconds: float
+    peak_bytes: int
+    usd_per_million_tokens: float | None
+    rounds: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class EncodeBench:
+    """The whole result; ``absent`` says which peers could not take part, and why."""
+
+    rows: list[Row]
+    absent: dict[str, str]
+    tokens: int
+    texts: int
+    flops_per_token: float | None
+    gemm_flops: dict[str, float]
+
+
+class _Process:
+    def __init__(self, python: str) -> None:
+        root = str(Path(__file__).parents[2])
+        environment = {**os.environ, "ESEMBED_BENCH_PATH": root, "TRANSFORMERS_VERBOSITY": "error"}
+        environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "true"}
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        self.started = time.perf_counter()
+        self._process = subprocess.Popen(
+            [python, str(WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+        )
+
+    def ask(self, do: str, **job: Any) -> dict[str, Any]:
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("no pipes")
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **job}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except OSError:
+            line = ""
+        if not line:
+            self._log.seek(0)
+            tail = self._log.read()[-400:].strip()
+            raise RuntimeError(f"the process ended: {tail}")
+        value: dict[str, Any] = json.loads(line)
+        if "error" in value:
+            raise RuntimeError(str(value["error"]))
+        return value
+
+    def stop(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._log.close()
+
+
+def run_bench(
+    contenders: Sequence[Contender],
+    texts: Sequence[str],
+    queries: Sequence[str],
+    *,
+    spec: str,
+    model: str,
+    tokens: int,
+    max_seq_length: int | None,
+    rounds: int = 5,
+    starts: int = 2,
+    threads: int | None = None,
+    device: str = "auto",
+    flops_per_token: float | None = None,
+    usd_per_hour: float | None = None,
+    gemm_seconds: float = 1.0,
+    say: Callable[[str], None] = lambda _: None,
+) -> EncodeBench:
+    """Measure *contenders* interleaved. The first that loads is the reference of all ratios.
+
+    Args:
+        contenders: the reference first.
+        texts, queries: what is encoded; queries one at a time.
+        spec: our spec string.
+        model: what sentence-transformers loads.
+        tokens: of all texts together, after truncation, padding not counted.
+        max_seq_length: the same for all.
+        rounds: measured rounds, after one that warms up.
+        starts: fresh processes for the time to load; the least counts.
+        threads: for everyone; None leaves each its default.
+        device: ``auto``, ``cpu`` …
+        flops_per_token: for the share of the peak, or None.
+        usd_per_hour: the machine's price.
+        gemm_seconds: how long each matrix product is measured.
+        say: gets a line for each step.
+    """
+    absent: dict[str, str] = {}
+    running: list[tuple[Contender, _Process, float, Mapping[str, Any]]] = []
+    common = {
+        "threads": threads,
+        "device": device,
+        "spec": spec,
+        "model": model,
+        "max_seq_length": max_seq_length,
+    }
+    with tempfile.TemporaryDirectory(prefix="esembed-bench-") as scratch:
+        data = Path(scratch) / "texts.json"
+        data.write_text(json.dumps({"texts": list(texts), "queries": list(queries)}), encoding="utf-8")
+        try:
+            for one in contenders:
+                say(f"loading {one.name}")
+                loads: list[float] = []
+                for start in range(max(1, starts)):
+                    process = _Process(one.python)
+                    try:
+                        job = {**common, "kind": one.kind, "backend": one.backend, "dtype": one.dtype}
+                        facts = process.ask("load", **job)["runtime"]
+                        loads.append(time.perf_counter() - process.started)
+                        if start == max(1, starts) - 1:
+                            process.ask("texts", path=str(data))
+                            running.append((one, process, min(loads), facts))
+                        else:
+                            process.stop()
+                    except RuntimeError as error:
+                        absent[one.name] = str(error)
+                        process.stop()
+                        break
+            if not running:
+                raise RuntimeError("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
+            vectors = {}
+            for one, process, _, _ in running:
+                say(f"warming up {one.name}")
+                place = Path(scratch) / "vectors.npy"
+                process.ask("vectors", path=str(place))
+                vectors[one.name] = np.load(place)
+                process.ask("queries", start=0, count=10)
+            seconds: dict[str, list[float]] = {one.name: [] for one, *_ in running}
+            waits: dict[str, list[float]] = {one.name: [] for one, *_ in running}
+            each = max(1, len(queries) // max(1, rounds))
+            for turn in range(rounds):
+                say(f"round {turn + 1} of {rounds}")
+                # start with another one each time, so that none always follows the same neighbour
+                for one, process, _, _ in running[turn % len(running) :] + running[: turn % len(running)]:
+                    seconds[one.name].append(process.ask("documents")["seconds"])
+                    waits[one.name] += process.ask("queries", start=turn * each, count=each)["seconds"]
+            peaks = {one.name: int(process.ask("peak")["bytes"]) for one, process, _, _ in running}
+        finally:
+            for _, process, _, _ in running:
+                process.stop()
+        say("measuring the machine's matrix product")
+        gemm = _Process(sys.executable)
+        try:
+            peak = gemm.ask("gemm", threads=threads, device=device, seconds=gemm_seconds)["flops"]
+        finally:
+            gemm.stop()
+    rows = _rows(running, vectors, seconds, waits, peaks, tokens, flops_per_token, peak, usd_per_hour)
+    return EncodeBench(
+        rows=rows,
+        absent=absent,
+        tokens=tokens,
+        texts=len(texts),
+        flops_per_token=flops_per_token,
+        gemm_flops=peak,
+    )
+
+
+def _rows(
+    running: Sequence[tuple[Contender, Any, float, Mapping[str, Any]]],
+    vectors: Mapping[str, Any],
+    seconds: Mapping[str, Sequence[float]],
+    waits: Mapping[str, Sequence[float]],
+    peaks: Mapping[str, int],
+    tokens: int,
+    flops_per_token: float | None,
+    gemm: Mapping[str, float],
+    usd_per_hour: float | None,
+) -> list[Row]:
+    reference = running[0][0].name
+    peers = [one.name for one, *_ in running if one.kind == "st"]
+    best = min(peers, key=lambda name: statistics.median(seconds[name])) if peers else None
+    rows = []
+    for one, _, load, facts in running:
+        name = one.name
+        pace = tokens / statistics.median(seconds[name])
+        dtype = str(facts.get("dtype", one.dtype))
+        top = gemm.get("bfloat16" if dtype == "bfloat16" else "float32")
+        cosines = _cosines(vectors[name], vectors[reference])
+        p50 = float(np.percentile(waits[name], 50)) * 1e3
+        rows.append(
+            Row(
+                name=name,
+                runtime=facts,
+                tokens_per_second=pace,
+                ratio=None if name == reference else _ratio(seconds[reference], seconds[name]),
+                ratio_to_peer=_ratio(seconds[best], seconds[name]) if best else None,
+                gemm_share=pace * flops_per_token / top if flops_per_token and top else None,
+                cosine_min=float(cosines.min()),
+                cosine_mean=float(cosines.mean()),
+                query_p50_ms=p50,
+                query_p99_ms=float(np.percentile(waits[name], 99)) * 1e3,
+                query_ratio=p50 / (float(np.percentile(waits[reference], 50)) * 1e3),
+                load_seconds=load,
+                peak_bytes=peaks[name],
+                usd_per_million_tokens=None if usd_per_hour is None else usd_per_hour / 3600 / pace * 1e6,
+                rounds=[tokens / value for value in seconds[name]],
+            )
+        )
+    return rows
+
+
+def _ratio(reference: Sequence[float], mine: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(reference, mine, strict=True))
+
+
+def _cosines(a: Any, b: Any) -> Any:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-30)

@@ -1,0 +1,171 @@
+"""One contender of ``esembed bench encode``, in a process of its own.
+
+Run as a script, by any interpreter: sentence-transformers in an environment of its own (where its
+optional backends are installed) takes part like the one at hand. Reads commands as JSON lines on stdin,
+answers JSON lines on stdout; vectors go through a .npy file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+STARTED = time.perf_counter()
+
+
+def _ours(job: dict[str, Any]) -> Any:
+    from esembed.encode.base import EncoderParams, RuntimeOptions
+    from esembed.encode.registry import load
+
+    runtime = RuntimeOptions(
+        backend=job["backend"], dtype=job["dtype"], threads=job["threads"], device=job["device"]
+    )
+    encoder: Any = load(job["spec"], EncoderParams(max_seq_length=job["max_seq_length"]), runtime)
+    return encoder.encode_document, encoder.encode_query, dict(encoder.info.runtime)
+
+
+def _theirs(job: dict[str, Any]) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    arguments: dict[str, Any] = {}
+    if job["dtype"] == "bfloat16":
+        arguments["dtype"] = "bfloat16"
+    device = None if job["device"] == "auto" else job["device"]
+    model: Any = SentenceTransformer(
+        job["model"], backend=job["backend"], device=device, model_kwargs=arguments or None
+    )
+    model.max_seq_length = job["max_seq_length"]
+    import torch
+
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
+
+    def document(texts: list[str]) -> Any:
+        return model.encode_document(texts, convert_to_numpy=True)
+
+    def query(texts: list[str]) -> Any:
+        return model.encode_query(texts, convert_to_numpy=True)
+
+    return document, query, {"backend": job["backend"], "dtype": job["dtype"]}
+
+
+def _gemm(job: dict[str, Any]) -> dict[str, float]:
+    """The fastest matrix product that any engine here reaches, FLOP/s, by dtype."""
+    import numpy as np
+
+    size = 2048
+    best: dict[str, float] = {}
+
+    def measure(dtype: str, product: Any) -> None:
+        product()
+        times: list[float] = []
+        until = time.perf_counter() + job["seconds"]
+        while time.perf_counter() < until or len(times) < 3:
+            began = time.perf_counter()
+            product()
+            times.append(time.perf_counter() - began)
+        best[dtype] = max(best.get(dtype, 0.0), 2 * size**3 / min(times))
+
+    a = np.random.default_rng(0).random((size, size), dtype=np.float32)
+    measure("float32", lambda: a @ a)
+    try:
+        import torch
+    except ModuleNotFoundError:
+        pass
+    else:
+        if job["threads"]:
+            torch.set_num_threads(job["threads"])
+        device = "cuda" if torch.cuda.is_available() and job["device"] in ("auto", "cuda") else "cpu"
+        for name in ("float32", "bfloat16"):
+            m = torch.rand(size, size).to(device, getattr(torch, name))
+
+            def product(m: Any = m) -> None:
+                torch.mm(m, m)
+                if device == "cuda":
+                    torch.cuda.synchronize()
+
+            measure(name, product)
+    try:
+        import openvino
+        from openvino import opset13 as ov
+    except ModuleNotFoundError:
+        return best
+    x = ov.parameter([size, size], np.float32)
+    graph = openvino.Model([ov.matmul(x, ov.constant(a), False, True).output(0)], [x], "gemm")
+    for name, hint in (("float32", "f32"), ("bfloat16", "bf16")):
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
+        if job["threads"]:
+            settings["INFERENCE_NUM_THREADS"] = job["threads"]
+        request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+        measure(name, lambda request=request: request.infer([a], share_inputs=True))
+    return best
+
+
+def _peak_bytes() -> int:
+    try:
+        with open("/proc/self/status", encoding="ascii") as handle:
+            for line in handle:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main() -> None:
+    """Serve commands until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not get between the answers
+
+    def answer(**value: Any) -> None:
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+
+    document: Any = None
+    query: Any = None
+    texts: list[str] = []
+    queries: list[str] = []
+    for line in sys.stdin:
+        job = json.loads(line)
+        try:
+            if job["do"] == "load":
+                document, query, facts = _ours(job) if job["kind"] == "ours" else _theirs(job)
+                answer(runtime=facts, seconds=time.perf_counter() - STARTED)
+            elif job["do"] == "texts":
+                with open(job["path"], encoding="utf-8") as handle:
+                    value = json.load(handle)
+                texts, queries = value["texts"], value["queries"]
+                answer()
+            elif job["do"] == "vectors":
+                import numpy as np
+
+                np.save(job["path"], np.asarray(document(texts), dtype=np.float32))
+                answer()
+            elif job["do"] == "documents":
+                began = time.perf_counter()
+                document(texts)
+                answer(seconds=time.perf_counter() - began)
+            elif job["do"] == "queries":
+                times = []
+                for text in queries[job["start"] : job["start"] + job["count"]]:
+                    began = time.perf_counter()
+                    query([text])
+                    times.append(time.perf_counter() - began)
+                answer(seconds=times)
+            elif job["do"] == "peak":
+                answer(bytes=_peak_bytes())
+            elif job["do"] == "gemm":
+                answer(flops=_gemm(job))
+        except Exception as error:  # noqa: BLE001 - told to the parent
+            answer(error=f"{type(error).__name__}: {str(error)[:500]}")
+
+
+if __name__ == "__main__":
+    sys.path[0:1] = [os.environ["ESEMBED_BENCH_PATH"]] if "ESEMBED_BENCH_PATH" in os.environ else []
+    main()

@@ -1,0 +1,85 @@
+"""The encoder bench runs end to end on a handful of texts, and its arithmetic is right."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from esembed.bench.encode import app, default_contenders, flops_per_token, measure
+from esembed.bench.encode_run import Contender
+from esembed.bench.encode_texts import mixed_texts
+from esembed.errors import RecordError
+
+pytest.importorskip("openvino")
+
+
+def test_flops_of_minilm() -> None:
+    config = {"model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
+    assert flops_per_token(config, 0) == pytest.approx(21.2e6, rel=0.01)
+    assert flops_per_token(config, 100) == pytest.approx(21.2e6 + 921_600, rel=0.01)
+    assert flops_per_token({**config, "model_type": "qwen3"}, 0) is None
+
+
+def test_the_corpus_has_mixed_lengths() -> None:
+    texts = mixed_texts(80)
+    lengths = [len(text.split()) for text in texts]
+    assert min(lengths) < 15
+    assert max(lengths) > 150
+    assert texts == mixed_texts(80)
+
+
+def test_a_corpus_of_ones_own(tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text('{"text": "one"}\nplain two\n\n')
+    assert mixed_texts(5, source=source) == ["one", "plain two"]
+    source.write_text("\n")
+    with pytest.raises(RecordError, match="holds no texts"):
+        mixed_texts(5, source=source)
+
+
+def test_a_run_with_an_absent_peer() -> None:
+    contenders = [
+        Contender(name="a", kind="ours", backend="openvino", dtype="float32"),
+        Contender(name="b", kind="ours", backend="openvino", dtype="float32"),
+        Contender(name="gone", kind="ours", backend="nothing", dtype="float32"),
+    ]
+    result = measure(
+        "minilm",
+        texts=4,
+        queries=4,
+        rounds=2,
+        contenders=contenders,
+        max_seq_length=32,
+        threads=1,
+        usd_per_hour=3.6,
+        starts=1,
+        gemm_seconds=0.01,
+    )
+    assert [row.name for row in result.rows] == ["a", "b"]
+    assert list(result.absent) == ["gone"]
+    first, second = result.rows
+    assert first.ratio is None
+    assert second.ratio == pytest.approx(
+        statistics.median(b / a for a, b in zip(first.rounds, second.rounds, strict=True))
+    )
+    assert second.cosine_min == pytest.approx(1.0, abs=1e-6)
+    assert first.usd_per_million_tokens == pytest.approx(1000 / first.tokens_per_second)
+    assert first.gemm_share is not None
+    assert 0 < first.gemm_share < 2
+    assert first.peak_bytes > 50e6
+    assert set(result.gemm_flops) >= {"float32"}
+
+
+def test_options_and_contenders() -> None:
+    names = [one.name for one in default_contenders(ours=["openvino-float32"])]
+    assert names == ["ST default", "ST bf16", "ST openvino", "ST onnx", "esembed openvino float32"]
+    assert {one.python for one in default_contenders("elsewhere") if one.kind == "st"} == {"elsewhere"}
+    assert {one.python for one in default_contenders("elsewhere") if one.kind == "ours"} == {sys.executable}
+    asked = CliRunner().invoke(app, ["--help"])
+    assert asked.exit_code == 0
+    assert json.dumps("minilm")[1:-1] in asked.output
