@@ -1,0 +1,252 @@
+"""Reading an index for a copy: documents as records, with the vectors that need no encoding remembered.
+
+A migration re-encodes only what changed. The vectors of other fields are read along with each document
+and handed back when the ingest asks for that text; a text that isn't known any more is encoded.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.encode.base import DenseEncoder, EncoderInfo, EncodeStats
+from esembed.encode.tokens import TokenTarget, decode
+from esembed.ingest.engine import Engine, Patience, Requester
+from esembed.ingest.ledger import Ledger
+from esembed.ingest.prepare import _as_text, _lookup
+from esembed.plan import IndexPlan
+from esembed.types import DenseMatrix, Document, FloatArray
+
+__all__ = ["CopyingEncoder", "Memory", "compare_ids", "copyable", "read_for_copy"]
+
+
+class Memory:
+    """Text → vector of one field, the oldest forgotten first. Safe to use from several threads.
+
+    Args:
+        max_bytes: what texts and vectors may take.
+    """
+
+    def __init__(self, max_bytes: int = 128 * 1024 * 1024) -> None:
+        self.max_bytes = max_bytes
+        self.hits = 0
+        self.misses = 0
+        self._bytes = 0
+        self._known: OrderedDict[str, FloatArray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, text: str, vector: FloatArray) -> None:
+        """Remember the vector of a text."""
+        with self._lock:
+            if text in self._known:
+                return
+            self._known[text] = vector
+            self._bytes += len(text) * 2 + vector.nbytes
+            while self._bytes > self.max_bytes and self._known:
+                old, gone = self._known.popitem(last=False)
+                self._bytes -= len(old) * 2 + gone.nbytes
+
+    def get(self, text: str) -> FloatArray | None:
+        """The vector, or None."""
+        with self._lock:
+            found = self._known.get(text)
+            if found is None:
+                self.misses += 1
+            else:
+                self.hits += 1
+            return found
+
+
+class CopyingEncoder:
+    """An encoder that looks into a :class:`Memory` first; what it declares is the encoder's own."""
+
+    def __init__(self, inner: DenseEncoder, memory: Memory) -> None:
+        self._inner = inner
+        self._memory = memory
+
+    @property
+    def info(self) -> EncoderInfo:
+        """The inner encoder's."""
+        return self._inner.info
+
+    @property
+    def stats(self) -> EncodeStats:
+        """The inner encoder's: copied texts are not in it."""
+        return self._inner.stats
+
+    def encode_document(self, texts: Sequence[str]) -> DenseMatrix:
+        """Float32, shape (len(texts), dims)."""
+        found = [self._memory.get(text) for text in texts]
+        missing = [i for i, vector in enumerate(found) if vector is None]
+        if len(missing) == len(texts):
+            return self._inner.encode_document(texts)
+        rows: list[Any] = list(found)
+        if missing:
+            for i, vector in zip(
+                missing, self._inner.encode_document([texts[i] for i in missing]), strict=True
+            ):
+                rows[i] = vector
+        return np.stack(rows).astype(np.float32, copy=False)
+
+    def encode_query(self, texts: Sequence[str]) -> DenseMatrix:
+        """Float32, shape (len(texts), dims)."""
+        return self._inner.encode_query(texts)
+
+    def close(self) -> None:
+        """Nothing: the inner encoder is closed by whoever made it."""
+
+
+def _engine(client: Requester, index: str) -> Engine:
+    return Engine(client, index, Patience(600.0, threading.Event(), lambda _: None), 120.0)
+
+
+def _vector(value: Any) -> FloatArray | None:
+    if isinstance(value, str):
+        return np.frombuffer(base64.b64decode(value), dtype=">f4").astype(np.float32)
+    if isinstance(value, list) and value:
+        return np.asarray(value, dtype=np.float32)
+    return None
+
+
+def read_for_copy(
+    client: Requester,
+    index: str,
+    plan: IndexPlan,
+    *,
+    copied: Mapping[str, Memory],
+    kind: str,
+    exclude_vectors: bool,
+    after_seq_no: int | None = None,
+    max_documents_per_second: float | None = None,
+) -> Iterator[Document]:
+    """Every document of an index, or those written after a sequence number, as records.
+
+    Vectors that the caller brought (``given``) are part of the record.
+
+    Args:
+        index, plan: the old index and its plan.
+        copied: dense field → where to remember its vectors.
+        kind: the engine, for the feature names of given sparse vectors.
+        exclude_vectors: Elasticsearch leaves vectors out unless told otherwise.
+        max_documents_per_second: read no faster.
+    """
+    given = {name for name, part in plan.vector_fields() if part.encoder == "given" and not part.chunked}
+    excludes = [HASH_FIELD]
+    excludes += [plan.field_path(n) for n, _ in plan.vector_fields() if n not in given and n not in copied]
+    source: dict[str, Any] = {"excludes": excludes}
+    if exclude_vectors:
+        source["exclude_vectors"] = False
+    query: dict[str, Any] = {"match_all": {}}
+    if after_seq_no is not None:
+        query = {"range": {"_seq_no": {"gt": after_seq_no}}}
+    if plan.chunk is not None and plan.chunk.store == "documents":
+        query = {"bool": {"filter": [query], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
+    started = time.monotonic()
+    for count, hit in enumerate(_engine(client, index).scan(source, query=query, size=500), 1):
+        fields = dict(hit.get("_source") or {})
+        _remember(plan, fields, copied)
+        for name in copied:
+            fields.pop(name, None)
+        if plan.chunk is not None:
+            fields.pop(plan.chunk.path, None)
+        for name in given & set(plan.sparse):
+            fields[name] = _decoded(plan, name, fields.get(name), kind)
+        for name in given:
+            if fields.get(name) is None:
+                fields.pop(name, None)
+            elif isinstance(fields[name], str):
+                fields[name] = _vector(fields[name])
+        yield Document(id=hit["_id"], source=fields, position=f"{index}/{hit['_id']}")
+        if max_documents_per_second:
+            ahead = count / max_documents_per_second - (time.monotonic() - started)
+            if ahead > 0.05:
+                time.sleep(ahead)
+
+
+def _decoded(plan: IndexPlan, name: str, weights: Any, kind: str) -> Any:
+    if not isinstance(weights, Mapping):
+        return weights
+    storage = plan.sparse[name].storage
+    target: TokenTarget = "elasticsearch.sparse_vector"
+    if storage == "seismic":
+        return {int(k): v for k, v in weights.items()}
+    if storage == "rank_features" or kind == "opensearch":
+        target = "elasticsearch.rank_features" if kind == "elasticsearch" else "opensearch.rank_features"
+    return {decode(key, target): value for key, value in weights.items()}
+
+
+def _remember(plan: IndexPlan, fields: Mapping[str, Any], copied: Mapping[str, Memory]) -> None:
+    for name, memory in copied.items():
+        part = plan.dense[name]
+        if part.chunked and plan.chunk is not None:
+            for chunk in fields.get(plan.chunk.path) or ():
+                vector = _vector(chunk.get(name)) if isinstance(chunk, Mapping) else None
+                if vector is not None and isinstance(chunk.get("text"), str):
+                    memory.put(chunk["text"], vector)
+            continue
+        vector = _vector(fields.get(name))
+        if vector is None:
+            continue
+        found = [_lookup(fields, path) for path in part.source]
+        texts = [_as_text(path, v) for path, v in zip(part.source, found, strict=True) if v is not None]
+        memory.put(part.separator.join(text for text in texts if text), vector)
+
+
+def compare_ids(client: Requester, old: str, new: str) -> tuple[list[str], list[str], int]:
+    """Ids that only the old index has (the first 100), ids that only the new one has, documents in both.
+
+    The ids lie on disk meanwhile. Chunks that are documents of their own are not counted; those of
+    a parent that is gone stand among the new index's own.
+    """
+    source = (PARENT_FIELD,)
+    missing: list[str] = []
+    extra: list[str] = []
+    seen = Ledger(None)
+    both = 0
+    try:
+        for hit in _engine(client, old).scan(source):
+            if not (hit.get("_source") or {}).get(PARENT_FIELD):
+                seen.put(hit["_id"], None)
+        batch: list[str] = []
+        for hit in _engine(client, new).scan(source):
+            parent = (hit.get("_source") or {}).get(PARENT_FIELD)
+            if (parent or hit["_id"]) not in seen:
+                extra.append(hit["_id"])
+            elif not parent:
+                both += 1
+                batch.append(hit["_id"])
+            if len(batch) >= 1000:
+                seen.mark(batch)
+                batch = []
+        seen.mark(batch)
+        for doc_id in seen.unmarked():
+            missing.append(doc_id)
+            if len(missing) >= 100:
+                break
+    finally:
+        seen.close()
+    return missing, extra, both
+
+
+def copyable(old: IndexPlan, new: IndexPlan, unchanged: Collection[str]) -> list[str]:
+    """The dense fields whose stored vectors serve the new plan: the same encoder contract
+    (*unchanged*), made from the same text, kept as floats."""
+    names = []
+    for name, part in new.dense.items():
+        was = old.dense.get(name)
+        if was is None or name not in unchanged or part.encoder == "given":
+            continue
+        same_text = (was.source, was.separator, was.chunked) == (part.source, part.separator, part.chunked)
+        same_chunks = not part.chunked or (
+            old.chunk == new.chunk and new.chunk is not None and new.chunk.store == "nested"
+        )
+        if same_text and same_chunks and was.element_type == "float" and part.element_type == "float":
+            names.append(name)
+    return names

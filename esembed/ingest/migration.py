@@ -1,0 +1,86 @@
+"""What a migration is told, and what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from esembed.ingest.options import IngestOptions
+
+__all__ = ["MigrateOptions", "MigrationReport"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrateOptions:
+    """How a migration runs.
+
+    Attributes:
+        alias: give the index this alias first; needed where the name asked for is an index itself.
+        in_place: change the quantization in the live mapping where the engine allows it and nothing
+            else differs, instead of a new index.
+        max_documents_per_second: read the old index no faster.
+        small_catch_up: block writes once a catch-up pass carried over this many documents or fewer.
+        max_catch_ups: … or after this many passes.
+        queries: texts whose results are compared before the swap.
+        k: how many results of each.
+        min_overlap: the mean share of the old top *k* that must be in the new one, 0…1; None: no gate.
+        judge: a function of query → ids that says how good they are (nDCG against judgements); the new
+            index must not score less than the old one by more than *max_drop*.
+        max_drop: see *judge*.
+        disk_factor: refuse when less than this times the old index's primaries is free; 0 asks nothing.
+        ingest: options of the copying runs.
+    """
+
+    alias: str | None = None
+    in_place: bool = True
+    max_documents_per_second: float | None = None
+    small_catch_up: int = 500
+    max_catch_ups: int = 10
+    queries: Sequence[str] = ()
+    k: int = 10
+    min_overlap: float | None = None
+    judge: Callable[[Mapping[str, Sequence[str]]], float] | None = None
+    max_drop: float = 0.0
+    disk_factor: float = 1.5
+    ingest: IngestOptions = field(default_factory=lambda: IngestOptions(op_field=None))
+
+
+@dataclass(slots=True, kw_only=True)
+class MigrationReport:
+    """What a migration did.
+
+    Attributes:
+        alias, old, new: the names; *old* and *new* are equal after an in-place change.
+        in_place: only the mapping was changed.
+        resumed: an earlier run had begun it.
+        encoded: fields whose vectors were made anew.
+        copied: fields whose vectors were taken over.
+        vectors_copied, vectors_encoded: how many texts of copied fields were found, and were not.
+        documents: in the new index, at the swap.
+        catch_ups: documents carried over by each pass after the first.
+        deleted: documents deleted meanwhile, carried over at the end.
+        blocked_seconds: how long writes were refused.
+        seconds: in all.
+        overlap: the mean overlap@k, where it was asked for.
+        old_score, new_score: of *judge*.
+        notes: anything else.
+    """
+
+    alias: str
+    old: str
+    new: str
+    in_place: bool = False
+    resumed: bool = False
+    encoded: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
+    vectors_copied: int = 0
+    vectors_encoded: int = 0
+    documents: int = 0
+    catch_ups: list[int] = field(default_factory=list)
+    deleted: int = 0
+    blocked_seconds: float = 0.0
+    seconds: float = 0.0
+    overlap: float | None = None
+    old_score: float | None = None
+    new_score: float | None = None
+    notes: list[str] = field(default_factory=list)
