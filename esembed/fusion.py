@@ -66,10 +66,17 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class LegRef:
-    """A leaf of a fusion: the list at *position* among the lists handed to :func:`fuse`."""
+    """A leaf of a fusion: the list at *position* among the lists handed to :func:`fuse`.
+
+    Attributes:
+        name: the leg's name.
+        position: where its list is.
+        whole: all of the list takes part, not only the window (it holds every candidate's score).
+    """
 
     name: str
     position: int
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +186,9 @@ def _ranked(
 ) -> LegList | None:
     if isinstance(child, LegRef):
         found = lists[child.position]
-        return None if found is None else LegList(found.ids[:window], found.scores[:window])
+        if found is None or child.whole:
+            return found
+        return LegList(found.ids[:window], found.scores[:window])
     if all(lists[leaf.position] is None for leaf in child.leaves()):
         return None
     inner = fuse(child, lists, bounds=bounds, explain=False)[:window]

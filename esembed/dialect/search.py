@@ -444,7 +444,7 @@ class Compiler:
                     )
                 )
             else:
-                children.append(LegRef(name, len(self.legs)))
+                children.append(LegRef(name, len(self.legs), whole))
                 made = self._leg(leg, name, window, rescale=raw)
                 self.legs.append(replace(made, complete=whole))
         weights = node.weights or (1.0,) * len(node.legs)

@@ -1,0 +1,287 @@
+"""An index's life on each real engine: create, open, fill, change, attach, repair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from esembed import (
+    AsyncIndex,
+    DenseField,
+    FilterField,
+    IndexPlan,
+    SparseField,
+    TextField,
+)
+from esembed import (
+    query as q,
+)
+from esembed._async.client import AsyncEngineClient
+from esembed._async.lifecycle import describe, update_meta
+from esembed.encode.lexical import LexicalEncoder
+from esembed.errors import (
+    ContractError,
+    EncoderError,
+    IndexExistsError,
+    IndexNotFoundError,
+    MappingDriftError,
+    PermanentError,
+    PlanError,
+    RecordError,
+    UnsupportedFeatureError,
+)
+
+RECORDS = [
+    {
+        "id": "paths",
+        "title": "os.path.split",
+        "body": "Split a pathname into directory and file.",
+        "lang": "en",
+    },
+    {"id": "random", "title": "random.sample", "body": "Choose elements without replacement.", "lang": "en"},
+    {"id": "diff", "title": "difflib.ratio", "body": "How similar two sequences of text are.", "lang": "en"},
+    {"id": "faden", "title": "threading.Timer", "body": "Führt eine Funktion später aus.", "lang": "de"},
+]
+
+PLAN = IndexPlan(
+    text={"title": TextField(boost=2.0), "body": TextField()},
+    dense={"embedding": DenseField(encoder="minilm", source=("title", "body"))},
+    sparse={"terms": SparseField(encoder="lexical", source=("title", "body"))},
+    filter={"lang": FilterField()},
+    id_field="id",
+)
+
+GIVEN = IndexPlan(
+    text={"title": TextField()},
+    dense={"vector": DenseField(dims=4, quantization="hnsw")},
+)
+
+
+async def filled(client: Any, name: str) -> AsyncIndex:
+    index = await AsyncIndex.create(client, name, PLAN)
+    report = await index.ingest(RECORDS)
+    assert (report.indexed, report.dead, report.adds_up) == (4, 0, True)
+    return index
+
+
+async def test_an_index_describes_itself(client: Any, esembed_index_name: str) -> None:
+    made = await AsyncIndex.create(client, esembed_index_name, PLAN)
+    assert made.plan.dense["embedding"].dims == 384
+    assert made.plan.dense["embedding"].quantization == "int8_hnsw"
+    again = await AsyncIndex.open(client, esembed_index_name)
+    assert again.plan == made.plan
+    seen = await again.inspect()
+    assert seen["drift"] == []
+    assert seen["documents"] == 0
+    assert seen["contracts"]["embedding"]["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+async def test_the_same_plan_opens_and_another_is_refused(client: Any, esembed_index_name: str) -> None:
+    await filled(client, esembed_index_name)
+    with pytest.raises(IndexExistsError, match="exists already"):
+        await AsyncIndex.create(client, esembed_index_name, PLAN)
+    again = await AsyncIndex.create(client, esembed_index_name, PLAN, exist_ok=True)
+    assert await again.count() == 4
+    other = PLAN.replace(filter={"lang": FilterField(), "year": FilterField(type="integer")})
+    with pytest.raises(IndexExistsError, match=r"another plan.*filter\.year"):
+        await AsyncIndex.create(client, esembed_index_name, other, exist_ok=True)
+
+
+async def test_every_leg_answers_and_the_default_is_hybrid(client: Any, esembed_index_name: str) -> None:
+    index = await filled(client, esembed_index_name)
+    hits = await index.search("split a path into folder and file name", size=2, explain=True)
+    assert hits[0].id == "paths"
+    assert {share.leg for share in hits[0].shares} == {"bm25", "dense"}
+    assert sum(share.share for share in hits[0].shares) == pytest.approx(hits[0].score, rel=1e-6)
+    assert not {"embedding", "terms", "esembed_hash"} & set(hits[0].source)
+    lexical = await index.search(q.sparse("terms"), text="similar sequences")
+    assert lexical.ids[0] == "diff"
+    german = await index.search("function", filter=q.term("lang", "de"))
+    assert german.ids == ["faden"]
+
+
+async def test_term_statistics_outlive_the_index_object(client: Any, esembed_index_name: str) -> None:
+    index = await filled(client, esembed_index_name)
+    assert index.plan.sparse["terms"].params.avgdl is not None
+    again = await AsyncIndex.open(client, esembed_index_name)
+    assert again.stored.statistics == index.stored.statistics
+    query = q.sparse("terms")
+    first = await index.search(query, text="similar sequences", size=4)
+    second = await again.search(query, text="similar sequences", size=4)
+    assert [(h.id, h.score) for h in first] == [(h.id, h.score) for h in second]
+    before = dict(index.stored.statistics)
+    await index.refresh_statistics()
+    assert index.stored.statistics == before  # counting anew finds the same counts
+
+
+async def test_the_lexical_field_scores_bm25(client: Any, esembed_index_name: str) -> None:
+    index = await filled(client, esembed_index_name)
+    encoder = index.pool.encoder("terms")
+    assert isinstance(encoder, LexicalEncoder)
+    texts = {r["id"]: f"{r['title']}\n{r['body']}" for r in RECORDS}
+    [query] = encoder.encode_query(["split the pathname"])
+    wanted = {
+        id: query.dot(vector)
+        for id, vector in zip(texts, encoder.encode_document([*texts.values()]), strict=True)
+    }
+    hits = await index.search(q.sparse("terms"), text="split the pathname", size=4)
+    assert hits.ids == [id for id, score in sorted(wanted.items(), key=lambda item: -item[1]) if score > 0]
+    for hit in hits:
+        # rank_features keeps nine significant bits, sparse_vector likewise: 0.4 %
+        assert hit.score == pytest.approx(wanted[hit.id], rel=0.01)
+
+
+async def test_update_and_delete(client: Any, esembed_index_name: str) -> None:
+    index = await filled(client, esembed_index_name)
+    await index.update("random", {"body": "Bake bread with flour, water and yeast."}, refresh=True)
+    dense = await index.search(q.knn("embedding", k=4), text="a recipe for the oven", size=4)
+    assert dense.ids[0] == "random"
+    stored = await index.get("random")
+    assert stored is not None
+    assert stored["title"] == "random.sample"
+    assert "embedding" not in stored
+    await index.update("random", {"lang": "fr"}, refresh=True)
+    kept = await index.search(q.knn("embedding", k=4), text="a recipe for the oven", size=4)
+    assert kept.ids[0] == "random"  # its vector survived an update that doesn't touch its text
+    assert kept[0].source["lang"] == "fr"
+    await index.delete("random", refresh=True)
+    assert await index.get("random") is None
+    assert await index.count() == 3
+
+
+async def test_updating_what_is_not_there_says_so(client: Any, esembed_index_name: str) -> None:
+    index = await filled(client, esembed_index_name)
+    with pytest.raises(RecordError, match="nobody"):
+        await index.update("nobody", {"lang": "fr"})
+
+
+async def test_given_vectors_are_checked(client: Any, esembed_index_name: str) -> None:
+    index = await AsyncIndex.create(client, esembed_index_name, GIVEN)
+    good = np.asarray([1, 2, 3, 4], np.float32)
+    report = await index.ingest(
+        [
+            ("good", {"title": "a", "vector": good}),
+            ("short", {"title": "b", "vector": [1.0, 2.0]}),
+            ("nan", {"title": "c", "vector": [1.0, float("nan"), 0.0, 0.0]}),
+            ("zero", {"title": "d", "vector": [0.0, 0.0, 0.0, 0.0]}),
+            ("none", {"title": "e"}),
+        ]
+    )
+    assert (report.read, report.indexed, report.dead, report.adds_up) == (5, 1, 4, True)
+    assert {error.id for error in report.errors} == {"short", "nan", "zero", "none"}
+    assert all("vector" in error.reason for error in report.errors)
+    hits = await index.search(q.knn("vector", vector=good, k=1), size=1)
+    assert hits.ids == ["good"]
+
+
+async def test_what_an_index_says_is_not_trusted(client: Any, esembed_index_name: str, tmp_path: Any) -> None:
+    index = await filled(client, esembed_index_name)
+
+    def hostile(own: dict[str, Any]) -> dict[str, Any]:
+        own["plan"]["dense"]["embedding"]["encoder"] = f"hf:{tmp_path}"
+        return own
+
+    await update_meta(index.client, esembed_index_name, hostile)
+    opened = await AsyncIndex.open(client, esembed_index_name)
+    assert await opened.count() == 4
+    assert (await opened.search(q.match("pathname"))).ids == ["paths"]
+    with pytest.raises(EncoderError, match="allow_encoders"):
+        await opened.search("pathname")
+
+
+async def test_another_encoder_is_noticed_before_it_is_used(client: Any, esembed_index_name: str) -> None:
+    await filled(client, esembed_index_name)
+    stemming = LexicalEncoder(language="english")
+    opened = await AsyncIndex.open(client, esembed_index_name, encoder={"terms": stemming})
+    with pytest.raises(ContractError, match="terms"):
+        await opened.search(q.sparse("terms"), text="similar sequences")
+
+
+async def test_attach_adds_vectors_to_an_index_that_is_there(client: Any, esembed_index_name: str) -> None:
+    engine = AsyncEngineClient(client)
+    mapping: dict[str, Any] = {
+        "settings": {"index": {"number_of_shards": 1}},
+        "mappings": {
+            "_meta": {"owner": "somebody else"},
+            "properties": {"title": {"type": "text"}, "body": {"type": "text"}, "lang": {"type": "keyword"}},
+        },
+    }
+    if engine.kind == "opensearch":
+        mapping["settings"]["index"]["knn"] = True
+    await engine.request("PUT", f"/{esembed_index_name}", body=mapping)
+    for record in RECORDS:
+        await engine.request("PUT", f"/{esembed_index_name}/_doc/{record['id']}", body=record)
+    await engine.request("POST", f"/{esembed_index_name}/_refresh")
+    plan = PLAN.replace(id_field=None)
+    index, report = await AsyncIndex.attach(client, esembed_index_name, plan)
+    assert report is not None
+    assert (report.read, report.dead, report.adds_up) == (4, 0, True)
+    hits = await index.search("split a path into folder and file name")
+    assert hits.ids[0] == "paths"
+    assert hits[0].source["title"] == "os.path.split"
+    live = await describe(engine, esembed_index_name)
+    assert live is not None
+    assert live.mapping["_meta"]["owner"] == "somebody else"
+    again, second = await AsyncIndex.attach(client, esembed_index_name, plan)
+    assert second is not None
+    assert second.unchanged == 4  # what has its vectors is left alone
+    assert await again.count() == 4
+
+
+async def test_attach_refuses_what_does_not_fit(client: Any, esembed_index_name: str) -> None:
+    engine = AsyncEngineClient(client)
+    body = {"mappings": {"properties": {"title": {"type": "keyword"}}}}
+    await engine.request("PUT", f"/{esembed_index_name}", body=body)
+    with pytest.raises(PlanError, match=r"text\.title: it is keyword.*body: the index has no such field"):
+        await AsyncIndex.attach(client, esembed_index_name, PLAN)
+    live = await describe(engine, esembed_index_name)
+    assert live is not None
+    assert set(live.mapping["properties"]) == {"title"}
+
+
+async def test_repair_restores_what_the_index_says(client: Any, esembed_index_name: str) -> None:
+    index = await filled(client, esembed_index_name)
+    await index.client.request("PUT", f"/{esembed_index_name}/_mapping", body={"_meta": {}})
+    with pytest.raises(PlanError, match="repair"):
+        await AsyncIndex.open(client, esembed_index_name)
+    wrong = index.plan.replace(filter={"lang": FilterField(type="integer")})
+    with pytest.raises(MappingDriftError, match="lang"):
+        await AsyncIndex.repair(client, esembed_index_name, wrong)
+    await AsyncIndex.repair(client, esembed_index_name, index.plan)
+    opened = await AsyncIndex.open(client, esembed_index_name)
+    assert opened.plan == index.plan
+    assert (await opened.search(q.sparse("terms"), text="similar sequences")).ids[0] == "diff"
+
+
+async def test_what_the_engine_lacks_creates_nothing(client: Any, esembed_index_name: str) -> None:
+    plan = GIVEN.replace(dense={"vector": DenseField(dims=32, quantization="bbq_hnsw")})
+    with pytest.raises(UnsupportedFeatureError, match="int8_hnsw"):
+        await AsyncIndex.create(client, esembed_index_name, plan)
+    assert await describe(AsyncEngineClient(client), esembed_index_name) is None
+
+
+async def test_names_and_indices_that_are_not_ours(client: Any, esembed_index_name: str) -> None:
+    with pytest.raises(IndexNotFoundError, match=esembed_index_name):
+        await AsyncIndex.open(client, esembed_index_name)
+    with pytest.raises(PermanentError, match="lower case"):
+        await AsyncIndex.create(client, "Not A Name", PLAN)
+    await AsyncEngineClient(client).request("PUT", f"/{esembed_index_name}", body={})
+    with pytest.raises(PlanError, match="attach"):
+        await AsyncIndex.open(client, esembed_index_name)
+
+
+async def test_a_change_of_plan_is_kept_beside_what_others_wrote(
+    client: Any, esembed_index_name: str
+) -> None:
+    index = await AsyncIndex.create(client, esembed_index_name, PLAN)
+    live = await describe(index.client, esembed_index_name)
+    assert live is not None
+    meta = {**live.mapping["_meta"], "owner": {"team": "search"}}
+    await index.client.request("PUT", f"/{esembed_index_name}/_mapping", body={"_meta": meta})
+    await index.ingest(RECORDS)
+    live = await describe(index.client, esembed_index_name)
+    assert live is not None
+    assert live.mapping["_meta"]["owner"] == {"team": "search"}
+    assert live.mapping["_meta"]["esembed"]["statistics"]["terms"]

@@ -1,0 +1,286 @@
+# Generated from tests/_async/test_index.py by scripts/run_unasync.py; change that file and run the script.
+"""An index's life on each real engine: create, open, fill, change, attach, repair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from esembed import (
+    DenseField,
+    FilterField,
+    Index,
+    IndexPlan,
+    SparseField,
+    TextField,
+)
+from esembed import (
+    query as q,
+)
+from esembed._sync.client import EngineClient
+from esembed._sync.lifecycle import describe, update_meta
+from esembed.encode.lexical import LexicalEncoder
+from esembed.errors import (
+    ContractError,
+    EncoderError,
+    IndexExistsError,
+    IndexNotFoundError,
+    MappingDriftError,
+    PermanentError,
+    PlanError,
+    RecordError,
+    UnsupportedFeatureError,
+)
+
+RECORDS = [
+    {
+        "id": "paths",
+        "title": "os.path.split",
+        "body": "Split a pathname into directory and file.",
+        "lang": "en",
+    },
+    {"id": "random", "title": "random.sample", "body": "Choose elements without replacement.", "lang": "en"},
+    {"id": "diff", "title": "difflib.ratio", "body": "How similar two sequences of text are.", "lang": "en"},
+    {"id": "faden", "title": "threading.Timer", "body": "Führt eine Funktion später aus.", "lang": "de"},
+]
+
+PLAN = IndexPlan(
+    text={"title": TextField(boost=2.0), "body": TextField()},
+    dense={"embedding": DenseField(encoder="minilm", source=("title", "body"))},
+    sparse={"terms": SparseField(encoder="lexical", source=("title", "body"))},
+    filter={"lang": FilterField()},
+    id_field="id",
+)
+
+GIVEN = IndexPlan(
+    text={"title": TextField()},
+    dense={"vector": DenseField(dims=4, quantization="hnsw")},
+)
+
+
+def filled(client: Any, name: str) -> Index:
+    index = Index.create(client, name, PLAN)
+    report = index.ingest(RECORDS)
+    assert (report.indexed, report.dead, report.adds_up) == (4, 0, True)
+    return index
+
+
+def test_an_index_describes_itself(client: Any, esembed_index_name: str) -> None:
+    made = Index.create(client, esembed_index_name, PLAN)
+    assert made.plan.dense["embedding"].dims == 384
+    assert made.plan.dense["embedding"].quantization == "int8_hnsw"
+    again = Index.open(client, esembed_index_name)
+    assert again.plan == made.plan
+    seen = again.inspect()
+    assert seen["drift"] == []
+    assert seen["documents"] == 0
+    assert seen["contracts"]["embedding"]["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_the_same_plan_opens_and_another_is_refused(client: Any, esembed_index_name: str) -> None:
+    filled(client, esembed_index_name)
+    with pytest.raises(IndexExistsError, match="exists already"):
+        Index.create(client, esembed_index_name, PLAN)
+    again = Index.create(client, esembed_index_name, PLAN, exist_ok=True)
+    assert again.count() == 4
+    other = PLAN.replace(filter={"lang": FilterField(), "year": FilterField(type="integer")})
+    with pytest.raises(IndexExistsError, match=r"another plan.*filter\.year"):
+        Index.create(client, esembed_index_name, other, exist_ok=True)
+
+
+def test_every_leg_answers_and_the_default_is_hybrid(client: Any, esembed_index_name: str) -> None:
+    index = filled(client, esembed_index_name)
+    hits = index.search("split a path into folder and file name", size=2, explain=True)
+    assert hits[0].id == "paths"
+    assert {share.leg for share in hits[0].shares} == {"bm25", "dense"}
+    assert sum(share.share for share in hits[0].shares) == pytest.approx(hits[0].score, rel=1e-6)
+    assert not {"embedding", "terms", "esembed_hash"} & set(hits[0].source)
+    lexical = index.search(q.sparse("terms"), text="similar sequences")
+    assert lexical.ids[0] == "diff"
+    german = index.search("function", filter=q.term("lang", "de"))
+    assert german.ids == ["faden"]
+
+
+def test_term_statistics_outlive_the_index_object(client: Any, esembed_index_name: str) -> None:
+    index = filled(client, esembed_index_name)
+    assert index.plan.sparse["terms"].params.avgdl is not None
+    again = Index.open(client, esembed_index_name)
+    assert again.stored.statistics == index.stored.statistics
+    query = q.sparse("terms")
+    first = index.search(query, text="similar sequences", size=4)
+    second = again.search(query, text="similar sequences", size=4)
+    assert [(h.id, h.score) for h in first] == [(h.id, h.score) for h in second]
+    before = dict(index.stored.statistics)
+    index.refresh_statistics()
+    assert index.stored.statistics == before  # counting anew finds the same counts
+
+
+def test_the_lexical_field_scores_bm25(client: Any, esembed_index_name: str) -> None:
+    index = filled(client, esembed_index_name)
+    encoder = index.pool.encoder("terms")
+    assert isinstance(encoder, LexicalEncoder)
+    texts = {r["id"]: f"{r['title']}\n{r['body']}" for r in RECORDS}
+    [query] = encoder.encode_query(["split the pathname"])
+    wanted = {
+        id: query.dot(vector)
+        for id, vector in zip(texts, encoder.encode_document([*texts.values()]), strict=True)
+    }
+    hits = index.search(q.sparse("terms"), text="split the pathname", size=4)
+    assert hits.ids == [id for id, score in sorted(wanted.items(), key=lambda item: -item[1]) if score > 0]
+    for hit in hits:
+        # rank_features keeps nine significant bits, sparse_vector likewise: 0.4 %
+        assert hit.score == pytest.approx(wanted[hit.id], rel=0.01)
+
+
+def test_update_and_delete(client: Any, esembed_index_name: str) -> None:
+    index = filled(client, esembed_index_name)
+    index.update("random", {"body": "Bake bread with flour, water and yeast."}, refresh=True)
+    dense = index.search(q.knn("embedding", k=4), text="a recipe for the oven", size=4)
+    assert dense.ids[0] == "random"
+    stored = index.get("random")
+    assert stored is not None
+    assert stored["title"] == "random.sample"
+    assert "embedding" not in stored
+    index.update("random", {"lang": "fr"}, refresh=True)
+    kept = index.search(q.knn("embedding", k=4), text="a recipe for the oven", size=4)
+    assert kept.ids[0] == "random"  # its vector survived an update that doesn't touch its text
+    assert kept[0].source["lang"] == "fr"
+    index.delete("random", refresh=True)
+    assert index.get("random") is None
+    assert index.count() == 3
+
+
+def test_updating_what_is_not_there_says_so(client: Any, esembed_index_name: str) -> None:
+    index = filled(client, esembed_index_name)
+    with pytest.raises(RecordError, match="nobody"):
+        index.update("nobody", {"lang": "fr"})
+
+
+def test_given_vectors_are_checked(client: Any, esembed_index_name: str) -> None:
+    index = Index.create(client, esembed_index_name, GIVEN)
+    good = np.asarray([1, 2, 3, 4], np.float32)
+    report = index.ingest(
+        [
+            ("good", {"title": "a", "vector": good}),
+            ("short", {"title": "b", "vector": [1.0, 2.0]}),
+            ("nan", {"title": "c", "vector": [1.0, float("nan"), 0.0, 0.0]}),
+            ("zero", {"title": "d", "vector": [0.0, 0.0, 0.0, 0.0]}),
+            ("none", {"title": "e"}),
+        ]
+    )
+    assert (report.read, report.indexed, report.dead, report.adds_up) == (5, 1, 4, True)
+    assert {error.id for error in report.errors} == {"short", "nan", "zero", "none"}
+    assert all("vector" in error.reason for error in report.errors)
+    hits = index.search(q.knn("vector", vector=good, k=1), size=1)
+    assert hits.ids == ["good"]
+
+
+def test_what_an_index_says_is_not_trusted(client: Any, esembed_index_name: str, tmp_path: Any) -> None:
+    index = filled(client, esembed_index_name)
+
+    def hostile(own: dict[str, Any]) -> dict[str, Any]:
+        own["plan"]["dense"]["embedding"]["encoder"] = f"hf:{tmp_path}"
+        return own
+
+    update_meta(index.client, esembed_index_name, hostile)
+    opened = Index.open(client, esembed_index_name)
+    assert opened.count() == 4
+    assert (opened.search(q.match("pathname"))).ids == ["paths"]
+    with pytest.raises(EncoderError, match="allow_encoders"):
+        opened.search("pathname")
+
+
+def test_another_encoder_is_noticed_before_it_is_used(client: Any, esembed_index_name: str) -> None:
+    filled(client, esembed_index_name)
+    stemming = LexicalEncoder(language="english")
+    opened = Index.open(client, esembed_index_name, encoder={"terms": stemming})
+    with pytest.raises(ContractError, match="terms"):
+        opened.search(q.sparse("terms"), text="similar sequences")
+
+
+def test_attach_adds_vectors_to_an_index_that_is_there(client: Any, esembed_index_name: str) -> None:
+    engine = EngineClient(client)
+    mapping: dict[str, Any] = {
+        "settings": {"index": {"number_of_shards": 1}},
+        "mappings": {
+            "_meta": {"owner": "somebody else"},
+            "properties": {"title": {"type": "text"}, "body": {"type": "text"}, "lang": {"type": "keyword"}},
+        },
+    }
+    if engine.kind == "opensearch":
+        mapping["settings"]["index"]["knn"] = True
+    engine.request("PUT", f"/{esembed_index_name}", body=mapping)
+    for record in RECORDS:
+        engine.request("PUT", f"/{esembed_index_name}/_doc/{record['id']}", body=record)
+    engine.request("POST", f"/{esembed_index_name}/_refresh")
+    plan = PLAN.replace(id_field=None)
+    index, report = Index.attach(client, esembed_index_name, plan)
+    assert report is not None
+    assert (report.read, report.dead, report.adds_up) == (4, 0, True)
+    hits = index.search("split a path into folder and file name")
+    assert hits.ids[0] == "paths"
+    assert hits[0].source["title"] == "os.path.split"
+    live = describe(engine, esembed_index_name)
+    assert live is not None
+    assert live.mapping["_meta"]["owner"] == "somebody else"
+    again, second = Index.attach(client, esembed_index_name, plan)
+    assert second is not None
+    assert second.unchanged == 4  # what has its vectors is left alone
+    assert again.count() == 4
+
+
+def test_attach_refuses_what_does_not_fit(client: Any, esembed_index_name: str) -> None:
+    engine = EngineClient(client)
+    body = {"mappings": {"properties": {"title": {"type": "keyword"}}}}
+    engine.request("PUT", f"/{esembed_index_name}", body=body)
+    with pytest.raises(PlanError, match=r"text\.title: it is keyword.*body: the index has no such field"):
+        Index.attach(client, esembed_index_name, PLAN)
+    live = describe(engine, esembed_index_name)
+    assert live is not None
+    assert set(live.mapping["properties"]) == {"title"}
+
+
+def test_repair_restores_what_the_index_says(client: Any, esembed_index_name: str) -> None:
+    index = filled(client, esembed_index_name)
+    index.client.request("PUT", f"/{esembed_index_name}/_mapping", body={"_meta": {}})
+    with pytest.raises(PlanError, match="repair"):
+        Index.open(client, esembed_index_name)
+    wrong = index.plan.replace(filter={"lang": FilterField(type="integer")})
+    with pytest.raises(MappingDriftError, match="lang"):
+        Index.repair(client, esembed_index_name, wrong)
+    Index.repair(client, esembed_index_name, index.plan)
+    opened = Index.open(client, esembed_index_name)
+    assert opened.plan == index.plan
+    assert (opened.search(q.sparse("terms"), text="similar sequences")).ids[0] == "diff"
+
+
+def test_what_the_engine_lacks_creates_nothing(client: Any, esembed_index_name: str) -> None:
+    plan = GIVEN.replace(dense={"vector": DenseField(dims=32, quantization="bbq_hnsw")})
+    with pytest.raises(UnsupportedFeatureError, match="int8_hnsw"):
+        Index.create(client, esembed_index_name, plan)
+    assert describe(EngineClient(client), esembed_index_name) is None
+
+
+def test_names_and_indices_that_are_not_ours(client: Any, esembed_index_name: str) -> None:
+    with pytest.raises(IndexNotFoundError, match=esembed_index_name):
+        Index.open(client, esembed_index_name)
+    with pytest.raises(PermanentError, match="lower case"):
+        Index.create(client, "Not A Name", PLAN)
+    EngineClient(client).request("PUT", f"/{esembed_index_name}", body={})
+    with pytest.raises(PlanError, match="attach"):
+        Index.open(client, esembed_index_name)
+
+
+def test_a_change_of_plan_is_kept_beside_what_others_wrote(client: Any, esembed_index_name: str) -> None:
+    index = Index.create(client, esembed_index_name, PLAN)
+    live = describe(index.client, esembed_index_name)
+    assert live is not None
+    meta = {**live.mapping["_meta"], "owner": {"team": "search"}}
+    index.client.request("PUT", f"/{esembed_index_name}/_mapping", body={"_meta": meta})
+    index.ingest(RECORDS)
+    live = describe(index.client, esembed_index_name)
+    assert live is not None
+    assert live.mapping["_meta"]["owner"] == {"team": "search"}
+    assert live.mapping["_meta"]["esembed"]["statistics"]["terms"]

@@ -1,0 +1,398 @@
+# Generated from tests/_async/test_search.py by scripts/run_unasync.py; change that file and run the script.
+"""Searching real engines: one query, the same answer, on every path."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esembed import query as q
+from esembed._sync.client import EngineClient
+from esembed._sync.lifecycle import describe
+from esembed._sync.probe import probe
+from esembed._sync.search import Searcher
+from esembed.encode.pool import EncoderPool
+from esembed.errors import EncoderError, QueryError, UnsupportedFeatureError
+from esembed.plan import DenseField, IndexPlan
+
+from ._shim import OVERLAP, official, together
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import query_data as data
+
+VECTOR = [0.1, 0.5, -0.3, 0.2, 0.9, -0.1, 0.4, 0.3]
+DOCS = data.documents()
+BM25 = q.match("red dog", fields=["title^2", "body"], name="bm25")
+DENSE = q.knn("embedding", vector=VECTOR, name="dense")
+SPARSE = q.sparse("terms", vector={"red": 1.7, "cat": 0.6}, name="sparse")
+
+
+class World:
+    """One engine with a small collection on it."""
+
+    def __init__(self, client: EngineClient, capabilities: Any, kind: str) -> None:
+        self.client = client
+        self.capabilities = capabilities
+        self.kind = kind
+        self.names: list[str] = []
+        self.encoder = data.TinyDense()
+
+    def fill(
+        self, plan: IndexPlan, docs: dict[str, dict[str, Any]], declared: IndexPlan | None = None
+    ) -> Searcher:
+        """A new index with these documents; *declared* is the plan that searches go by."""
+        name = f"esembed-search-{uuid.uuid4().hex[:10]}"
+        self.names.append(name)
+        self.client.request("PUT", f"/{name}", body=data.mapping_body(plan, self.capabilities))
+        lines = data.bulk_bytes(plan, self.capabilities, docs)
+        answer = self.client.request("POST", f"/{name}/_bulk", params={"refresh": "true"}, body=lines)
+        assert not answer.body["errors"], str(answer.body)[:500]
+        used = declared or plan
+        live = describe(self.client, name)
+        pool = EncoderPool(used, encoder={"embedding": self.encoder})
+        return Searcher(
+            self.client,
+            name,
+            used,
+            self.capabilities,
+            pool,
+            live=live,
+            rerankers={"length": lambda text, texts: [float(len(t)) for t in texts]},
+        )
+
+
+@pytest.fixture(scope="module", params=["elasticsearch", "opensearch"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Each engine in turn, cleaned up afterwards."""
+    client = official(request.param, data.engine_url(request, request.param))
+    seam = EngineClient(client)
+    made = World(seam, probe(seam), request.param)
+    yield made
+    for name in made.names:
+        seam.request("DELETE", f"/{name}", ignore=(404,))
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def searcher(world: World) -> Searcher:
+    """A searcher over sixty documents."""
+    return world.fill(data.plan(), DOCS)
+
+
+def test_one_leg_and_a_fusion_are_one_round_trip(world: World, searcher: Searcher) -> None:
+    for query, path in ((BM25, "single"), (q.rrf(BM25, DENSE, SPARSE), None)):
+        before = world.client.requests_sent
+        hits = searcher.search(query)
+        assert world.client.requests_sent == before + 1
+        assert len(hits) == 10
+        assert hits.path == (path or ("server" if world.capabilities.rrf else "client"))
+        assert set(hits[0].source) == {"title", "body", "lang", "price", "place"}
+
+
+@pytest.mark.parametrize("weights", [None, [2.0, 1.0, 0.5], [0.0, 1.0, 3.0]])
+def test_rrf_by_the_engine_is_rrf_by_us_and_shares_add_up(
+    searcher: Searcher, weights: list[float] | None
+) -> None:
+    query = q.rrf(BM25, DENSE, SPARSE, weights=weights, filter=q.range("price", gte=5))
+    auto = searcher.search(query, size=40, explain=True)
+    ours = searcher.search(query, size=40, explain=True, fusion="client")
+    assert ours.path == "client"
+    assert {h.id: pytest.approx(h.score, abs=1e-6) for h in ours} == {h.id: h.score for h in auto}
+    for hit in (*auto, *ours):
+        assert sum(share.share for share in hit.shares) == pytest.approx(hit.score, abs=1e-6)
+        assert [share.leg for share in hit.shares] == ["bm25", "dense", "sparse"]
+        assert hit.source["price"] >= 5
+
+
+def test_filters_are_inside_every_leg(searcher: Searcher) -> None:
+    wanted = {i for i, d in DOCS.items() if d["lang"] == "en" and d["price"] > 40}
+    narrow = q.bool_(filter=[q.term("lang", "en"), q.range("price", gt=40)])
+    assert wanted
+    for query in (
+        DENSE.replace(k=len(wanted)),
+        q.rrf(BM25, DENSE),
+        q.linear(BM25, DENSE, normalizer="none"),
+    ):
+        hits = searcher.search(query, filter=narrow, size=len(wanted))
+        assert set(hits.ids) == wanted
+
+
+def test_pages_join_without_gap_or_repeat(searcher: Searcher) -> None:
+    for query in (q.rrf(BM25, DENSE), q.linear(BM25, SPARSE), DENSE, BM25):
+        whole = searcher.search(query, size=30)
+        joined: list[str] = []
+        cursor = None
+        for _ in range(3):
+            page = searcher.search(query, size=10, cursor=cursor)
+            joined += page.ids
+            cursor = page.next_cursor
+        assert joined == whole.ids
+        assert (searcher.search(query, size=10, offset=20)).ids == joined[20:]
+
+
+def test_a_cursor_is_checked(searcher: Searcher) -> None:
+    cursor = (searcher.search(q.rrf(BM25, DENSE), size=5)).next_cursor
+    assert cursor is not None
+    for broken, query in ((cursor, q.rrf(DENSE, BM25)), ("%%%", BM25), (cursor[:-4], q.rrf(BM25, DENSE))):
+        with pytest.raises(QueryError, match="cursor"):
+            searcher.search(query, size=5, cursor=broken)
+    last = searcher.search(q.rrf(BM25, DENSE, rank_window_size=10), size=10)
+    assert last.next_cursor is None
+
+
+def test_scores_added_as_they_are_agree_between_engines(searcher: Searcher) -> None:
+    """BM25 with the factor k1 + 1 on both, cosine as (1 + cos) / 2, sparse as a dot product."""
+    query = q.linear(BM25, DENSE, SPARSE, normalizer="none")
+    hits = searcher.search(query, size=5, explain=True)
+    for hit in hits:
+        doc = DOCS[hit.id]
+        bm25, dense, sparse = hit.shares
+        product = 1.7 * doc["terms"].get("red", 0) + 0.6 * doc["terms"].get("cat", 0)
+        assert sparse.share == pytest.approx(product, rel=0.005)
+        unit = doc["embedding"] / float((doc["embedding"] ** 2).sum() ** 0.5)
+        length = sum(x * x for x in VECTOR) ** 0.5
+        cosine = float(sum(a * b for a, b in zip(unit, VECTOR, strict=True))) / length
+        assert dense.share == pytest.approx((1 + cosine) / 2, abs=1e-5)
+        assert bm25.share == pytest.approx(_bm25(doc), rel=0.05)
+
+
+def _bm25(doc: dict[str, Any]) -> float:
+    """The better field's BM25, with the factor k1 + 1 (lengths here are exact, the engines round)."""
+    import math
+
+    best = 0.0
+    for field, boost in (("title", 2.0), ("body", 1.0)):
+        texts = [d[field].split() for d in DOCS.values()]
+        mean = sum(map(len, texts)) / len(texts)
+        words, score = doc[field].split(), 0.0
+        for word in ("red", "dog"):
+            df = sum(word in text for text in texts)
+            tf = words.count(word)
+            idf = math.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
+            score += idf * 2.2 * tf / (tf + 1.2 * (0.25 + 0.75 * len(words) / mean))
+        best = max(best, boost * score)
+    return best
+
+
+def test_the_bound_normalizer_scores_every_candidate_by_every_leg(searcher: Searcher) -> None:
+    query = q.linear(BM25.replace(scale=4.0), DENSE, normalizer="bound", rank_window_size=5)
+    hits = searcher.search(query, size=5, explain=True)
+    for hit in hits:
+        bm25, dense = hit.shares
+        assert dense.score is not None
+        assert dense.share == pytest.approx(2 * dense.score - 1)
+        if bm25.score is not None:
+            assert bm25.share == pytest.approx(bm25.score / 4.0)
+    mass = searcher.search(q.linear(BM25, DENSE, normalizer="bound"), size=5, explain=True)
+    assert all(-1 <= share.share <= 3.5 for hit in mass for share in hit.shares)
+
+
+def test_collapse_rescore_and_boost(searcher: Searcher) -> None:
+    collapsed = searcher.search(q.collapse(q.rrf(BM25, DENSE), "lang"))
+    assert sorted(h.source["lang"] for h in collapsed) == ["de", "en"]
+    flat = searcher.search(q.rrf(BM25, DENSE), size=60)
+    assert collapsed.ids == [
+        next(h.id for h in flat if h.source["lang"] == lang)
+        for lang in dict.fromkeys(h.source["lang"] for h in flat)
+    ]
+    exact = q.knn("embedding", vector=VECTOR, exact=True)
+    again = searcher.search(q.rescore(q.rrf(BM25, SPARSE), by=exact, window_size=20), explain=True)
+    assert [h.rescored for h in again] == sorted((h.rescored for h in again), reverse=True)  # type: ignore[type-var]
+    for hit in again:
+        assert sum(share.share for share in hit.shares) == pytest.approx(hit.score, abs=1e-6)
+    by_length = q.rescore(BM25, reranker="length", fields="body", text="x", window_size=20)
+    longest = searcher.search(by_length)
+    lengths = [len(h.source["body"]) for h in longest]
+    assert lengths == sorted(lengths, reverse=True)
+    boosted = searcher.search(q.boost_by(q.match_all(), "price"), size=5)
+    assert [h.source["price"] for h in boosted] == sorted((d["price"] for d in DOCS.values()), reverse=True)[
+        :5
+    ]
+
+
+def test_facets_and_counts_are_the_same_on_every_path(searcher: Searcher) -> None:
+    facets = {"langs": {"terms": {"field": "lang"}}}
+    found = [
+        searcher.search(q.rrf(BM25, SPARSE), aggregations=facets, count=True, fusion=fusion)  # type: ignore[arg-type]
+        for fusion in ("auto", "client")
+    ]
+    counted = [{b["key"]: b["doc_count"] for b in h.aggregations["langs"]["buckets"]} for h in found]
+    assert counted[0] == counted[1]
+    assert found[0].total == found[1].total == sum(counted[0].values())
+    assert (searcher.search(q.rrf(BM25, SPARSE))).total is None
+    assert (searcher.search(DENSE)).total is None
+    assert (searcher.search(BM25)).total == (searcher.search(BM25, size=1)).total
+
+
+def test_highlights_and_stored_fields(searcher: Searcher) -> None:
+    for query in (BM25, q.rrf(BM25, DENSE)):
+        hits = searcher.search(query, highlight=["body"], size=30)
+        marked = [h for h in hits if h.highlight]
+        assert marked
+        assert all("<em>" in h.highlight["body"][0] for h in marked)
+        some = searcher.search(query, source=["title"])
+        assert all(set(h.source) == {"title"} for h in some)
+        assert all(not h.source for h in searcher.search(query, source=False))
+
+
+def test_a_plain_string_is_the_default_query(world: World, searcher: Searcher) -> None:
+    dense = DenseField(dims=data.DIMS, encoder="minilm", source=("body",), quantization="hnsw")
+    wanted = data.plan(dense={"embedding": dense})
+    searcher = world.fill(data.plan(), DOCS, wanted)
+    hits = searcher.search("red dog", explain=True)
+    assert [share.leg for share in hits[0].shares] == ["bm25", "dense"]
+    only = searcher.search("red dog", legs=["bm25"])
+    assert only.ids == (searcher.search(q.match("red dog"))).ids
+    calls = len(world.encoder.calls)
+    assert (searcher.search("red dog")).ids == hits.ids
+    assert len(world.encoder.calls) == calls, "the vector was cached"
+    with pytest.raises(QueryError, match="no leg 'bm52'"):
+        searcher.search("red dog", legs=["bm52"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"red" AND dog~2', "body:red OR *:*", "re* /.*/", "{!term}", "red\\", "_exists_:body", "(((", "'; --"],
+)
+def test_a_search_box_injects_nothing(searcher: Searcher, text: str) -> None:
+    plain = "".join(c if c.isalnum() or c in "_:" else " " for c in text)
+    found = searcher.search(q.match(text, fields="body"), size=60)
+    assert set(found.ids) <= {
+        i for i, d in DOCS.items() if set(d["body"].split()) & set(plain.lower().split())
+    }
+
+
+def test_a_leg_that_fails_is_an_error_or_said_to_be_missing(world: World, searcher: Searcher) -> None:
+    query = q.rrf(BM25, q.knn("embedding", text="broken", name="dense"))
+    with pytest.raises(EncoderError, match="can't read"):
+        searcher.search(query)
+    hits = searcher.search(query, partial_results=True)
+    assert list(hits.legs_missing) == ["dense"]
+    assert hits.ids
+    refused = q.raw(
+        {kind: {"match_phrase_prefix": {"price": "x"}} for kind in ("elasticsearch", "opensearch")},
+        name="raw",
+    )
+    hits = searcher.search(q.rrf(BM25, refused), fusion="client", partial_results=True)
+    assert list(hits.legs_missing) == ["raw"]
+    assert hits.ids == (searcher.search(q.rrf(BM25), fusion="client")).ids
+    with pytest.raises(EncoderError):
+        searcher.search(q.knn("embedding", text="broken"), partial_results=True)
+
+
+def test_a_field_missing_in_the_mapping_is_an_error(world: World) -> None:
+    extra = data.plan().replace(
+        dense={
+            "embedding": DenseField(dims=data.DIMS, quantization="hnsw"),
+            "newer": DenseField(dims=data.DIMS),
+        }
+    )
+    searcher = world.fill(data.plan(), DOCS, extra)
+    with pytest.raises(QueryError, match="lacks 'newer'"):
+        searcher.search(q.rrf(BM25, q.knn("newer", vector=VECTOR)))
+    assert (searcher.search(BM25)).ids
+
+
+def test_many_searches_are_the_single_ones(world: World, searcher: Searcher) -> None:
+    queries = [
+        q.match("red"),
+        q.rrf(BM25, DENSE),
+        q.knn("embedding", text="blue star"),
+        q.linear(BM25, SPARSE),
+    ]
+    before = world.client.requests_sent
+    found = searcher.search_many(queries, size=7)
+    assert world.client.requests_sent == before + 1
+    for query, hits in zip(queries, found, strict=True):
+        single = searcher.search(query, size=7)
+        assert hits.ids == single.ids
+        assert hits.path == single.path
+
+
+def test_concurrent_searches_share_encode_calls(world: World, searcher: Searcher) -> None:
+    texts = [f"{a} {b}" for a in data.WORDS[:8] for b in data.WORDS[8:12]]
+    searcher.cache.clear()
+    world.encoder.calls.clear()
+    found = together(*(searcher.search(q.knn("embedding", text=text), size=3) for text in texts))
+    assert sum(world.encoder.calls) == len(texts)
+    if OVERLAP:
+        assert len(world.encoder.calls) < len(texts)
+    for text, hits in list(zip(texts, found, strict=True))[:4]:
+        searcher.cache.clear()
+        assert (searcher.search(q.knn("embedding", text=text), size=3)).ids == hits.ids
+
+
+@pytest.mark.parametrize("store", ["nested", "documents"])
+def test_the_best_chunk_comes_with_its_document(world: World, store: str) -> None:
+    docs = {
+        f"doc{n}": {
+            "title": f"title {word}",
+            "lang": "en" if n % 2 else "de",
+            "chunks": [f"{word} stone", f"river {word} cloud", "sun moon"],
+        }
+        for n, word in enumerate(data.WORDS[:8])
+    }
+    plan = data.chunk_plan(store)
+    searcher = world.fill(plan, docs)
+    vector = data.embed("river fox cloud").tolist()
+    dense = q.knn("embedding", vector=vector, chunks=2)
+    sparse = q.sparse("terms", vector={"dog": 2.0, "river": 1.0}, chunks=2)
+    for query in (dense, sparse, q.rrf(dense, sparse)):
+        hits = searcher.search(query, size=5)
+        assert len(set(hits.ids)) == len(hits.ids) == 5
+        assert all(i in docs for i in hits.ids)
+        best = hits[0]
+        assert best.source["title"] == docs[best.id]["title"]
+        assert best.chunks[0]["text"] in docs[best.id]["chunks"]
+        assert "embedding" not in best.source
+    top = (searcher.search(sparse, size=1))[0]
+    assert (top.id, top.chunks[0]["text"]) == ("doc3", "river dog cloud")
+    filtered = searcher.search(q.rrf(q.match("title"), dense, filter=q.term("lang", "en")), size=10)
+    assert sorted(filtered.ids) == ["doc1", "doc3", "doc5", "doc7"]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (q.match("x", fields="bodi"), "did you mean 'body'"),
+        (q.knn("embedding", vector=[1.0, 2.0]), "has 2 dimensions, the field 8"),
+        (q.knn("title", vector=VECTOR), "knn needs a dense field"),
+        (q.knn("embedding", vector=VECTOR, k=20_000), "limit of 10000"),
+        (q.knn("embedding", vector=VECTOR, num_candidates=20), "below k=100"),
+        (q.bool_(filter=q.term("body", "red")), "text field 'body'"),
+        (q.bool_(filter=q.prefix("price", "1")), "prefix needs a keyword field"),
+        (q.bool_(filter=q.term("embedding", 1)), "dense vector field"),
+        (q.bool_(filter=q.geo_distance("lang", lat=1, lon=1, distance="1km")), "geo_point"),
+        (q.bool_(should=[q.match("x", fields="body")] * 5000), "max_clause_count"),
+        (q.sparse("terms", vector={str(i): 1.0 for i in range(9)}, max_terms=9000), "clause limit"),
+        (q.rrf(BM25, DENSE, rank_window_size=5), "beyond rank_window_size = 5"),
+        (q.rescore(BM25, by=SPARSE, window_size=5), "beyond rescore's window_size of 5"),
+        (q.collapse(BM25, "body"), "collapse needs a keyword"),
+        (q.bool_(must=[q.rrf(BM25, DENSE)]), "stands at the top"),
+        (q.rescore(BM25, reranker="nope", fields="body", text="x"), "no reranker 'nope'"),
+        (q.match(), "has no text"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_queries_are_named_with_the_way_out(searcher: Searcher, query: Any, message: str) -> None:
+    with pytest.raises(QueryError, match=message):
+        searcher.search(query)
+
+
+def test_what_does_not_go_together_is_refused(searcher: Searcher) -> None:
+    with pytest.raises(QueryError, match="don't go with fusion"):
+        searcher.search(q.rrf(BM25, DENSE), sort=[{"price": "asc"}])
+    with pytest.raises(QueryError, match="max_result_window"):
+        searcher.search(BM25, size=10, offset=9_995)
+    with pytest.raises(UnsupportedFeatureError, match="raw has no clause"):
+        searcher.search(
+            q.raw({"elasticsearch" if searcher.capabilities.kind == "opensearch" else "opensearch": {}})
+        )
+    ordered = searcher.search(BM25, sort=[{"price": "asc"}], size=5)
+    prices = [h.source["price"] for h in ordered]
+    assert prices == sorted(prices)
