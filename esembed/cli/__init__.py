@@ -7,6 +7,7 @@ the dead-letter file) · 4 the engine can't be reached · 5 the engine refused t
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -102,6 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = [word for word in arguments[:end] if word != "--debug"] + arguments[end:]
     from esembed.errors import EsembedError
 
+    if not debug:
+        # The clients log each 404 as a warning; what matters of it reaches the person as an error.
+        for logger in ("opensearch", "elastic_transport", "elasticsearch"):
+            logging.getLogger(logger).setLevel(logging.ERROR)
     try:
         app(arguments, prog_name="esembed")
     except SystemExit as stop:
@@ -118,7 +123,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             import traceback
 
             traceback.print_exception(error)
-        print(f"error: {error.message}", file=sys.stderr)
+        # Where in the input it stood is what a person looks for first.
+        position = getattr(error, "position", None)
+        where = f"{position}: " if position and position not in error.message else ""
+        print(f"error: {where}{error.message}", file=sys.stderr)
         return exit_code(error)
     except ModuleNotFoundError as error:
         if debug or (error.name or "").startswith("esembed"):

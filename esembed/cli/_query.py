@@ -108,7 +108,7 @@ def _filter_type(plan: IndexPlan, field: str) -> str:
             f"--filter: {field!r} is a text field, which is searched and not filtered by; give it "
             f"keyword = true in the plan and filter by {field}.keyword, or add a filter field"
         )
-    there = ", ".join(plan.filter) or "none"
+    there = ", ".join(sorted(plan.filter)) or "none"
     raise UsageError(f"--filter: the plan has no filter field {field!r}; it has {there}")
 
 

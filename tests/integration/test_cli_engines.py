@@ -1,0 +1,317 @@
+"""The command line on real engines: the whole way, and what people get wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esembed import Index, IndexPlan
+from esembed.cli import main
+from esembed.cli._connect import Connection
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+PLAN = """
+id_field = "id"
+[text.body]
+[dense.vector]
+encoder = "given"
+dims = 3
+quantization = "hnsw"
+[sparse.terms]
+encoder = "lexical"
+source = ["body"]
+[filter.lang]
+[filter.year]
+type = "integer"
+"""
+
+RECORDS = [
+    {"id": "a", "body": "a lighthouse on a lonely coast", "vector": [1, 0, 0], "lang": "en", "year": 1994},
+    {"id": "b", "body": "bread with a thick crust", "vector": [0, 1, 0], "lang": "en", "year": 2016},
+    {"id": "c", "body": "Brot mit dicker Kruste", "vector": [0, 0.9, 0.1], "lang": "de", "year": 2020},
+]
+
+
+@pytest.fixture(params=["opensearch", "elasticsearch"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A real engine: where a variable names one, else from the plugin."""
+    kind = str(request.param)
+    given = os.environ.get(f"ESEMBED_{kind.upper()}_URL")
+    return given or str(request.getfixturevalue(f"esembed_{kind}").url)
+
+
+@pytest.fixture
+def name(url: str) -> Iterator[str]:
+    """A name of our own, gone afterwards."""
+    own = f"esembed-test-{uuid.uuid4().hex[:12]}"
+    yield own
+    client = Connection(url=url).client()
+    try:
+        if client.indices.exists(index=own):
+            client.indices.delete(index=own)
+    finally:
+        client.close()
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run one command line against the engine: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([*map(str, words), "--url", url])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return command
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN)
+    return path
+
+
+def write(path: Path, records: list[Any]) -> Path:
+    lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def count(url: str, name: str) -> int:
+    client = Connection(url=url).client()
+    try:
+        client.indices.refresh(index=name)
+        return int(client.count(index=name)["count"])
+    finally:
+        client.close()
+
+
+def exists(url: str, name: str) -> bool:
+    client = Connection(url=url).client()
+    try:
+        return bool(client.indices.exists(index=name))
+    finally:
+        client.close()
+
+
+def test_from_plan_to_hits_and_away(run: Run, name: str, plan: Path, tmp_path: Path, url: str) -> None:
+    assert run("index", "create", name, plan)[0] == 0
+    data = write(tmp_path / "records.jsonl", RECORDS)
+    code, out, err = run("ingest", data, "--index", name, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["read"], report["indexed"], report["dead"]) == (3, 3, 0)
+
+    code, out, err = run("search", "thick crust", "--index", name, "--legs", "bm25", "--json")
+    assert code == 0, err
+    assert [hit["id"] for hit in json.loads(out)["hits"]] == ["b"]
+    code, out, _ = run("search", "thick crust", "--index", name, "--legs", "sparse", "--json")
+    assert [hit["id"] for hit in json.loads(out)["hits"]] == ["b"]
+    code, out, _ = run(
+        "search", "bread Brot", "--index", name, "--legs", "bm25,sparse", "--filter", "lang=de", "--json"
+    )
+    assert [hit["id"] for hit in json.loads(out)["hits"]] == ["c"]
+    code, out, _ = run("search", "a", "-i", name, "--legs", "bm25", "--filter", "year<2000", "--json")
+    assert [hit["id"] for hit in json.loads(out)["hits"]] == ["a"]
+    code, out, err = run("search", "bread", "--index", name, "--legs", "bm25")
+    assert code == 0
+    assert "bread with a thick crust" in out
+    assert "1 hit" in err
+
+    code, out, _ = run("index", "inspect", name, "--json")
+    found = json.loads(out)
+    assert found["documents"] == 3
+    assert found["drift"] == []
+    assert IndexPlan.from_dict(found["plan"]).filter.keys() == {"lang", "year"}
+    assert run("index", "inspect", name)[0] == 0
+
+    assert run("index", "delete", name, "--yes")[0] == 0
+    assert not exists(url, name)
+
+
+def test_a_second_ingest_leaves_unchanged_records_alone(
+    run: Run, name: str, plan: Path, tmp_path: Path
+) -> None:
+    run("index", "create", name, plan)
+    data = write(tmp_path / "records.jsonl", RECORDS)
+    run("ingest", data, "--index", name)
+    code, out, _ = run("ingest", data, "--index", name, "--json")
+    assert code == 0
+    assert json.loads(out)["unchanged"] == 3
+
+
+def test_bad_records_go_to_the_dead_letters_and_the_others_get_in(
+    run: Run, name: str, plan: Path, tmp_path: Path, url: str
+) -> None:
+    run("index", "create", name, plan)
+    bad = [
+        '{"id": "broken", "body": ',
+        {"id": "no-source", "vector": [1, 0, 0]},
+        {"id": "dims", "body": "x", "vector": [1, 0]},
+        '{"id": "nan", "body": "x", "vector": [1, NaN, 0]}',
+    ]
+    data = write(tmp_path / "records.jsonl", [*RECORDS, *bad])
+    letters = tmp_path / "letters.jsonl"
+    code, out, err = run("ingest", data, "--index", name, "--dead-letters", letters, "--json")
+    assert code == 3, err
+    report = json.loads(out)
+    assert (report["read"], report["indexed"], report["dead"]) == (7, 3, 4)
+    assert report["adds_up"] is True
+    reasons = [json.loads(line) for line in letters.read_text().splitlines()]
+    assert len(reasons) == 4
+    text = letters.read_text()
+    assert "records.jsonl:4" in text, "the broken line is named by its number"
+    assert "body" in text
+    assert "3" in text
+    assert count(url, name) == 3
+
+
+def test_strict_stops_at_the_first(run: Run, name: str, plan: Path, tmp_path: Path) -> None:
+    run("index", "create", name, plan)
+    data = write(tmp_path / "records.jsonl", ["{broken", *RECORDS])
+    code, _, err = run("ingest", data, "--index", name, "--strict")
+    assert code == 1
+    assert "records.jsonl:1" in err
+
+
+def test_a_file_that_is_not_there(run: Run, name: str, plan: Path) -> None:
+    run("index", "create", name, plan)
+    code, _, err = run("ingest", "nowhere.jsonl", "--index", name)
+    assert code in (1, 2)
+    assert "nowhere.jsonl" in err
+
+
+def test_an_unknown_field_in_the_plan_creates_nothing(run: Run, name: str, tmp_path: Path, url: str) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN + "\n[text.title]\nanalyser = 'english'\n")
+    code, _, err = run("index", "create", name, path)
+    assert code == 2
+    assert "analyser" in err
+    assert not exists(url, name)
+
+
+def test_an_index_with_another_plan_is_left_alone(
+    run: Run, name: str, plan: Path, tmp_path: Path, url: str
+) -> None:
+    assert run("index", "create", name, plan)[0] == 0
+    assert run("index", "create", name, plan)[0] == 1
+    assert run("index", "create", name, plan, "--exist-ok")[0] == 0
+    other = tmp_path / "other.toml"
+    other.write_text(PLAN.replace("dims = 3", "dims = 4"))
+    code, _, err = run("index", "create", name, other, "--exist-ok")
+    assert code == 1
+    assert "another plan" in err
+    code, out, _ = run("index", "inspect", name, "--json")
+    assert json.loads(out)["plan"]["dense"]["vector"]["dims"] == 3
+
+
+def test_what_the_engine_lacks_is_refused_before_anything_is_sent(
+    run: Run, name: str, tmp_path: Path, url: str
+) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN.replace('quantization = "hnsw"', 'quantization = "bbq_hnsw"'))  # needs 64 dims
+    code, _, err = run("index", "create", name, path)
+    assert code in (2, 6)
+    assert "bbq" in err
+    assert not exists(url, name)
+
+
+def test_what_is_not_there_is_named(run: Run, name: str, plan: Path) -> None:
+    code, _, err = run("search", "x", "--index", name)
+    assert code == 1
+    assert name in err
+    run("index", "create", name, plan)
+    code, _, err = run("search", "x", "--index", name, "--legs", "splade")
+    assert code == 2
+    assert "bm25, dense, sparse" in err
+    code, _, err = run("search", "x", "--index", name, "--filter", "author=x")
+    assert code == 2
+    assert "lang, year" in err
+
+
+def test_attach_fills_an_index_that_exists(run: Run, name: str, url: str, tmp_path: Path) -> None:
+    client = Connection(url=url).client()
+    try:
+        client.indices.create(
+            index=name,
+            body={"mappings": {"properties": {"body": {"type": "text"}, "lang": {"type": "keyword"}}}},
+        )
+        for record in RECORDS:
+            body = {"body": record["body"], "lang": record["lang"]}
+            client.index(index=name, id=record["id"], body=body, refresh=True)
+        path = tmp_path / "attach.toml"
+        path.write_text(
+            '[text.body]\n[filter.lang]\n[sparse.terms]\nencoder = "lexical"\nsource = ["body"]\n'
+        )
+        code, out, err = run("index", "attach", name, path, "--json")
+        assert code == 0, err
+        assert json.loads(out)["backfill"]["dead"] == 0
+        code, out, err = run("search", "Kruste", "--index", name, "--legs", "sparse", "--json")
+        assert code == 0, err
+        assert [hit["id"] for hit in json.loads(out)["hits"]] == ["c"]
+        assert client.get(index=name, id="c")["_source"]["body"] == "Brot mit dicker Kruste"
+    finally:
+        client.close()
+
+
+def test_a_lost_meta_is_repaired(run: Run, name: str, plan: Path, url: str, tmp_path: Path) -> None:
+    run("index", "create", name, plan)
+    run("ingest", write(tmp_path / "records.jsonl", RECORDS), "--index", name)
+    client = Connection(url=url).client()
+    try:
+        client.indices.put_mapping(index=name, body={"_meta": {}})
+    finally:
+        client.close()
+    code, _, err = run("search", "bread", "--index", name, "--legs", "bm25")
+    assert code == 2
+    assert "repair" in err
+    code, out, _ = run("index", "inspect", name, "--json")
+    assert code == 2
+    # The average length was fixed by the first ingest; the plan with it is what a person has kept.
+    code, _, err = run("index", "repair", name, "--plan", plan)
+    assert code == 0, err
+    code, out, _ = run("search", "bread", "--index", name, "--legs", "bm25", "--json")
+    assert [hit["id"] for hit in json.loads(out)["hits"]] == ["b"]
+
+
+def test_a_dry_run_sends_nothing(run: Run, name: str, plan: Path, url: str) -> None:
+    code, out, err = run("index", "create", name, plan, "--dry-run")
+    assert code == 0, err
+    assert "vector" in json.loads(out)["mappings"]["properties"]
+    assert not exists(url, name)
+
+
+def test_doctor_says_what_the_engine_can_do(run: Run, url: str) -> None:
+    code, out, _ = run("doctor", "--json")
+    assert code == 0
+    engine = json.loads(out)["engine"]
+    assert engine["address"] == url
+    assert engine["kind"] in ("opensearch", "elasticsearch")
+    assert "hnsw" in engine["quantizations"]
+
+
+def test_the_index_opens_in_python_as_well(run: Run, name: str, plan: Path, url: str, tmp_path: Path) -> None:
+    run("index", "create", name, plan)
+    run("ingest", write(tmp_path / "records.jsonl", RECORDS), "--index", name)
+    client = Connection(url=url).client()
+    try:
+        index = Index.open(client, name)
+        document = index.get("a")
+        assert document is not None
+        assert document["body"] == RECORDS[0]["body"]
+        assert "vector" not in document
+    finally:
+        client.close()
