@@ -81,13 +81,14 @@ def _lexical(part: TextField) -> LexicalScorer:
     )
 
 
-def knowing_query(plan: IndexPlan, report: TrustReport, *, k: int = 100) -> Query | None:
+def knowing_query(plan: IndexPlan, report: TrustReport, *, k: int | None = None) -> Query | None:
     """The default query that the estimate leads to: one request on every engine.
 
     Args:
         plan: the index's plan.
         report: from :func:`~esembed.evaluate.trust.estimate_trust`, its legs named by field and ``bm25``.
-        k: how many nearest vectors a dense leg brings.
+        k: how many nearest vectors a dense leg brings. None: all of an index of up to 1,000 documents,
+            else 200: a document beyond them gets nothing from the leg, which hurts where it is weak.
 
     Returns:
         a ``bool`` of the trusted legs, the only trusted leg by itself, or None when there is nothing to
@@ -97,6 +98,8 @@ def knowing_query(plan: IndexPlan, report: TrustReport, *, k: int = 100) -> Quer
     if not trusted or not any(leg.quality for leg in report.legs):
         return None
     single = len(trusted) == 1
+    if k is None:
+        k = max(10, report.documents) if report.documents <= 1000 else 200
     strongest = max(leg.weight * _unit(leg.kind, plan) for leg in trusted)
     parts: list[Query] = []
     for leg in trusted:

@@ -20,6 +20,7 @@ All of it is a ``bool`` of boosted clauses: one plain request on every engine an
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -85,8 +86,14 @@ class Scorer(Protocol):
         ...
 
 
+_WORD = re.compile(r"\w+(?:['’.]\w+)*")
+
+
 class LexicalScorer:
-    """BM25 (Lucene's idf, without the factor k1 + 1) over the words of the lexical encoder.
+    """BM25 (Lucene's idf, without the factor k1 + 1) over words as Lucene's ``standard`` cuts them.
+
+    The lexical encoder splits ``os.path`` and ``get_url``; Lucene keeps them whole, and on program code
+    that decides which leg is the better one.
 
     Args:
         language: the stemmer, as the field's analyzer has it; ``none`` for ``standard``.
@@ -107,7 +114,7 @@ class LexicalScorer:
         self._average, self._size = 1.0, 0
 
     def fit(self, texts: Sequence[str]) -> None:
-        tokens = [self._encoder.tokens(text) for text in texts]
+        tokens = [self._tokens(text) for text in texts]
         statistics = LexicalStatistics.count(tokens, analyzer=self._encoder.analyzer)
         self._size, self._average = len(texts), max(1.0, statistics.average_length)
         for position, words in enumerate(tokens):
@@ -119,6 +126,15 @@ class LexicalScorer:
                 self._postings[number][1].append(weight)
         self._idf = [math.log(1 + (self._size - len(at) + 0.5) / (len(at) + 0.5)) for at, _ in self._postings]
 
+    def _tokens(self, text: str) -> list[str]:
+        words: list[str] = []
+        for word in _WORD.findall(text):
+            if "_" in word or "." in word:
+                words.append(word.lower())
+            else:
+                words.extend(self._encoder.tokens(word))
+        return words
+
     def _weights(self, words: Sequence[str]) -> dict[str, float]:
         counts: dict[str, int] = {}
         for word in words:
@@ -129,9 +145,9 @@ class LexicalScorer:
     def score(self, queries: Sequence[str], rests: Sequence[str], targets: Sequence[int]) -> Matrix:
         scores = np.zeros((len(queries), self._size), np.float32)
         for row, (query, rest, target) in enumerate(zip(queries, rests, targets, strict=True)):
-            remaining = self._weights(self._encoder.tokens(rest))
+            remaining = self._weights(self._tokens(rest))
             own = 0.0
-            for word in self._encoder.tokens(query):
+            for word in self._tokens(query):
                 number = self._words.get(word)
                 if number is None:
                     continue
