@@ -39,7 +39,11 @@ def convert(source: Path, target_name: str) -> str:
         text = (outside / source.name).read_text(encoding="utf-8")
     # unasync leaves strings alone: docstrings, and on Python < 3.12 the inside of f-strings.
     text = re.sub(r"\bAwaitable\[(\w+)\]", r"\1", text)
-    text = re.sub(r"\bawait ", "", text)
+    text = (
+        re.sub(r"\bawait ", "", text)
+        .replace("pytest_asyncio.fixture", "pytest.fixture")
+        .replace("import pytest_asyncio", "import pytest")
+    )
     text = re.sub(r"\basync (def|with|for)\b", r"\1", text)
     text = re.sub(r"^.*@pytest\.mark\.asyncio.*\n", "", text, flags=re.M)
     text = HEADER.format(source=source.relative_to(ROOT).as_posix()) + text

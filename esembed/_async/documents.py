@@ -75,18 +75,20 @@ class DocumentsMixin:
         settings = options or IngestOptions()
         stream = await self._settle_avgdl(iterable(records))
         encoders = await in_thread(self._encoders)
+        token_ids = await in_thread(self.pool.token_ids)
         sender = requester(self.client)
         report: IngestReport = await in_thread(
             lambda: run_ingest(
                 stream,
                 client=sender,
-                index=self.name,
+                index=self.concrete,
                 plan=self.plan,
                 capabilities=self.capabilities,
                 encoders=encoders,
                 options=settings,
                 progress=progress,
                 total=total,
+                token_ids=token_ids,
             )
         )
         await self._keep_statistics(report)
@@ -123,7 +125,7 @@ class DocumentsMixin:
         sender = requester(self.client)
         total = await self.count()
         return await self.ingest(
-            read_index(sender, self.name, plan=self.plan), settings, progress=progress, total=total
+            read_index(sender, self.concrete, plan=self.plan), settings, progress=progress, total=total
         )
 
     # -- reading -------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ class DocumentsMixin:
         vectors = [self.plan.field_path(name) for name, _ in self.plan.vector_fields()]
         answer = await self.client.request(
             "GET",
-            f"/{index_path(self.name)}/_doc/{quote(id, safe='')}",
+            f"/{index_path(self.concrete)}/_doc/{quote(id, safe='')}",
             params={"_source_excludes": ",".join([*vectors, meta.HASH_FIELD])},
             ignore=(404,),
         )
@@ -147,12 +149,12 @@ class DocumentsMixin:
         body: dict[str, Any] = {"query": {"match_all": {}}}
         if self.plan.chunk is not None and self.plan.chunk.store == "documents":
             body = {"query": {"bool": {"must_not": [{"exists": {"field": meta.PARENT_FIELD}}]}}}
-        answer = await self.client.request("POST", f"/{index_path(self.name)}/_count", body=body)
+        answer = await self.client.request("POST", f"/{index_path(self.concrete)}/_count", body=body)
         return int(answer.body["count"])
 
     async def refresh(self) -> None:
         """Make what was written searchable."""
-        await self.client.request("POST", f"/{index_path(self.name)}/_refresh")
+        await self.client.request("POST", f"/{index_path(self.concrete)}/_refresh")
 
     # -- term statistics of lexical fields -----------------------------------------------------
 
@@ -192,7 +194,7 @@ class DocumentsMixin:
 
     async def _has_documents(self) -> bool:
         answer = await self.client.request(
-            "POST", f"/{index_path(self.name)}/_search", body={"size": 1, "_source": False}
+            "POST", f"/{index_path(self.concrete)}/_search", body={"size": 1, "_source": False}
         )
         return bool(answer.body["hits"]["hits"])
 
@@ -263,7 +265,7 @@ class DocumentsMixin:
         encoders = {name: await in_thread(self.pool.encoder, name) for name in self._lexical()}
         fresh = await in_thread(
             count_terms,
-            read_index(sender, self.name, plan=self.plan),
+            read_index(sender, self.concrete, plan=self.plan),
             self.plan.only(self._lexical()),
             encoders,
         )

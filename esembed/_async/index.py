@@ -382,7 +382,7 @@ class AsyncIndex(DocumentsMixin):
         if self._searcher is None:
             await self.load_statistics()
             self._searcher = AsyncSearcher(
-                self.client, self.name, self.plan, self.capabilities, self.pool, live=self._live
+                self.client, self.concrete, self.plan, self.capabilities, self.pool, live=self._live
             )
         return self._searcher
 

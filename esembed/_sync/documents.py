@@ -76,18 +76,20 @@ class DocumentsMixin:
         settings = options or IngestOptions()
         stream = self._settle_avgdl(iterable(records))
         encoders = in_thread(self._encoders)
+        token_ids = in_thread(self.pool.token_ids)
         sender = requester(self.client)
         report: IngestReport = in_thread(
             lambda: run_ingest(
                 stream,
                 client=sender,
-                index=self.name,
+                index=self.concrete,
                 plan=self.plan,
                 capabilities=self.capabilities,
                 encoders=encoders,
                 options=settings,
                 progress=progress,
                 total=total,
+                token_ids=token_ids,
             )
         )
         self._keep_statistics(report)
@@ -124,7 +126,7 @@ class DocumentsMixin:
         sender = requester(self.client)
         total = self.count()
         return self.ingest(
-            read_index(sender, self.name, plan=self.plan), settings, progress=progress, total=total
+            read_index(sender, self.concrete, plan=self.plan), settings, progress=progress, total=total
         )
 
     # -- reading -------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ class DocumentsMixin:
         vectors = [self.plan.field_path(name) for name, _ in self.plan.vector_fields()]
         answer = self.client.request(
             "GET",
-            f"/{index_path(self.name)}/_doc/{quote(id, safe='')}",
+            f"/{index_path(self.concrete)}/_doc/{quote(id, safe='')}",
             params={"_source_excludes": ",".join([*vectors, meta.HASH_FIELD])},
             ignore=(404,),
         )
@@ -148,12 +150,12 @@ class DocumentsMixin:
         body: dict[str, Any] = {"query": {"match_all": {}}}
         if self.plan.chunk is not None and self.plan.chunk.store == "documents":
             body = {"query": {"bool": {"must_not": [{"exists": {"field": meta.PARENT_FIELD}}]}}}
-        answer = self.client.request("POST", f"/{index_path(self.name)}/_count", body=body)
+        answer = self.client.request("POST", f"/{index_path(self.concrete)}/_count", body=body)
         return int(answer.body["count"])
 
     def refresh(self) -> None:
         """Make what was written searchable."""
-        self.client.request("POST", f"/{index_path(self.name)}/_refresh")
+        self.client.request("POST", f"/{index_path(self.concrete)}/_refresh")
 
     # -- term statistics of lexical fields -----------------------------------------------------
 
@@ -193,7 +195,7 @@ class DocumentsMixin:
 
     def _has_documents(self) -> bool:
         answer = self.client.request(
-            "POST", f"/{index_path(self.name)}/_search", body={"size": 1, "_source": False}
+            "POST", f"/{index_path(self.concrete)}/_search", body={"size": 1, "_source": False}
         )
         return bool(answer.body["hits"]["hits"])
 
@@ -264,7 +266,7 @@ class DocumentsMixin:
         encoders = {name: in_thread(self.pool.encoder, name) for name in self._lexical()}
         fresh = in_thread(
             count_terms,
-            read_index(sender, self.name, plan=self.plan),
+            read_index(sender, self.concrete, plan=self.plan),
             self.plan.only(self._lexical()),
             encoders,
         )

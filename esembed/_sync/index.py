@@ -383,7 +383,7 @@ class Index(DocumentsMixin):
         if self._searcher is None:
             self.load_statistics()
             self._searcher = Searcher(
-                self.client, self.name, self.plan, self.capabilities, self.pool, live=self._live
+                self.client, self.concrete, self.plan, self.capabilities, self.pool, live=self._live
             )
         return self._searcher
 

@@ -61,7 +61,7 @@ class Searcher:
         cache_bytes: what cached query vectors may take.
         max_batch: the most texts of concurrent searches that are encoded together.
         rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
-        token_ids: sparse field → its id table (SEISMIC).
+        token_ids: sparse field → its id table (SEISMIC), where it is not its encoder's vocabulary.
     """
 
     def __init__(
@@ -250,9 +250,8 @@ class Searcher:
     # -- preparing --------------------------------------------------------------------------------
 
     def _compiler(self, options: SearchOptions) -> Compiler:
-        return Compiler(
-            self.capabilities, options, plan=self.plan, mapping=self._types, token_ids=self.token_ids
-        )
+        ids = {**self.pool.token_ids(ready_only=True), **self.token_ids}
+        return Compiler(self.capabilities, options, plan=self.plan, mapping=self._types, token_ids=ids)
 
     def _bound(
         self,

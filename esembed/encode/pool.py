@@ -56,6 +56,7 @@ class EncoderPool:
         self._contracts = dict(contracts or {})
         self._loaded: dict[tuple[str, EncoderParams], Encoder] = {}
         self._ready: dict[str, Encoder] = {}
+        self._tables: dict[str, TokenIds] = {}
         self._lock = threading.RLock()
 
     def field(self, name: str) -> DenseField | SparseField:
@@ -151,9 +152,12 @@ class EncoderPool:
             if split_spec(part.encoder)[0] != "given"
         }
 
-    def token_ids(self) -> dict[str, TokenIds]:
+    def token_ids(self, *, ready_only: bool = False) -> dict[str, TokenIds]:
         """Field → id table, for the sparse fields that are stored as SEISMIC vectors, whose features are
         integers.
+
+        Args:
+            ready_only: only of fields whose encoder is in use already; loads no model.
 
         Raises:
             PlanError: an encoder without a fixed vocabulary of at most 32,768 tokens.
@@ -162,6 +166,11 @@ class EncoderPool:
         for name, part in self.plan.sparse.items():
             if part.storage != "seismic" or split_spec(part.encoder)[0] == "given":
                 continue
+            if name in self._tables:
+                tables[name] = self._tables[name]
+                continue
+            if ready_only and name not in self._ready:
+                continue
             vocabulary = getattr(self.encoder(name), "vocabulary", None)
             if vocabulary is None or len(vocabulary) > MAX_SEISMIC_IDS:
                 raise PlanError(
@@ -169,7 +178,7 @@ class EncoderPool:
                     f'{part.encoder!r} lacks; use storage = "rank_features"',
                     path=f"sparse.{name}.storage",
                 )
-            tables[name] = TokenIds.from_vocabulary(vocabulary)
+            tables[name] = self._tables[name] = TokenIds.from_vocabulary(vocabulary)
         return tables
 
     def trust(self, contracts: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,0 +1,133 @@
+# Generated from esembed/_async/follow.py by scripts/run_unasync.py; change that file and run the script.
+"""Searching behind an alias that may move: always the version that the query was embedded for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from esembed.dialect.settle import stored_meta
+from esembed.encode.base import Encoder, RuntimeOptions
+from esembed.errors import EsembedError, IndexNotFoundError
+from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.query import Query
+from esembed.types import Hits
+
+from ._shim import in_thread
+from .client import EngineClient
+from .index import Index
+from .lifecycle import Live, describe
+
+__all__ = ["Follower"]
+
+logger = logging.getLogger("esembed.follow")
+
+
+class Follower:
+    """An alias, resolved to its concrete index, which is what requests are sent to.
+
+    The alias is looked up again after *ttl_seconds* and when the index is gone. When it moved, the new
+    version is opened and its encoders are loaded before the first query goes there, so no query is ever
+    embedded with one model and answered by the vectors of another. Keep old versions for longer than
+    the TTL.
+
+    Args:
+        client: the official client; it stays the caller's.
+        alias: the alias (or an index).
+        ttl_seconds: how long a look-up holds.
+        encoders: spec string → encoder, or concrete index → encoders (see :meth:`Index.open`).
+        allow_encoders: spec strings that may be loaded.
+        runtime: how loaded encoders run here.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        alias: str,
+        *,
+        ttl_seconds: float = 30.0,
+        encoders: Mapping[str, Encoder | Mapping[str, Encoder]] | None = None,
+        allow_encoders: Collection[str] = (),
+        runtime: RuntimeOptions | None = None,
+    ) -> None:
+        self.alias = alias
+        self.ttl_seconds = ttl_seconds
+        self.moves = 0
+        self._client = client
+        self._engine = EngineClient(client)
+        self._encoders = dict(encoders or {})
+        self._allow = tuple(allow_encoders)
+        self._runtime = runtime
+        self._index: Index | None = None
+        self._checked = 0.0
+
+    def current(self, *, fresh: bool = False) -> Index:
+        """The version that the alias stands for, its encoders warm.
+
+        Args:
+            fresh: look the alias up now, whatever the TTL says.
+
+        Raises:
+            IndexNotFoundError: nothing stands behind the name.
+        """
+        now = time.monotonic()
+        if self._index is not None and not fresh and now - self._checked < self.ttl_seconds:
+            return self._index
+        live = describe(self._engine, self.alias)
+        if live is None:
+            raise IndexNotFoundError(f"there is no index or alias {self.alias!r}", index=self.alias)
+        if self._index is None or self._index.uuid != live.uuid:
+            try:
+                index = self._open(live)
+            except EsembedError as error:
+                if self._index is None or fresh:
+                    raise
+                # The old version still answers, and rightly; better than no answer.
+                logger.warning("can't follow %s to %s yet: %s", self.alias, live.concrete, error)
+                self._checked = now
+                return self._index
+            if self._index is not None:
+                self.moves += 1
+            self._index = index
+        self._checked = now
+        return self._index
+
+    def _open(self, live: Live) -> Index:
+        known = self._index.capabilities if self._index is not None else None
+        encoder = self._encoders.get(live.concrete)
+        stored = stored_meta(live.mapping)
+        if encoder is None and stored is not None:
+            named: dict[str, Encoder] = {}
+            for name, part in stored.plan.vector_fields():
+                found = self._encoders.get(part.encoder)
+                if found is not None and not isinstance(found, Mapping):
+                    named[name] = found
+            encoder = named or None
+        index = Index.open(
+            self._client,
+            live.concrete,
+            encoder=encoder,
+            allow_encoders=self._allow,
+            runtime=self._runtime,
+            capabilities=known,
+        )
+        for name, part in index.plan.vector_fields():
+            if part.encoder != "given":
+                in_thread(index.pool.encoder, name)
+        return index
+
+    def search(self, query: str | Query, **options: Any) -> Hits:
+        """:meth:`Index.search` of the present version; looked up again when that index is gone."""
+        index = self.current()
+        try:
+            return index.search(query, **options)
+        except IndexNotFoundError:
+            index = self.current(fresh=True)
+            return index.search(query, **options)
+
+    def ingest(self, records: Any, options: IngestOptions | None = None) -> IngestReport:
+        """:meth:`Index.ingest` into the present version, looked up just before."""
+        index = self.current(fresh=True)
+        return index.ingest(records, options)
