@@ -4,8 +4,9 @@ SPLADE's weight of a vocabulary entry is ``max over tokens of log(1 + relu(logit
 2021, "SPLADE v2"). Both functions are monotone, so the maximum can be taken over the raw logits first,
 exactly; the bias of an entry is the same for all tokens, so it is added after the maximum as well. What
 is left per entry is a product and a maximum, done in chunks of the vocabulary: the largest array is
-tokens × chunk, and rows × vocabulary goes out. Padding repeats a real token of its row (a maximum
-doesn't mind), which spares a mask over the products.
+tokens × chunk, and rows × vocabulary goes out. In torch only real tokens take part; in OpenVINO padding
+repeats the row's first token (a maximum doesn't mind), which spares a mask over the products. All this is
+for ``max``; the old ``sum`` needs the logarithms of all products, and in OpenVINO holds them all.
 
 The head returns raw maxima; :func:`weights_of` turns those that were kept into weights, in float32 even
 where the network runs in bfloat16. With *top_k*, only that many values and ids a row leave the device.
@@ -30,8 +31,8 @@ Strategy = Literal["max", "sum"]
 _NEVER = -1.0e9
 """The bias of an entry that is left out."""
 
-_OPENVINO_CHUNK = 4096
-_TORCH_SCORES = {"cpu": 8_388_608, "other": 134_217_728}
+_OPENVINO_CHUNK = 2048
+_TORCH_SCORES = {"cpu": 2_097_152, "other": 134_217_728}
 """Elements of tokens × chunk at once in torch."""
 
 
@@ -79,18 +80,20 @@ class SpladeHead:
             zero, one = graph.constant([0], np.int64), graph.constant([1], np.int64)
             first = ov.slice(x, zero, one, one, axis)
             x = ov.select(ov.greater(wide, graph.constant(0.5)), x, first)
-        parts = []
+        parts: list[Any] = []
         for start in range(0, len(weight), _OPENVINO_CHUNK):
             stop = start + _OPENVINO_CHUNK
             scores = graph.affine(x, weight[start:stop])
-            if self.strategy == "max":
-                parts.append(ov.add(ov.reduce_max(scores, axis), graph.constant(bias[start:stop])))
+            if self.strategy == "max":  # an addition to each part here would make the runtime keep them all
+                parts.append(ov.reduce_max(scores, axis))
                 continue
             value = ov.add(scores, graph.constant(bias[start:stop]))
             for _ in range(_logs(self.activation)):
                 value = ov.log(ov.add(ov.relu(value), graph.constant(1.0)))
             parts.append(ov.reduce_sum(ov.multiply(value, wide), axis))
         pooled = ov.concat(parts, 1) if len(parts) > 1 else parts[0]
+        if self.strategy == "max":
+            pooled = ov.add(pooled, graph.constant(bias))
         if self.top_k is None:
             return [pooled]
         k = min(self.top_k, len(weight))
@@ -108,34 +111,37 @@ class SpladeHead:
         import torch
 
         transform, weight, bias = _torch_parts(model)
-        lengths = offsets[1:] - offsets[:-1]
-        rows, longest = len(lengths), int(lengths.max())
         x = transform(hidden)
-        place = torch.arange(longest, device=x.device)
-        # (rows, longest): beyond a row's end its last token again
-        index = offsets[:-1, None] + torch.minimum(place[None, :], lengths[:, None] - 1)
-        x = x[index.reshape(-1)]
+        lengths = (offsets[1:] - offsets[:-1]).tolist()
         budget = _TORCH_SCORES["cpu" if x.device.type == "cpu" else "other"]
         chunk = max(1024, min(len(weight), budget // len(x)))
-        pooled = torch.empty((rows, len(weight)), dtype=torch.float32, device=x.device)
+        pooled = torch.empty((len(lengths), len(weight)), dtype=torch.float32, device=x.device)
         bias = torch.zeros(len(weight), device=x.device) if bias is None else bias.float().clone()
         if self.excluded:
             bias[torch.tensor(self.excluded, device=x.device)] = _NEVER
-        real = (place[None, :] < lengths[:, None])[:, :, None]
         for start in range(0, len(weight), chunk):
             part = slice(start, start + chunk)
-            scores = (x @ weight[part].T).view(rows, longest, -1)
+            scores = x @ weight[part].T  # (tokens, chunk): the largest array there is
             if self.strategy == "max":
-                pooled[:, part] = scores.amax(1).float() + bias[part]
+                pooled[:, part] = _by_row(scores, lengths, "amax").float() + bias[part]
                 continue
             value = scores.float() + bias[part]
             for _ in range(_logs(self.activation)):
                 value = value.relu_().log1p_()
-            pooled[:, part] = (value * real).sum(1)
+            pooled[:, part] = _by_row(value, lengths, "sum")
         if self.top_k is None:
             return (pooled,)
         values, ids = torch.topk(pooled, min(self.top_k, len(weight)), dim=1)
         return values, ids.to(torch.int32)
+
+
+def _by_row(values: Any, lengths: list[int], how: Literal["amax", "sum"]) -> Any:
+    """(tokens, n) of packed rows to (rows, n); rows of one length take a single operation."""
+    import torch
+
+    if len(set(lengths)) == 1:
+        return getattr(values.view(len(lengths), lengths[0], -1), how)(1)
+    return torch.stack([getattr(row, how)(0) for row in values.split(lengths)])
 
 
 class _Output:
