@@ -22,6 +22,7 @@ from esembed.encode import contract
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.errors import IndexExistsError, IndexNotFoundError, MappingDriftError, PlanError
+from esembed.ingest.migration import MigrateOptions, MigrationReport
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.plan import IndexPlan
 
@@ -359,6 +360,37 @@ class AsyncIndex(DocumentsMixin):
             "drift": list(drift(compile_mapping(self.plan, self.capabilities), mapping)),
             "notes": list(self.notes),
         }
+
+    async def migrate(
+        self,
+        plan: IndexPlan,
+        *,
+        options: MigrateOptions | None = None,
+        encoder: Encoder | Mapping[str, Encoder] | None = None,
+        runtime: RuntimeOptions | None = None,
+        progress: Progress | None = None,
+    ) -> MigrationReport:
+        """Move to another plan without downtime, behind an alias; see :mod:`esembed._async.migrate`.
+
+        This object goes on with the old version; open the alias again, or use an
+        :class:`~esembed._async.follow.AsyncFollower`, to search the new one.
+
+        Raises:
+            what :func:`esembed._async.migrate.migrate` raises; nothing is changed before it is sure
+            that it can work.
+        """
+        from .migrate import migrate
+
+        return await migrate(
+            self.client.official,
+            self.name,
+            plan,
+            options=options,
+            encoder=encoder,
+            runtime=runtime,
+            capabilities=self.capabilities,
+            progress=progress,
+        )
 
     async def drop(self) -> None:
         """Delete the index and its companion statistics."""
