@@ -256,6 +256,10 @@ class PruneOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tokens_weight_threshold: float = 0.4
     only_score_pruned_tokens: bool = False
 
+    def __repr__(self) -> str:
+        values = msgspec.structs.asdict(self).items()
+        return f"q.PruneOptions({', '.join(f'{name}={value!r}' for name, value in values)})"
+
 
 class Sparse(Node, frozen=True, kw_only=True, tag="sparse"):
     """The inner product with a sparse vector. Made by :func:`esembed.query.sparse`."""

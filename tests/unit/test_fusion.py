@@ -1,0 +1,136 @@
+"""Fusion by hand-computed values and by properties."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esembed.dialect.bounds import bound_of, idf_mass
+from esembed.fusion import Bound, FusionNode, LegList, LegRef, collapse, fuse, normalize
+from esembed.plan import DenseField, IndexPlan
+from esembed.query import build as q
+
+
+def node(kind: str, count: int, **options: object) -> FusionNode:
+    children = tuple(LegRef(f"leg{i}", i) for i in range(count))
+    return FusionNode(kind=kind, children=children, **{"weights": (1.0,) * count, **options})  # type: ignore[arg-type]
+
+
+A = LegList(["x", "y", "z"], [9.0, 4.0, 1.0])
+B = LegList(["z", "w"], [0.5, 0.25])
+
+
+def test_rrf_is_the_sum_of_reciprocal_ranks() -> None:
+    fused = fuse(node("rrf", 2, weights=(2.0, 1.0)), [A, B])
+    assert [hit.id for hit in fused] == ["z", "x", "y", "w"]
+    assert fused[0].score == pytest.approx(2 / 63 + 1 / 61)
+    assert [(s.leg, s.rank, s.score) for s in fused[0].shares] == [("leg0", 3, 1.0), ("leg1", 1, 0.5)]
+    assert [(s.leg, s.rank, s.share) for s in fused[3].shares] == [("leg0", None, 0.0), ("leg1", 2, 1 / 62)]
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "wanted"),
+    [
+        ("minmax", [1.0, 0.375, 0.0]),
+        ("l2", [9 / math.sqrt(98), 4 / math.sqrt(98), 1 / math.sqrt(98)]),
+        ("none", [9.0, 4.0, 1.0]),
+        ("zscore", [(s - 14 / 3) / math.sqrt((81 + 16 + 1) / 3 - (14 / 3) ** 2) for s in (9.0, 4.0, 1.0)]),
+    ],
+)
+def test_normalizers(normalizer: str, wanted: list[float]) -> None:
+    assert normalize(A.scores, normalizer) == pytest.approx(wanted)  # type: ignore[arg-type]
+
+
+def test_equal_scores() -> None:
+    assert normalize([2.0, 2.0], "minmax") == [1.0, 1.0]
+    assert normalize([2.0, 2.0], "zscore") == [0.0, 0.0]
+    assert normalize([0.0, 0.0], "l2") == [0.0, 0.0]
+    assert normalize([], "minmax") == []
+    tied = fuse(node("rrf", 2), [LegList(["b", "a"], [1, 1]), LegList(["a", "b"], [1, 1])])
+    assert [hit.id for hit in tied] == ["a", "b"]
+    assert tied[0].score == tied[1].score
+
+
+def test_a_window_cuts_the_legs_and_the_result() -> None:
+    fused = fuse(node("rrf", 2, window=2), [A, B])
+    assert len(fused) == 2
+    assert fused[0].id == "x"
+    whole = FusionNode(
+        kind="rrf", children=(LegRef("a", 0, whole=True), LegRef("b", 1)), weights=(1.0, 1.0), window=2
+    )
+    assert fuse(whole, [A, B])[0].id == "z"
+
+
+def test_a_leg_that_did_not_answer_adds_nothing() -> None:
+    assert [h.id for h in fuse(node("rrf", 2), [None, B])] == ["z", "w"]
+    nested = FusionNode(
+        kind="rrf",
+        children=(
+            FusionNode(name="inner", kind="linear", children=(LegRef("a", 0),), weights=(1.0,)),
+            LegRef("b", 1),
+        ),
+        weights=(1.0, 1.0),
+    )
+    assert [h.id for h in fuse(nested, [None, B])] == ["z", "w"]
+    assert [s.leg for s in fuse(nested, [A, B])[0].shares] == ["inner", "b"]
+
+
+def test_bounds_need_no_list() -> None:
+    bounds = {"leg0": Bound(divisor=10.0), "leg1": Bound(factor=2.0, shift=-1.0)}
+    fused = fuse(node("linear", 2, normalizer="bound"), [A, B], bounds=bounds)
+    assert {h.id: h.score for h in fused} == pytest.approx({"x": 0.9, "y": 0.4, "z": 0.1 + 0.0, "w": -0.5})
+
+
+def test_idf_mass_counts_words_that_no_document_has() -> None:
+    vector = {
+        "field_statistics": {"doc_count": 60},
+        "terms": {
+            "dog": {"doc_freq": 32, "term_freq": 1},
+            "red": {"doc_freq": 29, "term_freq": 2},
+            "zzz": {"term_freq": 1},
+        },
+    }
+    wanted = math.log(1 + 28.5 / 32.5) + 2 * math.log(1 + 31.5 / 29.5) + math.log(1 + 60.5 / 0.5)
+    assert idf_mass(vector) == pytest.approx(wanted)
+    plan = IndexPlan(dense={"e": DenseField(dims=2), "l": DenseField(dims=2, similarity="l2_norm")})
+    assert bound_of(q.match("x"), plan, 3.0) == (Bound(divisor=3.0), None)
+    assert bound_of(q.knn("e", vector=[1, 2]), plan, None)[0](0.75) == 0.5
+    assert "no bound" in (bound_of(q.knn("l", vector=[1, 2]), plan, None)[1] or "")
+    assert bound_of(q.sparse("s", vector={"a": 1, "b": 3}), plan, None)[0](2.0) == 0.5
+
+
+def test_collapse_keeps_the_best_of_each_group_and_one_without() -> None:
+    fused = fuse(node("rrf", 1), [LegList(list("abcde"), [5, 4, 3, 2, 1])])
+    groups = {"a": "g", "b": None, "c": "g", "d": None, "e": "h"}
+    assert [h.id for h in collapse(fused, groups)] == ["a", "b", "e"]
+
+
+lists = st.lists(
+    st.dictionaries(st.sampled_from("abcdefghij"), st.floats(0, 100), max_size=8), min_size=1, max_size=4
+)
+
+
+@given(lists, st.sampled_from(["rrf", "minmax", "l2", "zscore", "none"]), st.randoms(use_true_random=False))
+def test_shares_add_up_and_the_order_of_the_legs_is_no_matter(drawn, what, rng) -> None:  # type: ignore[no-untyped-def]
+    legs = [
+        LegList(*map(list, zip(*sorted(d.items(), key=lambda t: -t[1]), strict=True)))
+        if d
+        else LegList([], [])
+        for d in drawn
+    ]
+    weights = [rng.uniform(0.1, 2) for _ in legs]
+    kind, normalizer = ("rrf", "none") if what == "rrf" else ("linear", what)
+    fused = fuse(node(kind, len(legs), weights=tuple(weights), normalizer=normalizer), legs)
+    for hit in fused:
+        assert math.fsum(s.share for s in hit.shares) == pytest.approx(hit.score)
+    assert [h.score for h in fused] == sorted((h.score for h in fused), reverse=True)
+    order = list(range(len(legs)))
+    rng.shuffle(order)
+    again = fuse(
+        node(kind, len(legs), weights=tuple(weights[i] for i in order), normalizer=normalizer),
+        [legs[i] for i in order],
+    )
+    assert [(h.id, h.score) for h in again] == [(h.id, h.score) for h in fused]
