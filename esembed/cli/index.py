@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from esembed.cli import migrate as _migrate
 from esembed.cli._connect import Connection, UsageError, takes_connection
 
 if TYPE_CHECKING:
@@ -256,3 +257,6 @@ def _contents(plan: IndexPlan) -> str:
         if getattr(plan, kind)
     ]
     return f"{', '.join(parts) or 'no'} fields"
+
+
+_migrate.register(app)

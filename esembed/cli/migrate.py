@@ -1,0 +1,182 @@
+"""``esembed index migrate|rollback|abort|cleanup``: another plan behind an alias, and the way back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from esembed.cli._connect import Connection, takes_connection
+
+__all__ = ["abort", "cleanup", "migrate", "register", "rollback"]
+
+Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="The alias that searchers use.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option("--allow-encoder", help="A spec that the old index names and that may be loaded."),
+]
+
+
+@takes_connection
+def migrate(
+    name: Annotated[
+        str, typer.Argument(metavar="ALIAS", help="The alias (or, with --alias, the index) to migrate.")
+    ],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.toml", help="The new plan.")],
+    *,
+    alias: Annotated[
+        str | None, typer.Option("--alias", help="Give the index this alias first, if it has none.")
+    ] = None,
+    max_documents_per_second: Annotated[
+        float | None, typer.Option("--rate", help="Read the old index no faster, documents a second.")
+    ] = None,
+    queries: Annotated[
+        Path | None, typer.Option("--queries", help="Texts, one a line, whose results are compared.")
+    ] = None,
+    min_overlap: Annotated[
+        float | None,
+        typer.Option("--min-overlap", help="The share of the old top 10 that must come back, 0 to 1."),
+    ] = None,
+    allow_encoder: Allow = None,
+    json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Bring an index to another plan while it is searched and written.
+
+    A new version is filled behind the alias, only what changed is encoded anew, then the alias moves in
+    one step. Writes are refused for the short end of it. The same command resumes an interrupted run.
+
+    Examples:
+
+        $ esembed index migrate books plan.toml
+
+        $ esembed index migrate books-2024 plan.toml --alias books
+
+        $ esembed index migrate books plan.toml --queries queries.txt --min-overlap 0.7
+    """
+    from esembed._sync.migrate import migrate as run
+    from esembed.cli import _output
+    from esembed.ingest.migration import MigrateOptions
+    from esembed.plan import IndexPlan
+
+    wanted = IndexPlan.load_file(plan)
+    texts = [line for line in queries.read_text(encoding="utf-8").splitlines() if line] if queries else []
+    options = MigrateOptions(
+        alias=alias,
+        max_documents_per_second=max_documents_per_second,
+        queries=texts,
+        min_overlap=min_overlap,
+    )
+    client = connection.client()
+    try:
+        report = run(client, name, wanted, options=options, allow_encoders=allow_encoder or ())
+    finally:
+        client.close()
+    _tell(report, json)
+    if not json and report.in_place:
+        _output.note("the mapping was changed in place; old segments keep their form until they are merged")
+
+
+@takes_connection
+def rollback(
+    alias: Alias,
+    *,
+    carry_back: Annotated[
+        bool,
+        typer.Option(
+            "--carry-back/--no-carry-back", help="Bring writes since the swap into the old version."
+        ),
+    ] = True,
+    allow_encoder: Allow = None,
+    json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Point the alias at the version before.
+
+    Example:
+
+        $ esembed index rollback books
+    """
+    from esembed._sync.migrate import rollback as run
+
+    client = connection.client()
+    try:
+        report = run(client, alias, carry_back=carry_back, allow_encoders=allow_encoder or ())
+    finally:
+        client.close()
+    _tell(report, json)
+
+
+@takes_connection
+def abort(alias: Alias, *, connection: Connection) -> None:
+    """Give up an unfinished migration; writes are allowed again and the half-filled version goes.
+
+    Example:
+
+        $ esembed index abort books
+    """
+    from esembed._sync.versions import abort as run
+    from esembed.cli import _output
+
+    client = connection.client()
+    try:
+        gone = run(client, alias)
+    finally:
+        client.close()
+    _output.note(f"deleted {gone}" if gone else "there was no unfinished migration")
+
+
+@takes_connection
+def cleanup(
+    alias: Alias,
+    *,
+    keep: Annotated[int, typer.Option("--keep", min=0, help="Versions to keep for a rollback.")] = 1,
+    min_age_minutes: Annotated[
+        float, typer.Option("--min-age-minutes", help="The last swap must be older than this.")
+    ] = 60.0,
+    json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Delete old versions of an alias.
+
+    Example:
+
+        $ esembed index cleanup books --keep 0
+    """
+    from esembed._sync.versions import cleanup as run
+    from esembed.cli import _output
+
+    client = connection.client()
+    try:
+        deleted = run(client, alias, keep=keep, min_age_seconds=min_age_minutes * 60)
+    finally:
+        client.close()
+    if json:
+        _output.print_json({"deleted": deleted})
+    else:
+        _output.note(f"deleted {', '.join(deleted)}" if deleted else "nothing to delete")
+
+
+def _tell(report: Any, json: bool) -> None:
+    from esembed.cli import _output
+
+    if json:
+        _output.print_json(dataclasses.asdict(report))
+        return
+    rows = [
+        (name.replace("_", " "), value)
+        for name, value in dataclasses.asdict(report).items()
+        if value not in (None, (), [], False)
+    ]
+    _output.print_table(
+        ("what", "value"), [(k, str(v)) for k, v in rows], title=f"{report.old} → {report.new}"
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Put these commands under ``esembed index``."""
+    for command in (migrate, rollback, abort, cleanup):
+        app.command()(command)

@@ -1,0 +1,262 @@
+"""Migration between two models of equal dims, under load, killed and resumed, on each real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+
+import numpy as np
+import pytest
+
+from esembed import query as q
+from esembed._async.client import AsyncEngineClient
+from esembed._async.follow import AsyncFollower
+from esembed._async.index import AsyncIndex
+from esembed._async.lifecycle import describe
+from esembed._async.migrate import migrate, rollback
+from esembed._async.versions import abort, cleanup, versions
+from esembed.encode.base import EncoderInfo, EncodeStats
+from esembed.errors import EngineUnavailableError, IndexNotFoundError, PermanentError, PlanError
+from esembed.ingest.migration import MigrateOptions
+from esembed.ingest.options import IngestOptions
+from esembed.plan import IndexPlan
+from esembed.types import Document
+
+FIXED = 200
+"""Documents that the writer leaves alone, so that each must find itself at any time."""
+
+
+class Salted:
+    """A deterministic encoder: a text's vector is drawn from its hash, another one for each salt."""
+
+    def __init__(self, salt):
+        self.salt = salt
+        self.stats = EncodeStats()
+        self.info = EncoderInfo(
+            spec=f"hf:test/{salt}",
+            kind="dense",
+            dims=64,
+            weights_hash=salt * 16,
+            tokenizer_hash="t",
+            pooling="mean",
+            normalize=True,
+            max_seq_length=64,
+        )
+
+    def encode_document(self, texts):
+        self.stats.texts += len(texts)
+        rows = []
+        for text in texts:
+            seed = int.from_bytes(hashlib.sha256((self.salt + text).encode()).digest()[:8], "big")
+            rows.append(np.random.default_rng(seed).standard_normal(64))
+        out = np.stack(rows).astype(np.float32)
+        return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+    encode_query = encode_document
+
+    def close(self):
+        """Nothing."""
+
+
+def plan(salt, **options):
+    return IndexPlan.from_dict(
+        {
+            "text": {"body": {}},
+            "dense": {"e": {"encoder": f"hf:test/{salt}", "source": ["body"], **options}},
+            "filter": {"n": {"type": "integer"}},
+        }
+    )
+
+
+@pytest.fixture
+async def client(esembed_engine):
+    if esembed_engine.kind == "elasticsearch":
+        from elasticsearch import AsyncElasticsearch
+
+        made = AsyncElasticsearch(esembed_engine.url, request_timeout=60)
+    else:
+        from opensearchpy import AsyncOpenSearch
+
+        made = AsyncOpenSearch(esembed_engine.url, timeout=60)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def alias(client, esembed_index_name):
+    """An alias of an index with 600 documents, encoded by model a."""
+    name = esembed_index_name
+    index = await AsyncIndex.create(client, f"{name}-v1", plan("a"), encoder=Salted("a"))
+    await index.ingest([Document(f"d{i}", {"body": f"text {i}", "n": 0}) for i in range(600)])
+    actions = [{"add": {"index": f"{name}-v1", "alias": name}}]
+    await AsyncEngineClient(client).request("POST", "/_aliases", body={"actions": actions})
+    return name
+
+
+async def documents(client, name):
+    engine = AsyncEngineClient(client)
+    await engine.request("POST", f"/{name}/_refresh")
+    answer = await engine.request("POST", f"/{name}/_search", body={"size": 5000, "_source": ["body"]})
+    return {hit["_id"]: hit["_source"]["body"] for hit in answer.body["hits"]["hits"]}
+
+
+class Load:
+    """A writer (with deletes) and a searcher that run until they are told to stop."""
+
+    def __init__(self, client, alias, truth):
+        encoders = {"hf:test/a": Salted("a"), "hf:test/b": Salted("b")}
+        self.reader = AsyncFollower(client, alias, ttl_seconds=0.2, encoders=encoders)
+        self.follower = AsyncFollower(client, alias, ttl_seconds=0.2, encoders=encoders)
+        self.truth = truth
+        self.searches = self.writes = 0
+        self.wrong = []
+        self.stop = False
+        self.random = random.Random(3)
+
+    async def search(self):
+        while not self.stop:
+            i = self.random.randrange(FIXED)
+            ids = (await self.reader.search(q.knn("e", text=f"text {i}", k=3), size=1)).ids
+            if ids != [f"d{i}"]:
+                self.wrong.append((i, ids))
+            self.searches += 1
+            await asyncio.sleep(0.01)
+
+    async def write(self):
+        options = IngestOptions(max_wait_seconds=0.3, refresh=False, tuning=False, strict=True)
+        while not self.stop:
+            self.writes += 1
+            doc_id = f"d{self.random.randrange(FIXED, 700)}"
+            delete = self.random.random() < 0.3
+            body = {} if delete else {"body": f"text {doc_id} written {self.writes}", "n": self.writes}
+            document = Document(doc_id, body, op="delete" if delete else "index")
+            while True:
+                try:
+                    await self.follower.ingest([document], options)
+                    break
+                except EngineUnavailableError:
+                    await asyncio.sleep(0.1)  # the write block before the swap
+            if delete:
+                self.truth.pop(doc_id, None)
+            else:
+                self.truth[doc_id] = body["body"]
+
+
+async def test_under_load_killed_and_resumed_and_rolled_back(client, alias):
+    truth = {f"d{i}": f"text {i}" for i in range(600)}
+    load = Load(client, alias, truth)
+    tasks = [asyncio.create_task(load.search()), asyncio.create_task(load.write())]
+    try:
+        # Slow enough to be killed in the middle of the copy, once the new version has documents.
+        first = asyncio.create_task(
+            migrate(
+                client,
+                alias,
+                plan("b"),
+                encoder=Salted("b"),
+                options=MigrateOptions(max_documents_per_second=100),
+            )
+        )
+        deadline = time.monotonic() + 30
+        while not (await versions(client, alias)).get(f"{alias}-v2") and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert (await describe(AsyncEngineClient(client), alias)).concrete == f"{alias}-v1"
+        report = await migrate(
+            client, alias, plan("b"), encoder=Salted("b"), options=MigrateOptions(small_catch_up=10)
+        )
+        await asyncio.sleep(0.5)
+    finally:
+        load.stop = True
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [r for r in results if r is not None] == []
+    assert load.wrong == []
+    assert load.searches > 5
+    assert load.writes > 2
+    assert report.resumed
+    assert (report.old, report.new) == (f"{alias}-v1", f"{alias}-v2")
+    assert load.reader.moves == 1
+    assert await documents(client, alias) == truth
+
+    late = await AsyncIndex.open(client, alias, encoder=Salted("b"))
+    await late.ingest([Document("late", {"body": "written after the swap", "n": 1})])
+    await late.delete("d1")
+    back = await rollback(client, alias, encoder=Salted("a"))
+    assert back.new == f"{alias}-v1"
+    truth["late"] = "written after the swap"
+    truth.pop("d1")
+    assert await documents(client, alias) == truth
+    old = await AsyncIndex.open(client, alias, encoder=Salted("a"))
+    assert (await old.search(q.knn("e", text="written after the swap", k=3), size=1)).ids == ["late"]
+
+
+async def test_unchanged_fields_are_copied_not_encoded(client, alias):
+    encoder = Salted("a")
+    report = await migrate(client, alias, plan("a", m=24), encoder=encoder)
+    assert report.copied == ("e",)
+    assert report.vectors_copied >= 600
+    # Canaries and the average are all that was encoded.
+    assert encoder.stats.texts < 60
+    index = await AsyncIndex.open(client, alias, encoder=encoder)
+    assert (await index.search(q.knn("e", text="text 7", k=3), size=1)).ids == ["d7"]
+
+
+async def test_quantization_goes_up_in_place_where_the_engine_allows_it(client, alias, esembed_engine):
+    if esembed_engine.kind == "opensearch":
+        pytest.skip("OpenSearch changes no quantization in place")
+    report = await migrate(client, alias, plan("a", quantization="bbq_hnsw"), encoder=Salted("a"))
+    assert report.in_place
+    assert report.new == f"{alias}-v1"
+    live = await describe(AsyncEngineClient(client), alias)
+    assert live.mapping["properties"]["e"]["index_options"]["type"] == "bbq_hnsw"
+    reopened = await AsyncIndex.open(client, alias, encoder=Salted("a"))
+    assert reopened.plan.dense["e"].quantization == "bbq_hnsw"
+
+
+async def test_refusals_change_nothing(client, alias):
+    engine = AsyncEngineClient(client)
+    before = (await engine.request("GET", f"/{alias}*")).body
+
+    async def refused(error, words, name, new, **options):
+        with pytest.raises(error, match=words):
+            await migrate(client, name, new, encoder=Salted("b"), options=MigrateOptions(**options))
+
+    await refused(PermanentError, "is an index", f"{alias}-v1", plan("b"))
+    await refused(PermanentError, "are free", alias, plan("b"), disk_factor=1e15)
+    await refused(IndexNotFoundError, "there is no index", f"{alias}-none", plan("b"))
+    await refused(
+        PermanentError, "int4_flat|even|lacks|can't", alias, plan("b", quantization="int4_flat", m=4)
+    )
+    await refused(PlanError, "alias already", alias, plan("b"), alias=f"{alias}-other")
+    assert (await engine.request("GET", f"/{alias}*")).body == before
+
+
+async def test_the_gate_keeps_the_old_version(client, alias):
+    queries = [f"text {i}" for i in range(20)]
+    options = MigrateOptions(queries=queries, min_overlap=0.99)
+    with pytest.raises(PermanentError, match="overlap@10"):
+        await migrate(client, alias, plan("b"), encoder=Salted("b"), old_encoder=Salted("a"), options=options)
+    engine = AsyncEngineClient(client)
+    assert (await describe(engine, alias)).concrete == f"{alias}-v1"
+    assert await abort(client, alias) == f"{alias}-v2"
+    assert await describe(engine, f"{alias}-v2") is None
+    index = await AsyncIndex.open(client, alias, encoder=Salted("a"))
+    await index.ingest([Document("after", {"body": "still writable", "n": 1})])
+
+
+async def test_an_index_gets_an_alias_and_old_versions_are_cleaned_up(client, alias):
+    other = f"{alias}-books"
+    report = await migrate(
+        client, f"{alias}-v1", plan("b"), encoder=Salted("b"), options=MigrateOptions(alias=other)
+    )
+    assert report.new == f"{other}-v2"
+    with pytest.raises(PermanentError, match="searchers may still"):
+        await cleanup(client, other)
+    engine = AsyncEngineClient(client)
+    actions = [{"remove": {"index": f"{alias}-v1", "alias": alias}}]
+    await engine.request("POST", "/_aliases", body={"actions": actions})
+    assert await cleanup(client, other, keep=1, min_age_seconds=0) == []
+    assert await cleanup(client, other, keep=0, min_age_seconds=0) == [f"{alias}-v1"]
