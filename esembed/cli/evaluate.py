@@ -1,0 +1,251 @@
+"""``esembed eval`` and ``esembed tune``: measure an index's answers, and fit its default query."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from esembed.cli._connect import Connection, UsageError, takes_connection
+
+if TYPE_CHECKING:
+    from esembed.evaluate.dataset import Dataset
+    from esembed.evaluate.run import Evaluation
+
+__all__ = ["app", "tune_app"]
+
+app = typer.Typer(
+    help="Measure the quality of an index's answers.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+tune_app = typer.Typer(help="Fit the default query to judgements.", pretty_exceptions_enable=False)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The index (or alias).")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET", help="A BEIR folder, a qrels file (with --topics), a CSV, or ir_datasets:ID."
+    ),
+]
+Split = Annotated[str, typer.Option("--split", help="Which qrels of a BEIR folder.")]
+Topics = Annotated[Path | None, typer.Option("--topics", help="TREC topics for a qrels file.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def _dataset(source: str, split: str, topics: Path | None) -> Dataset:
+    from esembed.evaluate.dataset import load_dataset
+
+    return load_dataset(source, split=split, topics=topics)
+
+
+def _show(evaluation: Evaluation, json: bool, html: Path | None) -> None:
+    from esembed.cli import _output
+    from esembed.evaluate.report import report_dict, terminal_table, write_html
+
+    if json:
+        _output.print_json(report_dict(evaluation))
+    else:
+        _output.console().print(terminal_table(evaluation))
+    for problem in evaluation.problems:
+        _output.note(problem.text)
+    if html is not None:
+        write_html(html, evaluation)
+        _output.note(f"report: {html}")
+
+
+@app.command("index")
+@takes_connection
+def index_command(
+    name: Name,
+    dataset: Data,
+    *,
+    split: Split = "test",
+    topics: Topics = None,
+    run: Annotated[
+        list[Path] | None, typer.Option("--run", help="A TREC run to stand beside; may be repeated.")
+    ] = None,
+    save_runs: Annotated[
+        Path | None, typer.Option("--save-runs", help="A folder for every configuration's TREC run.")
+    ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option("--published", help="JSON: name → measure → value, shown beside the measured ones."),
+    ] = None,
+    html: Html = None,
+    json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Ask the judged queries: the default query, each leg alone, untuned fusions.
+
+    Examples:
+
+        $ esembed eval index books judgements.csv
+
+        $ esembed eval index scifact data/scifact --html report.html
+
+        $ esembed eval index scifact data/scifact --run other-tool.run
+    """
+    from esembed import Index
+    from esembed.evaluate.dataset import read_run, write_run
+    from esembed.evaluate.run import evaluate_index
+
+    judged = _dataset(dataset, split, topics)
+    outside = {path.stem: read_run(path) for path in run or []}
+    figures: dict[str, dict[str, float]] = {}
+    if published is not None:
+        try:
+            figures = json_module.loads(published.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--published: {published} can't be read as JSON: {error}") from error
+    client = connection.client()
+    try:
+        index = Index.open(client, name)
+        evaluation = evaluate_index(index, judged, runs=outside, published=figures)
+    finally:
+        client.close()
+    if save_runs is not None:
+        save_runs.mkdir(parents=True, exist_ok=True)
+        for one in evaluation.measured:
+            write_run(save_runs / f"{one.name}.run", one.run, tag=one.name)
+    _show(evaluation, json, html)
+
+
+@app.command()
+def runs(
+    dataset: Data,
+    files: Annotated[list[Path], typer.Argument(metavar="RUN...", help="TREC runs.")],
+    *,
+    split: Split = "test",
+    topics: Topics = None,
+    html: Html = None,
+    json: AsJson = False,
+) -> None:
+    """Measure and compare TREC runs, without any engine.
+
+    Examples:
+
+        $ esembed eval runs data/scifact bm25.run dense.run
+    """
+    from esembed.cli import _output
+    from esembed.evaluate.dataset import ProblemLog, read_run
+    from esembed.evaluate.run import evaluate_runs
+
+    log = ProblemLog()
+    found = {path.stem: read_run(path, log=log) for path in files}
+    evaluation = evaluate_runs(_dataset(dataset, split, topics), found)
+    _show(evaluation, json, html)
+    for problem in log.problems():
+        _output.note(problem.text)
+
+
+@app.command()
+@takes_connection
+def bootstrap(
+    name: Name,
+    *,
+    count: Annotated[int, typer.Option("--count", min=10, help="How many documents give queries.")] = 200,
+    html: Html = None,
+    json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """No judgements? Known items, cut from the index's own documents, and how far the legs agree.
+
+    Examples:
+
+        $ esembed eval bootstrap books
+    """
+    from esembed import Index
+    from esembed.evaluate.run import bootstrap_index
+
+    client = connection.client()
+    try:
+        evaluation = bootstrap_index(Index.open(client, name), count=count)
+    finally:
+        client.close()
+    _show(evaluation, json, html)
+
+
+@app.command()
+@takes_connection
+def trust(
+    name: Name,
+    *,
+    write: Annotated[
+        bool, typer.Option("--write/--no-write", help="Store the query that follows as the default.")
+    ] = True,
+    json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Estimate without judgements how far each leg can be trusted, and store the default query.
+
+    Examples:
+
+        $ esembed eval trust books --no-write
+    """
+    from esembed import Index
+    from esembed.cli import _output
+    from esembed.evaluate.run import know_index
+
+    client = connection.client()
+    try:
+        report, query = know_index(Index.open(client, name), write=write)
+    finally:
+        client.close()
+    shown: dict[str, Any] = report.to_dict() | {"query": None if query is None else query.to_dict()}
+    if json:
+        _output.print_json(shown)
+        return
+    table = _output.table("leg", ">found of held-out items", ">trust")
+    for leg in report.legs:
+        found = ", ".join(f"{kind} {value:.2f}" for kind, value in leg.quality.items())
+        table.add_row(leg.name, found, f"{leg.trust:.2f}")
+    _output.console().print(table)
+    for line in report.notes:
+        _output.note(line)
+    _output.note(f"default query: {query!r}" if query is not None else "the default query stays as it is")
+
+
+@tune_app.command()
+@takes_connection
+def tune(
+    name: Name,
+    dataset: Data,
+    *,
+    split: Split = "test",
+    topics: Topics = None,
+    write: Annotated[
+        bool, typer.Option("--write/--no-write", help="Store the result as the default query.")
+    ] = True,
+    json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Fit the default query to judged queries; on few it stays as it is.
+
+    Examples:
+
+        $ esembed tune books judgements.csv
+
+        $ esembed tune scifact data/scifact --split train --no-write
+    """
+    from esembed import Index
+    from esembed.cli import _output
+    from esembed.evaluate.run import tune_index
+
+    judged = _dataset(dataset, split, topics)
+    client = connection.client()
+    try:
+        tuned, query = tune_index(Index.open(client, name), judged, write=write)
+    finally:
+        client.close()
+    if json:
+        _output.print_json(tuned.to_dict() | {"query": query.to_dict()})
+        return
+    _output.note(tuned.reason)
+    _output.note(
+        f"nDCG@10 {tuned.baseline.mean:.4f} → {tuned.score.mean:.4f} on the queries it was fitted to"
+    )
+    if tuned.dropped:
+        _output.note(f"dropped, since their help can't be shown: {', '.join(tuned.dropped)}")
+    _output.note(f"query: {query!r}")
