@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -59,19 +61,20 @@ async def handle(index: AsyncIndex, reader: asyncio.StreamReader, writer: asynci
     writer.close()
 
 
-async def serve(url: str, name: str = "books", port: int = 8000) -> asyncio.Server:
-    """Open the index once, warm it up, and answer until cancelled."""
-    client = AsyncOpenSearch(url)  # or elasticsearch.AsyncElasticsearch(url, api_key=…)
-    index = await AsyncIndex.open(client, name)
-    await index.search("warm up", size=1)  # the model is loaded and its contract checked here
-    return await asyncio.start_server(lambda r, w: handle(index, r, w), "127.0.0.1", port)
+@asynccontextmanager
+async def serve(url: str, name: str = "books", port: int = 8000) -> AsyncIterator[asyncio.Server]:
+    """Open the index once, warm it up, and answer until the block ends."""
+    async with AsyncOpenSearch(url) as client:  # or elasticsearch.AsyncElasticsearch(url, api_key=…)
+        index = await AsyncIndex.open(client, name)
+        await index.search("warm up", size=1)  # the model is loaded and its contract checked here
+        async with await asyncio.start_server(lambda r, w: handle(index, r, w), "127.0.0.1", port) as server:
+            yield server
 
 
 async def main(url: str) -> None:
     """Serve until interrupted."""
-    server = await serve(url)
-    print("http://127.0.0.1:8000/search?q=baking+at+home")
-    async with server:
+    async with serve(url) as server:
+        print("http://127.0.0.1:8000/search?q=baking+at+home")
         await server.serve_forever()
 
 

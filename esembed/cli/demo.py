@@ -29,6 +29,9 @@ def demo(
     ] = EngineKind.opensearch,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the local engine afterwards.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Index again, even if it is there.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Index only so many docstrings, for a quick look.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
     connection: Connection,
 ) -> None:
@@ -52,7 +55,7 @@ def demo(
     url, kind = connection.resolve()
     client = connection.client()
     try:
-        answers, facts = _tour(client, steps, fresh=fresh)
+        answers, facts = _tour(client, steps, fresh=fresh, limit=limit)
     finally:
         client.close()
     facts = {"engine": kind, "address": url, **facts}
@@ -109,14 +112,16 @@ def _local_engine(kind: Kind, steps: dict[str, float]) -> Connection:
     return Connection(kind=kind)
 
 
-def _tour(client: Any, steps: dict[str, float], *, fresh: bool) -> tuple[list[Any], dict[str, Any]]:
+def _tour(
+    client: Any, steps: dict[str, float], *, fresh: bool, limit: int | None
+) -> tuple[list[Any], dict[str, Any]]:
     from esembed._sync.client import EngineClient
     from esembed._sync.probe import probe
     from esembed.cli import _output
     from esembed.demo import run
 
     with _step(steps, "docstrings read", "reading the standard library's docstrings"):
-        records, fingerprint = run.load_corpus()
+        records, fingerprint = run.load_corpus(limit)
     capabilities = probe(EngineClient(client))
     plan = run.demo_plan(capabilities, fingerprint)
     index = None if fresh else run.existing(client, plan, len(records))

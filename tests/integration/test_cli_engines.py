@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,7 @@ import pytest
 from esembed import Index, IndexPlan
 from esembed.cli import main
 from esembed.cli._connect import Connection
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+from esembed.engine.pytest_plugin import EngineHandle
 
 PLAN = """
 id_field = "id"
@@ -39,25 +36,16 @@ RECORDS = [
 ]
 
 
-@pytest.fixture(params=["opensearch", "elasticsearch"])
-def url(request: pytest.FixtureRequest) -> str:
-    """A real engine: where a variable names one, else from the plugin."""
-    kind = str(request.param)
-    given = os.environ.get(f"ESEMBED_{kind.upper()}_URL")
-    return given or str(request.getfixturevalue(f"esembed_{kind}").url)
+@pytest.fixture
+def url(esembed_engine: EngineHandle) -> str:
+    """Each engine's address in turn."""
+    return esembed_engine.url
 
 
 @pytest.fixture
-def name(url: str) -> Iterator[str]:
-    """A name of our own, gone afterwards."""
-    own = f"esembed-test-{uuid.uuid4().hex[:12]}"
-    yield own
-    client = Connection(url=url).client()
-    try:
-        if client.indices.exists(index=own):
-            client.indices.delete(index=own)
-    finally:
-        client.close()
+def name(esembed_index_name: str) -> str:
+    """A name of our own; the plugin deletes it afterwards."""
+    return esembed_index_name
 
 
 Run = Callable[..., tuple[int, str, str]]

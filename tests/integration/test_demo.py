@@ -1,0 +1,60 @@
+"""The demo's steps on both engines, with a part of its corpus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from esembed.cli import main
+from esembed.demo import run
+from esembed.engine.pytest_plugin import EngineHandle
+
+pytest.importorskip("openvino")
+
+LIMIT = 240
+
+
+@pytest.fixture
+def clean(
+    esembed_engine: EngineHandle, monkeypatch: pytest.MonkeyPatch, esembed_index_name: str
+) -> Iterator[str]:
+    """The demo under another index name, so that a person's own demo is left alone."""
+    monkeypatch.setattr(run, "INDEX", esembed_index_name)
+    yield esembed_engine.url
+
+
+def test_twice(clean: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["demo", "--url", clean, "--limit", str(LIMIT)]
+    assert main([*arguments, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["documents"] == LIMIT
+    assert first["index_reused"] is False
+    assert [q["question"] for q in first["questions"]] == list(run.QUESTIONS)
+    for question in first["questions"]:
+        assert set(question["answers"]) == set(run.LEGS)
+        assert all(len(answer["ids"]) == 5 for answer in question["answers"].values())
+
+    assert main(arguments) == 0
+    shown = capsys.readouterr()
+    assert "complete and unchanged" in shown.err
+    for part in (
+        *run.QUESTIONS,
+        "BM25",
+        "dense",
+        "sparse",
+        "hybrid",
+        "esembed search",
+        "esembed engine stop",
+    ):
+        assert part in shown.out
+
+    # Another corpus is another index: it is made again.
+    assert main([*arguments[:-1], str(LIMIT // 2), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["index_reused"] is False
+
+
+def test_stop_is_for_the_local_engine(clean: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--url", clean, "--stop"]) == 2
+    assert "--url" in capsys.readouterr().err
