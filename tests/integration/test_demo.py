@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,12 +16,10 @@ LIMIT = 240
 
 
 @pytest.fixture
-def clean(
-    esembed_engine: EngineHandle, monkeypatch: pytest.MonkeyPatch, esembed_index_name: str
-) -> Iterator[str]:
+def clean(esembed_engine: EngineHandle, monkeypatch: pytest.MonkeyPatch, esembed_index_name: str) -> str:
     """The demo under another index name, so that a person's own demo is left alone."""
     monkeypatch.setattr(run, "INDEX", esembed_index_name)
-    yield esembed_engine.url
+    return esembed_engine.url
 
 
 def test_twice(clean: str, capsys: pytest.CaptureFixture[str]) -> None:

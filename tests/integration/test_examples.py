@@ -59,7 +59,7 @@ async def test_etl_then_backend(
     assert "12 unchanged" in capsys.readouterr().out
 
     async with backend.serve(url, esembed_index_name, port=0) as server:
-        base = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         status, answer = await get(f"{base}/search?q=baking+at+home")
         assert status == 200
         assert answer["hits"][0]["id"] == "b02"
