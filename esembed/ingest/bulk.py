@@ -8,6 +8,7 @@ adapts size and concurrency to 429, 413 and latency. Who sends is another module
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,6 +155,8 @@ class Verdict:
         split: the request is too large or one of its lines spoils it: send the halves.
         pushed_back: the engine asked for less (429, rejected execution).
         blocked: why the engine takes nothing at the moment (read-only block, no primary …), or None.
+        oversized: some lines take more memory than the engine gives one operation, whatever it does
+            otherwise: its 429 is not a matter of waiting. Send the units of *retry* one by one.
         fatal: why going on makes no sense (index gone, no permission), with the status, or None.
         retried_lines: how many lines are to be sent again.
     """
@@ -164,6 +167,7 @@ class Verdict:
     split: bool = False
     pushed_back: bool = False
     blocked: str | None = None
+    oversized: bool = False
     fatal: tuple[str, int] | None = None
     retried_lines: int = 0
 
@@ -208,7 +212,7 @@ def judge(units: Sequence[BulkUnit], status: int | None, body: Any) -> Verdict:
     for unit in units:
         answers = items[position : position + len(unit.lines)]  # type: ignore[index]
         position += len(unit.lines)
-        _judge_unit(verdict, unit, answers)
+        _judge_unit(verdict, unit, answers, alone=lines == 1)
     return verdict
 
 
@@ -245,7 +249,22 @@ def _judge_request(
     return verdict
 
 
-def _judge_unit(verdict: Verdict, unit: BulkUnit, answers: Sequence[Any]) -> None:
+_PRESSURE = re.compile(r"(?:primary|coordinating)_operation_bytes=(\d+).*?max_\w+_bytes=(\d+)")
+
+
+def _too_large_for(reason: str) -> str | None:
+    """Indexing pressure rejects an operation larger than its whole limit each time it comes."""
+    found = _PRESSURE.search(reason)
+    if found is None or int(found[1]) <= int(found[2]):
+        return None
+    return (
+        f"indexing it takes {int(found[1])} bytes of memory and the engine gives at most {found[2]} to all "
+        "operations together (indexing_pressure.memory.limit, a tenth of its heap by default); shorten the "
+        f"document or give the engine more heap ({reason[:200]})"
+    )
+
+
+def _judge_unit(verdict: Verdict, unit: BulkUnit, answers: Sequence[Any], *, alone: bool) -> None:
     again: list[bytes] = []
     for number, answer in enumerate(answers):
         action, item = next(iter(answer.items()))
@@ -259,6 +278,11 @@ def _judge_unit(verdict: Verdict, unit: BulkUnit, answers: Sequence[Any]) -> Non
         if kind in _FATAL_TYPES or status == 401:
             verdict.fatal = (f"{kind}: {reason}" if kind else reason, status)
             return
+        if status == 429 and (needed := _too_large_for(reason)) is not None:
+            if alone:
+                verdict.dead.append((unit, needed, 413, kind))
+                return
+            verdict.oversized = True
         if status in _RETRY_STATUS or kind in _RETRY_TYPES:
             again = again or unit.lines[number:]
             if kind == "cluster_block_exception" or status == 503:

@@ -242,6 +242,7 @@ class _Run:
             vectors_only=self.options.vectors_only,
             on_unchanged=self._unchanged,
             on_dead=self.bury,
+            hurry=self.sender.hurry,
         )
         stages: list[tuple[str, Callable[[], None]]] = [
             ("read", self._read),

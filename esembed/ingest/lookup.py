@@ -71,6 +71,7 @@ class Lookup:
         compare: whether unchanged records are left alone.
         vectors_only: write vectors of documents that are there, nothing else.
         on_unchanged, on_dead: called with the works that leave here.
+        hurry: asks the sender not to wait for fuller requests, or to do so again.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class Lookup:
         vectors_only: bool,
         on_unchanged: Callable[[Work], None],
         on_dead: Callable[[Work, RecordError], None],
+        hurry: Callable[[bool], None],
     ) -> None:
+        self._hurry = hurry
         self._engine, self._plan, self._preparer, self._pending = engine, plan, preparer, pending
         self._chunker, self._ledger = chunker, ledger
         self._ask, self._compare, self._vectors_only = ask, compare, vectors_only
@@ -107,7 +110,11 @@ class Lookup:
                 if out:
                     forward(out)
                     out = []
-                self._pending.wait_for(work.id)
+                self._hurry(True)
+                try:
+                    self._pending.wait_for(work.id)
+                finally:
+                    self._hurry(False)
                 stored.pop(work.id, None)
                 stored.update(self._engine.hashes([work.id]))
                 current.update(self._engine.sources([work.id]))

@@ -49,7 +49,7 @@ class Sender:
         self._pacer = Pacer(max_bytes=options.max_chunk_bytes, max_in_flight=options.max_in_flight)
         self._changed = threading.Condition()
         self._active = 0
-        self._closed = self._aborted = False
+        self._closed = self._aborted = self._hurried = False
         self._oldest = 0.0
         self._busy_since = 0.0
         self._busy_seconds = 0.0
@@ -63,6 +63,12 @@ class Sender:
         """Start the threads."""
         for thread in self._threads:
             thread.start()
+
+    def hurry(self, wanted: bool) -> None:
+        """Send at once whatever comes, as long as somebody waits for it to be settled."""
+        with self._changed:
+            self._hurried = wanted
+            self._changed.notify_all()
 
     # -- the producer's side -----------------------------------------------------------------------
 
@@ -138,7 +144,7 @@ class Sender:
                     # What is behind another of its id can only go on when that one goes now.
                     starved = self._queue.waiting_bytes > self._limit // 2
                     wait = self._oldest + self._options.linger_seconds - time.monotonic()
-                    if full or self._closed or starved or wait <= 0:
+                    if full or self._closed or self._hurried or starved or wait <= 0:
                         units = self._queue.take(self._pacer.limit_bytes, self._options.max_chunk_documents)
                         self._oldest = time.monotonic()
                         if not self._active:
@@ -180,7 +186,7 @@ class Sender:
             self.retried_requests += again
             self.retried_items += verdict.retried_lines
             self.bytes_sent += len(payload)
-            if status == 413:
+            if status == 413 or verdict.oversized:
                 self._pacer.too_large(len(payload))
             elif verdict.pushed_back:
                 self._pacer.pushed_back()
@@ -203,6 +209,13 @@ class Sender:
                 middle = len(verdict.retry) // 2
                 self._deliver(verdict.retry[:middle])
                 self._deliver(verdict.retry[middle:])
+            return [], "", None
+        if verdict.oversized and sum(len(unit.lines) for unit in verdict.retry) > 1:
+            for unit in verdict.retry:
+                if len(unit.lines) > 1:
+                    self._deliver_lines(unit)
+                else:
+                    self._deliver([unit])
             return [], "", None
         return verdict.retry, verdict.blocked or _why(status, body), retry_after
 

@@ -157,3 +157,18 @@ def test_the_pace_follows_the_engine() -> None:
     for _ in range(40):
         pacer.answered(pacer.limit_bytes, 30.0)
     assert pacer.limit_bytes == 65_536
+
+
+def test_a_429_that_waiting_can_not_cure() -> None:
+    reason = (
+        "rejected execution of primary operation [coordinating_and_primary_bytes=30000212, replica_bytes=0, "
+        "all_bytes=30000212, primary_operation_bytes=120000048, max_primary_bytes=107374182]"
+    )
+    answer = bad(429, "es_rejected_execution_exception", reason)
+    together = judge([unit("a"), unit("b")], 200, {"items": [ok(), answer]})
+    assert together.oversized
+    assert [u.id for u in together.retry] == ["b"]
+    alone = judge([unit("b")], 200, {"items": [answer]})
+    assert "heap" in alone.dead[0][1]
+    passing = reason.replace("120000048", "100000000")
+    assert judge([unit("b")], 200, {"items": [bad(429, "x", passing)]}).retry

@@ -1,0 +1,373 @@
+"""Ingestion on both real engines: what gets in, what doesn't, what is left alone, what is put back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ingest_help import DIMS, PLAN, HashEncoder, make, records
+from query_engines import World
+
+from esembed.errors import IndexNotFoundError, PlanError, RecordError
+from esembed.ingest.read import FileSource, dead_letter_source
+from esembed.plan import ChunkOptions, DenseField, IndexPlan, LoadOptions, SparseField, TextField
+from esembed.types import Document
+
+World.__test__ = False  # type: ignore[attr-defined]
+
+
+def vector_of(stored: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(stored, np.float32)
+
+
+def test_records_get_in_with_their_vectors(query_world: World) -> None:
+    target = make(query_world)
+    report = target.ingest(records(300))
+    assert (report.read, report.indexed, report.created, report.dead) == (300, 300, 300, 0)
+    assert report.complete
+    stored = target.all()
+    assert len(stored) == 300
+    expected = HashEncoder().encode_document(["title 7\nbody of 0 words"])[0]
+    np.testing.assert_allclose(vector_of(stored["d7"]["emb"]), expected, atol=1e-6)
+    assert set(stored["d7"]["terms"]) == {"title", "7", "body", "of", "0", "words"}
+    statistics = report.statistics["terms"]
+    assert report.statistics_complete
+    assert (statistics.documents, statistics.df["title"], statistics.unsettled) == (300, 300, 0)
+    assert report.to_dict()["adds_up"]
+
+
+def test_an_unchanged_run_encodes_nothing(query_world: World) -> None:
+    target = make(query_world)
+    target.ingest(records(100))
+    encoder = target.encoders["emb"]
+    before = encoder.stats.texts
+    again = target.ingest(records(100))
+    assert (again.unchanged, again.indexed) == (100, 0)
+    assert encoder.stats.texts == before
+    changed = records(100)
+    changed[3] = {**changed[3], "n": 1000}
+    third = target.ingest(changed)
+    assert (third.unchanged, third.indexed, third.created) == (99, 1, 0)
+    assert not third.statistics_complete
+    assert target.ingest(changed, resume=False).indexed == 100
+    target.encoders["emb"] = HashEncoder(name="another model")
+    assert target.ingest(changed).indexed == 100, "another contract: encoded anew"
+
+
+def test_partial_updates_keep_what_they_do_not_touch(query_world: World) -> None:
+    target = make(query_world)
+    target.ingest(records(20))
+    before = target.all()
+    report = target.ingest(
+        [
+            {"op": "update", "id": "d1", "n": 99},
+            {"op": "update", "id": "d2", "body": "something else entirely"},
+            {"op": "delete", "id": "d3"},
+            {"op": "delete", "id": "never there"},
+            {"op": "update", "id": "missing", "n": 1},
+            {"op": "update", "id": "d4", "n": 4},
+        ]
+    )
+    assert (report.updated, report.deleted, report.dead, report.unchanged) == (2, 2, 1, 1)
+    after = target.all()
+    assert "d3" not in after
+    assert after["d1"]["n"] == 99
+    assert after["d1"]["terms"] == before["d1"]["terms"]
+    np.testing.assert_allclose(vector_of(after["d1"]["emb"]), vector_of(before["d1"]["emb"]), atol=1e-6)
+    expected = HashEncoder().encode_document(["title 2\nsomething else entirely"])[0]
+    np.testing.assert_allclose(vector_of(after["d2"]["emb"]), expected, atol=1e-6)
+    assert set(after["d2"]["terms"]) == {"title", "2", "something", "else", "entirely"}
+    whole = {"id": "d2", "title": "title 2", "body": "something else entirely", "n": 2}
+    assert target.ingest([whole]).unchanged == 1, "an updated document equals the whole one, hash and all"
+
+
+def test_the_last_of_an_id_wins(query_world: World) -> None:
+    target = make(query_world)
+    feed: list[dict[str, Any]] = []
+    for n in range(40):
+        feed.append({"id": "same", "title": f"version {n}"})
+        feed.append({"op": "update", "id": "same", "n": n})
+        if n % 10 == 9:
+            feed.append({"op": "delete", "id": "same"})
+    feed.append({"id": "same", "title": "the last"})
+    feed.append({"op": "update", "id": "same", "n": 7})
+    report = target.ingest(feed)
+    assert report.dead == 0
+    stored = target.all()["same"]
+    assert (stored["title"], stored["n"]) == ("the last", 7)
+    two = [{"id": "same", "title": "older"}, {"id": "same", "title": "the last", "n": 7}]
+    target.ingest(two)
+    assert target.all()["same"]["title"] == "the last", "a look-up between the two must not decide"
+
+
+def test_bad_records_are_dead_letters_and_come_back(query_world: World, tmp_path: Path) -> None:
+    target = make(query_world)
+    lines = [json.dumps(r).encode() for r in records(50)]
+    lines[10] = b'{"id": "d10", "title": '
+    lines[11] = b'{"id": "d11", "title": "t", "n": "no number"}'
+    lines[12] = b'{"id": "d12", "n": 1}'
+    lines[13] = b'{"id": "d13", "title": {"an": "object"}}'
+    lines[14] = b'{"id": "d14", "title": "REFUSED"}'
+    lines[15] = json.dumps({"id": "x" * 600, "title": "t"}).encode()
+    lines[16] = '{"id": "d16", "title": "größer"}'.encode("latin-1")
+    lines[17] = json.dumps({"id": "d17", "title": "t", "lang": "k" * 40_000}).encode()
+    path, letters = tmp_path / "a.jsonl", tmp_path / "dead.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines))
+    report = target.ingest(FileSource([path]), dead_letters=letters)
+    assert (report.read, report.indexed, report.dead) == (50, 42, 8)
+    dead = [json.loads(line) for line in letters.read_text().splitlines()]
+    assert sorted(d["position"] for d in dead) == [f"a.jsonl:{n}" for n in range(11, 19)]
+    assert all(d["reason"] for d in dead)
+    by_line = {d["position"]: d for d in dead}
+    assert by_line["a.jsonl:12"]["status"] == 400
+    assert by_line["a.jsonl:12"]["record"]["n"] == "no number"
+    assert "not for me" in by_line["a.jsonl:15"]["reason"]
+    text = letters.read_text().replace('"no number"', "5").replace("REFUSED", "fine")
+    repaired = tmp_path / "repaired.jsonl"
+    repaired.write_text(text)
+    again = target.ingest(dead_letter_source(repaired), dead_letters=tmp_path / "again.jsonl")
+    assert (again.indexed, again.dead) == (2, 6)
+    with pytest.raises(RecordError, match="broken JSON"):
+        target.ingest(FileSource([path]), strict=True)
+
+
+def test_a_record_of_30_megabytes(query_world: World) -> None:
+    target = make(query_world)
+    big = {"id": "big", "title": "t", "body": "word " * 6_000_000}
+    report = target.ingest(
+        [*records(5), big, *records(8)[5:]],
+        max_chunk_bytes=1_000_000,
+        buffer_bytes=4_000_000,
+        max_wait_seconds=30,
+    )
+    # Elasticsearch wants four times a document's size, out of a tenth of its heap: a small one refuses.
+    assert report.indexed == 9 or "heap" in report.errors[0].reason
+    assert target.count() == report.indexed >= 8
+
+
+def test_given_vectors(query_world: World) -> None:
+    plan = IndexPlan(
+        text={"title": TextField()},
+        dense={"image": DenseField(encoder="given", dims=3)},
+        sparse={"tags": SparseField(encoder="given")},
+    )
+    target = make(query_world, plan)
+    good = {"image": [1, 2, 3], "tags": {"a.b": 0.5, "c": 2}}
+    rows: list[dict[str, Any]] = [
+        {"id": "ok", **good},
+        {"id": "numpy", **good, "image": np.array([3, 2, 1], np.float64)},
+        {"id": "dims", **good, "image": [1, 2]},
+        {"id": "nan", **good, "image": [1, float("nan"), 2]},
+        {"id": "zero", **good, "image": [0, 0, 0]},
+        {"id": "negative", **good, "tags": {"a": -1}},
+        {"id": "none", "title": "x"},
+    ]
+    report = target.ingest(rows)
+    reasons = {e.id: e.reason for e in report.errors}
+    assert sorted(reasons) == ["dims", "nan", "negative", "none", "zero"]
+    assert "3 dims were expected, not 2" in reasons["dims"]
+    stored = target.all()
+    np.testing.assert_allclose(vector_of(stored["numpy"]["image"]), [3, 2, 1], rtol=1e-6)
+    assert target.ingest(rows[:2]).unchanged == 2
+    changed = target.ingest([{"op": "update", "id": "ok", "tags": {"d": 1}}])
+    assert changed.updated == 1
+    assert set(target.all()["ok"]["tags"]) == {"d"}
+    assert target.ingest([{"id": "ok", "image": [1, 2, 3], "tags": {"d": 1}}]).unchanged == 1
+
+
+CHUNKED = IndexPlan(
+    text={"title": TextField()},
+    dense={"emb": DenseField(encoder="hash", dims=DIMS, chunked=True)},
+    filter=PLAN.filter,
+    chunk=ChunkOptions(source=("body",), max_tokens=12, overlap_tokens=0),
+)
+
+
+def long_text(sentences: int, word: str = "alpha") -> str:
+    return " ".join(f"Sentence {n} about {word} and nothing else." for n in range(sentences))
+
+
+def test_nested_chunks(query_world: World) -> None:
+    target = make(query_world, CHUNKED)
+    report = target.ingest([{"id": "a", "title": "t", "body": long_text(6), "n": 1}])
+    stored = target.all()["a"]
+    assert len(stored["chunks"]) == report.chunks >= 3
+    expected = HashEncoder().encode_document([stored["chunks"][1]["text"]])[0]
+    np.testing.assert_allclose(vector_of(stored["chunks"][1]["emb"]), expected, atol=1e-6)
+    target.ingest([{"op": "update", "id": "a", "n": 2}])
+    kept = target.all()["a"]
+    assert kept["n"] == 2
+    np.testing.assert_allclose(
+        vector_of(kept["chunks"][1]["emb"]), vector_of(stored["chunks"][1]["emb"]), atol=1e-6
+    )
+    target.ingest([{"op": "update", "id": "a", "body": long_text(1)}])
+    assert len(target.all()["a"]["chunks"]) == 1
+    assert target.ingest([{"id": "a", "title": "t", "body": long_text(1), "n": 2}]).unchanged == 1
+
+
+def test_chunks_as_documents_follow_their_parent(query_world: World) -> None:
+    plan = CHUNKED.replace(
+        chunk=ChunkOptions(source=("body",), max_tokens=12, overlap_tokens=0, store="documents")
+    )
+    target = make(query_world, plan)
+    target.ingest(
+        [{"id": "a", "title": "t", "body": long_text(6), "n": 1}, {"id": "b", "body": long_text(2)}]
+    )
+    stored = target.all()
+    mine = sorted(i for i in stored if i.startswith("a#"))
+    assert len(mine) >= 3
+    assert {stored[i]["esembed_parent"] for i in mine} == {"a"}
+    assert {stored[i]["n"] for i in mine} == {1}
+    assert target.ingest([{"id": "a", "title": "t", "body": long_text(6), "n": 1}]).unchanged == 1
+    target.ingest([{"op": "update", "id": "a", "n": 5}])
+    assert {target.all()[i]["n"] for i in mine} == {5}
+    target.ingest([{"id": "a", "title": "t", "body": long_text(2, "beta"), "n": 1}])
+    after = target.all()
+    left = [i for i in after if i.startswith("a#")]
+    assert 0 < len(left) < len(mine)
+    assert all("beta" in after[i]["chunks"]["text"] for i in left)
+    target.ingest([{"op": "delete", "id": "a"}])
+    assert not [i for i in target.all() if i.startswith("a")]
+    report = target.ingest([{"id": "c", "body": long_text(3)}], sync=True, sync_max_delete=1.0)
+    assert report.sync_deleted == 1
+    assert {i.partition("#")[0] for i in target.all()} == {"c"}
+
+
+def test_sync_deletes_only_what_it_may(query_world: World) -> None:
+    target = make(query_world)
+    target.ingest(records(100))
+    broken = [*records(95), {"id": "d96", "n": 1}]
+    report = target.ingest(broken, sync=True)
+    assert (report.sync_deleted, report.dead) == (4, 1)
+    assert "d96" in target.all(), "a dead letter's older version stays"
+    with pytest.raises(PlanError, match="sync_max_delete"):
+        target.ingest(records(50), sync=True)
+    assert target.count() == 96
+    with pytest.raises(PlanError, match="read errors"):
+        target.ingest([*records(95), 7], sync=True)
+    assert target.count() == 96
+    assert target.ingest(records(50), sync=True, sync_max_delete=0.5).sync_deleted == 46
+
+
+def test_verify_finds_what_others_did(query_world: World) -> None:
+    target = make(query_world)
+    target.ingest(records(30))
+    client = target.world.client
+    client.request("DELETE", f"/{target.index}/_doc/d3", params={"refresh": "true"})
+    client.request("PUT", f"/{target.index}/_doc/d4", params={"refresh": "true"}, body={"title": "by hand"})
+    client.request("PUT", f"/{target.index}/_doc/foreign", params={"refresh": "true"}, body={"title": "x"})
+    report = target.ingest(records(30), verify=True)
+    assert report.indexed == 2, "missing and different ones are repaired"
+    assert report.verified is not None
+    assert report.verified.ok
+    assert (report.verified.same, report.verified.extra) == (30, ("foreign",))
+
+
+def test_the_ledger_is_a_cache_only(query_world: World, tmp_path: Path) -> None:
+    target = make(query_world)
+    ledger = tmp_path / "ledger.sqlite"
+    target.ingest(records(40), ledger=ledger)
+    sent = target.world.client.requests_sent
+    assert target.ingest(records(40), ledger=ledger).unchanged == 40
+    with_ledger = target.world.client.requests_sent - sent
+    sent = target.world.client.requests_sent
+    assert target.ingest(records(40)).unchanged == 40
+    # Without the ledger there is a look-up more; with it the cluster is asked who it is, at most twice.
+    assert with_ledger <= target.world.client.requests_sent - sent + 2
+    target.world.client.request("DELETE", f"/{target.index}")
+    fresh = make(target.world)
+    assert fresh.ingest(records(40), ledger=ledger).indexed == 40, (
+        "another index of that name: nothing is believed"
+    )
+
+
+def test_load_settings_are_put_back_also_after_a_crash(query_world: World) -> None:
+    plan = PLAN.replace(load=LoadOptions(refresh=False, replicas=0, force_merge_segments=1))
+    target = make(query_world, plan)
+    client, path = target.world.client, f"/{target.index}"
+    client.request(
+        "PUT", f"{path}/_settings", body={"index": {"refresh_interval": "7s", "number_of_replicas": 1}}
+    )
+    client.request("PUT", f"{path}/_mapping", body={"_meta": {"mine": 1}})
+    during: list[Any] = []
+
+    def source(fail: bool) -> Any:
+        yield from records(10)
+        during.append(client.request("GET", f"{path}/_settings").body[target.index]["settings"]["index"])
+        if fail:
+            raise RuntimeError("the source broke")
+
+    def settings() -> tuple[Any, Any]:
+        found = client.request("GET", f"{path}/_settings").body[target.index]["settings"]["index"]
+        return found.get("refresh_interval"), found["number_of_replicas"]
+
+    with pytest.raises(RuntimeError, match="the source broke"):
+        target.ingest(source(True))
+    assert (during[0]["refresh_interval"], during[0]["number_of_replicas"]) == ("-1", "0")
+    assert settings() == ("7s", "1")
+    # A killed process leaves the settings and the marker as they were during the load.
+    client.request(
+        "PUT", f"{path}/_settings", body={"index": {"refresh_interval": "-1", "number_of_replicas": 0}}
+    )
+    marker = {"settings": {"refresh_interval": "7s", "number_of_replicas": "1"}}
+    client.request("PUT", f"{path}/_mapping", body={"_meta": {"mine": 1, "esembed_load": marker}})
+    report = target.ingest(source(False))
+    assert any("did not put" in notice for notice in report.notices)
+    assert settings() == ("7s", "1")
+    meta = client.request("GET", f"{path}/_mapping").body[target.index]["mappings"]["_meta"]
+    assert meta == {"mine": 1}
+
+
+def test_what_can_never_work_ends_the_run(query_world: World) -> None:
+    target = make(query_world)
+    client = target.world.client
+    client.request("PUT", f"/{target.index}/_settings", body={"index": {"translog.durability": "async"}})
+    with pytest.raises(PlanError, match="translog"):
+        target.ingest(records(1))
+    client.request("DELETE", f"/{target.index}")
+    with pytest.raises(IndexNotFoundError):
+        target.ingest(records(1))
+
+
+def test_an_index_closed_under_way_is_no_heap_of_dead_letters(query_world: World) -> None:
+    target = make(query_world)
+
+    def source() -> Any:
+        yield from records(10)
+        target.world.client.request("POST", f"/{target.index}/_close")
+        yield from records(300)[10:]
+
+    with pytest.raises(Exception, match=r"index_closed|closed"):
+        target.ingest(source(), max_wait_seconds=5, linger_seconds=2.0)
+    target.world.client.request("POST", f"/{target.index}/_open")
+
+
+def test_backfill_writes_vectors_only(query_world: World) -> None:
+    target = make(query_world)
+    client = target.world.client
+    for n in range(5):
+        client.request("PUT", f"/{target.index}/_doc/d{n}", body={"title": f"title {n}", "kept": n})
+    from esembed.ingest.sources.index import read_index
+
+    client.request("POST", f"/{target.index}/_refresh")
+    report = target.ingest(read_index(client, target.index, plan=target.plan), vectors_only=True)
+    assert report.updated == 5
+    stored = target.all()
+    assert stored["d3"]["kept"] == 3
+    expected = HashEncoder().encode_document(["title 3"])[0]
+    np.testing.assert_allclose(vector_of(stored["d3"]["emb"]), expected, atol=1e-6)
+    again = target.ingest(read_index(client, target.index, plan=target.plan), vectors_only=True)
+    assert again.unchanged == 5
+
+
+def test_documents_and_ids_from_content(query_world: World) -> None:
+    target = make(query_world)
+    first = target.ingest(
+        [{"title": "no id"}, Document("explicit", {"title": "x"}), ("pair", {"title": "y"})]
+    )
+    assert first.indexed == 3
+    assert target.ingest([{"title": "no id"}]).unchanged == 1
+    assert {"explicit", "pair"} < set(target.all())
