@@ -59,13 +59,13 @@ def test_the_sync_code_is_generated_from_the_async_code() -> None:
 REGISTRY_HOSTS = [
     "py" + "pi.org",
     "python" + "hosted.org",
-    "repo1.maven" + ".org",
+    "repo1" + ".maven.org",
     "repo.maven" + ".apache.org",
     "search.maven" + ".org",
     "registry.npm" + "js.org",
     "crates" + ".io",
-    "proxy.golang" + ".org",
-    "deb.debian" + ".org",
+    "proxy" + ".golang.org",
+    "deb" + ".debian.org",
     "archive.ubuntu" + ".com",
     "hugging" + "face.co",
 ]
