@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["EngineHandle"]
 
 _KINDS = ("opensearch", "elasticsearch")
-_NAME = "pytest"
 REQUIRE_ENV = "ESEMBED_REQUIRE_ENGINES"
 
 
@@ -132,6 +131,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         )
     group.addoption(
         "--esembed-heap-mb", type=int, default=1024, metavar="MIB", help="Java heap of engines started here."
+    )
+    group.addoption(
+        "--esembed-local-name",
+        default="pytest",
+        metavar="NAME",
+        help="the name of the local engines for tests; runs under one name share them.",
     )
     group.addoption(
         "--esembed-keep-engine",
@@ -318,19 +323,20 @@ def _alive(pid: int) -> bool:
 def _on_this_machine(
     kind: Literal["opensearch", "elasticsearch"], config: pytest.Config
 ) -> Iterator[EngineHandle]:
-    """The local server named ``pytest``: whoever leaves last stops it, if it was started for tests."""
+    """A local server for tests: whoever leaves last stops it, if it was started for tests."""
     from esembed.engine import local
     from esembed.engine.artifacts import engine_root
 
-    users = _Users(engine_root() / "pytest" / f"{kind}.json")
+    name = str(config.getoption("--esembed-local-name"))
+    users = _Users(engine_root() / "pytest" / f"{kind}-{name}.json")
     keep = bool(config.getoption("--esembed-keep-engine"))
     with users.lock:
         state = users.read()
-        there = local.status(kind, name=_NAME)
+        there = local.status(kind, name=name)
         if there is None:
             state["owned"] = True
         version = config.getoption(f"--esembed-{kind}-version")
-        info = local.start(kind, name=_NAME, version=version, heap_mb=config.getoption("--esembed-heap-mb"))
+        info = local.start(kind, name=name, version=version, heap_mb=config.getoption("--esembed-heap-mb"))
         state["users"].append(os.getpid())
         state["owned"] = state["owned"] and not keep
         users.write(state)
@@ -341,7 +347,7 @@ def _on_this_machine(
         with users.lock:
             state = users.leave()
             if not state["users"] and state["owned"]:
-                local.stop(kind, name=_NAME)
+                local.stop(kind, name=name)
 
 
 @contextlib.contextmanager
