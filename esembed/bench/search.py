@@ -1,0 +1,308 @@
+"""Search latency over the official client's, and throughput of concurrent users.
+
+``esembed bench search --url http://localhost:9200 [--documents 3000 --queries 300 --users 32 --json]``
+
+An index of random texts and vectors is made and deleted again. Each query is sent by the official client
+(the very body that esembed compiles) and by ``search()``, in turn and in changing order, so that both see
+the same caches and the same noise; the overhead is the median of the paired differences. Vectors are
+given, so encoding takes no part. Throughput: the same queries one by one, and by N concurrent users, on
+the async path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from esembed import query as q
+from esembed._async.client import AsyncEngineClient
+from esembed._async.search import AsyncSearcher
+from esembed._sync.client import EngineClient
+from esembed._sync.lifecycle import describe
+from esembed._sync.probe import probe
+from esembed._sync.search import Searcher
+from esembed.capabilities import Capabilities
+from esembed.dialect.bulk import BulkFormat
+from esembed.dialect.compiled import SearchOptions
+from esembed.dialect.mapping import compile_mapping
+from esembed.dialect.page import query_digest
+from esembed.dialect.search import compile_query
+from esembed.encode.pool import EncoderPool
+from esembed.plan import DenseField, FilterField, IndexPlan, TextField
+from esembed.query import Query
+
+__all__ = ["Latency", "app", "bench_search", "main"]
+
+app = typer.Typer(help="Search latency over the official client, and concurrency.")
+VOCABULARY = 5_000
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One kind of query, milliseconds; requests are HTTP requests for one search."""
+
+    query: str
+    path: str
+    requests: float
+    official_p50: float
+    official_p99: float
+    esembed_p50: float
+    esembed_p99: float
+    overhead_p50: float
+    overhead_cpu_p50: float
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Searches a second."""
+
+    query: str
+    users: int
+    one_by_one: float
+    concurrent: float
+
+
+def _text(rng: random.Random, words: int) -> str:
+    """Words with a Zipf-like distribution."""
+    return " ".join(f"w{min(VOCABULARY, int(rng.paretovariate(0.7)))}" for _ in range(words))
+
+
+def _fill(
+    client: EngineClient, capabilities: Capabilities, name: str, documents: int, dims: int
+) -> IndexPlan:
+    plan = IndexPlan(
+        text={"body": TextField()},
+        dense={"embedding": DenseField(dims=dims)},
+        filter={"lang": FilterField()},
+    )
+    compiled = compile_mapping(plan, capabilities)
+    plan = compiled.resolved
+    client.request("PUT", f"/{name}", body=dict(compiled.body))
+    form, rng, noise = BulkFormat.of(plan, capabilities), random.Random(1), np.random.default_rng(1)
+    for start in range(0, documents, 500):
+        data = b""
+        for number in range(start, min(start + 500, documents)):
+            source = {"body": _text(rng, rng.randint(20, 120)), "lang": rng.choice(["en", "de"])}
+            vector = noise.normal(size=dims).astype(np.float32)
+            data += form.index_lines(
+                f"doc{number}", form.body(source, {"embedding": vector}, content_hash=None)
+            )
+        client.request("POST", f"/{name}/_bulk", body=data)
+    client.request("POST", f"/{name}/_forcemerge", params={"max_num_segments": 1})
+    client.request("POST", f"/{name}/_refresh")
+    return plan
+
+
+def _queries(kind: str, count: int, dims: int) -> list[Query]:
+    rng, noise = random.Random(2), np.random.default_rng(2)
+    found: list[Query] = []
+    for _ in range(count):
+        text = q.match(_text(rng, 4), fields="body")
+        dense = q.knn("embedding", vector=noise.normal(size=dims).astype(np.float32))
+        kinds: dict[str, Query] = {"bm25": text, "knn": dense, "hybrid": q.rrf(text, dense)}
+        found.append(kinds[kind])
+    return found
+
+
+def _official(official: Any, kind: str, name: str, compiled: Any, preference: str) -> Callable[[], Any]:
+    """The official client's own call for the same bodies."""
+    params = {"preference": preference}
+    if compiled.body is not None:
+        if kind == "elasticsearch":
+            return lambda: official.search(index=name, body=compiled.body, **params)
+        return lambda: official.search(index=name, body=compiled.body, params=params)
+    lines = compiled.lines(params)
+    if kind == "elasticsearch":
+        return lambda: official.msearch(index=name, searches=lines)
+    return lambda: official.msearch(index=name, body=lines)
+
+
+def _timed(call: Callable[[], Any]) -> tuple[float, float]:
+    """Milliseconds by the clock, and of this thread's CPU (which other processes don't disturb)."""
+    started, busy = time.perf_counter(), time.thread_time()
+    call()
+    return (time.perf_counter() - started) * 1000, (time.thread_time() - busy) * 1000
+
+
+def _percentile(values: Sequence[float], share: float) -> float:
+    return float(np.percentile(values, share * 100))
+
+
+def bench_search(
+    make_client: Callable[[], Any],
+    make_async_client: Callable[[], Any],
+    *,
+    documents: int = 3000,
+    dims: int = 384,
+    queries: int = 300,
+    users: int = 32,
+) -> tuple[list[Latency], list[Throughput]]:
+    """Measure; the index made for it is deleted.
+
+    Args:
+        make_client, make_async_client: the official clients.
+        documents, dims: the index.
+        queries: of each kind.
+        users: concurrent searches on the async path.
+    """
+    official = make_client()
+    client = EngineClient(official)
+    capabilities = probe(client)
+    name = f"esembed-bench-{uuid.uuid4().hex[:8]}"
+    try:
+        plan = _fill(client, capabilities, name, documents, dims)
+        pool = EncoderPool(plan)
+        searcher = Searcher(client, name, plan, capabilities, pool, live=describe(client, name))
+        latencies, throughputs = [], []
+        for kind in ("bm25", "knn", "hybrid"):
+            todo = _queries(kind, queries, dims)
+            latencies.append(_latency(kind, todo, searcher, official, client, capabilities, plan, name))
+            throughputs.append(
+                asyncio.run(_throughput(kind, todo, make_async_client, capabilities, plan, name, users))
+            )
+    finally:
+        client.request("DELETE", f"/{name}", ignore=(404,))
+    return latencies, throughputs
+
+
+def _latency(
+    kind: str,
+    todo: list[Query],
+    searcher: Searcher,
+    official: Any,
+    client: EngineClient,
+    capabilities: Capabilities,
+    plan: IndexPlan,
+    name: str,
+) -> Latency:
+    compiled = [compile_query(query, capabilities, SearchOptions(), plan=plan) for query in todo]
+    calls = [
+        _official(official, capabilities.kind, name, one, f"esembed-{query_digest(query)}")
+        for one, query in zip(compiled, todo, strict=True)
+    ]
+    for call, query in list(zip(calls, todo, strict=True))[:50]:
+        call()
+        searcher.search(query)
+    theirs, ours, differences, busier = [], [], [], []
+    before = client.requests_sent
+    for number, (call, query) in enumerate(zip(calls, todo, strict=True)):
+
+        def own(query: Query = query) -> Any:
+            return searcher.search(query)
+
+        first, second = (call, own) if number % 2 else (own, call)
+        a, b = _timed(first), _timed(second)
+        their, our = (a, b) if number % 2 else (b, a)
+        theirs.append(their[0])
+        ours.append(our[0])
+        differences.append(our[0] - their[0])
+        busier.append(our[1] - their[1])
+    return Latency(
+        query=kind,
+        path=compiled[0].path,
+        requests=(client.requests_sent - before) / len(todo),
+        official_p50=_percentile(theirs, 0.5),
+        official_p99=_percentile(theirs, 0.99),
+        esembed_p50=_percentile(ours, 0.5),
+        esembed_p99=_percentile(ours, 0.99),
+        overhead_p50=statistics.median(differences),
+        overhead_cpu_p50=statistics.median(busier),
+    )
+
+
+async def _throughput(
+    kind: str,
+    todo: list[Query],
+    make_client: Callable[[], Any],
+    capabilities: Capabilities,
+    plan: IndexPlan,
+    name: str,
+    users: int,
+) -> Throughput:
+    official = make_client()
+    try:
+        searcher = AsyncSearcher(AsyncEngineClient(official), name, plan, capabilities, EncoderPool(plan))
+        for query in todo[:20]:
+            await searcher.search(query)
+        started = time.perf_counter()
+        for query in todo:
+            await searcher.search(query)
+        alone = len(todo) / (time.perf_counter() - started)
+        waiting = list(todo)
+
+        async def user() -> None:
+            while waiting:
+                await searcher.search(waiting.pop())
+
+        started = time.perf_counter()
+        await asyncio.gather(*(user() for _ in range(users)))
+        together = len(todo) / (time.perf_counter() - started)
+    finally:
+        await official.close()
+    return Throughput(kind, users, alone, together)
+
+
+@app.command()
+def main(
+    url: Annotated[str, typer.Option(help="The engine's address.")],
+    kind: Annotated[str, typer.Option(help="elasticsearch or opensearch.")] = "opensearch",
+    documents: Annotated[int, typer.Option(help="Documents in the index.", min=100)] = 3000,
+    dims: Annotated[int, typer.Option(help="Dimensions of the dense field.", min=2)] = 384,
+    queries: Annotated[int, typer.Option(help="Queries of each kind.", min=10)] = 300,
+    users: Annotated[int, typer.Option(help="Concurrent users.", min=1)] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Search latency over the official client's, and throughput of concurrent users."""
+    if kind == "elasticsearch":
+        import elasticsearch
+
+        makers: tuple[Callable[[], Any], Callable[[], Any]] = (
+            lambda: elasticsearch.Elasticsearch(url),
+            lambda: elasticsearch.AsyncElasticsearch(url, connections_per_node=users),
+        )
+    elif kind == "opensearch":
+        import opensearchpy
+
+        makers = (
+            lambda: opensearchpy.OpenSearch(url),
+            lambda: opensearchpy.AsyncOpenSearch(url, maxsize=users),
+        )
+    else:
+        raise typer.BadParameter("kind is elasticsearch or opensearch", param_hint="--kind")
+    latencies, throughputs = bench_search(
+        *makers, documents=documents, dims=dims, queries=queries, users=users
+    )
+    if as_json:
+        print(
+            json.dumps(
+                {"latency": [asdict(x) for x in latencies], "throughput": [asdict(x) for x in throughputs]}
+            )
+        )
+        return
+    print(f"{documents} documents, {dims} dims, {queries} queries of each kind; milliseconds\n")
+    print("| query | path | requests | official p50 / p99 | esembed p50 / p99 | overhead p50 | CPU |")
+    print("|---|---|---|---|---|---|---|")
+    for one in latencies:
+        print(
+            f"| {one.query} | {one.path} | {one.requests:.2f} | {one.official_p50:.2f} / "
+            f"{one.official_p99:.2f} "
+            f"| {one.esembed_p50:.2f} / {one.esembed_p99:.2f} | {one.overhead_p50:.2f} "
+            f"| {one.overhead_cpu_p50:.2f} |"
+        )
+    print(f"\n| query | one by one, a second | {users} users, a second |\n|---|---|---|")
+    for two in throughputs:
+        print(f"| {two.query} | {two.one_by_one:.0f} | {two.concurrent:.0f} |")
+
+
+if __name__ == "__main__":
+    app()
