@@ -1,0 +1,147 @@
+"""Downloads are verified and unpacked safely; nothing half-done stays behind. No network."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from esembed.engine import artifacts
+from esembed.engine.artifacts import Artifact, assembly, engine_root, fetch, unpack
+from esembed.errors import DownloadError, EngineStartError
+
+
+def _zip(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name, content in members.items():
+            zipped.writestr(name, content)
+    return path
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Artifact]:
+    """A Maven repository on disk with one small archive, and the pin that fits it."""
+    monkeypatch.setenv("ESEMBED_CACHE_DIR", str(tmp_path / "cache"))
+    repo = tmp_path / "repo"
+    archive = _zip(repo / "org/example/thing/1.0/thing-1.0.zip", {"thing-1.0/bin/thing": b"#!/bin/sh\n"})
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return repo, Artifact(group="org.example", name="thing", version="1.0", sha256=digest)
+
+
+def test_a_genuine_archive_is_returned(repository: tuple[Path, Artifact]) -> None:
+    repo, artifact = repository
+    path = fetch(artifact, local_repos=[repo], offline=True)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == artifact.sha256
+
+
+def test_a_tampered_archive_is_refused_and_says_what_to_do(repository: tuple[Path, Artifact]) -> None:
+    repo, artifact = repository
+    source = repo / "org/example/thing/1.0/thing-1.0.zip"
+    source.write_bytes(source.read_bytes() + b"more")
+    with pytest.raises(DownloadError, match=f"pinned is {artifact.sha256}.*remove it there") as caught:
+        fetch(artifact, local_repos=[repo], offline=True)
+    assert "org.example:thing:1.0" in caught.value.message
+    assert source.exists(), "another program's repository is not ours to clean"
+
+
+def test_a_damaged_file_in_the_cache_is_removed(repository: tuple[Path, Artifact], tmp_path: Path) -> None:
+    repo, artifact = repository
+    cached = tmp_path / "cache/maven/org/example/thing/1.0/thing-1.0.zip"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"PK\x03\x04 interrupted")
+    with pytest.raises(DownloadError, match=r"can't fetch org\.example:thing:1\.0"):
+        fetch(artifact, local_repos=[], offline=True)
+    assert not cached.exists()
+    cached.write_bytes(b"again")
+    assert fetch(artifact, local_repos=[repo], offline=True).read_bytes()[:2] == b"PK"
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/out", "a/../../out", "a\\..\\out", "c:out"])
+def test_a_member_outside_the_target_is_refused(tmp_path: Path, name: str) -> None:
+    archive = _zip(tmp_path / "bad.zip", {"fine": b"1", name: b"2"})
+    with pytest.raises(DownloadError, match="no plain file"):
+        unpack(archive, tmp_path / "target")
+    assert not (tmp_path / "target").exists(), "checked before anything is written"
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
+    member = zipfile.ZipInfo("link")
+    member.external_attr = (kind | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as zipped:
+        zipped.writestr(member, "/etc/passwd")
+    with pytest.raises(DownloadError, match="'link'"):
+        unpack(tmp_path / "bad.zip", tmp_path / "target")
+
+
+def test_an_archive_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_MAX_UNPACKED_BYTES", 10)
+    archive = _zip(tmp_path / "big.zip", {"big": b"x" * 11})
+    with pytest.raises(DownloadError, match="more than any server has"):
+        unpack(archive, tmp_path / "target")
+
+
+def test_a_truncated_zip_is_named(tmp_path: Path) -> None:
+    archive = _zip(tmp_path / "cut.zip", {"a": b"x" * 1000})
+    archive.write_bytes(archive.read_bytes()[:500])
+    with pytest.raises(DownloadError, match=r"cut\.zip is not a whole zip"):
+        unpack(archive, tmp_path / "target")
+
+
+def test_programs_stay_executable_and_nothing_else_is(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        for name, mode in (("bin/run", 0o4777), ("conf", 0o666)):
+            member = zipfile.ZipInfo(name)
+            member.external_attr = (stat.S_IFREG | mode) << 16
+            zipped.writestr(member, "x")
+    unpack(tmp_path / "a.zip", tmp_path / "t")
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "t").rglob("*") if p.is_file()}
+    assert modes == {"run": 0o755, "conf": 0o644}
+
+
+def test_install_is_whole_or_absent(repository: tuple[Path, Artifact], tmp_path: Path) -> None:
+    repo, artifact = repository
+    store = tmp_path / "cache/maven/org/example"
+    (store / "thing/1.0").mkdir(parents=True)
+    (store / "thing/1.0/thing-1.0.zip").write_bytes(
+        (repo / "org/example/thing/1.0/thing-1.0.zip").read_bytes()
+    )
+    missing = dataclasses.replace(artifact, name="plugin")
+    both = dataclasses.replace(assembly("opensearch"), server=artifact, plugins=(missing,))
+    with pytest.raises(DownloadError, match="plugin"):
+        artifacts.install(both, root=tmp_path / "root", offline=True)
+    assert [p.name for p in (tmp_path / "root/servers").iterdir() if not p.name.endswith(".lock")] == []
+    whole = dataclasses.replace(both, plugins=())
+    home = artifacts.install(whole, root=tmp_path / "root", offline=True)
+    assert (home / "bin/thing").read_text() == "#!/bin/sh\n"
+    assert artifacts.install(whole, root=tmp_path / "root", offline=True) == home
+
+
+def test_another_kind_or_version_is_refused_with_what_there_is() -> None:
+    with pytest.raises(EngineStartError, match="'opensearch' or 'elasticsearch'"):
+        assembly("solr")
+    with pytest.raises(EngineStartError, match=r"pinned versions are 3\.6\.0, 2\.19\.1"):
+        assembly("opensearch", "1.0.0")
+
+
+def test_a_new_pin_never_meets_an_old_tree() -> None:
+    first = assembly("elasticsearch")
+    other = dataclasses.replace(first, server=dataclasses.replace(first.server, sha256="0" * 64))
+    assert first.folder != other.folder
+
+
+def test_root_puts_servers_where_their_user_can_read_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setenv("ESEMBED_CACHE_DIR", str(closed / "cache"))
+    monkeypatch.setattr(artifacts, "_is_root", lambda: True)
+    assert not engine_root().is_relative_to(closed)
+    monkeypatch.setattr(artifacts, "_is_root", lambda: False)
+    assert engine_root() == closed / "cache" / "engines"
