@@ -235,7 +235,8 @@ def _judge_request(
     if lines > 1:
         verdict.split, verdict.retry = True, list(units)
         return verdict
-    if status >= 500:
+    if status >= 500 or status == 413:
+        # Something between us and the engine may have said so; a refusal that stays is the line's own.
         units[0].server_errors += 1
         if units[0].server_errors <= 3:
             verdict.retry, verdict.retried_lines = list(units), lines
@@ -323,6 +324,7 @@ class Pacer:
     bytes: float = 0.0
     in_flight: int = 0
     _ceiling: float = math.inf
+    _accepted: int = 0
     _good: int = 0
 
     def __post_init__(self) -> None:
@@ -336,6 +338,7 @@ class Pacer:
 
     def answered(self, size: int, seconds: float) -> None:
         """A request of *size* bytes was answered well after *seconds*."""
+        self._accepted = max(self._accepted, size)
         if seconds > 2 * self.target_seconds:
             self.bytes = max(self.bytes * 0.7, 64 * 1024)
             self._good = 0
@@ -354,6 +357,9 @@ class Pacer:
         self._good = 0
 
     def too_large(self, size: int) -> None:
-        """413 for a request of *size* bytes: that much is never tried again."""
-        self._ceiling = max(1.0, min(self._ceiling, size * 0.6))
+        """413 for a request of *size* bytes: that much is never tried again, unless as much was
+        accepted before (then it was not the size)."""
+        if size <= self._accepted:
+            return
+        self._ceiling = max(1.0, float(self._accepted), min(self._ceiling, size * 0.6))
         self.bytes = min(self.bytes, self._ceiling)

@@ -21,10 +21,10 @@ from esembed.encode.tokens import TokenTarget, decode
 from esembed.ingest.engine import Engine, Patience, Requester
 from esembed.ingest.ledger import Ledger
 from esembed.ingest.prepare import _as_text, _lookup
-from esembed.plan import IndexPlan
+from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.types import DenseMatrix, Document, FloatArray
 
-__all__ = ["CopyingEncoder", "Memory", "compare_ids", "copyable", "read_for_copy"]
+__all__ = ["CopyingEncoder", "Memory", "compare_ids", "copyable", "document_text", "read_for_copy"]
 
 
 class Memory:
@@ -194,9 +194,14 @@ def _remember(plan: IndexPlan, fields: Mapping[str, Any], copied: Mapping[str, M
         vector = _vector(fields.get(name))
         if vector is None:
             continue
-        found = [_lookup(fields, path) for path in part.source]
-        texts = [_as_text(path, v) for path, v in zip(part.source, found, strict=True) if v is not None]
-        memory.put(part.separator.join(text for text in texts if text), vector)
+        memory.put(document_text(fields, part), vector)
+
+
+def document_text(fields: Mapping[str, Any], part: DenseField | SparseField) -> str:
+    """The text that a field is encoded from; empty where a record has none."""
+    found = [_lookup(fields, path) for path in part.source]
+    texts = [_as_text(path, v) for path, v in zip(part.source, found, strict=True) if v is not None]
+    return part.separator.join(text for text in texts if text)
 
 
 def compare_ids(client: Requester, old: str, new: str) -> tuple[list[str], list[str], int]:

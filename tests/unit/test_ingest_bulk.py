@@ -104,7 +104,10 @@ def test_too_large_splits_until_one_is_left() -> None:
     two = [unit("a"), unit("b")]
     assert judge(two, 413, None).split
     assert judge([unit("a", lines=2)], 413, None).split
-    verdict = judge([unit("a")], 413, None)
+    one = unit("a")
+    for _ in range(3):
+        assert judge([one], 413, None).retry == [one], "a proxy may have meant another request"
+    verdict = judge([one], 413, None)
     assert verdict.dead[0][0].id == "a"
     assert "http.max_content_length" in verdict.dead[0][1]
 
@@ -150,10 +153,14 @@ def test_the_pace_follows_the_engine() -> None:
     pacer.pushed_back()
     assert pacer.in_flight == 2
     pacer.too_large(5_000_000)
-    assert pacer.limit_bytes == 3_000_000
+    assert pacer.limit_bytes > 5_000_000, "as much was accepted before: it was not the size"
+    pacer = Pacer(max_bytes=8_000_000, max_in_flight=4)
+    pacer.answered(1_000_000, 0.1)
+    pacer.too_large(2_000_000)
+    assert pacer.limit_bytes == 1_200_000
     for _ in range(40):
         pacer.answered(pacer.limit_bytes, 0.1)
-    assert pacer.limit_bytes == 3_000_000, "what was refused as too large is never tried again"
+    assert pacer.limit_bytes == 1_200_000, "what was refused as too large is never tried again"
     for _ in range(40):
         pacer.answered(pacer.limit_bytes, 30.0)
     assert pacer.limit_bytes == 65_536
