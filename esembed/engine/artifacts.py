@@ -98,7 +98,7 @@ class Assembly:
         return f"{self.kind}-{self.version}-{hashlib.sha256(sums.encode()).hexdigest()[:8]}"
 
 
-def _opensearch(version: str, server: str, knn: str, neural: str, **java: int) -> Assembly:
+def _opensearch(version: str, server: str, knn: str, neural: str) -> Assembly:
     plugin = f"{version}.0"
     group = "org.opensearch.plugin"
     return Assembly(
@@ -114,7 +114,6 @@ def _opensearch(version: str, server: str, knn: str, neural: str, **java: int) -
             Artifact(group=group, name="opensearch-knn", version=plugin, sha256=knn),
             Artifact(group=group, name="neural-search", version=plugin, sha256=neural),
         ),
-        **java,
     )
 
 
@@ -125,15 +124,7 @@ ASSEMBLIES: tuple[Assembly, ...] = (
         "ac392ca28a39b3bf290648a422ef30cb149dda2963a9d7feb26060e932341c9a",
         "6ef1b206e79391e2e36268e32dc34d27fd8b8a59a8eb0a7393c97d53b038e433",
     ),
-    # 2.x sets a SecurityManager, which Java 24 and later refuse.
-    _opensearch(
-        "2.19.1",
-        "af7152d8b7f6f1cee09d47276b32b70479fe6dd8cdbb61213f84eb7f8098b261",
-        "eab8c9818865bc035212eab5068cdacae164baa09d4c152f49b736d6f6b0e85c",
-        "b17ca1d774692902c58cbae102bf463970740c31d81446866e8eabd336e285aa",
-        min_java=17,
-        max_java=23,
-    ),
+    # 2.19.1 is not among them: its server archive lacks lang-painless, without which k-NN won't load.
     Assembly(
         kind="elasticsearch",
         version="9.5.3",

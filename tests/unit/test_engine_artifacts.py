@@ -125,7 +125,7 @@ def test_install_is_whole_or_absent(repository: tuple[Path, Artifact], tmp_path:
 def test_another_kind_or_version_is_refused_with_what_there_is() -> None:
     with pytest.raises(EngineStartError, match="'opensearch' or 'elasticsearch'"):
         assembly("solr")
-    with pytest.raises(EngineStartError, match=r"pinned versions are 3\.6\.0, 2\.19\.1"):
+    with pytest.raises(EngineStartError, match=r"pinned versions are 3\.6\.0;"):
         assembly("opensearch", "1.0.0")
 
 
