@@ -111,7 +111,7 @@ def test_the_plugins_are_there(running: EngineInfo) -> None:
 
 
 def test_other_options_are_refused_while_it_runs(running: EngineInfo) -> None:
-    with pytest.raises(EngineStartError, match="not on port 1.*stop it first"):
+    with pytest.raises(EngineStartError, match=r"not on port 1.*stop it first"):
         local.start("opensearch", name=running.name, port=1)
     again = local.start("opensearch", name=running.name, version="3.6.0")
     assert again == dataclasses.replace(running, reused=True)
