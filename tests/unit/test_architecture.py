@@ -14,7 +14,7 @@ PACKAGE = ROOT / "esembed"
 # The layers, lowest first. A module imports from its own layer and from those below.
 # The longest matching prefix counts.
 LAYERS: list[tuple[str, ...]] = [
-    ("esembed.errors", "esembed.types"),
+    ("esembed._version", "esembed.errors", "esembed.types"),
     ("esembed.capabilities", "esembed.encode.base", "esembed.encode.tokens"),
     ("esembed.query", "esembed.plan", "esembed.fusion", "esembed.transport"),
     ("esembed.presets", "esembed.profiles"),

@@ -27,7 +27,22 @@ from esembed.types import SparseVector
 pytest.importorskip("openvino")
 save_file = pytest.importorskip("safetensors.numpy").save_file
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", "house", "##s", "a", "b", ".", "query", "passage"]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "cat",
+    "dog",
+    "house",
+    "##s",
+    "a",
+    "b",
+    ".",
+    "query",
+    "passage",
+]
 WIDTH = 16
 
 

@@ -97,7 +97,8 @@ def test_grades_that_are_not_whole_numbers(tmp_path: Path, grade: str) -> None:
 def test_trec_topics_and_qrels(tmp_path: Path) -> None:
     topics = tmp_path / "topics.txt"
     topics.write_text(
-        "<top>\n<num> Number: 301\n<title> International Organized\nCrime\n<desc> Description:\nlong\n</top>\n"
+        "<top>\n<num> Number: 301\n<title> International Organized\nCrime\n"
+        "<desc> Description:\nlong\n</top>\n"
         "<top><num>302</num><title>polio</title></top>\n<top><num>303</num></top>\n"
     )
     assert read_topics(topics) == {"301": "International Organized Crime", "302": "polio"}
@@ -132,7 +133,7 @@ def test_runs_round_trip_and_their_flaws_are_counted(tmp_path: Path) -> None:
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no test collection"):
         load_dataset(tmp_path / "nothing")
-    with pytest.raises(DatasetError, match="queries.jsonl"):
+    with pytest.raises(DatasetError, match=r"queries\.jsonl"):
         load_dataset(tmp_path)
     (tmp_path / "queries.jsonl").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "qrels").mkdir()

@@ -23,8 +23,6 @@ PUBLIC = {
     "IndexPlan",
     "IngestOptions",
     "IngestReport",
-    "IngestOptions",
-    "IngestReport",
     "ItemError",
     "LoadOptions",
     "Query",
