@@ -143,7 +143,7 @@ def test_kills_of_the_engine_are_waited_out(kind: str, tmp_path: Path) -> None:
     local = pytest.importorskip("esembed.engine.local", reason="the local engines need the extra local")
     name = f"chaos-{os.getpid()}"
     engine = local.start(kind, name=name)
-    port = engine.port
+    port = int(engine.url.rpartition(":")[2])
     rows = records(800)
     chance = random.Random(11)
     try:

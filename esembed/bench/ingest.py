@@ -1,0 +1,309 @@
+"""``esembed bench ingest``: how well the stages overlap, how fast bulk is, how much memory it takes."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from esembed.bench.ingest_parts import TimedEncoder, bench_plan, cpu_seconds, fresh_index, records
+from esembed.cli._connect import Connection, takes_connection
+
+__all__ = [
+    "app",
+    "bench_bulk",
+    "bench_memory",
+    "bench_pipeline",
+    "bench_real",
+    "bench_rerun",
+    "engine_client",
+]
+
+app = typer.Typer(
+    help="The ingest pipeline and the bulk stage, docs a second.", pretty_exceptions_enable=False
+)
+
+
+def engine_client(url: str, kind: str) -> Any:
+    """Our client over the official one."""
+    from esembed._sync.client import EngineClient
+
+    if kind == "elasticsearch":
+        from elasticsearch import Elasticsearch
+
+        return EngineClient(Elasticsearch(url, request_timeout=120))
+    from opensearchpy import OpenSearch
+
+    return EngineClient(OpenSearch([url], timeout=120, pool_maxsize=8))
+
+
+def _ingest(
+    client: Any, capabilities: Any, plan: Any, encoder: Any, rows: Any, index: str, **options: Any
+) -> Any:
+    from esembed.ingest.flow import run_ingest
+    from esembed.ingest.options import IngestOptions
+
+    return run_ingest(
+        rows,
+        client=client,
+        index=index,
+        plan=plan,
+        capabilities=capabilities,
+        encoders={"emb": encoder},
+        options=IngestOptions(**options),
+    )
+
+
+def bench_pipeline(client: Any, capabilities: Any, *, count: int = 4_000, dims: int = 384) -> dict[str, Any]:
+    """The whole flow with an encoder that sleeps, against the slowest stage alone on the same records.
+
+    The encoder's pace is set to twice what the bulk stage takes, so that it is the slowest stage and
+    the machine isn't.
+    """
+    rows = list(records(count))
+    plan = bench_plan("timed", dims)
+    with fresh_index(client, capabilities, plan) as (index, resolved):
+        bulk_alone = _ingest(client, capabilities, resolved, TimedEncoder(dims, 0.0), rows, index).seconds
+    per_text = 2.0 * bulk_alone / count
+    encoder = TimedEncoder(dims, per_text)
+    started = time.perf_counter()
+    for at in range(0, count, 256):
+        encoder.encode_document([""] * len(rows[at : at + 256]))
+    encoder_alone = time.perf_counter() - started
+    with fresh_index(client, capabilities, plan) as (index, resolved):
+        report = _ingest(client, capabilities, resolved, TimedEncoder(dims, per_text), rows, index)
+    slowest = max(encoder_alone, bulk_alone)
+    return {
+        "documents": count,
+        "encoder_alone_s": encoder_alone,
+        "without_encoder_s": bulk_alone,
+        "pipeline_s": report.seconds,
+        "efficiency": slowest / report.seconds,
+        "stage_shares": report.stage_shares,
+    }
+
+
+def bench_real(client: Any, capabilities: Any, *, count: int = 1_000) -> dict[str, Any]:
+    """The whole flow with MiniLM, against what the CPU seconds of all stages (the engine's included)
+    allow on these cores. Only meaningful on a machine that does nothing else."""
+    from esembed.encode.registry import load
+
+    encoder = load("minilm")
+    encoder.encode_document(["warm", "up"])
+    rows = list(records(count))
+    plan = bench_plan("minilm", 384)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with fresh_index(client, capabilities, plan) as (index, resolved):
+        before = cpu_seconds(client)
+        report = _ingest(client, capabilities, resolved, encoder, rows, index)
+        spent = cpu_seconds(client) - before
+    return {
+        "documents": count,
+        "seconds": report.seconds,
+        "cpu_seconds": spent,
+        "cores": cores,
+        "efficiency": spent / cores / report.seconds,
+        "documents_per_second": report.documents_per_second,
+        "stage_shares": report.stage_shares,
+    }
+
+
+def bench_rerun(client: Any, capabilities: Any, *, count: int = 1_000) -> dict[str, Any]:
+    """A second run over unchanged records, against the first run's encode time (MiniLM)."""
+    from esembed.encode.registry import load
+
+    encoder = load("minilm")
+    rows = list(records(count))
+    plan = bench_plan("minilm", 384)
+    with fresh_index(client, capabilities, plan) as (index, resolved):
+        first = _ingest(client, capabilities, resolved, encoder, rows, index)
+        texts = encoder.stats.texts
+        second = _ingest(client, capabilities, resolved, encoder, rows, index)
+    return {
+        "documents": count,
+        "first_encode_s": first.stage_seconds["encode"],
+        "second_encode_s": second.stage_seconds.get("encode", 0.0),
+        "second_encoded_texts": encoder.stats.texts - texts,
+        "second_run_s": second.seconds,
+        "share": second.stage_seconds.get("encode", 0.0) / first.stage_seconds["encode"],
+        "unchanged": second.unchanged,
+    }
+
+
+def bench_bulk(
+    client: Any, capabilities: Any, *, count: int = 4_000, dims: int = 384, rounds: int = 3
+) -> dict[str, Any]:
+    """The bulk stage alone (serialise and send; vectors are there) against the official client's
+    ``streaming_bulk`` with JSON lists and ``parallel_bulk`` in its best form, interleaved."""
+    rows = list(records(count))
+    vectors = TimedEncoder(dims, 0.0).encode_document([""] * count)
+    plan = bench_plan("timed", dims)
+    ways: dict[str, Callable[[str, Any], None]] = {
+        "ours": lambda index, resolved: _ours(client, capabilities, resolved, index, rows, vectors),
+        "streaming_bulk": lambda index, _: _official(client, index, rows, vectors, parallel=False),
+        "parallel_bulk": lambda index, _: _official(client, index, rows, vectors, parallel=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        order = list(ways)[number % 3 :] + list(ways)[: number % 3]
+        for name in order:
+            with fresh_index(client, capabilities, plan) as (index, resolved):
+                started = time.perf_counter()
+                ways[name](index, resolved)
+                seconds[name].append(time.perf_counter() - started)
+                client.request("POST", f"/{index}/_refresh")
+                found = client.request("GET", f"/{index}/_count").body["count"]
+                if found != count:
+                    raise RuntimeError(f"{name} indexed {found} of {count}")
+    ratio = {
+        name: statistics.median(a / b for a, b in zip(seconds[name], seconds["ours"], strict=True))
+        for name in ways
+        if name != "ours"
+    }
+    return {
+        "documents": count,
+        "rounds": rounds,
+        "documents_per_second": {n: count / statistics.median(s) for n, s in seconds.items()},
+        "ours_times_streaming_bulk": ratio["streaming_bulk"],
+        "ours_times_parallel_bulk": ratio["parallel_bulk"],
+        "seconds": seconds,
+    }
+
+
+def _ours(client: Any, capabilities: Any, plan: Any, index: str, rows: list[Any], vectors: Any) -> None:
+    import threading
+
+    from esembed.dialect.bulk import BulkFormat
+    from esembed.ingest.bulk import BulkUnit
+    from esembed.ingest.engine import Engine, Patience
+    from esembed.ingest.options import IngestOptions
+    from esembed.ingest.sender import Sender
+
+    form = BulkFormat.of(plan, capabilities)
+    failed: list[Any] = []
+    options = IngestOptions()
+    sender = Sender(
+        Engine(client, index, Patience(60.0, threading.Event(), failed.append), 120.0),
+        options,
+        buffer_bytes=options.buffer_bytes // 4,
+        on_done=lambda _: None,
+        on_dead=lambda *what: failed.append(what),
+        on_error=failed.append,
+    )
+    sender.start()
+    for row, vector in zip(rows, vectors, strict=True):
+        body = form.body(row, {"emb": vector}, content_hash=None)
+        sender.put(BulkUnit(row["id"], "index", [form.index_lines(row["id"], body)]))
+    sender.close()
+    sender.join()
+    if failed:
+        raise RuntimeError(f"the bulk stage failed: {failed[0]}")
+
+
+def _official(client: Any, index: str, rows: list[Any], vectors: Any, *, parallel: bool) -> None:
+    helpers: Any
+    packed = parallel and client.kind == "elasticsearch"
+    if client.kind == "elasticsearch":
+        from elasticsearch import helpers
+        from elasticsearch.helpers import pack_dense_vector
+    else:
+        from opensearchpy import helpers
+
+    def actions() -> Iterator[dict[str, Any]]:
+        for row, vector in zip(rows, vectors, strict=True):
+            value = pack_dense_vector(vector) if packed else np.asarray(vector).tolist()
+            yield {"_index": index, "_id": row["id"], **row, "emb": value}
+
+    if parallel:
+        results = helpers.parallel_bulk(client.official, actions(), thread_count=4, chunk_size=500)
+    else:
+        results = helpers.streaming_bulk(client.official, actions(), chunk_size=500)
+    for ok, item in results:
+        if not ok:
+            raise RuntimeError(str(item))
+
+
+def bench_memory(
+    counts: tuple[int, int] = (20_000, 200_000), *, kind: str | None = None, url: str | None = None
+) -> dict[str, Any]:
+    """Peak resident memory of a process that ingests so many records, each count in its own process.
+
+    Args:
+        counts: a small and a large one.
+        kind, url: a real engine; None is a sink that answers like one (memory on this side only).
+    """
+    peaks = []
+    for count in counts:
+        command = [sys.executable, "-m", "esembed.bench.ingest_worker", str(count)]
+        if kind is not None and url is not None:
+            command += [kind, url]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        out = json_module.loads(done.stdout.strip().splitlines()[-1])
+        if out["report"]["indexed"] != count:
+            raise RuntimeError(f"{out['report']['indexed']} of {count} were indexed")
+        peaks.append(out["peak_mib"])
+    return {"records": counts, "peak_mib": peaks, "ratio": peaks[1] / peaks[0], "engine": kind or "sink"}
+
+
+PARTS = ("pipeline", "bulk", "real", "rerun", "memory")
+
+
+@app.command()
+@takes_connection
+def ingest(
+    part: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PART]…", help=f"Of {', '.join(PARTS)}; all if none is named."),
+    ] = None,
+    *,
+    documents: Annotated[int, typer.Option(help="Records in each measurement.")] = 4_000,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds of the bulk comparison.")] = 3,
+    memory_engine: Annotated[
+        bool, typer.Option("--memory-engine", help="Measure memory against the engine, not a sink (long).")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    connection: Connection,
+) -> None:
+    """Measure the ingest on this machine and engine.
+
+    pipeline: stages overlapped against the slowest alone. bulk: against the official helpers. real: MiniLM
+    against the CPU. rerun: unchanged records. memory: 20 and 200 thousand records.
+
+    Example:
+
+        $ esembed bench ingest bulk pipeline --documents 10000
+    """
+    from esembed._sync.probe import probe
+    from esembed.cli import _output
+    from esembed.cli._connect import UsageError
+
+    unknown = set(part or ()) - set(PARTS)
+    if unknown:
+        raise UsageError(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    url, kind = connection.resolve()
+    client = engine_client(url, kind)
+    capabilities = probe(client)
+    runs: dict[str, Callable[[], dict[str, Any]]] = {
+        "pipeline": lambda: bench_pipeline(client, capabilities, count=documents),
+        "bulk": lambda: bench_bulk(client, capabilities, count=documents, rounds=rounds),
+        "real": lambda: bench_real(client, capabilities, count=max(200, documents // 4)),
+        "rerun": lambda: bench_rerun(client, capabilities, count=max(200, documents // 4)),
+        "memory": lambda: bench_memory(kind=kind, url=url) if memory_engine else bench_memory(),
+    }
+    results: dict[str, Any] = {}
+    for name in part or PARTS:
+        _output.note(f"measuring {name} …")
+        results[name] = runs[name]()
+        if not json:
+            _output.print_table(("figure", "value"), list(results[name].items()), title=f"{name} ({kind})")
+    client.official.close()
+    if json:
+        _output.print_json({"engine": kind, **results})
