@@ -14,32 +14,22 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.clauses import Json
-from esembed.dialect.compiled import CompiledSearch, Leg, SearchOptions
-from esembed.dialect.context import Context
+from esembed.dialect.compiled import CompiledSearch, SearchOptions
 from esembed.dialect.elasticsearch_query import ElasticsearchQuery
-from esembed.dialect.meta import PARENT_FIELD
-from esembed.dialect.opensearch_query import OpenSearchQuery
+from esembed.dialect.legs import LegCompiler, milliseconds
 from esembed.dialect.page import highlight_spec, source_spec
-from esembed.dialect.scores import converter
 from esembed.encode.tokens import TokenIds
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import IndexPlan
 from esembed.query.bind import add_filter, leg_names, walk
 from esembed.query.nodes import (
-    Bool,
     Collapse,
-    Exists,
-    Ids,
     Knn,
     Linear,
-    Match,
-    MatchPhrase,
-    MultiMatch,
     Query,
     Rescore,
     Rrf,
-    Sparse,
 )
 
 __all__ = ["DEFAULT_WINDOW", "Compiler", "compile_query", "to_body"]
@@ -99,28 +89,8 @@ def to_body(
     return [dict(line) for line in compiled.lines({})]
 
 
-class Compiler:
+class Compiler(LegCompiler):
     """One query's compilation; keeps what later round trips are compiled with."""
-
-    def __init__(
-        self,
-        capabilities: Capabilities,
-        options: SearchOptions,
-        *,
-        plan: IndexPlan | None = None,
-        mapping: Mapping[str, str] | None = None,
-        token_ids: Mapping[str, TokenIds] | None = None,
-    ) -> None:
-        self.capabilities = capabilities
-        self.options = options
-        self.plan = plan
-        self.dialect: ElasticsearchQuery | OpenSearchQuery = (
-            ElasticsearchQuery() if capabilities.kind == "elasticsearch" else OpenSearchQuery()
-        )
-        self.context = Context(
-            capabilities=capabilities, plan=plan, mapping=mapping or {}, token_ids=token_ids or {}
-        )
-        self.legs: list[Leg] = []
 
     def compile(self, query: Query) -> CompiledSearch:
         """See :func:`compile_query`."""
@@ -291,7 +261,7 @@ class Compiler:
         if options.aggregations:
             body["aggs"] = dict(options.aggregations)
         if options.timeout_seconds is not None:
-            body["timeout"] = _milliseconds(options.timeout_seconds)
+            body["timeout"] = milliseconds(options.timeout_seconds)
 
     # -- fusion --------------------------------------------------------------------------------------
 
@@ -464,76 +434,6 @@ class Compiler:
             window=window,
         )
 
-    # -- legs ------------------------------------------------------------------------------------------
-
-    def _context(self, node: Query) -> Context:
-        return self.context.with_(names=[])
-
-    def _body_of(self, node: Query, context: Context) -> Json:
-        return self.dialect.leg_body(self._only(node), context)
-
-    def _only(self, node: Query) -> Query:
-        """Where chunks are documents of their own, other legs must not find them."""
-        chunk = self.plan.chunk if self.plan is not None else None
-        if chunk is None or chunk.store != "documents" or self._parent_key(node):
-            return node
-        return add_filter(node, Bool(must_not=(Exists(field=PARENT_FIELD),)))
-
-    def _parent_key(self, node: Query) -> bool:
-        if self.plan is None:
-            return False
-        for part in walk(node):
-            if isinstance(part, Knn) and self.context.dense(part.field).parent_key:
-                return True
-            if isinstance(part, Sparse) and self.context.sparse(part.field).parent_key:
-                return True
-            if isinstance(part, (Match, MultiMatch)):
-                names = [name.partition("^")[0] for name in part.fields]
-            elif isinstance(part, MatchPhrase):
-                names = [part.field]
-            else:
-                continue
-            if any(self.context.text(name).parent_key for name in names):
-                return True
-        return False
-
-    def _leg(self, node: Query, name: str, window: int, *, rescale: bool = False) -> Leg:
-        context = self.context.with_(names=[], window=window, rescale=rescale)
-        body = self._body_of(node, context)
-        body["size"] = window
-        body["_source"] = False
-        body["track_total_hits"] = False
-        parent_key = self._parent_key(node)
-        if parent_key and self.plan is not None and self.plan.chunk is not None:
-            body["collapse"] = {"field": PARENT_FIELD}
-            body["_source"] = [f"{self.plan.chunk.path}.text"]
-        seconds = self.options.leg_timeouts_seconds.get(name, self.options.timeout_seconds)
-        if seconds is not None:
-            body["timeout"] = _milliseconds(seconds)
-        convert = None
-        if isinstance(node, Knn):
-            part = self.context.dense(node.field).part
-            convert = converter(part.similarity if part is not None else "cosine", self.capabilities.kind)
-        return Leg(name=name, node=node, body=body, convert=convert, parent_key=parent_key, rescale=rescale)
-
-    def leg_for(self, leg: Leg, ids: list[str]) -> Json:
-        """The leg on these documents alone: their scores by it, exactly (a filter this narrow is
-        compared vector by vector)."""
-        return self.scores_for(leg.node, ids, rescale=leg.rescale)
-
-    def scores_for(self, node: Query, ids: list[str], *, rescale: bool) -> Json:
-        """A query on these documents alone."""
-        if isinstance(node, Knn):
-            knn: Knn = node.replace(k=len(ids), num_candidates=None)
-            if knn.exact and self.capabilities.kind == "elasticsearch" and not self.capabilities.scripts:
-                oversample = 1.0 if self.capabilities.rescore_vector else None
-                knn = knn.replace(exact=False, oversample=oversample)
-            node = knn
-        narrowed = add_filter(node, Ids(values=tuple(ids)))
-        context = self.context.with_(names=[], window=len(ids), rescale=rescale, inner_hits=False)
-        body = self.dialect.leg_body(narrowed, context)
-        return {**body, "size": len(ids), "_source": False, "track_total_hits": False}
-
 
 def _unwrap(query: Query) -> tuple[Query, list[Rescore | Collapse]]:
     """The query inside the stages, and the stages from the inside out."""
@@ -552,7 +452,3 @@ def _push_filters(node: Rrf | Linear) -> Rrf | Linear:
         legs.append(_push_filters(inner) if isinstance(inner, (Rrf, Linear)) else inner)
     pushed: Rrf | Linear = node.replace(legs=tuple(legs), filter=None)
     return pushed
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{max(1, round(seconds * 1000))}ms"

@@ -1,0 +1,162 @@
+"""The functions that make filters and combine clauses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from esembed.errors import QueryError
+from esembed.query.checks import count_of, positive_of, tuple_of
+from esembed.query.nodes import (
+    Bool,
+    Exists,
+    Filter,
+    GeoDistance,
+    Ids,
+    MatchAll,
+    Nested,
+    Prefix,
+    Query,
+    Range,
+    Raw,
+    Scalar,
+    Term,
+    Terms,
+)
+
+__all__ = [
+    "bool_",
+    "exists",
+    "geo_distance",
+    "ids",
+    "match_all",
+    "nested",
+    "prefix",
+    "range",
+    "raw",
+    "term",
+    "terms",
+]
+
+
+def term(field: str, value: Scalar) -> Term:
+    """The field holds exactly this value."""
+    return Term(field=field, value=value)
+
+
+def terms(field: str, values: Iterable[Scalar]) -> Terms:
+    """The field holds one of these values. Raises QueryError for a string in place of a list."""
+    if isinstance(values, (str, bytes)):
+        raise QueryError(f"terms on {field!r} takes a list of values; use q.term for one", field=field)
+    return Terms(field=field, values=tuple(values))
+
+
+def range(
+    field: str,
+    *,
+    gte: float | str | None = None,
+    gt: float | str | None = None,
+    lte: float | str | None = None,
+    lt: float | str | None = None,
+    format: str | None = None,
+    time_zone: str | None = None,
+) -> Range:
+    """Values between bounds; dates as strings (``"2024-01-31"``, ``"now-7d"``).
+
+    Raises:
+        QueryError: no bound, or two on one side.
+    """
+    if all(bound is None for bound in (gte, gt, lte, lt)):
+        raise QueryError(f"range on {field!r} needs gte, gt, lte or lt", field=field)
+    if (gte is not None and gt is not None) or (lte is not None and lt is not None):
+        raise QueryError(f"range on {field!r}: two bounds on one side; keep one", field=field)
+    return Range(field=field, gte=gte, gt=gt, lte=lte, lt=lt, format=format, time_zone=time_zone)
+
+
+def exists(field: str) -> Exists:
+    """The document has a value in the field."""
+    return Exists(field=field)
+
+
+def prefix(field: str, value: str) -> Prefix:
+    """The keyword field's value begins with this."""
+    return Prefix(field=field, value=value)
+
+
+def ids(*values: str) -> Ids:
+    """Documents by id."""
+    return Ids(values=tuple(str(value) for value in values))
+
+
+def geo_distance(field: str, *, lat: float, lon: float, distance: str) -> GeoDistance:
+    """Points within *distance* (a number and a unit: ``"800m"``, ``"12km"``). Raises QueryError."""
+    if not (-90 <= lat <= 90 and -180 <= lon <= 180):
+        raise QueryError(f"no such place: lat {lat} (−90…90), lon {lon} (−180…180)", field=field)
+    if not distance[:1].isdigit() or distance[-1:].isdigit():
+        raise QueryError(f"distance is a number with a unit, as '12km', not {distance!r}", field="distance")
+    return GeoDistance(field=field, lat=lat, lon=lon, distance=distance)
+
+
+def nested(
+    path: str,
+    query: Query,
+    *,
+    score_mode: Literal["max", "avg", "sum", "min", "none"] = "max",
+    chunks: int = 0,
+    filter: Filter | None = None,
+    name: str | None = None,
+) -> Nested:
+    """A query on the objects under *path*; field names stay whole (``"chunks.page"``).
+
+    Args:
+        score_mode: what the objects' scores make the document's.
+        chunks: how many of the matching objects come with each hit.
+    """
+    return Nested(
+        path=path,
+        query=query,
+        score_mode=score_mode,
+        chunks=count_of(chunks, "chunks"),
+        filter=filter,
+        name=name,
+    )
+
+
+def bool_(
+    *,
+    must: Query | Sequence[Query] = (),
+    should: Query | Sequence[Query] = (),
+    filter: Filter | Sequence[Filter] = (),
+    must_not: Filter | Sequence[Filter] = (),
+    minimum_should_match: int | str | None = None,
+    boost: float = 1.0,
+    name: str | None = None,
+) -> Bool:
+    """Clauses combined. Raises QueryError when there is none."""
+    if not any((must, should, filter, must_not)):
+        raise QueryError("bool_ needs must, should, filter or must_not; for everything use q.match_all()")
+    return Bool(
+        must=tuple_of(must),
+        should=tuple_of(should),
+        filter=tuple_of(filter),
+        must_not=tuple_of(must_not),
+        minimum_should_match=minimum_should_match,
+        boost=positive_of(boost, "boost"),
+        name=name,
+    )
+
+
+def match_all(*, boost: float = 1.0, filter: Filter | None = None, name: str | None = None) -> MatchAll:
+    """Every document, all with the score *boost*."""
+    return MatchAll(boost=positive_of(boost, "boost"), filter=filter, name=name)
+
+
+def raw(bodies: Mapping[str, Any], *, filter: Filter | None = None, name: str | None = None) -> Raw:
+    """The escape hatch: ``{"elasticsearch": {…}, "opensearch": {…}}``, each a query clause as the engine
+    takes it. Raises QueryError for other keys."""
+    if not bodies or set(bodies) - {"elasticsearch", "opensearch"}:
+        raise QueryError(
+            "raw takes {'elasticsearch': clause, 'opensearch': clause} (one may be missing), not "
+            f"{sorted(map(str, bodies))}"
+        )
+    return Raw(bodies=bodies, filter=filter, name=name)
