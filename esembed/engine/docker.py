@@ -232,7 +232,9 @@ def _wait(kind: Kind, url: str, box: Any, timeout_seconds: float) -> str:
     """Wait for the cluster's health; the version it tells."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
-        if _get(url + "/_cluster/health?wait_for_status=yellow&timeout=1s") is not None:
+        healthy = _get(url + "/_cluster/health?wait_for_status=yellow&timeout=1s") is not None
+        # The licence is generated after the cluster is healthy, and 404 until then.
+        if healthy and (kind == "opensearch" or _get(url + "/_license") is not None):
             nodes = _get(url + "/_nodes/_local/version") or {}
             versions = [node.get("version") for node in nodes.get("nodes", {}).values()]
             return str(versions[0]) if versions else "unknown"

@@ -312,7 +312,14 @@ def _wait_for_health(wanted: Assembly, info: EngineInfo, console: Path, timeout_
 
 
 def _healthy(info: EngineInfo) -> bool:
-    path = "/_cluster/health?wait_for_status=yellow&timeout=1s"
+    # The licence is generated after the cluster is healthy, and 404 until then.
+    needed = ["/_cluster/health?wait_for_status=yellow&timeout=1s"]
+    if info.kind == "elasticsearch":
+        needed.append("/_license")
+    return all(_answers(info, path) for path in needed)
+
+
+def _answers(info: EngineInfo, path: str) -> bool:
     request = urllib.request.Request(info.url + path)
     if info.password is not None:
         token = b64encode(f"{info.username}:{info.password}".encode()).decode()
