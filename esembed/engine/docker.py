@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -79,6 +80,8 @@ def docker_available(*, timeout_seconds: int = 5) -> DockerState:
         docker = _library()
     except ImportError:
         return DockerState(False, 'the Docker library is missing: pip install "esembed[docker]"')
+    if (silent := _silent_socket()) is not None:
+        return DockerState(False, f"no Docker API at {_where()}: {silent}")
     try:
         client = docker.from_env(timeout=timeout_seconds)
     except (docker.errors.DockerException, OSError, ValueError) as error:
@@ -90,6 +93,24 @@ def docker_available(*, timeout_seconds: int = 5) -> DockerState:
     finally:
         client.close()
     return DockerState(True, f"Docker API {version} at {_where()}")
+
+
+def _silent_socket() -> str | None:
+    """Why nobody listens on the API's Unix socket; None where somebody does, or it is no such socket.
+
+    The library, when it can't connect, leaves its socket to the garbage collector, which warns of it in
+    whatever test runs by then.
+    """
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if not host.startswith("unix://") or not hasattr(socket, "AF_UNIX"):
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2)
+        try:
+            probe.connect(host.removeprefix("unix://"))
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+    return None
 
 
 def _where() -> str:
