@@ -10,7 +10,7 @@ Graph search is not emulated: what is told here is the recall of the codes, an u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from esembed.errors import PlanError
 from esembed.types import FloatArray
 
-__all__ = ["FORMS", "emulate", "exact_neighbours", "recall", "unit"]
+__all__ = ["FORMS", "emulate", "emulate_many", "exact_neighbours", "recall", "unit"]
 
 FORMS = ("float", "bfloat16", "int8", "int4", "bbq", "byte", "bit")
 """What can be emulated: the arithmetic of the codes, whatever index is built over them."""
@@ -90,17 +90,26 @@ def emulate(
     Raises:
         PlanError: an unknown form.
     """
-    wanted = int(np.ceil(k * oversample)) if oversample else k
+    return emulate_many(vectors, queries, form, k, (oversample,))[oversample]
+
+
+def emulate_many(
+    vectors: FloatArray, queries: FloatArray, form: str, k: int, oversamples: Sequence[float | None]
+) -> dict[float | None, IntArray]:
+    """:func:`emulate` for several oversampling factors; the codes are made and compared once."""
     score = _scorer(vectors, form)
-    found: list[IntArray] = []
+    wanted = {o: int(np.ceil(k * o)) if o else k for o in oversamples}
+    found: dict[float | None, list[IntArray]] = {o: [] for o in oversamples}
     for rows in _blocks(len(queries)):
-        candidates = _top(score(queries[rows]), wanted)
-        if oversample:
-            exact = np.einsum("qd,qcd->qc", queries[rows], vectors[candidates])
-            order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-            candidates = np.take_along_axis(candidates, order, axis=1)
-        found.append(candidates[:, :k])
-    return np.concatenate(found)
+        candidates = _top(score(queries[rows]), max(wanted.values()))
+        exact = np.einsum("qd,qcd->qc", queries[rows], vectors[candidates])
+        for oversample, count in wanted.items():
+            best = candidates[:, :k]
+            if oversample:
+                order = np.argsort(-exact[:, :count], axis=1, kind="stable")[:, :k]
+                best = np.take_along_axis(candidates, order, axis=1)
+            found[oversample].append(best)
+    return {oversample: np.concatenate(parts) for oversample, parts in found.items()}
 
 
 def _scorer(vectors: FloatArray, form: str) -> Callable[[FloatArray], FloatArray]:

@@ -31,7 +31,7 @@ class Measured:
     """One trial's outcome.
 
     Attributes:
-        recall: oversample (1.0: none asked for) → recall@k.
+        shares: oversample (1.0: none asked for) → each query's share of its true neighbours.
         latency_ms: oversample → the median time of one query, round trip.
         index_seconds: bulk, refresh and merge to one segment.
         ram_bytes: off-heap bytes of codes and graph as the engine counts them, or None where it doesn't.
@@ -39,7 +39,7 @@ class Measured:
         vector_disk_bytes: of its vector files, or None where the engine doesn't say.
     """
 
-    recall: dict[float, float]
+    shares: dict[float, tuple[float, ...]]
     latency_ms: dict[float, float]
     index_seconds: float
     ram_bytes: int | None
@@ -89,13 +89,13 @@ def measure(
         engine.request("POST", f"/{name}/_refresh")
         engine.request("POST", f"/{name}/_flush")
         seconds = time.monotonic() - started
-        recalls: dict[float, float] = {}
+        shares: dict[float, tuple[float, ...]] = {}
         latencies: dict[float, float] = {}
         quantized = compiled.resolved.dense[FIELD].quantization not in ("hnsw", "flat")
         for oversample in oversamples:
             if oversample > 1 and not (quantized and capabilities.rescore_vector):
                 continue
-            recalls[oversample], latencies[oversample] = _search(
+            shares[oversample], latencies[oversample] = _search(
                 engine, name, queries, truth, k, num_candidates, oversample
             )
         ram, disk, vector_disk = _sizes(engine, name)
@@ -103,7 +103,7 @@ def measure(
         with contextlib.suppress(Exception):
             engine.request("DELETE", f"/{name}", ignore=(404,))
     return Measured(
-        recall=recalls,
+        shares=shares,
         latency_ms=latencies,
         index_seconds=seconds,
         ram_bytes=ram,
@@ -152,7 +152,7 @@ def _search(
     k: int,
     num_candidates: int,
     oversample: float,
-) -> tuple[float, float]:
+) -> tuple[tuple[float, ...], float]:
     shares, times = [], []
     for vector, right in zip(queries, truth, strict=True):
         body = query_body(engine.kind, vector, k, num_candidates, oversample)
@@ -161,7 +161,7 @@ def _search(
         times.append(time.perf_counter() - started)
         found = {int(hit["_id"]) for hit in answer.body["hits"]["hits"]}
         shares.append(len(found & {int(i) for i in right[:k]}) / k)
-    return float(np.mean(shares)), float(np.median(times)) * 1000
+    return tuple(shares), float(np.median(times)) * 1000
 
 
 def _sizes(engine: EngineClient, name: str) -> tuple[int | None, int, int | None]:

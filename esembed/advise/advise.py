@@ -1,0 +1,321 @@
+"""Which quantization: every candidate tried on a sample, and the cheapest that keeps the recall asked for.
+
+Recall on a sample flatters: more documents means closer neighbours. The recommendation therefore asks for
+a margin, and is checked on queries that were held back from choosing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from esembed.advise.cost import footprint
+from esembed.advise.emulate import emulate_many, exact_neighbours, recall, unit
+from esembed.advise.measure import measure
+from esembed.capabilities import Capabilities
+from esembed.dialect.mapping import compile_mapping
+from esembed.errors import PlanError, UnsupportedFeatureError
+from esembed.plan import DenseField, IndexPlan
+from esembed.types import FloatArray
+
+__all__ = ["CANDIDATES", "Advice", "Target", "Trial", "advise"]
+
+CANDIDATES: dict[str, tuple[str, bool]] = {
+    "hnsw": ("float", True),
+    "int8_hnsw": ("int8", True),
+    "int4_hnsw": ("int4", True),
+    "bbq_hnsw": ("bbq", True),
+    "flat": ("float", False),
+    "int8_flat": ("int8", False),
+    "int4_flat": ("int4", False),
+    "bbq_flat": ("bbq", False),
+    "on_disk_4x": ("int8", True),
+}
+"""Quantization → the arithmetic of its codes, and whether there is a graph over them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is wanted.
+
+    Attributes:
+        min_recall: recall@k, 0…1.
+        k: of how many.
+        documents: how many there will be.
+        max_ram_bytes, max_disk_bytes: budgets at that number, or None.
+        margin: recall on the sample must exceed the target by this much.
+        flat_up_to: brute force is not advised above this many documents.
+    """
+
+    min_recall: float = 0.95
+    k: int = 10
+    documents: int = 1_000_000
+    max_ram_bytes: int | None = None
+    max_disk_bytes: int | None = None
+    margin: float = 0.005
+    flat_up_to: int = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One candidate's figures.
+
+    Attributes:
+        quantization, dims, oversample: what was tried (oversample None: no rescoring).
+        emulated: recall@k of the codes, by arithmetic.
+        measured: recall@k on the engine, or None where it was not asked.
+        held_back: the measured (else emulated) recall on the queries that took no part in choosing.
+        ram_bytes, disk_bytes: predicted for ``Target.documents``.
+        measured_ram_bytes, measured_disk_bytes: of the sample, by the engine's statistics.
+        predicted_sample_ram_bytes, predicted_sample_disk_bytes: to compare them with.
+        latency_ms, index_seconds: of the sample, on the engine.
+        gap: why the engine can't do it, or None.
+    """
+
+    quantization: str
+    dims: int
+    oversample: float | None
+    emulated: float
+    measured: float | None = None
+    held_back: float | None = None
+    ram_bytes: int = 0
+    disk_bytes: int = 0
+    measured_ram_bytes: int | None = None
+    measured_disk_bytes: int | None = None
+    predicted_sample_ram_bytes: int = 0
+    predicted_sample_disk_bytes: int = 0
+    latency_ms: float | None = None
+    index_seconds: float | None = None
+    gap: str | None = None
+
+    @property
+    def recall(self) -> float:
+        """The measured recall, else the emulated one."""
+        return self.emulated if self.measured is None else self.measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """The answer.
+
+    Attributes:
+        trials: every candidate, the engine's gaps included.
+        chosen: the cheapest in RAM that keeps the target, or None when none does.
+        plan: the plan with that field, or None.
+        target: what was asked.
+        sample: vectors in the sample; queries: used for choosing; held_back: kept for the check.
+        engine: which one measured, or ``emulated only``.
+        scales: for 1, 10 and 100 million documents: RAM, disk, shards and nodes of the choice.
+    """
+
+    trials: tuple[Trial, ...]
+    chosen: Trial | None
+    plan: IndexPlan | None
+    target: Target
+    sample: int
+    queries: int
+    held_back: int
+    engine: str
+    scales: tuple[dict[str, Any], ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "engine": self.engine,
+            "sample": self.sample,
+            "queries": self.queries,
+            "held_back": self.held_back,
+            "target": asdict(self.target),
+            "chosen": None if self.chosen is None else asdict(self.chosen),
+            "plan": None if self.plan is None else self.plan.to_dict(),
+            "scales": list(self.scales),
+            "trials": [asdict(trial) for trial in self.trials],
+        }
+
+
+def advise(
+    vectors: FloatArray,
+    queries: FloatArray,
+    plan: IndexPlan,
+    name: str,
+    *,
+    target: Target | None = None,
+    capabilities: Capabilities,
+    client: Any = None,
+    quantizations: Sequence[str] | None = None,
+    dims: Sequence[int] = (),
+    oversamples: Sequence[float | None] = (None, 2.0, 3.0, 5.0),
+) -> Advice:
+    """Try the candidates and choose.
+
+    Args:
+        vectors: float32, shape (n, dims): a sample of the documents', at least some thousands.
+        queries: float32, shape (m, dims); every second one is held back.
+        plan: the plan whose dense field *name* is to be quantized.
+        target: what is wanted.
+        capabilities: of the engine (or a profile, for planning without one).
+        client: the official sync client to measure with; None: arithmetic only.
+        quantizations: which to try, else all that there are.
+        dims: shorter dimensions to try as well (Matryoshka models): the leading ones, renormalised.
+        oversamples: None is without rescoring.
+
+    Raises:
+        PlanError: no such field, not cosine or dot product, vectors of another shape.
+    """
+    wanted = target or Target()
+    part = plan.dense.get(name)
+    if part is None:
+        raise PlanError(f"the plan has no dense field {name!r}", path=f"dense.{name}")
+    if part.similarity not in ("cosine", "dot_product"):
+        raise PlanError("advise compares by cosine or dot_product", path=f"dense.{name}.similarity")
+    if vectors.ndim != 2 or queries.ndim != 2 or vectors.shape[1] != queries.shape[1]:
+        raise PlanError(f"vectors of shape {vectors.shape} and queries of shape {queries.shape}")
+    if len(vectors) < 2 * wanted.k or len(queries) < 2:
+        raise PlanError(f"too small a sample: {len(vectors)} vectors, {len(queries)} queries")
+    trials: list[Trial] = []
+    full = unit(np.asarray(vectors, np.float32))
+    asked = unit(np.asarray(queries, np.float32))
+    truth = exact_neighbours(full, asked, wanted.k)
+    for size in sorted({int(full.shape[1]), *dims}, reverse=True):
+        if not 1 <= size <= full.shape[1]:
+            raise PlanError(f"dims {size}: the vectors have {full.shape[1]}")
+        short, short_asked = unit(full[:, :size]), unit(asked[:, :size])
+        codes: dict[str, dict[float | None, np.ndarray[Any, np.dtype[np.int64]]]] = {}
+        for quantization in quantizations or CANDIDATES:
+            if quantization not in CANDIDATES:
+                raise PlanError(f"no candidate {quantization!r}; there are {', '.join(CANDIDATES)}")
+            form = CANDIDATES[quantization][0]
+            if form not in codes:
+                codes[form] = emulate_many(short, short_asked, form, wanted.k, oversamples)
+            trials += _try(
+                quantization, short, short_asked, truth, codes[form], part, wanted, capabilities, client
+            )
+    chosen = _choose(trials, wanted)
+    return Advice(
+        trials=tuple(trials),
+        chosen=chosen,
+        plan=None if chosen is None else _planned(plan, name, part, chosen, int(full.shape[1])),
+        target=wanted,
+        sample=len(full),
+        queries=(len(asked) + 1) // 2,
+        held_back=len(asked) // 2,
+        engine="emulated only" if client is None else f"{capabilities.kind} {capabilities.version}",
+        scales=() if chosen is None else tuple(_scale(n, chosen, part) for n in (10**6, 10**7, 10**8)),
+    )
+
+
+def _try(
+    quantization: str,
+    vectors: FloatArray,
+    queries: FloatArray,
+    truth: np.ndarray[Any, np.dtype[np.int64]],
+    codes: dict[float | None, np.ndarray[Any, np.dtype[np.int64]]],
+    part: DenseField,
+    target: Target,
+    capabilities: Capabilities,
+    client: Any,
+) -> list[Trial]:
+    form, graph = CANDIDATES[quantization]
+    dims = int(vectors.shape[1])
+    trial_part = msgspec.structs.replace(
+        part,
+        quantization=quantization,
+        element_type="float",
+        oversample=None,
+        encoder="given",
+        source=(),
+        dims=dims,
+    )
+    if not graph:
+        trial_part = msgspec.structs.replace(trial_part, m=None, ef_construction=None)
+    gap = None
+    try:
+        compile_mapping(
+            IndexPlan(dense={"e": msgspec.structs.replace(trial_part, chunked=False)}), capabilities
+        )
+    except UnsupportedFeatureError as error:
+        gap = "; ".join(error.gaps)
+    m = part.m or 16
+    now = footprint(len(vectors), dims, form, graph=graph, m=m)
+    later = footprint(target.documents, dims, form, graph=graph, m=m)
+    choosing, checking = slice(0, None, 2), slice(1, None, 2)
+    usable = [o for o in codes if o is None or form != "float"]
+    seen = None
+    if client is not None and gap is None:
+        seen = measure(
+            client,
+            capabilities,
+            vectors,
+            queries,
+            truth,
+            msgspec.structs.replace(trial_part, chunked=False),
+            k=target.k,
+            oversamples=[o or 1.0 for o in usable],
+        )
+    out = []
+    for oversample in usable:
+        found = codes[oversample]
+        key = oversample or 1.0
+        shares = seen.shares.get(key) if seen else None
+        measured = None if shares is None else float(np.mean(shares[choosing]))
+        held_back = None if shares is None else float(np.mean(shares[checking]))
+        out.append(
+            Trial(
+                quantization=quantization,
+                dims=dims,
+                oversample=oversample,
+                emulated=recall(found[choosing], truth[choosing], target.k),
+                measured=measured,
+                held_back=recall(found[checking], truth[checking], target.k)
+                if held_back is None
+                else held_back,
+                ram_bytes=later.ram_bytes,
+                disk_bytes=later.disk_bytes,
+                measured_ram_bytes=seen.ram_bytes if seen else None,
+                measured_disk_bytes=(seen.vector_disk_bytes or seen.disk_bytes) if seen else None,
+                predicted_sample_ram_bytes=now.ram_bytes,
+                predicted_sample_disk_bytes=now.disk_bytes,
+                latency_ms=seen.latency_ms.get(key) if seen else None,
+                index_seconds=seen.index_seconds if seen else None,
+                gap=gap,
+            )
+        )
+    return out
+
+
+def _choose(trials: Sequence[Trial], target: Target) -> Trial | None:
+    """The least RAM, then the least rescoring, among those that keep the target and the budgets."""
+    good = [
+        t
+        for t in trials
+        if t.gap is None
+        and t.recall >= target.min_recall + target.margin
+        and (target.max_ram_bytes is None or t.ram_bytes <= target.max_ram_bytes)
+        and (target.max_disk_bytes is None or t.disk_bytes <= target.max_disk_bytes)
+        and (not t.quantization.endswith("flat") or target.documents <= target.flat_up_to)
+    ]
+    return min(good, key=lambda t: (t.ram_bytes, t.oversample or 0, -t.recall), default=None)
+
+
+def _planned(plan: IndexPlan, name: str, part: DenseField, chosen: Trial, full: int) -> IndexPlan:
+    params = part.params
+    if chosen.dims != full:
+        params = msgspec.structs.replace(params, dims=chosen.dims)
+    field_ = msgspec.structs.replace(
+        part,
+        quantization=chosen.quantization,
+        oversample=chosen.oversample,
+        dims=chosen.dims if part.encoder == "given" or chosen.dims != full else part.dims,
+        params=params if part.encoder != "given" else part.params,
+        **({"m": None, "ef_construction": None} if chosen.quantization.endswith("flat") else {}),
+    )
+    return plan.replace(dense={**plan.dense, name: field_})
+
+
+def _scale(documents: int, chosen: Trial, part: DenseField) -> dict[str, Any]:
+    form, graph = CANDIDATES[chosen.quantization]
+    return asdict(footprint(documents, chosen.dims, form, graph=graph, m=part.m or 16))

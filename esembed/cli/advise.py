@@ -1,0 +1,228 @@
+"""``esembed advise``: quantizations tried on a sample, and the cheapest that is good enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from esembed.cli._connect import Connection, UsageError, takes_connection
+
+if TYPE_CHECKING:
+    from esembed.plan import IndexPlan
+    from esembed.types import FloatArray
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Choose a quantization by measuring it.", pretty_exceptions_enable=False)
+
+
+@app.command()
+@takes_connection
+def advise(
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN.toml", help="The plan whose dense field is to be quantized.")
+    ],
+    sample: Annotated[
+        Path, typer.Argument(metavar="SAMPLE", help="Records (JSONL, CSV …), or vectors as a .npy file.")
+    ],
+    *,
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            "--queries", help="Texts, one a line, or a .npy; else a part of the sample is held back."
+        ),
+    ] = None,
+    field: Annotated[
+        str | None, typer.Option("--field", help="The dense field, if there are several.")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Arithmetic only; --profile says which engine.")
+    ] = False,
+    profile_name: Annotated[
+        str, typer.Option("--profile", help="With --offline: elasticsearch-basic, opensearch …")
+    ] = "elasticsearch-basic",
+    min_recall: Annotated[float, typer.Option("--recall", help="The recall@10 to keep, 0 to 1.")] = 0.95,
+    documents: Annotated[int, typer.Option("--documents", help="How many there will be.")] = 1_000_000,
+    max_ram_gib: Annotated[float | None, typer.Option("--max-ram-gib", help="The RAM to stay below.")] = None,
+    max_disk_gib: Annotated[
+        float | None, typer.Option("--max-disk-gib", help="The disk space to stay below.")
+    ] = None,
+    dims: Annotated[
+        list[int] | None, typer.Option("--dims", help="Shorter vectors to try, for Matryoshka models.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Records of the sample to use.")] = 20_000,
+    tokens_per_document: Annotated[
+        float | None, typer.Option("--tokens-per-document", help="To tell hours: the mean, if not measured.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option("--tflops", help="An accelerator's peak, to tell hours and dollars.")
+    ] = None,
+    usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", help="What it costs.")] = None,
+    mflop_per_token: Annotated[
+        float, typer.Option("--mflop-per-token", help="The encoder's work, 22.8 for MiniLM.")
+    ] = 22.8,
+    output: Annotated[Path | None, typer.Option("--output", help="Write the recommended plan here.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write a plot here, as SVG.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    connection: Connection,
+) -> None:
+    """Which quantization keeps the recall at the least RAM.
+
+    Examples:
+
+        $ esembed advise plan.toml books.jsonl --documents 5000000
+
+        $ esembed advise plan.toml vectors.npy --offline --profile opensearch --recall 0.9
+    """
+    import numpy as np
+
+    from esembed.advise.advise import Target
+    from esembed.advise.advise import advise as run
+    from esembed.advise.report import COLUMNS, human_bytes, rows, svg
+    from esembed.cli import _output
+    from esembed.plan import IndexPlan
+
+    wanted = IndexPlan.load_file(plan)
+    name = _field(wanted, field)
+    vectors, asked, speed, tokens = _vectors(wanted, name, sample, queries, limit)
+    if asked is None:
+        held = max(2, min(400, len(vectors) // 10))
+        vectors, asked = vectors[:-held], vectors[-held:]
+    target = Target(
+        min_recall=min_recall,
+        documents=documents,
+        max_ram_bytes=None if max_ram_gib is None else int(max_ram_gib * 2**30),
+        max_disk_bytes=None if max_disk_gib is None else int(max_disk_gib * 2**30),
+    )
+    client: Any = None
+    if offline:
+        from esembed.capabilities import profile
+
+        capabilities = profile(profile_name)
+    else:
+        from esembed._sync.client import EngineClient
+        from esembed._sync.probe import probe
+
+        client = connection.client()
+        capabilities = probe(EngineClient(client))
+    try:
+        advice = run(
+            np.asarray(vectors), np.asarray(asked), wanted, name,
+            target=target, capabilities=capabilities, client=client, dims=dims or (),
+        )  # fmt: skip
+    finally:
+        if client is not None:
+            client.close()
+    costs = _costs(documents, tokens_per_document or tokens, speed, tflops, mflop_per_token, usd_per_hour)
+    if plot is not None:
+        plot.write_text(svg(advice), encoding="utf-8")
+    if output is not None and advice.plan is not None:
+        output.write_text(advice.plan.to_toml(), encoding="utf-8")
+    if json:
+        _output.print_json({**advice.to_dict(), "encoding": costs})
+    else:
+        _output.print_table(COLUMNS, rows(advice), title=f"{name}: {len(vectors)} vectors, {advice.engine}")
+        for scale in advice.scales:
+            _output.note(
+                f"{scale['documents']:,} documents: {human_bytes(scale['ram_bytes'])} RAM, "
+                f"{human_bytes(scale['disk_bytes'])} disk, {scale['shards']} shards, "
+                f"{scale['nodes']} nodes of 64 GiB"
+            )
+        for line in costs:
+            _output.note(f"encoding {line['what']}: {line['hours']:.2f} h" + _usd(line["usd"]))
+        if advice.plan is not None and output is None:
+            typer.echo(advice.plan.to_toml())
+    if advice.chosen is None:
+        _output.note(
+            "nothing that was tried keeps the target; lower --recall, raise the budget, or add --dims"
+        )
+        raise typer.Exit(1)
+
+
+def _usd(value: float | None) -> str:
+    return "" if value is None else f", ${value:.2f}"
+
+
+def _field(plan: IndexPlan, wanted: str | None) -> str:
+    if wanted is not None or len(plan.dense) == 1:
+        return wanted or next(iter(plan.dense))
+    raise UsageError(f"the plan has {len(plan.dense)} dense fields; say which with --field")
+
+
+def _vectors(
+    plan: IndexPlan, name: str, sample: Path, queries: Path | None, limit: int
+) -> tuple[FloatArray, FloatArray | None, float | None, float | None]:
+    """Vectors, query vectors or None, tokens a second measured here, tokens of a mean document."""
+    import itertools
+    import time
+
+    import numpy as np
+
+    from esembed.encode.registry import load
+    from esembed.ingest.copying import document_text
+
+    part = plan.dense.get(name)
+    if part is None:
+        raise UsageError(f"the plan has no dense field {name!r}")
+    if not sample.exists():
+        raise UsageError(f"there is no file {sample}")
+    speed = tokens = None
+    encoder: Any = None
+    if sample.suffix == ".npy":
+        vectors = np.load(sample, allow_pickle=False)[:limit]
+    elif part.encoder == "given":
+        raise UsageError("the field's vectors are given; pass them as a .npy file")
+    else:
+        from esembed.ingest.read import open_source
+        from esembed.types import Document
+
+        encoder = load(part.encoder, part.params)
+        texts = [
+            text
+            for record in itertools.islice(open_source(sample), limit)
+            if isinstance(record, Document) and (text := document_text(record.source, part))
+        ]
+        started = time.monotonic()
+        vectors = np.concatenate(
+            [encoder.encode_document(texts[i : i + 256]) for i in range(0, len(texts), 256)]
+        )
+        speed = encoder.stats.tokens / max(time.monotonic() - started, 1e-9)
+        tokens = encoder.stats.tokens / max(len(texts), 1)
+    asked = None
+    if queries is not None and queries.suffix == ".npy":
+        asked = np.load(queries, allow_pickle=False)
+    elif queries is not None:
+        encoder = encoder or load(part.encoder, part.params)
+        lines = [line for line in queries.read_text(encoding="utf-8").splitlines() if line.strip()]
+        asked = encoder.encode_query(lines)
+    return vectors, asked, speed, tokens
+
+
+def _costs(
+    documents: int,
+    tokens: float | None,
+    speed: float | None,
+    tflops: float | None,
+    mflop_per_token: float,
+    usd_per_hour: float | None,
+) -> list[dict[str, Any]]:
+    from esembed.advise.cost import encode_cost
+
+    lines: list[dict[str, Any]] = []
+    if tokens is None:
+        return lines
+    if speed is not None:
+        cost = encode_cost(documents, tokens, tokens_per_second=speed)
+        lines.append({"what": f"on this machine ({speed:,.0f} tokens/s)", "hours": cost.hours, "usd": None})
+    if tflops is not None:
+        cost = encode_cost(
+            documents,
+            tokens,
+            flops_per_token=mflop_per_token * 1e6,
+            flops_per_second=tflops * 1e12,
+            usd_per_hour=usd_per_hour,
+        )
+        lines.append({"what": f"at {tflops:g} TFLOP/s, 40 % used", "hours": cost.hours, "usd": cost.usd})
+    return lines

@@ -1,0 +1,188 @@
+"""Advice: the arithmetic of codes, the choice, the costs; without an engine."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from esembed.advise.advise import Target, advise
+from esembed.advise.cost import encode_cost, footprint
+from esembed.advise.emulate import FORMS, emulate, exact_neighbours, optimized, recall, unit
+from esembed.advise.report import COLUMNS, human_bytes, rows, svg
+from esembed.capabilities import profile
+from esembed.errors import PlanError
+from esembed.plan import IndexPlan
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """Clusters in 128 dims, as embeddings have them: neighbours are close, but not equal."""
+    rng = np.random.default_rng(11)
+    centres = rng.standard_normal((60, 128))
+    spread = 1 / np.sqrt(1 + np.arange(128))
+    vectors = centres[rng.integers(60, size=3100)] * 0.5 + rng.standard_normal((3100, 128)) * spread * 2
+    made = unit(vectors.astype(np.float32))
+    return made[:3000], made[3000:]
+
+
+PLAN = IndexPlan.from_dict({"text": {"body": {}}, "dense": {"e": {"dims": 128}}})
+
+
+def test_exact_neighbours_are_the_sorted_dot_products(sample):
+    vectors, queries = sample
+    found = exact_neighbours(vectors, queries, 5)
+    expected = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :5]
+    assert np.array_equal(found, expected)
+
+
+def test_recall_falls_with_the_bits_and_rises_with_oversampling(sample):
+    vectors, queries = sample
+    truth = exact_neighbours(vectors, queries, 10)
+    plain = {form: recall(emulate(vectors, queries, form, 10), truth, 10) for form in FORMS}
+    assert plain["float"] == 1.0
+    assert plain["int8"] > 0.95
+    assert plain["int8"] >= plain["int4"] >= plain["bbq"] >= plain["bit"]
+    rescored = [recall(emulate(vectors, queries, "bbq", 10, oversample=o), truth, 10) for o in (1.5, 3, 6)]
+    assert plain["bbq"] < rescored[0] < rescored[1] <= rescored[2]
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_optimized_ends_beat_plain_ones_and_stay_on_a_grid(bits):
+    x = np.random.default_rng(2).standard_normal((50, 96)).astype(np.float32)
+    rounded = optimized(x, bits)
+    assert max(len(np.unique(row.round(5))) for row in rounded) <= 2**bits
+
+    # What the ends are optimised for: the error along the vector, where plain ends are the extremes.
+    low, high = x.min(1, keepdims=True), x.max(1, keepdims=True)
+    step = (high - low) / (2**bits - 1)
+    plain = low + np.rint((x - low) / step) * step
+
+    def loss(y):
+        along = (x * (x - y)).sum(1) ** 2 / (x * x).sum(1)
+        return (0.9 * along + 0.1 * ((x - y) ** 2).sum(1)).mean()
+
+    assert loss(rounded) < loss(plain)
+
+
+def test_a_zero_vector_stays_zero():
+    assert not optimized(np.zeros((1, 16), np.float32), 4).any()
+    assert not unit(np.zeros((1, 16), np.float32)).any()
+
+
+def test_the_choice_keeps_the_target_at_the_least_ram(sample):
+    vectors, queries = sample
+    advice = advise(
+        vectors,
+        queries,
+        PLAN,
+        "e",
+        target=Target(min_recall=0.95),
+        capabilities=profile("elasticsearch-basic"),
+    )
+    chosen = advice.chosen
+    assert chosen is not None
+    assert chosen.recall >= 0.955
+    assert chosen.held_back >= 0.93
+    cheaper = [
+        t for t in advice.trials if t.ram_bytes < chosen.ram_bytes and not t.quantization.endswith("flat")
+    ]
+    assert all(t.recall < 0.955 for t in cheaper)
+    assert advice.plan.dense["e"].quantization == chosen.quantization
+    assert advice.plan.dense["e"].oversample == chosen.oversample
+    assert IndexPlan.from_toml(advice.plan.to_toml()) == advice.plan
+    assert [s["documents"] for s in advice.scales] == [10**6, 10**7, 10**8]
+
+
+def test_what_an_engine_lacks_is_never_chosen(sample):
+    vectors, queries = sample
+    advice = advise(
+        vectors,
+        queries,
+        PLAN,
+        "e",
+        target=Target(min_recall=0.5),
+        capabilities=profile("opensearch-no-native"),
+    )
+    assert advice.chosen.quantization in ("int8_hnsw", "on_disk_4x")
+    assert any("native" in (t.gap or "") for t in advice.trials if t.quantization == "bbq_hnsw")
+
+
+def test_an_impossible_target_has_no_choice_and_budgets_count(sample):
+    vectors, queries = sample
+    es = profile("elasticsearch-basic")
+    none = advise(
+        vectors, queries, PLAN, "e", target=Target(min_recall=0.95, max_ram_bytes=1000), capabilities=es
+    )
+    assert none.chosen is None
+    assert none.plan is None
+    small = advise(
+        vectors, queries, PLAN, "e", target=Target(min_recall=0.9, documents=1000), capabilities=es
+    )
+    assert small.chosen.quantization.endswith("flat")
+
+
+def test_shorter_dims_are_tried(sample):
+    vectors, queries = sample
+    advice = advise(
+        vectors,
+        queries,
+        PLAN,
+        "e",
+        target=Target(min_recall=0.3, margin=0),
+        capabilities=profile("elasticsearch-basic"),
+        quantizations=["int8_hnsw"],
+        dims=[64],
+    )
+    assert {t.dims for t in advice.trials} == {128, 64}
+    assert advice.plan.dense["e"].dims == advice.chosen.dims == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [
+        ("none", (3000, 128), {}),
+        ("e", (3000, 64), {}),
+        ("e", (5, 128), {}),
+        ("e", (3000, 128), {"dims": [500]}),
+        ("e", (3000, 128), {"quantizations": ["zip"]}),
+    ],
+)
+def test_wrong_input_is_refused(sample, name, shape, options):
+    vectors, queries = sample
+    with pytest.raises(PlanError):
+        advise(
+            vectors[: shape[0], : shape[1]],
+            queries,
+            PLAN,
+            name,
+            capabilities=profile("elasticsearch-basic"),
+            **options,
+        )
+
+
+def test_footprints_and_costs():
+    eight, one = footprint(10**6, 384, "int8"), footprint(10**6, 384, "bbq")
+    assert 384 * 10**6 < eight.ram_bytes < 450 * 10**6
+    assert one.ram_bytes < eight.ram_bytes / 3
+    assert footprint(10**6, 384, "float", graph=False).disk_bytes == 384 * 4 * 10**6
+    assert footprint(10**8, 1024, "float").nodes > footprint(10**8, 1024, "bbq").nodes
+    assert footprint(10**6, 384, "int8", replicas=1).disk_bytes == pytest.approx(2 * eight.disk_bytes, abs=2)
+    cost = encode_cost(10**6, 100, flops_per_token=22.8e6, flops_per_second=100e12, usd_per_hour=3.6)
+    assert cost.usd == pytest.approx(cost.hours * 3.6)
+    assert cost.hours == pytest.approx(1e8 / (100e12 * 0.4 / 22.8e6) / 3600)
+    with pytest.raises(ValueError, match="tokens_per_second"):
+        encode_cost(1, 1)
+
+
+def test_table_and_plot(sample):
+    vectors, queries = sample
+    advice = advise(vectors, queries, PLAN, "e", capabilities=profile("elasticsearch-basic"))
+    table = rows(advice)
+    assert all(len(row) == len(COLUMNS) for row in table)
+    assert sum(row[0].endswith("*") for row in table) == 1
+    root = ET.fromstring(svg(advice))
+    circles = [e for e in root.iter() if e.tag.endswith("circle") and list(e)]
+    assert len(circles) == len([t for t in advice.trials if t.gap is None])
+    assert human_bytes(1536) == "1.5 KiB"
