@@ -17,10 +17,11 @@ from esembed.transport import Response
 
 __all__ = ["Sink", "TimedEncoder", "bench_plan", "cpu_seconds", "fresh_index", "records", "words"]
 
-WORDS = """
+_TEXT = """
 time year people way day man thing woman life child world school state family student group country problem
 hand part place case week company system program question work government number night point home water room
-""".split()
+"""
+WORDS = _TEXT.split()
 
 
 def words(number: int, count: int) -> str:

@@ -113,7 +113,7 @@ def ingest(
     max_wait_seconds: Annotated[
         float, typer.Option(help="Wait so long for an engine that is away.", rich_help_panel=TRUST)
     ] = 600.0,
-    chunk_mb: Annotated[float, typer.Option(help="The largest bulk request.", rich_help_panel=SPEED)] = 8.0,
+    chunk_mb: Annotated[float, typer.Option(help="The largest bulk request.", rich_help_panel=SPEED)] = 4.0,
     in_flight: Annotated[
         int, typer.Option(help="Bulk requests at a time, at most.", rich_help_panel=SPEED)
     ] = 4,

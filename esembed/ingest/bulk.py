@@ -328,7 +328,7 @@ class Pacer:
     _good: int = 0
 
     def __post_init__(self) -> None:
-        self.bytes = float(min(self.max_bytes, 2 * 1024 * 1024))
+        self.bytes = float(min(self.max_bytes, 1024 * 1024))
         self.in_flight = min(2, self.max_in_flight)
 
     @property

@@ -63,8 +63,8 @@ class IngestOptions:
         tuning: apply the plan's load settings (refresh, replicas, merge) and put them back.
     """
 
-    max_chunk_bytes: int = 8 * 1024 * 1024
-    max_chunk_documents: int = 2_000
+    max_chunk_bytes: int = 4 * 1024 * 1024
+    max_chunk_documents: int = 1_000
     max_in_flight: int = 4
     buffer_bytes: int = 96 * 1024 * 1024
     encode_batch_documents: int = 256
