@@ -44,6 +44,7 @@ from .process import (
     explain_log,
     give_to,
     is_ours,
+    leftovers,
     published_port,
     remove_tree,
     server_uid,
@@ -135,6 +136,9 @@ def start(
             _check_same(there, version=version, port=port, trial=trial, secure=options is not None)
             return dataclasses.replace(there, reused=True)
         (instance / "state.json").unlink(missing_ok=True)
+        # A starter that was killed leaves a server that no state tells of, and that holds the data.
+        for pid in leftovers(instance):
+            end_process(pid)
         check_port_free(port)
         uid = server_uid()
         java = find_java(
@@ -393,10 +397,11 @@ def stop(kind: Kind | str, *, name: str = "default") -> bool:
         return False
     with _locked(instance):
         info = _read(proper, name)
-        if info is not None:
-            end_process(info.pid)
+        pids = [info.pid] if info is not None else leftovers(instance)
+        for pid in pids:
+            end_process(pid)
         (instance / "state.json").unlink(missing_ok=True)
-        return info is not None
+        return bool(pids)
 
 
 def destroy(kind: Kind | str, *, name: str = "default") -> None:

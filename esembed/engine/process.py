@@ -20,6 +20,7 @@ __all__ = [
     "explain_log",
     "give_to",
     "is_ours",
+    "leftovers",
     "published_port",
     "server_uid",
     "spawn",
@@ -186,6 +187,20 @@ def end_process(pid: int, *, timeout_seconds: float = 30.0) -> None:
     child = _children.pop(pid, None)
     if child is not None:
         child.wait()
+
+
+def leftovers(instance: Path) -> list[int]:
+    """Servers of that instance's folder, the launcher before the server it launched."""
+    import psutil
+
+    conf = str(instance / "conf")
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            here = process.environ().get("ES_PATH_CONF") or process.environ().get("OPENSEARCH_PATH_CONF")
+            if here == conf and "java" in process.name():
+                found.append((process.create_time(), process.pid))
+    return [pid for _, pid in sorted(found)]
 
 
 def published_port(log: Path) -> int | None:

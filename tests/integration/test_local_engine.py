@@ -152,6 +152,14 @@ def test_a_killed_server_leaves_a_stale_state_and_its_data(
     assert _request(f"{again.url}/kept/_doc/1")["_source"] == {"text": "still here"}
 
 
+def test_a_server_whose_starter_was_killed_is_replaced(running: EngineInfo) -> None:
+    # Killed between the start and the state file, a starter leaves a server that holds the data.
+    (running.instance / "state.json").unlink()
+    again = local.start("opensearch", name=running.name, heap_mb=HEAP_MB)
+    assert again.pid != running.pid
+    assert _request(f"{again.url}/kept/_doc/1")["_source"] == {"text": "still here"}
+
+
 def test_stop_ends_the_process_and_purge_removes_the_data(
     running: EngineInfo, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,13 +13,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from esembed.engine.artifacts import engine_root
+
 pytest_plugins = ["pytester"]
 
 USES_OPENSEARCH = "def test_it(esembed_opensearch):\n    assert esembed_opensearch.kind == 'opensearch'\n"
 
 
 @pytest.fixture(autouse=True)
-def bare_machine(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def bare_machine(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No URL, no Docker API, no Java; a cache of its own."""
     for name in list(os.environ):
         if name.startswith(("ESEMBED_", "PYTEST_")):
@@ -37,6 +40,9 @@ def bare_machine(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> 
         "    raise java.EngineStartError('no network')\n"
         "java._download = nothing\n"
     )
+    yield
+    # As root the engines' folder lies outside the cache, where the server's user can reach it.
+    shutil.rmtree(engine_root(), ignore_errors=True)
 
 
 def test_without_any_engine_the_test_is_skipped_with_each_reason(pytester: pytest.Pytester) -> None:
