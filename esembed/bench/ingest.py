@@ -15,7 +15,6 @@ import numpy as np
 import typer
 
 from esembed.bench.ingest_parts import TimedEncoder, bench_plan, cpu_seconds, fresh_index, records
-from esembed.cli._connect import Connection, takes_connection
 
 __all__ = [
     "app",
@@ -257,20 +256,20 @@ PARTS = ("pipeline", "bulk", "real", "rerun", "memory")
 
 
 @app.command()
-@takes_connection
 def ingest(
     part: Annotated[
         list[str] | None,
         typer.Argument(metavar="[PART]…", help=f"Of {', '.join(PARTS)}; all if none is named."),
     ] = None,
     *,
+    url: Annotated[str, typer.Option(help="The engine.")] = "http://127.0.0.1:9200",
+    kind: Annotated[str, typer.Option(help="elasticsearch or opensearch.")] = "opensearch",
     documents: Annotated[int, typer.Option(help="Records in each measurement.")] = 4_000,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of the bulk comparison.")] = 3,
     memory_engine: Annotated[
         bool, typer.Option("--memory-engine", help="Measure memory against the engine, not a sink (long).")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
-    connection: Connection,
 ) -> None:
     """Measure the ingest on this machine and engine.
 
@@ -279,16 +278,13 @@ def ingest(
 
     Example:
 
-        $ esembed bench ingest bulk pipeline --documents 10000
+        $ esembed bench ingest bulk pipeline --url http://127.0.0.1:9200 --documents 10000
     """
     from esembed._sync.probe import probe
-    from esembed.cli import _output
-    from esembed.cli._connect import UsageError
 
     unknown = set(part or ()) - set(PARTS)
-    if unknown:
-        raise UsageError(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    url, kind = connection.resolve()
+    if unknown or kind not in ("elasticsearch", "opensearch"):
+        raise typer.BadParameter(f"parts are {', '.join(PARTS)}; kinds are elasticsearch and opensearch")
     client = engine_client(url, kind)
     capabilities = probe(client)
     runs: dict[str, Callable[[], dict[str, Any]]] = {
@@ -300,10 +296,18 @@ def ingest(
     }
     results: dict[str, Any] = {}
     for name in part or PARTS:
-        _output.note(f"measuring {name} …")
+        typer.echo(f"measuring {name} …", err=True)
         results[name] = runs[name]()
         if not json:
-            _output.print_table(("figure", "value"), list(results[name].items()), title=f"{name} ({kind})")
+            typer.echo(f"{name} ({kind})")
+            for figure, value in results[name].items():
+                typer.echo(
+                    f"  {figure:28} {value:.4g}" if isinstance(value, float) else f"  {figure:28} {value}"
+                )
     client.official.close()
     if json:
-        _output.print_json({"engine": kind, **results})
+        typer.echo(json_module.dumps({"engine": kind, **results}, indent=2))
+
+
+if __name__ == "__main__":
+    app()
