@@ -126,4 +126,4 @@ def cpu_seconds(client: Any) -> float:
     """CPU seconds of this process and of the engine's, so far."""
     nodes: Mapping[str, Any] = client.request("GET", "/_nodes/stats/process").body["nodes"]
     engine = sum(node["process"]["cpu"]["total_in_millis"] for node in nodes.values()) / 1000
-    return time.process_time() + engine
+    return time.process_time() + float(engine)

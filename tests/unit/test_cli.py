@@ -392,5 +392,7 @@ def test_the_page_about_the_command_line_is_up_to_date() -> None:
     script = Path(__file__).resolve().parents[2] / "scripts" / "cli_docs.py"
     if not script.is_file():
         pytest.skip("runs in a checkout")
-    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
