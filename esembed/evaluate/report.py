@@ -315,14 +315,17 @@ _PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>$title</title><style>
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#667085;--line:#d9dee7;--card:#f6f8fb;--back:#fff}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#98a2b3;--line:#364152;--card:#1b2431;--back:#121821}}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#98a2b3;
+--line:#364152;--card:#1b2431;--back:#121821}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:960px;
 margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .2rem}h4{margin:.2rem 0;font-size:.9rem}
 p.hint,small,figcaption{color:var(--soft)}p.hint{margin:.1rem 0 .7rem;font-size:.9rem}
-.lead{background:var(--card);border-left:4px solid #2563a8;padding:.7rem 1rem;margin:1rem 0;font-size:1.05rem}
+.lead{background:var(--card);border-left:4px solid #2563a8;padding:.7rem 1rem;margin:1rem
+0;font-size:1.05rem}
 svg{max-width:100%;height:auto}svg text{font:13px system-ui,sans-serif;fill:var(--ink)}
-.whisker{stroke:var(--ink);stroke-width:2}.axis{stroke:var(--soft)}.shared{fill:var(--line);background:var(--line)}
+.whisker{stroke:var(--ink);stroke-width:2}.axis{stroke:var(--soft)}
+.shared{fill:var(--line);background:var(--line)}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
 th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child{text-align:left}td small{display:block;font-size:.72rem}td.best{font-weight:700}
@@ -338,16 +341,21 @@ li.unjudged{color:var(--soft)}li.not{opacity:.7}code{font-size:.78rem}
 </style></head><body>
 <h1>$title</h1><p class=hint>$intro</p>
 <p class=lead>$summary</p>
-<h2>How good is each?</h2><p class=hint>Longer is better. The thin line is the 95 % interval: where two overlap
+<h2>How good is each?</h2>
+<p class=hint>Longer is better. The thin line is the 95 % interval: where two overlap
 a lot, these queries can't tell them apart.</p>$bars
-<h2>All measures</h2><p class=hint>Small figures are 95 % intervals. A star marks a difference that chance does
+<h2>All measures</h2>
+<p class=hint>Small figures are 95 % intervals. A star marks a difference that chance does
 not explain (p below 0.05 after Holm's correction for the number of comparisons).</p>$table
-<h2>Query by query</h2><p class=hint>Each bar is one query: green upwards where the configuration beats the one it
+<h2>Query by query</h2>
+<p class=hint>Each bar is one query: green upwards where the configuration beats the one it
 is compared with, red downwards where it loses.</p>$differences
 <h2>Where does each win alone?</h2><p class=hint>The share of queries on which exactly one is best.</p>$wins
-<h2>Queries worth a look</h2><p class=hint>Where the compared configuration loses most. Green lines are relevant
+<h2>Queries worth a look</h2>
+<p class=hint>Where the compared configuration loses most. Green lines are relevant
 documents; grey ones were never judged.</p>$worst
-<h2>Do they find the same?</h2><p class=hint>1 is the same list, 0 nothing in common. Fusion gains most from good
+<h2>Do they find the same?</h2>
+<p class=hint>1 is the same list, 0 nothing in common. Fusion gains most from good
 legs that differ.</p>$agreements
 <h2>What was wrong in the data</h2>$problems
 </body></html>
