@@ -77,7 +77,7 @@ def test_tests_with_esembed(
 ) -> None:
     """In a pytest of its own, as in somebody else's project; the engines are the ones that run here."""
     shutil.copy(EXAMPLES / "test_with_esembed.py", tmp_path)
-    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio"]
     command += [f"--esembed-opensearch-url={esembed_opensearch.url}"]
     command += [f"--esembed-elasticsearch-url={esembed_elasticsearch.url}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
