@@ -161,13 +161,14 @@ def show(result: EncodeBench) -> None:
         return "" if value is None else f"{value:,.{digits}f}"
 
     columns = [
-        "", ">tokens/s", ">ratio", ">to best peer", ">of GEMM peak", ">cos min", ">cos mean", ">q p50 ms",
+        "", ">tokens/s", ">per CPU s", ">ratio", ">to best peer", ">of GEMM peak", ">cos min", ">cos mean", ">q p50 ms",
         ">q p99 ms", ">q ratio", ">load s", ">peak MiB", ">$/M tokens",
     ]  # fmt: skip
     rows = [
         [
             row.name,
             number(row.tokens_per_second, 0),
+            number(row.tokens_per_cpu_second, 0),
             number(row.ratio) or "1.00",
             number(row.ratio_to_peer),
             "" if row.gemm_share is None else f"{row.gemm_share:.0%}",

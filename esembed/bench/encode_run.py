@@ -46,6 +46,8 @@ class Row:
 
     Attributes:
         tokens_per_second: median over rounds.
+        tokens_per_cpu_second: median likewise, over the processor time of all threads: what holds its
+            worth on a busy machine.
         ratio: to the first contender, the median of per-round ratios; None for the first itself.
         ratio_to_peer: to the fastest sentence-transformers backend, likewise.
         gemm_share: FLOPs done over FLOPs at the machine's measured peak of the dtype it runs in.
@@ -60,6 +62,7 @@ class Row:
     name: str
     runtime: Mapping[str, Any]
     tokens_per_second: float
+    tokens_per_cpu_second: float
     ratio: float | None
     ratio_to_peer: float | None
     gemm_share: float | None
@@ -211,13 +214,16 @@ def run_bench(
                 vectors[one.name] = np.load(place)
                 process.ask("queries", start=0, count=10)
             seconds: dict[str, list[float]] = {one.name: [] for one, *_ in running}
+            cpu: dict[str, list[float]] = {one.name: [] for one, *_ in running}
             waits: dict[str, list[float]] = {one.name: [] for one, *_ in running}
             each = max(1, len(queries) // max(1, rounds))
             for turn in range(rounds):
                 say(f"round {turn + 1} of {rounds}")
                 # start with another one each time, so that none always follows the same neighbour
                 for one, process, _, _ in running[turn % len(running) :] + running[: turn % len(running)]:
-                    seconds[one.name].append(process.ask("documents")["seconds"])
+                    spent = process.ask("documents")
+                    seconds[one.name].append(spent["seconds"])
+                    cpu[one.name].append(max(spent["cpu_seconds"], 1e-9))
                     waits[one.name] += process.ask("queries", start=turn * each, count=each)["seconds"]
             peaks = {one.name: int(process.ask("peak")["bytes"]) for one, process, _, _ in running}
         finally:
@@ -229,7 +235,7 @@ def run_bench(
             peak = gemm.ask("gemm", threads=threads, device=device, seconds=gemm_seconds)["flops"]
         finally:
             gemm.stop()
-    rows = _rows(running, vectors, seconds, waits, peaks, tokens, flops_per_token, peak, usd_per_hour)
+    rows = _rows(running, vectors, seconds, cpu, waits, peaks, tokens, flops_per_token, peak, usd_per_hour)
     return EncodeBench(
         rows=rows,
         absent=absent,
@@ -244,6 +250,7 @@ def _rows(
     running: Sequence[tuple[Contender, Any, float, Mapping[str, Any]]],
     vectors: Mapping[str, Any],
     seconds: Mapping[str, Sequence[float]],
+    cpu: Mapping[str, Sequence[float]],
     waits: Mapping[str, Sequence[float]],
     peaks: Mapping[str, int],
     tokens: int,
@@ -267,6 +274,7 @@ def _rows(
                 name=name,
                 runtime=facts,
                 tokens_per_second=pace,
+                tokens_per_cpu_second=tokens / statistics.median(cpu[name]),
                 ratio=None if name == reference else _ratio(seconds[reference], seconds[name]),
                 ratio_to_peer=_ratio(seconds[best], seconds[name]) if best else None,
                 gemm_share=pace * flops_per_token / top if flops_per_token and top else None,

@@ -72,6 +72,7 @@ def test_a_run_with_an_absent_peer() -> None:
     assert first.gemm_share is not None
     assert 0 < first.gemm_share < 2
     assert first.peak_bytes > 50e6
+    assert first.tokens_per_cpu_second > 0
     assert set(result.gemm_flops) >= {"float32"}
 
 
