@@ -21,6 +21,8 @@ from esembed.transport import Response
 __all__ = ["Engine", "Patience", "Requester", "Stopped"]
 
 _ANY_STATUS = range(400, 600)
+KEEP_ALIVE = "5m"
+"""How long the engine keeps a scan's point in time between two pages."""
 
 
 class Requester(Protocol):
@@ -306,25 +308,62 @@ class Engine:
         query: Mapping[str, Any] | None = None,
         size: int = 1_000,
     ) -> Iterator[dict[str, Any]]:
-        """Every document (``_id``, ``_source``) as of now, in no order: a point in time, or a scroll
-        where the engine sorts no point in time by shard and document."""
+        """Every document (``_id``, ``_source``) as of now, in no order: through a point in time, or a
+        scroll where the engine opens none."""
         body: dict[str, Any] = {"size": size, "query": dict(query or {"match_all": {}}), "_source": source}
-        answer = self.call(
-            "POST", f"{self._path}/_search", params={"scroll": "5m"}, body={**body, "sort": ["_doc"]}
+        pages = self._pit_pages(body)
+        if pages is None:
+            pages = self._scroll_pages(body)
+        for answer in pages:
+            if answer.get("_shards", {}).get("failed"):
+                raise EngineUnavailableError(f"some shards of {self.index} failed during a scan; try again")
+            yield from answer["hits"]["hits"]
+
+    def _pit_pages(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]] | None:
+        opensearch = getattr(self.client, "kind", "") == "opensearch"
+        path, key = ("_search/point_in_time", "pit_id") if opensearch else ("_pit", "id")
+        opened = self.call(
+            "POST",
+            f"{self._path}/{path}",
+            params={"keep_alive": KEEP_ALIVE},
+            ignore=(400, 403, 404, 405, 410),
         )
-        scroll = answer.body.get("_scroll_id")
+        if opened.status >= 400:
+            return None
+        return self._pit_loop(body, str(opened.body[key]), path, key, opensearch)
+
+    def _pit_loop(
+        self, body: Mapping[str, Any], pit: str, path: str, key: str, opensearch: bool
+    ) -> Iterator[Mapping[str, Any]]:
+        after: list[Any] | None = None
         try:
             while True:
-                hits = answer.body["hits"]["hits"]
-                if answer.body.get("_shards", {}).get("failed"):
-                    raise EngineUnavailableError(
-                        f"some shards of {self.index} failed during a scan; try again"
-                    )
+                page = {**body, "pit": {"id": pit, "keep_alive": KEEP_ALIVE}, "sort": ["_shard_doc"]}
+                if after is not None:
+                    page["search_after"] = after
+                answer = self.call("POST", "/_search", body=page).body
+                pit = answer.get("pit_id", pit)
+                hits = answer["hits"]["hits"]
                 if not hits:
                     return
-                yield from hits
-                answer = self.call("POST", "/_search/scroll", body={"scroll": "5m", "scroll_id": scroll})
-                scroll = answer.body.get("_scroll_id", scroll)
+                yield answer
+                after = hits[-1]["sort"]
+        finally:
+            closing = {key: [pit] if opensearch else pit}
+            self.client.request("DELETE", f"/{path}", body=closing, ignore=_ANY_STATUS)
+
+    def _scroll_pages(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        answer = self.call(
+            "POST", f"{self._path}/_search", params={"scroll": KEEP_ALIVE}, body={**body, "sort": ["_doc"]}
+        ).body
+        scroll = answer.get("_scroll_id")
+        try:
+            while answer["hits"]["hits"]:
+                yield answer
+                answer = self.call(
+                    "POST", "/_search/scroll", body={"scroll": KEEP_ALIVE, "scroll_id": scroll}
+                ).body
+                scroll = answer.get("_scroll_id", scroll)
         finally:
             if scroll is not None:
                 self.client.request(

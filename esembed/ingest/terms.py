@@ -10,12 +10,13 @@ from esembed.encode.base import Encoder
 from esembed.encode.lexical import LexicalEncoder
 from esembed.encode.statistics import LexicalStatistics
 from esembed.errors import EsembedError, RecordError
+from esembed.ingest.options import IngestOptions
 from esembed.ingest.prepare import Preparer, Work
-from esembed.ingest.read import Source
+from esembed.ingest.read import RecordMapper, Source
 from esembed.plan import IndexPlan
 from esembed.types import Document
 
-__all__ = ["Peeked", "count_terms"]
+__all__ = ["Peeked", "as_meant", "count_terms"]
 
 SAMPLE_RECORDS = 1_000
 SAMPLE_CHARACTERS = 4_000_000
@@ -55,6 +56,23 @@ def _take(records: Iterator[Any]) -> list[Any]:
         if characters >= SAMPLE_CHARACTERS:
             break
     return head
+
+
+def as_meant(records: Iterable[Any], options: IngestOptions) -> Iterator[Any]:
+    """Records after the field mapping and the transform hook, as the ingest will take them; what these
+    refuse or leave out is left out. The ingest calls the hook for the same records again."""
+    if not options.fields and options.transform is None:
+        yield from records
+        return
+    mapper = RecordMapper(fields=options.fields, transform=options.transform)
+    for record in records:
+        if isinstance(record, Document):
+            try:
+                meant = mapper(record)
+            except RecordError:
+                continue
+            if meant is not None:
+                yield meant
 
 
 def count_terms(

@@ -111,11 +111,11 @@ class Target:
 
 def snapshot(client: Any, index: str, kind: str) -> dict[str, dict[str, Any]]:
     """Every document with its vectors, by id; up to 10,000."""
-    client.request("POST", f"/{index}/_refresh")
+    client.request("POST", f"/{index}/_refresh", timeout_seconds=120)
     body: dict[str, Any] = {"size": 10_000, "query": {"match_all": {}}}
     if kind == "elasticsearch":
         body["_source"] = {"exclude_vectors": False}
-    hits = client.request("POST", f"/{index}/_search", body=body).body["hits"]["hits"]
+    hits = client.request("POST", f"/{index}/_search", body=body, timeout_seconds=120).body["hits"]["hits"]
     return {hit["_id"]: hit["_source"] for hit in hits}
 
 

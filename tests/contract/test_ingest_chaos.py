@@ -72,7 +72,7 @@ def mixed(count: int) -> list[dict[str, Any]]:
 
 def test_a_third_of_the_requests_goes_wrong(query_world: World) -> None:
     clean = make(query_world, suffix="-clean")
-    clean.ingest(mixed(400))
+    clean.ingest(mixed(300))
     kind = query_world.capabilities.kind
     with fault_proxy(url_of(query_world), seed=7) as proxy:
         official = official_client(proxy.url, kind)
@@ -80,7 +80,7 @@ def test_a_third_of_the_requests_goes_wrong(query_world: World) -> None:
         faulty = make(World(official, through, query_world.capabilities, query_world.name), suffix="-faulty")
         sent_before = through.requests_sent
         report = faulty.ingest(
-            mixed(400), max_chunk_bytes=12_000, max_in_flight=4, max_wait_seconds=60, linger_seconds=0.02
+            mixed(300), max_chunk_bytes=12_000, max_in_flight=4, max_wait_seconds=60, linger_seconds=0.02
         )
         official.close()
     assert report.dead == 0
@@ -142,11 +142,11 @@ def test_kills_of_the_engine_are_waited_out(kind: str, tmp_path: Path) -> None:
         pytest.skip("ESEMBED_CHAOS=0")
     local = pytest.importorskip("esembed.engine.local", reason="the local engines need the extra local")
     name = f"chaos-{os.getpid()}"
-    engine = local.start(kind, name=name)
-    port = int(engine.url.rpartition(":")[2])
-    rows = records(800)
+    rows = records(400)
     chance = random.Random(11)
     try:
+        engine = local.start(kind, name=name)
+        port = int(engine.url.rpartition(":")[2])
         with world(engine.url, kind) as live:
             clean = make(live, suffix="-clean")
             clean.ingest(rows)
@@ -165,7 +165,7 @@ def test_kills_of_the_engine_are_waited_out(kind: str, tmp_path: Path) -> None:
             killer.join()
             assert killer.kills == ENGINE_KILLS
             assert killer.error is None
-            assert (report.indexed, report.dead) == (800, 0)
+            assert (report.indexed, report.dead) == (400, 0)
             assert_same(snapshot(live.client, clean.index, kind_), snapshot(live.client, target.index, kind_))
     finally:
         local.destroy(kind, name=name)

@@ -198,7 +198,7 @@ def decompress(stream: io.RawIOBase, label: str) -> IO[bytes]:
             import zstandard
         except ModuleNotFoundError as error:
             raise PlanError(
-                f'{label} is compressed by zstd; reading it needs: pip install "esembed[remote]"',
+                f'{label} is compressed by zstd; reading it needs: pip install "esembed[ingest]"',
                 path="source",
             ) from error
         reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(
