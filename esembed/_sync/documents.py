@@ -20,7 +20,7 @@ from esembed.encode.statistics import LexicalStatistics
 from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.read import open_source
-from esembed.ingest.terms import Peeked, count_terms
+from esembed.ingest.terms import Peeked, as_meant, count_terms
 from esembed.plan import IndexPlan
 from esembed.types import Document
 
@@ -74,7 +74,7 @@ class DocumentsMixin:
         from esembed.ingest.flow import run_ingest
 
         settings = options or IngestOptions()
-        stream = self._settle_avgdl(iterable(records))
+        stream = self._settle_avgdl(iterable(records), settings)
         encoders = in_thread(self._encoders)
         token_ids = in_thread(self.pool.token_ids)
         sender = requester(self.client)
@@ -170,7 +170,7 @@ class DocumentsMixin:
             if split_spec(part.encoder)[0] != "given"
         }
 
-    def _settle_avgdl(self, records: Any) -> Any:
+    def _settle_avgdl(self, records: Any, options: IngestOptions) -> Any:
         """Before the first record goes in, fix the average length that BM25 divides by, from the head
         of the records, in fields whose plan leaves it open. It can't change afterwards: documents
         hold it."""
@@ -183,7 +183,8 @@ class DocumentsMixin:
             return records
         peeked = in_thread(lambda: Peeked(open_source(records)))
         lexical = {name: self.pool.encoder(name) for name in open_fields}
-        counted = in_thread(count_terms, peeked.head, self.plan.only(open_fields), lexical)
+        head = as_meant(peeked.head, options)
+        counted = in_thread(count_terms, head, self.plan.only(open_fields), lexical)
         changes = {
             name: round(value.average_length, 1)
             for name, value in counted.items()

@@ -303,3 +303,22 @@ def test_the_index_opens_in_python_as_well(run: Run, name: str, plan: Path, url:
         assert "vector" not in document
     finally:
         client.close()
+
+
+def test_the_average_length_is_that_of_the_transformed_records(
+    run: Run, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BM25 as a vector divides by it, and documents hold it, so it must be right at the first record."""
+    (tmp_path / "test_hook_of_mine.py").write_text(
+        "def both(record):\n    return {**record, 'body': record['title'] + ' ' + record['text']}\n"
+    )
+    path = tmp_path / "plan.toml"
+    path.write_text('[text.body]\n[sparse.terms]\nencoder = "lexical"\nsource = ["body"]\n')
+    data = write(
+        tmp_path / "r.jsonl", [{"_id": str(i), "title": "one two", "text": "three four"} for i in range(9)]
+    )
+    assert run("index", "create", name, path)[0] == 0
+    code, _, err = run("ingest", data, "--index", name, "--transform", "test_hook_of_mine:both")
+    assert code == 0, err
+    _, out, _ = run("index", "inspect", name, "--json")
+    assert json.loads(out)["plan"]["sparse"]["terms"]["params"]["avgdl"] == 4.0
