@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from esembed.dialect.bounds import bound_of, idf_mass, mass_fields
 from esembed.dialect.compiled import CompiledSearch, Leg
 from esembed.dialect.page import highlight_spec, next_cursor, page_body, source_spec, text_query
-from esembed.dialect.response import LegAnswer, hit_of, leg_answer, merge_hits
+from esembed.dialect.response import LegAnswer, hit_of, merge_hits
 from esembed.dialect.search import Compiler
 from esembed.errors import EsembedError, QueryError
 from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
@@ -65,7 +65,7 @@ class Fusing:
                 legs_missing[leg.name] = str(error)
                 lists.append(None)
             else:
-                lists.append(leg_answer(answer, leg, chunk_path))
+                lists.append(LegAnswer(answer, leg, chunk_path))
                 if answer.get("timed_out"):
                     legs_missing[leg.name] = "the engine's time was up: what it had by then was used"
         if failures and all(answer is None for answer in lists):
@@ -84,7 +84,7 @@ class Fusing:
             if isinstance(stage, Collapse):
                 path = compiler.context.sortable(stage.field, "collapse").path
                 groups = {
-                    h.id: _group(h.fields.get(path)) for a in lists if a is not None for h in a.hits.values()
+                    doc: answer.value(doc, path) for answer in lists if answer for doc in answer.ranked.ids
                 }
                 fused = collapse(fused, groups)
             else:
@@ -154,7 +154,7 @@ class Fusing:
             answer = lists[position]
             if answer is None or leg.parent_key:
                 continue
-            absent = [doc for doc in candidates if doc not in answer.hits]
+            absent = [doc for doc in candidates if doc not in answer]
             if absent:
                 todo.append((position, leg, absent))
         if not todo:
@@ -164,12 +164,12 @@ class Fusing:
             known = lists[position]
             if known is None:
                 continue
-            more = leg_answer(body, leg, None)
+            more = LegAnswer(body, leg, None)
             scores = dict(zip(known.ranked.ids, known.ranked.scores, strict=True))
             scores.update(zip(more.ranked.ids, more.ranked.scores, strict=True))
             ordered = sorted(scores.items(), key=lambda item: -item[1])
             ranked = LegList([doc for doc, _ in ordered], [score for _, score in ordered])
-            lists[position] = replace_answer(known, ranked)
+            known.ranked = ranked
         return lists
 
     def _rescore(
@@ -302,12 +302,3 @@ def _uses_bounds(node: FusionNode) -> bool:
     return node.normalizer == "bound" or any(
         isinstance(child, FusionNode) and _uses_bounds(child) for child in node.children
     )
-
-
-def _group(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and value else value
-
-
-def replace_answer(answer: LegAnswer, ranked: LegList) -> LegAnswer:
-    """The same answer with another list."""
-    return LegAnswer(ranked, answer.hits, answer.took_ms, answer.timed_out)

@@ -14,7 +14,7 @@ from esembed.dialect.compiled import CompiledSearch, FusionPath, SearchOptions, 
 from esembed.dialect.default import default_query
 from esembed.dialect.fields import mapped_types, missing_fields, used_fields
 from esembed.dialect.page import Cursor, next_cursor, query_digest
-from esembed.dialect.response import LegAnswer, leg_answer, single_hits, total_of
+from esembed.dialect.response import LegAnswer, single_hits, total_of
 from esembed.dialect.search import Compiler
 from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.pool import EncoderPool
@@ -388,7 +388,7 @@ class Searcher:
             (leg,) = leg_names((_core(query),))
         if compiled.legs and compiled.fusion is not None:
             lists: list[LegAnswer] = [
-                leg_answer(self._good(answer), one, None)
+                LegAnswer(self._good(answer), one, None)
                 for answer, one in zip(answers[1:], compiled.legs, strict=True)
             ]
             fused = {hit.id: hit.shares for hit in fuse(compiled.fusion, [a.ranked for a in lists])}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from esembed.dialect.compiled import CompiledSearch, Leg
@@ -11,24 +10,57 @@ from esembed.dialect.meta import PARENT_FIELD
 from esembed.fusion import Fused, LegList
 from esembed.types import Hit, LegShare
 
-__all__ = ["LegAnswer", "hit_of", "leg_answer", "merge_hits", "single_hits", "total_of"]
+__all__ = ["LegAnswer", "hit_of", "merge_hits", "single_hits", "total_of"]
 
 
-@dataclass(slots=True)
 class LegAnswer:
-    """What one leg's answer holds.
+    """What one leg's answer holds. Hits are made of it only for the page: a window is long.
+
+    Args:
+        body: the leg's answer.
+        leg: the leg.
+        chunk_path: where chunks keep their text, when they are documents of their own.
 
     Attributes:
         ranked: ids and common scores, best first.
-        hits: id → its hit, with the stored fields and chunks that the leg brought.
         took_ms: the engine's time.
         timed_out: the engine gave up early.
     """
 
-    ranked: LegList
-    hits: dict[str, Hit] = field(default_factory=dict)
-    took_ms: float = 0.0
-    timed_out: bool = False
+    __slots__ = ("_chunk_path", "_leg", "_raw", "ranked", "timed_out", "took_ms")
+
+    def __init__(self, body: Mapping[str, Any], leg: Leg, chunk_path: str | None) -> None:
+        self._leg = leg
+        self._chunk_path = chunk_path if leg.parent_key else None
+        self._raw: dict[str, Mapping[str, Any]] = {}
+        scores: list[float] = []
+        convert = leg.convert
+        for raw in body["hits"]["hits"]:
+            doc_id = raw["_id"]
+            if leg.parent_key:
+                doc_id = str(((raw.get("fields") or {}).get(PARENT_FIELD) or (doc_id,))[0])
+            if doc_id in self._raw:
+                continue
+            score = raw.get("_score") or 0.0
+            self._raw[doc_id] = raw
+            scores.append(score if convert is None else convert(score))
+        self.ranked = LegList(list(self._raw), scores)
+        self.took_ms = float(body.get("took", 0))
+        self.timed_out = bool(body.get("timed_out", False))
+
+    def __contains__(self, doc_id: str) -> bool:
+        return doc_id in self._raw
+
+    def hit(self, doc_id: str) -> Hit | None:
+        """A document's hit, with the stored fields and chunks that the leg brought."""
+        raw = self._raw.get(doc_id)
+        return None if raw is None else hit_of(raw, leg=self._leg.name, chunk_path=self._chunk_path)
+
+    def value(self, doc_id: str, path: str) -> Any:
+        """The first value of a field that was asked for by ``fields``, or None."""
+        raw = self._raw.get(doc_id)
+        found = ((raw or {}).get("fields") or {}).get(path)
+        return found[0] if isinstance(found, list) and found else found
 
 
 def _chunks(raw: Mapping[str, Any], leg: str | None) -> list[dict[str, Any]]:
@@ -57,10 +89,18 @@ def _first(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def hit_of(raw: Mapping[str, Any], *, leg: str | None = None, chunk_path: str | None = None) -> Hit:
+def hit_of(
+    raw: Mapping[str, Any],
+    *,
+    leg: str | None = None,
+    chunk_path: str | None = None,
+    score: float | None = None,
+    shares: Sequence[LegShare] = (),
+) -> Hit:
     """One hit as the engine returned it.
 
     Args:
+        score, shares: what to put in place of the raw score.
         leg: the leg's name, for its chunks.
         chunk_path: for chunks that are documents of their own: where their text is; the hit then is
             their parent.
@@ -75,31 +115,17 @@ def hit_of(raw: Mapping[str, Any], *, leg: str | None = None, chunk_path: str | 
         text = (source.get(chunk_path) or {}).get("text")
         chunks = [{"_score": raw.get("_score"), "_id": raw["_id"], "_leg": leg, "text": text}]
         source = {}
-    score = raw.get("_score")
+    if score is None:
+        score = float(raw.get("_score") or 0.0)
     return Hit(
         id=doc_id,
-        score=0.0 if score is None else float(score),
+        score=score,
         source=source,
         index=raw.get("_index"),
         highlight=raw.get("highlight") or {},
         chunks=tuple(chunks),
-        fields={k: v for k, v in fields.items() if k != PARENT_FIELD},
-    )
-
-
-def leg_answer(body: Mapping[str, Any], leg: Leg, chunk_path: str | None) -> LegAnswer:
-    """One leg's answer, its scores brought to the common scale."""
-    hits: dict[str, Hit] = {}
-    scores: list[float] = []
-    for raw in body["hits"]["hits"]:
-        hit = hit_of(raw, leg=leg.name, chunk_path=chunk_path if leg.parent_key else None)
-        if hit.id in hits:
-            continue
-        score = leg.convert(hit.score) if leg.convert is not None else hit.score
-        hits[hit.id] = replace(hit, score=score)
-        scores.append(score)
-    return LegAnswer(
-        LegList(list(hits), scores), hits, float(body.get("took", 0)), bool(body.get("timed_out", False))
+        fields={k: v for k, v in fields.items() if k != PARENT_FIELD} if fields else {},
+        shares=tuple(shares),
     )
 
 
@@ -107,17 +133,19 @@ def merge_hits(fused: Sequence[Fused], answers: Sequence[LegAnswer | None], expl
     """The fused hits with what the legs know about them."""
     merged = []
     for item in fused:
-        found = [a.hits[item.id] for a in answers if a is not None and item.id in a.hits]
+        found = [hit for a in answers if a is not None and (hit := a.hit(item.id)) is not None]
         first = next((hit for hit in found if hit.source), found[0] if found else Hit(item.id, item.score))
-        chunks = tuple(chunk for hit in found for chunk in hit.chunks)
         fields: dict[str, Any] = {}
         for hit in found:
             fields.update(hit.fields)
         merged.append(
-            replace(
-                first,
+            Hit(
+                id=item.id,
                 score=item.score,
-                chunks=chunks,
+                source=first.source,
+                index=first.index,
+                highlight=first.highlight,
+                chunks=tuple(chunk for hit in found for chunk in hit.chunks),
                 fields=fields,
                 shares=item.shares if explain else (),
             )
@@ -135,15 +163,15 @@ def single_hits(
     """The hits of a request whose ranking is final: one leg, or fused by the engine."""
     hits = []
     for position, raw in enumerate(body["hits"]["hits"], compiled.options.offset + 1):
-        hit = hit_of(raw)
-        score = hit.score * compiled.score_factor
+        score = float(raw.get("_score") or 0.0) * compiled.score_factor
         if compiled.convert is not None:
             score = compiled.convert(score)
+        parts: Sequence[LegShare] = ()
         if shares is not None:
-            hit = replace(hit, shares=tuple(shares(hit.id)))
+            parts = shares(str(raw["_id"]))
         elif compiled.options.explain:
-            hit = replace(hit, shares=(LegShare(leg, position, score, score),))
-        hits.append(replace(hit, score=score))
+            parts = (LegShare(leg, position, score, score),)
+        hits.append(hit_of(raw, score=score, shares=parts))
     return hits
 
 

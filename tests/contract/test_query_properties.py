@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from esembed import query as q
 from esembed.dialect.compiled import SearchOptions
-from esembed.dialect.response import leg_answer, single_hits
+from esembed.dialect.response import LegAnswer, single_hits
 from esembed.dialect.search import Compiler
 from esembed.query import Filter, Query
 
@@ -252,7 +252,7 @@ def test_legs_rank_as_the_definitions_say(small_index: Any) -> None:
         for answer, one, (leg, scores) in zip(
             send(small_index, [leg.body for leg in bodies]), bodies, wanted, strict=True
         ):
-            got = leg_answer(answer, one, None).ranked
+            got = LegAnswer(answer, one, None).ranked
             kind = type(leg).__name__
             limit = (leg.k or 100) if kind == "Knn" else 100  # type: ignore[union-attr]
             assert len(got.ids) == min(len(scores), limit)
@@ -280,7 +280,7 @@ def test_every_fusion_path_gives_the_oracles_order(small_index: Any) -> None:
         client = compiler(small_index, size=size, explain=True, fusion="client").compile(query)
         answers = send(small_index, [*auto.bodies, *client.bodies])
         own = answers[len(auto.bodies) :]
-        lists = {i: leg_answer(a, leg, None) for i, (a, leg) in enumerate(zip(own, client.legs, strict=True))}
+        lists = {i: LegAnswer(a, leg, None) for i, (a, leg) in enumerate(zip(own, client.legs, strict=True))}
         pairs = {i: list(zip(a.ranked.ids, a.ranked.scores, strict=True)) for i, a in lists.items()}
         oracle = oracle_fuse(query, pairs, [0])
         assert client.fusion is not None
