@@ -74,7 +74,7 @@ class ContainerInfo:
     reused: bool = False
 
 
-def docker_available(*, timeout_seconds: int = 5) -> DockerState:
+def docker_available(*, timeout_seconds: int = 10) -> DockerState:
     """Ask the Docker API for a sign of life. Never raises; milliseconds where there is none."""
     try:
         docker = _library()
@@ -157,7 +157,7 @@ def _local_host() -> bool:
 def _check(kind: Kind, trial: bool) -> None:
     if trial and kind != "elasticsearch":
         raise EngineStartError("trial is for Elasticsearch: OpenSearch has no licences")
-    state = docker_available()
+    state = docker_available(timeout_seconds=60)
     if not state:
         raise EngineStartError(
             f"{state.reason}. Start Docker (or podman system service), or leave --docker out."
@@ -171,7 +171,7 @@ def container(
     image: str | None = None,
     heap_mb: int = 1024,
     trial: bool = False,
-    timeout_seconds: float = 300.0,
+    timeout_seconds: float = 600.0,
 ) -> Iterator[ContainerInfo]:
     """An engine for the length of a ``with`` block, by testcontainers (its Ryuk settings hold).
 
@@ -336,7 +336,7 @@ def start(
     trial: bool = False,
     name: str = "default",
     progress: Progress | None = None,
-    timeout_seconds: float = 300.0,
+    timeout_seconds: float = 600.0,
 ) -> ContainerInfo:
     """Start a container that stays after this process, or return the one that runs already.
 

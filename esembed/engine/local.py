@@ -118,7 +118,7 @@ def start(
         trial: Elasticsearch with a self-generated trial licence (30 days).
         security: Elasticsearch with HTTPS and users; True for one superuser only.
         name: several engines of a kind can run side by side under different names.
-        timeout_seconds: for the start alone, without downloads.
+        timeout_seconds: of silence in its log, then for its health; downloads don't count.
 
     Raises:
         EngineStartError: it did not start (``log_tail``), or runs already with other options.
@@ -293,15 +293,19 @@ def _failed(wanted: Assembly, log: Path, console: Path, what: str) -> EngineStar
 
 
 def _wait_for_port(wanted: Assembly, pid: int, log: Path, console: Path, timeout_seconds: float) -> int:
-    deadline = time.monotonic() + timeout_seconds
+    # Counted from the last line that it logged: on a busy machine a boot of 9 s takes minutes.
+    deadline, seen = time.monotonic() + timeout_seconds, -1
     while time.monotonic() < deadline:
         port = published_port(log)
         if port:
             return port
+        written = sum(path.stat().st_size for path in (log, console) if path.exists())
+        if written != seen:
+            deadline, seen = time.monotonic() + timeout_seconds, written
         if create_time(pid) is None:
             raise _failed(wanted, log, console, "the server ended")
         time.sleep(0.1)
-    raise _failed(wanted, log, console, f"it was not up after {timeout_seconds:.0f} s")
+    raise _failed(wanted, log, console, f"it was not up, and silent for {timeout_seconds:.0f} s")
 
 
 def _wait_for_health(wanted: Assembly, info: EngineInfo, console: Path, timeout_seconds: float) -> None:

@@ -47,7 +47,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[ContainerInfo]:
         pytest.skip(f"the image can't be pulled here: {error.message[:200]}")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_container_answers_like_an_engine(engine: ContainerInfo) -> None:
     handle = EngineHandle(engine.kind, engine.url, engine.image, "docker")
     client = handle.client()
@@ -81,7 +81,7 @@ def test_container_answers_like_an_engine(engine: ContainerInfo) -> None:
         handle.close()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_container_for_the_command_line_stays_until_it_is_stopped(docker_api: None) -> None:
     if "ESEMBED_OPENSEARCH_IMAGE" not in os.environ:
         pytest.skip("the fixture above has shown the official image; a second pull says nothing new")
