@@ -161,8 +161,8 @@ def show(result: EncodeBench) -> None:
         return "" if value is None else f"{value:,.{digits}f}"
 
     columns = [
-        "", ">tokens/s", ">per CPU s", ">ratio", ">to best peer", ">of GEMM peak", ">cos min", ">cos mean", ">q p50 ms",
-        ">q p99 ms", ">q ratio", ">load s", ">peak MiB", ">$/M tokens",
+        "", ">tokens/s", ">per CPU s", ">ratio", ">to best peer", ">of GEMM peak", ">cos min", ">cos mean",
+        ">q p50 ms", ">q p99 ms", ">q ratio", ">load s", ">peak MiB", ">$/M tokens",
     ]  # fmt: skip
     rows = [
         [
