@@ -90,6 +90,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple, set, frozenset)):
+        if not value:
+            return "none"
         return ", ".join(
             _cell(item) for item in (sorted(value) if isinstance(value, (set, frozenset)) else value)
         )

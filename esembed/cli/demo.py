@@ -118,20 +118,19 @@ def _tour(
     from esembed._sync.client import EngineClient
     from esembed._sync.probe import probe
     from esembed.cli import _output
-    from esembed.demo import run
+    from esembed.demo import corpus, run
 
-    with _step(steps, "docstrings read", "reading the standard library's docstrings"):
-        records, fingerprint = run.load_corpus(limit)
     capabilities = probe(EngineClient(client))
-    plan = run.demo_plan(capabilities, fingerprint)
-    index = None if fresh else run.existing(client, plan, len(records))
-    reused = index is not None
-    if index is None:
+    plan = run.demo_plan(capabilities, corpus.fingerprint(), limit)
+    index = None if fresh else run.existing(client, plan)
+    reused = index is not None and run.is_complete(index)
+    if index is None or not reused:
+        with _step(steps, "docstrings read", "reading the standard library's docstrings"):
+            records = run.load_corpus(limit)
         doing = f"encoding and indexing {len(records)} docstrings (the first time the model is downloaded)"
         with _step(steps, f"{len(records)} docstrings indexed", doing), _output.progress() as bars:
-            index, report = run.fill(
-                client, plan, records, progress=_output.IngestProgress(bars, total=len(records))
-            )
+            bar = _output.IngestProgress(bars, total=len(records))
+            index, report = run.fill(client, plan, records, fresh=fresh, progress=bar)
         if report.dead:
             _output.note(f"{report.dead} records could not be indexed; the first: {report.errors[0].reason}")
     else:
@@ -144,7 +143,7 @@ def _tour(
     facts = {
         "version": str(capabilities.version),
         "index": run.INDEX,
-        "documents": len(records),
+        "documents": index.count(),
         "index_reused": reused,
         "analyzer": plan.text["doc"].analyzer,
     }

@@ -152,12 +152,42 @@ def inspect(name: Name, *, json: AsJson = False, connection: Connection) -> None
     if json:
         _output.print_json(found)
         return
-    plain = [(key.replace("_", " "), value) for key, value in found.items() if not isinstance(value, dict)]
-    _output.print_table(("what", "is"), plain, title=name)
-    for key, value in found.items():
-        if isinstance(value, dict) and value:
-            rows = [(inner, text) for inner, text in value.items()]
-            _output.print_table((key.replace("_", " "), ""), rows)
+    _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    import tomli_w
+
+    from esembed.cli import _output
+
+    facts = [
+        (key.replace("_", " "), value)
+        for key, value in found.items()
+        if key not in ("plan", "contracts", "drift", "notes")
+    ]
+    _output.print_table(("what", "is"), facts, title=str(found.get("index", "")))
+    contracts = [
+        (name, key.replace("_", " "), _shorter(value))
+        for name, contract in found.get("contracts", {}).items()
+        for key, value in contract.items()
+    ]
+    if contracts:
+        _output.print_table(("field", "encoded by", ""), contracts)
+    out = _output.console()
+    out.print("plan\n", markup=False)
+    for line in tomli_w.dumps(found.get("plan", {})).splitlines():
+        out.print(f"  {line}" if line else "", markup=False)
+    for line in found.get("drift", ()):
+        _output.note(f"the live mapping differs: {line}")
+    for line in found.get("notes", ()):
+        _output.note(str(line))
+
+
+def _shorter(value: Any) -> Any:
+    """Hashes are for comparing; their beginning is enough for that."""
+    if isinstance(value, str) and len(value) == 64:
+        return f"{value[:12]}…"
+    return value
 
 
 @app.command()

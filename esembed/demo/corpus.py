@@ -15,7 +15,6 @@ import ast
 import hashlib
 import importlib
 import inspect
-import json
 import os
 import re
 import sys
@@ -142,12 +141,14 @@ def records(*, min_doc_chars: int = MIN_DOC_CHARS) -> Iterator[dict[str, Any]]:
                 yield record
 
 
-def fingerprint(corpus: Iterable[dict[str, Any]]) -> str:
-    """A hash over all records; the demo keeps it to know an index that is already complete."""
-    digest = hashlib.sha256()
-    for record in corpus:
-        digest.update(json.dumps(record, sort_keys=True).encode())
-        digest.update(b"\n")
+def fingerprint() -> str:
+    """A hash that changes when the corpus may: the Python version, and name, size and time of every
+    source file. Nothing is parsed for it, so that a second demo knows at once that its index is current."""
+    root = Path(sysconfig.get_path("stdlib"))
+    digest = hashlib.sha256(f"{sys.implementation.cache_tag} {sys.version} {MIN_DOC_CHARS}".encode())
+    for path, module in _sources(root):
+        stat = path.stat()
+        digest.update(f"{module} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

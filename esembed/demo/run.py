@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import platform
 import time
 from collections.abc import Mapping
@@ -21,7 +22,18 @@ if TYPE_CHECKING:
     from esembed.capabilities import Capabilities
     from esembed.ingest.options import IngestReport, Progress
 
-__all__ = ["INDEX", "LEGS", "QUESTIONS", "Answer", "ask", "demo_plan", "existing", "fill", "load_corpus"]
+__all__ = [
+    "INDEX",
+    "LEGS",
+    "QUESTIONS",
+    "Answer",
+    "ask",
+    "demo_plan",
+    "existing",
+    "fill",
+    "is_complete",
+    "load_corpus",
+]
 
 INDEX = "esembed-demo"
 
@@ -67,25 +79,21 @@ class Answer:
     seconds: float
 
 
-def load_corpus(limit: int | None = None) -> tuple[list[dict[str, Any]], str]:
-    """All records (a few MB), or *limit* of them spread over all modules, and their fingerprint."""
+def load_corpus(limit: int | None = None) -> list[dict[str, Any]]:
+    """All records (a few MB), or *limit* of them spread over all modules."""
     records = list(corpus.records())
     if limit is not None and limit < len(records):
         records = [records[i * len(records) // limit] for i in range(limit)]
-    return records, corpus.fingerprint(records)
+    return records
 
 
-def demo_plan(capabilities: Capabilities, fingerprint: str) -> IndexPlan:
-    """The demo's plan. Its description holds the corpus' fingerprint, so that equal plans mean an equal
-    corpus and the index can be used again."""
+def demo_plan(capabilities: Capabilities, fingerprint: str, limit: int | None = None) -> IndexPlan:
+    """The demo's plan. Its description holds a hash of corpus and plan, by which a later run knows
+    that the index is current."""
     analyzer = "english" if "english" in capabilities.analyzers else "standard"
     english = EncoderParams(language="english", stop_words=STOP_WORDS)
     source = ("title", "doc")
-    return IndexPlan(
-        description=(
-            f"The docstrings of Python {platform.python_version()}'s standard library "
-            f"(corpus {fingerprint[:16]})"
-        ),
+    plan = IndexPlan(
         id_field="id",
         text={"title": TextField(analyzer=analyzer, boost=1.5), "doc": TextField(analyzer=analyzer)},
         # The model learned on 128 tokens, and a docstring says what it is about at its beginning.
@@ -95,19 +103,25 @@ def demo_plan(capabilities: Capabilities, fingerprint: str) -> IndexPlan:
         sparse={"terms": SparseField(encoder="lexical", source=source, params=english)},
         filter={"kind": FilterField(), "module": FilterField()},
     )
+    state = hashlib.sha256(f"{fingerprint} {limit} {plan.to_json()}".encode()).hexdigest()[:16]
+    what = f"The docstrings of Python {platform.python_version()}'s standard library (demo {state})"
+    return plan.replace(description=what)
 
 
-def existing(client: Any, plan: IndexPlan, count: int) -> Index | None:
-    """The demo's index, if it is there, has this plan and is complete; else None."""
+def existing(client: Any, plan: IndexPlan) -> Index | None:
+    """The demo's index, if it is there and has this plan and corpus; else None."""
     from esembed import Index
 
     try:
         index = Index.open(client, INDEX)
     except IndexNotFoundError:
         return None
-    if index.plan.description != plan.description or index.count() != count:
-        return None
-    return index
+    return index if index.plan.description == plan.description else None
+
+
+def is_complete(index: Index) -> bool:
+    """Whether it was filled to the end: term statistics are written last."""
+    return bool(index.stored.statistics)
 
 
 def fill(
@@ -115,14 +129,20 @@ def fill(
     plan: IndexPlan,
     records: list[dict[str, Any]],
     *,
+    fresh: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Index, IngestReport]:
-    """A new index with all records in it, and the ingest's report. What was there is replaced."""
+    """The index with all records in it, and the ingest's report.
+
+    An interrupted run is resumed; an index of another plan or corpus is replaced, and any with *fresh*.
+    """
     from esembed import Index
 
-    with contextlib.suppress(IndexNotFoundError):
-        Index.open(client, INDEX).drop()
-    index = Index.create(client, INDEX, plan)
+    index = None if fresh else existing(client, plan)
+    if index is None:
+        with contextlib.suppress(IndexNotFoundError):
+            Index.open(client, INDEX).drop()
+        index = Index.create(client, INDEX, plan)
     report = index.ingest(records, progress=progress, total=len(records))
     return index, report
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from esembed.demo import corpus
+from esembed.errors import PermanentError
 
 FIELDS = {"id", "name", "title", "kind", "module", "signature", "doc", "file", "line"}
 
@@ -54,18 +57,34 @@ def test_what_people_look_for_is_there(records: list[dict[str, Any]]) -> None:
 
 
 def test_the_order_and_the_fingerprint_are_stable(records: list[dict[str, Any]]) -> None:
-    assert corpus.fingerprint(records) == corpus.fingerprint(corpus.records())
-    assert corpus.fingerprint(records) != corpus.fingerprint(records[:-1])
+    assert list(corpus.records()) == records
+    assert corpus.fingerprint() == corpus.fingerprint()
+
+
+def test_the_fingerprint_notices_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text('"""Something about JSON that is long enough."""\n')
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    before = corpus.fingerprint()
+    (tmp_path / "csv.py").write_text('"""Something about CSV that is long enough."""\n')
+    assert corpus.fingerprint() != before
+    assert {record["id"] for record in corpus.records()} >= {"json", "csv"}
+
+
+def test_a_python_without_sources_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    with pytest.raises(PermanentError, match="no Python source files"):
+        list(corpus.records())
 
 
 def test_nothing_is_imported_and_optimised_python_sees_the_same(records: list[dict[str, Any]]) -> None:
     code = (
-        "import sys; from esembed.demo import corpus; found = list(corpus.records());"
+        "import hashlib, json, sys; from esembed.demo import corpus; found = list(corpus.records());"
         "assert 'tkinter' not in sys.modules and 'turtle' not in sys.modules and 'ftplib' not in sys.modules;"
-        "print(len(found), corpus.fingerprint(found))"
+        "print(len(found), hashlib.sha256(json.dumps(found).encode()).hexdigest())"
     )
     result = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == [str(len(records)), corpus.fingerprint(records)]
+    digest = hashlib.sha256(json.dumps(records).encode()).hexdigest()
+    assert result.stdout.split() == [str(len(records)), digest]
 
 
 def test_short_docstrings_can_be_left_out() -> None:
