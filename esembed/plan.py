@@ -250,11 +250,15 @@ class LoadOptions(_Part, frozen=True, kw_only=True):
         refresh: False switches periodic refresh off during the load.
         replicas: replicas during the load, else unchanged.
         force_merge_segments: merge to at most this many segments afterwards, else don't.
+        graph_threshold: OpenSearch: during the load only segments with more vectors than this get an
+            HNSW graph (``index.knn.advanced.approximate_threshold``; -1 builds none), so that graphs
+            are built once, by the merges afterwards. Other engines have no such setting.
     """
 
     refresh: bool = True
     replicas: int | None = None
     force_merge_segments: int | None = None
+    graph_threshold: int | None = None
 
 
 class IndexPlan(_Part, frozen=True, kw_only=True):

@@ -238,6 +238,11 @@ class Engine:
         found: Mapping[str, Any] = next(iter(body.values()))["settings"]["index"]
         return found
 
+    def setting(self, name: str) -> Any:
+        """One setting under ``index``, by its dotted name, or None."""
+        body = self.call("GET", f"{self._path}/_settings", params={"flat_settings": "true"}).body
+        return next(iter(body.values()))["settings"].get(f"index.{name}")
+
     def put_settings(self, settings: Mapping[str, Any]) -> None:
         """Change dynamic settings."""
         self.call("PUT", f"{self._path}/_settings", body={"index": dict(settings)})

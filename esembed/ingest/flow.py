@@ -108,6 +108,7 @@ class _Run:
     ) -> None:
         self.source, self.plan, self.options, self.progress = source, plan, options, progress
         self.report = IngestReport(index=index)
+        self.kind = capabilities.kind
         self.stop = stop
         self._lock = threading.Lock()
         self._error: BaseException | None = None
@@ -173,7 +174,7 @@ class _Run:
         started = time.monotonic()
         settings = self.engine.settings()
         check_durability(settings, self.engine.index)
-        tuning = LoadTuning(self.engine, self.plan, self.notice)
+        tuning = LoadTuning(self.engine, self.plan, self.kind, self.notice)
         uuid = settings.get("uuid")
         if self.options.verify or self.options.sync:
             self.seen = Ledger(None)
@@ -211,10 +212,10 @@ class _Run:
             self.notice(f"the index's settings could not be put back ({error}); the next run does it")
 
     def _finish(self, tuning: LoadTuning, uuid: Any, empty: bool) -> None:
+        tuning.end()
         tuning.merge()
         if self.options.refresh or self.seen is not None:
             self.engine.refresh()
-        tuning.end()
         if self.engine.settings().get("uuid") != uuid:
             raise EngineRequestError(
                 f"the index {self.engine.index!r} was deleted and made anew during the load; run it again",

@@ -16,6 +16,8 @@ from esembed.plan import IndexPlan
 __all__ = ["LoadTuning", "check_durability"]
 
 MARKER = "esembed_load"
+GRAPHS = "knn.advanced.approximate_threshold"
+KNOWN = ("refresh_interval", "number_of_replicas", GRAPHS)
 
 
 def check_durability(settings: Mapping[str, Any], index: str) -> None:
@@ -38,11 +40,12 @@ class LoadTuning:
     Args:
         engine: the index.
         plan: its ``load`` section says what to change.
+        kind: which engine it is.
         notice: takes messages for the person.
     """
 
-    def __init__(self, engine: Engine, plan: IndexPlan, notice: Callable[[str], None]) -> None:
-        self._engine, self._load, self._notice = engine, plan.load, notice
+    def __init__(self, engine: Engine, plan: IndexPlan, kind: str, notice: Callable[[str], None]) -> None:
+        self._engine, self._load, self._kind, self._notice = engine, plan.load, kind, notice
         self._before: dict[str, Any] | None = None
 
     @property
@@ -62,8 +65,8 @@ class LoadTuning:
         marker = meta.get(MARKER)
         before: dict[str, Any] | None = None
         if isinstance(marker, Mapping) and isinstance(marker.get("settings"), Mapping):
-            # _meta is untrusted input: only these two, only as plain values.
-            before = {k: marker["settings"].get(k) for k in ("refresh_interval", "number_of_replicas")}
+            # _meta is untrusted input: only these, only as plain values.
+            before = {k: v for k, v in marker["settings"].items() if k in KNOWN}
             before = {k: v for k, v in before.items() if v is None or isinstance(v, (str, int))}
             self._found = True
             self._notice("an earlier load did not put the index's settings back; this one will")
@@ -72,6 +75,11 @@ class LoadTuning:
             change["refresh_interval"] = "-1"
         if self._load.replicas is not None:
             change["number_of_replicas"] = self._load.replicas
+        if self._load.graph_threshold is not None:
+            if self._kind == "opensearch":
+                change[GRAPHS] = self._load.graph_threshold
+            else:
+                self._notice("load.graph_threshold is a setting of OpenSearch; it does nothing here")
         if not change and before is None:
             return
         if before is None:
@@ -79,6 +87,8 @@ class LoadTuning:
                 "refresh_interval": settings.get("refresh_interval"),
                 "number_of_replicas": settings.get("number_of_replicas"),
             }
+            if GRAPHS in change:
+                before[GRAPHS] = self._engine.setting(GRAPHS)
             self._engine.put_meta({**meta, MARKER: {"settings": before}})
         self._before = before
         if change:
@@ -91,7 +101,7 @@ class LoadTuning:
         self._engine.put_settings(self._before)
         now = self._engine.settings()
         for name, value in self._before.items():
-            if value is not None and str(now.get(name)) != str(value):
+            if name != GRAPHS and value is not None and str(now.get(name)) != str(value):
                 raise EngineRequestError(
                     f"{self._engine.index}: {name} is {now.get(name)} instead of {value} after the load; set "
                     "it by hand",

@@ -321,6 +321,24 @@ def test_load_settings_are_put_back_also_after_a_crash(query_world: World) -> No
     assert meta == {"mine": 1}
 
 
+def test_the_graph_threshold_is_put_back(opensearch_world: World) -> None:
+    target = make(opensearch_world, PLAN.replace(load=LoadOptions(graph_threshold=-1)))
+    client, path = target.world.client, f"/{target.index}/_settings"
+    name = "index.knn.advanced.approximate_threshold"
+    client.request("PUT", path, body={name: 500})
+    during: list[Any] = []
+
+    def source() -> Any:
+        yield from records(3)
+        during.append(client.request("GET", path, params={"flat_settings": "true"}).body)
+        yield from records(6)[3:]
+
+    assert target.ingest(source()).indexed == 6
+    after = client.request("GET", path, params={"flat_settings": "true"}).body
+    assert during[0][target.index]["settings"][name] == "-1"
+    assert after[target.index]["settings"][name] == "500"
+
+
 def test_what_can_never_work_ends_the_run(query_world: World) -> None:
     target = make(query_world)
     client = target.world.client
