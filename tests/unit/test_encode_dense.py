@@ -366,7 +366,7 @@ def test_out_of_memory_halves_and_goes_on(folder: Path) -> None:
     pytest.importorskip("transformers")
     from esembed.encode.torch_backend import TorchBackbone
 
-    backbone = TorchBackbone(read_folder(folder), RuntimeOptions(device="cpu", threads=2))
+    backbone = TorchBackbone(read_folder(folder), RuntimeOptions(device="cpu", dtype="float32", threads=2))
     rng = np.random.default_rng(0)
     ids = [rng.integers(5, 12, n).astype(np.int32) for n in (20, 19, 11, 7, 5, 5, 2, 1)]
     batch = make_batch(ids, 0)
