@@ -2,8 +2,15 @@
 
 The oracle knows the documents' vectors and weights, not the engine: dot products, cosines, filters and
 fusions are computed here, and BM25 from the formula. Legs must agree but for groups of equal scores, so
-fusion is compared by feeding the oracle the legs' own lists. ``ESEMBED_PROPERTY_EXAMPLES`` sets how many
-examples are tried on each engine (each sends up to eight bodies, in two requests); CI's default is small.
+fusion is compared by feeding the oracle the legs' own lists.
+
+By default each engine gets some 1,400 random queries on two random collections. The long mode::
+
+    ESEMBED_PROPERTY_EXAMPLES=400 ESEMBED_PROPERTY_COLLECTIONS=10 \\
+        pytest -s tests/contract/test_query_properties.py
+
+tries that many examples (of ``LEGS_EACH`` legs or ``FUSIONS_EACH`` fusions, a request each) on that many
+collections, other ones at every run, and prints how many queries went which path.
 """
 
 from __future__ import annotations
@@ -11,7 +18,9 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import random
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +33,26 @@ from esembed import query as q
 from esembed.dialect.compiled import SearchOptions
 from esembed.dialect.response import LegAnswer, single_hits
 from esembed.dialect.search import Compiler
+from esembed.fusion import fuse
 from esembed.query import Filter, Query
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import query_data as data
 
-EXAMPLES = int(os.environ.get("ESEMBED_PROPERTY_EXAMPLES", "40"))
-DOCS = data.documents(80, seed=7)
+LONG = "ESEMBED_PROPERTY_EXAMPLES" in os.environ
+EXAMPLES = int(os.environ.get("ESEMBED_PROPERTY_EXAMPLES", "25"))
+COLLECTIONS = int(os.environ.get("ESEMBED_PROPERTY_COLLECTIONS", "2"))
+LEGS_EACH, FUSIONS_EACH = 16, 6
+FIRST_SEED = random.SystemRandom().randrange(10**6) if LONG else 7
+DOCS = data.documents(80, seed=FIRST_SEED)  # refilled for each collection; the ids are the same in all
 SETTINGS = settings(
     max_examples=EXAMPLES,
     deadline=None,
-    derandomize="ESEMBED_PROPERTY_EXAMPLES" not in os.environ,
+    derandomize=not LONG,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-SENT = {"elasticsearch": 0, "opensearch": 0}
+COUNTS: dict[str, Counter[str]] = {"elasticsearch": Counter(), "opensearch": Counter()}
 
 # -- random queries, and what they mean -----------------------------------------------------------------
 
@@ -213,9 +227,10 @@ def oracle_fuse(
     return total
 
 
-@pytest.fixture
-def small_index(query_world: Any) -> Any:
-    """Eighty documents on one shard."""
+@pytest.fixture(params=range(COLLECTIONS))
+def small_index(request: pytest.FixtureRequest, query_world: Any) -> Any:
+    """Eighty random documents on one shard."""
+    DOCS.update(data.documents(80, seed=FIRST_SEED + request.param))
     plan = data.plan()
     client, capabilities = query_world.client, query_world.capabilities
     client.request("PUT", f"/{query_world.name}", body=data.mapping_body(plan, capabilities))
@@ -229,7 +244,7 @@ def send(world: Any, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Several bodies in one request."""
     lines = [line for body in bodies for line in ({}, body)]
     answer = world.client.request("POST", f"/{world.name}/_msearch", body=lines)
-    SENT[world.capabilities.kind] += len(bodies)
+    COUNTS[world.capabilities.kind]["bodies sent"] += len(bodies)
     for item in answer.body["responses"]:
         assert "error" not in item, item
     return list(answer.body["responses"])
@@ -241,7 +256,7 @@ def compiler(world: Any, **options: Any) -> Compiler:
 
 def test_legs_rank_as_the_definitions_say(small_index: Any) -> None:
     @SETTINGS
-    @given(st.lists(st.tuples(legs(), maybe_filter), min_size=4, max_size=4))
+    @given(st.lists(st.tuples(legs(), maybe_filter), min_size=LEGS_EACH, max_size=LEGS_EACH))
     def check(drawn: list[tuple[Query, Filter | None]]) -> None:
         bodies, wanted = [], []
         for leg, extra in drawn:
@@ -265,49 +280,58 @@ def test_legs_rank_as_the_definitions_say(small_index: Any) -> None:
             if len(got.ids) < len(scores):
                 left = max(scores[d] for d in scores if d not in set(got.ids))
                 assert scores[got.ids[-1]] >= left - tolerance
+            COUNTS[small_index.capabilities.kind][f"legs ({kind.lower()})"] += 1
 
     check()
 
 
 def test_every_fusion_path_gives_the_oracles_order(small_index: Any) -> None:
-    paths: dict[str, int] = {}
+    counts = COUNTS[small_index.capabilities.kind]
+    before = Counter(counts)
 
     @SETTINGS
-    @given(fusions())
-    def check(query: Query) -> None:
-        size = min(10, query.rank_window_size)  # type: ignore[union-attr]
-        auto = compiler(small_index, size=size, explain=True).compile(query)
-        client = compiler(small_index, size=size, explain=True, fusion="client").compile(query)
-        answers = send(small_index, [*auto.bodies, *client.bodies])
-        own = answers[len(auto.bodies) :]
-        lists = {i: LegAnswer(a, leg, None) for i, (a, leg) in enumerate(zip(own, client.legs, strict=True))}
-        pairs = {i: list(zip(a.ranked.ids, a.ranked.scores, strict=True)) for i, a in lists.items()}
-        oracle = oracle_fuse(query, pairs, [0])
-        assert client.fusion is not None
-        from esembed.fusion import fuse
-
-        fused = fuse(client.fusion, [a.ranked for a in lists.values()])
-        paths["client"] = paths.get("client", 0) + 1
-        scale = max([1.0, *(abs(s) for s in oracle.values())])
-        for hit in fused:
-            assert hit.score == pytest.approx(oracle[hit.id], abs=1e-9 * scale)
-            assert sum(s.share for s in hit.shares) == pytest.approx(hit.score, abs=1e-6 * scale)
-        same_order([hit.id for hit in fused], oracle, 1e-9 * scale)
-        best = sorted(oracle.values(), reverse=True)
-        for hit, score in zip(fused, best, strict=False):
-            assert hit.score == pytest.approx(score, abs=1e-9 * scale)
-        if auto.path == "server":
-            paths["server"] = paths.get("server", 0) + 1
-            hits = single_hits(answers[0], auto, leg="")
+    @given(st.lists(fusions(), min_size=FUSIONS_EACH, max_size=FUSIONS_EACH))
+    def check(queries: list[Query]) -> None:
+        compiled = []
+        for query in queries:
+            size = min(10, query.rank_window_size)  # type: ignore[union-attr]
+            auto = compiler(small_index, size=size).compile(query)
+            client = compiler(small_index, size=size, explain=True, fusion="client").compile(query)
+            compiled.append((query, size, auto if auto.path == "server" else None, client))
+        bodies = []
+        for _, _, auto, client in compiled:
+            bodies += [*(auto.bodies if auto else []), *client.bodies]
+        answers = iter(send(small_index, bodies))
+        for query, size, auto, client in compiled:
+            served = next(answers) if auto else None
+            own = [next(answers) for _ in client.bodies]
+            lists = [LegAnswer(a, leg, None).ranked for a, leg in zip(own, client.legs, strict=True)]
+            pairs = {i: list(zip(a.ids, a.scores, strict=True)) for i, a in enumerate(lists)}
+            oracle = oracle_fuse(query, pairs, [0])
+            best = sorted(oracle.values(), reverse=True)
+            scale = max([1.0, *(abs(s) for s in oracle.values())])
+            assert client.fusion is not None
+            fused = fuse(client.fusion, lists)
+            for hit, score in zip(fused, best, strict=False):
+                assert hit.score == pytest.approx(oracle[hit.id], abs=1e-9 * scale)
+                assert hit.score == pytest.approx(score, abs=1e-9 * scale)
+                assert sum(s.share for s in hit.shares) == pytest.approx(hit.score, abs=1e-6 * scale)
+            assert len(fused) == min(len(oracle), client.window)
+            counts["fused by us"] += 1
+            if auto is None:
+                continue
+            hits = single_hits(served, auto, leg="")  # type: ignore[arg-type]
             assert len(hits) == min(size, len(oracle))
             tolerance = 3e-6 * scale
             for hit, score in zip(hits, best, strict=False):
                 assert hit.score == pytest.approx(oracle[hit.id], abs=tolerance)
                 assert hit.score == pytest.approx(score, abs=tolerance)
             same_order([hit.id for hit in hits], oracle, tolerance)
+            counts["fused by the engine"] += 1
 
     check()
-    assert paths["client"] >= EXAMPLES // 2
+    assert counts["fused by us"] - before["fused by us"] >= EXAMPLES * FUSIONS_EACH // 2
     if small_index.capabilities.rrf:
-        assert paths.get("server", 0) > 0
-    print(f"{small_index.capabilities.kind}: {paths}, {SENT} bodies sent so far")
+        assert counts["fused by the engine"] > before["fused by the engine"]
+    total = sum(n for name, n in counts.items() if name != "bodies sent")
+    print(f"\n{small_index.capabilities.kind}: {total} random queries so far: {dict(counts)}")
