@@ -20,7 +20,28 @@ Made by `scripts/query_docs.py` from the cases that the tests send to real engin
 without `size`, `_source` and `track_total_hits`. Several bodies are the lines of one `_msearch`, whose
 lists esembed fuses. `from esembed import query as q` everywhere.
 
+The columns are capability profiles: `elasticsearch-basic` is a full distribution with the free licence,
+`elasticsearch-enterprise` has the trial or Enterprise licence, `elasticsearch-reduced` is the local build for
+tests, `opensearch-no-native` the local OpenSearch without the k-NN libraries (its queries are the same; what
+it refuses are quantizations). `esembed doctor` says which one an engine is. Versions between those shown go
+by what their capabilities say; `query.to_body(profile)` prints what any of them gets.
+
+- [Who fuses](#who-fuses)
+- [What is missing where](#what-is-missing-where)
+- [Every operator](#every-operator)
+
 ## Who fuses
+
+"The engine" is one `_search`; "esembed" is one `_msearch` whose lists are fused on your side, by the same
+definitions ([fusion.py](../esembed/fusion.py)). `server-…` and `client-…` are the same queries with
+`fusion="server"` and `fusion="client"`.
+
+"""
+MISSING = """
+## What is missing where
+
+What a profile can't do is an error before anything is sent, with the way out. All other operators compile on
+all profiles.
 
 """
 
@@ -42,6 +63,24 @@ def rows() -> list[str]:
     return lines
 
 
+def missing() -> list[str]:
+    """What has no body on some profile, and the reasons."""
+    lines = ["| query | " + " | ".join(label(p) for p in PROFILES) + " |", "|---" * (len(PROFILES) + 1) + "|"]
+    reasons: dict[str, int] = {}
+    for case in CASES:
+        found = [compiled_bodies(case, profile) for profile in PROFILES]
+        if not any(isinstance(bodies, str) for bodies in found):
+            continue
+        cells = []
+        for bodies in found:
+            if isinstance(bodies, str):
+                cells.append(f"no ({reasons.setdefault(bodies, len(reasons) + 1)})")
+            else:
+                cells.append("yes")
+        lines.append(f"| [`{case.id}`](#{case.id}) | " + " | ".join(cells) + " |")
+    return [*lines, "", *(f"{number}. {text}." for text, number in reasons.items())]
+
+
 def shown(bodies: list[dict[str, object]]) -> str:
     """Bodies as compact JSON, one a line."""
     hidden = ("_source", "track_total_hits", "size")
@@ -50,7 +89,8 @@ def shown(bodies: list[dict[str, object]]) -> str:
 
 def page() -> str:
     """The page's text."""
-    lines = [HEAD + "\n".join(rows()), "", "## Every operator", ""]
+    lines = [HEAD + "\n".join(rows()), MISSING + "\n".join(missing()), "", "## Every operator", ""]
+    lines += [", ".join(f"[{case.id}](#{case.id})" for case in CASES), ""]
     for case in CASES:
         lines += [f"### {case.id}", "", case.title + ".", "", "```python", repr(case.query)]
         if case.options:
