@@ -5,8 +5,8 @@
 An index of random texts and vectors is made and deleted again. Each query is sent by the official client
 (the very body that esembed compiles) and by ``search()``, in turn and in changing order, so that both see
 the same caches and the same noise; the overhead is the median of the paired differences. Vectors are
-given, so encoding takes no part. Throughput: the same queries one by one, and by N concurrent users, on
-the async path.
+given, so encoding takes no part. Throughput, on the async path: the same queries one by one, by N
+concurrent users, and by N users of the official client, which is what the engine and the client can do.
 """
 
 from __future__ import annotations
@@ -64,12 +64,13 @@ class Latency:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Searches a second."""
+    """Searches a second: one by one, by many users at once, and by as many of the official client's."""
 
     query: str
     users: int
     one_by_one: float
     concurrent: float
+    official_concurrent: float
 
 
 def _text(rng: random.Random, words: int) -> str:
@@ -97,8 +98,8 @@ def _fill(
             data += form.index_lines(
                 f"doc{number}", form.body(source, {"embedding": vector}, content_hash=None)
             )
-        client.request("POST", f"/{name}/_bulk", body=data)
-    client.request("POST", f"/{name}/_forcemerge", params={"max_num_segments": 1})
+        client.request("POST", f"/{name}/_bulk", body=data, timeout_seconds=300)
+    client.request("POST", f"/{name}/_forcemerge", params={"max_num_segments": 1}, timeout_seconds=300)
     client.request("POST", f"/{name}/_refresh")
     return plan
 
@@ -232,24 +233,34 @@ async def _throughput(
     official = make_client()
     try:
         searcher = AsyncSearcher(AsyncEngineClient(official), name, plan, capabilities, EncoderPool(plan))
-        for query in todo[:20]:
-            await searcher.search(query)
-        started = time.perf_counter()
+        calls = []
         for query in todo:
-            await searcher.search(query)
-        alone = len(todo) / (time.perf_counter() - started)
-        waiting = list(todo)
+            one = compile_query(query, capabilities, SearchOptions(), plan=plan)
+            calls.append(_official(official, capabilities.kind, name, one, f"esembed-{query_digest(query)}"))
 
-        async def user() -> None:
-            while waiting:
-                await searcher.search(waiting.pop())
+        async def ours(position: int) -> None:
+            await searcher.search(todo[position])
 
-        started = time.perf_counter()
-        await asyncio.gather(*(user() for _ in range(users)))
-        together = len(todo) / (time.perf_counter() - started)
+        async def theirs(position: int) -> None:
+            await calls[position]()
+
+        async def rate(call: Callable[[int], Any], count: int) -> float:
+            waiting = list(range(len(todo)))
+
+            async def user() -> None:
+                while waiting:
+                    await call(waiting.pop())
+
+            started = time.perf_counter()
+            await asyncio.gather(*(user() for _ in range(count)))
+            return len(todo) / (time.perf_counter() - started)
+
+        await rate(ours, users)  # opens the connections
+        alone, together = await rate(ours, 1), await rate(ours, users)
+        reference = await rate(theirs, users)
     finally:
         await official.close()
-    return Throughput(kind, users, alone, together)
+    return Throughput(kind, users, alone, together, reference)
 
 
 @app.command()
@@ -299,9 +310,12 @@ def main(
             f"| {one.esembed_p50:.2f} / {one.esembed_p99:.2f} | {one.overhead_p50:.2f} "
             f"| {one.overhead_cpu_p50:.2f} |"
         )
-    print(f"\n| query | one by one, a second | {users} users, a second |\n|---|---|---|")
+    print(f"\n| query | one by one, a second | {users} users, a second | official client, {users} users |")
+    print("|---|---|---|---|")
     for two in throughputs:
-        print(f"| {two.query} | {two.one_by_one:.0f} | {two.concurrent:.0f} |")
+        print(
+            f"| {two.query} | {two.one_by_one:.0f} | {two.concurrent:.0f} | {two.official_concurrent:.0f} |"
+        )
 
 
 if __name__ == "__main__":
