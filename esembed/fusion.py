@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from esembed.types import LegShare
@@ -155,30 +156,52 @@ def fuse(
     """
     bounds = bounds or {}
     parts: dict[str, list[float]] = {}
-    shares: dict[str, list[LegShare]] = {}
+    taking: list[tuple[Child, LegList, Sequence[float]]] = []
     for child, weight in zip(node.children, node.weights, strict=True):
         ranked = _ranked(child, lists, bounds, node.window)
         if ranked is None:
             continue
-        if node.kind == "rrf":
-            values = [1.0 / (node.rank_constant + rank) for rank in range(1, len(ranked.ids) + 1)]
-        elif node.normalizer == "bound":
-            bound = bounds.get(child.name, Bound())
-            values = [bound(score) for score in ranked.scores]
-        else:
-            values = normalize(ranked.scores, node.normalizer)
-        for rank, (doc, score, value) in enumerate(zip(ranked.ids, ranked.scores, values, strict=True), 1):
-            part = weight * value
-            parts.setdefault(doc, []).append(part)
-            if explain:
-                shares.setdefault(doc, []).append(LegShare(child.name, rank, score, part))
-    fused = [Fused(doc, math.fsum(part), tuple(shares.get(doc, ()))) for doc, part in parts.items()]
-    fused.sort(key=lambda hit: (-hit.score, hit.id))
-    del fused[node.window :]
-    if explain:
-        names = [child.name for child in node.children]
-        fused = [Fused(hit.id, hit.score, _all_legs(hit.shares, names)) for hit in fused]
-    return fused
+        values = _values(node, child, ranked, bounds)
+        if weight != 1.0:
+            values = [weight * value for value in values]
+        taking.append((child, ranked, values))
+        for doc, part in zip(ranked.ids, values, strict=True):
+            known = parts.get(doc)
+            if known is None:
+                parts[doc] = [part]
+            else:
+                known.append(part)
+    # Plain tuples are sorted, and objects made of what is kept alone: this runs in every hybrid search.
+    order = [(-math.fsum(part) if len(part) > 1 else -part[0], doc) for doc, part in parts.items()]
+    order.sort()
+    del order[node.window :]
+    if not explain:
+        return [Fused(doc, -score) for score, doc in order]
+    names = [child.name for child in node.children]
+    shares: dict[str, dict[str, LegShare]] = {doc: {} for _, doc in order}
+    for child, ranked, values in taking:
+        for rank, (doc, score, part) in enumerate(zip(ranked.ids, ranked.scores, values, strict=True), 1):
+            if doc in shares:
+                shares[doc][child.name] = LegShare(child.name, rank, score, part)
+    return [
+        Fused(doc, -score, tuple(shares[doc].get(name) or LegShare(name, None, None, 0.0) for name in names))
+        for score, doc in order
+    ]
+
+
+def _values(node: FusionNode, child: Child, ranked: LegList, bounds: Mapping[str, Bound]) -> Sequence[float]:
+    """What each place of a leg's list is worth, before its weight."""
+    if node.kind == "rrf":
+        return _reciprocals(node.rank_constant, len(ranked.ids))
+    if node.normalizer == "bound":
+        bound = bounds.get(child.name, Bound())
+        return [bound(score) for score in ranked.scores]
+    return normalize(ranked.scores, node.normalizer)
+
+
+@lru_cache(maxsize=64)
+def _reciprocals(constant: int, count: int) -> tuple[float, ...]:
+    return tuple(1.0 / (constant + rank) for rank in range(1, count + 1))
 
 
 def _ranked(
@@ -188,17 +211,11 @@ def _ranked(
         found = lists[child.position]
         if found is None or child.whole:
             return found
-        return LegList(found.ids[:window], found.scores[:window])
+        return found if len(found.ids) <= window else LegList(found.ids[:window], found.scores[:window])
     if all(lists[leaf.position] is None for leaf in child.leaves()):
         return None
     inner = fuse(child, lists, bounds=bounds, explain=False)[:window]
     return LegList([hit.id for hit in inner], [hit.score for hit in inner])
-
-
-def _all_legs(shares: tuple[LegShare, ...], names: list[str]) -> tuple[LegShare, ...]:
-    """The shares in the legs' order, a leg without the document among them as nothing."""
-    present = {share.leg: share for share in shares}
-    return tuple(present.get(name, LegShare(name, None, None, 0.0)) for name in names)
 
 
 def collapse(hits: Sequence[Fused], groups: Mapping[str, object]) -> list[Fused]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from esembed.dialect.request import Reranker
 from esembed.dialect.settle import stored_meta
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.errors import EsembedError, IndexNotFoundError
@@ -39,6 +40,7 @@ class AsyncFollower:
         encoders: spec string → encoder, or concrete index → encoders (see :meth:`AsyncIndex.open`).
         allow_encoders: spec strings that may be loaded.
         runtime: how loaded encoders run here.
+        rerankers: see :meth:`AsyncIndex.open`.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class AsyncFollower:
         encoders: Mapping[str, Encoder | Mapping[str, Encoder]] | None = None,
         allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
+        rerankers: Mapping[str, Reranker] | None = None,
     ) -> None:
         self.alias = alias
         self.ttl_seconds = ttl_seconds
@@ -59,6 +62,7 @@ class AsyncFollower:
         self._encoders = dict(encoders or {})
         self._allow = tuple(allow_encoders)
         self._runtime = runtime
+        self._rerankers = rerankers
         self._index: AsyncIndex | None = None
         self._checked = 0.0
 
@@ -111,6 +115,7 @@ class AsyncFollower:
             allow_encoders=self._allow,
             runtime=self._runtime,
             capabilities=known,
+            rerankers=self._rerankers,
         )
         for name, part in index.plan.vector_fields():
             if part.encoder != "given":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from esembed.dialect.bounds import bound_of, idf_mass, mass_fields
 from esembed.dialect.compiled import CompiledSearch, Leg
 from esembed.dialect.page import highlight_spec, next_cursor, page_body, source_spec, text_query
-from esembed.dialect.response import LegAnswer, hit_of, merge_hits
+from esembed.dialect.response import LegAnswer, hit_of, merge_hits, shard_failure
 from esembed.dialect.search import Compiler
-from esembed.errors import EsembedError, QueryError
+from esembed.errors import EncoderError, EngineRequestError, EsembedError, QueryError, TransientError
 from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
 from esembed.query.nodes import Collapse, Match, MatchPhrase, MultiMatch, Query, Rescore
 from esembed.transport import Response, error_from_response
@@ -25,13 +26,19 @@ if TYPE_CHECKING:
 __all__ = ["AsyncFusing"]
 
 MAX_MASSES = 4096
+MAX_INLINE_CHARACTERS = 512 * 1024  # some 5 ms of parsing, where a round trip takes 1 to 2
 
 
 class AsyncFusing:
-    """The client's path of one searcher."""
+    """The client's path of one searcher.
+
+    Attributes:
+        inline: legs bring stored fields along, as long as documents are small.
+    """
 
     def __init__(self, searcher: AsyncSearcher) -> None:
         self.searcher = searcher
+        self.inline = True
         self._masses: dict[tuple[str, str | None, str], float] = {}
 
     async def hits(
@@ -64,8 +71,13 @@ class AsyncFusing:
                 legs_missing[leg.name] = str(error)
                 lists.append(None)
             else:
+                lost = shard_failure(answer)
+                if lost is not None and not partial:
+                    raise lost
                 lists.append(LegAnswer(answer, leg, chunk_path))
-                if answer.get("timed_out"):
+                if lost is not None:
+                    legs_missing[leg.name] = f"{lost}: what the others found was used"
+                elif answer.get("timed_out"):
                     legs_missing[leg.name] = "the engine's time was up: what it had by then was used"
         if failures and all(answer is None for answer in lists):
             raise failures[0]
@@ -87,7 +99,12 @@ class AsyncFusing:
                 }
                 fused = collapse(fused, groups)
             else:
-                fused, scored = await self._rescore(compiler, stage, fused, lists, params, compiled)
+                try:
+                    fused, scored = await self._rescore(compiler, stage, fused, params, compiled)
+                except (EncoderError, EngineRequestError, TransientError) as error:
+                    if not partial:
+                        raise
+                    legs_missing["rescore"] = str(error)
         window = len(fused)
         shown = fused[compiled.options.offset : compiled.options.offset + compiled.options.size]
         hits = merge_hits(shown, lists, compiled.options.explain)
@@ -99,6 +116,8 @@ class AsyncFusing:
             and (compiled.options.source is not False or compiled.options.highlight)
         ):
             hits = await self._page(compiler, compiled, hits, params)
+        if hits and compiled.options.source in (None, True):
+            self._weigh(hits, sum(len(a.ranked.ids) for a in lists if a is not None))
         union = answers[len(compiled.legs)] if compiled.union is not None else None
         total: int | None = None
         aggregations: Mapping[str, Any] = {}
@@ -120,6 +139,17 @@ class AsyncFusing:
             path="single" if single and not isinstance(query, Rescore) else "client",
             notes=tuple(notes),
         )
+
+    def _weigh(self, page: Sequence[Hit], listed: int) -> None:
+        """Settle whether later searches let every leg bring its hits' stored fields (one round trip), or
+        fetch them for the page alone (two): large documents cost more than a round trip does.
+
+        Args:
+            page: the hits shown, whose mean stands for all.
+            listed: how many hits the legs listed.
+        """
+        heavy = sum(len(v) for hit in page for v in hit.source.values() if isinstance(v, str)) / len(page)
+        self.inline = heavy * listed <= MAX_INLINE_CHARACTERS
 
     # -- second round trips ------------------------------------------------------------------------
 
@@ -176,7 +206,6 @@ class AsyncFusing:
         compiler: Compiler,
         stage: Rescore,
         fused: list[Fused],
-        lists: Sequence[LegAnswer | None],
         params: Mapping[str, Any],
         compiled: CompiledSearch,
     ) -> tuple[list[Fused], dict[str, float]]:
@@ -201,10 +230,19 @@ class AsyncFusing:
                     field="reranker",
                 )
             texts = await self._texts(stage, ids, params)
-            values = await in_thread(reranker, str(stage.text), [texts[doc] for doc in ids])
-            if len(values) != len(ids):
-                raise QueryError(f"the reranker {name!r} gave {len(values)} scores for {len(ids)} texts")
-            scores = {doc: float(value) for doc, value in zip(ids, values, strict=True)}
+            try:
+                values = await in_thread(reranker, str(stage.text), [texts[doc] for doc in ids])
+                scores = dict(zip(ids, map(float, values), strict=True))
+            except EsembedError:
+                raise
+            except Exception as error:
+                raise EncoderError(
+                    f"the reranker {name!r} failed on {len(ids)} texts ({type(error).__name__}: {error}); it "
+                    "takes a query and a list of texts and returns a number for each"
+                ) from error
+            bad = next((doc for doc, value in scores.items() if not math.isfinite(value)), None)
+            if bad is not None:
+                raise EncoderError(f"the reranker {name!r} gave {scores[bad]} for document {bad!r}")
         again = []
         for hit in head:
             added = stage.rescore_weight * scores.get(hit.id, 0.0)

@@ -10,6 +10,7 @@ from esembed._version import __version__
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
 from esembed.dialect.mapping import compile_mapping, drift
+from esembed.dialect.request import Reranker, check_rerankers
 from esembed.dialect.settle import (
     attach_mapping,
     fill_in,
@@ -61,6 +62,7 @@ class AsyncIndex(DocumentsMixin):
         capabilities: what the engine can do.
         client: the seam over the caller's client.
         pool: the encoders of the plan's fields.
+        rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
         notes: what was resolved or can't be checked, one line each.
     """
 
@@ -73,6 +75,7 @@ class AsyncIndex(DocumentsMixin):
         capabilities: Capabilities,
         pool: EncoderPool,
         notes: tuple[str, ...] = (),
+        rerankers: Mapping[str, Reranker] | None = None,
     ) -> None:
         self.client = client
         self.name = live.name
@@ -83,6 +86,7 @@ class AsyncIndex(DocumentsMixin):
         self.capabilities = capabilities
         self.pool = pool
         self.notes = notes
+        self.rerankers = check_rerankers(rerankers)
         self._live = live
         self._searcher: AsyncSearcher | None = None
 
@@ -99,6 +103,7 @@ class AsyncIndex(DocumentsMixin):
         encoder: Encoder | Mapping[str, Encoder] | None = None,
         runtime: RuntimeOptions | None = None,
         capabilities: Capabilities | None = None,
+        rerankers: Mapping[str, Reranker] | None = None,
     ) -> AsyncIndex:
         """Create the index that *plan* describes.
 
@@ -110,6 +115,7 @@ class AsyncIndex(DocumentsMixin):
             encoder: encoders to use instead of loading the plan's, one or one for each field.
             runtime: how loaded encoders run here.
             capabilities: skip probing.
+            rerankers: see :meth:`open`.
 
         Raises:
             IndexExistsError: it exists (with another plan, where *exist_ok*).
@@ -126,7 +132,9 @@ class AsyncIndex(DocumentsMixin):
         compiled = compile_mapping(resolved, known)
         existing = await describe(engine, name)
         if existing is not None:
-            opened = cls._from_existing(engine, existing, compiled.resolved, known, encoder, runtime)
+            opened = cls._from_existing(
+                engine, existing, compiled.resolved, known, encoder, runtime, rerankers
+            )
             if not exist_ok:
                 raise IndexExistsError(
                     f"the index {name!r} exists already; open it (exist_ok=True), or delete it first",
@@ -147,6 +155,7 @@ class AsyncIndex(DocumentsMixin):
             capabilities=known,
             pool=pool.for_plan(compiled.resolved),
             notes=tuple(compiled.notes),
+            rerankers=rerankers,
         )
 
     @classmethod
@@ -158,6 +167,7 @@ class AsyncIndex(DocumentsMixin):
         capabilities: Capabilities,
         encoder: Encoder | Mapping[str, Encoder] | None,
         runtime: RuntimeOptions | None,
+        rerankers: Mapping[str, Reranker] | None = None,
     ) -> AsyncIndex:
         stored = stored_meta(live.mapping)
         if stored is None:
@@ -176,7 +186,14 @@ class AsyncIndex(DocumentsMixin):
         pool = EncoderPool(
             stored.plan, encoder=encoder, allow_encoders=None, runtime=runtime, contracts=stored.contracts
         )
-        return cls(client=engine, live=live, stored=stored, capabilities=capabilities, pool=pool)
+        return cls(
+            client=engine,
+            live=live,
+            stored=stored,
+            capabilities=capabilities,
+            pool=pool,
+            rerankers=rerankers,
+        )
 
     @classmethod
     async def open(
@@ -188,6 +205,7 @@ class AsyncIndex(DocumentsMixin):
         allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
         capabilities: Capabilities | None = None,
+        rerankers: Mapping[str, Reranker] | None = None,
     ) -> AsyncIndex:
         """Open an index that esembed made; it says itself what it is.
 
@@ -202,6 +220,8 @@ class AsyncIndex(DocumentsMixin):
             allow_encoders: spec strings that may be loaded (``["hf:intfloat/e5-small-v2"]``).
             runtime: how loaded encoders run here.
             capabilities: skip probing.
+            rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``: any function of a query
+                and n texts that gives n scores, larger is better. It runs in a thread, on your side.
 
         Raises:
             IndexNotFoundError: no such index.
@@ -225,7 +245,9 @@ class AsyncIndex(DocumentsMixin):
             runtime=runtime,
             contracts=stored.contracts,
         )
-        return cls(client=engine, live=live, stored=stored, capabilities=known, pool=pool)
+        return cls(
+            client=engine, live=live, stored=stored, capabilities=known, pool=pool, rerankers=rerankers
+        )
 
     @classmethod
     async def attach(
@@ -413,8 +435,15 @@ class AsyncIndex(DocumentsMixin):
         """What searches: encoders warm, query vectors cached. Made at the first search."""
         if self._searcher is None:
             await self.load_statistics()
+        if self._searcher is None:  # still: concurrent first searches share one, its cache and its batches
             self._searcher = AsyncSearcher(
-                self.client, self.concrete, self.plan, self.capabilities, self.pool, live=self._live
+                self.client,
+                self.concrete,
+                self.plan,
+                self.capabilities,
+                self.pool,
+                live=self._live,
+                rerankers=self.rerankers,
             )
         return self._searcher
 

@@ -12,8 +12,9 @@ from esembed.capabilities import Capabilities
 from esembed.dialect.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
 from esembed.dialect.default import default_query
 from esembed.dialect.fields import mapped_types, missing_fields, used_fields
-from esembed.dialect.page import Cursor, next_cursor, query_digest
-from esembed.dialect.response import LegAnswer, single_hits, total_of
+from esembed.dialect.page import next_cursor, query_digest
+from esembed.dialect.request import Reranker, at_cursor, check_rerankers, http_timeout, inner_query, without
+from esembed.dialect.response import LegAnswer, shard_failure, single_hits, total_of
 from esembed.dialect.search import Compiler
 from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.pool import EncoderPool
@@ -25,26 +26,21 @@ from esembed.plan import IndexPlan
 from esembed.query.bind import (
     add_filter,
     bind,
-    drop_legs,
     leg_names,
     select_legs,
     text_legs,
     transform,
-    walk,
 )
-from esembed.query.nodes import Collapse, Filter, Knn, Linear, Query, Rescore, Rrf, Scalar, Sparse
+from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
 from esembed.transport import Response, error_from_response
 from esembed.types import Hits, SparseVector
 
-from ._shim import Batcher, gather
+from ._shim import Batcher, gather, in_thread
 from .client import AsyncEngineClient
 from .fuse import AsyncFusing
 from .lifecycle import Live, index_path
 
 __all__ = ["AsyncSearcher"]
-
-Reranker = Callable[[str, Sequence[str]], Sequence[float]]
-"""A cross-encoder: a query and texts to one score each, larger is better."""
 
 
 class AsyncSearcher:
@@ -57,8 +53,6 @@ class AsyncSearcher:
         capabilities: what the engine can do.
         pool: the encoders.
         live: the index as the engine has it, for its mapping; None skips that check.
-        cache_bytes: what cached query vectors may take.
-        max_batch: the most texts of concurrent searches that are encoded together.
         rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
         token_ids: sparse field → its id table (SEISMIC), where it is not its encoder's vocabulary.
     """
@@ -72,8 +66,6 @@ class AsyncSearcher:
         pool: EncoderPool,
         *,
         live: Live | None = None,
-        cache_bytes: int = 16 * 1024 * 1024,
-        max_batch: int = 64,
         rerankers: Mapping[str, Reranker] | None = None,
         token_ids: Mapping[str, TokenIds] | None = None,
     ) -> None:
@@ -82,10 +74,10 @@ class AsyncSearcher:
         self.plan = plan
         self.capabilities = capabilities
         self.pool = pool
-        self.cache = QueryVectorCache(cache_bytes)
-        self.rerankers = dict(rerankers or {})
+        self.cache = QueryVectorCache(pool.runtime.query_cache_bytes)
+        self.rerankers = check_rerankers(rerankers)
         self.token_ids = dict(token_ids or {})
-        self._max_batch = max_batch
+        self._max_batch = max(1, pool.runtime.query_batch)
         self._path = index_path(index_name)
         self._types = mapped_types(live.mapping) if live is not None else None
         self._batchers: dict[str, Batcher] = {}
@@ -134,7 +126,8 @@ class AsyncSearcher:
             timeout_seconds: after which the engine answers with what it has.
             leg_timeouts_seconds: the same for legs by name; the fusion is ours then.
             partial_results: answer with the legs that came, and say so in ``legs_missing``, where one
-                can't be encoded or is refused; else that is an error.
+                can't be encoded or is refused, some of its shards failed, or a rescore stage failed; else
+                that is an error.
             preference: which shard copies; by default the same ones for the same query, so that pages
                 agree.
 
@@ -161,9 +154,12 @@ class AsyncSearcher:
         bound = self._bound(query, text, filter, legs)
         digest = query_digest(bound)
         if cursor is not None:
-            bound, options = _at_cursor(bound, options, cursor, digest)
+            bound, options = at_cursor(bound, options, cursor, digest)
         await self._check_fields(bound)
         filled, missing = await self._filled(bound, partial_results)
+        if missing and options.leg_timeouts_seconds:
+            left = {k: v for k, v in options.leg_timeouts_seconds.items() if k not in missing}
+            options = replace(options, leg_timeouts_seconds=left)
         compiler = self._compiler(options)
         compiled = compiler.compile(filled)
         params: dict[str, Any] = {"preference": preference or f"esembed-{digest}"}
@@ -173,7 +169,7 @@ class AsyncSearcher:
                 f"/{self._path}/_search",
                 params=params,
                 body=compiled.body,
-                timeout_seconds=_http_timeout(options),
+                timeout_seconds=http_timeout(options),
             )
             answers: list[Any] = [response.body]
         else:
@@ -181,7 +177,7 @@ class AsyncSearcher:
                 "POST",
                 f"/{self._path}/_msearch",
                 body=compiled.lines(params),
-                timeout_seconds=_http_timeout(options),
+                timeout_seconds=http_timeout(options),
             )
             answers = list(response.body["responses"])
         return await self._hits(compiler, compiled, answers, filled, digest, missing, partial_results, params)
@@ -227,15 +223,15 @@ class AsyncSearcher:
         bound = [self._bound(query, None, filter, legs) for query in queries]
         for query in bound:
             await self._check_fields(query)
-        await self._encode_all(bound)
-        filled = [(await self._filled(query, False))[0] for query in bound]
+        vectors = await self._encode_all(bound)
+        filled = [(await self._filled(query, False, vectors))[0] for query in bound]
         compilers = [self._compiler(options) for _ in filled]
         compiled = [c.compile(query) for c, query in zip(compilers, filled, strict=True)]
         lines: list[Mapping[str, Any]] = []
         for one in compiled:
             lines.extend(one.lines({}))
         response = await self.client.request(
-            "POST", f"/{self._path}/_msearch", body=lines, timeout_seconds=_http_timeout(options)
+            "POST", f"/{self._path}/_msearch", body=lines, timeout_seconds=http_timeout(options)
         )
         answers = list(response.body["responses"])
         found: list[Hits] = []
@@ -250,7 +246,14 @@ class AsyncSearcher:
 
     def _compiler(self, options: SearchOptions) -> Compiler:
         ids = {**self.pool.token_ids(ready_only=True), **self.token_ids}
-        return Compiler(self.capabilities, options, plan=self.plan, mapping=self._types, token_ids=ids)
+        return Compiler(
+            self.capabilities,
+            options,
+            plan=self.plan,
+            mapping=self._types,
+            token_ids=ids,
+            inline=self._fusing.inline,
+        )
 
     def _bound(
         self,
@@ -290,19 +293,24 @@ class AsyncSearcher:
                 field=missing[0],
             )
 
-    async def _filled(self, query: Query, partial: bool) -> tuple[Query, dict[str, str]]:
+    async def _filled(
+        self, query: Query, partial: bool, known: Mapping[tuple[str, str], Any] | None = None
+    ) -> tuple[Query, dict[str, str]]:
         """The query with a vector in every leg that has a text; legs that can't be encoded left out where
-        partial results are wanted."""
+        partial results are wanted. *known* holds the vectors of (field, text) where they are made already."""
         open_legs = text_legs(query)
         if not open_legs:
             return query, {}
-        wanted = list(dict.fromkeys((leg.field, str(leg.text)) for leg in open_legs))
-        results = await gather(*(self._vector(field, text, partial) for field, text in wanted))
-        vectors = dict(zip(wanted, results, strict=True))
+        if known is not None:
+            vectors = dict(known)
+        else:
+            wanted = list(dict.fromkeys((leg.field, str(leg.text)) for leg in open_legs))
+            results = await gather(*(self._vector(field, text, partial) for field, text in wanted))
+            vectors = dict(zip(wanted, results, strict=True))
         failed = {key: value for key, value in vectors.items() if isinstance(value, EsembedError)}
         missing: dict[str, str] = {}
         if failed:
-            query, missing = _without(query, failed)
+            query, missing = without(query, failed)
 
         def fill(node: Query) -> Query:
             if isinstance(node, (Knn, Sparse)) and node.vector is None:
@@ -354,15 +362,28 @@ class AsyncSearcher:
 
         return encode
 
-    async def _encode_all(self, queries: Sequence[Query]) -> None:
-        """The vectors of many queries into the cache, one call for each field."""
-        wanted: dict[str, list[str]] = {}
+    async def _encode_all(self, queries: Sequence[Query]) -> dict[tuple[str, str], Any]:
+        """The vectors of many queries by (field, text): one encode call for each field and batch."""
+        wanted: dict[str, dict[str, None]] = {}
         for query in queries:
             for leg in text_legs(query):
-                wanted.setdefault(leg.field, []).append(str(leg.text))
+                wanted.setdefault(leg.field, {})[str(leg.text)] = None
+        vectors: dict[tuple[str, str], Any] = {}
         for field, texts in wanted.items():
-            missing = [t for t in dict.fromkeys(texts) if self.cache.get(field, t) is None]
-            await gather(*(self._vector(field, text, False) for text in missing))
+            absent = []
+            for text in texts:
+                cached = self.cache.get(field, text)
+                if cached is None:
+                    absent.append(text)
+                else:
+                    vectors[field, text] = cached
+            encode = self._encoder_of(field)
+            for start in range(0, len(absent), self._max_batch):
+                batch = absent[start : start + self._max_batch]
+                for text, vector in zip(batch, await in_thread(encode, batch), strict=True):
+                    vectors[field, text] = vector
+                    self.cache.put(field, text, vector)
+        return vectors
 
     # -- answering --------------------------------------------------------------------------------
 
@@ -383,10 +404,18 @@ class AsyncSearcher:
             )
         options = compiled.options
         body = self._good(answers[0])
+        missing = dict(missing)
+        lost = shard_failure(body)
+        if lost is not None:
+            if not partial:
+                raise lost
+            core = inner_query(query)
+            names = leg_names(core.legs if isinstance(core, (Rrf, Linear)) else (core,))
+            missing.update(dict.fromkeys(names, f"{lost}: what the others found was used"))
         leg = ""
         shares = None
         if compiled.path == "single" and options.explain:
-            (leg,) = leg_names((_core(query),))
+            (leg,) = leg_names((inner_query(query),))
         if compiled.legs and compiled.fusion is not None:
             lists: list[LegAnswer] = [
                 LegAnswer(self._good(answer), one, None)
@@ -409,7 +438,7 @@ class AsyncSearcher:
             total_relation=relation if total is not None else "eq",
             took_ms=float(body.get("took", 0)),
             timed_out=bool(body.get("timed_out", False)),
-            legs_missing=dict(missing),
+            legs_missing=missing,
             aggregations=body.get("aggregations") or {},
             next_cursor=next_cursor(compiled, digest, len(hits), total),
             path=compiled.path,
@@ -423,51 +452,3 @@ class AsyncSearcher:
             status = int(answer.get("status", 500))
             raise error_from_response("POST", f"/{self._path}/_msearch", Response(status, answer))
         return answer
-
-
-def _core(query: Query) -> Query:
-    while isinstance(query, (Rescore, Collapse)):
-        query = query.query
-    return query
-
-
-def _at_cursor(query: Query, options: SearchOptions, cursor: str, digest: str) -> tuple[Query, SearchOptions]:
-    """The page that a cursor points to, with the window that its search began with."""
-    if options.offset:
-        raise QueryError("pass cursor or offset, not both", field="cursor")
-    where = Cursor.decode(cursor, digest)
-
-    def widen(node: Query) -> Query:
-        if isinstance(node, (Rrf, Linear)) and node.rank_window_size is None:
-            widened: Query = node.replace(rank_window_size=where.window)
-            return widened
-        return node
-
-    widened = transform(query, widen)
-    if isinstance(widened, Knn) and widened.k is None:
-        widened = widened.replace(k=where.window)
-    return widened, replace(options, offset=where.offset)
-
-
-def _without(query: Query, failed: Mapping[tuple[str, str], EsembedError]) -> tuple[Query, dict[str, str]]:
-    """The query without the legs that can't be encoded. Raises the first error when none is left."""
-    core = _core(query)
-    first = next(iter(failed.values()))
-    if not isinstance(core, (Rrf, Linear)):
-        raise first
-    missing: dict[str, str] = {}
-    for leg, name in zip(core.legs, leg_names(core.legs), strict=True):
-        for node in walk(leg):
-            if isinstance(node, (Knn, Sparse)) and (node.field, str(node.text)) in failed:
-                missing[name] = str(failed[(node.field, str(node.text))])
-    if len(missing) == len(core.legs):
-        raise first
-    return drop_legs(query, missing), missing
-
-
-def _http_timeout(options: SearchOptions) -> float | None:
-    """The connection waits a little longer than the engine was told to take."""
-    times = [*options.leg_timeouts_seconds.values()]
-    if options.timeout_seconds is not None:
-        times.append(options.timeout_seconds)
-    return max(times) + 5.0 if options.timeout_seconds is not None else None

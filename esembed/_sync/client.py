@@ -8,6 +8,7 @@ pool), so that exactly one layer retries. Errors become :mod:`esembed.errors`.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,19 @@ from esembed.transport import (
 from ._shim import IS_ASYNC
 
 __all__ = ["EngineClient"]
+
+_MODULE = re.compile(re.escape(__name__))
+
+
+def _hush(category: type[Warning]) -> None:
+    """Deprecation headers of our own requests are our business: ignored, by a filter for this module alone.
+
+    ``warnings.catch_warnings`` can't do it: it swaps the process's filters, and concurrent requests would
+    put back each other's.
+    """
+    mine = ("ignore", None, category, _MODULE, 0)
+    if mine not in warnings.filters:
+        warnings.filterwarnings("ignore", category=category, module=_MODULE.pattern)
 
 
 class EngineClient:
@@ -108,12 +122,11 @@ class EngineClient:
         else:
             # The transport serialises by content type; a string passes through its JSON serializer as it is.
             body = None if payload is None else payload.decode("utf-8")
+        _hush(elasticsearch.ElasticsearchWarning)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", category=elasticsearch.ElasticsearchWarning)
-                answer = client.perform_request(
-                    method, path, params=params or None, headers=dict(headers), body=body
-                )
+            answer = client.perform_request(
+                method, path, params=params or None, headers=dict(headers), body=body
+            )
         except elasticsearch.ApiError as error:
             return Response(error.meta.status, error.body, dict(error.meta.headers))
         except (

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from esembed.dialect.request import Reranker
 from esembed.dialect.settle import stored_meta
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.errors import EsembedError, IndexNotFoundError
@@ -40,6 +41,7 @@ class Follower:
         encoders: spec string → encoder, or concrete index → encoders (see :meth:`Index.open`).
         allow_encoders: spec strings that may be loaded.
         runtime: how loaded encoders run here.
+        rerankers: see :meth:`Index.open`.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Follower:
         encoders: Mapping[str, Encoder | Mapping[str, Encoder]] | None = None,
         allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
+        rerankers: Mapping[str, Reranker] | None = None,
     ) -> None:
         self.alias = alias
         self.ttl_seconds = ttl_seconds
@@ -60,6 +63,7 @@ class Follower:
         self._encoders = dict(encoders or {})
         self._allow = tuple(allow_encoders)
         self._runtime = runtime
+        self._rerankers = rerankers
         self._index: Index | None = None
         self._checked = 0.0
 
@@ -112,6 +116,7 @@ class Follower:
             allow_encoders=self._allow,
             runtime=self._runtime,
             capabilities=known,
+            rerankers=self._rerankers,
         )
         for name, part in index.plan.vector_fields():
             if part.encoder != "given":

@@ -11,6 +11,7 @@ from esembed._version import __version__
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
 from esembed.dialect.mapping import compile_mapping, drift
+from esembed.dialect.request import Reranker, check_rerankers
 from esembed.dialect.settle import (
     attach_mapping,
     fill_in,
@@ -62,6 +63,7 @@ class Index(DocumentsMixin):
         capabilities: what the engine can do.
         client: the seam over the caller's client.
         pool: the encoders of the plan's fields.
+        rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
         notes: what was resolved or can't be checked, one line each.
     """
 
@@ -74,6 +76,7 @@ class Index(DocumentsMixin):
         capabilities: Capabilities,
         pool: EncoderPool,
         notes: tuple[str, ...] = (),
+        rerankers: Mapping[str, Reranker] | None = None,
     ) -> None:
         self.client = client
         self.name = live.name
@@ -84,6 +87,7 @@ class Index(DocumentsMixin):
         self.capabilities = capabilities
         self.pool = pool
         self.notes = notes
+        self.rerankers = check_rerankers(rerankers)
         self._live = live
         self._searcher: Searcher | None = None
 
@@ -100,6 +104,7 @@ class Index(DocumentsMixin):
         encoder: Encoder | Mapping[str, Encoder] | None = None,
         runtime: RuntimeOptions | None = None,
         capabilities: Capabilities | None = None,
+        rerankers: Mapping[str, Reranker] | None = None,
     ) -> Index:
         """Create the index that *plan* describes.
 
@@ -111,6 +116,7 @@ class Index(DocumentsMixin):
             encoder: encoders to use instead of loading the plan's, one or one for each field.
             runtime: how loaded encoders run here.
             capabilities: skip probing.
+            rerankers: see :meth:`open`.
 
         Raises:
             IndexExistsError: it exists (with another plan, where *exist_ok*).
@@ -127,7 +133,9 @@ class Index(DocumentsMixin):
         compiled = compile_mapping(resolved, known)
         existing = describe(engine, name)
         if existing is not None:
-            opened = cls._from_existing(engine, existing, compiled.resolved, known, encoder, runtime)
+            opened = cls._from_existing(
+                engine, existing, compiled.resolved, known, encoder, runtime, rerankers
+            )
             if not exist_ok:
                 raise IndexExistsError(
                     f"the index {name!r} exists already; open it (exist_ok=True), or delete it first",
@@ -148,6 +156,7 @@ class Index(DocumentsMixin):
             capabilities=known,
             pool=pool.for_plan(compiled.resolved),
             notes=tuple(compiled.notes),
+            rerankers=rerankers,
         )
 
     @classmethod
@@ -159,6 +168,7 @@ class Index(DocumentsMixin):
         capabilities: Capabilities,
         encoder: Encoder | Mapping[str, Encoder] | None,
         runtime: RuntimeOptions | None,
+        rerankers: Mapping[str, Reranker] | None = None,
     ) -> Index:
         stored = stored_meta(live.mapping)
         if stored is None:
@@ -177,7 +187,14 @@ class Index(DocumentsMixin):
         pool = EncoderPool(
             stored.plan, encoder=encoder, allow_encoders=None, runtime=runtime, contracts=stored.contracts
         )
-        return cls(client=engine, live=live, stored=stored, capabilities=capabilities, pool=pool)
+        return cls(
+            client=engine,
+            live=live,
+            stored=stored,
+            capabilities=capabilities,
+            pool=pool,
+            rerankers=rerankers,
+        )
 
     @classmethod
     def open(
@@ -189,6 +206,7 @@ class Index(DocumentsMixin):
         allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
         capabilities: Capabilities | None = None,
+        rerankers: Mapping[str, Reranker] | None = None,
     ) -> Index:
         """Open an index that esembed made; it says itself what it is.
 
@@ -203,6 +221,8 @@ class Index(DocumentsMixin):
             allow_encoders: spec strings that may be loaded (``["hf:intfloat/e5-small-v2"]``).
             runtime: how loaded encoders run here.
             capabilities: skip probing.
+            rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``: any function of a query
+                and n texts that gives n scores, larger is better. It runs in a thread, on your side.
 
         Raises:
             IndexNotFoundError: no such index.
@@ -226,7 +246,9 @@ class Index(DocumentsMixin):
             runtime=runtime,
             contracts=stored.contracts,
         )
-        return cls(client=engine, live=live, stored=stored, capabilities=known, pool=pool)
+        return cls(
+            client=engine, live=live, stored=stored, capabilities=known, pool=pool, rerankers=rerankers
+        )
 
     @classmethod
     def attach(
@@ -414,8 +436,15 @@ class Index(DocumentsMixin):
         """What searches: encoders warm, query vectors cached. Made at the first search."""
         if self._searcher is None:
             self.load_statistics()
+        if self._searcher is None:  # still: concurrent first searches share one, its cache and its batches
             self._searcher = Searcher(
-                self.client, self.concrete, self.plan, self.capabilities, self.pool, live=self._live
+                self.client,
+                self.concrete,
+                self.plan,
+                self.capabilities,
+                self.pool,
+                live=self._live,
+                rerankers=self.rerankers,
             )
         return self._searcher
 

@@ -31,7 +31,9 @@ class LegCompiler:
         plan: IndexPlan | None = None,
         mapping: Mapping[str, str] | None = None,
         token_ids: Mapping[str, TokenIds] | None = None,
+        inline: bool = True,
     ) -> None:
+        self.inline = inline
         self.capabilities = capabilities
         self.options = options
         self.plan = plan

@@ -7,10 +7,13 @@ from typing import Any
 
 from esembed.dialect.compiled import CompiledSearch, Leg
 from esembed.dialect.meta import PARENT_FIELD
+from esembed.errors import EngineRequestError, EngineUnavailableError, EsembedError
 from esembed.fusion import Fused, LegList
 from esembed.types import Hit, LegShare
 
-__all__ = ["LegAnswer", "hit_of", "merge_hits", "single_hits", "total_of"]
+__all__ = ["LegAnswer", "hit_of", "merge_hits", "shard_failure", "single_hits", "total_of"]
+
+_PASSING = ("rejected_execution", "circuit_breaking", "no_shard_available", "node_not_connected", "timeout")
 
 
 class LegAnswer:
@@ -32,18 +35,19 @@ class LegAnswer:
     def __init__(self, body: Mapping[str, Any], leg: Leg, chunk_path: str | None) -> None:
         self._leg = leg
         self._chunk_path = chunk_path if leg.parent_key else None
-        self._raw: dict[str, Mapping[str, Any]] = {}
-        scores: list[float] = []
+        hits = body["hits"]["hits"]
         convert = leg.convert
-        for raw in body["hits"]["hits"]:
-            doc_id = raw["_id"]
-            if leg.parent_key:
-                doc_id = str(((raw.get("fields") or {}).get(PARENT_FIELD) or (doc_id,))[0])
-            if doc_id in self._raw:
-                continue
-            score = raw.get("_score") or 0.0
-            self._raw[doc_id] = raw
-            scores.append(score if convert is None else convert(score))
+        self._raw: dict[str, Mapping[str, Any]] = {raw["_id"]: raw for raw in hits}
+        if leg.parent_key or len(self._raw) < len(hits):
+            self._raw = {}
+            for raw in hits:  # the first one of each is the best one
+                doc_id = raw["_id"]
+                if leg.parent_key:
+                    doc_id = str(((raw.get("fields") or {}).get(PARENT_FIELD) or (doc_id,))[0])
+                self._raw.setdefault(doc_id, raw)
+        scores = [raw.get("_score") or 0.0 for raw in self._raw.values()]
+        if convert is not None:
+            scores = [convert(score) for score in scores]
         self.ranked = LegList(list(self._raw), scores)
         self.took_ms = float(body.get("took", 0))
         self.timed_out = bool(body.get("timed_out", False))
@@ -173,6 +177,24 @@ def single_hits(
             parts = (LegShare(leg, position, score, score),)
         hits.append(hit_of(raw, score=score, shares=parts))
     return hits
+
+
+def shard_failure(body: Mapping[str, Any]) -> EsembedError | None:
+    """The error that failed shards are, in an answer whose status is 200 all the same; None when every
+    shard answered. What the others found is in such an answer."""
+    shards = body.get("_shards") or {}
+    failed = int(shards.get("failed", 0))
+    if not failed:
+        return None
+    failures: Sequence[Mapping[str, Any]] = shards.get("failures") or [{}]
+    first = failures[0].get("reason") or {}
+    cause = first.get("caused_by") or {}
+    kind, parts = first.get("type"), [first.get("reason"), cause.get("reason")]
+    why = ": ".join(str(part) for part in (kind, *parts) if part)
+    message = f"{failed} of {shards.get('total', '?')} shards failed" + (f" ({why})" if why else "")
+    if kind is None or any(word in str(kind) for word in _PASSING):
+        return EngineUnavailableError(message)
+    return EngineRequestError(message, status=200, error_type=kind, reason=why)
 
 
 def total_of(body: Mapping[str, Any]) -> tuple[int | None, Any]:

@@ -100,9 +100,24 @@ class Compiler(LegCompiler):
             compiled = self._fusion(core, stages, window)
         else:
             compiled = self._single(core, stages, window)
+        self._check_leg_timeouts(core)
         if self.context.gaps:
             raise UnsupportedFeatureError(self.context.gaps, profile=self.capabilities.profile)
         return replace(compiled, notes=tuple(self.context.notes))
+
+    def _check_leg_timeouts(self, core: Query) -> None:
+        given = self.options.leg_timeouts_seconds
+        for name, seconds in {"timeout_seconds": self.options.timeout_seconds, **given}.items():
+            if seconds is not None and not seconds > 0:
+                raise QueryError(f"{name}: a time-out must be > 0 seconds, not {seconds}", field=name)
+        known = [leg.name for leg in self.legs] if isinstance(core, (Rrf, Linear)) else []
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            there = f"there are: {', '.join(known)}" if known else "it has none; use timeout_seconds"
+            raise QueryError(
+                f"leg_timeouts_seconds: the query has no leg {unknown[0]!r} ({there})",
+                field="leg_timeouts_seconds",
+            )
 
     # -- window and page -----------------------------------------------------------------------------
 
@@ -362,7 +377,8 @@ class Compiler(LegCompiler):
         options = self.options
         documents = any(leg.parent_key for leg in self.legs)
         highlighted = options.highlight is not None and options.highlight is not False
-        inline = window <= INLINE_WINDOW and not documents and not highlighted
+        light = self.inline or options.source not in (None, True)
+        inline = light and window <= INLINE_WINDOW and not documents and not highlighted
         fields = [s.field for s in stages if isinstance(s, Collapse)]
         paths = [self.context.sortable(name, "collapse").path for name in fields]
         legs = []

@@ -79,6 +79,8 @@ class RuntimeOptions:
         max_retries: for one remote batch.
         price_usd_per_million_tokens: to count the cost of a remote service.
         local_files_only: never ask the hub.
+        query_cache_bytes: what the vectors of queries seen before may take in memory; 0 keeps none.
+        query_batch: the most texts of concurrent searches that are encoded together.
     """
 
     backend: Literal["auto", "openvino", "torch"] = "auto"
@@ -92,6 +94,8 @@ class RuntimeOptions:
     max_retries: int = 5
     price_usd_per_million_tokens: float | None = None
     local_files_only: bool = False
+    query_cache_bytes: int = 16 * 1024 * 1024
+    query_batch: int = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

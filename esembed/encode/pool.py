@@ -52,7 +52,7 @@ class EncoderPool:
                 f"{', '.join(dict(plan.vector_fields())) or 'no vector fields'}"
             )
         self._allow = None if allow_encoders is None else frozenset(allow_encoders)
-        self._runtime = runtime or RuntimeOptions()
+        self.runtime = runtime or RuntimeOptions()
         self._contracts = dict(contracts or {})
         self._loaded: dict[tuple[str, EncoderParams], Encoder] = {}
         self._ready: dict[str, Encoder] = {}
@@ -124,7 +124,7 @@ class EncoderPool:
         params = part.params
         if split_spec(part.encoder)[0] == "given" and isinstance(part, DenseField) and params.dims is None:
             params = EncoderParams(dims=part.dims)
-        encoder = load(part.encoder, params, self._runtime)
+        encoder = load(part.encoder, params, self.runtime)
         self._loaded[key] = encoder
         return encoder
 
@@ -136,7 +136,7 @@ class EncoderPool:
             plan,
             encoder=given,
             allow_encoders=self._allow,
-            runtime=self._runtime,
+            runtime=self.runtime,
             contracts=self._contracts,
         )
         other._loaded = self._loaded

@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest_asyncio
 
+from .search_world import searcher, world
+
+__all__ = ["client", "searcher", "world"]
+
 
 @pytest_asyncio.fixture
 async def client(esembed_engine: Any) -> AsyncIterator[Any]:

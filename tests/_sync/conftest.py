@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from .search_world import searcher, world
+
+__all__ = ["client", "searcher", "world"]
+
 
 @pytest.fixture
 def client(esembed_engine: Any) -> Iterator[Any]:
