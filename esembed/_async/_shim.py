@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from esembed.transport import Response
 
-__all__ = ["IS_ASYNC", "Batcher", "gather", "in_thread", "iterable", "requester", "sleep"]
+__all__ = ["IS_ASYNC", "Batcher", "Lock", "gather", "in_thread", "iterable", "requester", "sleep"]
 
 IS_ASYNC = True
+Lock = asyncio.Lock
 T = TypeVar("T")
 
 

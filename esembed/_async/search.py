@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +35,7 @@ from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
 from esembed.transport import Response, error_from_response
 from esembed.types import Hits, SparseVector
 
-from ._shim import Batcher, gather, in_thread
+from ._shim import Batcher, Lock, gather, in_thread
 from .client import AsyncEngineClient
 from .fuse import AsyncFusing
 from .lifecycle import Live, index_path
@@ -55,6 +55,7 @@ class AsyncSearcher:
         live: the index as the engine has it, for its mapping; None skips that check.
         rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
         token_ids: sparse field → its id table (SEISMIC), where it is not its encoder's vocabulary.
+        before_encoding: called with a field's name before its first text is encoded.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class AsyncSearcher:
         live: Live | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
         token_ids: Mapping[str, TokenIds] | None = None,
+        before_encoding: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.client = client
         self.index_name = index_name
@@ -80,6 +82,9 @@ class AsyncSearcher:
         self._max_batch = max(1, pool.runtime.query_batch)
         self._path = index_path(index_name)
         self._types = mapped_types(live.mapping) if live is not None else None
+        self._before_encoding = before_encoding
+        self._prepared: set[str] = set()
+        self._preparing = Lock()
         self._batchers: dict[str, Batcher] = {}
         self._fusing = AsyncFusing(self)
 
@@ -330,6 +335,7 @@ class AsyncSearcher:
         if batcher is None:
             batcher = self._batchers[field] = Batcher(self._encoder_of(field), self._max_batch)
         try:
+            await self._prepare(field)
             vector = await batcher(text)
         except (EncoderError, TransientError) as error:
             if not partial:
@@ -337,6 +343,21 @@ class AsyncSearcher:
             return error
         self.cache.put(field, text, vector)
         return vector
+
+    async def _prepare(self, field: str) -> None:
+        if field in self._prepared:
+            return
+        async with self._preparing:
+            if field not in self._prepared and self._before_encoding is not None:
+                await self._before_encoding(field)
+            self._prepared.add(field)
+
+    async def warm(self) -> None:
+        """Load and run the encoder of every field that a text can be searched in."""
+        for field, part in self.plan.vector_fields():
+            if part.encoder.partition(":")[0] != "given":
+                await self._prepare(field)
+                await in_thread(self._encoder_of(field), ["warm"])
 
     def _encoder_of(self, field: str) -> Callable[[list[str]], list[Any]]:
         def encode(texts: list[str]) -> list[Any]:
@@ -377,6 +398,8 @@ class AsyncSearcher:
                     absent.append(text)
                 else:
                     vectors[field, text] = cached
+            if absent:
+                await self._prepare(field)
             encode = self._encoder_of(field)
             for start in range(0, len(absent), self._max_batch):
                 batch = absent[start : start + self._max_batch]

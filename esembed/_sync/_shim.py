@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["IS_ASYNC", "Batcher", "gather", "in_thread", "iterable", "requester", "sleep"]
+__all__ = ["IS_ASYNC", "Batcher", "Lock", "gather", "in_thread", "iterable", "requester", "sleep"]
 
 IS_ASYNC = False
+Lock = threading.Lock
 T = TypeVar("T")
 
 

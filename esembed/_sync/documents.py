@@ -17,7 +17,7 @@ from esembed.encode.lexical import LexicalEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import split_spec
 from esembed.encode.statistics import LexicalStatistics
-from esembed.errors import RecordError
+from esembed.errors import AuthorizationError, EncoderError, RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.read import open_source
 from esembed.ingest.terms import Peeked, as_meant, count_terms
@@ -27,7 +27,7 @@ from esembed.types import Document
 from ._shim import in_thread, iterable, requester
 from .client import EngineClient
 from .lifecycle import index_path, update_meta
-from .statistics import delete_statistics, load_statistics, save_statistics
+from .statistics import STATISTICS_INDEX, delete_statistics, load_statistics, save_statistics
 
 __all__ = ["DocumentsMixin"]
 
@@ -248,13 +248,30 @@ class DocumentsMixin:
             self.pool.put(name, encoder.with_statistics(statistics))
             self._changed()
 
-    def load_statistics(self) -> None:
-        """Give lexical fields the collection's term statistics, once; searching does it by itself."""
+    def load_statistics(self, field: str | None = None) -> None:
+        """Give lexical fields the collection's term statistics, once; a search in them does it by itself.
+
+        Args:
+            field: only this one, where it is lexical; None is all of them.
+
+        Raises:
+            EncoderError: they are gone, or the credentials may not read them.
+        """
         for name in self._lexical():
+            if field not in (None, name):
+                continue
             encoder = in_thread(self.pool.encoder, name)
             digest = self.stored.statistics.get(name)
             if isinstance(encoder, LexicalEncoder) and encoder.statistics is None and digest is not None:
-                self._weigh(name, load_statistics(self.client, digest))
+                try:
+                    counted = load_statistics(self.client, digest)
+                except AuthorizationError as error:
+                    raise EncoderError(
+                        f"{name}: the collection's term statistics can't be read ({error}); a text search in "
+                        f"this field needs the privilege read on the index {STATISTICS_INDEX}, other fields "
+                        "don't"
+                    ) from error
+                self.pool.put(name, encoder.with_statistics(counted))
 
     def refresh_statistics(self) -> None:
         """Count the terms of lexical fields anew over all documents, without touching a document.

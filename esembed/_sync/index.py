@@ -435,8 +435,6 @@ class Index(DocumentsMixin):
     def searcher(self) -> Searcher:
         """What searches: encoders warm, query vectors cached. Made at the first search."""
         if self._searcher is None:
-            self.load_statistics()
-        if self._searcher is None:  # still: concurrent first searches share one, its cache and its batches
             self._searcher = Searcher(
                 self.client,
                 self.concrete,
@@ -445,8 +443,18 @@ class Index(DocumentsMixin):
                 self.pool,
                 live=self._live,
                 rerankers=self.rerankers,
+                before_encoding=self.load_statistics,
             )
         return self._searcher
+
+    def warm(self) -> None:
+        """Load, check and run every encoder that a text can be searched with, so that the first search of
+        a backend doesn't wait for a model.
+
+        Raises:
+            EncoderError, ContractError: an encoder can't be loaded, or isn't the one that filled the index.
+        """
+        (self.searcher()).warm()
 
     def _changed(self) -> None:
         self._searcher = None

@@ -36,7 +36,7 @@ from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
 from esembed.transport import Response, error_from_response
 from esembed.types import Hits, SparseVector
 
-from ._shim import Batcher, gather, in_thread
+from ._shim import Batcher, Lock, gather, in_thread
 from .client import EngineClient
 from .fuse import Fusing
 from .lifecycle import Live, index_path
@@ -56,6 +56,7 @@ class Searcher:
         live: the index as the engine has it, for its mapping; None skips that check.
         rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
         token_ids: sparse field → its id table (SEISMIC), where it is not its encoder's vocabulary.
+        before_encoding: called with a field's name before its first text is encoded.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Searcher:
         live: Live | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
         token_ids: Mapping[str, TokenIds] | None = None,
+        before_encoding: Callable[[str], None] | None = None,
     ) -> None:
         self.client = client
         self.index_name = index_name
@@ -81,6 +83,9 @@ class Searcher:
         self._max_batch = max(1, pool.runtime.query_batch)
         self._path = index_path(index_name)
         self._types = mapped_types(live.mapping) if live is not None else None
+        self._before_encoding = before_encoding
+        self._prepared: set[str] = set()
+        self._preparing = Lock()
         self._batchers: dict[str, Batcher] = {}
         self._fusing = Fusing(self)
 
@@ -331,6 +336,7 @@ class Searcher:
         if batcher is None:
             batcher = self._batchers[field] = Batcher(self._encoder_of(field), self._max_batch)
         try:
+            self._prepare(field)
             vector = batcher(text)
         except (EncoderError, TransientError) as error:
             if not partial:
@@ -338,6 +344,21 @@ class Searcher:
             return error
         self.cache.put(field, text, vector)
         return vector
+
+    def _prepare(self, field: str) -> None:
+        if field in self._prepared:
+            return
+        with self._preparing:
+            if field not in self._prepared and self._before_encoding is not None:
+                self._before_encoding(field)
+            self._prepared.add(field)
+
+    def warm(self) -> None:
+        """Load and run the encoder of every field that a text can be searched in."""
+        for field, part in self.plan.vector_fields():
+            if part.encoder.partition(":")[0] != "given":
+                self._prepare(field)
+                in_thread(self._encoder_of(field), ["warm"])
 
     def _encoder_of(self, field: str) -> Callable[[list[str]], list[Any]]:
         def encode(texts: list[str]) -> list[Any]:
@@ -378,6 +399,8 @@ class Searcher:
                     absent.append(text)
                 else:
                     vectors[field, text] = cached
+            if absent:
+                self._prepare(field)
             encode = self._encoder_of(field)
             for start in range(0, len(absent), self._max_batch):
                 batch = absent[start : start + self._max_batch]

@@ -20,6 +20,7 @@ from esembed import (
 )
 from esembed._async.client import AsyncEngineClient
 from esembed._async.lifecycle import describe, update_meta
+from esembed._async.statistics import STATISTICS_INDEX, delete_statistics
 from esembed.encode.lexical import LexicalEncoder
 from esembed.errors import (
     ContractError,
@@ -114,6 +115,26 @@ async def test_term_statistics_outlive_the_index_object(client: Any, esembed_ind
     before = dict(index.stored.statistics)
     await index.refresh_statistics()
     assert index.stored.statistics == before  # counting anew finds the same counts
+
+
+async def test_lost_term_statistics_stop_only_the_field_that_needs_them(
+    client: Any, esembed_index_name: str
+) -> None:
+    made = await filled(client, esembed_index_name)
+    await delete_statistics(made.client, made.stored.statistics["terms"])
+    await made.client.request("POST", f"/{STATISTICS_INDEX}/_refresh")
+    index = await AsyncIndex.open(client, esembed_index_name)
+    lexical = q.sparse("terms", text="similar sequences", name="terms")
+    assert (await index.search("similar sequences")).ids[0] == "diff"
+    with pytest.raises(EncoderError, match="run refresh_statistics"):
+        await index.search(lexical)
+    hits = await index.search(q.rrf(q.match("similar sequences", name="bm25"), lexical), partial_results=True)
+    assert (hits.ids[0], list(hits.legs_missing)) == ("diff", ["terms"])
+    with pytest.raises(EncoderError, match="run refresh_statistics"):
+        await index.warm()
+    await index.refresh_statistics()
+    await index.warm()
+    assert (await index.search(lexical)).ids[0] == "diff"
 
 
 async def test_the_lexical_field_scores_bm25(client: Any, esembed_index_name: str) -> None:

@@ -21,6 +21,7 @@ from esembed import (
 )
 from esembed._sync.client import EngineClient
 from esembed._sync.lifecycle import describe, update_meta
+from esembed._sync.statistics import STATISTICS_INDEX, delete_statistics
 from esembed.encode.lexical import LexicalEncoder
 from esembed.errors import (
     ContractError,
@@ -115,6 +116,26 @@ def test_term_statistics_outlive_the_index_object(client: Any, esembed_index_nam
     before = dict(index.stored.statistics)
     index.refresh_statistics()
     assert index.stored.statistics == before  # counting anew finds the same counts
+
+
+def test_lost_term_statistics_stop_only_the_field_that_needs_them(
+    client: Any, esembed_index_name: str
+) -> None:
+    made = filled(client, esembed_index_name)
+    delete_statistics(made.client, made.stored.statistics["terms"])
+    made.client.request("POST", f"/{STATISTICS_INDEX}/_refresh")
+    index = Index.open(client, esembed_index_name)
+    lexical = q.sparse("terms", text="similar sequences", name="terms")
+    assert (index.search("similar sequences")).ids[0] == "diff"
+    with pytest.raises(EncoderError, match="run refresh_statistics"):
+        index.search(lexical)
+    hits = index.search(q.rrf(q.match("similar sequences", name="bm25"), lexical), partial_results=True)
+    assert (hits.ids[0], list(hits.legs_missing)) == ("diff", ["terms"])
+    with pytest.raises(EncoderError, match="run refresh_statistics"):
+        index.warm()
+    index.refresh_statistics()
+    index.warm()
+    assert (index.search(lexical)).ids[0] == "diff"
 
 
 def test_the_lexical_field_scores_bm25(client: Any, esembed_index_name: str) -> None:

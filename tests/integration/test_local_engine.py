@@ -21,11 +21,13 @@ from typing import Any
 
 import pytest
 
+from esembed import Index, IndexPlan, SparseField, TextField
+from esembed import query as q
 from esembed.cli import main
 from esembed.engine import artifacts, local
 from esembed.engine.config import Security, User
 from esembed.engine.local import EngineInfo
-from esembed.errors import DownloadError, EngineStartError
+from esembed.errors import DownloadError, EncoderError, EngineStartError
 
 pytestmark = pytest.mark.timeout(900)
 HEAP_MB = 512
@@ -212,7 +214,9 @@ def test_a_download_with_another_checksum_leaves_nothing(
 def test_elasticsearch_with_https_users_and_a_trial_licence(name: str) -> None:
     security = Security(
         users=(User(name="reader", password="read-only-1", roles=("searcher",)),),
-        roles={"searcher": {"indices": [{"names": ["books*"], "privileges": ["read"]}]}},
+        roles={
+            "searcher": {"indices": [{"names": ["books*"], "privileges": ["read", "view_index_metadata"]}]}
+        },
     )
     info = local.start("elasticsearch", name=name, heap_mb=HEAP_MB, trial=True, security=security)
     assert info.url.startswith("https://127.0.0.1:")
@@ -229,8 +233,32 @@ def test_elasticsearch_with_https_users_and_a_trial_licence(name: str) -> None:
         _request(info.url + "/_license", user="esembed", password="wrong", ca=info.ca_certs)
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
         _request(info.url + "/_license")
+    _a_search_only_user_searches_one_index(info)
     log = "\n".join(local.logs("elasticsearch", 10_000, name=name))
     assert info.password not in log
     with pytest.raises(EngineStartError, match="with security"):
         local.start("elasticsearch", name=name)
     assert local.stop("elasticsearch", name=name)
+
+
+def _a_search_only_user_searches_one_index(info: EngineInfo) -> None:
+    """``read`` and ``view_index_metadata`` on one index are enough, for what doesn't lie in another."""
+    from elasticsearch import Elasticsearch
+
+    plan = IndexPlan(
+        text={"title": TextField()},
+        sparse={"terms": SparseField(encoder="lexical", source=("title",))},
+    )
+
+    def client(user: str, password: str) -> Elasticsearch:
+        return Elasticsearch(info.url, basic_auth=(user, password), ca_certs=str(info.ca_certs))
+
+    with client("esembed", str(info.password)) as owner, client("reader", "read-only-1") as reader:
+        assert Index.create(owner, "books-2", plan).ingest([{"_id": "1", "title": "red fox"}]).indexed == 1
+        index = Index.open(reader, "books-2")
+        assert index.search("fox").ids == ["1"]
+        lexical = q.sparse("terms", text="fox", name="terms")
+        with pytest.raises(EncoderError, match="needs the privilege read on the index esembed-statistics"):
+            index.search(lexical)
+        hits = index.search(q.rrf(q.match("fox"), lexical), partial_results=True)
+        assert (hits.ids, list(hits.legs_missing)) == (["1"], ["terms"])
