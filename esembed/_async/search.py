@@ -352,6 +352,11 @@ class AsyncSearcher:
                 await self._before_encoding(field)
             self._prepared.add(field)
 
+    @property
+    def encode_calls(self) -> int:
+        """How many encode calls single searches have made; concurrent ones share them."""
+        return sum(batcher.calls for batcher in self._batchers.values())
+
     async def warm(self) -> None:
         """Load and run the encoder of every field that a text can be searched in."""
         for field, part in self.plan.vector_fields():

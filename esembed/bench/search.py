@@ -7,6 +7,8 @@ An index of random texts and vectors is made and deleted again. Each query is se
 the same caches and the same noise; the overhead is the median of the paired differences. Vectors are
 given, so encoding takes no part. Throughput, on the async path: the same queries one by one, by N
 concurrent users, and by N users of the official client, which is what the engine and the client can do.
+With ``--encoder minilm`` (or another spec) a hybrid search that encodes its text is measured as well; no text
+comes twice, so that nothing is cached.
 """
 
 from __future__ import annotations
@@ -37,9 +39,12 @@ from esembed.dialect.compiled import SearchOptions
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.page import query_digest
 from esembed.dialect.search import compile_query
+from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
 from esembed.encode.pool import EncoderPool
+from esembed.encode.registry import load
 from esembed.plan import DenseField, FilterField, IndexPlan, TextField
 from esembed.query import Query
+from esembed.query.bind import text_legs
 
 __all__ = ["Latency", "app", "bench_search", "main"]
 
@@ -64,13 +69,15 @@ class Latency:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Searches a second: one by one, by many users at once, and by as many of the official client's."""
+    """Searches a second: one by one, by many users at once, and by as many of the official client's (None
+    where texts are encoded, which it can't do); and how many encode calls the users' texts took."""
 
     query: str
     users: int
     one_by_one: float
     concurrent: float
-    official_concurrent: float
+    official_concurrent: float | None = None
+    encode_calls: int | None = None
 
 
 def _text(rng: random.Random, words: int) -> str:
@@ -79,11 +86,12 @@ def _text(rng: random.Random, words: int) -> str:
 
 
 def _fill(
-    client: EngineClient, capabilities: Capabilities, name: str, documents: int, dims: int
+    client: EngineClient, capabilities: Capabilities, name: str, documents: int, field: DenseField
 ) -> IndexPlan:
+    dims = field.dims or 0
     plan = IndexPlan(
         text={"body": TextField()},
-        dense={"embedding": DenseField(dims=dims)},
+        dense={"embedding": field},
         filter={"lang": FilterField()},
     )
     compiled = compile_mapping(plan, capabilities)
@@ -110,7 +118,13 @@ def _queries(kind: str, count: int, dims: int) -> list[Query]:
     for _ in range(count):
         text = q.match(_text(rng, 4), fields="body")
         dense = q.knn("embedding", vector=noise.normal(size=dims).astype(np.float32))
-        kinds: dict[str, Query] = {"bm25": text, "knn": dense, "hybrid": q.rrf(text, dense)}
+        encoded = q.rrf(text, q.knn("embedding", text=text.text))
+        kinds: dict[str, Query] = {
+            "bm25": text,
+            "knn": dense,
+            "hybrid": q.rrf(text, dense),
+            "hybrid, encoded": encoded,
+        }
         found.append(kinds[kind])
     return found
 
@@ -147,6 +161,7 @@ def bench_search(
     dims: int = 384,
     queries: int = 300,
     users: int = 32,
+    encoder: Encoder | None = None,
 ) -> tuple[list[Latency], list[Throughput]]:
     """Measure; the index made for it is deleted.
 
@@ -155,21 +170,31 @@ def bench_search(
         documents, dims: the index.
         queries: of each kind.
         users: concurrent searches on the async path.
+        encoder: a dense encoder, for searches that encode their texts; *dims* are its then.
     """
     official = make_client()
     client = EngineClient(official)
     capabilities = probe(client)
     name = f"esembed-bench-{uuid.uuid4().hex[:8]}"
     try:
-        plan = _fill(client, capabilities, name, documents, dims)
-        pool = EncoderPool(plan)
+        dims = (encoder.info.dims or dims) if encoder is not None else dims
+        spec = encoder.info.spec if encoder is not None else "given"
+        field = DenseField(dims=dims, encoder=spec, source=("body",) if encoder is not None else ())
+        plan = _fill(client, capabilities, name, documents, field)
+        pool = EncoderPool(plan, encoder=encoder, runtime=RuntimeOptions(query_cache_bytes=0))
         searcher = Searcher(client, name, plan, capabilities, pool, live=describe(client, name))
         latencies, throughputs = [], []
         for kind in ("bm25", "knn", "hybrid"):
             todo = _queries(kind, queries, dims)
             latencies.append(_latency(kind, todo, searcher, official, client, capabilities, plan, name))
             throughputs.append(
-                asyncio.run(_throughput(kind, todo, make_async_client, capabilities, plan, name, users))
+                asyncio.run(_throughput(kind, todo, make_async_client, capabilities, pool, name, users))
+            )
+        if encoder is not None:
+            kind = "hybrid, encoded"
+            todo = _queries(kind, 3 * queries, dims)
+            throughputs.append(
+                asyncio.run(_throughput(kind, todo, make_async_client, capabilities, pool, name, users))
             )
     finally:
         client.request("DELETE", f"/{name}", ignore=(404,))
@@ -226,26 +251,19 @@ async def _throughput(
     todo: list[Query],
     make_client: Callable[[], Any],
     capabilities: Capabilities,
-    plan: IndexPlan,
+    pool: EncoderPool,
     name: str,
     users: int,
 ) -> Throughput:
     official = make_client()
     try:
-        searcher = AsyncSearcher(AsyncEngineClient(official), name, plan, capabilities, EncoderPool(plan))
-        calls = []
-        for query in todo:
-            one = compile_query(query, capabilities, SearchOptions(), plan=plan)
-            calls.append(_official(official, capabilities.kind, name, one, f"esembed-{query_digest(query)}"))
+        searcher = AsyncSearcher(AsyncEngineClient(official), name, pool.plan, capabilities, pool)
 
-        async def ours(position: int) -> None:
-            await searcher.search(todo[position])
+        async def ours(query: Query) -> None:
+            await searcher.search(query)
 
-        async def theirs(position: int) -> None:
-            await calls[position]()
-
-        async def rate(call: Callable[[int], Any], count: int) -> float:
-            waiting = list(range(len(todo)))
+        async def rate(call: Callable[[Any], Any], items: Sequence[Any], count: int) -> float:
+            waiting = list(items)
 
             async def user() -> None:
                 while waiting:
@@ -253,11 +271,26 @@ async def _throughput(
 
             started = time.perf_counter()
             await asyncio.gather(*(user() for _ in range(count)))
-            return len(todo) / (time.perf_counter() - started)
+            return len(items) / (time.perf_counter() - started)
 
-        await rate(ours, users)  # opens the connections
-        alone, together = await rate(ours, 1), await rate(ours, users)
-        reference = await rate(theirs, users)
+        if text_legs(todo[0]):  # thirds, so that no text comes twice
+            third = len(todo) // 3
+            await rate(ours, todo[:third], users)
+            alone = await rate(ours, todo[third : 2 * third], 1)
+            before = searcher.encode_calls
+            together = await rate(ours, todo[2 * third :], users)
+            return Throughput(kind, users, alone, together, encode_calls=searcher.encode_calls - before)
+        calls = []
+        for query in todo:
+            one = compile_query(query, capabilities, SearchOptions(), plan=pool.plan)
+            calls.append(_official(official, capabilities.kind, name, one, f"esembed-{query_digest(query)}"))
+
+        async def theirs(call: Callable[[], Any]) -> None:
+            await call()
+
+        await rate(ours, todo, users)  # opens the connections
+        alone, together = await rate(ours, todo, 1), await rate(ours, todo, users)
+        reference = await rate(theirs, calls, users)
     finally:
         await official.close()
     return Throughput(kind, users, alone, together, reference)
@@ -271,6 +304,9 @@ def main(
     dims: Annotated[int, typer.Option(help="Dimensions of the dense field.", min=2)] = 384,
     queries: Annotated[int, typer.Option(help="Queries of each kind.", min=10)] = 300,
     users: Annotated[int, typer.Option(help="Concurrent users.", min=1)] = 32,
+    encoder: Annotated[
+        str, typer.Option(help="A dense encoder's spec (minilm): measure searches that encode, too.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search latency over the official client's, and throughput of concurrent users."""
@@ -291,7 +327,12 @@ def main(
     else:
         raise typer.BadParameter("kind is elasticsearch or opensearch", param_hint="--kind")
     latencies, throughputs = bench_search(
-        *makers, documents=documents, dims=dims, queries=queries, users=users
+        *makers,
+        documents=documents,
+        dims=dims,
+        queries=queries,
+        users=users,
+        encoder=load(encoder, EncoderParams(), RuntimeOptions()) if encoder else None,
     )
     if as_json:
         print(
@@ -313,9 +354,10 @@ def main(
     print(f"\n| query | one by one, a second | {users} users, a second | official client, {users} users |")
     print("|---|---|---|---|")
     for two in throughputs:
-        print(
-            f"| {two.query} | {two.one_by_one:.0f} | {two.concurrent:.0f} | {two.official_concurrent:.0f} |"
-        )
+        last = "" if two.official_concurrent is None else f"{two.official_concurrent:.0f}"
+        if two.encode_calls is not None:
+            last = f"({queries} texts in {two.encode_calls} encode calls)"
+        print(f"| {two.query} | {two.one_by_one:.0f} | {two.concurrent:.0f} | {last} |")
 
 
 if __name__ == "__main__":

@@ -26,18 +26,30 @@ def test_one_leg_and_a_fusion_are_one_round_trip(world: World, searcher: Searche
         assert set(hits[0].source) == {"title", "body", "lang", "price", "place"}
 
 
+@pytest.mark.parametrize("kind", ["rrf", "l2"])
 @pytest.mark.parametrize("weights", [None, [2.0, 1.0, 0.5], [0.0, 1.0, 3.0]])
-def test_rrf_by_the_engine_is_rrf_by_us_and_shares_add_up(
-    searcher: Searcher, weights: list[float] | None
+def test_fusion_by_the_engine_is_fusion_by_us_and_shares_add_up(
+    searcher: Searcher, kind: str, weights: list[float] | None
 ) -> None:
-    query = q.rrf(BM25, DENSE, SPARSE, weights=weights, filter=q.range("price", gte=5))
+    cheap = q.range("price", gte=5)
+    legs = (BM25, DENSE, SPARSE)
+    query = (
+        q.rrf(*legs, weights=weights, filter=cheap)
+        if kind == "rrf"
+        else q.linear(*legs, normalizer="l2", weights=weights, filter=cheap)
+    )
     auto = searcher.search(query, size=40, explain=True)
     ours = searcher.search(query, size=40, explain=True, fusion="client")
     assert ours.path == "client"
+    assert auto.path == ("server" if searcher.capabilities.rrf else "client")
     assert {h.id: pytest.approx(h.score, abs=1e-6) for h in ours} == {h.id: h.score for h in auto}
+    parts = {
+        h.id: [(s.leg, s.rank, s.score, pytest.approx(s.share, abs=1e-6)) for s in h.shares] for h in ours
+    }
     for hit in (*auto, *ours):
         assert sum(share.share for share in hit.shares) == pytest.approx(hit.score, abs=1e-6)
         assert [share.leg for share in hit.shares] == ["bm25", "dense", "sparse"]
+        assert parts[hit.id] == [(s.leg, s.rank, s.score, s.share) for s in hit.shares]
         assert hit.source["price"] >= 5
 
 
