@@ -134,6 +134,8 @@ def normalize(
     if normalizer == "l2":
         length = math.sqrt(math.fsum(s * s for s in scores))
         return [0.0 if length == 0 else s / length for s in scores]
+    if min(scores) == max(scores):
+        return [0.0] * len(scores)  # the mean of equal numbers need not be that number, to the last bit
     mean = math.fsum(scores) / len(scores)
     deviation = math.sqrt(math.fsum((s - mean) ** 2 for s in scores) / len(scores))
     return [0.0 if deviation == 0 else (s - mean) / deviation for s in scores]

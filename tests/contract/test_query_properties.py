@@ -10,7 +10,8 @@ By default each engine gets some 1,400 random queries on two random collections.
         pytest -s tests/contract/test_query_properties.py
 
 tries that many examples (of ``LEGS_EACH`` legs or ``FUSIONS_EACH`` fusions, a request each) on that many
-collections, other ones at every run, and prints how many queries went which path.
+collections, other ones at every run (or those of ``ESEMBED_PROPERTY_SEED``), and prints how many queries
+went which path.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ LONG = "ESEMBED_PROPERTY_EXAMPLES" in os.environ
 EXAMPLES = int(os.environ.get("ESEMBED_PROPERTY_EXAMPLES", "25"))
 COLLECTIONS = int(os.environ.get("ESEMBED_PROPERTY_COLLECTIONS", "2"))
 LEGS_EACH, FUSIONS_EACH = 16, 6
-FIRST_SEED = random.SystemRandom().randrange(10**6) if LONG else 7
+FIRST_SEED = int(
+    os.environ.get("ESEMBED_PROPERTY_SEED", random.SystemRandom().randrange(10**6) if LONG else 7)
+)
 DOCS = data.documents(80, seed=FIRST_SEED)  # refilled for each collection; the ids are the same in all
 SETTINGS = settings(
     max_examples=EXAMPLES,
@@ -230,7 +233,9 @@ def oracle_fuse(
 @pytest.fixture(params=range(COLLECTIONS))
 def small_index(request: pytest.FixtureRequest, query_world: Any) -> Any:
     """Eighty random documents on one shard."""
-    DOCS.update(data.documents(80, seed=FIRST_SEED + request.param))
+    seed = FIRST_SEED + request.param
+    print(f"collection: ESEMBED_PROPERTY_SEED={seed}")
+    DOCS.update(data.documents(80, seed=seed))
     plan = data.plan()
     client, capabilities = query_world.client, query_world.capabilities
     client.request("PUT", f"/{query_world.name}", body=data.mapping_body(plan, capabilities))

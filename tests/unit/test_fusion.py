@@ -47,6 +47,7 @@ def test_normalizers(normalizer: str, wanted: list[float]) -> None:
 def test_equal_scores() -> None:
     assert normalize([2.0, 2.0], "minmax") == [1.0, 1.0]
     assert normalize([2.0, 2.0], "zscore") == [0.0, 0.0]
+    assert normalize([0.1] * 3, "zscore") == [0.0] * 3  # their mean is 0.10000000000000002
     assert normalize([0.0, 0.0], "l2") == [0.0, 0.0]
     assert normalize([], "minmax") == []
     tied = fuse(node("rrf", 2), [LegList(["b", "a"], [1, 1]), LegList(["a", "b"], [1, 1])])
