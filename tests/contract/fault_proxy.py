@@ -1,4 +1,4 @@
-"""A proxy on loopback that spoils a share of the bulk requests: statuses, resets, cut and slow answers."""
+"""A proxy on loopback that spoils a share of the requests: statuses, resets, cut and slow answers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 FAULTS = ("429", "503", "413", "reset-before", "reset-after", "truncated", "slow", "partial-429")
+# 413 and rejected items are answers to a bulk request; a look-up of some ids never is too large.
+OTHER_FAULTS = ("429", "503", "reset-before", "reset-after", "truncated", "slow")
 
 
 class FaultProxy(http.server.ThreadingHTTPServer):
-    """Passes requests on; a share of the ``_bulk`` ones goes wrong.
+    """Passes requests on; a share of them goes wrong.
 
     Attributes:
-        bulk_requests: how many arrived.
-        faults: how often each fault was injected.
-        sent: for each bulk body's ids, how often it came (the proof that one layer retries).
+        requests, bulk_requests: how many arrived, and how many of these were bulk requests. Compared
+            with what the client counts, they prove that one layer retries.
+        faults, other_faults: how often each fault was injected into a bulk and into another request.
     """
 
     daemon_threads = True
@@ -37,8 +39,9 @@ class FaultProxy(http.server.ThreadingHTTPServer):
         self.share = share
         self.chance = random.Random(seed)
         self.lock = threading.Lock()
-        self.bulk_requests = 0
+        self.requests = self.bulk_requests = 0
         self.faults: Counter[str] = Counter()
+        self.other_faults: Counter[str] = Counter()
 
     @property
     def url(self) -> str:
@@ -47,13 +50,14 @@ class FaultProxy(http.server.ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Broken connections are what this is for."""
 
-    def draw(self) -> str | None:
+    def draw(self, *, bulk: bool) -> str | None:
         with self.lock:
-            self.bulk_requests += 1
+            self.requests += 1
+            self.bulk_requests += bulk
             if self.chance.random() >= self.share:
                 return None
-            fault = self.chance.choice(FAULTS)
-            self.faults[fault] += 1
+            fault = self.chance.choice(FAULTS if bulk else OTHER_FAULTS)
+            (self.faults if bulk else self.other_faults)[fault] += 1
             return fault
 
 
@@ -67,7 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _any(self) -> None:
         length = int(self.headers.get("content-length") or 0)
         body = self.rfile.read(length)
-        fault = self.server.draw() if "/_bulk" in self.path else None
+        fault = self.server.draw(bulk="/_bulk" in self.path)
         if fault in ("429", "503", "413"):
             self._answer(
                 int(fault),

@@ -1,7 +1,11 @@
-"""One ingest in a process of its own, to be killed: ``python ingest_child.py KIND URL INDEX FILE``."""
+"""One ingest in a process of its own, to be killed: ``python ingest_child.py KIND URL INDEX FILE``.
+
+Prints ``ready`` once everything is imported, and in the end its report and how many texts it encoded.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 
 def main(kind: str, url: str, index: str, file: str) -> int:
-    from ingest_help import PLAN, HashEncoder
+    from ingest_help import LOADED, HashEncoder
     from query_engines import official_client
 
     from esembed._sync.client import EngineClient
@@ -24,13 +28,15 @@ def main(kind: str, url: str, index: str, file: str) -> int:
 
     client = EngineClient(official_client(url, kind))
     capabilities = probe(client)
+    encoder = HashEncoder(seconds_per_text=0.0005)
+    print("ready", flush=True)
     report = run_ingest(
         FileSource([file]),
         client=client,
         index=index,
-        plan=compile_mapping(PLAN, capabilities).resolved,
+        plan=compile_mapping(LOADED, capabilities).resolved,
         capabilities=capabilities,
-        encoders={"emb": HashEncoder(seconds_per_text=0.0005), "terms": LexicalEncoder()},
+        encoders={"emb": encoder, "terms": LexicalEncoder()},
         options=IngestOptions(
             dead_letters=Path(file + ".dead"),
             linger_seconds=0.05,
@@ -39,7 +45,7 @@ def main(kind: str, url: str, index: str, file: str) -> int:
             max_wait_seconds=120,
         ),
     )
-    print(report.to_json())
+    print(json.dumps({**report.to_dict(), "encoded": encoder.stats.texts}))
     return 0
 
 

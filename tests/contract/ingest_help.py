@@ -18,7 +18,7 @@ from esembed.encode.lexical import LexicalEncoder
 from esembed.errors import EncoderError
 from esembed.ingest.flow import run_ingest
 from esembed.ingest.options import IngestOptions, IngestReport
-from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
+from esembed.plan import DenseField, FilterField, IndexPlan, LoadOptions, SparseField, TextField
 
 DIMS = 32
 
@@ -67,6 +67,8 @@ PLAN = IndexPlan(
     sparse={"terms": SparseField(encoder="lexical", source=("title", "body"))},
     filter={"n": FilterField(type="integer"), "lang": FilterField()},
 )
+LOADED = PLAN.replace(load=LoadOptions(refresh=False))
+"""The same, without refreshes during a load."""
 
 
 def records(count: int, *, version: str = "") -> list[dict[str, Any]]:
