@@ -120,7 +120,7 @@ class FileSource(Source):
                 raw = open_location(location, self._options.storage)
             except OSError as error:
                 yield UnreadableRecord(
-                    f"can't open {location.label}: {error.strerror or error}", position=location.label
+                    f"can't open {location.label}: {_told(error, location)}", position=location.label
                 )
                 continue
             counter = Counter(raw)
@@ -128,9 +128,14 @@ class FileSource(Source):
                 for piece in self._read(location, counter, raw):
                     self.bytes_read = before + counter.count
                     yield piece
-            except (OSError, EOFError, zlib.error, LZMAError) as error:
+            except Exception as error:
+                # aiohttp's errors under fsspec's https are no OSErrors.
+                network = type(error).__module__.startswith("aiohttp")
+                if not network and not isinstance(error, (OSError, EOFError, zlib.error, LZMAError)):
+                    raise
                 yield UnreadableRecord(
-                    f"{location.label} can't be read to its end: {error}", position=location.label
+                    f"{location.label} can't be read to its end: {_told(error, location)}",
+                    position=location.label,
                 )
             finally:
                 if location.name != "-":
@@ -162,6 +167,12 @@ class FileSource(Source):
             yield from read_text(stream, label, **common)
         else:
             raise PlanError(f"there is no format {location.format!r}", path="format")
+
+
+def _told(error: Exception, location: Location) -> str:
+    """The error's text without the URL, whose query string may be a secret."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).replace(location.name, location.label)
 
 
 def open_source(what: Any, options: ReadOptions | None = None) -> Source:

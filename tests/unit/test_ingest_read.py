@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import functools
 import gzip
+import http.server
 import io
 import json
 import lzma
+import ssl
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +224,45 @@ def test_fsspec_urls() -> None:
     source = FileSource(["memory://bucket/*.gz"], ReadOptions(format="jsonl"))
     assert [d.source for d in source if isinstance(d, Document)] == ROWS
     assert source.bytes_read == source.total_bytes
+
+
+@pytest.fixture
+def https_server(tmp_path: Path) -> Iterator[tuple[str, ssl.SSLContext]]:
+    """A file store on loopback: its address, and what trusts its certificate."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(theirs)
+    ours = ssl.create_default_context()
+    authority.configure_trust(ours)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.socket = theirs.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_port}", ours
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_https(tmp_path: Path, https_server: tuple[str, ssl.SSLContext]) -> None:
+    pytest.importorskip("fsspec")
+    pytest.importorskip("aiohttp")
+    url, trust = https_server
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(jsonl()))
+    good, bad = read(f"{url}/a.jsonl.gz?signature=secret", storage={"ssl": trust})
+    assert not bad
+    assert [d.source for d in good] == ROWS
+    assert good[0].position == "a.jsonl.gz:1", "no query string, which may hold a secret"
+    with pytest.raises(PlanError, match=r"none\.jsonl") as caught:
+        read(f"{url}/none.jsonl?signature=secret", storage={"ssl": trust})
+    assert "secret" not in str(caught.value)
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,8 @@ def _expand_remote(name: str, explicit: str, storage: Mapping[str, Any]) -> Iter
             raise _needs_format(_public(item))
         try:
             size = fs.size(item)
+        except FileNotFoundError as error:
+            raise PlanError(f"there is no {_public(item)}, or it can't be read", path="source") from error
         except (OSError, NotImplementedError):
             size = None
         yield Location(fs.unstrip_protocol(item), _public(item).rpartition("/")[2], kind, size)
