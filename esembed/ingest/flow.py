@@ -387,7 +387,8 @@ class _Run:
     def _encode(self) -> None:
         if self.options.encode_workers == 1:
             while (batch := self.encode_queue.get()) is not None:
-                self.write_queue.put(self._encode_batch(batch), sum(w.size for w in batch))
+                done = self._encode_batch(batch)
+                self.write_queue.put(done, sum(w.encoded_size for w in done))
         else:
             # Several at a time, handed on in order: the order within an id must be the source's.
             with ThreadPoolExecutor(self.options.encode_workers, "esembed-encode") as pool:
@@ -396,10 +397,10 @@ class _Run:
                     waiting.append(pool.submit(self._encode_batch, batch))
                     while waiting and (len(waiting) >= self.options.encode_workers or waiting[0].done()):
                         done = waiting.popleft().result()
-                        self.write_queue.put(done, sum(w.size for w in done))
+                        self.write_queue.put(done, sum(w.encoded_size for w in done))
                 for future in waiting:
                     done = future.result()
-                    self.write_queue.put(done, sum(w.size for w in done))
+                    self.write_queue.put(done, sum(w.encoded_size for w in done))
         self.write_queue.close()
 
     def _encode_batch(self, batch: list[Work]) -> list[Work]:

@@ -34,7 +34,8 @@ class IngestOptions:
         max_chunk_bytes: the most bytes in one bulk request (a larger single document goes alone).
         max_chunk_documents: the most lines in one bulk request.
         max_in_flight: the most bulk requests at a time; fewer while the engine pushes back.
-        buffer_bytes: the most bytes of records that wait between the stages, all together.
+        buffer_bytes: the most bytes of records that wait between the stages, all together. The
+            process takes two to three times that, and the requests that are out.
         encode_batch_documents: records that go to the encoders in one call, at most.
         encode_workers: encode calls at a time; more than 1 suits remote encoders.
         linger_seconds: a bulk request that isn't full goes out after this long.
@@ -66,7 +67,7 @@ class IngestOptions:
     max_chunk_bytes: int = 4 * 1024 * 1024
     max_chunk_documents: int = 1_000
     max_in_flight: int = 4
-    buffer_bytes: int = 96 * 1024 * 1024
+    buffer_bytes: int = 32 * 1024 * 1024
     encode_batch_documents: int = 256
     encode_workers: int = 1
     linger_seconds: float = 0.5

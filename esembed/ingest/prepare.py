@@ -63,6 +63,12 @@ class Work:
     encoded_before: bool = False
     statistics: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def encoded_size(self) -> int:
+        """About how many bytes it takes once it has its vectors."""
+        vectors = sum(_vector_size(v) for v in self.vectors.values())
+        return self.size + vectors + sum(_vector_size(v) for c in self.chunk_vectors for v in c.values())
+
 
 def contract_fingerprint(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> str:
     """16 hex digits over all that decides vectors: fields, sources, chunks and the encoders' declared
