@@ -81,10 +81,13 @@ class Sender:
                 self._changed.wait()
             if self._aborted:
                 raise Stopped("stopped")
-            if not self._queue.has_ready:
+            first = not self._queue.has_ready
+            if first:
                 self._oldest = time.monotonic()
             self._queue.add(unit)
-            self._changed.notify_all()
+            # Nobody is woken for nothing: only to begin the wait for company, or when a request may go.
+            if first or (self._active < self._pacer.in_flight and self._may_go()):
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Nothing more comes: send what is left."""
@@ -140,11 +143,8 @@ class Sender:
                     return None
                 wait: float | None = None
                 if self._queue.has_ready and self._active < self._pacer.in_flight:
-                    full = self._queue.ready_bytes >= self._pacer.limit_bytes
-                    # What is behind another of its id can only go on when that one goes now.
-                    starved = self._queue.waiting_bytes > self._limit // 2
                     wait = self._oldest + self._options.linger_seconds - time.monotonic()
-                    if full or self._closed or self._hurried or starved or wait <= 0:
+                    if self._may_go() or wait <= 0:
                         units = self._queue.take(self._pacer.limit_bytes, self._options.max_chunk_documents)
                         self._oldest = time.monotonic()
                         if not self._active:
@@ -154,6 +154,13 @@ class Sender:
                         return units
                 self._changed.wait(wait)
             return None
+
+    def _may_go(self) -> bool:
+        """Whether the next request goes without waiting for company."""
+        full = self._queue.ready_bytes >= self._pacer.limit_bytes
+        # What is behind another of its id can only go on when that one goes now.
+        starved = self._queue.waiting_bytes > self._limit // 2
+        return full or self._closed or self._hurried or starved
 
     def _deliver(self, units: Sequence[BulkUnit]) -> None:
         """Send until every unit is settled; only what failed is sent again."""
@@ -194,11 +201,10 @@ class Sender:
                 self._pacer.answered(len(payload), seconds)
         if verdict.fatal is not None:
             raise self._fatal(*verdict.fatal, body)
+        self._settle(*verdict.done, *(unit for unit, *_ in verdict.dead))
         for unit in verdict.done:
-            self._settle(unit)
             self._on_done(unit)
         for unit, reason, code, kind in verdict.dead:
-            self._settle(unit)
             self._on_dead(unit, reason, code, kind)
         if verdict.done or verdict.dead or verdict.split:
             self._engine.patience.progress()
@@ -252,9 +258,10 @@ class Sender:
         except Again as error:
             raise self._engine.patience.gave_up(error) from error
 
-    def _settle(self, unit: BulkUnit) -> None:
+    def _settle(self, *units: BulkUnit) -> None:
         with self._changed:
-            self._queue.release(unit)
+            for unit in units:
+                self._queue.release(unit)
             self._changed.notify_all()
 
     def _fatal(self, reason: str, status: int, body: object) -> EsembedError:
