@@ -36,6 +36,7 @@ class _FromThreads:
     def __init__(self, client: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._client = client
         self._loop = loop
+        self.kind = client.kind
 
     def request(self, method: str, path: str, **options: Any) -> Response:
         """One request, from any thread but the loop's own; blocks until it is answered."""

@@ -57,7 +57,7 @@ class DocumentsMixin:
 
         Args:
             records: paths or globs, mappings, Documents, ``(id, mapping)`` pairs (any iterable, async ones
-                with AsyncIndex), or a source of ``esembed.ingest.read``.
+                with AsyncIndex), another index (opened), or a source of ``esembed.ingest.read``.
             options: see :class:`~esembed.ingest.options.IngestOptions`.
             progress: is told how far it is.
             total: how many records there will be, for the ETA.
@@ -73,6 +73,8 @@ class DocumentsMixin:
         from esembed.ingest.flow import run_ingest
 
         settings = options or IngestOptions()
+        if isinstance(records, DocumentsMixin):
+            records = await records.documents()
         stream = await self._settle_avgdl(iterable(records), settings)
         encoders = await in_thread(self._encoders)
         token_ids = await in_thread(self.pool.token_ids)
@@ -143,6 +145,20 @@ class DocumentsMixin:
             return None
         source: dict[str, Any] = answer.body["_source"]
         return source
+
+    async def documents(self) -> Any:
+        """Every document as a source of records, as of when the reading begins: without the vectors that
+        encoders made, with those that were given. ``target.ingest(source_index)`` reads it."""
+        from esembed.ingest.sources.index import IndexSource
+
+        known = self.capabilities
+        return IndexSource(
+            requester(self.client),
+            self.concrete,
+            self.plan,
+            exclude_vectors=known.kind == "elasticsearch" and known.exclude_vectors,
+            total=await self.count(),
+        )
 
     async def count(self) -> int:
         """How many documents a search can find (chunks that are documents of their own not counted)."""

@@ -16,7 +16,9 @@ import typer
 from esembed.cli._connect import Connection, UsageError, takes_connection
 
 if TYPE_CHECKING:
+    from esembed import Index
     from esembed.ingest.options import IngestReport, Progress, ProgressState
+    from esembed.ingest.read import Source
 
 __all__ = ["app"]
 
@@ -62,6 +64,12 @@ def ingest(
     from_dead_letters: Annotated[
         Path | None,
         typer.Option(help="Try the records of this dead-letter file again.", rich_help_panel=SOURCE),
+    ] = None,
+    from_index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Read another index of this engine instead.", rich_help_panel=SOURCE
+        ),
     ] = None,
     field: Annotated[
         list[str] | None,
@@ -119,7 +127,7 @@ def ingest(
     ] = 4,
     buffer_mb: Annotated[
         float, typer.Option(help="Records waiting between the stages.", rich_help_panel=SPEED)
-    ] = 96.0,
+    ] = 32.0,
     encode_workers: Annotated[
         int, typer.Option(help="Encode calls at a time (remote encoders).", rich_help_panel=SPEED)
     ] = 1,
@@ -147,14 +155,19 @@ def ingest(
         $ zcat dump.gz | esembed ingest - --index books --sync --verify
 
         $ esembed ingest --from-dead-letters books.dead.jsonl --index books
+
+        $ esembed ingest --from-index old-books --index books
     """
     from esembed import Index
     from esembed.cli import _output
     from esembed.ingest.options import IngestOptions
     from esembed.ingest.read import FileSource, ReadOptions, dead_letter_source
 
-    if bool(files) == (from_dead_letters is not None):
-        raise UsageError("name what to read (files, folders, globs, -), or --from-dead-letters FILE")
+    if bool(files) + (from_dead_letters is not None) + (from_index is not None) != 1:
+        raise UsageError(
+            "name what to read: files (folders, globs, URLs, -), --from-dead-letters FILE, or "
+            "--from-index NAME"
+        )
     letters = dead_letters or Path(f"{index}.dead.jsonl")
     if from_dead_letters is not None and from_dead_letters.resolve() == letters.resolve():
         if dead_letters is not None:
@@ -180,11 +193,12 @@ def ingest(
         transform=_hook(transform) if transform else None,
         op_field=op_field or None,
     )
+    source: Source | None = None
     if from_dead_letters is not None:
         source = dead_letter_source(from_dead_letters)
-    else:
+    elif files:
         source = FileSource(
-            files or [],
+            files,
             ReadOptions(
                 format=format, encoding=encoding, fallback_encoding=fallback_encoding, delimiter=delimiter
             ),
@@ -192,6 +206,8 @@ def ingest(
     client = connection.client()
     try:
         opened = Index.open(client, index, allow_encoders=tuple(allow_encoder or ()))
+        if source is None:
+            source = _other_index(opened, client, str(from_index))
         with _bar(quiet=json and not sys.stderr.isatty()) as bar:
             report: IngestReport = opened.ingest(source, options, progress=bar)
     finally:
@@ -209,6 +225,23 @@ def ingest(
         )
     if report.dead or (report.verified is not None and not report.verified.ok):
         raise typer.Exit(3)
+
+
+def _other_index(target: Index, client: Any, name: str) -> Source:
+    """The documents of an index; by its own plan where it has one, else by the target's."""
+    from esembed import Index
+    from esembed.errors import PlanError
+    from esembed.ingest.sources.index import IndexSource
+
+    if name in (target.name, target.concrete):
+        raise UsageError(f"--from-index and --index are both {name!r}")
+    try:
+        source: Source = Index.open(client, name, capabilities=target.capabilities).documents()
+    except PlanError:
+        known = target.capabilities
+        exclude = known.kind == "elasticsearch" and known.exclude_vectors
+        source = IndexSource(target.client, name, target.plan, exclude_vectors=exclude)
+    return source
 
 
 def _fields(pairs: list[str]) -> dict[str, str]:

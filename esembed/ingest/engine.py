@@ -6,6 +6,7 @@ out with jittered, exponential pauses (tenacity), up to ``max_wait_seconds`` wit
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -354,8 +355,12 @@ class Engine:
                 yield answer
                 after = hits[-1]["sort"]
         finally:
-            closing = {key: [pit] if opensearch else pit}
-            self.client.request("DELETE", f"/{path}", body=closing, ignore=_ANY_STATUS)
+            self._close(f"/{path}", {key: [pit] if opensearch else pit})
+
+    def _close(self, path: str, body: Mapping[str, Any]) -> None:
+        """End a point in time or a scroll. It ends by itself, too, so a failure is none of the run's."""
+        with contextlib.suppress(EngineUnavailableError):
+            self.client.request("DELETE", path, body=body, ignore=_ANY_STATUS)
 
     def _scroll_pages(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         answer = self.call(
@@ -365,12 +370,19 @@ class Engine:
         try:
             while answer["hits"]["hits"]:
                 yield answer
-                answer = self.call(
-                    "POST", "/_search/scroll", body={"scroll": KEEP_ALIVE, "scroll_id": scroll}
-                ).body
+                # Sent once: a scroll moves on with each request, so the page of an answer that was lost
+                # would be missing, and nobody would see it.
+                try:
+                    answer = self.client.request(
+                        "POST", "/_search/scroll", body={"scroll": KEEP_ALIVE, "scroll_id": scroll}
+                    ).body
+                except EngineUnavailableError as error:
+                    raise EngineUnavailableError(
+                        f"a page of the scan of {self.index} was lost ({error}), and this engine opens no "
+                        "point in time to read it again; run the same command again",
+                        status=error.status,
+                    ) from error
                 scroll = answer.get("_scroll_id", scroll)
         finally:
             if scroll is not None:
-                self.client.request(
-                    "DELETE", "/_search/scroll", body={"scroll_id": scroll}, ignore=_ANY_STATUS
-                )
+                self._close("/_search/scroll", {"scroll_id": scroll})

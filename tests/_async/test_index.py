@@ -67,6 +67,32 @@ async def filled(client: Any, name: str) -> AsyncIndex:
     return index
 
 
+async def test_records_come_from_any_iterable_and_from_another_index(
+    client: Any, esembed_index_name: str
+) -> None:
+    async def rows() -> Any:
+        for number in range(150):
+            yield {"title": f"title {number}", "id": f"d{number}", "vector": [1.0, number, 0.0, 1.0]}
+
+    plan = GIVEN.replace(id_field="id")
+    index = await AsyncIndex.create(client, esembed_index_name, plan)
+    assert (await index.ingest(rows())).indexed == 150
+    copy = await AsyncIndex.create(client, f"{esembed_index_name}-copy", plan)
+    asked: list[str] = []
+    request = index.client.request
+
+    async def noted(method: str, path: str, **more: Any) -> Any:
+        asked.append(path)
+        return await request(method, path, **more)
+
+    index.client.request = noted
+    report = await copy.ingest(index)
+    assert (report.read, report.indexed, report.dead) == (150, 150, 0)
+    assert (await copy.ingest(rows())).unchanged == 150
+    assert "/_search" in asked
+    assert not [path for path in asked if "scroll" in path], "a point in time, on either engine"
+
+
 async def test_an_index_describes_itself(client: Any, esembed_index_name: str) -> None:
     made = await AsyncIndex.create(client, esembed_index_name, PLAN)
     assert made.plan.dense["embedding"].dims == 384

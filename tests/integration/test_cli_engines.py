@@ -165,6 +165,26 @@ def test_bad_records_go_to_the_dead_letters_and_the_others_get_in(
     assert "body" in text
     assert "3" in text
     assert count(url, name) == 3
+    letters.write_text(text.replace('"no-source"', '"fixed", "body": "y"').replace("[1,0]", "[1,0,0]"))
+    code, out, err = run("ingest", "--from-dead-letters", letters, "--index", name, "--json")
+    report = json.loads(out)
+    assert (code, report["indexed"], report["dead"]) == (3, 2, 2), err
+
+
+def test_an_index_is_read_from_another(run: Run, name: str, plan: Path, tmp_path: Path, url: str) -> None:
+    run("index", "create", name, plan)
+    run("index", "create", f"{name}-copy", plan)
+    data = write(tmp_path / "records.jsonl", RECORDS)
+    run("ingest", data, "--index", name)
+    code, out, err = run("ingest", "--from-index", name, "--index", f"{name}-copy", "--json")
+    assert (code, json.loads(out)["indexed"]) == (0, 3), err
+    code, out, _ = run("ingest", data, "--index", f"{name}-copy", "--verify", "--json")
+    assert (code, json.loads(out)["unchanged"]) == (0, 3), "given vectors came along"
+    code, _, err = run("ingest", "--from-index", name, "--index", name)
+    assert code == 2
+    assert "both" in err
+    code, _, err = run("ingest", data, "--from-index", name, "--index", name)
+    assert (code, "name what to read" in err) == (2, True)
 
 
 def test_strict_stops_at_the_first(run: Run, name: str, plan: Path, tmp_path: Path) -> None:

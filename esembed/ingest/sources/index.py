@@ -7,11 +7,47 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.errors import RecordError
+from esembed.ingest.copying import read_for_copy
 from esembed.ingest.engine import Engine, Patience, Requester
+from esembed.ingest.read import Source
 from esembed.plan import IndexPlan
 from esembed.types import Document
 
-__all__ = ["read_index"]
+__all__ = ["IndexSource", "read_index"]
+
+
+class IndexSource(Source):
+    """The documents of another index as records, as of the moment the reading begins (a point in time).
+
+    Vectors that its plan's encoders made are left out, those that were brought (``given``) come along.
+
+    Args:
+        client: what carries the requests; its ``kind`` names the engine.
+        index: the index.
+        plan: its plan. Of an index that isn't esembed's, the target's plan: fields that the target's
+            encoders fill are left out.
+        exclude_vectors: the engine understands ``_source.exclude_vectors`` (see Capabilities).
+        total: how many documents it has, for the ETA.
+    """
+
+    def __init__(
+        self, client: Any, index: str, plan: IndexPlan, *, exclude_vectors: bool, total: int | None = None
+    ) -> None:
+        super().__init__()
+        self._client, self._index, self._plan = client, index, plan
+        self._exclude_vectors = exclude_vectors
+        self.total_records = total
+
+    def __iter__(self) -> Iterator[Document | RecordError]:
+        yield from read_for_copy(
+            self._client,
+            self._index,
+            self._plan,
+            copied={},
+            kind=self._client.kind,
+            exclude_vectors=self._exclude_vectors,
+        )
 
 
 def read_index(
