@@ -52,6 +52,8 @@ class BulkUnit:
         id: the record's id; no two units of one id are in flight together.
         op: what the record asked for.
         lines: an action line with its document, as bytes, for each operation.
+        then: lines for a request of their own, sent only when the engine took all of *lines*: it carries
+            out every line of one request, also what follows a refused one.
         tag: whatever the sender wants to get back.
         created: set when the engine said that the (last) document is new.
         attempts: how often any of it was sent.
@@ -65,10 +67,11 @@ class BulkUnit:
     created: bool = False
     attempts: int = 0
     server_errors: int = 0
+    then: list[bytes] = field(default_factory=list)
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.size = sum(map(len, self.lines))
+        self.size = sum(map(len, self.lines)) + sum(map(len, self.then))
 
 
 class BulkQueue:
@@ -329,7 +332,7 @@ class Pacer:
 
     def __post_init__(self) -> None:
         self.bytes = float(min(self.max_bytes, 1024 * 1024))
-        self.in_flight = min(2, self.max_in_flight)
+        self.in_flight = min(4, self.max_in_flight)
 
     @property
     def limit_bytes(self) -> int:

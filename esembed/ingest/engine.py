@@ -94,14 +94,15 @@ class Patience:
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         now = time.monotonic()
+        pause = state.next_action.sleep if state.next_action is not None else 0.0
         message = None
         with self._lock:
             if self._since is None:
                 self._since = now
-            elif not self._told and now - self._since > 2.0:
+            if not self._told and now + pause - self._since > 2.0:
                 self._told = True
                 message = f"waiting for the engine, up to {self.max_wait_seconds:.0f} s: {error}"
-            self.waited_seconds += state.next_action.sleep if state.next_action is not None else 0.0
+            self.waited_seconds += pause
         if message:
             self._notice(message)
 
@@ -154,6 +155,11 @@ class Engine:
         self.patience = patience
         self._path = "/" + quote(index, safe="*,")
         self._timeout = timeout_seconds
+        self._bulk_params = {"filter_path": "items.*.status,items.*.error,items.*.result,error,status"}
+        if getattr(client, "kind", "") == "elasticsearch":
+            # How long the engine itself waits for a primary, silently (a minute, else). opensearch-py
+            # takes a parameter of this name for its own time-out and can't pass it on.
+            self._bulk_params["timeout"] = "15s"
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -166,8 +172,9 @@ class Engine:
         body: Mapping[str, Any] | None = None,
         ignore: Collection[int] = (),
         timeout_seconds: float | None = None,
+        all_shards: bool = False,
     ) -> Response:
-        """One request, tried again while that can help.
+        """One request, tried again while that can help; with *all_shards* also while some are missing.
 
         Raises:
             EngineUnavailableError: it never could be answered.
@@ -175,9 +182,12 @@ class Engine:
         """
 
         def once() -> Response:
-            return self.client.request(
+            answer = self.client.request(
                 method, path, params=params, body=body, ignore=ignore, timeout_seconds=timeout_seconds
             )
+            if all_shards and (failed := answer.body.get("_shards", {}).get("failed")):
+                raise EngineUnavailableError(f"{failed} shards of {self.index} don't answer {method} {path}")
+            return answer
 
         try:
             response: Response = self.patience.retrying()(once)
@@ -192,7 +202,7 @@ class Engine:
             response = self.client.request(
                 "POST",
                 f"{self._path}/_bulk",
-                params={"filter_path": "items.*.status,items.*.error,items.*.result,error,status"},
+                params=self._bulk_params,
                 body=payload,
                 timeout_seconds=self._timeout,
                 ignore=_ANY_STATUS,
@@ -223,6 +233,23 @@ class Engine:
             )
             cluster = state.body.get("cluster_uuid", "") if isinstance(state.body, Mapping) else ""
         return str(cluster), uuid
+
+    def wait_for_primaries(self) -> None:
+        """Wait while the index is red. Whoever may not ask for its health goes on."""
+
+        def once() -> None:
+            path = f"/_cluster/health{self._path}"
+            answer = self.client.request("GET", path, ignore=_ANY_STATUS)
+            if answer.status in (429, 502, 503, 504):
+                raise EngineUnavailableError(f"status {answer.status} to {path}", status=answer.status)
+            if answer.status < 400 and answer.body.get("status") == "red":
+                raise EngineUnavailableError(f"{self.index} is red: a primary shard is on no node")
+
+        try:
+            self.patience.retrying()(once)
+        except EngineUnavailableError as error:
+            raise self.patience.gave_up(error) from error
+        self.patience.progress()
 
     def settings(self) -> Mapping[str, Any]:
         """The settings under ``index`` of the one concrete index.
@@ -264,7 +291,8 @@ class Engine:
 
     def count(self) -> int:
         """Documents that a search sees."""
-        return int(self.call("GET", f"{self._path}/_count").body["count"])
+        # A part of the index that can't be seen is no empty one: it is waited for.
+        return int(self.call("GET", f"{self._path}/_count", all_shards=True).body["count"])
 
     def force_merge(self, segments: int) -> None:
         """Merge to at most *segments* segments; the answer comes when it is done, or a time-out before."""

@@ -182,6 +182,7 @@ class _Run:
             binding = "/".join((*self.engine.identity(), self.preparer.contract))
             self.ledger = Ledger(self.options.ledger, binding)
         try:
+            self.engine.wait_for_primaries()
             if self.options.tuning:
                 tuning.begin(settings)
             self.engine.refresh()
@@ -260,8 +261,11 @@ class _Run:
             thread.start()
         try:
             while any(t.is_alive() for t in threads) or self.sender.alive:
-                if self._error is None and self.stop.wait(0.25):
-                    self.fail(Stopped("the run was stopped; run it again, it resumes"))
+                if self._error is None:
+                    # The senders are the last to end: the wait ends with them.
+                    self.sender.join(0.25)
+                    if self.stop.is_set():
+                        self.fail(Stopped("the run was stopped; run it again, it resumes"))
                 for thread in threads:
                     thread.join(0.05 if self._error is not None else 0)
                 if self._error is not None:

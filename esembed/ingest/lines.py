@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from esembed.dialect.bulk import BulkFormat, chunk_id
+from esembed.dialect.meta import HASH_FIELD
 from esembed.ingest.bulk import BulkUnit
 from esembed.ingest.prepare import Work
 
@@ -29,8 +30,8 @@ class UnitBuilder:
         """The unit of a work. Raises RecordError for what can't be written."""
         form = self._form
         if work.op == "delete":
-            lines = [form.delete_line(chunk_id(work.id, n)) for n in range(work.old_chunks)]
-            return BulkUnit(work.id, "delete", [*lines, form.delete_line(work.id)], tag=work)
+            chunks = [form.delete_line(chunk_id(work.id, n)) for n in range(work.old_chunks)]
+            return BulkUnit(work.id, "delete", [*chunks, form.delete_line(work.id)], tag=work)
         apart = work.chunks is not None and not self._nested
         count = len(work.chunks or ()) if apart else 0
         if work.op == "update" and work.chunks is None:
@@ -42,9 +43,9 @@ class UnitBuilder:
         partial = work.op == "update" or self._vectors_only
         source = {} if self._vectors_only else work.source
         body = form.body(source, work.vectors, content_hash=stored, chunks=nested)
-        lines = []
+        lines: list[bytes] = []
+        then: list[bytes] = []
         if apart:
-            # The document itself goes last: as long as its hash is the old one, the work is not done.
             for number, (text, vectors) in enumerate(zip(work.chunks or (), work.chunk_vectors, strict=True)):
                 chunk = form.chunk_body(work.id, work.source, text, vectors, stored)
                 lines.append(form.index_lines(chunk_id(work.id, number), chunk))
@@ -54,14 +55,23 @@ class UnitBuilder:
             filters = {k: v for k, v in work.source.items() if k in form.plan.filter}
             if filters:
                 lines += [form.update_lines(chunk_id(work.id, n), filters) for n in range(count)]
-        if partial and work.encoded_before:
+        # The document itself goes last, once its chunks are in: as long as its hash is the old one, the
+        # work is not done.
+        sparse = {name: body[name] for name in work.vectors if name in form.plan.sparse}
+        if partial and work.encoded_before and sparse:
             # A partial update merges objects, and a sparse vector is one: tokens of the old text would
-            # stay. A list is replaced, not merged, so an empty one clears the field first.
-            clear: dict[str, Any] = {name: [] for name in work.vectors if name in form.plan.sparse}
-            if clear:
-                lines.append(form.update_lines(work.id, clear))
-        lines.append(form.update_lines(work.id, body) if partial else form.index_lines(work.id, body))
-        return BulkUnit(work.id, work.op, lines, tag=_slim(work))
+            # stay. A list is replaced, not merged, so an empty one clears the field first; but not before
+            # the engine took the rest of the update. Until then the hash is nobody's.
+            unfinished = {**body, HASH_FIELD: "0" * 16 + stored[16:]}
+            for name in sparse:
+                del unfinished[name]
+            lines.append(form.update_lines(work.id, unfinished))
+            then.append(form.update_lines(work.id, {name: [] for name in sparse}))
+            then.append(form.update_lines(work.id, {**sparse, HASH_FIELD: stored}))
+        else:
+            line = form.update_lines(work.id, body) if partial else form.index_lines(work.id, body)
+            (then if lines else lines).append(line)
+        return BulkUnit(work.id, work.op, lines, tag=_slim(work), then=then)
 
 
 def _slim(work: Work) -> Work:

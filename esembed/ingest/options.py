@@ -68,7 +68,7 @@ class IngestOptions:
     max_chunk_documents: int = 1_000
     max_in_flight: int = 4
     buffer_bytes: int = 32 * 1024 * 1024
-    encode_batch_documents: int = 256
+    encode_batch_documents: int = 512
     encode_workers: int = 1
     linger_seconds: float = 0.5
     request_timeout_seconds: float = 120.0

@@ -13,6 +13,9 @@ from esembed.ingest.options import IngestOptions
 
 __all__ = ["Sender"]
 
+LAST_BYTES = 256 * 1024
+"""What is left at the end is cut no smaller than this."""
+
 Dead = Callable[[BulkUnit, str, "int | None", "str | None"], None]
 
 
@@ -145,7 +148,7 @@ class Sender:
                 if self._queue.has_ready and self._active < self._pacer.in_flight:
                     wait = self._oldest + self._options.linger_seconds - time.monotonic()
                     if self._may_go() or wait <= 0:
-                        units = self._queue.take(self._pacer.limit_bytes, self._options.max_chunk_documents)
+                        units = self._queue.take(self._next_bytes(), self._options.max_chunk_documents)
                         self._oldest = time.monotonic()
                         if not self._active:
                             self._busy_since = self._oldest
@@ -154,6 +157,15 @@ class Sender:
                         return units
                 self._changed.wait(wait)
             return None
+
+    def _next_bytes(self) -> int:
+        """The most bytes in the next request; what is left in the end is shared by all that may go, so
+        that the last one isn't waited for alone."""
+        limit = self._pacer.limit_bytes
+        if not self._closed:
+            return limit
+        free = max(1, self._pacer.in_flight - self._active)
+        return min(limit, max(self._queue.ready_bytes // free + 1, LAST_BYTES))
 
     def _may_go(self) -> bool:
         """Whether the next request goes without waiting for company."""
@@ -165,6 +177,7 @@ class Sender:
     def _deliver(self, units: Sequence[BulkUnit]) -> None:
         """Send until every unit is settled; only what failed is sent again."""
         left = list(units)
+        following: list[BulkUnit] = []
         first = True
 
         def attempt() -> None:
@@ -172,7 +185,7 @@ class Sender:
             if self._aborted:
                 raise Stopped("stopped")
             again, first = not first, False
-            left, reason, retry_after = self._send(left, again=again)
+            left, reason, retry_after = self._send(left, following, again=again)
             if left:
                 raise Again(reason, retry_after_seconds=retry_after)
 
@@ -180,9 +193,14 @@ class Sender:
             self._engine.patience.retrying()(attempt)
         except Again as error:
             raise self._engine.patience.gave_up(error) from error
+        if following:
+            self._deliver(following)
 
-    def _send(self, units: list[BulkUnit], *, again: bool) -> tuple[list[BulkUnit], str, float | None]:
-        """One request: the units that are to be sent again, why, and after how many seconds."""
+    def _send(
+        self, units: list[BulkUnit], following: list[BulkUnit], *, again: bool
+    ) -> tuple[list[BulkUnit], str, float | None]:
+        """One request: the units that are to be sent again, why, and after how many seconds. Units that
+        have more to send once this got in are added to *following*."""
         payload = b"".join(line for unit in units for line in unit.lines)
         started = time.monotonic()
         status, body, retry_after = self._engine.bulk(payload)
@@ -201,8 +219,15 @@ class Sender:
                 self._pacer.answered(len(payload), seconds)
         if verdict.fatal is not None:
             raise self._fatal(*verdict.fatal, body)
-        self._settle(*verdict.done, *(unit for unit, *_ in verdict.dead))
+        done = []
         for unit in verdict.done:
+            if unit.then:
+                unit.lines, unit.then = unit.then, []
+                following.append(unit)
+            else:
+                done.append(unit)
+        self._settle(*done, *(unit for unit, *_ in verdict.dead))
+        for unit in done:
             self._on_done(unit)
         for unit, reason, code, kind in verdict.dead:
             self._on_dead(unit, reason, code, kind)
