@@ -255,6 +255,10 @@ class IngestReport:
         if self.sync_deleted:
             parts.append(f"{self.sync_deleted} deleted by sync")
         text = f"{', '.join(parts)} in {self.seconds:.1f} s ({self.documents_per_second:.0f}/s)"
+        if self.tokens:
+            text += f"; {self.tokens} tokens encoded"
+        if self.cost_usd:
+            text += f" for about {self.cost_usd:.4g} USD"
         if self.truncated:
             text += f"; {self.truncated} texts were cut to what their encoder takes"
         if self.dead and self.dead_letters:

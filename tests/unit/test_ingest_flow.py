@@ -133,6 +133,11 @@ def test_the_report_has_every_stage_and_adds_up() -> None:
     for name in ("tokens", "truncated", "cost_usd", "bytes_sent", "requests", "documents_per_second"):
         assert plain[name] >= 0
     assert plain["bytes_sent"] > 0
+    paid = IngestReport(read=3, indexed=2, unchanged=1, seconds=1.5, tokens=40, truncated=1, cost_usd=0.00123)
+    assert paid.summary() == (
+        "3 read, 2 indexed, 1 unchanged in 1.5 s (2/s); 40 tokens encoded for about 0.00123 USD; "
+        "1 texts were cut to what their encoder takes"
+    )
 
 
 def _without_three(record: dict[str, Any]) -> dict[str, Any] | None:
