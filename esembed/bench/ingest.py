@@ -293,7 +293,7 @@ def ingest(
     *,
     url: Annotated[str, typer.Option(help="The engine.")] = "http://127.0.0.1:9200",
     kind: Annotated[str, typer.Option(help="elasticsearch or opensearch.")] = "opensearch",
-    documents: Annotated[int, typer.Option(help="Records in each measurement.")] = 4_000,
+    documents: Annotated[int, typer.Option(help="Records in each measurement.")] = 10_000,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of the bulk comparison.")] = 3,
     memory_engine: Annotated[
         bool, typer.Option("--memory-engine", help="Measure memory against the engine, not a sink (long).")

@@ -384,9 +384,21 @@ class _Run:
             with self.timed("lookup"):
                 self.lookup(batch, self._forward)
         self.encode_queue.close()
+        if self.chunker is not None:
+            self._shift("lookup", "chunk", self.lookup.chunk_seconds)
 
     def _forward(self, works: list[Work]) -> None:
+        started = time.monotonic()
         self.encode_queue.put(works, sum(w.size for w in works))
+        # Room in the queue is what the encoder owes, not work of this stage.
+        self._shift("lookup", None, time.monotonic() - started)
+
+    def _shift(self, stage: str, to: str | None, seconds: float) -> None:
+        """Take seconds from one stage's account, for another's or nobody's."""
+        with self._lock:
+            self._seconds[stage] = self._seconds.get(stage, 0.0) - seconds
+            if to is not None:
+                self._seconds[to] = self._seconds.get(to, 0.0) + seconds
 
     def _encode(self) -> None:
         if self.options.encode_workers == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,6 +73,9 @@ class Lookup:
         vectors_only: write vectors of documents that are there, nothing else.
         on_unchanged, on_dead: called with the works that leave here.
         hurry: asks the sender not to wait for fuller requests, or to do so again.
+
+    Attributes:
+        chunks, chunk_seconds: how many were cut, and how long that took.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class Lookup:
         self._on_unchanged, self._on_dead = on_unchanged, on_dead
         self._apart = plan.chunk is not None and plan.chunk.store == "documents"
         self.chunks = 0
+        self.chunk_seconds = 0.0
 
     def __call__(self, works: Sequence[Work], forward: Callable[[list[Work]], None]) -> None:
         """Hand on what is to be encoded, in order."""
@@ -167,7 +172,9 @@ class Lookup:
         elif self._vectors_only and work.id not in stored:
             raise RecordError(f"there is no document {work.id!r} in the index any more")
         if work.chunk_text is not None and self._chunker is not None:
+            started = time.monotonic()
             work.chunks = self._chunker(work.chunk_text)
+            self.chunk_seconds += time.monotonic() - started
             work.chunk_vectors = [{} for _ in work.chunks]
             self.chunks += len(work.chunks)
         return True

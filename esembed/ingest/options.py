@@ -153,7 +153,8 @@ class IngestReport:
         created: of *indexed*, documents that were not there before.
         sync_deleted: documents deleted because the source no longer has them (not part of *read*).
         seconds: from start to end.
-        stage_seconds: stage → seconds it was at work (``bulk``: at least one request was out).
+        stage_seconds: stage → seconds it was at work, waiting for other stages left out (``bulk``: at
+            least one request was out).
         tokens: encoder tokens, all fields together.
         truncated: texts that were longer than their encoder takes.
         chunks: chunks made.

@@ -222,6 +222,8 @@ def test_nested_chunks(query_world: World) -> None:
     report = target.ingest([{"id": "a", "title": "t", "body": long_text(6), "n": 1}])
     stored = target.all()["a"]
     assert len(stored["chunks"]) == report.chunks >= 3
+    assert report.stage_seconds["chunk"] > 0
+    assert report.stage_seconds["lookup"] >= 0
     expected = HashEncoder().encode_document([stored["chunks"][1]["text"]])[0]
     np.testing.assert_allclose(vector_of(stored["chunks"][1]["emb"]), expected, atol=1e-6)
     target.ingest([{"op": "update", "id": "a", "n": 2}])
