@@ -13,9 +13,18 @@ from esembed.dialect.compiled import CompiledSearch, FusionPath, SearchOptions, 
 from esembed.dialect.default import default_query
 from esembed.dialect.fields import mapped_types, missing_fields, used_fields
 from esembed.dialect.page import next_cursor, query_digest
-from esembed.dialect.request import Reranker, at_cursor, check_rerankers, http_timeout, inner_query, without
+from esembed.dialect.request import (
+    Reranker,
+    at_cursor,
+    check_query,
+    check_rerankers,
+    http_timeout,
+    inner_query,
+    without,
+)
 from esembed.dialect.response import LegAnswer, shard_failure, single_hits, total_of
 from esembed.dialect.search import Compiler
+from esembed.dialect.values import check_unicode
 from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.querycache import QueryVectorCache
@@ -267,12 +276,16 @@ class AsyncSearcher:
         filter: Filter | None,
         legs: Collection[str] | None,
     ) -> Query:
+        if text is not None:
+            check_unicode(text, "text")
+        if filter is not None:
+            check_query(filter, "filter", "q.term(…), q.range(…), q.bool_(…)")
         if isinstance(query, str):
             if text is not None:
                 raise QueryError("query is the text already; leave text= out", field="text")
-            asked = bind(default_query(self.plan), query)
+            asked = bind(default_query(self.plan), check_unicode(query, "query"))
         else:
-            asked = bind(query, text)
+            asked = bind(check_query(query, "query", "a text, q.match(…), q.rrf(…)"), text)
         return add_filter(select_legs(asked, legs), filter)
 
     async def _check_fields(self, query: Query) -> None:

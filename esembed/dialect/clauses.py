@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from esembed.dialect.context import Context, FieldInfo
+from esembed.dialect.values import check_value, fit_text
 from esembed.encode.tokens import encode_vector
 from esembed.errors import QueryError
 from esembed.query.nodes import (
@@ -93,7 +94,7 @@ class Clauses:
             if words > node.damp_words:
                 node = node.replace(boost=node.boost * node.damp_words / words, damp_words=None)
         fields = self._text_fields(node.fields, context)
-        options: Json = {"query": _need_text(node.text, "match")}
+        options: Json = {"query": self._fitted(_need_text(node.text, "match"), fields, context)}
         if node.operator != "or":
             options["operator"] = node.operator
         _put(options, node, "fuzziness", "minimum_should_match", "analyzer")
@@ -112,7 +113,10 @@ class Clauses:
 
     def _multimatch(self, node: MultiMatch, context: Context) -> Json:
         fields = self._text_fields(node.fields, context)
-        options: Json = {"query": _need_text(node.text, "multi_match"), "type": node.kind}
+        text = _need_text(node.text, "multi_match")
+        if node.kind not in ("phrase", "phrase_prefix"):
+            text = self._fitted(text, fields, context)
+        options: Json = {"query": text, "type": node.kind}
         if node.operator != "or":
             options["operator"] = node.operator
         _put(options, node, "tie_breaker", "fuzziness", "minimum_should_match", "analyzer")
@@ -160,6 +164,17 @@ class Clauses:
             found.append((context.text(name).path, boost))
         return found
 
+    def _fitted(self, text: str, fields: list[tuple[str, float]], context: Context) -> str:
+        """The text, cut where its words would be more clauses than the engine takes (a pasted page)."""
+        limit = max(1, (context.capabilities.max_clauses - CLAUSE_HEADROOM) // len(fields))
+        text, kept = fit_text(text, limit)
+        if kept is not None:
+            context.note(
+                f"{', '.join(name for name, _ in fields)}: only the text's first {kept} words are searched; "
+                f"this engine takes {context.capabilities.max_clauses} clauses"
+            )
+        return text
+
     def _boosts(self, fields: list[tuple[str, float]], node: Match | MultiMatch, context: Context) -> Json:
         factors = {context.bm25_factor(name) for name, _ in fields}
         if len(factors) == 1:
@@ -173,7 +188,9 @@ class Clauses:
     # -- filters ---------------------------------------------------------------------------------
 
     def _term(self, node: Term, context: Context) -> Json:
-        return {"term": {context.exact(node.field, "term").path: {"value": node.value}}}
+        info = context.exact(node.field, "term")
+        check_value("term", node.field, info.kind, node.value)
+        return {"term": {info.path: {"value": node.value}}}
 
     def _terms(self, node: Terms, context: Context) -> Json:
         if len(node.values) > MAX_TERMS:
@@ -182,12 +199,16 @@ class Clauses:
                 "query, or mark the documents with a value of their own",
                 field=node.field,
             )
-        return {"terms": {context.exact(node.field, "terms").path: list(node.values)}}
+        info = context.exact(node.field, "terms")
+        check_value("terms", node.field, info.kind, *node.values)
+        return {"terms": {info.path: list(node.values)}}
 
     def _range(self, node: Range, context: Context) -> Json:
         options: Json = {}
         _put(options, node, "gte", "gt", "lte", "lt", "format", "time_zone")
-        return {"range": {context.exact(node.field, "range").path: options}}
+        info = context.exact(node.field, "range")
+        check_value("range", node.field, info.kind, node.gte, node.gt, node.lte, node.lt)
+        return {"range": {info.path: options}}
 
     def _exists(self, node: Exists, context: Context) -> Json:
         info = context.existing(node.field)
@@ -370,6 +391,12 @@ class Clauses:
                     "encode the query with the encoder that filled the field",
                     field=node.field,
                 )
+        if part is not None and part.similarity == "cosine" and not any(node.vector):
+            raise QueryError(
+                f"knn on {node.field!r}: the query vector is all zeros, which has no direction; cosine can't "
+                "compare it",
+                field=node.field,
+            )
         if part is not None and getattr(part, "element_type", "float") in ("byte", "bit"):
             return [int(x) for x in node.vector]
         return list(node.vector)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from esembed.dialect.clauses import Json
+from esembed.errors import QueryError
 from esembed.fusion import FusionNode
 from esembed.query.nodes import Collapse, Query, Rescore, Scalar
 
@@ -49,6 +50,13 @@ class SearchOptions:
     count: bool = False
     timeout_seconds: float | None = None
     leg_timeouts_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (("size", self.size), ("offset", self.offset)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise QueryError(f"{name} must be a whole number, not {value!r}", field=name)
+        if self.fusion not in ("auto", "server", "client"):
+            raise QueryError(f"fusion is auto, server or client, not {self.fusion!r}", field="fusion")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

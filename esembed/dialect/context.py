@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.dialect.values import NUMERIC
 from esembed.encode.tokens import TokenIds, TokenTarget
 from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
@@ -17,7 +18,6 @@ __all__ = ["Context", "FieldInfo", "resolve_storage"]
 
 DEFAULT_K1 = 1.2
 KEYWORD_LIKE = frozenset({"keyword", "constant_keyword", "wildcard", "ip"})
-NUMERIC = frozenset({"byte", "short", "integer", "long", "float", "double", "half_float", "unsigned_long"})
 
 
 @dataclass(frozen=True, slots=True)

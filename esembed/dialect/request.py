@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from esembed.dialect.compiled import SearchOptions
 from esembed.dialect.page import Cursor
 from esembed.errors import EsembedError, QueryError
 from esembed.query.bind import drop_legs, leg_names, transform, walk
-from esembed.query.nodes import Collapse, Knn, Linear, Query, Rescore, Rrf, Sparse
+from esembed.query.nodes import Collapse, Knn, Linear, Node, Query, Rescore, Rrf, Sparse
 
-__all__ = ["Reranker", "at_cursor", "check_rerankers", "http_timeout", "inner_query", "without"]
+__all__ = [
+    "Reranker",
+    "at_cursor",
+    "check_query",
+    "check_rerankers",
+    "http_timeout",
+    "inner_query",
+    "without",
+]
 
 Reranker = Callable[[str, Sequence[str]], Sequence[float]]
 """A cross-encoder: a query and texts to one score each, larger is better."""
@@ -25,6 +34,17 @@ def check_rerankers(rerankers: Mapping[str, Reranker] | None) -> dict[str, Reran
                 f"rerankers[{name!r}] is a {type(function).__name__}, not a function of a query and texts"
             )
     return dict(rerankers or {})
+
+
+def check_query(value: Any, name: str, such: str) -> Any:
+    """The value, which is a query. Raises QueryError."""
+    if not isinstance(value, Node):
+        raise QueryError(
+            f"{name} must be a query of esembed.query ({such}), not {type(value).__name__}; the engine's own "
+            "JSON goes through q.raw",
+            field=name,
+        )
+    return value
 
 
 def inner_query(query: Query) -> Query:

@@ -193,6 +193,11 @@ def select_legs(query: Query, legs: Collection[str] | None) -> Query:
     """
     if legs is None:
         return query
+    if isinstance(legs, str) or not legs:
+        raise QueryError(
+            f"legs takes a list of leg names, such as legs=['bm25'], not {legs!r}; leave it out for all",
+            field="legs",
+        )
     if isinstance(query, (Rescore, Collapse)):
         return query.replace(query=select_legs(query.query, legs))  # type: ignore[no-any-return]
     if not isinstance(query, (Rrf, Linear)):
@@ -204,7 +209,7 @@ def select_legs(query: Query, legs: Collection[str] | None) -> Query:
         )
     names = leg_names(query.legs)
     unknown = sorted(set(legs) - set(names))
-    if unknown or not legs:
+    if unknown:
         raise QueryError(
             f"no leg {', '.join(map(repr, unknown))}; there are {', '.join(names)}", field="legs"
         )

@@ -211,6 +211,18 @@ def test_a_search_box_injects_nothing(searcher: Searcher, text: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "text", [" ".join(f"word{n}" for n in range(6000)), "x" * 700_000, "字" * 3000, "", "?!", "a\x00b"]
+)
+def test_a_search_box_takes_any_text(searcher: Searcher, text: str) -> None:
+    for query in (q.match(f"red {text}"), q.multi_match(f"red {text}", kind="cross_fields")):
+        hits = searcher.search(query, size=60)
+        assert hits.ids  # the first word is searched, whatever follows
+        assert bool(hits.notes) == (len(text) > 1000)
+    hybrid = q.rrf(q.match(text), q.knn("embedding", text=text))
+    assert len(searcher.search(hybrid)) == 10
+
+
 def test_a_leg_that_fails_is_an_error_or_said_to_be_missing(world: World, searcher: Searcher) -> None:
     query = q.rrf(BM25, q.knn("embedding", text="broken", name="dense"))
     with pytest.raises(EncoderError, match="can't read"):
@@ -320,6 +332,13 @@ def test_the_best_chunk_comes_with_its_document(world: World, store: str) -> Non
         (q.bool_(must=[q.rrf(BM25, DENSE)]), "stands at the top"),
         (q.rescore(BM25, reranker="nope", fields="body", text="x"), "no reranker 'nope'"),
         (q.match(), "has no text"),
+        (q.knn("embedding", vector=[0.0] * 8), "all zeros"),
+        (q.bool_(filter=q.term("price", "cheap")), "'price', of type integer: 'cheap' is not a number"),
+        (q.bool_(filter=q.terms("price", [1, True])), "True is not a number"),
+        (q.bool_(filter=q.range("price", gte="x")), "range on 'price', of type integer"),
+        (None, "not NoneType"),
+        ({"match": {"body": "x"}}, "goes through q.raw"),
+        ("half a pair \ud83e", "not valid Unicode"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -331,6 +350,18 @@ def test_bad_queries_are_named_with_the_way_out(searcher: Searcher, query: Any, 
 def test_what_does_not_go_together_is_refused(searcher: Searcher) -> None:
     with pytest.raises(QueryError, match="don't go with fusion"):
         searcher.search(q.rrf(BM25, DENSE), sort=[{"price": "asc"}])
+    for options, message in (
+        ({"search_after": [1]}, "don't go with fusion"),
+        ({"size": "10"}, "size must be a whole number, not '10'"),
+        ({"offset": 1.5}, "offset must be a whole number"),
+        ({"fusion": "servr"}, "fusion is auto, server or client"),
+        ({"legs": "dense"}, "legs takes a list"),
+        ({"legs": []}, "legs takes a list"),
+        ({"filter": {"term": {"lang": "en"}}}, "filter must be a query"),
+        ({"cursor": "x", "offset": 3}, "not both"),
+    ):
+        with pytest.raises(QueryError, match=message):
+            searcher.search(q.rrf(BM25, DENSE), **options)  # type: ignore[arg-type]
     with pytest.raises(QueryError, match="max_result_window"):
         searcher.search(BM25, size=10, offset=9_995)
     with pytest.raises(UnsupportedFeatureError, match="raw has no clause"):
