@@ -128,6 +128,8 @@ class DenseField(_Part, frozen=True, kw_only=True):
         dims: how many dimensions; None takes the encoder's (``given`` needs it).
         similarity: ``cosine``, ``dot_product``, ``l2_norm`` or ``max_inner_product``.
         element_type: what one dimension is in the engine.
+        scale: ``byte`` fields: floats times this, rounded and cut to ±127, are what is stored (see
+            ``esembed advise``). None: found from the dims for encoders; ``given`` bytes stay as they are.
         quantization: ``auto`` is resolved at compile time and recorded; any other value is kept.
         m, ef_construction: HNSW's graph parameters, else the engine's defaults.
         oversample: rescore this many times k candidates with the full vectors.
@@ -142,6 +144,7 @@ class DenseField(_Part, frozen=True, kw_only=True):
     dims: int | None = None
     similarity: Similarity = "cosine"
     element_type: Literal["float", "byte", "bit", "bfloat16"] = "float"
+    scale: float | None = None
     quantization: Quantization = "auto"
     m: int | None = None
     ef_construction: int | None = None
@@ -452,6 +455,10 @@ def _validate(plan: IndexPlan) -> None:
         if isinstance(part, DenseField):
             if part.dims is not None and part.dims < 1:
                 raise PlanError(f"dims must be ≥ 1, not {part.dims}", path=f"{where}.dims")
+            if part.scale is not None and (part.element_type != "byte" or not 0 < part.scale < 1e9):
+                raise PlanError(
+                    'scale is of element_type = "byte" fields, and above 0', path=f"{where}.scale"
+                )
             if part.oversample is not None and not 1 <= part.oversample <= 10:
                 raise PlanError("oversample must lie between 1 and 10", path=f"{where}.oversample")
             if family == "lexical":

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import orjson
 
 from esembed.capabilities import Capabilities
+from esembed.dialect.codes import coded
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.encode.tokens import TokenIds, TokenTarget, encode_vector
 from esembed.errors import RecordError
@@ -104,7 +105,7 @@ class BulkFormat:
     def dense_value(self, part: DenseField, vector: npt.NDArray[Any]) -> Any:
         """What stands in the document for one dense vector of shape (dims,)."""
         if part.element_type in ("byte", "bit"):
-            return np.ascontiguousarray(vector, dtype=np.int8)
+            return np.ascontiguousarray(coded(part, vector))
         if self.base64_vectors and part.element_type == "float":
             return base64.b64encode(np.asarray(vector, dtype=">f4").tobytes()).decode("ascii")
         return np.ascontiguousarray(vector, dtype=np.float32)

@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
+
+from esembed.dialect.codes import coded
 from esembed.dialect.context import Context, FieldInfo
 from esembed.dialect.values import check_value, fit_text
 from esembed.encode.tokens import encode_vector
 from esembed.errors import QueryError
+from esembed.plan import DenseField
 from esembed.query.nodes import (
     Bool,
     BoostBy,
@@ -384,7 +388,8 @@ class Clauses:
         part = info.part
         if part is not None and getattr(part, "dims", None) is not None:
             wanted = part.dims // 8 if part.element_type == "bit" else part.dims
-            if len(node.vector) != wanted:
+            signs = part.element_type == "bit" and len(node.vector) == part.dims
+            if len(node.vector) != wanted and not signs:
                 raise QueryError(
                     f"knn on {node.field!r}: the query vector has {len(node.vector)} dimensions, the "
                     f"field {wanted}; "
@@ -397,8 +402,13 @@ class Clauses:
                 "compare it",
                 field=node.field,
             )
-        if part is not None and getattr(part, "element_type", "float") in ("byte", "bit"):
-            return [int(x) for x in node.vector]
+        if isinstance(part, DenseField) and part.element_type in ("byte", "bit"):
+            values = np.asarray(node.vector, dtype=np.float32)
+            try:
+                codes: list[int] = coded(part, values).tolist()
+            except ValueError as error:
+                raise QueryError(f"knn on {node.field!r}: {error}", field=node.field) from None
+            return codes
         return list(node.vector)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from esembed.capabilities import Version
-from esembed.dialect.mapping_common import Draft, known_dims
+from esembed.dialect.mapping_common import Draft, byte_scale, known_dims
 from esembed.plan import DenseField, SparseField
 
 __all__ = ["UPGRADES", "can_upgrade", "dense", "sparse"]
@@ -44,6 +44,7 @@ def dense(name: str, part: DenseField, draft: Draft) -> tuple[dict[str, Any], De
     where = f"dense.{name}"
     capabilities = draft.capabilities
     dims = known_dims(name, part)
+    part = byte_scale(where, part, dims, draft)
     quantization = part.quantization
     if quantization == "auto":
         quantization = "hnsw" if part.element_type in ("byte", "bit") else "int8_hnsw"

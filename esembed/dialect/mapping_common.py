@@ -6,12 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from esembed.capabilities import Capabilities
+from esembed.dialect.codes import unit_scale
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import PlanError
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
 
-__all__ = ["Draft", "chunked_nested", "filter_property", "known_dims", "place", "shared", "text_property"]
+__all__ = [
+    "Draft",
+    "byte_scale",
+    "chunked_nested",
+    "filter_property",
+    "known_dims",
+    "place",
+    "shared",
+    "text_property",
+]
 
 KNOWN_DIMS = {"minilm": 384}
 """Encoders whose dims are known without loading them."""
@@ -57,6 +69,24 @@ def known_dims(name: str, part: DenseField) -> int:
             path=f"dense.{name}.dims",
         )
     return dims
+
+
+def byte_scale(where: str, part: DenseField, dims: int, draft: Draft) -> DenseField:
+    """The field with the scale by which an encoder's floats become bytes; others as they are."""
+    if part.element_type != "byte" or part.scale is not None or part.encoder == "given":
+        return part
+    if part.similarity not in ("cosine", "dot_product"):
+        draft.gap(
+            f"{where}.scale",
+            f"for {part.similarity} it can't be found from the dims",
+            "write scale = … (esembed advise prints the one of your vectors)",
+        )
+        return part
+    scale = unit_scale(dims)
+    draft.notes.append(
+        f"{where}: scale is {scale:g}, for vectors of length 1; esembed advise finds the one of your vectors"
+    )
+    return msgspec.structs.replace(part, scale=scale)
 
 
 def place(properties: dict[str, Any], path: str, value: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import orjson
 
 from esembed.dialect.bulk import Vectors, dumps
+from esembed.dialect.codes import coded
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.encode.base import Encoder
 from esembed.errors import RecordError
@@ -423,7 +424,8 @@ def given_dense(name: str, part: DenseField, value: Any) -> npt.NDArray[Any]:
     except (TypeError, ValueError, OverflowError):
         raise RecordError(f"{name}: a list of numbers was expected", field=name) from None
     dims = part.dims
-    if part.element_type == "bit" and dims is not None:
+    signs = part.element_type == "bit" and dims is not None and vector.shape == (dims,)
+    if part.element_type == "bit" and dims is not None and not signs:
         dims //= 8
     if vector.ndim != 1 or (dims is not None and len(vector) != dims):
         shape = "×".join(map(str, vector.shape)) or "a single number"
@@ -433,11 +435,10 @@ def given_dense(name: str, part: DenseField, value: Any) -> npt.NDArray[Any]:
             f"{name}: NaN, null or infinity at dim {int(np.argmin(np.isfinite(vector)))}", field=name
         )
     if part.element_type in ("byte", "bit"):
-        if not ((vector == np.rint(vector)) & (vector >= -128) & (vector <= 127)).all():
-            raise RecordError(
-                f"{name}: {part.element_type} fields take whole numbers from -128 to 127", field=name
-            )
-        return vector.astype(np.int8)
+        try:
+            return coded(part, vector)
+        except ValueError as error:
+            raise RecordError(f"{name}: {error}", field=name) from None
     norm = float(np.linalg.norm(vector.astype(np.float64)))
     if part.similarity == "cosine" and norm == 0.0:
         raise RecordError(f"{name}: a vector of length 0 has no direction, so no cosine", field=name)

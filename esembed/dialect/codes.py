@@ -1,0 +1,79 @@
+"""Floats to the whole numbers of ``byte`` and ``bit`` fields, on the client. Pure.
+
+An engine's own quantization keeps the floats and learns its ranges by itself. These fields keep nothing
+else: a byte is a float times the field's stored ``scale``, a bit is its sign. The scale stands in the plan,
+so in ``_meta``, and documents and queries of all times are coded alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from esembed.plan import DenseField
+from esembed.types import FloatArray
+
+__all__ = ["UNIT_SPREADS", "calibrate", "coded", "to_bits", "to_bytes", "unit_scale"]
+
+UNIT_SPREADS = 6.0
+"""Without a calibration, 127 stands for this many standard deviations of a unit vector's component."""
+
+_TAIL = 1e-4
+
+
+def calibrate(vectors: FloatArray) -> float:
+    """The scale that maps all but one in ten thousand components into -127…127, four digits.
+
+    Args:
+        vectors: float32, shape (n, dims), as they will be coded (of length 1 for cosine).
+    """
+    reach = float(np.quantile(np.abs(vectors), 1 - _TAIL)) if vectors.size else 0.0
+    return float(f"{127 / max(reach, 1e-12):.4g}")
+
+
+def unit_scale(dims: int) -> float:
+    """A scale for vectors of length 1 when nothing was measured: from the dims alone."""
+    return float(f"{127 * dims**0.5 / UNIT_SPREADS:.4g}")
+
+
+def to_bytes(vectors: npt.NDArray[Any], scale: float, *, normalize: bool) -> npt.NDArray[np.int8]:
+    """Whole numbers from -127 to 127, shape unchanged.
+
+    Args:
+        vectors: floats, shape (dims,) or (n, dims).
+        normalize: bring rows to length 1 first (cosine).
+    """
+    values: FloatArray = np.asarray(vectors, np.float32)
+    if normalize:
+        norms: FloatArray = np.linalg.norm(values, axis=-1, keepdims=True)
+        values = (values / np.where(norms > 0, norms, 1)).astype(np.float32)
+    codes: npt.NDArray[np.int8] = np.clip(np.rint(values * scale), -127, 127).astype(np.int8)
+    return codes
+
+
+def to_bits(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+    """One bit a dimension (set where it is above 0), eight in a signed byte: shape (…, dims / 8)."""
+    return np.packbits(np.asarray(vectors) > 0, axis=-1).view(np.int8)
+
+
+def coded(part: DenseField, vector: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+    """A vector of a byte or bit field as that field stores it; one that is coded already stays.
+
+    Args:
+        vector: shape (dims,): floats, or int8; of bit fields also shape (dims / 8,).
+
+    Raises:
+        ValueError: floats where the plan has no scale for them, so that rounding would lose everything.
+    """
+    if vector.dtype == np.int8:
+        return vector
+    if part.element_type == "bit" and len(vector) == part.dims:
+        return to_bits(vector)
+    if part.element_type == "byte" and part.scale is not None:
+        return to_bytes(vector, part.scale, normalize=part.similarity == "cosine")
+    if not ((vector == np.rint(vector)) & (vector >= -128) & (vector <= 127)).all():
+        way_out = "; set scale in the plan to have floats coded" if part.element_type == "byte" else ""
+        raise ValueError(f"{part.element_type} fields take whole numbers from -128 to 127{way_out}")
+    return vector.astype(np.int8)
