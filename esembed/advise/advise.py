@@ -7,35 +7,62 @@ a margin, and is checked on queries that were held back from choosing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from esembed.advise.cost import footprint
-from esembed.advise.emulate import emulate_many, exact_neighbours, recall, unit
+from esembed.advise.emulate import emulate_many, exact_neighbours, graph_share, recall, unit
 from esembed.advise.measure import measure
 from esembed.capabilities import Capabilities
+from esembed.dialect.codes import calibrate
 from esembed.dialect.mapping import compile_mapping
 from esembed.errors import PlanError, UnsupportedFeatureError
 from esembed.plan import DenseField, IndexPlan
 from esembed.types import FloatArray
 
-__all__ = ["CANDIDATES", "Advice", "Target", "Trial", "advise"]
+__all__ = ["CANDIDATES", "Advice", "Candidate", "Target", "Trial", "advise", "choose"]
 
-CANDIDATES: dict[str, tuple[str, bool]] = {
-    "hnsw": ("float", True),
-    "int8_hnsw": ("int8", True),
-    "int4_hnsw": ("int4", True),
-    "bbq_hnsw": ("bbq", True),
-    "flat": ("float", False),
-    "int8_flat": ("int8", False),
-    "int4_flat": ("int4", False),
-    "bbq_flat": ("bbq", False),
-    "on_disk_4x": ("int8", True),
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A way to keep vectors.
+
+    Attributes:
+        quantization, element_type: as a plan says it.
+        form: the arithmetic of its codes, one of :data:`~esembed.advise.emulate.FORMS`.
+        graph: whether there is an HNSW graph over them.
+    """
+
+    quantization: str
+    form: str
+    graph: bool = True
+    element_type: str = "float"
+
+    def on(self, kind: str) -> Candidate:
+        """The same on an engine: OpenSearch's eight bits are Lucene's seven."""
+        if kind != "opensearch" or self.form != "int8":
+            return self
+        return replace(self, form="int7" if self.quantization == "int8_hnsw" else "int7_clipped")
+
+
+CANDIDATES: dict[str, Candidate] = {
+    "hnsw": Candidate("hnsw", "float"),
+    "bfloat16": Candidate("hnsw", "bfloat16", element_type="bfloat16"),
+    "int8_hnsw": Candidate("int8_hnsw", "int8"),
+    "byte": Candidate("hnsw", "byte", element_type="byte"),
+    "int4_hnsw": Candidate("int4_hnsw", "int4"),
+    "bbq_hnsw": Candidate("bbq_hnsw", "bbq"),
+    "bit": Candidate("hnsw", "bit", element_type="bit"),
+    "flat": Candidate("flat", "float", graph=False),
+    "int8_flat": Candidate("int8_flat", "int8", graph=False),
+    "int4_flat": Candidate("int4_flat", "int4", graph=False),
+    "bbq_flat": Candidate("bbq_flat", "bbq", graph=False),
+    "on_disk_4x": Candidate("on_disk_4x", "int8"),
 }
-"""Quantization → the arithmetic of its codes, and whether there is a graph over them."""
+"""What is tried, by name: a quantization, or an element type whose vectors are not quantized further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +92,9 @@ class Trial:
     """One candidate's figures.
 
     Attributes:
-        quantization, dims, oversample: what was tried (oversample None: no rescoring).
-        emulated: recall@k of the codes, by arithmetic.
+        quantization: the name in :data:`CANDIDATES`.
+        dims, oversample: what was tried with it (oversample None: no rescoring).
+        emulated: recall@k of the codes, by arithmetic, and of a graph's search through them.
         measured: recall@k on the engine, or None where it was not asked.
         held_back: the measured (else emulated) recall on the queries that took no part in choosing.
         ram_bytes, disk_bytes: predicted for ``Target.documents``.
@@ -188,23 +216,25 @@ def advise(
         for quantization in quantizations or CANDIDATES:
             if quantization not in CANDIDATES:
                 raise PlanError(f"no candidate {quantization!r}; there are {', '.join(CANDIDATES)}")
-            form = CANDIDATES[quantization][0]
+            form = CANDIDATES[quantization].on(capabilities.kind).form
             if form not in codes:
                 codes[form] = emulate_many(short, short_asked, form, wanted.k, oversamples)
             trials += _try(
                 quantization, short, short_asked, truth, codes[form], part, wanted, capabilities, client
             )
-    chosen = _choose(trials, wanted)
+    chosen = choose(trials, wanted)
     return Advice(
         trials=tuple(trials),
         chosen=chosen,
-        plan=None if chosen is None else _planned(plan, name, part, chosen, int(full.shape[1])),
+        plan=None if chosen is None else _planned(plan, name, part, chosen, full),
         target=wanted,
         sample=len(full),
         queries=(len(asked) + 1) // 2,
         held_back=len(asked) // 2,
         engine="emulated only" if client is None else f"{capabilities.kind} {capabilities.version}",
-        scales=() if chosen is None else tuple(_scale(n, chosen, part) for n in (10**6, 10**7, 10**8)),
+        scales=()
+        if chosen is None
+        else tuple(_scale(n, chosen, part, capabilities) for n in (10**6, 10**7, 10**8)),
     )
 
 
@@ -219,31 +249,29 @@ def _try(
     capabilities: Capabilities,
     client: Any,
 ) -> list[Trial]:
-    form, graph = CANDIDATES[quantization]
+    candidate = CANDIDATES[quantization].on(capabilities.kind)
+    form, graph = candidate.form, candidate.graph
     dims = int(vectors.shape[1])
     trial_part = msgspec.structs.replace(
-        part,
-        quantization=quantization,
-        element_type="float",
+        _kept_as(part, candidate, vectors),
         oversample=None,
         encoder="given",
         source=(),
         dims=dims,
+        chunked=False,
     )
-    if not graph:
-        trial_part = msgspec.structs.replace(trial_part, m=None, ef_construction=None)
     gap = None
     try:
-        compile_mapping(
-            IndexPlan(dense={"e": msgspec.structs.replace(trial_part, chunked=False)}), capabilities
-        )
+        compile_mapping(IndexPlan(dense={"e": trial_part}), capabilities)
     except UnsupportedFeatureError as error:
         gap = "; ".join(error.gaps)
     m = part.m or 16
     now = footprint(len(vectors), dims, form, graph=graph, m=m)
     later = footprint(target.documents, dims, form, graph=graph, m=m)
+    through = graph_share(len(vectors)) if graph else 1.0
     choosing, checking = slice(0, None, 2), slice(1, None, 2)
-    usable = [o for o in codes if o is None or form != "float"]
+    # Where nothing but the codes is kept there is nothing to rescore with.
+    usable = [o for o in codes if o is None or form.startswith("int") or form == "bbq"]
     seen = None
     if client is not None and gap is None:
         seen = measure(
@@ -252,7 +280,7 @@ def _try(
             vectors,
             queries,
             truth,
-            msgspec.structs.replace(trial_part, chunked=False),
+            trial_part,
             k=target.k,
             oversamples=[o or 1.0 for o in usable],
         )
@@ -268,9 +296,9 @@ def _try(
                 quantization=quantization,
                 dims=dims,
                 oversample=oversample,
-                emulated=recall(found[choosing], truth[choosing], target.k),
+                emulated=recall(found[choosing], truth[choosing], target.k) * through,
                 measured=measured,
-                held_back=recall(found[checking], truth[checking], target.k)
+                held_back=recall(found[checking], truth[checking], target.k) * through
                 if held_back is None
                 else held_back,
                 ram_bytes=later.ram_bytes,
@@ -287,8 +315,12 @@ def _try(
     return out
 
 
-def _choose(trials: Sequence[Trial], target: Target) -> Trial | None:
-    """The least RAM, then the least rescoring, among those that keep the target and the budgets."""
+def choose(trials: Sequence[Trial], target: Target) -> Trial | None:
+    """The least RAM, then the least rescoring, among those that keep the target and the budgets.
+
+    Bytes and bits lose the floats for good: no rescoring, no other quantization without encoding again. They
+    are chosen where they save more than a tenth of the RAM, or where nothing else fits.
+    """
     good = [
         t
         for t in trials
@@ -298,24 +330,41 @@ def _choose(trials: Sequence[Trial], target: Target) -> Trial | None:
         and (target.max_disk_bytes is None or t.disk_bytes <= target.max_disk_bytes)
         and (not t.quantization.endswith("flat") or target.documents <= target.flat_up_to)
     ]
+    least = min((t.ram_bytes for t in good), default=0)
+    keeping = [t for t in good if CANDIDATES[t.quantization].element_type not in ("byte", "bit")]
+    if any(t.ram_bytes <= least * 1.1 for t in keeping):
+        good = keeping
     return min(good, key=lambda t: (t.ram_bytes, t.oversample or 0, -t.recall), default=None)
 
 
-def _planned(plan: IndexPlan, name: str, part: DenseField, chosen: Trial, full: int) -> IndexPlan:
-    params = part.params
+def _kept_as(part: DenseField, candidate: Candidate, vectors: FloatArray) -> DenseField:
+    """The field in the candidate's form; bytes get the scale of these vectors, bits are Hamming's."""
+    element = candidate.element_type
+    changes: dict[str, Any] = {
+        "quantization": candidate.quantization,
+        "element_type": element,
+        "scale": calibrate(vectors) if element == "byte" else None,
+    }
+    if element == "bit":
+        changes["similarity"] = "l2_norm"
+    if not candidate.graph:
+        changes |= {"m": None, "ef_construction": None}
+    return msgspec.structs.replace(part, **changes)
+
+
+def _planned(plan: IndexPlan, name: str, part: DenseField, chosen: Trial, vectors: FloatArray) -> IndexPlan:
+    params, full = part.params, int(vectors.shape[1])
     if chosen.dims != full:
         params = msgspec.structs.replace(params, dims=chosen.dims)
     field_ = msgspec.structs.replace(
-        part,
-        quantization=chosen.quantization,
+        _kept_as(part, CANDIDATES[chosen.quantization], unit(vectors[:, : chosen.dims])),
         oversample=chosen.oversample,
         dims=chosen.dims if part.encoder == "given" or chosen.dims != full else part.dims,
         params=params if part.encoder != "given" else part.params,
-        **({"m": None, "ef_construction": None} if chosen.quantization.endswith("flat") else {}),
     )
     return plan.replace(dense={**plan.dense, name: field_})
 
 
-def _scale(documents: int, chosen: Trial, part: DenseField) -> dict[str, Any]:
-    form, graph = CANDIDATES[chosen.quantization]
-    return asdict(footprint(documents, chosen.dims, form, graph=graph, m=part.m or 16))
+def _scale(documents: int, chosen: Trial, part: DenseField, capabilities: Capabilities) -> dict[str, Any]:
+    candidate = CANDIDATES[chosen.quantization].on(capabilities.kind)
+    return asdict(footprint(documents, chosen.dims, candidate.form, graph=candidate.graph, m=part.m or 16))

@@ -8,22 +8,28 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from esembed._sync.client import EngineClient
 from esembed.capabilities import Capabilities
 from esembed.dialect.bulk import BulkFormat
+from esembed.dialect.codes import coded
 from esembed.dialect.mapping import compile_mapping
 from esembed.plan import DenseField, IndexPlan
 from esembed.types import FloatArray
 
-__all__ = ["Measured", "measure"]
+__all__ = ["Measured", "TrialIndex", "measure"]
 
 FIELD = "embedding"
+
+_CODES = ("veq", "veb")
+_VECTORS = ("vec", "vex", "vem", "vemq", "vemf", "vemb")
+"""Lucene's files: quantized codes; full vectors, graph, and what describes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,43 +71,32 @@ def measure(
         client: the official sync client.
         vectors, queries: float32, shapes (n, dims) and (m, dims), of length 1.
         truth: int64, shape (m, ≥ k): the exact neighbours.
-        part: the field to try; its dims and encoder are overridden.
+        part: the field to try; its dims and encoder are overridden. ``byte`` and ``bit`` fields are coded
+            as :mod:`esembed.dialect.codes` does it.
         oversamples: which rescoring factors; 1.0 is without.
 
     Raises:
         UnsupportedFeatureError: the engine lacks it; nothing was sent.
     """
-    import msgspec
-
-    engine = EngineClient(client)
-    dims = int(vectors.shape[1])
-    field = msgspec.structs.replace(part, encoder="given", source=(), dims=dims, oversample=None)
-    plan = IndexPlan(dense={FIELD: field})
-    compiled = compile_mapping(plan, capabilities)
-    compiled.body["settings"]["index"] |= {"number_of_replicas": 0, "refresh_interval": "-1"}
-    name = f"esembed-advise-{secrets.token_hex(6)}"
-    engine.request("PUT", f"/{name}", body=compiled.body)
+    trial = TrialIndex(client, capabilities, part, int(vectors.shape[1]))
+    trial.create()
     try:
         started = time.monotonic()
-        _fill(engine, name, BulkFormat.of(compiled.resolved, capabilities), vectors)
-        engine.request("POST", f"/{name}/_refresh")
-        engine.request("POST", f"/{name}/_forcemerge", params={"max_num_segments": 1}, timeout_seconds=1800)
-        engine.request("POST", f"/{name}/_refresh")
-        engine.request("POST", f"/{name}/_flush")
+        trial.fill(vectors)
+        trial.merge()
         seconds = time.monotonic() - started
         shares: dict[float, tuple[float, ...]] = {}
         latencies: dict[float, float] = {}
-        quantized = compiled.resolved.dense[FIELD].quantization not in ("hnsw", "flat")
         for oversample in oversamples:
-            if oversample > 1 and not (quantized and capabilities.rescore_vector):
+            if oversample > 1 and not trial.rescores:
                 continue
-            shares[oversample], latencies[oversample] = _search(
-                engine, name, queries, truth, k, num_candidates, oversample
+            shares[oversample], latencies[oversample] = trial.search(
+                queries, truth, k, num_candidates, oversample
             )
-        ram, disk, vector_disk = _sizes(engine, name)
+        ram, disk, vector_disk = trial.sizes()
     finally:
         with contextlib.suppress(Exception):
-            engine.request("DELETE", f"/{name}", ignore=(404,))
+            trial.delete()
     return Measured(
         shares=shares,
         latency_ms=latencies,
@@ -112,22 +107,96 @@ def measure(
     )
 
 
-def _fill(engine: EngineClient, name: str, form: BulkFormat, vectors: FloatArray) -> None:
-    for start in range(0, len(vectors), 500):
-        lines = b"".join(
-            form.index_lines(str(number), form.body({}, {FIELD: vectors[number]}, content_hash=None))
-            for number in range(start, min(start + 500, len(vectors)))
+class TrialIndex:
+    """One quantization on a live engine: an index with a dense field and nothing else.
+
+    Args:
+        client: the official sync client.
+        capabilities: of its engine.
+        part: the field; its encoder and dims are overridden.
+        dims: of the vectors.
+        name: of the index, else one with a random part.
+
+    Raises:
+        UnsupportedFeatureError: the engine lacks it; nothing was sent.
+    """
+
+    def __init__(
+        self, client: Any, capabilities: Capabilities, part: DenseField, dims: int, *, name: str | None = None
+    ) -> None:
+        self.engine = EngineClient(client)
+        self.name = name or f"esembed-advise-{secrets.token_hex(6)}"
+        field = msgspec.structs.replace(part, encoder="given", source=(), dims=dims, oversample=None)
+        self._compiled = compile_mapping(IndexPlan(dense={FIELD: field}), capabilities)
+        self.part = self._compiled.resolved.dense[FIELD]
+        self.rescores = capabilities.rescore_vector and self.part.quantization not in ("hnsw", "flat")
+        self._form = BulkFormat.of(self._compiled.resolved, capabilities)
+
+    def create(self) -> None:
+        """Without replicas, and without refreshes while it is filled."""
+        body = self._compiled.body
+        body["settings"]["index"] |= {"number_of_replicas": 0, "refresh_interval": "-1"}
+        self.engine.request("PUT", f"/{self.name}", body=body)
+
+    def fill(self, vectors: FloatArray, *, first: int = 0) -> None:
+        """Rows as documents; the row number is the id. *first*: rows before it are there already."""
+        for start in range(first, len(vectors), 500):
+            lines = b"".join(
+                self._form.index_lines(
+                    str(number), self._form.body({}, {FIELD: vectors[number]}, content_hash=None)
+                )
+                for number in range(start, min(start + 500, len(vectors)))
+            )
+            answer = self.engine.request("POST", f"/{self.name}/_bulk", body=lines, timeout_seconds=300)
+            if answer.body.get("errors"):
+                first_error = next(i["index"] for i in answer.body["items"] if "error" in i["index"])
+                raise RuntimeError(f"a vector was refused: {first_error['error'].get('reason')}")
+
+    def merge(self, *, timeout_seconds: float = 3600) -> None:
+        """To one segment, searchable and on disk."""
+        self.engine.request("POST", f"/{self.name}/_refresh", timeout_seconds=timeout_seconds)
+        self.engine.request(
+            "POST",
+            f"/{self.name}/_forcemerge",
+            params={"max_num_segments": 1},
+            timeout_seconds=timeout_seconds,
         )
-        answer = engine.request("POST", f"/{name}/_bulk", body=lines, timeout_seconds=300)
-        if answer.body.get("errors"):
-            first = next(item["index"] for item in answer.body["items"] if "error" in item["index"])
-            raise RuntimeError(f"a vector was refused: {first['error'].get('reason')}")
+        self.engine.request("POST", f"/{self.name}/_refresh", timeout_seconds=timeout_seconds)
+        self.engine.request("POST", f"/{self.name}/_flush", timeout_seconds=timeout_seconds)
+
+    def search(
+        self,
+        queries: FloatArray,
+        truth: np.ndarray[Any, np.dtype[np.int64]],
+        k: int,
+        num_candidates: int,
+        oversample: float,
+    ) -> tuple[tuple[float, ...], float]:
+        """Each query's share of its true neighbours, and the median milliseconds of one query."""
+        shares, times = [], []
+        for vector, right in zip(queries, truth, strict=True):
+            values = coded(self.part, vector) if self.part.element_type in ("byte", "bit") else vector
+            body = query_body(self.engine.kind, values, k, num_candidates, oversample)
+            started = time.perf_counter()
+            answer = self.engine.request("POST", f"/{self.name}/_search", body=body)
+            times.append(time.perf_counter() - started)
+            found = {int(hit["_id"]) for hit in answer.body["hits"]["hits"]}
+            shares.append(len(found & {int(i) for i in right[:k]}) / k)
+        return tuple(shares), float(np.median(times)) * 1000
+
+    def sizes(self) -> tuple[int | None, int, int | None]:
+        """Bytes that have to be in memory, of the whole index on disk, of its vector files."""
+        return _sizes(self.engine, self.name)
+
+    def delete(self) -> None:
+        """It need not exist."""
+        self.engine.request("DELETE", f"/{self.name}", ignore=(404,))
 
 
 def query_body(
-    kind: str, vector: FloatArray, k: int, num_candidates: int, oversample: float
+    kind: str, vector: np.ndarray[Any, Any], k: int, num_candidates: int, oversample: float
 ) -> dict[str, Any]:
-    """One exact-candidates kNN request; 1.0 switches the engine's own rescoring off."""
+    """One kNN request; an oversample of 1.0 switches the engine's own rescoring off."""
     values = vector.tolist()
     if kind == "elasticsearch":
         knn: dict[str, Any] = {
@@ -135,48 +204,39 @@ def query_body(
             "query_vector": values,
             "k": k,
             "num_candidates": max(num_candidates, k),
-            "rescore_vector": {"oversample": oversample if oversample > 1 else 0},
         }
+        if vector.dtype != np.int8:
+            knn["rescore_vector"] = {"oversample": oversample if oversample > 1 else 0}
         return {"knn": knn, "size": k, "_source": False}
     inner: dict[str, Any] = {"vector": values, "k": k, "method_parameters": {"ef_search": num_candidates}}
-    if oversample > 1:
-        inner["rescore"] = {"oversample_factor": oversample}
+    if vector.dtype != np.int8:
+        inner["rescore"] = {"oversample_factor": oversample} if oversample > 1 else False
     return {"query": {"knn": {FIELD: inner}}, "size": k, "_source": False}
 
 
-def _search(
-    engine: EngineClient,
-    name: str,
-    queries: FloatArray,
-    truth: np.ndarray[Any, np.dtype[np.int64]],
-    k: int,
-    num_candidates: int,
-    oversample: float,
-) -> tuple[tuple[float, ...], float]:
-    shares, times = [], []
-    for vector, right in zip(queries, truth, strict=True):
-        body = query_body(engine.kind, vector, k, num_candidates, oversample)
-        started = time.perf_counter()
-        answer = engine.request("POST", f"/{name}/_search", body=body)
-        times.append(time.perf_counter() - started)
-        found = {int(hit["_id"]) for hit in answer.body["hits"]["hits"]}
-        shares.append(len(found & {int(i) for i in right[:k]}) / k)
-    return tuple(shares), float(np.median(times)) * 1000
-
-
 def _sizes(engine: EngineClient, name: str) -> tuple[int | None, int, int | None]:
-    stats = engine.request("GET", f"/{name}/_stats").body["_all"]["primaries"]
-    disk = int(stats["store"]["size_in_bytes"])
-    off_heap = (stats.get("dense_vector") or {}).get("off_heap") or {}
-    usage = engine.request(
-        "POST", f"/{name}/_disk_usage", params={"run_expensive_tasks": True}, ignore=range(400, 600)
-    )
-    vector_disk = None
-    if usage.status == 200 and name in usage.body:
-        vector_disk = usage.body[name]["fields"].get(FIELD, {}).get("knn_vectors_in_bytes")
-    quick = None
-    if off_heap:
-        kinds = {key: off_heap.get(f"total_{key}_size_bytes", 0) for key in ("veb", "veq", "vec", "vex")}
-        codes = kinds["veb"] or kinds["veq"] or kinds["vec"]
-        quick = int(codes + kinds["vex"])
-    return quick, disk, vector_disk
+    stats = engine.request("GET", f"/{name}/_stats", params={"include_segment_file_sizes": True})
+    primaries = stats.body["_all"]["primaries"]
+    disk = int(primaries["store"]["size_in_bytes"])
+    off_heap = (primaries.get("dense_vector") or {}).get("off_heap") or {}
+    if off_heap:  # Elasticsearch
+        kinds = {kind: int(off_heap.get(f"total_{kind}_size_bytes", 0)) for kind in (*_CODES, "vec", "vex")}
+        usage = engine.request(
+            "POST", f"/{name}/_disk_usage", params={"run_expensive_tasks": True}, ignore=range(400, 600)
+        )
+        on_disk = sum(kinds.values())
+        if usage.status == 200 and name in usage.body:
+            on_disk = int(usage.body[name]["fields"].get(FIELD, {}).get("knn_vectors_in_bytes", on_disk))
+        return _hot(kinds), disk, on_disk
+    files = {
+        kind: int(value["size_in_bytes"])
+        for kind, value in (primaries["segments"].get("file_sizes") or {}).items()
+        if kind in _CODES or kind in _VECTORS
+    }
+    return (_hot(files), disk, sum(files.values())) if files else (None, disk, None)
+
+
+def _hot(kinds: Mapping[str, int]) -> int:
+    """What a search reads at random: the graph, and the codes, or the vectors where there are none."""
+    codes = sum(kinds.get(kind, 0) for kind in _CODES)
+    return (codes or kinds.get("vec", 0)) + kinds.get("vex", 0)

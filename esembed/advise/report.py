@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 
-from esembed.advise.advise import Advice
+from esembed.advise.advise import Advice, Trial
 
-__all__ = ["human_bytes", "rows", "svg"]
+__all__ = ["human_bytes", "plot", "rows", "svg"]
 
 COLUMNS = (
     "quantization",
@@ -21,7 +22,26 @@ COLUMNS = (
     "latency ms",
     "index s",
 )
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999", "#7b5ea7")
+_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+    "#999999",
+    "#7b5ea7",
+    "#8c564b",
+    "#17becf",
+    "#bcbd22",
+    "#1b7837",
+    "#e7298a",
+    "#66a61e",
+    "#a6761d",
+    "#543005",
+    "#80b1d3",
+)
 
 
 def human_bytes(number: float) -> str:
@@ -55,64 +75,116 @@ def rows(advice: Advice) -> list[tuple[str, ...]]:
     return out
 
 
-def svg(advice: Advice) -> str:
-    """Recall (up) against RAM (right, logarithmic), one colour for each quantization, as SVG text."""
-    width, height, left, right, top, bottom = 760, 440, 70, 170, 30, 60
-    trials = [t for t in advice.trials if t.gap is None]
-    if not trials:
-        return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"/>'
-    logs = [math.log10(max(t.ram_bytes, 1)) for t in trials]
-    x0, x1 = min(logs) - 0.1, max(logs) + 0.1
-    y0 = min(0.9, min(t.recall for t in trials) - 0.02)
+def plot(advice: Advice) -> str:
+    """The advice as SVG text: see :func:`svg`."""
+    target = advice.target
+    return svg(
+        [t for t in advice.trials if t.gap is None],
+        k=target.k,
+        goal=target.min_recall,
+        chosen=advice.chosen,
+        note=f"RAM and disk for {target.documents:,} documents ({advice.engine}), recall on a sample of "
+        f"{advice.sample:,}",
+    )
+
+
+_PANELS: tuple[tuple[str, str], ...] = (
+    ("RAM", "ram_bytes"),
+    ("disk", "disk_bytes"),
+    ("latency, ms", "latency_ms"),
+    ("index time, s", "index_seconds"),
+)
+_WIDE, _HIGH, _LEFT, _TOP, _GAP = 350, 260, 60, 40, 75
+
+
+def svg(
+    trials: Sequence[Trial], *, k: int = 10, goal: float, chosen: Trial | None = None, note: str = ""
+) -> str:
+    """Recall (up) against RAM, disk, latency and index time (right, logarithmic), as SVG text.
+
+    A colour for each quantization, larger dots for more oversampling, a ring around the chosen one, a
+    dashed line at the goal. What nobody measured has no panel.
+    """
+    panels = [(t, a) for t, a in _PANELS if trials and all(getattr(x, a) is not None for x in trials)]
     names = list(dict.fromkeys(t.quantization for t in trials))
-
-    def x(value: float) -> float:
-        return left + (value - x0) / (x1 - x0) * (width - left - right)
-
-    def y(value: float) -> float:
-        return height - bottom - (value - y0) / (1.0 - y0) * (height - top - bottom)
-
+    columns = min(2, max(len(panels), 1))
+    rows_ = math.ceil(len(panels) / 2)
+    width = _LEFT + columns * (_WIDE + _GAP) + 110
+    height = max(_TOP + rows_ * (_HIGH + _GAP), _TOP + 20 * len(names)) + 20
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
+    for number, (title, attribute) in enumerate(panels):
+        left = _LEFT + (number % 2) * (_WIDE + _GAP)
+        top = _TOP + (number // 2) * (_HIGH + _GAP)
+        parts += _panel(trials, names, title, attribute, left, top, goal, chosen)
+    right = width - 140
+    for number, name in enumerate(names):
+        parts.append(
+            f'<circle cx="{right}" cy="{_TOP + 20 * number}" r="5" fill="{_colour(names, name)}"/>'
+            f'<text x="{right + 12}" y="{_TOP + 20 * number + 4}">{escape(name)}</text>'
+        )
+    parts.append(
+        f'<text x="{_LEFT}" y="{height - 8}">recall@{k}; {escape(note)}; larger dots: more oversampling'
+        "</text></svg>"
+    )
+    return "\n".join(parts)
+
+
+def _colour(names: Sequence[str], name: str) -> str:
+    return _COLOURS[names.index(name) % len(_COLOURS)]
+
+
+def _panel(
+    trials: Sequence[Trial],
+    names: Sequence[str],
+    title: str,
+    attribute: str,
+    left: int,
+    top: int,
+    goal: float,
+    chosen: Trial | None,
+) -> list[str]:
+    logs = [math.log10(max(getattr(t, attribute), 1e-3)) for t in trials]
+    x0, x1 = min(logs) - 0.05, max(logs) + 0.05
+    y0 = min(0.9, min(t.recall for t in trials) - 0.02)
+    bottom = top + _HIGH
+
+    def x(value: float) -> float:
+        return left + (value - x0) / (x1 - x0) * _WIDE
+
+    def y(value: float) -> float:
+        return bottom - (value - y0) / (1.005 - y0) * _HIGH
+
+    parts = [f'<text x="{left}" y="{top - 8}" font-weight="bold">{escape(title)}</text>']
     step = 0.02 if 1 - y0 < 0.2 else 0.1
     tick = math.ceil(y0 / step) * step
     while tick <= 1.0001:
         parts.append(
-            f'<path d="M{left} {y(tick):.1f}H{width - right}" stroke="#ddd"/>'
-            f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.2f}</text>'
+            f'<path d="M{left} {y(tick):.1f}h{_WIDE}" stroke="#ddd"/>'
+            f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.2f}</text>'
         )
         tick += step
+    shown = human_bytes if attribute.endswith("bytes") else _short
     for number in range(4):
         value = x0 + (x1 - x0) * number / 3
         parts.append(
-            f'<text x="{x(value):.1f}" y="{height - bottom + 18}" text-anchor="middle">'
-            f"{human_bytes(10**value)}</text>"
+            f'<text x="{x(value):.1f}" y="{bottom + 16}" text-anchor="middle">{shown(10**value)}</text>'
         )
-    goal = advice.target.min_recall
     if goal >= y0:
-        parts.append(
-            f'<path d="M{left} {y(goal):.1f}H{width - right}" stroke="#c00" stroke-dasharray="5 4"/>'
-        )
+        parts.append(f'<path d="M{left} {y(goal):.1f}h{_WIDE}" stroke="#c00" stroke-dasharray="5 4"/>')
     for trial, log in zip(trials, logs, strict=True):
-        colour = _COLOURS[names.index(trial.quantization) % len(_COLOURS)]
         label = escape(f"{trial.quantization} {trial.dims} ×{trial.oversample or 1:g}: {trial.recall:.4f}")
-        ring = ' stroke="black" stroke-width="2"' if trial is advice.chosen else ""
+        ring = ' stroke="black" stroke-width="2"' if trial is chosen else ""
         parts.append(
             f'<circle cx="{x(log):.1f}" cy="{y(trial.recall):.1f}" r="{3 + (trial.oversample or 1):.1f}" '
-            f'fill="{colour}" fill-opacity="0.75"{ring}><title>{label}</title></circle>'
+            f'fill="{_colour(names, trial.quantization)}" fill-opacity="0.7"{ring}>'
+            f"<title>{label}</title></circle>"
         )
-    for number, name in enumerate(names):
-        colour = _COLOURS[number % len(_COLOURS)]
-        parts.append(
-            f'<circle cx="{width - right + 18}" cy="{top + 20 * number}" r="5" fill="{colour}"/>'
-            f'<text x="{width - right + 30}" y="{top + 20 * number + 4}">{escape(name)}</text>'
-        )
-    documents = f"{advice.target.documents:,}"
-    parts.append(
-        f'<text x="{left}" y="{height - 14}">RAM for {documents} documents ({escape(advice.engine)}, recall@'
-        f"{advice.target.k} on a sample of {advice.sample:,}; larger dots: more oversampling)</text></svg>"
-    )
-    return "\n".join(parts)
+    return parts
+
+
+def _short(number: float) -> str:
+    return f"{number:.3g}"

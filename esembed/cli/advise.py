@@ -41,7 +41,7 @@ def advise(
         bool, typer.Option("--offline", help="Arithmetic only; --profile says which engine.")
     ] = False,
     profile_name: Annotated[
-        str, typer.Option("--profile", help="With --offline: elasticsearch-basic, opensearch …")
+        str, typer.Option("--profile", help="With --offline: elasticsearch-basic, opensearch@2.19 …")
     ] = "elasticsearch-basic",
     min_recall: Annotated[float, typer.Option("--recall", help="The recall@10 to keep, 0 to 1.")] = 0.95,
     documents: Annotated[int, typer.Option("--documents", help="How many there will be.")] = 1_000_000,
@@ -74,13 +74,14 @@ def advise(
 
         $ esembed advise plan.toml books.jsonl --documents 5000000
 
-        $ esembed advise plan.toml vectors.npy --offline --profile opensearch --recall 0.9
+        $ esembed advise plan.toml vectors.npy --offline --profile opensearch@3.6 --recall 0.9
     """
     import numpy as np
 
     from esembed.advise.advise import Target
     from esembed.advise.advise import advise as run
-    from esembed.advise.report import COLUMNS, human_bytes, rows, svg
+    from esembed.advise.report import COLUMNS, human_bytes, rows
+    from esembed.advise.report import plot as draw
     from esembed.cli import _output
     from esembed.plan import IndexPlan
 
@@ -100,7 +101,8 @@ def advise(
     if offline:
         from esembed.capabilities import profile
 
-        capabilities = profile(profile_name)
+        base, _, version = profile_name.partition("@")
+        capabilities = profile(base, version or None)
     else:
         from esembed._sync.client import EngineClient
         from esembed._sync.probe import probe
@@ -117,7 +119,7 @@ def advise(
             client.close()
     costs = _costs(documents, tokens_per_document or tokens, speed, tflops, mflop_per_token, usd_per_hour)
     if plot is not None:
-        plot.write_text(svg(advice), encoding="utf-8")
+        plot.write_text(draw(advice), encoding="utf-8")
     if output is not None and advice.plan is not None:
         output.write_text(advice.plan.to_toml(), encoding="utf-8")
     if json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from esembed.advise.advise import Target, advise
 from esembed.advise.cost import encode_cost, footprint
 from esembed.advise.emulate import FORMS, emulate, exact_neighbours, optimized, recall, unit
-from esembed.advise.report import COLUMNS, human_bytes, rows, svg
+from esembed.advise.report import COLUMNS, human_bytes, plot, rows, svg
 from esembed.capabilities import profile
 from esembed.errors import PlanError
 from esembed.plan import IndexPlan
@@ -164,7 +165,7 @@ def test_wrong_input_is_refused(sample, name, shape, options):
 
 def test_footprints_and_costs():
     eight, one = footprint(10**6, 384, "int8"), footprint(10**6, 384, "bbq")
-    assert 384 * 10**6 < eight.ram_bytes < 450 * 10**6
+    assert 384 * 10**6 < eight.ram_bytes < 460 * 10**6
     assert one.ram_bytes < eight.ram_bytes / 3
     assert footprint(10**6, 384, "float", graph=False).disk_bytes == 384 * 4 * 10**6
     assert footprint(10**8, 1024, "float").nodes > footprint(10**8, 1024, "bbq").nodes
@@ -182,7 +183,11 @@ def test_table_and_plot(sample):
     table = rows(advice)
     assert all(len(row) == len(COLUMNS) for row in table)
     assert sum(row[0].endswith("*") for row in table) == 1
-    root = ET.fromstring(svg(advice))
+    usable = [t for t in advice.trials if t.gap is None]
+    root = ET.fromstring(plot(advice))
     circles = [e for e in root.iter() if e.tag.endswith("circle") and list(e)]
-    assert len(circles) == len([t for t in advice.trials if t.gap is None])
+    assert len(circles) == 2 * len(usable), "RAM and disk; nothing measured latency or index time"
+    timed = [replace(t, latency_ms=2.0, index_seconds=9.0) for t in usable]
+    panels = [e.text for e in ET.fromstring(svg(timed, goal=0.9)).iter() if e.get("font-weight")]
+    assert panels == ["RAM", "disk", "latency, ms", "index time, s"]
     assert human_bytes(1536) == "1.5 KiB"
