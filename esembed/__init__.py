@@ -14,12 +14,15 @@ from esembed._version import __version__
 
 if TYPE_CHECKING:
     from esembed import query
+    from esembed._async.follow import AsyncFollower
     from esembed._async.index import AsyncIndex
+    from esembed._sync.follow import Follower
     from esembed._sync.index import Index
     from esembed.capabilities import Capabilities
     from esembed.encode.base import EncoderParams, RuntimeOptions
     from esembed.encode.registry import load as load_encoder
     from esembed.errors import EsembedError
+    from esembed.ingest.migration import MigrateOptions, MigrationReport
     from esembed.ingest.options import IngestOptions, IngestReport
     from esembed.plan import (
         ChunkOptions,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from esembed.types import Document, Hit, Hits, ItemError, SparseVector
 
 __all__ = [
+    "AsyncFollower",
     "AsyncIndex",
     "Capabilities",
     "ChunkOptions",
@@ -44,6 +48,7 @@ __all__ = [
     "EncoderParams",
     "EsembedError",
     "FilterField",
+    "Follower",
     "Hit",
     "Hits",
     "Index",
@@ -53,6 +58,8 @@ __all__ = [
     "IngestReport",
     "ItemError",
     "LoadOptions",
+    "MigrateOptions",
+    "MigrationReport",
     "Query",
     "RuntimeOptions",
     "SeismicOptions",
@@ -65,6 +72,7 @@ __all__ = [
 ]
 
 _WHERE = {
+    "AsyncFollower": "esembed._async.follow",
     "AsyncIndex": "esembed._async.index",
     "Capabilities": "esembed.capabilities",
     "ChunkOptions": "esembed.plan",
@@ -73,6 +81,7 @@ _WHERE = {
     "EncoderParams": "esembed.encode.base",
     "EsembedError": "esembed.errors",
     "FilterField": "esembed.plan",
+    "Follower": "esembed._sync.follow",
     "Hit": "esembed.types",
     "Hits": "esembed.types",
     "Index": "esembed._sync.index",
@@ -82,6 +91,8 @@ _WHERE = {
     "IngestReport": "esembed.ingest.options",
     "ItemError": "esembed.types",
     "LoadOptions": "esembed.plan",
+    "MigrateOptions": "esembed.ingest.migration",
+    "MigrationReport": "esembed.ingest.migration",
     "Query": "esembed.query",
     "RuntimeOptions": "esembed.encode.base",
     "SeismicOptions": "esembed.plan",

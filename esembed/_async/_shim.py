@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from esembed.transport import Response
 
-__all__ = ["IS_ASYNC", "Batcher", "Lock", "gather", "in_thread", "iterable", "requester", "sleep"]
+__all__ = [
+    "IS_ASYNC",
+    "Batcher",
+    "Lock",
+    "gather",
+    "in_thread",
+    "iterable",
+    "requester",
+    "sleep",
+    "stoppable",
+]
 
 IS_ASYNC = True
 Lock = asyncio.Lock
@@ -28,6 +40,23 @@ async def gather(*calls: Awaitable[T]) -> Sequence[T]:
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """A blocking call (an encoder, a file) off the loop."""
     return await asyncio.to_thread(function, *args)
+
+
+async def stoppable(function: Callable[[threading.Event], T]) -> T:
+    """A long blocking call off the loop that ends early when its event is set.
+
+    When the awaiting task is cancelled, the event is set, and the call has ended before the cancellation
+    goes on: nothing is written behind the caller's back.
+    """
+    stop = threading.Event()
+    task = asyncio.ensure_future(asyncio.to_thread(function, stop))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        with contextlib.suppress(Exception):
+            await asyncio.shield(task)
+        raise
 
 
 class _FromThreads:

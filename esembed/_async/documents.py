@@ -23,7 +23,7 @@ from esembed.ingest.terms import Peeked, as_meant, count_terms
 from esembed.plan import IndexPlan
 from esembed.types import Document
 
-from ._shim import in_thread, iterable, requester
+from ._shim import in_thread, iterable, requester, stoppable
 from .client import AsyncEngineClient
 from .lifecycle import index_path, update_meta
 from .statistics import STATISTICS_INDEX, delete_statistics, load_statistics, save_statistics
@@ -79,8 +79,8 @@ class DocumentsMixin:
         encoders = await in_thread(self._encoders)
         token_ids = await in_thread(self.pool.token_ids)
         sender = requester(self.client)
-        report: IngestReport = await in_thread(
-            lambda: run_ingest(
+        report: IngestReport = await stoppable(
+            lambda stop: run_ingest(
                 stream,
                 client=sender,
                 index=self.concrete,
@@ -91,6 +91,7 @@ class DocumentsMixin:
                 progress=progress,
                 total=total,
                 token_ids=token_ids,
+                stop=stop,
             )
         )
         await self._keep_statistics(report)

@@ -389,10 +389,15 @@ class AsyncIndex(DocumentsMixin):
         *,
         options: MigrateOptions | None = None,
         encoder: Encoder | Mapping[str, Encoder] | None = None,
+        old_encoder: Encoder | Mapping[str, Encoder] | None = None,
+        allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
         progress: Progress | None = None,
     ) -> MigrationReport:
         """Move to another plan without downtime, behind an alias; see :mod:`esembed._async.migrate`.
+
+        *encoder* serves the new plan; *old_encoder* and *allow_encoders* the old one, whose results are
+        compared where ``options.queries`` are given.
 
         This object goes on with the old version; open the alias again, or use an
         :class:`~esembed._async.follow.AsyncFollower`, to search the new one.
@@ -409,9 +414,36 @@ class AsyncIndex(DocumentsMixin):
             plan,
             options=options,
             encoder=encoder,
+            old_encoder=old_encoder,
+            allow_encoders=allow_encoders,
             runtime=runtime,
             capabilities=self.capabilities,
             progress=progress,
+        )
+
+    async def rollback(
+        self,
+        *,
+        carry_back: bool = True,
+        encoder: Encoder | Mapping[str, Encoder] | None = None,
+        allow_encoders: Collection[str] = (),
+        runtime: RuntimeOptions | None = None,
+    ) -> MigrationReport:
+        """Point the alias at the version before; *encoder* is the old version's.
+
+        Raises:
+            what :func:`esembed._async.migrate.rollback` raises.
+        """
+        from .migrate import rollback
+
+        return await rollback(
+            self.client.official,
+            self.name,
+            carry_back=carry_back,
+            encoder=encoder,
+            allow_encoders=allow_encoders,
+            runtime=runtime,
+            capabilities=self.capabilities,
         )
 
     async def drop(self) -> None:

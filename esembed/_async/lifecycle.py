@@ -115,7 +115,8 @@ async def update_meta(
         if live is None:
             raise IndexNotFoundError(f"there is no index {name!r}", index=name)
         whole = copy.deepcopy(dict(live.mapping.get("_meta") or {}))
-        wanted = dict(change(dict(copy.deepcopy(whole.get(meta.META_KEY)) or {})))
+        own = whole.get(meta.META_KEY)
+        wanted = dict(change(copy.deepcopy(dict(own)) if isinstance(own, Mapping) else {}))
         meta.check_size(wanted)
         whole[meta.META_KEY] = wanted
         await client.request("PUT", f"/{index_path(live.concrete)}/_mapping", body={"_meta": whole})

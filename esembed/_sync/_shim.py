@@ -7,7 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["IS_ASYNC", "Batcher", "Lock", "gather", "in_thread", "iterable", "requester", "sleep"]
+__all__ = [
+    "IS_ASYNC",
+    "Batcher",
+    "Lock",
+    "gather",
+    "in_thread",
+    "iterable",
+    "requester",
+    "sleep",
+    "stoppable",
+]
 
 IS_ASYNC = False
 Lock = threading.Lock
@@ -27,6 +37,11 @@ def gather(*results: T) -> Sequence[T]:
 def in_thread(function: Callable[..., T], *args: Any) -> T:
     """A blocking call, made where we stand."""
     return function(*args)
+
+
+def stoppable(function: Callable[[threading.Event], T]) -> T:
+    """A long blocking call; an interrupt ends it where it stands."""
+    return function(threading.Event())
 
 
 def requester(client: Any) -> Any:

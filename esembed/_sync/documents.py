@@ -24,7 +24,7 @@ from esembed.ingest.terms import Peeked, as_meant, count_terms
 from esembed.plan import IndexPlan
 from esembed.types import Document
 
-from ._shim import in_thread, iterable, requester
+from ._shim import in_thread, iterable, requester, stoppable
 from .client import EngineClient
 from .lifecycle import index_path, update_meta
 from .statistics import STATISTICS_INDEX, delete_statistics, load_statistics, save_statistics
@@ -80,8 +80,8 @@ class DocumentsMixin:
         encoders = in_thread(self._encoders)
         token_ids = in_thread(self.pool.token_ids)
         sender = requester(self.client)
-        report: IngestReport = in_thread(
-            lambda: run_ingest(
+        report: IngestReport = stoppable(
+            lambda stop: run_ingest(
                 stream,
                 client=sender,
                 index=self.concrete,
@@ -92,6 +92,7 @@ class DocumentsMixin:
                 progress=progress,
                 total=total,
                 token_ids=token_ids,
+                stop=stop,
             )
         )
         self._keep_statistics(report)

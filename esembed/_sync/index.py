@@ -390,10 +390,15 @@ class Index(DocumentsMixin):
         *,
         options: MigrateOptions | None = None,
         encoder: Encoder | Mapping[str, Encoder] | None = None,
+        old_encoder: Encoder | Mapping[str, Encoder] | None = None,
+        allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
         progress: Progress | None = None,
     ) -> MigrationReport:
         """Move to another plan without downtime, behind an alias; see :mod:`esembed._sync.migrate`.
+
+        *encoder* serves the new plan; *old_encoder* and *allow_encoders* the old one, whose results are
+        compared where ``options.queries`` are given.
 
         This object goes on with the old version; open the alias again, or use an
         :class:`~esembed._sync.follow.Follower`, to search the new one.
@@ -410,9 +415,36 @@ class Index(DocumentsMixin):
             plan,
             options=options,
             encoder=encoder,
+            old_encoder=old_encoder,
+            allow_encoders=allow_encoders,
             runtime=runtime,
             capabilities=self.capabilities,
             progress=progress,
+        )
+
+    def rollback(
+        self,
+        *,
+        carry_back: bool = True,
+        encoder: Encoder | Mapping[str, Encoder] | None = None,
+        allow_encoders: Collection[str] = (),
+        runtime: RuntimeOptions | None = None,
+    ) -> MigrationReport:
+        """Point the alias at the version before; *encoder* is the old version's.
+
+        Raises:
+            what :func:`esembed._sync.migrate.rollback` raises.
+        """
+        from .migrate import rollback
+
+        return rollback(
+            self.client.official,
+            self.name,
+            carry_back=carry_back,
+            encoder=encoder,
+            allow_encoders=allow_encoders,
+            runtime=runtime,
+            capabilities=self.capabilities,
         )
 
     def drop(self) -> None:

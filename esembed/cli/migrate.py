@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from esembed.cli._connect import Connection, takes_connection
+
+if TYPE_CHECKING:
+    from esembed.evaluate.dataset import Dataset
 
 __all__ = ["abort", "cleanup", "migrate", "register", "rollback"]
 
@@ -40,6 +44,16 @@ def migrate(
         float | None,
         typer.Option("--min-overlap", help="The share of the old top 10 that must come back, 0 to 1."),
     ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="Judged queries (a BEIR folder, a CSV …): nDCG@10 must not fall.",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", help="With --dataset: how much less nDCG@10 is still accepted.")
+    ] = 0.0,
     allow_encoder: Allow = None,
     json: AsJson = False,
     connection: Connection,
@@ -48,6 +62,7 @@ def migrate(
 
     A new version is filled behind the alias, only what changed is encoded anew, then the alias moves in
     one step. Writes are refused for the short end of it. The same command resumes an interrupted run.
+    With queries, old and new results are compared before the alias moves.
 
     Examples:
 
@@ -56,6 +71,8 @@ def migrate(
         $ esembed index migrate books-2024 plan.toml --alias books
 
         $ esembed index migrate books plan.toml --queries queries.txt --min-overlap 0.7
+
+        $ esembed index migrate books plan.toml --dataset judged/ --max-drop 0.01
     """
     from esembed._sync.migrate import migrate as run
     from esembed.cli import _output
@@ -64,11 +81,20 @@ def migrate(
 
     wanted = IndexPlan.load_file(plan)
     texts = [line for line in queries.read_text(encoding="utf-8").splitlines() if line] if queries else []
+    judge = None
+    if dataset is not None:
+        from esembed.evaluate.dataset import load_dataset
+
+        judged = load_dataset(dataset)
+        texts += list(dict.fromkeys(judged.queries.values()))
+        judge = _judge(judged)
     options = MigrateOptions(
         alias=alias,
         max_documents_per_second=max_documents_per_second,
         queries=texts,
         min_overlap=min_overlap,
+        judge=judge,
+        max_drop=max_drop,
     )
     client = connection.client()
     try:
@@ -158,6 +184,20 @@ def cleanup(
         _output.print_json({"deleted": deleted})
     else:
         _output.note(f"deleted {', '.join(deleted)}" if deleted else "nothing to delete")
+
+
+def _judge(dataset: Dataset) -> Callable[[Mapping[str, Sequence[str]]], float]:
+    """What scores the results of query texts by the dataset's judgements: the mean nDCG@10."""
+    from esembed.evaluate.metrics import measure, summary
+
+    def score(found: Mapping[str, Sequence[str]]) -> float:
+        run = {
+            query: [(doc_id, -float(rank)) for rank, doc_id in enumerate(found[text])]
+            for query, text in dataset.queries.items()
+        }
+        return summary(measure(dataset.qrels, run, ["ndcg@10"]))["ndcg@10"]
+
+    return score
 
 
 def _tell(report: Any, json: bool) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
-import numpy as np
 import pytest
+from migrate_help import Salted, plan
 
 from esembed import query as q
 from esembed._async.client import AsyncEngineClient
@@ -17,57 +20,13 @@ from esembed._async.index import AsyncIndex
 from esembed._async.lifecycle import describe
 from esembed._async.migrate import migrate, rollback
 from esembed._async.versions import abort, cleanup, versions
-from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.errors import EngineUnavailableError, IndexNotFoundError, PermanentError, PlanError
 from esembed.ingest.migration import MigrateOptions
 from esembed.ingest.options import IngestOptions
-from esembed.plan import IndexPlan
 from esembed.types import Document
 
 FIXED = 200
 """Documents that the writer leaves alone, so that each must find itself at any time."""
-
-
-class Salted:
-    """A deterministic encoder: a text's vector is drawn from its hash, another one for each salt."""
-
-    def __init__(self, salt):
-        self.salt = salt
-        self.stats = EncodeStats()
-        self.info = EncoderInfo(
-            spec=f"hf:test/{salt}",
-            kind="dense",
-            dims=64,
-            weights_hash=salt * 16,
-            tokenizer_hash="t",
-            pooling="mean",
-            normalize=True,
-            max_seq_length=64,
-        )
-
-    def encode_document(self, texts):
-        self.stats.texts += len(texts)
-        rows = []
-        for text in texts:
-            seed = int.from_bytes(hashlib.sha256((self.salt + text).encode()).digest()[:8], "big")
-            rows.append(np.random.default_rng(seed).standard_normal(64))
-        out = np.stack(rows).astype(np.float32)
-        return out / np.linalg.norm(out, axis=1, keepdims=True)
-
-    encode_query = encode_document
-
-    def close(self):
-        """Nothing."""
-
-
-def plan(salt, **options):
-    return IndexPlan.from_dict(
-        {
-            "text": {"body": {}},
-            "dense": {"e": {"encoder": f"hf:test/{salt}", "source": ["body"], **options}},
-            "filter": {"n": {"type": "integer"}},
-        }
-    )
 
 
 @pytest.fixture
@@ -191,6 +150,54 @@ async def test_under_load_killed_and_resumed_and_rolled_back(client, alias):
     assert await documents(client, alias) == truth
     old = await AsyncIndex.open(client, alias, encoder=Salted("a"))
     assert (await old.search(q.knn("e", text="written after the swap", k=3), size=1)).ids == ["late"]
+
+
+@pytest.mark.parametrize("moment", ["copying", "blocked", "swapped"])
+async def test_killed_at_any_moment_and_run_again(client, alias, esembed_engine, moment):
+    child = Path(__file__).with_name("migrate_child.py")
+    command = [sys.executable, str(child), esembed_engine.kind, esembed_engine.url, alias, moment]
+    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    engine = AsyncEngineClient(client)
+    before = await describe(engine, alias)
+    assert before.concrete == (f"{alias}-v2" if moment == "swapped" else f"{alias}-v1")
+    follower = AsyncFollower(client, alias, encoders={f"hf:test/{s}": Salted(s) for s in "ab"})
+    assert (await follower.search(q.knn("e", text="text 7", k=3), size=1)).ids == ["d7"]
+
+    report = await migrate(client, alias, plan("b"), encoder=Salted("b"))
+    assert report.resumed
+    assert (report.old, report.new) == (f"{alias}-v1", f"{alias}-v2")
+    assert set(await versions(client, alias)) == {f"{alias}-v1", f"{alias}-v2"}
+    assert (await versions(client, alias))[f"{alias}-v2"]["state"] == "done"
+    assert await documents(client, alias) == {f"d{i}": f"text {i}" for i in range(600)}
+    follower = AsyncFollower(client, alias, encoders={"hf:test/b": Salted("b")})
+    assert (await follower.search(q.knn("e", text="text 7", k=3), size=1)).ids == ["d7"]
+    await follower.ingest([Document("after", {"body": "writable", "n": 1})])
+
+
+async def test_queries_without_a_gate_are_compared_and_told(client, alias):
+    options = MigrateOptions(queries=[f"text {i}" for i in range(5)], k=3)
+    report = await migrate(
+        client, alias, plan("b"), encoder=Salted("b"), old_encoder=Salted("a"), options=options
+    )
+    assert report.new == f"{alias}-v2"
+    assert 0 <= report.overlap <= 1
+
+
+async def test_judged_queries_decide(client, alias):
+    scores = iter([0.9, 0.5])
+    worse = MigrateOptions(queries=["text 1"], judge=lambda _: next(scores), max_drop=0.1)
+    with pytest.raises(PermanentError, match="max_drop"):
+        await migrate(client, alias, plan("b"), encoder=Salted("b"), old_encoder=Salted("a"), options=worse)
+
+    def judge(found):
+        return sum(ids[0] == "d" + text.split()[1] for text, ids in found.items()) / len(found)
+
+    good = MigrateOptions(queries=["text 1", "text 2"], judge=judge)
+    report = await migrate(
+        client, alias, plan("b"), encoder=Salted("b"), old_encoder=Salted("a"), options=good
+    )
+    assert (report.old_score, report.new_score) == (1.0, 1.0)
 
 
 async def test_unchanged_fields_are_copied_not_encoded(client, alias):

@@ -8,6 +8,7 @@ import sys
 import esembed
 
 PUBLIC = {
+    "AsyncFollower",
     "AsyncIndex",
     "Capabilities",
     "ChunkOptions",
@@ -16,6 +17,7 @@ PUBLIC = {
     "EncoderParams",
     "EsembedError",
     "FilterField",
+    "Follower",
     "Hit",
     "Hits",
     "Index",
@@ -25,6 +27,8 @@ PUBLIC = {
     "IngestReport",
     "ItemError",
     "LoadOptions",
+    "MigrateOptions",
+    "MigrationReport",
     "Query",
     "RuntimeOptions",
     "SeismicOptions",

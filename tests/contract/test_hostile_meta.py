@@ -1,0 +1,96 @@
+"""What stands in ``_meta`` is a stranger's input: a path, an address, a model's name, 11 MB do nothing."""
+
+from __future__ import annotations
+
+import copy
+import socket
+import threading
+
+import pytest
+
+from esembed import query as q
+from esembed._sync.client import EngineClient
+from esembed._sync.index import Index
+from esembed._sync.lifecycle import describe
+from esembed.errors import EncoderError, PlanError
+from esembed.plan import IndexPlan
+
+PLAN = IndexPlan.from_dict(
+    {"text": {"body": {}}, "dense": {"e": {"encoder": "minilm", "source": ["body"], "quantization": "hnsw"}}}
+)
+
+
+@pytest.fixture
+def listener():
+    """A port of ours, and who knocked."""
+    knocks = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def listen():
+            while True:
+                try:
+                    connection, who = server.accept()
+                except OSError:
+                    return
+                knocks.append(who)
+                connection.close()
+
+        threading.Thread(target=listen, daemon=True).start()
+        yield server.getsockname()[1], knocks
+
+
+@pytest.fixture
+def client(esembed_engine):
+    made = esembed_engine.client()
+    yield made
+    made.close()
+
+
+def write(client, name, own):
+    EngineClient(client).request("PUT", f"/{name}/_mapping", body={"_meta": {"esembed": own}})
+
+
+def test_nothing_is_fetched_followed_or_sent(client, esembed_index_name, listener, tmp_path, monkeypatch):
+    port, knocks = listener
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+    (tmp_path / "modules.json").write_text("[]")
+    index = Index.create(client, esembed_index_name, PLAN)
+    index.ingest([("a", {"body": "Split a pathname."})])
+    own = describe(EngineClient(client), esembed_index_name).mapping["_meta"]["esembed"]
+    for spec in (
+        f"hf:{tmp_path}",
+        f"static:{tmp_path}/words.vec",
+        f"openai:any@http://127.0.0.1:{port}/v1",
+        f"hf:http://127.0.0.1:{port}/model",
+        "hf:somebody/evil-model",
+        "splade:somebody/evil-model",
+    ):
+        changed = copy.deepcopy(own)
+        changed["plan"]["dense"]["e"]["encoder"] = spec
+        write(client, esembed_index_name, changed)
+        opened = Index.open(client, esembed_index_name)
+        assert opened.inspect()["documents"] == 1
+        assert opened.search(q.match("pathname")).ids == ["a"]
+        with pytest.raises(EncoderError, match="allow_encoders"):
+            opened.search("pathname")
+        with pytest.raises(EncoderError, match="allow_encoders"):
+            opened.ingest([("b", {"body": "another"})])
+    assert knocks == []
+
+
+def test_eleven_megabytes_and_nonsense_are_told_and_repaired(client, esembed_index_name):
+    made = Index.create(client, esembed_index_name, PLAN)
+    for own in (
+        {"format": 1, "plan": {"description": "x" * 11_000_000}},
+        {"format": 1, "plan": {"dense": {"e": {"encoder": "minilm", "source": ["body"], "dims": 10**12}}}},
+        {"format": "1"},
+        {"format": 1, "plan": [], "contracts": "none"},
+        "nothing",
+    ):
+        write(client, esembed_index_name, own)
+        with pytest.raises((PlanError, EncoderError)) as caught:
+            Index.open(client, esembed_index_name).search("text")
+        assert len(str(caught.value)) < 1000
+    Index.repair(client, esembed_index_name, PLAN)
+    assert Index.open(client, esembed_index_name).plan == made.plan
