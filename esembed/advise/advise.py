@@ -1,7 +1,7 @@
 """Which quantization: every candidate tried on a sample, and the cheapest that keeps the recall asked for.
 
 Recall on a sample flatters: more documents means closer neighbours. The recommendation therefore asks for
-a margin, and is checked on queries that were held back from choosing.
+a margin (see :class:`Target`), and is checked on queries that were held back from choosing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from esembed.advise.cost import footprint
-from esembed.advise.emulate import emulate_many, exact_neighbours, graph_share, recall, unit
+from esembed.advise.emulate import emulate_many, exact_neighbours, graph_share, recall, recalls, unit
 from esembed.advise.measure import measure
 from esembed.capabilities import Capabilities
 from esembed.dialect.codes import calibrate
@@ -74,7 +74,8 @@ class Target:
         k: of how many.
         documents: how many there will be.
         max_ram_bytes, max_disk_bytes: budgets at that number, or None.
-        margin: recall on the sample must exceed the target by this much.
+        margin: recall on the sample must exceed the target by this much; None: by 1.64 standard errors of
+            the queries' mean, so that other queries of the kind keep the target, too.
         flat_up_to: brute force is not advised above this many documents.
     """
 
@@ -83,7 +84,7 @@ class Target:
     documents: int = 1_000_000
     max_ram_bytes: int | None = None
     max_disk_bytes: int | None = None
-    margin: float = 0.005
+    margin: float | None = None
     flat_up_to: int = 100_000
 
 
@@ -96,6 +97,7 @@ class Trial:
         dims, oversample: what was tried with it (oversample None: no rescoring).
         emulated: recall@k of the codes, by arithmetic, and of a graph's search through them.
         measured: recall@k on the engine, or None where it was not asked.
+        standard_error: of that recall's mean over the queries it was chosen by.
         held_back: the measured (else emulated) recall on the queries that took no part in choosing.
         ram_bytes, disk_bytes: predicted for ``Target.documents``.
         measured_ram_bytes, measured_disk_bytes: of the sample, by the engine's statistics.
@@ -109,6 +111,7 @@ class Trial:
     oversample: float | None
     emulated: float
     measured: float | None = None
+    standard_error: float = 0.0
     held_back: float | None = None
     ram_bytes: int = 0
     disk_bytes: int = 0
@@ -289,6 +292,7 @@ def _try(
         found = codes[oversample]
         key = oversample or 1.0
         shares = seen.shares.get(key) if seen else None
+        each = recalls(found, truth, target.k) if shares is None else np.asarray(shares)
         measured = None if shares is None else float(np.mean(shares[choosing]))
         held_back = None if shares is None else float(np.mean(shares[checking]))
         out.append(
@@ -298,6 +302,7 @@ def _try(
                 oversample=oversample,
                 emulated=recall(found[choosing], truth[choosing], target.k) * through,
                 measured=measured,
+                standard_error=float(np.std(each[choosing]) / np.sqrt(max(len(each[choosing]), 1))),
                 held_back=recall(found[checking], truth[checking], target.k) * through
                 if held_back is None
                 else held_back,
@@ -325,7 +330,8 @@ def choose(trials: Sequence[Trial], target: Target) -> Trial | None:
         t
         for t in trials
         if t.gap is None
-        and t.recall >= target.min_recall + target.margin
+        and t.recall
+        >= target.min_recall + (1.64 * t.standard_error if target.margin is None else target.margin)
         and (target.max_ram_bytes is None or t.ram_bytes <= target.max_ram_bytes)
         and (target.max_disk_bytes is None or t.disk_bytes <= target.max_disk_bytes)
         and (not t.quantization.endswith("flat") or target.documents <= target.flat_up_to)

@@ -20,7 +20,7 @@ from esembed.dialect.codes import calibrate, to_bytes
 from esembed.errors import PlanError
 from esembed.types import FloatArray
 
-__all__ = ["FORMS", "emulate", "emulate_many", "exact_neighbours", "graph_share", "recall", "unit"]
+__all__ = ["FORMS", "emulate", "emulate_many", "exact_neighbours", "graph_share", "recall", "recalls", "unit"]
 
 FORMS = ("float", "bfloat16", "int8", "int7", "int7_clipped", "int4", "bbq", "byte", "bit")
 """What can be emulated: the arithmetic of the codes, whatever index is built over them. ``int7`` is Lucene's
@@ -68,11 +68,16 @@ def exact_neighbours(vectors: FloatArray, queries: FloatArray, k: int) -> IntArr
     return np.concatenate([_top(queries[rows] @ vectors.T, k) for rows in _blocks(len(queries))])
 
 
-def recall(found: IntArray, truth: IntArray, k: int) -> float:
-    """The mean share of the true first *k* that are among the *k* found."""
+def recalls(found: IntArray, truth: IntArray, k: int) -> FloatArray:
+    """Each query's share of the true first *k* that are among the *k* found: shape (m,)."""
     hits = [len(np.intersect1d(a[:k], b[:k])) for a, b in zip(found, truth, strict=True)]
-    share: float = float(np.mean(hits)) / min(k, int(truth.shape[1]))
-    return share
+    shares: FloatArray = (np.asarray(hits) / min(k, int(truth.shape[1]))).astype(np.float32)
+    return shares
+
+
+def recall(found: IntArray, truth: IntArray, k: int) -> float:
+    """The mean of :func:`recalls`."""
+    return float(recalls(found, truth, k).astype(np.float64).mean())
 
 
 def graph_share(documents: int, num_candidates: int = 100) -> float:

@@ -306,6 +306,17 @@ async def test_repair_restores_what_the_index_says(client: Any, esembed_index_na
     assert (await opened.search(q.sparse("terms"), text="similar sequences")).ids[0] == "diff"
 
 
+async def test_a_mapping_changed_by_hand_is_shown(client: Any, esembed_index_name: str) -> None:
+    index = await AsyncIndex.create(client, esembed_index_name, GIVEN)
+    assert (await index.inspect())["drift"] == []
+    body = {"properties": {"price": {"type": "integer"}}}
+    await index.client.request("PUT", f"/{esembed_index_name}/_mapping", body=body)
+    opened = await AsyncIndex.open(client, esembed_index_name)
+    (line,) = (await opened.inspect())["drift"]
+    assert line.startswith("+ price")
+    assert "integer" in line
+
+
 async def test_what_the_engine_lacks_creates_nothing(client: Any, esembed_index_name: str) -> None:
     plan = GIVEN.replace(dense={"vector": DenseField(dims=32, quantization="bbq_hnsw")})
     with pytest.raises(UnsupportedFeatureError, match="int8_hnsw"):

@@ -305,6 +305,17 @@ def test_repair_restores_what_the_index_says(client: Any, esembed_index_name: st
     assert (opened.search(q.sparse("terms"), text="similar sequences")).ids[0] == "diff"
 
 
+def test_a_mapping_changed_by_hand_is_shown(client: Any, esembed_index_name: str) -> None:
+    index = Index.create(client, esembed_index_name, GIVEN)
+    assert (index.inspect())["drift"] == []
+    body = {"properties": {"price": {"type": "integer"}}}
+    index.client.request("PUT", f"/{esembed_index_name}/_mapping", body=body)
+    opened = Index.open(client, esembed_index_name)
+    (line,) = (opened.inspect())["drift"]
+    assert line.startswith("+ price")
+    assert "integer" in line
+
+
 def test_what_the_engine_lacks_creates_nothing(client: Any, esembed_index_name: str) -> None:
     plan = GIVEN.replace(dense={"vector": DenseField(dims=32, quantization="bbq_hnsw")})
     with pytest.raises(UnsupportedFeatureError, match="int8_hnsw"):

@@ -192,6 +192,7 @@ def report(args: argparse.Namespace) -> None:
                     oversample=None if factor == "1.0" else float(factor),
                     emulated=guess,
                     measured=measured,
+                    standard_error=float(np.std(shares[0::2]) / np.sqrt(len(shares[0::2]))),
                     held_back=held,
                     ram_bytes=line["ram_bytes"],
                     disk_bytes=line["vector_disk_bytes"],

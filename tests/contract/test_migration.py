@@ -20,7 +20,13 @@ from esembed._async.index import AsyncIndex
 from esembed._async.lifecycle import describe
 from esembed._async.migrate import migrate, rollback
 from esembed._async.versions import abort, cleanup, versions
-from esembed.errors import EngineUnavailableError, IndexNotFoundError, PermanentError, PlanError
+from esembed.errors import (
+    EngineUnavailableError,
+    IndexNotFoundError,
+    PermanentError,
+    PlanError,
+    UnsupportedFeatureError,
+)
 from esembed.ingest.migration import MigrateOptions
 from esembed.ingest.options import IngestOptions
 from esembed.types import Document
@@ -238,6 +244,14 @@ async def test_refusals_change_nothing(client, alias):
         PermanentError, "int4_flat|even|lacks|can't", alias, plan("b", quantization="int4_flat", m=4)
     )
     await refused(PlanError, "alias already", alias, plan("b"), alias=f"{alias}-other")
+    for words, more in (
+        ("at least 64 dims|native libraries", {"dims": 32, "quantization": "bbq_hnsw"}),
+        ("even number|native libraries", {"dims": 33, "quantization": "int4_hnsw"}),
+        ("licence|no bbq_disk", {"quantization": "bbq_disk"}),
+        ("OpenSearch's|native libraries", {"quantization": "faiss_fp16"}),
+        ("OpenSearch's|native libraries", {"quantization": "on_disk_32x"}),
+    ):
+        await refused(UnsupportedFeatureError, words, alias, plan("b", **more))
     assert (await engine.request("GET", f"/{alias}*")).body == before
 
 
