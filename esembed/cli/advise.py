@@ -52,6 +52,9 @@ def advise(
     dims: Annotated[
         list[int] | None, typer.Option("--dims", help="Shorter vectors to try, for Matryoshka models.")
     ] = None,
+    quantization: Annotated[
+        list[str] | None, typer.Option("--quantization", help="Try these alone; may be repeated.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", help="Records of the sample to use.")] = 20_000,
     tokens_per_document: Annotated[
         float | None, typer.Option("--tokens-per-document", help="To tell hours: the mean, if not measured.")
@@ -113,6 +116,7 @@ def advise(
         advice = run(
             np.asarray(vectors), np.asarray(asked), wanted, name,
             target=target, capabilities=capabilities, client=client, dims=dims or (),
+            quantizations=quantization or None,
         )  # fmt: skip
     finally:
         if client is not None:
