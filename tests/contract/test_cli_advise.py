@@ -35,8 +35,9 @@ def run(capsys, *words):
 def test_offline_with_a_profile_and_costs(files, tmp_path, capsys):
     code, out, err = run(
         capsys, *files, "--offline", "--profile", "elasticsearch-basic@9.2", "--recall", "0.9",
-        "--dims", "32", "--documents", "5000000", "--tokens-per-document", "200", "--tflops", "100", "--usd-per-hour", "2.5",
-        "--plot", tmp_path / "plot.svg", "--output", tmp_path / "chosen.toml", "--json",
+        "--dims", "32", "--documents", "5000000", "--tokens-per-document", "200", "--tflops", "100",
+        "--usd-per-hour", "2.5", "--plot", tmp_path / "plot.svg", "--output", tmp_path / "chosen.toml",
+        "--json",
     )  # fmt: skip
     assert code == 0, err
     told = json.loads(out)
