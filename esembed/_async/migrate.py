@@ -100,6 +100,13 @@ async def migrate(
     same_plan = same_plan and unchanged == {field for field, _ in compiled.resolved.vector_fields()}
     if isinstance(mark, Mapping) and mark.get("state") == "copying" and same_plan:
         # A run that ended between the swap and its last note: the alias is where it should be.
+        origin = await describe(engine, check_name(str(mark.get("from"))))
+        blocks = {} if origin is None else origin.settings.get("blocks") or {}
+        if origin is not None and str(blocks.get("write")).lower() != "true":
+            raise PermanentError(
+                f"{alias!r} was moved to {live.concrete!r} by hand before the copy was complete; point it "
+                f"back at {origin.concrete!r} and run the migration again"
+            )
         await _finish_mark(engine, live, stored, mark)
         report.old, report.resumed = str(mark.get("from")), True
         report.seconds = time.monotonic() - started

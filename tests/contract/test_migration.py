@@ -181,6 +181,20 @@ async def test_killed_at_any_moment_and_run_again(client, alias, esembed_engine,
     await follower.ingest([Document("after", {"body": "writable", "n": 1})])
 
 
+async def test_an_alias_moved_by_hand_too_early_is_told(client, alias):
+    options = MigrateOptions(queries=["text 1"], min_overlap=0.99)
+    with pytest.raises(PermanentError, match="overlap"):
+        await migrate(client, alias, plan("b"), encoder=Salted("b"), old_encoder=Salted("a"), options=options)
+    engine = AsyncEngineClient(client)
+    actions = [
+        {"remove": {"index": f"{alias}-v1", "alias": alias}},
+        {"add": {"index": f"{alias}-v2", "alias": alias}},
+    ]
+    await engine.request("POST", "/_aliases", body={"actions": actions})
+    with pytest.raises(PermanentError, match="by hand"):
+        await migrate(client, alias, plan("b"), encoder=Salted("b"))
+
+
 async def test_queries_without_a_gate_are_compared_and_told(client, alias):
     options = MigrateOptions(queries=[f"text {i}" for i in range(5)], k=3)
     report = await migrate(
