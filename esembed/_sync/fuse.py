@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from esembed.dialect.bounds import bound_of, idf_mass, mass_fields
 from esembed.dialect.compiled import CompiledSearch, Leg
 from esembed.dialect.page import highlight_spec, next_cursor, page_body, source_spec, text_query
-from esembed.dialect.response import LegAnswer, hit_of, merge_hits, shard_failure
+from esembed.dialect.response import LegAnswer, best_chunk, hit_of, merge_hits, shard_failure, stored_texts
 from esembed.dialect.search import Compiler
 from esembed.errors import EncoderError, EngineRequestError, EsembedError, QueryError, TransientError
 from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
@@ -101,7 +101,7 @@ class Fusing:
                 fused = collapse(fused, groups)
             else:
                 try:
-                    fused, scored = self._rescore(compiler, stage, fused, params, compiled)
+                    fused, scored = self._rescore(compiler, stage, fused, lists, params, compiled)
                 except (EncoderError, EngineRequestError, TransientError) as error:
                     if not partial:
                         raise
@@ -207,6 +207,7 @@ class Fusing:
         compiler: Compiler,
         stage: Rescore,
         fused: list[Fused],
+        lists: Sequence[LegAnswer | None],
         params: Mapping[str, Any],
         compiled: CompiledSearch,
     ) -> tuple[list[Fused], dict[str, float]]:
@@ -230,7 +231,7 @@ class Fusing:
                     f"rerankers={{{name!r}: function}}",
                     field="reranker",
                 )
-            texts = self._texts(stage, ids, params)
+            texts = self._texts(stage, ids, lists, params)
             try:
                 values = in_thread(reranker, str(stage.text), [texts[doc] for doc in ids])
                 scores = dict(zip(ids, map(float, values), strict=True))
@@ -257,13 +258,27 @@ class Fusing:
         again.sort(key=lambda hit: -hit.score)
         return again + list(tail), {hit.id: hit.score for hit in again}
 
-    def _texts(self, stage: Rescore, ids: Sequence[str], params: Mapping[str, Any]) -> dict[str, str]:
+    def _texts(
+        self, stage: Rescore, ids: Sequence[str], lists: Sequence[LegAnswer | None], params: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """What a cross-encoder reads of each document: its stored fields, or of its chunks the best one."""
         (body,) = self._msearch([page_body(ids, list(stage.fields), None)], params)
-        texts = dict.fromkeys(ids, "")
-        for raw in body["hits"]["hits"]:
-            source = raw.get("_source") or {}
-            parts = [str(source[name]) for name in stage.fields if source.get(name) is not None]
-            texts[str(raw["_id"])] = "\n".join(parts)
+        sources = {str(raw["_id"]): raw.get("_source") or {} for raw in body["hits"]["hits"]}
+        chunk = self.searcher.plan.chunk
+        chunk_text = f"{chunk.path}.text" if chunk is not None else None
+        texts: dict[str, str] = {}
+        for doc in ids:
+            parts = []
+            for name in stage.fields:
+                found = best_chunk(doc, lists) if name == chunk_text else None
+                parts += [found] if found else stored_texts(sources.get(doc, {}), name)
+            texts[doc] = "\n".join(parts)
+        if not any(texts.values()):
+            raise QueryError(
+                f"rescore: none of the {len(ids)} documents has a text in {', '.join(stage.fields)}; name "
+                "stored fields",
+                field="fields",
+            )
         return texts
 
     def _page(

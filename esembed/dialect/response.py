@@ -11,7 +11,16 @@ from esembed.errors import EngineRequestError, EngineUnavailableError, EsembedEr
 from esembed.fusion import Fused, LegList
 from esembed.types import Hit, LegShare
 
-__all__ = ["LegAnswer", "hit_of", "merge_hits", "shard_failure", "single_hits", "total_of"]
+__all__ = [
+    "LegAnswer",
+    "best_chunk",
+    "hit_of",
+    "merge_hits",
+    "shard_failure",
+    "single_hits",
+    "stored_texts",
+    "total_of",
+]
 
 _PASSING = ("rejected_execution", "circuit_breaking", "no_shard_available", "node_not_connected", "timeout")
 
@@ -177,6 +186,26 @@ def single_hits(
             parts = (LegShare(leg, position, score, score),)
         hits.append(hit_of(raw, score=score, shares=parts))
     return hits
+
+
+def stored_texts(source: Mapping[str, Any], path: str) -> list[str]:
+    """What a stored field holds, as texts; a dotted path leads into objects and lists of them."""
+    values: list[Any] = [source[path]] if path in source else [source]
+    if path not in source:
+        for name in path.split("."):
+            inner = [value[name] for value in values if isinstance(value, Mapping) and name in value]
+            values = [part for value in inner for part in (value if isinstance(value, list) else [value])]
+    flat = [part for value in values for part in (value if isinstance(value, list) else [value])]
+    return [str(part) for part in flat if part is not None]
+
+
+def best_chunk(doc_id: str, answers: Sequence[LegAnswer | None]) -> str | None:
+    """The text of the best chunk that the first leg with one brought for a document."""
+    for answer in answers:
+        hit = answer.hit(doc_id) if answer is not None else None
+        if hit is not None and hit.chunks and hit.chunks[0].get("text"):
+            return str(hit.chunks[0]["text"])
+    return None
 
 
 def shard_failure(body: Mapping[str, Any]) -> EsembedError | None:

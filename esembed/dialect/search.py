@@ -391,6 +391,12 @@ class Compiler(LegCompiler):
             legs.append(replace(leg, body=body))
         union: Json | None = None
         if options.aggregations or options.count:
+            if documents:
+                raise QueryError(
+                    "count and aggregations would count chunks, since they are documents of their own here; "
+                    'ask for them with a query of the text fields alone, or use chunk.store = "nested"',
+                    field="aggregations" if options.aggregations else "count",
+                )
             union = {
                 **self.dialect.union_body(leaves, self.context),
                 "size": 0,

@@ -62,7 +62,12 @@ class World:
             self.capabilities,
             pool,
             live=live,
-            rerankers={"length": lambda text, texts: [float(len(t)) for t in texts]},
+            rerankers={
+                "length": lambda text, texts: [float(len(t)) for t in texts],
+                "read": lambda text, texts: [
+                    len(chunk) * 1000.0 + len(title) for chunk, title in (t.split("\n") for t in texts)
+                ],
+            },
         )
 
 

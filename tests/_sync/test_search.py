@@ -308,6 +308,20 @@ def test_the_best_chunk_comes_with_its_document(world: World, store: str) -> Non
         assert "embedding" not in best.source
     top = (searcher.search(sparse, size=1))[0]
     assert (top.id, top.chunks[0]["text"]) == ("doc3", "river dog cloud")
+    counted = q.rrf(q.match("title"), dense)
+    if store == "nested":
+        assert (searcher.search(counted, count=True)).total == 8
+    else:
+        with pytest.raises(QueryError, match="would count chunks"):
+            searcher.search(counted, count=True)
+    read = searcher.search(
+        q.rescore(dense, reranker="read", fields=["chunks.text", "title"], text="x", window_size=10)
+    )
+    assert {h.id: h.rescored for h in read} == {
+        h.id: float(len(h.chunks[0]["text"]) * 1000 + len(docs[h.id]["title"])) for h in read
+    }
+    with pytest.raises(QueryError, match="none of the 8 documents has a text in titel"):
+        searcher.search(q.rescore(dense, reranker="length", fields="titel", text="x", window_size=10))
     filtered = searcher.search(q.rrf(q.match("title"), dense, filter=q.term("lang", "en")), size=10)
     assert sorted(filtered.ids) == ["doc1", "doc3", "doc5", "doc7"]
 
