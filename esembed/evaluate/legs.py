@@ -96,10 +96,9 @@ class LegTable:
         grades: Mapping[str, int],
         completed: Mapping[str, Mapping[str, Mapping[str, float]]],
     ) -> _Query:
-        at: dict[str, int] = {}
-        for leg in self.legs:
-            for document, _ in runs[leg].get(query, ()):
-                at.setdefault(document, len(at))
+        # Sorted, so that a stable sort by score leaves equal scores in the order of their ids.
+        seen = sorted({document for leg in self.legs for document, _ in runs[leg].get(query, ())})
+        at = {document: i for i, document in enumerate(seen)}
         shape = (len(at), len(self.legs))
         scores, ranks = np.full(shape, np.nan), np.full(shape, np.inf)
         for column, leg in enumerate(self.legs):

@@ -142,19 +142,26 @@ class LexicalScorer:
         length = self._k1 * (1 - self._b + self._b * len(words) / self._average)
         return {word: n / (n + length) for word, n in counts.items()}
 
-    def score(self, queries: Sequence[str], rests: Sequence[str], targets: Sequence[int]) -> Matrix:
+    def scores(self, queries: Sequence[str]) -> Matrix:
+        """Float32, shape (len(queries), number of texts), of the texts as they are."""
         scores = np.zeros((len(queries), self._size), np.float32)
-        for row, (query, rest, target) in enumerate(zip(queries, rests, targets, strict=True)):
-            remaining = self._weights(self._tokens(rest))
-            own = 0.0
+        for row, query in enumerate(queries):
             for word in self._tokens(query):
                 number = self._words.get(word)
-                if number is None:
-                    continue
-                at, weights = self._postings[number]
-                scores[row, at] += np.asarray(weights, np.float32) * self._idf[number]
-                own += remaining.get(word, 0.0) * self._idf[number]
-            scores[row, target] = own
+                if number is not None:
+                    at, weights = self._postings[number]
+                    scores[row, at] += np.asarray(weights, np.float32) * self._idf[number]
+        return scores
+
+    def score(self, queries: Sequence[str], rests: Sequence[str], targets: Sequence[int]) -> Matrix:
+        scores = self.scores(queries)
+        for row, (query, rest, target) in enumerate(zip(queries, rests, targets, strict=True)):
+            remaining = self._weights(self._tokens(rest))
+            scores[row, target] = sum(
+                remaining.get(word, 0.0) * self._idf[self._words[word]]
+                for word in self._tokens(query)
+                if word in self._words
+            )
         return scores
 
 

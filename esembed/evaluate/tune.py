@@ -3,7 +3,7 @@
 Every candidate is measured once on every query; cross-validation, splits and intervals are then sums
 over subsets. A candidate must beat the default by its mean difference *minus* a multiple of that
 difference's standard error, paired over queries: half of it from 100 queries on, more on fewer, up to
-two at none. So few queries keep the default, as they should.
+four at none. So few queries keep the default, as they should.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class Tuned:
 
 
 def caution(queries: int) -> float:
-    """How many standard errors a gain must exceed: 0.5 from 100 queries on, 2 at none."""
-    return 0.5 + 1.5 * max(0.0, 1 - queries / 100)
+    """How many standard errors a gain must exceed: 0.5 from 100 queries on, 4 at none."""
+    return 0.5 + 3.5 * max(0.0, 1 - queries / 100)
 
 
 def candidates(table: LegTable, default: FusionConfig, options: TuneOptions) -> list[FusionConfig]:
