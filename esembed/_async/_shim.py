@@ -20,6 +20,7 @@ __all__ = [
     "requester",
     "sleep",
     "stoppable",
+    "sync_twin",
 ]
 
 IS_ASYNC = True
@@ -139,3 +140,16 @@ def iterable(records: Any) -> Any:
 
         return from_async(records, asyncio.get_running_loop())
     return records
+
+
+def sync_twin(index: Any) -> Any:
+    """The same index for blocking code in a thread; its requests go through this loop's client."""
+    from esembed._sync.index import Index
+
+    return Index(
+        client=requester(index.client),
+        live=index._live,
+        stored=index.stored,
+        capabilities=index.capabilities,
+        pool=index.pool,
+    )

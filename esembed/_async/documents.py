@@ -95,6 +95,7 @@ class DocumentsMixin:
             )
         )
         await self._keep_statistics(report)
+        await self._after_ingest(settings, report, progress)
         return report
 
     async def update(self, id: str, fields: Mapping[str, Any], *, refresh: bool = False) -> None:
@@ -111,7 +112,7 @@ class DocumentsMixin:
         await self._one(Document(id, {}, op="delete"), refresh)
 
     async def _one(self, document: Document, refresh: bool) -> None:
-        report = await self.ingest([document], IngestOptions(refresh=refresh, tuning=False))
+        report = await self.ingest([document], IngestOptions(refresh=refresh, tuning=False, trust=False))
         if report.errors:
             error = report.errors[0]
             raise RecordError(error.reason, record_id=error.id, position=error.position)
@@ -237,6 +238,11 @@ class DocumentsMixin:
         self.stored = stored
         self.plan = stored.plan
         self._changed()
+
+    async def _after_ingest(
+        self, options: IngestOptions, report: IngestReport, progress: Progress | None
+    ) -> None:
+        """What follows a run whose documents are in."""
 
     def _changed(self) -> None:
         """The plan or an encoder is another one; what was derived from it goes."""

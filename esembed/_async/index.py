@@ -32,6 +32,7 @@ from .client import AsyncEngineClient
 from .documents import DocumentsMixin
 from .lifecycle import Live, check_name, describe, index_path, update_meta
 from .probe import probe
+from .quality import QualityMixin
 from .search import AsyncSearcher
 
 __all__ = ["AsyncIndex"]
@@ -52,7 +53,7 @@ def _by_searcher(
     return call  # type: ignore[return-value]
 
 
-class AsyncIndex(DocumentsMixin):
+class AsyncIndex(QualityMixin, DocumentsMixin):
     """A plan on a live engine. Made by :meth:`create`, :meth:`open` or :meth:`attach`.
 
     Attributes:

@@ -17,6 +17,7 @@ __all__ = [
     "requester",
     "sleep",
     "stoppable",
+    "sync_twin",
 ]
 
 IS_ASYNC = False
@@ -66,3 +67,8 @@ class Batcher:
 def iterable(records: Any) -> Any:
     """Records as the ingest's threads can take them: as they are."""
     return records
+
+
+def sync_twin(index: Any) -> Any:
+    """The index itself."""
+    return index

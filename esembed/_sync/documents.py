@@ -96,6 +96,7 @@ class DocumentsMixin:
             )
         )
         self._keep_statistics(report)
+        self._after_ingest(settings, report, progress)
         return report
 
     def update(self, id: str, fields: Mapping[str, Any], *, refresh: bool = False) -> None:
@@ -112,7 +113,7 @@ class DocumentsMixin:
         self._one(Document(id, {}, op="delete"), refresh)
 
     def _one(self, document: Document, refresh: bool) -> None:
-        report = self.ingest([document], IngestOptions(refresh=refresh, tuning=False))
+        report = self.ingest([document], IngestOptions(refresh=refresh, tuning=False, trust=False))
         if report.errors:
             error = report.errors[0]
             raise RecordError(error.reason, record_id=error.id, position=error.position)
@@ -238,6 +239,9 @@ class DocumentsMixin:
         self.stored = stored
         self.plan = stored.plan
         self._changed()
+
+    def _after_ingest(self, options: IngestOptions, report: IngestReport, progress: Progress | None) -> None:
+        """What follows a run whose documents are in."""
 
     def _changed(self) -> None:
         """The plan or an encoder is another one; what was derived from it goes."""

@@ -33,6 +33,7 @@ from .client import EngineClient
 from .documents import DocumentsMixin
 from .lifecycle import Live, check_name, describe, index_path, update_meta
 from .probe import probe
+from .quality import QualityMixin
 from .search import Searcher
 
 __all__ = ["Index"]
@@ -53,7 +54,7 @@ def _by_searcher(
     return call  # type: ignore[return-value]
 
 
-class Index(DocumentsMixin):
+class Index(QualityMixin, DocumentsMixin):
     """A plan on a live engine. Made by :meth:`create`, :meth:`open` or :meth:`attach`.
 
     Attributes:

@@ -118,6 +118,10 @@ def migrate(
         report.in_place, report.seconds = True, time.monotonic() - started
         report.notes.append("segments keep the old form until they are merged (POST INDEX/_forcemerge)")
         return report
+    learned = stored.rest.get("evidence")
+    if isinstance(learned, Mapping) and "trust" in learned and plan.query == stored.plan.query:
+        # Weights that the old index learned say nothing about the new one, which learns its own.
+        plan = plan.replace(query=None)
     enough_disk(engine, live, settings.disk_factor, report.notes)
     if alias != name:
         engine.request(
@@ -178,14 +182,14 @@ class _Move:
 
     def copy(self) -> None:
         """Everything, then what was written meanwhile, until little is."""
-        self._pass()
+        self._pass(trust=self.settings.ingest.trust)
         for _ in range(self.settings.max_catch_ups):
             carried = self._pass()
             self.report.catch_ups.append(carried)
             if carried <= self.settings.small_catch_up:
                 break
 
-    def _pass(self) -> int:
+    def _pass(self, *, trust: bool = False) -> int:
         before = checkpoint(self.engine, self.old)
         self.engine.request("POST", f"/{index_path(self.old)}/_refresh")
         capabilities = self.new.capabilities
@@ -207,6 +211,7 @@ class _Move:
             refresh=True,
             sync=False,
             tuning=False,
+            trust=trust,
         )
         ran: IngestReport = self.new.ingest(records, options, progress=self.progress)
         self._seen = before
@@ -223,7 +228,7 @@ class _Move:
             missing, extra, both = in_thread(compare_ids, sender, self.old, self.new.concrete)
             if extra:
                 gone = (Document(doc_id, {}, op="delete") for doc_id in extra)
-                self.new.ingest(gone, IngestOptions(strict=True, tuning=False))
+                self.new.ingest(gone, IngestOptions(strict=True, tuning=False, trust=False))
                 self.report.deleted = len(extra)
             if missing:
                 raise PermanentError(
@@ -342,6 +347,8 @@ def _in_place(
 ) -> None:
     path = f"/{index_path(live.concrete)}/_mapping"
     engine.request("PUT", path, body={"properties": body["mappings"]["properties"]})
+    if plan.query is None:
+        plan = plan.replace(query=stored.plan.query)
     data = meta.build(dataclasses.replace(stored, plan=plan))
     update_meta(engine, live.concrete, lambda _: data)
 

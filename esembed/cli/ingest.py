@@ -118,6 +118,14 @@ def ingest(
     sync_max_delete: Annotated[
         float, typer.Option(help="The largest share that --sync may delete.", rich_help_panel=TRUST)
     ] = 0.1,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust/--no-trust",
+            help="Afterwards weigh the default query's legs by known items from the index itself.",
+            rich_help_panel=TRUST,
+        ),
+    ] = True,
     max_wait_seconds: Annotated[
         float, typer.Option(help="Wait so long for an engine that is away.", rich_help_panel=TRUST)
     ] = 600.0,
@@ -192,6 +200,7 @@ def ingest(
         fields=_fields(field or []),
         transform=_hook(transform) if transform else None,
         op_field=op_field or None,
+        trust=trust,
     )
     source: Source | None = None
     if from_dead_letters is not None:

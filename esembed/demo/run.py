@@ -14,6 +14,7 @@ from esembed import query as q
 from esembed.demo import corpus
 from esembed.encode.base import EncoderParams
 from esembed.errors import IndexNotFoundError
+from esembed.ingest.options import IngestOptions
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
 from esembed.query import Query
 
@@ -143,7 +144,9 @@ def fill(
         with contextlib.suppress(IndexNotFoundError):
             Index.open(client, INDEX).drop()
         index = Index.create(client, INDEX, plan)
-    report = index.ingest(records, progress=progress, total=len(records))
+    # The demo asks every leg by itself, so nothing has to be weighed.
+    options = IngestOptions(trust=False)
+    report = index.ingest(records, options, progress=progress, total=len(records))
     return index, report
 
 

@@ -7,7 +7,7 @@ from esembed.plan import IndexPlan
 from esembed.query import build as q
 from esembed.query.nodes import Query
 
-__all__ = ["default_query"]
+__all__ = ["default_query", "searchable_legs"]
 
 
 def default_query(plan: IndexPlan) -> Query:
@@ -23,6 +23,17 @@ def default_query(plan: IndexPlan) -> Query:
     """
     if plan.query is not None:
         return plan.query
+    legs = searchable_legs(plan)
+    if not legs:
+        raise QueryError(
+            "the plan has no field that a text can be searched in (given vectors have no encoder): pass a "
+            "query with vectors, such as q.knn(field, vector=…)"
+        )
+    return legs[0] if len(legs) == 1 else q.rrf(*legs)
+
+
+def searchable_legs(plan: IndexPlan) -> list[Query]:
+    """The legs that :func:`default_query` fuses, each by itself; none when a text can't be searched."""
     legs: list[Query] = []
     if plan.text:
         legs.append(q.match(name="bm25"))
@@ -37,12 +48,7 @@ def default_query(plan: IndexPlan) -> Query:
         lexical = [name for name, family in sparse.items() if family == "lexical"]
         for name in lexical:
             legs.append(q.sparse(name, name="lexical" if len(lexical) == 1 else name))
-    if not legs:
-        raise QueryError(
-            "the plan has no field that a text can be searched in (given vectors have no encoder): pass a "
-            "query with vectors, such as q.knn(field, vector=…)"
-        )
-    return legs[0] if len(legs) == 1 else q.rrf(*legs)
+    return legs
 
 
 def _family(spec: str) -> str:

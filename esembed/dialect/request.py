@@ -9,7 +9,7 @@ from typing import Any
 from esembed.dialect.compiled import SearchOptions
 from esembed.dialect.page import Cursor
 from esembed.errors import EsembedError, QueryError
-from esembed.query.bind import drop_legs, leg_names, transform, walk
+from esembed.query.bind import drop_legs, leg_names, sum_legs, transform, walk
 from esembed.query.nodes import Collapse, Knn, Linear, Node, Query, Rescore, Rrf, Sparse
 
 __all__ = [
@@ -76,14 +76,13 @@ def without(query: Query, failed: Mapping[tuple[str, str], EsembedError]) -> tup
     """The query without the legs that can't be encoded. Raises the first error when none is left."""
     core = inner_query(query)
     first = next(iter(failed.values()))
-    if not isinstance(core, (Rrf, Linear)):
-        raise first
+    legs = core.legs if isinstance(core, (Rrf, Linear)) else sum_legs(core)
     missing: dict[str, str] = {}
-    for leg, name in zip(core.legs, leg_names(core.legs), strict=True):
+    for leg, name in zip(legs, leg_names(legs), strict=True):
         for node in walk(leg):
             if isinstance(node, (Knn, Sparse)) and (node.field, str(node.text)) in failed:
                 missing[name] = str(failed[(node.field, str(node.text))])
-    if len(missing) == len(core.legs):
+    if len(missing) == len(legs):
         raise first
     return drop_legs(query, missing), missing
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.clauses import Json
-from esembed.dialect.compiled import CompiledSearch, SearchOptions
+from esembed.dialect.compiled import CompiledSearch, Leg, SearchOptions
 from esembed.dialect.elasticsearch_query import ElasticsearchQuery
 from esembed.dialect.legs import LegCompiler, milliseconds
 from esembed.dialect.page import highlight_spec, source_spec
@@ -22,8 +22,9 @@ from esembed.encode.tokens import TokenIds
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import IndexPlan
-from esembed.query.bind import add_filter, leg_names, walk
+from esembed.query.bind import add_filter, leg_names, sum_legs, walk
 from esembed.query.nodes import (
+    Bool,
     Collapse,
     Knn,
     Linear,
@@ -35,6 +36,7 @@ from esembed.query.nodes import (
 __all__ = ["DEFAULT_WINDOW", "Compiler", "compile_query", "to_body"]
 
 DEFAULT_WINDOW = 100
+EXPLAINED_HITS = 1000  # how many hits of each leg of a sum are asked for to explain a page
 INLINE_WINDOW = 200  # up to here the legs bring the stored fields; beyond, the page is fetched alone
 
 
@@ -216,15 +218,36 @@ class Compiler(LegCompiler):
         inference = self._inference(core, stages)
         if inference is not None:
             body = {**{k: v for k, v in body.items() if k not in ("query", "knn")}, **inference}
+        parts = self._explained(core) if options.explain and not stages else ()
         return CompiledSearch(
             path="single",
             body=body,
-            legs=(),
+            legs=parts,
+            fusion=FusionNode(
+                kind="linear",
+                children=tuple(LegRef(part.name, i) for i, part in enumerate(parts)),
+                weights=(1.0,) * len(parts),
+                normalizer="none",
+                window=EXPLAINED_HITS,
+            )
+            if parts
+            else None,
             window=window,
             convert=leg.convert,
             counted=not any(isinstance(n, Knn) for n in walk(core)) and not stages,
             options=options,
         )
+
+    def _explained(self, core: Query) -> tuple[Leg, ...]:
+        """The legs of a sum that is one request, as requests of their own: what each gave to a hit."""
+        found = []
+        for part, name in zip(sum_legs(core), leg_names(sum_legs(core)), strict=True):
+            if isinstance(core, Bool):
+                for extra in (*core.filter, *(Bool(must_not=(no,)) for no in core.must_not)):
+                    part = add_filter(part, extra)
+            # Inside the sum scores are the engine's own, brought to one scale but not converted.
+            found.append(replace(self._leg(part, name, EXPLAINED_HITS, rescale=True), convert=None))
+        return tuple(found)
 
     def _stages_are_ours(self, core: Query, stages: list[Rescore | Collapse]) -> bool:
         if not stages:

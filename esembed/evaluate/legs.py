@@ -52,18 +52,8 @@ class FusionConfig:
         return f"{self.kind}({inner}{f'; k={self.rank_constant}' if self.kind == 'rrf' else ''})"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Query:
-    ids: tuple[str, ...]
-    scores: Floats  # (candidates, legs), not a number where a leg did not return it
-    known: Floats  # the same, completed where a leg's score is known outside of its list
-    ranks: Floats  # (candidates, legs), from 1, infinite where not returned
-    gains: Floats  # (candidates,)
-    ideal: Floats  # sorted gains of the judgements
-
-
 class LegTable:
-    """What every leg returned for every judged query.
+    """What every leg returned for every judged query, as arrays of shape (queries, candidates).
 
     Args:
         runs: leg → run.
@@ -86,41 +76,42 @@ class LegTable:
         self.queries = tuple(q for q, g in qrels.items() if any(v > 0 for v in g.values()))
         if not self.legs or not self.queries:
             raise EsembedError("a leg table needs at least one leg and one query with a relevant document")
-        self._rows = [self._row(q, runs, qrels[q], completed or {}) for q in self.queries]
-        self._cache: dict[FusionConfig, Floats] = {}
-
-    def _row(
-        self,
-        query: str,
-        runs: Mapping[str, Run],
-        grades: Mapping[str, int],
-        completed: Mapping[str, Mapping[str, Mapping[str, float]]],
-    ) -> _Query:
-        # Sorted, so that a stable sort by score leaves equal scores in the order of their ids.
-        seen = sorted({document for leg in self.legs for document, _ in runs[leg].get(query, ())})
-        at = {document: i for i, document in enumerate(seen)}
-        shape = (len(at), len(self.legs))
-        scores, ranks = np.full(shape, np.nan), np.full(shape, np.inf)
-        for column, leg in enumerate(self.legs):
-            for rank, (document, score) in enumerate(runs[leg].get(query, ()), 1):
-                scores[at[document], column] = score
-                ranks[at[document], column] = rank
-        known = scores.copy()
-        for column, leg in enumerate(self.legs):
-            for document, score in completed.get(leg, {}).get(query, {}).items():
-                if document in at and np.isnan(known[at[document], column]):
-                    known[at[document], column] = score
-        gains = np.array([max(0, grades.get(document, 0)) for document in at], dtype=np.float64)
-        ideal = np.sort(np.array([max(0, g) for g in grades.values()], dtype=np.float64))[::-1]
-        return _Query(tuple(at), scores, known, ranks, gains, ideal)
+        # Sorted, so that equal scores stay in the order of their ids.
+        self._ids = [
+            sorted({document for leg in self.legs for document, _ in runs[leg].get(query, ())})
+            for query in self.queries
+        ]
+        shape = (len(self.legs), len(self.queries), max(1, *(len(ids) for ids in self._ids)))
+        self._scores, self._ranks = np.full(shape, np.nan), np.full(shape, np.inf)
+        self._known = np.zeros(shape)
+        relevant: list[tuple[int, int, float]] = []
+        ideals: list[Floats] = []
+        for row, query in enumerate(self.queries):
+            at = {document: i for i, document in enumerate(self._ids[row])}
+            for column, leg in enumerate(self.legs):
+                for document, score in (completed or {}).get(leg, {}).get(query, {}).items():
+                    if document in at:
+                        self._known[column, row, at[document]] = score
+                for rank, (document, score) in enumerate(runs[leg].get(query, ()), 1):
+                    place = (column, row, at[document])
+                    self._scores[place] = self._known[place] = score
+                    self._ranks[place] = rank
+            grades = qrels[query]
+            relevant += [(row, at[d], float(g)) for d, g in grades.items() if g > 0 and d in at]
+            ideals.append(np.sort(np.array([g for g in grades.values() if g > 0], dtype=np.float64))[::-1])
+        self._ideals = ideals
+        self._complete = tuple(leg in (completed or {}) for leg in self.legs)
+        self._rows = np.array([row for row, _, _ in relevant], dtype=np.int64)
+        self._places = np.array([place for _, place, _ in relevant], dtype=np.int64)
+        self._gains = np.array([gain for _, _, gain in relevant], dtype=np.float64)
+        self._cache: dict[tuple[FusionConfig, int], Floats] = {}
+        self._parts: dict[tuple[str, int, int, int], Floats] = {}
 
     def fused(self, config: FusionConfig, position: int) -> list[tuple[str, float]]:
         """The fused list of the query at *position*, best first, equal scores ordered by id."""
-        row = self._rows[position]
-        values = self._values(config, row)
-        keep = [i for i in range(len(row.ids)) if np.isfinite(values[i])]
-        order = sorted(keep, key=lambda i: (-values[i], row.ids[i]))
-        return [(row.ids[i], float(values[i])) for i in order]
+        values = self._values(config)[position]
+        order = [int(i) for i in np.argsort(-values, kind="stable") if np.isfinite(values[i])]
+        return [(self._ids[position][i], float(values[i])) for i in order]
 
     def run(self, config: FusionConfig) -> dict[str, list[tuple[str, float]]]:
         """The fused run of all queries."""
@@ -128,56 +119,85 @@ class LegTable:
 
     def ndcg(self, config: FusionConfig, depth: int = 10) -> Floats:
         """nDCG at *depth* for each query, shape (queries,), in the order of ``queries``."""
-        if depth == 10 and config in self._cache:
-            return self._cache[config]
-        result = np.zeros(len(self._rows))
+        if (config, depth) in self._cache:
+            return self._cache[config, depth]
         discounts = 1 / np.log2(np.arange(2, depth + 2))
-        for i, row in enumerate(self._rows):
-            if not len(row.ids):
-                continue
-            values = self._values(config, row)
-            order = np.argsort(-values, kind="stable")[:depth]
-            gains = row.gains[order] * np.isfinite(values[order])
-            best = row.ideal[:depth] @ discounts[: len(row.ideal[:depth])]
-            result[i] = (gains @ discounts[: len(gains)]) / best
-        if depth == 10:
-            self._cache[config] = result
+        best = np.array([ideal[:depth] @ discounts[: len(ideal[:depth])] for ideal in self._ideals])
+        result = np.zeros(len(self.queries))
+        if len(self._rows):
+            # Only the ranks of relevant documents are needed: how many stand before each.
+            values = self._values(config)
+            own = values[self._rows, self._places]
+            lists = values[self._rows]
+            before = np.sum(lists > own[:, None], axis=1)
+            same = lists == own[:, None]
+            before += np.sum(same & (np.arange(lists.shape[1]) < self._places[:, None]), axis=1)
+            counts = np.isfinite(own) & (before < depth)
+            np.add.at(result, self._rows[counts], self._gains[counts] * discounts[before[counts]])
+        result /= best
+        self._cache[config, depth] = result
         return result
 
-    def _values(self, config: FusionConfig, row: _Query) -> Floats:
-        """The fused score of each candidate; −∞ for those that no used leg returned in its window."""
+    def spreads(self) -> list[float]:
+        """Each leg's median difference between its best and its tenth score, never 0."""
+        found: list[float] = []
+        for column in range(len(self.legs)):
+            gaps: list[float] = []
+            for row in self._scores[column]:
+                listed = np.sort(row[~np.isnan(row)])[::-1]
+                if len(listed) > 1:
+                    gaps.append(float(listed[0] - listed[min(9, len(listed) - 1)]))
+            found.append(max(float(np.median(gaps)) if gaps else 1.0, 1e-6))
+        return found
+
+    def _values(self, config: FusionConfig) -> Floats:
+        """The fused score of each candidate, shape (queries, candidates); −∞ for those that no used leg
+        returned in its window."""
         if len(config.weights) != len(self.legs):
             raise EsembedError(f"{len(self.legs)} legs need as many weights, not {len(config.weights)}")
-        total = np.zeros(len(row.ids))
-        seen = np.zeros(len(row.ids), dtype=bool)
+        total = np.zeros(self._ranks.shape[1:])
+        seen = np.zeros(self._ranks.shape[1:], dtype=bool)
         for column in config.used:
-            inside = row.ranks[:, column] <= config.window
-            seen |= inside
-            weight = config.weights[column]
-            if config.kind == "rrf":
-                total += np.where(inside, weight / (config.rank_constant + row.ranks[:, column]), 0.0)
-                continue
-            if config.kind == "bound":
-                total += weight * np.nan_to_num(row.known[:, column], nan=0.0)
-                continue
-            if not inside.any():
-                continue
-            scores = row.scores[:, column]
-            total += np.where(inside, weight * _normalised(config.kind, scores, inside), 0.0)
+            seen |= self._ranks[column] <= config.window
+            total += config.weights[column] * self._part(config, column)
         return np.where(seen, total, -np.inf)
 
+    def _part(self, config: FusionConfig, column: int) -> Floats:
+        """What one leg adds at weight 1, kept, since tuning asks for the same ones again."""
+        key = (config.kind, config.rank_constant if config.kind == "rrf" else 0, config.window, column)
+        if key not in self._parts:
+            ranks, scores = self._ranks[column], self._scores[column]
+            inside = ranks <= config.window
+            if config.kind == "bound":
+                # A knn clause gives nothing beyond its k; a text clause scores whatever is listed.
+                known = self._known[column]
+                part = known if self._complete[column] else np.where(inside, known, 0.0)
+            elif config.kind == "rrf":
+                part = np.where(inside, 1.0 / (config.rank_constant + ranks), 0.0)
+            else:
+                part = np.where(inside, _normalised(config.kind, np.where(inside, scores, np.nan)), 0.0)
+            self._parts[key] = part
+        return self._parts[key]
 
-def _normalised(kind: FusionKind, scores: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
-    listed = scores[inside]
-    if kind == "minmax":
-        low, high = listed.min(), listed.max()
-        scaled: Floats = np.ones_like(scores) if high == low else (scores - low) / (high - low)
-        return scaled
-    if kind == "l2":
-        length = float(np.sqrt(np.sum(listed**2)))
-        return np.zeros_like(scores) if length == 0 else scores / length
-    deviation = float(listed.std())
-    return np.zeros_like(scores) if deviation == 0 else (scores - listed.mean()) / deviation
+
+def _normalised(kind: FusionKind, scores: Floats) -> Floats:
+    """Each row over its own list; not a number where a document isn't in it."""
+    scaled = np.full(scores.shape, np.nan)
+    for row, listed in enumerate(scores):
+        inside = ~np.isnan(listed)
+        if not inside.any():
+            continue
+        values = listed[inside]
+        if kind == "minmax":
+            low, high = values.min(), values.max()
+            scaled[row] = 1.0 if high == low else (listed - low) / (high - low)
+        elif kind == "l2":
+            length = float(np.sqrt(np.sum(values**2)))
+            scaled[row] = 0.0 if length == 0 else listed / length
+        else:
+            deviation = float(values.std())
+            scaled[row] = 0.0 if deviation == 0 else (listed - values.mean()) / deviation
+    return scaled
 
 
 def untuned(legs: Sequence[str]) -> dict[str, FusionConfig]:

@@ -158,4 +158,6 @@ def _need(module: str, spec: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise EncoderError(f"a cross-encoder needs {module}: pip install 'esembed[torch]'", spec=spec) from error
+        raise EncoderError(
+            f"a cross-encoder needs {module}: pip install 'esembed[torch]'", spec=spec
+        ) from error

@@ -376,10 +376,14 @@ def know_index(
     """Estimate how far each leg can be trusted, without judgements, and store the default query that
     follows from it. A query that the plan's author or ``tune`` wrote is kept.
 
+    At most ``options.documents`` documents are read back; they, two pieces of a quarter of them for each
+    kind of known item, and nothing else are encoded.
+
     Returns:
         the report, and the query (None when there is nothing to weigh).
     """
     options = options or TrustOptions()
+    index.load_statistics()
     encoders: dict[str, Any] = {}
     for name, part in index.plan.vector_fields():
         if part.encoder.partition(":")[0] != "given":
@@ -395,12 +399,13 @@ def know_index(
     query = knowing_query(index.plan, report)
     evidence_before = index.stored.rest.get("evidence") or {}
     ours = index.plan.query is None or "trust" in evidence_before
-    if write and query is not None and ours:
+    if write and ours:
+        # Written even when nothing follows, so that the next ingest doesn't ask again at once.
         _write(index, query, {"trust": report.to_dict(), "summary": evidence(report)})
     return report, query
 
 
-def _write(index: Index, query: Query, why: Mapping[str, Any]) -> None:
+def _write(index: Index, query: Query | None, why: Mapping[str, Any]) -> None:
     stored = replace(
         index.stored,
         plan=index.plan.replace(query=query),

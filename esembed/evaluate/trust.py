@@ -65,7 +65,7 @@ class TrustOptions:
     documents: int = 1000
     queries: int = 250
     kinds: tuple[Kind, ...] = HELD_OUT
-    exponent: float = 3.0
+    exponent: float = 4.0
     drop_below: float = 0.1
     seed: int = 0
 

@@ -1,16 +1,24 @@
 """Choose the fusion by judged queries, and know when the evidence is too thin to change anything.
 
 Every candidate is measured once on every query; cross-validation, splits and intervals are then sums
-over subsets. A candidate must beat the default by its mean difference *minus* a multiple of that
-difference's standard error, paired over queries: half of it from 100 queries on, more on fewer, up to
-four at none. So few queries keep the default, as they should.
+over subsets. Three steps, each on the same queries:
+
+1. the start: the default, a single leg or an untuned fusion, whichever is best;
+2. weights: each kind's grid of weights, its scores smoothed over neighbouring weights, so that a lucky
+   point doesn't win. A candidate must beat the start by its mean difference *minus* half of that
+   difference's standard error, paired over queries;
+3. a leg whose help isn't shown likewise is dropped.
+
+On fewer than 50 queries the multiple grows, up to four at none, and holds for the start, too: so few
+queries keep the default, as they should. The rules were compared over halves of eight collections and a
+weakened encoder; see docs/quality.md.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,20 +45,20 @@ class TuneOptions:
         kinds: fusion kinds to try.
         rank_constants: of rrf.
         windows: how many of each leg's hits take part, at most what was collected.
-        steps: points on each weight axis in the first round.
-        rounds: at most this many refinements around the best.
-        tolerance: stop refining when a round gains less than this.
+        steps: points on the weight axis of two legs (more legs: 7 on each axis).
+        patience: end the search once more kinds than this, one after another, brought nothing.
+        tolerance: what counts as bringing something, in nDCG.
         folds: of the cross-validation.
         latency_ms: leg → its measured milliseconds, when they shall count.
         latency_weight: nDCG that a hundred milliseconds are worth.
         seed: of folds and intervals.
     """
 
-    kinds: tuple[str, ...] = ("bound", "rrf", "minmax", "zscore", "l2")
+    kinds: tuple[str, ...] = ("bound", "minmax", "rrf", "zscore", "l2")
     rank_constants: tuple[int, ...] = (10, 60)
     windows: tuple[int, ...] = (100,)
-    steps: int = 9
-    rounds: int = 3
+    steps: int = 17
+    patience: int = 2
     tolerance: float = 0.0005
     folds: int = 5
     latency_ms: Mapping[str, float] = field(default_factory=dict)
@@ -101,58 +109,63 @@ class Tuned:
 
 
 def caution(queries: int) -> float:
-    """How many standard errors a gain must exceed: 0.5 from 100 queries on, 4 at none."""
-    return 0.5 + 3.5 * max(0.0, 1 - queries / 100)
+    """How many standard errors a gain must exceed: 0.5 from 50 queries on, 4 at none."""
+    return 0.5 + 3.5 * max(0.0, 1 - queries / 50)
 
 
-def candidates(table: LegTable, default: FusionConfig, options: TuneOptions) -> list[FusionConfig]:
-    """The first round: single legs, the untuned ones, and each kind over a grid of weights."""
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """One kind over a grid of weights; *shape* has an axis for each leg's weight but the last's."""
+
+    configs: tuple[FusionConfig, ...]
+    shape: tuple[int, ...]
+
+    def smoothed(self, values: Floats) -> Floats:
+        """Means over the neighbours two steps each way; *values* has shape (configs,)."""
+        found: Any = values.reshape(self.shape)
+        for axis in range(len(self.shape)):
+            ends = [np.take(found, [0, 0], axis=axis), found, np.take(found, [-1, -1], axis=axis)]
+            padded = np.concatenate(ends, axis=axis)
+            length = int(found.shape[axis])
+            shifted = [np.take(padded, range(i, i + length), axis=axis) for i in range(5)]
+            found = np.mean(shifted, axis=0)
+        flat: Floats = found.reshape(-1)
+        return flat
+
+
+def grids(table: LegTable, default: FusionConfig, options: TuneOptions) -> list[_Grid]:
+    """Each kind over weights of all legs, and of each pair where there are more than two."""
     count = len(table.legs)
-    found = [default, *untuned(table.legs).values()]
-    if count == 1:
-        return list(dict.fromkeys(found))
-    for kind in options.kinds:
-        centre = _centre(table, default, kind)
-        spread = 3.0 if kind == "bound" else 2.0
-        for weights in _grid(centre, spread, options.steps if count == 2 else 5):
+    groups = [tuple(range(count))] if count > 1 else []
+    if count > 2:
+        groups += itertools.combinations(range(count), 2)
+    spreads = table.spreads()
+    found: list[_Grid] = []
+    for group in groups:
+        steps = options.steps if len(group) == 2 else 7
+        for kind in options.kinds:
+            # Raw scores are of unlike size: one over the typical spread within a list.
+            centre = [1 / spreads[i] if kind == "bound" else 1.0 for i in group]
+            reach = 4.0 if kind == "bound" else 2.4
+            factors = np.exp(np.linspace(-reach, reach, steps))
+            rows = list(itertools.product(factors, repeat=len(group) - 1))
             for constant in options.rank_constants if kind == "rrf" else (60,):
                 for window in options.windows:
-                    found.append(
-                        FusionConfig(kind=kind, weights=weights, rank_constant=constant, window=window)  # type: ignore[arg-type]
-                    )
-    return list(dict.fromkeys(found))
-
-
-def _centre(table: LegTable, default: FusionConfig, kind: str) -> tuple[float, ...]:
-    """Weights around which a kind is searched: the default's own where it is of that kind."""
-    if default.kind == kind and len(default.used) == len(table.legs):
-        return default.weights
-    if kind != "bound":
-        return (1.0,) * len(table.legs)
-    # Raw scores of unlike size: one over the typical spread within a list.
-    return tuple(1 / spread for spread in table_spreads(table))
-
-
-def table_spreads(table: LegTable) -> list[float]:
-    """Each leg's median difference between its best and its tenth score, never 0."""
-    spreads: list[float] = []
-    for column in range(len(table.legs)):
-        gaps: list[float] = []
-        for row in table._rows:
-            listed = np.sort(row.scores[~np.isnan(row.scores[:, column]), column])[::-1]
-            if len(listed) > 1:
-                gaps.append(float(listed[0] - listed[min(9, len(listed) - 1)]))
-        spreads.append(max(float(np.median(gaps)) if gaps else 1.0, 1e-6))
-    return spreads
-
-
-def _grid(centre: Sequence[float], spread: float, steps: int) -> list[tuple[float, ...]]:
-    """The centre with every leg but the last multiplied by e^(−spread … spread), the last kept."""
-    factors = np.exp(np.linspace(-spread, spread, steps))
-    return [
-        tuple(float(f"{c * f:.4g}") for c, f in zip(centre, (*row, 1.0), strict=True))
-        for row in itertools.product(factors, repeat=len(centre) - 1)
-    ]
+                    configs = []
+                    for row in rows:
+                        weights = [0.0] * count
+                        for i, c, f in zip(group, centre, (*row, 1.0), strict=True):
+                            weights[i] = float(f"{c * f:.4g}")
+                        configs.append(
+                            FusionConfig(
+                                kind=kind,  # type: ignore[arg-type]
+                                weights=tuple(weights),
+                                rank_constant=constant,
+                                window=window,
+                            )
+                        )
+                    found.append(_Grid(tuple(configs), (steps,) * (len(group) - 1)))
+    return found
 
 
 def _cost(table: LegTable, config: FusionConfig, options: TuneOptions) -> float:
@@ -163,72 +176,75 @@ def _cost(table: LegTable, config: FusionConfig, options: TuneOptions) -> float:
     return options.latency_weight * (times[-1] + 0.25 * sum(times[:-1])) / 100
 
 
-def _choose(
-    table: LegTable,
-    configs: Sequence[FusionConfig],
-    default: FusionConfig,
-    subset: Indices,
-    options: TuneOptions,
-) -> FusionConfig:
-    """The best on *subset*, by the mean difference to the default less the caution."""
-    base = table.ndcg(default)[subset]
-    multiple = caution(len(subset)) / math.sqrt(max(1, len(subset)))
-    cost = _cost(table, default, options)
-    best, best_value = default, 0.0
-    for config in configs:
-        difference = table.ndcg(config)[subset] - base
-        value = float(difference.mean()) - multiple * float(difference.std())
-        value -= _cost(table, config, options) - cost
-        if value > best_value + 1e-12:
-            best, best_value = config, value
-    return best
+class _Search:
+    """Everything measured once; :meth:`choose` then only adds up."""
 
+    def __init__(self, table: LegTable, default: FusionConfig, options: TuneOptions) -> None:
+        self.table, self.default, self.options = table, default, options
+        self.basic = list(dict.fromkeys([default, *untuned(table.legs).values()]))
+        self.grids = grids(table, default, options)
+        self.tried = len({*self.basic, *(c for grid in self.grids for c in grid.configs)})
+        self._measured: list[Floats | None] = [None] * len(self.grids)
 
-def _drop(
-    table: LegTable,
-    configs: Sequence[FusionConfig],
-    chosen: FusionConfig,
-    subset: Indices,
-    options: TuneOptions,
-) -> FusionConfig:
-    """Leave out each leg whose help, less the caution, is not above zero on *subset*."""
-    while len(chosen.used) > 1:
-        multiple = caution(len(subset)) / math.sqrt(max(1, len(subset)))
-        weakest: tuple[float, FusionConfig] | None = None
-        for leg in chosen.used:
-            without = [c for c in configs if leg not in c.used and set(c.used) <= set(chosen.used)]
-            if not without:
-                continue
-            other = max(without, key=lambda c: float(table.ndcg(c)[subset].mean()) - _cost(table, c, options))
-            difference = table.ndcg(chosen)[subset] - table.ndcg(other)[subset]
-            help_ = float(difference.mean()) - multiple * float(difference.std())
-            help_ -= _cost(table, chosen, options) - _cost(table, other, options)
-            if help_ <= 0 and (weakest is None or help_ < weakest[0]):
-                weakest = (help_, other)
-        if weakest is None:
-            break
-        chosen = weakest[1]
-    return chosen
+    def _of(self, position: int) -> Floats:
+        """nDCG of a grid, shape (configs, queries)."""
+        values = self._measured[position]
+        if values is None:
+            values = np.array([self.table.ndcg(config) for config in self.grids[position].configs])
+            self._measured[position] = values
+        return values
 
+    def choose(self, subset: Indices) -> FusionConfig:
+        """The best on *subset*; the default on few queries."""
+        table, options = self.table, self.options
+        root = math.sqrt(max(1, len(subset)))
+        multiple = caution(len(subset))
+        # 1. the start; from 50 queries on the best by its mean.
+        chosen, best = self.default, 0.0
+        base = table.ndcg(self.default)[subset]
+        for config in self.basic:
+            difference = table.ndcg(config)[subset] - base
+            value = float(difference.mean()) - (multiple - 0.5) / root * float(difference.std())
+            value -= _cost(table, config, options) - _cost(table, self.default, options)
+            if value > best + 1e-12:
+                chosen, best = config, value
+        # 2. weights. Kinds come in order; the search ends early once two of them bring nothing more.
+        start, base = chosen, table.ndcg(chosen)[subset]
+        best, idle, kind = 0.0, 0, ""
+        for position, grid in enumerate(self.grids):
+            if grid.configs[0].kind != kind:
+                kind, idle = grid.configs[0].kind, idle + 1
+            if idle > options.patience:
+                break
+            differences = self._of(position)[:, subset] - base
+            values = grid.smoothed(differences.mean(axis=1)) - multiple / root * differences.std(axis=1)
+            costs = np.array([_cost(table, c, options) for c in grid.configs]) - _cost(table, start, options)
+            values -= costs
+            place = int(values.argmax())
+            if values[place] > best + options.tolerance:
+                chosen, best, idle = grid.configs[place], float(values[place]), 0
+        return self._drop(chosen, subset)
 
-def _search(
-    table: LegTable, default: FusionConfig, subset: Indices, options: TuneOptions
-) -> tuple[FusionConfig, list[FusionConfig]]:
-    """Rounds of ever finer grids, stopping early; the choice and everything tried."""
-    configs = candidates(table, default, options)
-    chosen = _choose(table, configs, default, subset, options)
-    spread = 0.4
-    for _ in range(options.rounds):
-        if len(chosen.used) < 2:
-            break
-        finer = [replace(chosen, weights=w) for w in _grid(chosen.weights, spread, 5) if all(w)]
-        configs = list(dict.fromkeys([*configs, *finer]))
-        before = float(table.ndcg(chosen)[subset].mean())
-        chosen = _choose(table, configs, default, subset, options)
-        if float(table.ndcg(chosen)[subset].mean()) - before < options.tolerance:
-            break
-        spread /= 2
-    return _drop(table, configs, chosen, subset, options), configs
+    def _drop(self, chosen: FusionConfig, subset: Indices) -> FusionConfig:
+        """Leave out each leg whose help isn't shown. On few queries, where nothing is shown, a leg must be
+        shown to hurt."""
+        table, options = self.table, self.options
+        root = math.sqrt(max(1, len(subset)))
+        while len(chosen.used) > 1:
+            weakest: tuple[float, FusionConfig] | None = None
+            for leg in chosen.used:
+                weights = tuple(0.0 if i == leg else w for i, w in enumerate(chosen.weights))
+                other = replace(chosen, weights=weights)
+                difference = table.ndcg(chosen)[subset] - table.ndcg(other)[subset]
+                help_ = float(difference.mean())
+                help_ += (caution(len(subset)) - 1.0) / root * float(difference.std())
+                help_ -= _cost(table, chosen, options) - _cost(table, other, options)
+                if help_ <= 0 and (weakest is None or help_ < weakest[0]):
+                    weakest = (help_, other)
+            if weakest is None:
+                break
+            chosen = weakest[1]
+        return chosen
 
 
 def tune(
@@ -246,14 +262,15 @@ def tune(
         basic = untuned(table.legs)
         default = basic.get("rrf", next(iter(basic.values())))
     everything = np.arange(len(table.queries))
-    chosen, configs = _search(table, default, everything, options)
+    search = _Search(table, default, options)
+    chosen = search.choose(everything)
     rng = np.random.default_rng(options.seed)
     folds = np.array_split(rng.permutation(everything), max(2, min(options.folds, len(everything))))
     gains = np.zeros(len(everything))
     if len(everything) >= 4:
         for fold in folds:
             rest = np.setdiff1d(everything, fold)
-            picked = _drop(table, configs, _choose(table, configs, default, rest, options), rest, options)
+            picked = search.choose(rest)
             gains[fold] = table.ndcg(picked)[fold] - table.ndcg(default)[fold]
     gain = bootstrap_interval(gains, seed=options.seed)
     dropped = tuple(name for i, name in enumerate(table.legs) if i not in chosen.used and i in default.used)
@@ -273,7 +290,7 @@ def tune(
         baseline=bootstrap_interval(table.ndcg(default), seed=options.seed),
         gain=gain,
         dropped=dropped,
-        tried=len(configs),
+        tried=search.tried,
         reason=reason,
     )
 
@@ -318,12 +335,13 @@ def split_protocol(
     basic = untuned(table.legs)
     start = default or basic.get("rrf", next(iter(basic.values())))
     rng = np.random.default_rng(options.seed)
+    search = _Search(table, start, options)
     rows: list[tuple[float, float, float]] = []
     kept = 0
     for _ in range(splits):
         order = rng.permutation(count)
         train, test = order[: count // 2], order[count // 2 :]
-        chosen, _ = _search(table, start, train, options)
+        chosen = search.choose(train)
         kept += chosen == start
         reference = max(basic.values(), key=lambda c: float(table.ndcg(c)[train].mean()))
         rows.append(

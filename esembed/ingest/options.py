@@ -62,6 +62,10 @@ class IngestOptions:
             ``delete``), unless the plan has a field of that name; None reads none.
         refresh: make everything searchable before the report.
         tuning: apply the plan's load settings (refresh, replicas, merge) and put them back.
+        trust: afterwards estimate how far each leg can be trusted, without judgements, and store the
+            default query's weights, where the plan's author wrote no query: once there are 50
+            documents, and again when there are twice as many. At most 1,000 documents are read back and
+            encoded; ``stage_seconds["trust"]`` says how long that took.
     """
 
     max_chunk_bytes: int = 4 * 1024 * 1024
@@ -89,6 +93,7 @@ class IngestOptions:
     op_field: str | None = "op"
     refresh: bool = True
     tuning: bool = True
+    trust: bool = True
 
     def __post_init__(self) -> None:
         for name in (

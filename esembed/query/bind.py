@@ -139,7 +139,15 @@ def add_filter(query: Query, extra: Filter | None) -> Query:
     if isinstance(query, (Rescore, Collapse)):
         return query.replace(query=add_filter(query.query, extra))  # type: ignore[no-any-return]
     if isinstance(query, Bool):
+
+        def inside(part: Query) -> Query:
+            # Beside a vector search a filter only thins out the k nearest that were found without it.
+            vectors = any(isinstance(node, (Knn, Sparse)) for node in walk(part))
+            return add_filter(part, extra) if vectors else part
+
         return query.replace(  # type: ignore[no-any-return]
+            must=tuple(map(inside, query.must)),
+            should=tuple(map(inside, query.should)),
             filter=(*query.filter, extra),
             # A bool of should clauses alone would otherwise match everything that passes the filter.
             minimum_should_match=query.minimum_should_match
@@ -185,6 +193,25 @@ def _kind(leg: Query) -> str:
     return _KINDS.get(kind, str(leg.__struct_config__.tag))
 
 
+def sum_legs(query: Query) -> tuple[Query, ...]:
+    """The legs of a weighted sum that is one request, a ``bool`` of ``should`` clauses alone (such as the
+    default query after an ingest); else none."""
+    if not isinstance(query, Bool) or query.must or len(query.should) < 2:
+        return ()
+    return query.should if query.minimum_should_match in (None, 1) else ()
+
+
+def _with_legs(query: Query, keep: list[int], names: list[str]) -> Query:
+    """A fusion or sum of legs with only those at *keep*."""
+    if isinstance(query, Bool):
+        return query.replace(should=tuple(query.should[i].replace(name=names[i]) for i in keep))  # type: ignore[no-any-return]
+    legs = tuple(query.legs[i].replace(name=names[i]) for i in keep)  # type: ignore[union-attr]
+    weights = None if query.weights is None else tuple(query.weights[i] for i in keep)  # type: ignore[union-attr]
+    if weights is not None and not any(weights):
+        weights = None
+    return query.replace(legs=legs, weights=weights)  # type: ignore[no-any-return]
+
+
 def select_legs(query: Query, legs: Collection[str] | None) -> Query:
     """The query with only these legs of its outermost fusion; a single one stands alone.
 
@@ -200,38 +227,39 @@ def select_legs(query: Query, legs: Collection[str] | None) -> Query:
         )
     if isinstance(query, (Rescore, Collapse)):
         return query.replace(query=select_legs(query.query, legs))  # type: ignore[no-any-return]
-    if not isinstance(query, (Rrf, Linear)):
+    inside = query.legs if isinstance(query, (Rrf, Linear)) else sum_legs(query)
+    if not inside:
         if set(legs) == set(leg_names((query,))):
             return query
         raise QueryError(
             f"the query is no fusion; its only leg is {leg_names((query,))[0]!r}, not {sorted(legs)}",
             field="legs",
         )
-    names = leg_names(query.legs)
+    names = leg_names(inside)
     unknown = sorted(set(legs) - set(names))
     if unknown:
         raise QueryError(
             f"no leg {', '.join(map(repr, unknown))}; there are {', '.join(names)}", field="legs"
         )
     keep = [i for i, name in enumerate(names) if name in legs]
-    kept = tuple(query.legs[i].replace(name=names[i]) for i in keep)
-    if len(kept) == 1:
-        single: Query = add_filter(kept[0], query.filter)
-        return single
-    weights = None if query.weights is None else tuple(query.weights[i] for i in keep)
-    return query.replace(legs=kept, weights=weights)  # type: ignore[no-any-return]
+    if len(keep) > 1:
+        return _with_legs(query, keep, names)
+    single: Query = inside[keep[0]].replace(name=names[keep[0]])
+    if not isinstance(query, Bool):
+        return add_filter(single, query.filter)  # type: ignore[union-attr]
+    if query.must_not:
+        return Bool(must=(single,), filter=query.filter, must_not=query.must_not)
+    for extra in query.filter:
+        single = add_filter(single, extra)
+    return single
 
 
 def drop_legs(query: Query, names: Collection[str]) -> Query:
     """The query without these legs of its outermost fusion; one that is left stays a fusion."""
     if isinstance(query, (Rescore, Collapse)):
         return query.replace(query=drop_legs(query.query, names))  # type: ignore[no-any-return]
-    if not isinstance(query, (Rrf, Linear)):
+    inside = query.legs if isinstance(query, (Rrf, Linear)) else sum_legs(query)
+    if not inside:
         return query
-    labels = leg_names(query.legs)
-    keep = [i for i, label in enumerate(labels) if label not in names]
-    weights = None if query.weights is None else tuple(query.weights[i] for i in keep)
-    if weights is not None and not any(weights):
-        weights = None
-    legs = tuple(query.legs[i].replace(name=labels[i]) for i in keep)
-    return query.replace(legs=legs, weights=weights)  # type: ignore[no-any-return]
+    labels = leg_names(inside)
+    return _with_legs(query, [i for i, label in enumerate(labels) if label not in names], labels)

@@ -11,10 +11,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the torch extra")
 transformers = pytest.importorskip("transformers", reason="needs the torch extra")
 
-from esembed.errors import EncoderError
-from esembed.evaluate.rerank import CrossEncoder
+from esembed.errors import EncoderError  # noqa: E402
+from esembed.evaluate.rerank import CrossEncoder  # noqa: E402
 
-WORDS = "whales swim in the deep sea trees grow on land who where what fish".split()
+TEXT = "whales swim in the deep sea trees grow on land who where what fish"
+WORDS = TEXT.split()
 
 
 def checkpoint(folder: Path, outputs: int) -> Path:

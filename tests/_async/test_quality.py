@@ -1,0 +1,132 @@
+"""A default query that knows its index, and measuring it, on each real engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esembed import AsyncIndex, DenseField, FilterField, IndexPlan, TextField
+from esembed import query as q
+from esembed.demo import corpus
+from esembed.evaluate.bootstrap import known_items
+from esembed.evaluate.dataset import Dataset
+from esembed.ingest.options import IngestOptions
+from esembed.query.nodes import Bool, Knn, Match
+
+PLAN = IndexPlan(
+    text={"doc": TextField()},
+    dense={"embedding": DenseField(encoder="minilm", source=("doc",))},
+    filter={"kind": FilterField()},
+    id_field="id",
+)
+
+
+def records(count: int = 150) -> list[dict[str, Any]]:
+    """Docstrings of the standard library with words enough to cut queries from."""
+    found = []
+    for record in corpus.records():
+        text = " ".join(record["doc"].split()[:60])
+        if len(text.split()) >= 20:
+            found.append({"id": record["id"], "doc": text, "kind": record["kind"]})
+        if len(found) == count:
+            break
+    return found
+
+
+async def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -> None:
+    index = await AsyncIndex.create(client, esembed_index_name, PLAN)
+    report = await index.ingest(records())
+    assert report.stage_seconds["trust"] > 0
+    assert "default query weighted by trust: bm25" in report.notices[-1]
+    query = index.plan.query
+    assert isinstance(query, Bool)
+    match, knn = query.should
+    assert isinstance(match, Match)
+    assert isinstance(knn, Knn)
+
+    again = await AsyncIndex.open(client, esembed_index_name)
+    assert again.plan.query == query
+    evidence = again.stored.rest["evidence"]["trust"]
+    assert evidence["documents"] == 150
+    assert set(evidence["legs"]) == {"bm25", "embedding"}
+
+    # One request, with filters, pages and explanations.
+    await again.search("sort a list of numbers")
+    before = again.client.requests_sent
+    hits = await again.search("sort a list of numbers", filter=q.term("kind", "function"), size=5)
+    assert again.client.requests_sent == before + 1
+    assert len(hits) == 5
+    assert {hit.source["kind"] for hit in hits} == {"function"}
+    second = await again.search("sort a list of numbers", filter=q.term("kind", "function"), size=5, offset=5)
+    assert len({*hits.ids, *second.ids}) == len(hits) + len(second)
+    by_cursor = await again.search(
+        "sort a list of numbers", filter=q.term("kind", "function"), size=5, cursor=hits.next_cursor
+    )
+    assert by_cursor.ids == second.ids
+    # The filter is inside the vector search, not beside it: five of that kind are found, not what is
+    # left of the nearest five.
+    legs = [q.match("zzzz"), q.knn("embedding", text="sort a list of numbers", k=5)]
+    modules = await again.search(q.bool_(should=legs), filter=q.term("kind", "module"))
+    assert len(modules) == 5
+    explained = await again.search("sort a list of numbers", size=3, explain=True)
+    for hit in explained:
+        shares = {share.leg: share for share in hit.shares}
+        assert set(shares) == {"bm25", "embedding"}
+        assert sum(share.share for share in hit.shares) == pytest.approx(hit.score, rel=1e-4)
+        assert shares["embedding"].rank is not None
+    only = await again.search("sort a list of numbers", legs=["embedding"], size=3)
+    alone = await again.search(q.knn("embedding"), text="sort a list of numbers", size=3)
+    assert only.ids == alone.ids
+
+    # The same records again, and a few more, ask nothing anew.
+    same = await again.ingest(records(160))
+    assert "trust" not in same.stage_seconds
+    assert again.plan.query == query
+    # The plan as it was written still opens the index.
+    assert (await AsyncIndex.create(client, esembed_index_name, PLAN, exist_ok=True)).plan.query == query
+
+
+async def test_an_ingest_leaves_alone_what_it_should(client: Any, esembed_index_name: str) -> None:
+    index = await AsyncIndex.create(client, esembed_index_name, PLAN)
+    report = await index.ingest(records(60), IngestOptions(trust=False))
+    assert index.plan.query is None
+    assert "trust" not in report.stage_seconds
+    found, query = await index.learn_weights(write=False)
+    assert found.documents == 60
+    assert query is not None
+    assert index.plan.query is None
+    await index.drop()
+
+    own = PLAN.replace(query=q.match(fields=["doc"]))
+    index = await AsyncIndex.create(client, esembed_index_name, own)
+    report = await index.ingest(records(60))
+    assert index.plan.query == own.query
+    assert "trust" not in report.stage_seconds
+    await index.learn_weights()
+    assert index.plan.query == own.query
+
+
+async def test_measuring_and_tuning(client: Any, esembed_index_name: str) -> None:
+    pytest.importorskip("ir_measures", reason="needs the eval extra")
+    index = await AsyncIndex.create(client, esembed_index_name, PLAN)
+    rows = records()
+    await index.ingest(rows)
+    items = known_items([(r["id"], r["doc"]) for r in rows], count=12, kinds=("words",))
+    dataset = Dataset(
+        name="known",
+        queries={f"q{i}": item.query for i, item in enumerate(items)},
+        qrels={f"q{i}": {item.document_id: 1} for i, item in enumerate(items)},
+    )
+    evaluation = await index.evaluate(dataset, latency_queries=2, runs={"other": {"q0": [("x", 1.0)]}})
+    names = [one.name for one in evaluation.measured]
+    assert names == ["default", "bm25", "embedding", "rrf", "minmax", "other"]
+    assert evaluation.configuration("bm25").values["ndcg@10"].mean > 0.6
+    assert evaluation.configuration("other").values["ndcg@10"].mean == 0.0
+    timed = evaluation.configuration("default").latency
+    assert timed is not None
+    assert timed.count == 2
+    before = index.plan.query
+    tuned, query = await index.tune(dataset)
+    assert tuned.queries == 12
+    assert query == before == index.plan.query, "twelve queries change nothing"
