@@ -239,7 +239,8 @@ class _Search:
                 help_ = float(difference.mean())
                 help_ += (caution(len(subset)) - 1.0) / root * float(difference.std())
                 help_ -= _cost(table, chosen, options) - _cost(table, other, options)
-                if help_ <= 0 and (weakest is None or help_ < weakest[0]):
+                shown = help_ < 0 or (help_ == 0 and len(subset) >= 50)
+                if shown and (weakest is None or help_ < weakest[0]):
                     weakest = (help_, other)
             if weakest is None:
                 break
@@ -301,7 +302,8 @@ class SplitResult:
 
     Attributes:
         splits: how many random halves.
-        tuned: mean test-half nDCG@10 of what was tuned on the training half.
+        tuned: mean test-half nDCG@10 of what was tuned on the training half, with its interval over
+            queries (each query's mean over the splits that tested it).
         reference: of the single leg or untuned fusion that was best on the training half.
         difference: tuned − reference, its mean and the middle 95 % over splits.
         default: of the default.
@@ -309,7 +311,7 @@ class SplitResult:
     """
 
     splits: int
-    tuned: float
+    tuned: Interval
     reference: float
     difference: Interval
     default: float
@@ -337,12 +339,15 @@ def split_protocol(
     rng = np.random.default_rng(options.seed)
     search = _Search(table, start, options)
     rows: list[tuple[float, float, float]] = []
+    sums, tested = np.zeros(count), np.zeros(count)
     kept = 0
     for _ in range(splits):
         order = rng.permutation(count)
         train, test = order[: count // 2], order[count // 2 :]
         chosen = search.choose(train)
         kept += chosen == start
+        sums[test] += table.ndcg(chosen)[test]
+        tested[test] += 1
         reference = max(basic.values(), key=lambda c: float(table.ndcg(c)[train].mean()))
         rows.append(
             (
@@ -356,7 +361,7 @@ def split_protocol(
     low, high = np.quantile(difference, [0.025, 0.975])
     return SplitResult(
         splits=splits,
-        tuned=float(array[:, 0].mean()),
+        tuned=bootstrap_interval((sums / np.maximum(tested, 1))[tested > 0], seed=options.seed),
         reference=float(array[:, 1].mean()),
         difference=Interval(float(difference.mean()), float(low), float(high)),
         default=float(array[:, 2].mean()),
