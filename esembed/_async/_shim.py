@@ -152,4 +152,5 @@ def sync_twin(index: Any) -> Any:
         stored=index.stored,
         capabilities=index.capabilities,
         pool=index.pool,
+        rerankers=index.rerankers,
     )

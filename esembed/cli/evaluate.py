@@ -218,10 +218,18 @@ def tune(
     write: Annotated[
         bool, typer.Option("--write/--no-write", help="Store the result as the default query.")
     ] = True,
+    axes: Annotated[
+        bool, typer.Option("--axes/--fusion-only", help="Try the legs' own settings, too.")
+    ] = True,
+    latency_weight: Annotated[
+        float, typer.Option("--latency-weight", min=0, help="nDCG that 100 ms are worth; 0: time is free.")
+    ] = 0.0,
     json: AsJson = False,
     connection: Connection,
 ) -> None:
-    """Fit the default query to judged queries; on few it stays as it is.
+    """Fit the default query to judged queries: each leg's settings, then the fusion and its weights.
+
+    On few queries it stays as it is; a leg whose help can't be shown is dropped.
 
     Examples:
 
@@ -232,11 +240,18 @@ def tune(
     from esembed import Index
     from esembed.cli import _output
     from esembed.evaluate.run import tune_index
+    from esembed.evaluate.tune import TuneOptions
 
     judged = _dataset(dataset, split, topics)
     client = connection.client()
     try:
-        tuned, query = tune_index(Index.open(client, name), judged, write=write)
+        tuned, query = tune_index(
+            Index.open(client, name),
+            judged,
+            write=write,
+            axes=axes,
+            options=TuneOptions(latency_weight=latency_weight),
+        )
     finally:
         client.close()
     if json:
@@ -248,4 +263,10 @@ def tune(
     )
     if tuned.dropped:
         _output.note(f"dropped, since their help can't be shown: {', '.join(tuned.dropped)}")
+    for axis in tuned.axes:
+        kept = "kept" if axis.chosen == axis.default else "→"
+        _output.note(
+            f"{axis.axis}: {kept} {axis.chosen} (best difference {axis.gain.mean:+.4f}, 95 % "
+            f"{axis.gain.low:+.4f} … {axis.gain.high:+.4f}; {axis.tried} tried, {axis.stopped} stopped early)"
+        )
     _output.note(f"query: {query!r}")

@@ -12,6 +12,7 @@ import numpy as np
 from esembed import query as q
 from esembed.dialect.default import default_query
 from esembed.errors import EsembedError, QueryError
+from esembed.evaluate.axes import AxisChoice, bm25_parameters, leg_variants, race, rerank_variants
 from esembed.evaluate.bootstrap import Agreement, agreement, known_items, sample
 from esembed.evaluate.dataset import Dataset, Problem, ProblemLog, Run, load_dataset, unique_hits
 from esembed.evaluate.knowing import document_text, evidence, knowing_query, plan_scorers
@@ -278,9 +279,11 @@ def _latency(index: Index, query: Query, dataset: Dataset, count: int) -> Latenc
     return Latency.of(times, engine)
 
 
-def leg_table(index: Index, dataset: Dataset, *, size: int = 100) -> tuple[LegTable, dict[str, Query]]:
+def leg_table(
+    index: Index, dataset: Dataset, *, size: int = 100, legs: Mapping[str, Query] | None = None
+) -> tuple[LegTable, dict[str, Query]]:
     """Every leg's list for every judged query, and text legs' scores for the others' candidates."""
-    legs = plan_legs(index, k=size)
+    legs = dict(legs or plan_legs(index, k=size))
     runs = {name: _ask(index, query, dataset.queries, size)[0] for name, query in legs.items()}
     completed: dict[str, dict[str, dict[str, float]]] = {}
     for name, query in legs.items():
@@ -306,25 +309,100 @@ def tune_index(
     options: TuneOptions | None = None,
     size: int = 100,
     write: bool = True,
+    axes: bool = True,
 ) -> tuple[Tuned, Query]:
     """Fit the default query to judgements and store it in the index's plan, with its evidence.
 
+    First each leg's own settings (field boosts, pruning, num_candidates, oversampling), then the fusion,
+    then the index's rerankers as a last stage; BM25's k1 and b are measured where the dataset brings its
+    documents, as advice.
+
     Args:
         write: store it (only when something better than the default was found).
+        axes: try settings besides the fusion, too.
 
     Returns:
         the choice and its evidence, and the query it stands for.
     """
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset)
-    table, legs = leg_table(index, dataset, size=size)
+    options = settings = options or TuneOptions()
+    choices: list[AxisChoice] = []
+    legs = plan_legs(index, k=size)
+
+    def ask(query: Query, texts: Mapping[str, str]) -> Run:
+        return _ask(index, query, texts, max(10, min(size, 50)))[0]
+
+    def costs(variants: Mapping[str, Query]) -> dict[str, float]:
+        if not settings.latency_weight:
+            return {}
+        times = {label: _latency(index, query, dataset, 10) for label, query in variants.items()}
+        return {k: settings.latency_weight * t.p50_ms / 100 for k, t in times.items() if t is not None}
+
+    if axes and dataset.queries:
+        prune = index.capabilities.kind == "elasticsearch"
+        for name in list(legs):
+            for axis, variants in leg_variants(index.plan, name, legs[name], prune=prune).items():
+                # A later axis of the leg varies what the earlier one chose.
+                asked = {label: _like(query, legs[name]) for label, query in variants.items()}
+                choice, legs[name] = race(
+                    axis, asked, ask, dataset.queries, dataset.qrels, costs=costs(asked), seed=options.seed
+                )
+                choices.append(choice)
+    table, legs = leg_table(index, dataset, size=size, legs=legs)
+    if options.latency_weight and not options.latency_ms:
+        timed = {name: _latency(index, query, dataset, 20) for name, query in legs.items()}
+        options = replace(options, latency_ms={name: t.p50_ms for name, t in timed.items() if t is not None})
     start = _config_of(default_query(index.plan), legs, size)
     tuned = tune(table, default=start, options=options)
+    other_legs = any(choice.chosen != choice.default for choice in choices)
     chosen = tuned.config != tuned.default
-    query = fused_query(tuned.config, legs) if chosen else default_query(index.plan)
+    query = default_query(index.plan)
+    if chosen or (other_legs and start is not None):
+        query = fused_query(tuned.config, legs)
+        chosen = True
+    if axes and index.rerankers:
+        stages = rerank_variants(index.plan, query, list(index.rerankers))
+        choice, query = race(
+            "reranker", stages, ask, dataset.queries, dataset.qrels, costs=costs(stages), seed=options.seed
+        )
+        choices.append(choice)
+        chosen = chosen or choice.chosen != choice.default
+    if axes and index.plan.text and dataset.corpus is not None:
+        texts = _corpus_texts(index, dataset)
+        if texts:
+            choices.append(bm25_parameters(index.plan, texts, dataset.queries, dataset.qrels))
+    tuned = replace(tuned, axes=tuple(choices))
     if write and chosen:
         _write(index, query, {"tuned": tuned.to_dict()})
     return tuned, query
+
+
+MAX_BM25_DOCUMENTS = 50_000
+"""Beyond this many documents BM25's parameters are not tried in memory."""
+
+
+def _corpus_texts(index: Index, dataset: Dataset) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for document in dataset.documents():
+        values = document.source.values()
+        text = document_text(index.plan, document.source) or "\n".join(
+            v for v in values if isinstance(v, str)
+        )
+        texts[str(document.id)] = text
+        if len(texts) > MAX_BM25_DOCUMENTS:
+            return {}
+    return texts
+
+
+def _like(variant: Query, leg: Query) -> Query:
+    """What an axis changed, on a leg that an earlier axis changed."""
+    if isinstance(variant, Knn) and isinstance(leg, Knn):
+        return leg.replace(  # type: ignore[no-any-return]
+            num_candidates=variant.num_candidates or leg.num_candidates,
+            oversample=variant.oversample or leg.oversample,
+        )
+    return variant
 
 
 def _config_of(query: Query, legs: Mapping[str, Query], size: int) -> FusionConfig | None:

@@ -81,6 +81,7 @@ class Tuned:
         dropped: legs whose help can't be shown.
         tried: how many configurations were measured.
         reason: one line for a person.
+        axes: the other settings that were tried (see :mod:`esembed.evaluate.axes`).
     """
 
     legs: tuple[str, ...]
@@ -93,6 +94,7 @@ class Tuned:
     dropped: tuple[str, ...]
     tried: int
     reason: str
+    axes: tuple[Any, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: the evidence that is stored beside the query."""
@@ -105,7 +107,12 @@ class Tuned:
             "cross_validated_gain": [round(x, 4) for x in (self.gain.mean, self.gain.low, self.gain.high)],
             "dropped": list(self.dropped),
             "reason": self.reason,
+            **({"axes": [axis.to_dict() for axis in self.axes]} if self.axes else {}),
         }
+
+
+FEWEST_QUERIES = 10
+"""Below this not even a standard error can be told, and the default stays."""
 
 
 def caution(queries: int) -> float:
@@ -197,7 +204,9 @@ class _Search:
     def choose(self, subset: Indices) -> FusionConfig:
         """The best on *subset*; the default on few queries."""
         table, options = self.table, self.options
-        root = math.sqrt(max(1, len(subset)))
+        if len(subset) < FEWEST_QUERIES:
+            return self.default
+        root = math.sqrt(len(subset))
         multiple = caution(len(subset))
         # 1. the start; from 50 queries on the best by its mean.
         chosen, best = self.default, 0.0
