@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from esembed.cli._connect import Connection, UsageError, takes_connection
+from esembed.cli._connect import Connection, takes_connection
 
 if TYPE_CHECKING:
     from esembed.evaluate.dataset import Dataset
@@ -71,8 +71,13 @@ def index_command(
     ] = None,
     published: Annotated[
         Path | None,
-        typer.Option("--published", help="JSON: name → measure → value, shown beside the measured ones."),
+        typer.Option(
+            "--published", help="JSON of published figures (Anserini's tables too), shown beside ours."
+        ),
     ] = None,
+    bm25s: Annotated[
+        bool, typer.Option("--bm25s", help="Ask the library bm25s, too, over the dataset's documents.")
+    ] = False,
     html: Html = None,
     json: AsJson = False,
     connection: Connection,
@@ -85,23 +90,28 @@ def index_command(
 
         $ esembed eval index scifact data/scifact --html report.html
 
-        $ esembed eval index scifact data/scifact --run other-tool.run
+        $ esembed eval index scifact data/scifact --run other-tool.run --bm25s
     """
     from esembed import Index
-    from esembed.evaluate.dataset import read_run, write_run
+    from esembed.evaluate.dataset import ProblemLog, read_run, write_run
+    from esembed.evaluate.outside import bm25s_run, read_published
     from esembed.evaluate.run import evaluate_index
 
     judged = _dataset(dataset, split, topics)
-    outside = {path.stem: read_run(path) for path in run or []}
-    figures: dict[str, dict[str, float]] = {}
-    if published is not None:
-        try:
-            figures = json_module.loads(published.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--published: {published} can't be read as JSON: {error}") from error
+    log = ProblemLog()
+    outside = {path.stem: read_run(path, log=log) for path in run or []}
+    figures = {} if published is None else read_published(published, judged.name)
     client = connection.client()
     try:
         index = Index.open(client, name)
+        if bm25s:
+            text = next(iter(index.plan.text.values()), None)
+            outside["bm25s"] = bm25s_run(
+                judged,
+                language="english" if text is not None and text.analyzer == "english" else "none",
+                k1=1.2 if text is None or text.k1 is None else text.k1,
+                b=0.75 if text is None or text.b is None else text.b,
+            )
         evaluation = evaluate_index(index, judged, runs=outside, published=figures)
     finally:
         client.close()
@@ -109,7 +119,7 @@ def index_command(
         save_runs.mkdir(parents=True, exist_ok=True)
         for one in evaluation.measured:
             write_run(save_runs / f"{one.name}.run", one.run, tag=one.name)
-    _show(evaluation, json, html)
+    _show(replace(evaluation, problems=(*evaluation.problems, *log.problems())), json, html)
 
 
 @app.command()
@@ -128,16 +138,13 @@ def runs(
 
         $ esembed eval runs data/scifact bm25.run dense.run
     """
-    from esembed.cli import _output
     from esembed.evaluate.dataset import ProblemLog, read_run
     from esembed.evaluate.run import evaluate_runs
 
     log = ProblemLog()
     found = {path.stem: read_run(path, log=log) for path in files}
     evaluation = evaluate_runs(_dataset(dataset, split, topics), found)
-    _show(evaluation, json, html)
-    for problem in log.problems():
-        _output.note(problem.text)
+    _show(replace(evaluation, problems=(*evaluation.problems, *log.problems())), json, html)
 
 
 @app.command()

@@ -44,11 +44,7 @@ def terminal_table(evaluation: Evaluation) -> Table:
             row += [f"{one.latency.p50_ms:.1f}", f"{one.latency.p95_ms:.1f}"] if one.latency else ["", ""]
         table.add_row(*row, style="bold" if value.mean == best else "")
     for name, figures in evaluation.published.items():
-        lower = {key.lower(): value for key, value in figures.items()}
-        cells = [
-            lower.get(m.lower(), lower.get(m.lower().replace("recall", "r")))
-            for m in evaluation.measured[0].values
-        ]
+        cells = [_figure(figures, m) for m in evaluation.measured[0].values]
         table.add_row(f"{name} (published)", *("" if c is None else f"{c:.4f}" for c in cells), style="dim")
     return table
 
@@ -93,6 +89,8 @@ def html_page(evaluation: Evaluation) -> str:
         title=escape(evaluation.title),
         summary=_summary(evaluation),
         bars=_bars(evaluation),
+        notes=_notes(evaluation),
+        published=_published(evaluation),
         table=_table(evaluation),
         differences=_differences(evaluation),
         wins=_wins(evaluation),
@@ -135,8 +133,22 @@ def _summary(evaluation: Evaluation) -> str:
     if worse:
         names = ", ".join(escape(c.b) for c in worse)
         lines.append(f"Clearly worse than {escape(base.name)}: {names}.")
+    legs = [evaluation.configuration(name) for name in evaluation.legs]
+    if len(legs) > 1 and base.name not in evaluation.legs:
+        leg = max(legs, key=lambda one: one.values[main].mean)
+        found = next(c for c in evaluation.comparisons if c.b == leg.name)
+        gain = -found.difference.mean
+        sure = "" if found.significant else ", which chance may explain"
+        verdict = "Fusing helps" if gain > 0 else "Fusing does not help"
+        lines.append(
+            f"{verdict}: {escape(base.name)} is {gain:+.3f} against its best single leg, "
+            f"<b>{escape(leg.name)}</b> (p&nbsp;=&nbsp;{found.p_corrected:.3f}){sure}."
+        )
     zero = sum(value == 0 for value in base.per_query[main].values())
-    lines.append(f"For {zero} of {len(evaluation.queries)} queries {escape(base.name)} finds nothing useful.")
+    lines.append(
+        f"For {zero} of {len(evaluation.queries)} queries {escape(base.name)} scores 0: nothing relevant "
+        "where the measure looks."
+    )
     return " ".join(lines)
 
 
@@ -179,15 +191,46 @@ def _table(evaluation: Evaluation) -> str:
             shown = f"{one.latency.p50_ms:.1f} / {one.latency.p95_ms:.1f}" if one.latency else "–"
             cells += f"<td>{shown}</td>"
         rows.append(f"<tr><th>{escape(one.name)}</th>{cells}</tr>")
-    for name, figures in evaluation.published.items():
-        lower = {key.lower(): value for key, value in figures.items()}
-        cells = ""
-        for m in measures:
-            value = lower.get(m.lower(), lower.get(m.lower().replace("recall", "r")))
-            cells += "<td>–</td>" if value is None else f"<td>{value:.3f}</td>"
-        cells += "<td>–</td>" * (1 + timed)
-        rows.append(f"<tr class=published><th>{escape(name)} (published)</th>{cells}</tr>")
     return f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+
+
+def _published(evaluation: Evaluation) -> str:
+    """Outside figures, in a table of their own: they were measured on other machines and models."""
+    if not evaluation.published:
+        return ""
+    measures = [m for m in evaluation.measured[0].values if any(_figure(f, m) for f in _figures(evaluation))]
+    head = "".join(f"<th>{escape(m)}</th>" for m in measures)
+    rows = []
+    for name, figures in evaluation.published.items():
+        values = [_figure(figures, m) for m in measures]
+        cells = "".join("<td>–</td>" if v is None else f"<td>{v:.3f}</td>" for v in values)
+        rows.append(f"<tr class=published><th>{escape(name)}</th>{cells}</tr>")
+    return (
+        "<h2>Published elsewhere</h2><p class=hint>Other people's figures for the same queries, from the "
+        "file that was given; <b>flat</b> in Anserini's tables is BM25.</p>"
+        f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+    )
+
+
+def _figures(evaluation: Evaluation) -> list[Mapping[str, float]]:
+    return list(evaluation.published.values())
+
+
+def _figure(figures: Mapping[str, float], measure: str) -> float | None:
+    """A published figure by our name of its measure (``recall@100`` is Anserini's ``R@100``)."""
+    lower = {key.lower(): value for key, value in figures.items()}
+    return lower.get(measure.lower(), lower.get(measure.lower().replace("recall", "r")))
+
+
+def _notes(evaluation: Evaluation) -> str:
+    if not evaluation.notes:
+        return ""
+    rows = "".join(
+        f"<dt><i style='background:{_colour(evaluation, one.name)}'></i>{escape(one.name)}</dt>"
+        f"<dd>{escape(evaluation.notes.get(one.name, 'a run from a file or another tool'))}</dd>"
+        for one in evaluation.measured
+    )
+    return f"<dl>{rows}</dl>"
 
 
 def _differences(evaluation: Evaluation) -> str:
@@ -317,7 +360,7 @@ _PAGE = Template("""<!doctype html>
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#667085;--line:#d9dee7;--card:#f6f8fb;--back:#fff}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#98a2b3;
 --line:#364152;--card:#1b2431;--back:#121821}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:960px;
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:1080px;
 margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .2rem}h4{margin:.2rem 0;font-size:.9rem}
 p.hint,small,figcaption{color:var(--soft)}p.hint{margin:.1rem 0 .7rem;font-size:.9rem}
@@ -327,9 +370,12 @@ svg{max-width:100%;height:auto}svg text{font:13px system-ui,sans-serif;fill:var(
 .whisker{stroke:var(--ink);stroke-width:2}.axis{stroke:var(--soft)}
 .shared{fill:var(--line);background:var(--line)}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
-th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th,td{padding:.3rem .55rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child{text-align:left}td small{display:block;font-size:.72rem}td.best{font-weight:700}
-tr.published{color:var(--soft);font-style:italic}
+tr.published{color:var(--soft)}tr.published th{font-weight:400}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem .9rem;font-size:.9rem;margin:.6rem 0}
+dt{font-weight:600}dd{margin:0;color:var(--soft)}
+dt i{display:inline-block;width:.8em;height:.8em;margin-right:.45em;border-radius:2px}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(330px,1fr));gap:1rem}figure{margin:0}
 figcaption{font-size:.88rem}.legend span{margin-right:1.1rem;white-space:nowrap}
 .legend i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:2px}
@@ -343,10 +389,11 @@ li.unjudged{color:var(--soft)}li.not{opacity:.7}code{font-size:.78rem}
 <p class=lead>$summary</p>
 <h2>How good is each?</h2>
 <p class=hint>Longer is better. The thin line is the 95 % interval: where two overlap
-a lot, these queries can't tell them apart.</p>$bars
+a lot, these queries can't tell them apart. nDCG@10 is 1 when the best documents stand first and 0 when none
+of the first ten is relevant.</p>$bars$notes
 <h2>All measures</h2>
 <p class=hint>Small figures are 95 % intervals. A star marks a difference that chance does
-not explain (p below 0.05 after Holm's correction for the number of comparisons).</p>$table
+not explain (p below 0.05 after Holm's correction for the number of comparisons).</p>$table$published
 <h2>Query by query</h2>
 <p class=hint>Each bar is one query: green upwards where the configuration beats the one it
 is compared with, red downwards where it loses.</p>$differences

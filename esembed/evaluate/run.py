@@ -77,6 +77,8 @@ class Evaluation:
         problems: of the collection and the runs.
         titles: document id → a line to show, where known.
         published: outside figures to stand beside these: name → measure → value.
+        notes: configuration → what it is, one line for a person.
+        legs: the configurations that are single legs, so that a report can say whether fusing helps.
     """
 
     title: str
@@ -89,6 +91,8 @@ class Evaluation:
     problems: Sequence[Problem] = ()
     titles: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    legs: Sequence[str] = ()
 
     @property
     def main(self) -> str:
@@ -256,8 +260,9 @@ def evaluate_index(
         titles.update(seen)
         latencies[name] = _latency(index, query, dataset, latency_queries)
     found.update(runs or {})
-    return evaluate_runs(
-        dataset,
+    absent = _absent(index, dataset)
+    evaluation = evaluate_runs(
+        replace(dataset, problems=(*dataset.problems, *absent)),
         found,
         measures=measures,
         test=test,
@@ -266,6 +271,49 @@ def evaluate_index(
         titles=titles,
         published=published,
     )
+    return replace(evaluation, notes=_notes(index, asked), legs=tuple(legs))
+
+
+def _notes(index: Index, asked: Mapping[str, Query]) -> dict[str, str]:
+    notes: dict[str, str] = {}
+    for name, query in asked.items():
+        if name == "default":
+            kind = "what a plain text search does"
+            parts = query.should if isinstance(query, Bool) else getattr(query, "legs", ())
+            if parts:
+                how = "weighted sum" if isinstance(query, Bool) else type(query).__name__.lower()
+                kind += f": a {how} of {len(parts)} legs"
+        elif isinstance(query, Knn):
+            kind = f"nearest vectors in the field {query.field} ({index.plan.dense[query.field].encoder})"
+        elif isinstance(query, Sparse):
+            kind = f"learned terms in the field {query.field} ({index.plan.sparse[query.field].encoder})"
+        elif name == "bm25":
+            kind = f"words, by BM25, in {', '.join(index.plan.text)}"
+        elif name == "rrf":
+            kind = "all legs fused by rank, equal weights, not tuned"
+        elif name == "minmax":
+            kind = "all legs' scores stretched to 0…1 and added, equal weights, not tuned"
+        else:
+            kind = "a query that was passed in"
+        notes[name] = kind
+    return notes
+
+
+MAX_CHECKED_IDS = 20_000
+
+
+def _absent(index: Index, dataset: Dataset) -> tuple[Problem, ...]:
+    """Relevant documents that the index doesn't hold: whoever forgot to ingest some should be told."""
+    wanted = {d: query for query, grades in dataset.qrels.items() for d, g in grades.items() if g > 0}
+    ids = list(wanted)[:MAX_CHECKED_IDS]
+    log = ProblemLog()
+    for start in range(0, len(ids), 1000):
+        part = ids[start : start + 1000]
+        there = {hit.id for hit in index.search(q.bool_(filter=q.ids(*part)), size=len(part), source=False)}
+        for document in part:
+            if document not in there:
+                log.add("not-in-index", f"{document} (query {wanted[document]})")
+    return log.problems()
 
 
 def _latency(index: Index, query: Query, dataset: Dataset, count: int) -> Latency | None:
