@@ -130,7 +130,7 @@ class QualityMixin:
         earlier = evidence.get("trust") if isinstance(evidence, Mapping) else None
         if self.plan.query is not None and earlier is None:
             return
-        if len(searchable_legs(self.plan)) < 2:
+        if len(searchable_legs(self.plan)) < 2 or self.plan.chunk is not None:
             return
         documents = self.count()  # type: ignore[attr-defined]
         known = earlier.get("documents", 0) if isinstance(earlier, Mapping) else 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from esembed import query as q
-from esembed.dialect.default import default_query
+from esembed.dialect.default import default_query, searchable_legs
 from esembed.errors import EsembedError, QueryError
 from esembed.evaluate.axes import AxisChoice, bm25_parameters, leg_variants, race, rerank_variants
 from esembed.evaluate.bootstrap import Agreement, agreement, known_items, sample
@@ -375,6 +375,9 @@ def tune_index(
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset)
     options = settings = options or TuneOptions()
+    if index.plan.chunk is not None:
+        # Legs that find chunks can't be added up inside one request.
+        options = settings = replace(options, kinds=tuple(kind for kind in options.kinds if kind != "bound"))
     choices: list[AxisChoice] = []
     legs = plan_legs(index, k=size)
 
@@ -521,8 +524,14 @@ def know_index(
         total=index.count(),
         options=options,
     )
-    report = replace(report, notes=(*report.notes, *notes))
     query = knowing_query(index.plan, report)
+    if len(scorers) < len(searchable_legs(index.plan)):
+        notes.append("not every leg can be weighed, so the default query stays as it is")
+        query = None
+    elif index.plan.chunk is not None:
+        notes.append("legs that find chunks are not added up, so the default query stays as it is")
+        query = None
+    report = replace(report, notes=(*report.notes, *notes))
     evidence_before = index.stored.rest.get("evidence") or {}
     ours = index.plan.query is None or "trust" in evidence_before
     if write and ours:

@@ -1,0 +1,179 @@
+"""Reports of an evaluation, outside figures, and the race between a leg's settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ir_measures", reason="needs the eval extra")
+
+from esembed import query as q
+from esembed.errors import EsembedError
+from esembed.evaluate.axes import bm25_parameters, leg_variants, race, rerank_variants
+from esembed.evaluate.dataset import Dataset, load_dataset
+from esembed.evaluate.outside import bm25s_run, read_published
+from esembed.evaluate.report import html_page, report_dict, terminal_table
+from esembed.evaluate.run import Evaluation, evaluate_runs
+from esembed.plan import IndexPlan
+from esembed.query import Query
+
+Run = dict[str, list[tuple[str, float]]]
+
+
+def evaluation() -> Evaluation:
+    queries = {f"q{i}": f"<what> & why {i}?" for i in range(40)}
+    qrels = {query: {"right": 1, "wrong": 0} for query in queries}
+    good: Run = {query: [("right", 2.0), ("wrong", 1.0)] for query in queries}
+    bad: Run = {query: [("wrong", 2.0), ("right", 1.0), ("right", 0.5)] for query in queries}
+    bad["nobody asked"] = [("right", 1.0)]
+    dataset = Dataset(name="demo", queries=queries, qrels=qrels)
+    published = {"theirs": {"nDCG@10": 0.5, "R@100": 0.9}}
+    return evaluate_runs(
+        dataset, {"default": bad, "other": good}, published=published, titles={"right": "<b>bold</b>"}
+    )
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.links += [str(value) for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_page_stands_alone_and_says_what_was_found() -> None:
+    found = evaluation()
+    page = html_page(found)
+    tags = Tags()
+    tags.feed(page)
+    assert "script" not in tags.names
+    assert tags.links == []
+    assert "b" in tags.names
+    assert "<b>bold</b>" not in page
+    assert "&lt;what&gt; &amp; why" in page
+    assert "<b>other</b> is best at 1.000 ndcg@10" in page
+    assert "better on 40, worse on 0" in page
+    assert "theirs" in page
+    assert "documents listed twice" in page
+    assert "not among the queries" in page
+
+
+def test_the_same_as_json_and_in_the_terminal() -> None:
+    found = evaluation()
+    data = json.loads(json.dumps(report_dict(found)))
+    (comparison,) = data["comparisons"]
+    assert comparison["significant"]
+    assert comparison["difference"]["mean"] == pytest.approx(1 - 1 / np.log2(3))
+    assert {problem["kind"]: problem["count"] for problem in data["problems"]} == {
+        "duplicate-id": 40,
+        "unknown-query": 1,
+    }
+    assert len(data["configurations"]["default"]["per_query"]["ndcg@10"]) == 40
+    table = terminal_table(found)
+    assert [str(column.header) for column in table.columns][1] == "ndcg@10"
+    assert table.row_count == 3
+
+
+def test_published_figures(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    one = {"flat": {"nDCG@10": 0.6789, "R@100": 0.9253}}
+    file.write_text(json.dumps({"scifact": one, "nfcorpus": {"flat": {"nDCG@10": 0.32}}}))
+    assert read_published(file, "scifact/train") == one
+    with pytest.raises(EsembedError, match="no figures for 'cosqa'; it has scifact, nfcorpus"):
+        read_published(file, "cosqa")
+    file.write_text(json.dumps(one))
+    assert read_published(file, "anything") == one
+    file.write_text('{"a": {"b": "c"}}')
+    with pytest.raises(EsembedError, match=r"no figures|name → measure"):
+        read_published(file, "x")
+    file.write_text("{")
+    with pytest.raises(EsembedError, match="can't be read as JSON"):
+        read_published(file, "x")
+
+
+def test_bm25s_on_the_documents_of_a_dataset(tmp_path: Path) -> None:
+    pytest.importorskip("bm25s", reason="needs bm25s")
+    (tmp_path / "qrels").mkdir()
+    documents = [("a", "whales swim in the sea"), ("b", "trees grow on land"), ("c", "a whale of a tree")]
+    lines = [json.dumps({"_id": i, "title": "", "text": text}) for i, text in documents]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
+    (tmp_path / "queries.jsonl").write_text('{"_id": "1", "text": "whales sea"}')
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\ta\t1\n")
+    dataset = load_dataset(tmp_path)
+    assert [document for document, _ in bm25s_run(dataset, language="none")["1"]] == ["a"]
+    choice = bm25_parameters(
+        IndexPlan.from_toml("[text.body]"), dict(documents), dataset.queries, dataset.qrels
+    )
+    assert choice.chosen == choice.default == "k1 1.2, b 0.75"
+
+
+# -- the race --------------------------------------------------------------------------------------
+
+PLAN = IndexPlan.from_toml(
+    """
+    [text.title]
+    boost = 2.0
+    [text.body]
+    [dense.emb]
+    encoder = "minilm"
+    source = ["body"]
+    dims = 384
+    quantization = "int8_hnsw"
+    [sparse.terms]
+    encoder = "splade:x"
+    source = ["body"]
+    """
+)
+
+
+def test_a_race_stops_what_is_behind_and_takes_what_is_better() -> None:
+    variants: Mapping[str, Query] = {
+        "as planned": q.match(name="planned"),
+        "better": q.match(name="better"),
+        "worse": q.match(name="worse"),
+    }
+    chances = {"planned": 0.5, "better": 0.9, "worse": 0.1}
+    queries = {f"q{i}": "" for i in range(200)}
+    qrels = {query: {"right": 1} for query in queries}
+    rng = np.random.default_rng(0)
+    asked: dict[str, int] = dict.fromkeys(chances, 0)
+
+    def ask(query: Query, block: Mapping[str, str]) -> Run:
+        name = str(query.name)  # type: ignore[union-attr]
+        asked[name] += len(block)
+        return {one: [("right" if rng.random() < chances[name] else "wrong", 1.0)] for one in block}
+
+    choice, query = race("axis", variants, ask, queries, qrels)
+    assert choice.chosen == "better"
+    assert query == variants["better"]
+    assert choice.gain.low > 0.2
+    assert choice.stopped == 1
+    assert asked["worse"] == 50, "stopped after two blocks"
+    assert asked["planned"] == asked["better"] == 200
+    few = dict(list(queries.items())[:9])
+    choice, query = race("axis", variants, ask, few, qrels)
+    assert choice.chosen == "as planned", "nine queries change nothing"
+    dear, _ = race("axis", variants, ask, queries, qrels, costs={"better": 0.9})
+    assert dear.chosen == "as planned"
+
+
+def test_the_settings_of_each_leg() -> None:
+    text = leg_variants(PLAN, "bm25", q.match(name="bm25"))["bm25: field boosts"]
+    assert text["as planned"] == q.match(name="bm25")
+    assert q.match(fields=["title^4", "body^1"], name="bm25") in text.values()
+    assert q.match(fields=["body^1"], name="bm25") in text.values()
+    dense = leg_variants(PLAN, "emb", q.knn("emb", k=100))
+    assert set(dense) == {"emb: num_candidates", "emb: oversampling"}
+    assert q.knn("emb", k=100, num_candidates=400) in dense["emb: num_candidates"].values()
+    sparse = leg_variants(PLAN, "terms", q.sparse("terms"), prune=True)["terms: pruning"]
+    assert q.sparse("terms", prune=True) in sparse.values()
+    stages = rerank_variants(PLAN, q.match(), ["cross"])
+    assert list(stages) == ["none", "cross, the first 10", "cross, the first 25", "cross, the first 50"]
