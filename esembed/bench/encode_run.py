@@ -266,7 +266,7 @@ def _rows(
         name = one.name
         pace = tokens / statistics.median(seconds[name])
         dtype = str(facts.get("dtype", one.dtype))
-        top = gemm.get("bfloat16" if dtype == "bfloat16" else "float32")
+        top = gemm.get(dtype)
         cosines = _cosines(vectors[name], vectors[reference])
         p50 = float(np.percentile(waits[name], 50)) * 1e3
         rows.append(

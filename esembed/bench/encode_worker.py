@@ -49,7 +49,20 @@ def _theirs(job: dict[str, Any]) -> Any:
     def query(texts: list[str]) -> Any:
         return model.encode_query(texts, convert_to_numpy=True)
 
-    return document, query, {"backend": job["backend"], "dtype": job["dtype"]}
+    return document, query, {"backend": job["backend"], "dtype": _their_dtype(model, job)}
+
+
+def _their_dtype(model: Any, job: dict[str, Any]) -> str:
+    """What was asked for; of OpenVINO, which chooses by itself, what it computes in."""
+    if job["backend"] != "openvino":
+        return str(job["dtype"])
+    inner = model[0].auto_model
+    for name in ("request", "compiled_model"):
+        compiled: Any = getattr(inner, name, None)
+        if hasattr(compiled, "get_property"):
+            hint = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+            return "bfloat16" if "bf" in hint else "float32"
+    return str(job["dtype"])
 
 
 def _gemm(job: dict[str, Any]) -> dict[str, float]:

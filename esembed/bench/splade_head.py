@@ -94,12 +94,12 @@ def _openvino(folder: Path, dtype: str, threads: int) -> Run:
     from esembed.encode.modelfiles import read_folder
     from esembed.encode.openvino_graph import Graph
 
-    graph = Graph(read_folder(folder))
+    precision = "bf16" if dtype == "bfloat16" else "f32"
+    graph = Graph(read_folder(folder), precision)
     hidden = ov.parameter([-1, -1, HIDDEN], np.float32)
     mask = ov.parameter([-1, -1], np.float32)
     outputs = SpladeHead().openvino(graph, hidden, mask)
     model = openvino.Model([o.output(0) for o in outputs], [hidden, mask], "splade_head")
-    precision = "bf16" if dtype == "bfloat16" else "f32"
     settings = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
     request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
 

@@ -161,8 +161,6 @@ def load_backbone(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
     have_openvino = importlib.util.find_spec("openvino") is not None
     have_torch = importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")
     backend: str = runtime.backend
-    if backend not in ("auto", "openvino", "torch"):
-        raise EncoderError(f"backend {backend!r} is none of auto, openvino, torch", spec=files.name)
     if backend == "auto":
         backend = "torch"
         if have_openvino:

@@ -6,12 +6,14 @@ float32 arrays, a :class:`SparseEncoder` returns :class:`~esembed.types.SparseVe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol, TypeAlias, get_type_hints, runtime_checkable
 
 import msgspec
 
+from esembed.errors import EncoderError
 from esembed.types import DenseMatrix, SparseVector
 
 __all__ = [
@@ -81,6 +83,9 @@ class RuntimeOptions:
         local_files_only: never ask the hub.
         query_cache_bytes: what the vectors of queries seen before may take in memory; 0 keeps none.
         query_batch: the most texts of concurrent searches that are encoded together.
+
+    Raises:
+        EncoderError: a value that an option can't have.
     """
 
     backend: Literal["auto", "openvino", "torch"] = "auto"
@@ -96,6 +101,49 @@ class RuntimeOptions:
     local_files_only: bool = False
     query_cache_bytes: int = 16 * 1024 * 1024
     query_batch: int = 64
+
+    def __post_init__(self) -> None:
+        for name, known in (("backend", _BACKENDS), ("dtype", _DTYPES)):
+            if getattr(self, name) not in known:
+                raise EncoderError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
+        for name, least in (("batch_tokens", 1), ("threads", 1), ("query_batch", 1), ("query_cache_bytes", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise EncoderError(f"{name} must be at least {least}, not {value}")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> RuntimeOptions:
+        """The defaults, with what ``ESEMBED_ENCODER_BACKEND``, ``ESEMBED_ENCODER_DTYPE`` … say (the name
+        of any option in capitals; several devices are separated by commas). It is what counts wherever
+        no options are handed in, so on the command line and in a container too.
+
+        Raises:
+            EncoderError: a variable of that prefix that names no option, or holds what it can't be.
+        """
+        values: dict[str, Any] = {}
+        known, kinds = {one.name for one in fields(cls)}, get_type_hints(cls)
+        for variable, text in sorted((os.environ if environ is None else environ).items()):
+            if not variable.startswith(_PREFIX) or not text.strip():
+                continue
+            name = variable.removeprefix(_PREFIX).lower()
+            if name not in known:
+                raise EncoderError(
+                    f"{variable} names no option; there are: "
+                    f"{', '.join(_PREFIX + one.upper() for one in sorted(known))}"
+                )
+            value: Any = text.strip()
+            if name == "devices":
+                value = [part.strip() for part in value.split(",") if part.strip()]
+            try:
+                values[name] = msgspec.convert(value, kinds[name], strict=False)
+            except msgspec.ValidationError as error:
+                raise EncoderError(f"{variable}={text!r} can't be used: {error}") from error
+        return cls(**values)
+
+
+_PREFIX = "ESEMBED_ENCODER_"
+_BACKENDS = ("auto", "openvino", "torch")
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

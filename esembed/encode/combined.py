@@ -52,7 +52,9 @@ def load_combined(
     """
     sparse = sparse or EncoderParams()
     files = open_sparse_model(name, revision=sparse.revision, runtime=runtime)
-    return CombinedEncoder(files, dense or EncoderParams(), sparse, runtime or RuntimeOptions())
+    return CombinedEncoder(
+        files, dense or EncoderParams(), sparse, runtime or RuntimeOptions.from_environment()
+    )
 
 
 class CombinedEncoder:

@@ -12,7 +12,15 @@ from esembed.errors import EncoderError
 
 __all__ = ["ALLOW_PATTERNS", "IGNORE_PATTERNS", "locate"]
 
-ALLOW_PATTERNS = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model", "*.jinja")
+ALLOW_PATTERNS = (
+    "*.json",
+    "*.safetensors",
+    "vocab.txt",
+    "merges.txt",
+    "query_token_weights.txt",
+    "*.model",
+    "*.jinja",
+)
 IGNORE_PATTERNS = ("onnx/*", "openvino/*", "original/*", "*/checkpoint*", "coreml/*")
 
 

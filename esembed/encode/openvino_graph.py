@@ -54,13 +54,19 @@ def unsupported(files: ModelFiles) -> str | None:
 class Graph:
     """Small building blocks over one model's tensors.
 
+    Args:
+        files: the model.
+        precision: ``f32``, or ``bf16`` where the CPU computes in it.
+
     Attributes:
         config: the model's config.json.
         prefix: what stands before the encoder's tensor names in the file (``bert.`` …), maybe empty.
+        precision: what products are computed in.
     """
 
-    def __init__(self, files: ModelFiles) -> None:
+    def __init__(self, files: ModelFiles, precision: str = "f32") -> None:
         self.config: Mapping[str, Any] = files.config
+        self.precision = precision
         self._tensors = files.tensors()
         self.prefix = next(
             (p for p in ("", "bert.", "roberta.", "distilbert.", "model.") if self._has_embeddings(p)), ""
@@ -91,6 +97,13 @@ class Graph:
         from openvino import opset13 as ov
 
         return ov.constant(np.asarray(value, dtype=dtype, order="C"))
+
+    def bfloat16(self, value: npt.NDArray[np.float32]) -> Any:
+        """*value* as a node that holds it in bfloat16."""
+        import openvino
+        from openvino import opset13 as ov
+
+        return ov.constant(np.ascontiguousarray(value), openvino.Type.bf16)
 
     def linear(self, x: Any, name: str) -> Any:
         """x·Wᵀ + b with the tensors ``name.weight`` and, where there is one, ``name.bias``."""
@@ -184,9 +197,9 @@ def _position_offset(config: Mapping[str, Any]) -> int:
     return 0
 
 
-def build(files: ModelFiles, head: Any) -> Any:
+def build(files: ModelFiles, head: Any, precision: str = "f32") -> Any:
     """An ``openvino.Model``: inputs ``ids`` int32 (rows, length) and ``mask`` float32 (rows, length),
-    outputs as *head* gives them.
+    outputs as *head* gives them. *precision* tells heads what the graph will be compiled for.
 
     Raises:
         EncoderError: a tensor is missing.
@@ -194,7 +207,7 @@ def build(files: ModelFiles, head: Any) -> Any:
     import openvino as openvino_package
     from openvino import opset13 as ov
 
-    graph = Graph(files)
+    graph = Graph(files, precision)
     shape, p = _shape(files.config), graph.prefix
     ids = ov.parameter([-1, -1], np.int32, name="ids")
     mask = ov.parameter([-1, -1], np.float32, name="mask")

@@ -29,7 +29,7 @@ class EncoderPool:
         plan: the plan whose fields are encoded.
         encoder: the caller's own, one for all vector fields of its kind, or one for each field.
         allow_encoders: spec strings that may be loaded; None allows all (a plan the caller wrote).
-        runtime: how loaded encoders run here.
+        runtime: how loaded encoders run here; None takes ``RuntimeOptions.from_environment()``.
         contracts: field → stored contract; checked before an encoder is first handed out.
     """
 
@@ -52,7 +52,7 @@ class EncoderPool:
                 f"{', '.join(dict(plan.vector_fields())) or 'no vector fields'}"
             )
         self._allow = None if allow_encoders is None else frozenset(allow_encoders)
-        self.runtime = runtime or RuntimeOptions()
+        self.runtime = runtime or RuntimeOptions.from_environment()
         self._contracts = dict(contracts or {})
         self._loaded: dict[tuple[str, EncoderParams], Encoder] = {}
         self._ready: dict[str, Encoder] = {}

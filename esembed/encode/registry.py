@@ -63,7 +63,7 @@ def load(
     Args:
         spec: see the module's table.
         params: what changes the vectors (belongs into the plan).
-        runtime: how it runs here.
+        runtime: how it runs here; None takes ``RuntimeOptions.from_environment()``.
 
     Raises:
         EncoderError: unknown family, missing extra, a folder that is no model, a head that isn't
@@ -80,4 +80,4 @@ def load(
             spec=spec,
         ) from error
     loader = cast(Loader, getattr(module, function))
-    return loader(rest, params or EncoderParams(), runtime or RuntimeOptions())
+    return loader(rest, params or EncoderParams(), runtime or RuntimeOptions.from_environment())

@@ -8,6 +8,10 @@ tokens × chunk, and rows × vocabulary goes out. In torch only real tokens take
 repeats the row's first token (a maximum doesn't mind), which spares a mask over the products. All this is
 for ``max``; the old ``sum`` needs the logarithms of all products, and in OpenVINO holds them all.
 
+The chunks are small enough for a core's cache, so that the maximum is taken where the product just was.
+In OpenVINO's bfloat16 the types are written into the graph: the runtime would compute the product in
+bfloat16 and convert all of it to float32 for the maximum, which took as long as the product itself.
+
 The head returns raw maxima; :func:`weights_of` turns those that were kept into weights, in float32 even
 where the network runs in bfloat16. With *top_k*, only that many values and ids a row leave the device.
 """
@@ -31,15 +35,18 @@ Strategy = Literal["max", "sum"]
 _NEVER = -1.0e9
 """The bias of an entry that is left out."""
 
-_OPENVINO_CHUNK = 2048
+_OPENVINO_CHUNK = 512
 _TORCH_SCORES = {"cpu": 2_097_152, "other": 134_217_728}
 """Elements of tokens × chunk at once in torch."""
+_LEAST_CHUNK = 256
 
 
 def weights_of(scores: FloatArray, activation: Activation) -> FloatArray:
     """Raw maxima to weights, elementwise: log(1 + relu(x)), once more for ``log1p_relu``."""
-    weights = np.log1p(np.maximum(scores, 0.0, dtype=np.float32))
-    return np.log1p(weights) if activation == "log1p_relu" else weights
+    weights = np.maximum(scores, 0.0, dtype=np.float32)
+    for _ in range(_logs(activation)):
+        np.log1p(weights, out=weights)
+    return weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +87,16 @@ class SpladeHead:
             zero, one = graph.constant([0], np.int64), graph.constant([1], np.int64)
             first = ov.slice(x, zero, one, one, axis)
             x = ov.select(ov.greater(wide, graph.constant(0.5)), x, first)
+        narrow = self.strategy == "max" and graph.precision == "bf16"
+        if narrow:
+            x = ov.convert(x, "bf16")
         parts: list[Any] = []
         for start in range(0, len(weight), _OPENVINO_CHUNK):
             stop = start + _OPENVINO_CHUNK
-            scores = graph.affine(x, weight[start:stop])
+            if narrow:
+                scores = ov.matmul(x, graph.bfloat16(weight[start:stop]), False, True)
+            else:
+                scores = graph.affine(x, weight[start:stop])
             if self.strategy == "max":  # an addition to each part here would make the runtime keep them all
                 parts.append(ov.reduce_max(scores, axis))
                 continue
@@ -92,6 +105,8 @@ class SpladeHead:
                 value = ov.log(ov.add(ov.relu(value), graph.constant(1.0)))
             parts.append(ov.reduce_sum(ov.multiply(value, wide), axis))
         pooled = ov.concat(parts, 1) if len(parts) > 1 else parts[0]
+        if narrow:
+            pooled = ov.convert(pooled, "f32")
         if self.strategy == "max":
             pooled = ov.add(pooled, graph.constant(bias))
         if self.top_k is None:
@@ -114,7 +129,7 @@ class SpladeHead:
         x = transform(hidden)
         lengths = (offsets[1:] - offsets[:-1]).tolist()
         budget = _TORCH_SCORES["cpu" if x.device.type == "cpu" else "other"]
-        chunk = max(1024, min(len(weight), budget // len(x)))
+        chunk = max(_LEAST_CHUNK, min(len(weight), budget // len(x)))
         pooled = torch.empty((len(lengths), len(weight)), dtype=torch.float32, device=x.device)
         bias = torch.zeros(len(weight), device=x.device) if bias is None else bias.float().clone()
         if self.excluded:

@@ -140,6 +140,16 @@ def _model(kind: str, vocabulary: int) -> Any:
             type_vocab_size=1,
         )
         return transformers.XLMRobertaModel(config)
+    if kind == "mpnet":
+        return transformers.MPNetModel(
+            transformers.MPNetConfig(**small, max_position_embeddings=130, pad_token_id=1)
+        )
+    if kind == "t5":
+        return transformers.T5EncoderModel(
+            transformers.T5Config(
+                vocab_size=vocabulary, d_model=48, d_kv=12, d_ff=96, num_layers=2, num_heads=4
+            )
+        )
     if kind == "distilbert":
         config = transformers.DistilBertConfig(
             vocab_size=vocabulary, dim=48, n_layers=2, n_heads=4, hidden_dim=96, max_position_embeddings=128
@@ -164,7 +174,10 @@ TOKENIZERS = {
     "distilbert": "bert",
     "modernbert": "bert",
     "qwen3": "qwen",
+    "mpnet": "roberta",
+    "t5": "qwen",
 }
+ONLY_TORCH = ("modernbert", "qwen3", "mpnet", "t5")
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +277,7 @@ def test_other_shapes(kind: str, backend: str, make: Callable[..., Path], opened
     assert cosines(opened(folder, backend).encode_document(TEXTS), oracle(folder, TEXTS)).min() >= 0.9999
 
 
-@pytest.mark.parametrize("kind", ["modernbert", "qwen3"])
+@pytest.mark.parametrize("kind", ONLY_TORCH)
 def test_shapes_that_only_torch_builds(
     kind: str, make: Callable[..., Path], opened: Callable[..., Any]
 ) -> None:
@@ -311,11 +324,15 @@ def test_prompts_left_out_of_pooling(
         assert cosines(mine, oracle(folder, texts, side)).min() >= 0.9999
 
 
-@pytest.mark.parametrize("backend", ["openvino", "torch"])
-def test_bfloat16_of_a_random_model(
-    backend: str, make: Callable[..., Path], opened: Callable[..., Any]
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [(kind, b) for kind in ("bert", "xlm-roberta", "distilbert") for b in ("openvino", "torch")]
+    + [(kind, "torch") for kind in ONLY_TORCH],
+)
+def test_bfloat16_of_each_family(
+    kind: str, backend: str, make: Callable[..., Path], opened: Callable[..., Any]
 ) -> None:
-    folder = make("distilbert", normalize=True)
+    folder = make(kind, "lasttoken" if kind == "qwen3" else "mean", normalize=True)
     mine = opened(folder, backend, "bfloat16").encode_document(TEXTS)
     assert cosines(mine, oracle(folder, TEXTS)).min() >= 0.999
 

@@ -182,6 +182,44 @@ def test_top_k_is_the_oracles_up_to_ties(folders: dict[str, Path], backend: str)
     cut.close()
 
 
+@pytest.mark.parametrize("backend", RUNTIMES)
+def test_bfloat16_stays_near(folders: dict[str, Path], backend: str) -> None:
+    exact = load(f"splade:{folders['bert']}", runtime=RUNTIMES[backend])
+    runtime = RuntimeOptions(backend=backend, device="cpu", dtype="bfloat16")  # type: ignore[arg-type]
+    half = load(f"splade:{folders['bert']}", runtime=runtime)
+    assert half.info.runtime["dtype"] == "bfloat16"
+    for one, other in zip(exact.encode_document(TEXTS), half.encode_document(TEXTS), strict=True):
+        assert isinstance(one, SparseVector)
+        assert isinstance(other, SparseVector)
+        ours, theirs = other.to_dict(), one.to_dict()
+        names = list(ours.keys() | theirs.keys())
+        a = np.array([ours.get(name, 0.0) for name in names])
+        b = np.array([theirs.get(name, 0.0) for name in names])
+        assert a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) >= 0.999
+    exact.close()
+    half.close()
+
+
+def test_products_stay_in_bfloat16_for_the_maximum(folders: dict[str, Path]) -> None:
+    """Else the runtime writes all of rows x length x vocabulary out in float32, chunk by chunk."""
+    import openvino
+
+    from esembed.encode import openvino_graph
+    from esembed.encode.modelfiles import read_folder
+    from esembed.encode.splade_head import SpladeHead
+
+    core = openvino.Core()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU computes in float32")
+    model = openvino_graph.build(read_folder(folders["bert"]), SpladeHead(), "bf16")
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    kinds = {
+        op.get_rt_info()["layerType"].astype(str): op.get_rt_info()["runtimePrecision"].astype(str)
+        for op in compiled.get_runtime_model().get_ops()
+    }
+    assert kinds["Reduce"] == "bf16"
+
+
 def test_special_tokens_are_left_out_and_words_come_back(folders: dict[str, Path]) -> None:
     encoder = load(f"splade:{folders['bert']}", runtime=RUNTIMES["openvino"])
     assert isinstance(encoder, SpladeEncoder)
