@@ -72,3 +72,12 @@ def test_the_environment_counts_where_no_options_are_handed_in(monkeypatch: pyte
     assert pool.encoder("emb").info.runtime["threads"] == 1
     assert np.isfinite(pool.encoder("emb").encode_query(["a"])).all()  # type: ignore[call-overload]
     pool.close()
+
+
+def test_dims_that_dont_match_the_plan_are_refused() -> None:
+    pytest.importorskip("openvino")
+    field = DenseField(encoder="minilm", source=("body",), dims=256)
+    pool = EncoderPool(IndexPlan(text={"body": TextField()}, dense={"emb": field}), allow_encoders=None)
+    with pytest.raises(EncoderError, match=r"emb: the plan says 256 dims, 'minilm' makes 384.*params\.dims"):
+        pool.encoder("emb")
+    pool.close()
