@@ -106,7 +106,12 @@ class RuntimeOptions:
         for name, known in (("backend", _BACKENDS), ("dtype", _DTYPES)):
             if getattr(self, name) not in known:
                 raise EncoderError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
-        for name, least in (("batch_tokens", 1), ("threads", 1), ("query_batch", 1), ("query_cache_bytes", 0)):
+        for name, least in (
+            ("batch_tokens", 1),
+            ("threads", 1),
+            ("query_batch", 1),
+            ("query_cache_bytes", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise EncoderError(f"{name} must be at least {least}, not {value}")
