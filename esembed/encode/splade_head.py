@@ -134,9 +134,12 @@ class SpladeHead:
         bias = torch.zeros(len(weight), device=x.device) if bias is None else bias.float().clone()
         if self.excluded:
             bias[torch.tensor(self.excluded, device=x.device)] = _NEVER
+        buffer = torch.empty(len(x) * chunk, dtype=x.dtype, device=x.device)
         for start in range(0, len(weight), chunk):
-            part = slice(start, start + chunk)
-            scores = x @ weight[part].T  # (tokens, chunk): the largest array there is
+            part = slice(start, min(start + chunk, len(weight)))
+            # (tokens, chunk), the largest array there is, in the same place each time
+            scores = buffer[: len(x) * (part.stop - start)].view(len(x), -1)
+            torch.mm(x, weight[part].T, out=scores)
             if self.strategy == "max":
                 pooled[:, part] = _by_row(scores, lengths, "amax").float() + bias[part]
                 continue

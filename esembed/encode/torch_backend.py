@@ -89,7 +89,6 @@ class TorchBackbone:
             "backend_version": torch.__version__,
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
-            "attention": "sdpa",
         }
         if self.device.type == "cuda":
             facts["device_name"] = torch.cuda.get_device_name(self.device)
@@ -112,7 +111,11 @@ class TorchBackbone:
         if True in self._models:  # the one with the head serves both
             key = True
         if key not in self._models:
-            self._models[key] = _load_model(self._files, self.device, self.dtype, masked_lm=key)
+            model = _load_model(self._files, self.device, self.dtype, masked_lm=key)
+            self._models[key] = model
+            # not every architecture has the fused attention that was asked for
+            attention = getattr(model.config, "_attn_implementation", None) or "eager"
+            self.runtime = {**self.runtime, "attention": attention}
         return TorchProgram(self._models[key], head, self.device)
 
     def close(self) -> None:

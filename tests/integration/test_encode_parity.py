@@ -285,6 +285,7 @@ def test_shapes_that_only_torch_builds(
     folder = make(kind, "lasttoken" if kind == "qwen3" else "cls", normalize=True, prompts=prompts)
     encoder = opened(folder, "auto")
     assert encoder.info.runtime["backend"] == "torch"
+    assert encoder.info.runtime["attention"] in ("sdpa", "eager")
     assert cosines(encoder.encode_document(TEXTS), oracle(folder, TEXTS)).min() >= 0.9999
     queries = [text for text in TEXTS if len(text) < 1000]
     assert cosines(encoder.encode_query(queries), oracle(folder, queries, "query")).min() >= 0.9999
