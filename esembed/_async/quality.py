@@ -44,6 +44,7 @@ class QualityMixin:
         measures: Sequence[str] | None = None,
         size: int = 100,
         latency_queries: int = 30,
+        published: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Evaluation:
         """Measure the default query beside its legs and untuned fusions, on judged queries.
 
@@ -54,6 +55,7 @@ class QualityMixin:
             measures: None is nDCG@10, recall@100, MRR@10, MAP, success@1 and @5.
             size: how many hits are asked for.
             latency_queries: how many queries are timed one after another; 0 times none.
+            published: outside figures for the report: name → measure → value.
 
         Raises:
             EsembedError: no judged queries, the extra isn't installed; what a search raises.
@@ -70,6 +72,7 @@ class QualityMixin:
             measures=measures or DEFAULT_MEASURES,
             size=size,
             latency_queries=latency_queries,
+            published=published,
         )
         return await in_thread(call)
 

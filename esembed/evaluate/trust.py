@@ -6,13 +6,13 @@ multiplied by the leg's trust::
     Σ trust(leg) · score(leg) / scale(leg)
 
 * BM25's scale is 4 · ln(1 + N): about four words as rare as a word can be. It is a constant of the
-  index, not of the query: a query with more words earns BM25 more weight, which the measurements in
-  docs/fusion-default.md favour over dividing by each query's own idf mass.
+  index, not of the query, so it needs no look-up: a query with more words earns BM25 more weight, up
+  to 32 words.
 * A cosine's scale is 1 − background, background being the mean cosine of unrelated texts: 0.1 for
   MiniLM, 0.7 and more for some models. The shift by it is the same for every document and left out.
 * A sparse leg's scale makes its typical best score that of the other legs.
-* The trust is (how well the leg finds held-out known items)³. Its exponent was chosen on the sets and
-  with the weakened encoders of that document, and held on each set when chosen without it.
+* The trust is (how well the leg finds held-out known items)⁴. Its exponent was chosen on the sets and
+  with the weakened encoders of docs/quality.md, and changes little when a set is left out.
 
 All of it is a ``bool`` of boosted clauses: one plain request on every engine and licence.
 """
