@@ -441,6 +441,13 @@ def _validate(plan: IndexPlan) -> None:
         section = "dense" if isinstance(part, DenseField) else "sparse"
         where = f"{section}.{name}"
         family = part.encoder.partition(":")[0]
+        if family == "engine":  # it would compile to a plain vector field that nothing fills
+            raise PlanError(
+                f"{part.encoder} computes its vectors inside the engine, and a plan doesn't compile to such "
+                "a field: make it with your client (esembed.encode.inference has the bodies) and search it "
+                "with q.raw",
+                path=f"{where}.encoder",
+            )
         if family == "given":
             if part.source:
                 raise PlanError(

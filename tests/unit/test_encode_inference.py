@@ -15,6 +15,7 @@ from esembed.encode import inference
 from esembed.encode.base import DenseEncoder, EncoderParams, SparseEncoder
 from esembed.encode.registry import load
 from esembed.errors import EncoderError, PlanError
+from esembed.plan import DenseField, IndexPlan, SparseField, TextField
 
 
 def parameters(of: Any) -> set[str]:
@@ -40,6 +41,14 @@ def test_kind_and_dims() -> None:
         load("engine:x", EncoderParams(pooling="cls"))
     with pytest.raises(EncoderError, match="needs the name"):
         load("engine:")
+
+
+def test_a_plan_refuses_it_and_says_what_to_do() -> None:
+    text = {"body": TextField()}
+    with pytest.raises(PlanError, match=r"dense\.emb\.encoder: engine:e5 .* make it with your client"):
+        IndexPlan(text=text, dense={"emb": DenseField(encoder="engine:e5", source=("body",), dims=3)})
+    with pytest.raises(PlanError, match=r"sparse\.terms\.encoder: engine:elser"):
+        IndexPlan(text=text, sparse={"terms": SparseField(encoder="engine:elser", source=("body",))})
 
 
 def test_semantic_text_is_as_specified() -> None:
