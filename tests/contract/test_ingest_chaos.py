@@ -78,7 +78,7 @@ def mixed(count: int) -> list[dict[str, Any]]:
 
 def told(what: str, **figures: Any) -> None:
     """One line for whoever runs with ``-s``."""
-    print(f"chaos: {what}: " + ", ".join(f"{name} {value}" for name, value in figures.items()))
+    print(f"chaos: {what}: " + ", ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
 
 
 @pytest.mark.timeout(900 + RECORDS)
@@ -172,6 +172,8 @@ def test_kills_of_the_ingest_lose_and_double_nothing(query_world: World, tmp_pat
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             killed += 1
+            if killed % 10 == 0:
+                told("so far", killed=killed, settings_left=while_tuned, fills_compared=fills)
         process.communicate()
         while_tuned += refresh_interval(target) == "-1"
         if target.count() >= 590:
@@ -299,6 +301,7 @@ class Killer(threading.Thread):
                 self.while_out += self.watched.out > 0
                 os.kill(found.pid, signal.SIGKILL)
                 self.kills += 1
+                told("engine killed", kills=self.kills, bulk_requests_out=self.while_out)
                 time.sleep(0.5)
                 self.local.start(self.kind, name=self.name_, port=self.port)
         except Exception as error:  # noqa: BLE001 - shown by the test
