@@ -294,7 +294,7 @@ class Killer(threading.Thread):
         try:
             while self.kills < self.wanted:
                 time.sleep(self.chance.random() * 1.5)
-                until = time.monotonic() + 2.0
+                until = time.monotonic() + 12.0  # the senders may be in a long pause
                 while not self.watched.out and time.monotonic() < until:
                     time.sleep(0.001)
                 found = self.local.status(self.kind, name=self.name_)
