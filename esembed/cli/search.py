@@ -72,9 +72,9 @@ def search(
         query = query_for_legs(opened.plan, wanted)
         condition = parse_filters(opened.plan, filter or [])
         start = time.perf_counter()
-        hits = opened.search(
-            text if query is None else query, text=text, filter=condition, size=size, explain=explain
-        )
+        # A plain text is the default query's; a query of chosen legs takes it as its text.
+        asked, said = (text, None) if query is None else (query, text)
+        hits = opened.search(asked, text=said, filter=condition, size=size, explain=explain)
         seconds = time.perf_counter() - start
     finally:
         client.close()

@@ -429,7 +429,8 @@ _COLUMNS = {
 
 
 def _from_csv(path: Path) -> Dataset:
-    """A header naming query (text), document and grade; ``query_id`` where two queries share a text."""
+    """A header naming query (text), document and grade; ``query_id`` where two queries share a text.
+    Without it queries are numbered in their order, ``q1`` …, so that TREC runs can name them."""
     text = "\n".join(line for _, line in _lines(path))
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     rows = csv.reader(io.StringIO(text), delimiter=delimiter)
@@ -447,6 +448,7 @@ def _from_csv(path: Path) -> Dataset:
         )
     log = ProblemLog()
     queries: dict[str, str] = {}
+    numbers: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
     for row in rows:
         where = f"{path.name}:{rows.line_num}"
@@ -455,7 +457,8 @@ def _from_csv(path: Path) -> Dataset:
             continue
         query = row[query_at].strip()
         id_at = at["query_id"]
-        query_id = query if id_at is None else row[id_at].strip() or query
+        query_id = "" if id_at is None else row[id_at].strip()
+        query_id = query_id or numbers.setdefault(query, f"q{len(numbers) + 1}")
         queries.setdefault(query_id, query)
         _judge(qrels, query_id, row[document_at].strip(), row[grade_at], where, log)
     return make_dataset(path.stem, queries, qrels, log=log)

@@ -338,13 +338,14 @@ def leg_table(
         if isinstance(query, Knn):
             continue
         scores: dict[str, dict[str, float]] = {}
-        bound: list[Query] = []
+        bound: dict[str, Query] = {}
         for query_id, text in dataset.queries.items():
             own = {document for document, _ in runs[name][query_id]}
             others = {d for leg in runs for d, _ in runs[leg][query_id]} - own
-            bound.append(q.bool_(must=bind(query, text), filter=q.ids(*sorted(others) or [""])))
-        answers = index.search_many(bound, size=size * max(1, len(legs) - 1))
-        for query_id, hits in zip(dataset.queries, answers, strict=True):
+            if others:
+                bound[query_id] = q.bool_(must=bind(query, text), filter=q.ids(*sorted(others)))
+        answers = index.search_many(list(bound.values()), size=size * max(1, len(legs) - 1))
+        for query_id, hits in zip(bound, answers, strict=True):
             scores[query_id] = {hit.id: hit.score for hit in hits}
         completed[name] = scores
     return LegTable(runs, dataset.qrels, completed=completed), legs

@@ -13,6 +13,7 @@ from esembed import Index, IndexPlan
 from esembed.cli import main
 from esembed.cli._connect import Connection
 from esembed.engine.pytest_plugin import EngineHandle
+from esembed.evaluate.dataset import read_run
 
 PLAN = """
 id_field = "id"
@@ -103,6 +104,9 @@ def test_from_plan_to_hits_and_away(run: Run, name: str, plan: Path, tmp_path: P
     report = json.loads(out)
     assert (report["read"], report["indexed"], report["dead"]) == (3, 3, 0)
 
+    code, out, err = run("search", "thick crust", "--index", name, "--json")
+    assert code == 0, err
+    assert [hit["id"] for hit in json.loads(out)["hits"]] == ["b"], "the default query"
     code, out, err = run("search", "thick crust", "--index", name, "--legs", "bm25", "--json")
     assert code == 0, err
     assert [hit["id"] for hit in json.loads(out)["hits"]] == ["b"]
@@ -128,6 +132,40 @@ def test_from_plan_to_hits_and_away(run: Run, name: str, plan: Path, tmp_path: P
 
     assert run("index", "delete", name, "--yes")[0] == 0
     assert not exists(url, name)
+
+
+def test_measuring_and_tuning(run: Run, name: str, plan: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ir_measures", reason="needs the eval extra")
+    assert run("index", "create", name, plan)[0] == 0
+    run("ingest", write(tmp_path / "records.jsonl", RECORDS), "--index", name)
+    judgements = tmp_path / "judgements.csv"
+    judgements.write_text(
+        "query,document,grade\nthick crust,b,2\nlonely coast,a,1\nlonely coast,lost,1\nKruste,c,good\n"
+    )
+    code, out, err = run(
+        "eval", "index", name, judgements, "--json", "--html", "report.html", "--save-runs", "runs"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["queries"] == 2
+    assert found["configurations"]["bm25"]["measures"]["success@1"]["mean"] == 1.0
+    problems = {problem["kind"]: problem["count"] for problem in found["problems"]}
+    assert problems == {"bad-grade": 1, "query-without-judgements": 1, "not-in-index": 1}
+    assert "relevant documents that the index does not hold" in err
+    assert "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    runs = sorted((tmp_path / "runs").iterdir())
+    assert [file.name for file in runs] == ["bm25.run", "default.run"]
+    assert read_run(runs[0])["q1"][0][0] == "b"
+    code, out, _ = run("tune", name, judgements, "--json")
+    assert code == 0
+    tuned = json.loads(out)
+    assert (tuned["queries"], tuned["chosen"]) == (2, tuned["default"])
+    code, out, _ = run("eval", "trust", name, "--json")
+    assert code == 0
+    assert "known items (60 are needed)" in json.loads(out)["notes"][0]
+    code, _, err = run("eval", "bootstrap", name)
+    assert code == 1
+    assert "14 words" in err
 
 
 def test_a_second_ingest_leaves_unchanged_records_alone(

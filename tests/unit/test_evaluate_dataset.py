@@ -74,7 +74,8 @@ def test_csv_with_and_without_query_ids(tmp_path: Path) -> None:
     path = tmp_path / "judgements.csv"
     path.write_text('query,document,grade\n"red, shoes",p1,3\n"red, shoes",p2,0\nhats,p3,n/a\nhats,p4,1.0\n')
     dataset = load_dataset(path)
-    assert dataset.qrels == {"red, shoes": {"p1": 3, "p2": 0}, "hats": {"p4": 1}}
+    assert dataset.qrels == {"q1": {"p1": 3, "p2": 0}, "q2": {"p4": 1}}
+    assert dataset.queries == {"q1": "red, shoes", "q2": "hats"}
     assert kinds(dataset) == {"bad-grade": 1}
     path.write_text("qid,query,doc_id,grade\n7,hats,p1,1\n8,hats,p2,1\n")
     assert dict(load_dataset(path).queries) == {"7": "hats", "8": "hats"}
