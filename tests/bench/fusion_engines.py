@@ -57,6 +57,8 @@ def main() -> None:
         if index is None or folder != previous:
             if index is not None:
                 index.drop()
+            # What an interrupted run left behind.
+            client.indices.delete(index=f"fusion-{folder}", ignore_unavailable=True)
             index = Index.create(client, f"fusion-{folder}", plan, encoder=encoder)
             rows = (
                 (str(d.id), {"contents": f"{d.source['title']}\n{d.source['text']}".strip()})
