@@ -26,18 +26,26 @@ from ._shim import IS_ASYNC
 
 __all__ = ["AsyncEngineClient"]
 
-_MODULE = re.compile(re.escape(__name__))
+_MODULE = re.escape(__name__)
+_LARGE_BODY_BYTES = 1024 * 1024
+"""Above it aiohttp warns about bytes, which the official clients always send."""
 
 
-def _hush(category: type[Warning]) -> None:
-    """Deprecation headers of our own requests are our business: ignored, by a filter for this module alone.
+def _hush(category: type[Warning], *, message: str = "", module: str = "") -> None:
+    """A filter for what our own requests warn of, which nobody else can act on.
 
     ``warnings.catch_warnings`` can't do it: it swaps the process's filters, and concurrent requests would
     put back each other's.
     """
-    mine = ("ignore", None, category, _MODULE, 0)
+    mine = (
+        "ignore",
+        re.compile(message, re.IGNORECASE) if message else None,
+        category,
+        re.compile(module) if module else None,
+        0,
+    )
     if mine not in warnings.filters:
-        warnings.filterwarnings("ignore", category=category, module=_MODULE.pattern)
+        warnings.filterwarnings("ignore", message, category, module)
 
 
 class AsyncEngineClient:
@@ -89,6 +97,8 @@ class AsyncEngineClient:
         """
         payload, headers = encode_body(body)
         self.requests_sent += 1
+        if IS_ASYNC and payload is not None and len(payload) > _LARGE_BODY_BYTES:
+            _hush(ResourceWarning, message="Sending a large body directly with raw bytes")
         if self.kind == "elasticsearch":
             response = await self._elasticsearch(method, path, params, payload, headers, timeout_seconds)
         else:
@@ -121,7 +131,7 @@ class AsyncEngineClient:
         else:
             # The transport serialises by content type; a string passes through its JSON serializer as it is.
             body = None if payload is None else payload.decode("utf-8")
-        _hush(elasticsearch.ElasticsearchWarning)
+        _hush(elasticsearch.ElasticsearchWarning, module=_MODULE)
         try:
             answer = await client.perform_request(
                 method, path, params=params or None, headers=dict(headers), body=body

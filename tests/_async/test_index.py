@@ -347,3 +347,10 @@ async def test_a_change_of_plan_is_kept_beside_what_others_wrote(
     assert live is not None
     assert live.mapping["_meta"]["owner"] == {"team": "search"}
     assert live.mapping["_meta"]["esembed"]["statistics"]["terms"]
+
+
+async def test_a_large_request_warns_of_nothing(client: Any, esembed_index_name: str) -> None:
+    """Warnings are errors in this suite, as in many; aiohttp has one for bodies of more than 1 MiB."""
+    index = await AsyncIndex.create(client, esembed_index_name, IndexPlan(text={"title": TextField()}))
+    report = await index.ingest({"_id": str(n), "title": "a long record " * 120_000} for n in range(2))
+    assert (report.indexed, report.dead) == (2, 0), report.errors
