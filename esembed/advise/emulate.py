@@ -80,6 +80,10 @@ def recall(found: IntArray, truth: IntArray, k: int) -> float:
     return float(recalls(found, truth, k).astype(np.float64).mean())
 
 
+_LEAST_RESCORED = {"int7": 100, "int7_clipped": 100}
+"""OpenSearch rescores at least so many candidates, whatever k and the factor are (k-NN's RescoreContext)."""
+
+
 def graph_share(documents: int, num_candidates: int = 100) -> float:
     """The share of the codes' best that a search through an HNSW graph finds, 0…1.
 
@@ -117,7 +121,8 @@ def emulate_many(
 ) -> dict[float | None, IntArray]:
     """:func:`emulate` for several oversampling factors; the codes are made and compared once."""
     score = _scorer(vectors, form)
-    wanted = {o: int(np.ceil(k * o)) if o else k for o in oversamples}
+    least = _LEAST_RESCORED.get(form, 0)
+    wanted = {o: max(least, int(np.ceil(k * o))) if o else k for o in oversamples}
     found: dict[float | None, list[IntArray]] = {o: [] for o in oversamples}
     for rows in _blocks(len(queries)):
         candidates = _top(score(queries[rows]), max(wanted.values()))

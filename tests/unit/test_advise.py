@@ -49,6 +49,14 @@ def test_recall_falls_with_the_bits_and_rises_with_oversampling(sample):
     assert plain["bbq"] < rescored[0] < rescored[1] <= rescored[2]
 
 
+def test_opensearch_rescores_a_hundred_candidates_at_least(sample):
+    vectors, queries = sample
+    few = emulate(vectors, queries, "int7_clipped", 10, oversample=1.5)
+    hundred = emulate(vectors, queries, "int7_clipped", 10, oversample=10)
+    assert few.tolist() == hundred.tolist()
+    assert few.tolist() != emulate(vectors, queries, "int7_clipped", 10).tolist()
+
+
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_optimized_ends_beat_plain_ones_and_stay_on_a_grid(bits):
     x = np.random.default_rng(2).standard_normal((50, 96)).astype(np.float32)
