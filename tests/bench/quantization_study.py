@@ -197,7 +197,8 @@ def report(args: argparse.Namespace) -> None:
                     ram_bytes=line["ram_bytes"],
                     disk_bytes=line["vector_disk_bytes"],
                     latency_ms=line["latency_ms"][factor],
-                    index_seconds=line["fill_s"] + line["merge_s"],
+                    # The time of the last part alone says nothing.
+                    index_seconds=None if line["resumed"] else line["fill_s"] + line["merge_s"],
                 )
             )
         if "1.0" in line["wide"]:
