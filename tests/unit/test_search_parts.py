@@ -76,12 +76,24 @@ def test_header_warnings_of_our_own_requests_are_quiet_and_others_are_not(module
 
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        module._hush(Header)
-        module._hush(Header)
+        for _ in range(2):
+            module._hush(Header, module=module._MODULE)
         assert sum(f[2] is Header for f in warnings.filters) == 1
         for name in (module.__name__, "shop.search"):
             warnings.warn_explicit("deprecated", Header, f"{name}.py", 1, module=name)
     assert [w.filename for w in seen] == ["shop.search.py"]
+
+
+@pytest.mark.parametrize("module", [async_client, sync_client])
+def test_a_warning_is_quiet_by_its_words(module: Any) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            module._hush(ResourceWarning, message="Sending a large body")
+        assert sum(f[2] is ResourceWarning and f[1] is not None for f in warnings.filters) == 1
+        for words in ("Sending a large body directly", "unclosed socket"):
+            warnings.warn(words, ResourceWarning, stacklevel=1)
+    assert [str(w.message) for w in seen] == ["unclosed socket"]
 
 
 def test_failed_shards_are_an_error_that_may_or_may_not_pass() -> None:
