@@ -107,7 +107,7 @@ def test_a_third_of_the_requests_goes_wrong(query_world: World) -> None:
         spoiled=sum(proxy.faults.values()) + sum(proxy.other_faults.values()), faults=dict(proxy.faults),
         retried=report.retried_requests,
     )  # fmt: skip
-    assert report.dead == 0
+    assert report.dead == 0, report.errors
     assert report.retried_requests > 0
     assert set(proxy.faults) == set(FAULTS), f"every fault was met: {proxy.faults}"
     # One layer retries: what the proxy saw is what was counted on this side, neither less nor more.
