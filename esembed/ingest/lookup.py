@@ -105,12 +105,14 @@ class Lookup:
 
     def __call__(self, works: Sequence[Work], forward: Callable[[list[Work]], None]) -> None:
         """Hand on what is to be encoded, in order."""
+        # Taken before the look-up: what is settled while it runs makes its answer old.
+        moving = {work.id for work in works if work.id in self._pending}
         stored = self._stored(works)
         current = self._engine.sources([w.id for w in works if w.op == "update"])
         out: list[Work] = []
         for work in works:
             needs_state = work.op == "update" or self._apart
-            if needs_state and (work.id in self._pending or any(w.id == work.id for w in out)):
+            if needs_state and work.id in moving:
                 # It builds on what is on its way: send that first, then look again.
                 if out:
                     forward(out)
@@ -123,8 +125,9 @@ class Lookup:
                 stored.pop(work.id, None)
                 stored.update(self._engine.hashes([work.id]))
                 current.update(self._engine.sources([work.id]))
+                moving.discard(work.id)
             try:
-                keep = self._one(work, stored, current)
+                keep = self._one(work, stored, current, moving=work.id in moving)
             except RecordError as error:
                 error.record_id = error.record_id or work.id
                 error.position = error.position or work.document.position
@@ -132,6 +135,7 @@ class Lookup:
                 continue
             if keep:
                 self._pending.add(work.id)
+                moving.add(work.id)
                 out.append(work)
         if out:
             forward(out)
@@ -154,7 +158,14 @@ class Lookup:
             stored.update(self._engine.hashes(list(dict.fromkeys(ask))))
         return stored
 
-    def _one(self, work: Work, stored: dict[str, str | None], current: dict[str, dict[str, Any]]) -> bool:
+    def _one(
+        self,
+        work: Work,
+        stored: dict[str, str | None],
+        current: dict[str, dict[str, Any]],
+        *,
+        moving: bool,
+    ) -> bool:
         old = stored.get(work.id)
         head, work.old_chunks = hash_parts(old) if old else ("", 0)
         work.encoded_before = old is not None or work.op == "update"
@@ -166,7 +177,7 @@ class Lookup:
             if not self._merge(work, current[work.id], old):
                 self._on_unchanged(work)
                 return False
-        elif self._compare and head == work.hash and work.id not in self._pending:
+        elif self._compare and head == work.hash and not moving:
             self._on_unchanged(work)
             return False
         elif self._vectors_only and work.id not in stored:

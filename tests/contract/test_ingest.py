@@ -15,6 +15,7 @@ from query_engines import World
 
 from esembed.dialect.mapping import compile_mapping
 from esembed.errors import IndexNotFoundError, PlanError, RecordError
+from esembed.ingest.lookup import Lookup
 from esembed.ingest.read import FileSource, dead_letter_source
 from esembed.ingest.sources.index import IndexSource
 from esembed.plan import ChunkOptions, DenseField, IndexPlan, LoadOptions, SparseField, TextField
@@ -500,3 +501,28 @@ def test_another_index_is_a_source(query_world: World) -> None:
         n["indices"]["search"]["open_contexts"] for n in left.get("nodes", {}).values()
     ]
     assert not any(open_), "the point in time is closed"
+
+
+def test_what_is_settled_while_it_is_looked_up_is_looked_up_again(
+    query_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Lookup._stored
+
+    def slow(self: Lookup, works: Any) -> Any:
+        answer = real(self, works)
+        self._hurry(True)
+        for work in works:
+            self._pending.wait_for(work.id)
+        self._hurry(False)
+        return answer
+
+    monkeypatch.setattr(Lookup, "_stored", slow)
+    target = make(query_world)
+    first = records(3)
+    other = {**first[1], "title": "another title"}
+    feed = [*first, {"op": "update", "id": first[2]["id"], "n": 77}, other, first[0], first[1]]
+    report = target.ingest(feed, encode_batch_documents=1)
+    assert report.dead == 0, report.errors
+    found = target.all()
+    assert found[first[2]["id"]]["n"] == 77
+    assert found[first[1]["id"]]["title"] == first[1]["title"], "the last one counts"
