@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import threading
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
@@ -38,9 +39,24 @@ async def gather(*calls: Awaitable[T]) -> Sequence[T]:
     return await asyncio.gather(*calls)
 
 
-async def in_thread(function: Callable[..., T], *args: Any) -> T:
-    """A blocking call (an encoder, a file) off the loop."""
-    return await asyncio.to_thread(function, *args)
+async def in_thread(function: Callable[..., T], *args: Any, sender: Any = None) -> T:
+    """A blocking call (an encoder, a file) off the loop.
+
+    Args:
+        sender: the :func:`requester` that the call sends its requests with. When the awaiting task is
+            cancelled, the next request is refused, and the call has ended before the cancellation goes on.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    if sender is None:
+        return await task
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        sender.stop()
+        await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # looked at, or asyncio complains that nobody did
+        raise
 
 
 async def stoppable(function: Callable[[threading.Event], T]) -> T:
@@ -66,12 +82,30 @@ class _FromThreads:
     def __init__(self, client: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._client = client
         self._loop = loop
+        self._stopped = threading.Event()
         self.kind = client.kind
 
+    def stop(self) -> None:
+        """Refuse what comes after."""
+        self._stopped.set()
+
     def request(self, method: str, path: str, **options: Any) -> Response:
-        """One request, from any thread but the loop's own; blocks until it is answered."""
-        call = self._client.request(method, path, **options)
-        answer: Response = asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        """One request, from any thread but the loop's own; blocks until it is answered.
+
+        Raises:
+            asyncio.CancelledError: it was stopped. Nothing that handles errors or tries again catches it.
+            RuntimeError: the loop has ended, or it is the caller's own; waiting would never end.
+        """
+        if self._stopped.is_set():
+            raise asyncio.CancelledError
+        if not self._loop.is_running() or asyncio._get_running_loop() is self._loop:
+            raise RuntimeError(f"{method} {path}: the event loop of this client can't answer here")
+        call = asyncio.run_coroutine_threadsafe(self._client.request(method, path, **options), self._loop)
+        while not concurrent.futures.wait((call,), timeout=1.0).done:
+            if not self._loop.is_running():
+                call.cancel()
+                raise RuntimeError(f"{method} {path}: the event loop ended before the answer came")
+        answer: Response = call.result()
         return answer
 
 

@@ -309,6 +309,7 @@ class DocumentsMixin:
             read_index(sender, self.concrete, plan=self.plan),
             self.plan.only(self._lexical()),
             encoders,
+            sender=sender,
         )
         hashes = dict(self.stored.statistics)
         for name, statistics in fresh.items():

@@ -224,7 +224,9 @@ class _Move:
             await self.engine.request("PUT", f"/{index_path(self.old)}/_block/write")
             self.report.catch_ups.append(await self._pass())
             sender = requester(self.engine)
-            missing, extra, both = await in_thread(compare_ids, sender, self.old, self.new.concrete)
+            missing, extra, both = await in_thread(
+                compare_ids, sender, self.old, self.new.concrete, sender=sender
+            )
             if extra:
                 gone = (Document(doc_id, {}, op="delete") for doc_id in extra)
                 await self.new.ingest(gone, IngestOptions(strict=True, tuning=False, trust=False))

@@ -63,9 +63,10 @@ class QualityMixin:
         from esembed.evaluate.metrics import DEFAULT_MEASURES
         from esembed.evaluate.run import evaluate_index
 
+        twin = sync_twin(self)
         call = functools.partial(
             evaluate_index,
-            sync_twin(self),
+            twin,
             dataset,
             configurations=configurations,
             runs=runs,
@@ -74,7 +75,7 @@ class QualityMixin:
             latency_queries=latency_queries,
             published=published,
         )
-        return await in_thread(call)
+        return await in_thread(call, sender=twin.client)
 
     async def tune(
         self, dataset: Dataset | str, *, options: TuneOptions | None = None, write: bool = True
@@ -92,7 +93,7 @@ class QualityMixin:
 
         twin = sync_twin(self)
         result: tuple[Tuned, Query] = await in_thread(
-            functools.partial(tune_index, twin, dataset, options=options, write=write)
+            functools.partial(tune_index, twin, dataset, options=options, write=write), sender=twin.client
         )
         self._adopt(twin)
         return result
@@ -116,7 +117,7 @@ class QualityMixin:
 
         twin = sync_twin(self)
         result: tuple[TrustReport, Query | None] = await in_thread(
-            functools.partial(know_index, twin, options=options, write=write)
+            functools.partial(know_index, twin, options=options, write=write), sender=twin.client
         )
         self._adopt(twin)
         return result

@@ -35,7 +35,7 @@ def gather(*results: T) -> Sequence[T]:
     return results
 
 
-def in_thread(function: Callable[..., T], *args: Any) -> T:
+def in_thread(function: Callable[..., T], *args: Any, sender: Any = None) -> T:
     """A blocking call, made where we stand."""
     return function(*args)
 

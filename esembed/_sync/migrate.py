@@ -225,7 +225,7 @@ class _Move:
             self.engine.request("PUT", f"/{index_path(self.old)}/_block/write")
             self.report.catch_ups.append(self._pass())
             sender = requester(self.engine)
-            missing, extra, both = in_thread(compare_ids, sender, self.old, self.new.concrete)
+            missing, extra, both = in_thread(compare_ids, sender, self.old, self.new.concrete, sender=sender)
             if extra:
                 gone = (Document(doc_id, {}, op="delete") for doc_id in extra)
                 self.new.ingest(gone, IngestOptions(strict=True, tuning=False, trust=False))

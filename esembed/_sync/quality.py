@@ -64,9 +64,10 @@ class QualityMixin:
         from esembed.evaluate.metrics import DEFAULT_MEASURES
         from esembed.evaluate.run import evaluate_index
 
+        twin = sync_twin(self)
         call = functools.partial(
             evaluate_index,
-            sync_twin(self),
+            twin,
             dataset,
             configurations=configurations,
             runs=runs,
@@ -75,7 +76,7 @@ class QualityMixin:
             latency_queries=latency_queries,
             published=published,
         )
-        return in_thread(call)
+        return in_thread(call, sender=twin.client)
 
     def tune(
         self, dataset: Dataset | str, *, options: TuneOptions | None = None, write: bool = True
@@ -93,7 +94,7 @@ class QualityMixin:
 
         twin = sync_twin(self)
         result: tuple[Tuned, Query] = in_thread(
-            functools.partial(tune_index, twin, dataset, options=options, write=write)
+            functools.partial(tune_index, twin, dataset, options=options, write=write), sender=twin.client
         )
         self._adopt(twin)
         return result
@@ -117,7 +118,7 @@ class QualityMixin:
 
         twin = sync_twin(self)
         result: tuple[TrustReport, Query | None] = in_thread(
-            functools.partial(know_index, twin, options=options, write=write)
+            functools.partial(know_index, twin, options=options, write=write), sender=twin.client
         )
         self._adopt(twin)
         return result

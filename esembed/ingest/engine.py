@@ -380,13 +380,22 @@ class Engine:
                 hits = answer["hits"]["hits"]
                 if not hits:
                     return
-                yield answer
+                try:
+                    yield answer
+                except GeneratorExit:
+                    pit = ""  # see _close
+                    raise
                 after = hits[-1]["sort"]
         finally:
-            self._close(f"/{path}", {key: [pit] if opensearch else pit})
+            if pit:
+                self._close(f"/{path}", {key: [pit] if opensearch else pit})
 
     def _close(self, path: str, body: Mapping[str, Any]) -> None:
-        """End a point in time or a scroll. It ends by itself, too, so a failure is none of the run's."""
+        """End a point in time or a scroll. It ends by itself, too, so a failure is none of the run's.
+
+        A scan that its reader left early is not ended by a request: the garbage collector may be what ends
+        the generator, on any thread and inside any lock, the event loop's own thread included.
+        """
         with contextlib.suppress(EngineUnavailableError):
             self.client.request("DELETE", path, body=body, ignore=_ANY_STATUS)
 
@@ -397,7 +406,11 @@ class Engine:
         scroll = answer.get("_scroll_id")
         try:
             while answer["hits"]["hits"]:
-                yield answer
+                try:
+                    yield answer
+                except GeneratorExit:
+                    scroll = None  # see _close
+                    raise
                 # Sent once: a scroll moves on with each request, so the page of an answer that was lost
                 # would be missing, and nobody would see it.
                 try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from migrate_help import Salted, plan
 
 from esembed import query as q
+from esembed._async._shim import in_thread, requester
 from esembed._async.client import AsyncEngineClient
 from esembed._async.follow import AsyncFollower
 from esembed._async.index import AsyncIndex
@@ -29,6 +32,7 @@ from esembed.errors import (
 )
 from esembed.ingest.migration import MigrateOptions
 from esembed.ingest.options import IngestOptions
+from esembed.ingest.sources.index import read_index
 from esembed.types import Document
 
 FIXED = 200
@@ -179,6 +183,38 @@ async def test_killed_at_any_moment_and_run_again(client, alias, esembed_engine,
     follower = AsyncFollower(client, alias, encoders={"hf:test/b": Salted("b")})
     assert (await follower.search(q.knn("e", text="text 7", k=3), size=1)).ids == ["d7"]
     await follower.ingest([Document("after", {"body": "writable", "n": 1})])
+
+
+async def test_a_scan_left_early_holds_nobody_up(client, alias):
+    """Its generator may end on the loop's own thread, where a request could never be answered."""
+    scan = read_index(requester(AsyncEngineClient(client)), alias)
+    assert (await asyncio.to_thread(next, scan)).source["body"]
+    del scan
+    gc.collect()
+    assert len(await documents(client, alias)) == 600
+
+
+async def test_a_cancelled_call_has_ended_and_sends_no_more(client, alias):
+    sender = requester(AsyncEngineClient(client))
+    begun = threading.Event()
+    ended = threading.Event()
+
+    def work():
+        try:
+            while True:
+                sender.request("GET", f"/{alias}/_count")
+                begun.set()
+        finally:
+            ended.set()
+
+    call = asyncio.create_task(in_thread(work, sender=sender))
+    assert await asyncio.to_thread(begun.wait, 60)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert ended.is_set()
+    with pytest.raises(RuntimeError, match="can't answer here"):
+        requester(AsyncEngineClient(client)).request("GET", f"/{alias}/_count")
 
 
 async def test_an_alias_moved_by_hand_too_early_is_told(client, alias):
