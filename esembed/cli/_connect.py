@@ -219,12 +219,16 @@ def _without_userinfo(url: str) -> str:
 
 
 def running_local(kind: Kind | None) -> EngineInfo | None:
-    """The local engine that runs, OpenSearch first, the default instance first; None when there is none."""
-    from esembed.engine.local import running
+    """The local engine that ``esembed engine start`` started, OpenSearch first; None when none runs.
 
-    engines = [engine for engine in running() if kind in (None, engine.kind)]
-    engines.sort(key=lambda engine: (engine.kind != "opensearch", engine.name != "default", engine.name))
-    return engines[0] if engines else None
+    Engines with a name (``--name``, those of a test run) are their starter's: they take a ``--url``.
+    """
+    from esembed.engine.local import KINDS, status
+
+    for each in (kind,) if kind else KINDS:
+        if (engine := status(each)) is not None:
+            return engine
+    return None
 
 
 # -- asking which engine it is ---------------------------------------------------------------------
