@@ -60,8 +60,8 @@ class QualityMixin:
         Raises:
             EsembedError: no judged queries, the extra isn't installed; what a search raises.
         """
+        from esembed.evaluate.index_run import evaluate_index
         from esembed.evaluate.metrics import DEFAULT_MEASURES
-        from esembed.evaluate.run import evaluate_index
 
         twin = sync_twin(self)
         call = functools.partial(
@@ -89,7 +89,7 @@ class QualityMixin:
         Returns:
             the choice with its evidence, and the query.
         """
-        from esembed.evaluate.run import tune_index
+        from esembed.evaluate.index_tune import tune_index
 
         twin = sync_twin(self)
         result: tuple[Tuned, Query] = await in_thread(
@@ -113,7 +113,7 @@ class QualityMixin:
         Returns:
             the report, and the query, or None when there is nothing to weigh.
         """
-        from esembed.evaluate.run import know_index
+        from esembed.evaluate.index_trust import know_index
 
         twin = sync_twin(self)
         result: tuple[TrustReport, Query | None] = await in_thread(

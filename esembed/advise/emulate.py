@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from esembed.dialect.codes import calibrate, to_bytes
+from esembed.dialect.codes import calibrate, confidence_interval, to_bytes
 from esembed.errors import PlanError
 from esembed.types import FloatArray
 
@@ -147,8 +147,7 @@ def _scorer(vectors: FloatArray, form: str) -> Callable[[FloatArray], FloatArray
         codes = unit(to_bytes(vectors, scale, normalize=False).astype(np.float32))
         return lambda q: unit(to_bytes(q, scale, normalize=False).astype(np.float32)) @ codes.T
     if form.startswith("int7"):
-        dims = vectors.shape[1]
-        return _scalar7(vectors, max(0.9, 1 - 1 / (dims + 1)) if form == "int7" else 0.9)
+        return _scalar7(vectors, confidence_interval(vectors.shape[1]) if form == "int7" else 0.9)
     if form == "bit":
         signs = np.where(vectors > 0, 1, -1).astype(np.float32)
         return lambda q: np.where(q > 0, 1, -1).astype(np.float32) @ signs.T

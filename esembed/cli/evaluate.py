@@ -94,8 +94,8 @@ def index_command(
     """
     from esembed import Index
     from esembed.evaluate.dataset import ProblemLog, read_run, write_run
+    from esembed.evaluate.index_run import evaluate_index
     from esembed.evaluate.outside import bm25s_run, read_published
-    from esembed.evaluate.run import evaluate_index
 
     judged = _dataset(dataset, split, topics)
     log = ProblemLog()
@@ -164,7 +164,7 @@ def bootstrap(
         $ esembed eval bootstrap books
     """
     from esembed import Index
-    from esembed.evaluate.run import bootstrap_index
+    from esembed.evaluate.index_run import bootstrap_index
 
     client = connection.client()
     try:
@@ -193,7 +193,7 @@ def trust(
     """
     from esembed import Index
     from esembed.cli import _output
-    from esembed.evaluate.run import know_index
+    from esembed.evaluate.index_trust import know_index
 
     client = connection.client()
     try:
@@ -246,7 +246,7 @@ def tune(
     """
     from esembed import Index
     from esembed.cli import _output
-    from esembed.evaluate.run import tune_index
+    from esembed.evaluate.index_tune import tune_index
     from esembed.evaluate.tune import TuneOptions
 
     judged = _dataset(dataset, split, topics)

@@ -15,7 +15,15 @@ import numpy.typing as npt
 from esembed.plan import DenseField
 from esembed.types import FloatArray
 
-__all__ = ["UNIT_SPREADS", "calibrate", "coded", "to_bits", "to_bytes", "unit_scale"]
+__all__ = [
+    "UNIT_SPREADS",
+    "calibrate",
+    "coded",
+    "confidence_interval",
+    "to_bits",
+    "to_bytes",
+    "unit_scale",
+]
 
 UNIT_SPREADS = 6.0
 """Without a calibration, 127 stands for this many standard deviations of a unit vector's component."""
@@ -36,6 +44,12 @@ def calibrate(vectors: FloatArray) -> float:
 def unit_scale(dims: int) -> float:
     """A scale for vectors of length 1 when nothing was measured: from the dims alone."""
     return float(f"{127 * dims**0.5 / UNIT_SPREADS:.4g}")
+
+
+def confidence_interval(dims: int) -> float:
+    """The middle share of all components that Lucene's 7-bit scalar quantization shall not clip, from the
+    dims alone: 1 − 1/(dims + 1), at least the 0.9 that OpenSearch takes, six digits."""
+    return max(0.9, round(1 - 1 / (dims + 1), 6))
 
 
 def to_bytes(vectors: npt.NDArray[Any], scale: float, *, normalize: bool) -> npt.NDArray[np.int8]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from esembed.capabilities import Version
+from esembed.dialect.codes import confidence_interval
 from esembed.dialect.mapping_common import Draft, byte_scale, known_dims
 from esembed.plan import DenseField, SparseField
 
@@ -80,8 +81,7 @@ def _property(where: str, part: DenseField, dims: int, draft: Draft) -> dict[str
         draft.notes.append(f"{where}: int8_hnsw is Lucene's 7-bit scalar quantization here")
         # Left out, 3.6.0 clips to about the middle nine tenths of all values: recall@10 of MiniLM vectors
         # was .904, with the interval that the documentation calls its default .985.
-        # The engine takes 0.9 to 1.
-        parameters = {"bits": 7, "confidence_interval": max(0.9, round(1 - 1 / (dims + 1), 6))}
+        parameters = {"bits": 7, "confidence_interval": confidence_interval(dims)}
         return {**body, "method": hnsw("lucene", {"name": "sq", "parameters": parameters})}
     if quantization == "bbq_hnsw" and draft.capabilities.version >= Version(3, 6):
         draft.notes.append(f"{where}: bbq_hnsw is Lucene's 1-bit scalar quantization here")

@@ -1,0 +1,122 @@
+"""Asking an index under test: its legs, runs of queries, times, a table of every leg's lists."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from esembed import query as q
+from esembed.dialect.default import default_query
+from esembed.errors import QueryError
+from esembed.evaluate.dataset import Dataset
+from esembed.evaluate.knowing import document_text
+from esembed.evaluate.legs import LegTable
+from esembed.evaluate.metrics import Latency
+from esembed.query import Query
+from esembed.query.bind import bind
+from esembed.query.nodes import Knn
+from esembed.types import Hits
+
+if TYPE_CHECKING:
+    from esembed import Index
+
+__all__ = ["ask", "index_documents", "latency", "leg_table", "plan_legs", "store_query"]
+
+
+def plan_legs(index: Index, *, k: int = 100) -> dict[str, Query]:
+    """The legs of an index, each a query by itself whose text is open: the text fields as ``bm25``, every
+    dense and sparse field by its name. Fields that the caller fills (``given``) have no encoder for a
+    query and are left out; so is a lexical field beside text fields."""
+    plan = index.plan
+    legs: dict[str, Query] = {}
+    if plan.text:
+        legs["bm25"] = q.match(name="bm25")
+    for name, dense in plan.dense.items():
+        if dense.encoder.partition(":")[0] != "given":
+            legs[name] = q.knn(name, k=k, name=name)
+    for name, sparse in plan.sparse.items():
+        family = sparse.encoder.partition(":")[0]
+        if family != "given" and not (family == "lexical" and plan.text):
+            legs[name] = q.sparse(name, name=name)
+    if not legs:
+        raise QueryError("the plan has no field that a text can be searched in")
+    return legs
+
+
+def ask(
+    index: Index, query: str | Query | None, texts: Mapping[str, str], size: int
+) -> tuple[dict[str, list[tuple[str, float]]], dict[str, str]]:
+    """The run of one configuration, and a line for each document that was seen."""
+    base = default_query(index.plan) if query is None or isinstance(query, str) else query
+    bound = [bind(base, text) for text in texts.values()]
+    run: dict[str, list[tuple[str, float]]] = {}
+    titles: dict[str, str] = {}
+    answers: Sequence[Hits] = index.search_many(bound, size=size)
+    for query_id, hits in zip(texts, answers, strict=True):
+        run[query_id] = [(hit.id, hit.score) for hit in hits]
+        for hit in list(hits)[:10]:
+            if hit.id not in titles:
+                titles[hit.id] = " ".join(document_text(index.plan, hit.source).split())[:160]
+    return run, titles
+
+
+def latency(index: Index, query: Query, dataset: Dataset, count: int) -> Latency | None:
+    times: list[float] = []
+    engine: list[float] = []
+    for text in list(dataset.queries.values())[:count]:
+        start = time.perf_counter()
+        hits = index.search(query, text=text, size=10)
+        times.append((time.perf_counter() - start) * 1000)
+        engine.append(hits.took_ms)
+    return Latency.of(times, engine)
+
+
+def leg_table(
+    index: Index, dataset: Dataset, *, size: int = 100, legs: Mapping[str, Query] | None = None
+) -> tuple[LegTable, dict[str, Query]]:
+    """Every leg's list for every judged query, and text legs' scores for the others' candidates."""
+    legs = dict(legs or plan_legs(index, k=size))
+    runs = {name: ask(index, query, dataset.queries, size)[0] for name, query in legs.items()}
+    completed: dict[str, dict[str, dict[str, float]]] = {}
+    for name, query in legs.items():
+        if isinstance(query, Knn):
+            continue
+        scores: dict[str, dict[str, float]] = {}
+        bound: dict[str, Query] = {}
+        for query_id, text in dataset.queries.items():
+            own = {document for document, _ in runs[name][query_id]}
+            others = {d for leg in runs for d, _ in runs[leg][query_id]} - own
+            if others:
+                bound[query_id] = q.bool_(must=bind(query, text), filter=q.ids(*sorted(others)))
+        answers = index.search_many(list(bound.values()), size=size * max(1, len(legs) - 1))
+        for query_id, hits in zip(bound, answers, strict=True):
+            scores[query_id] = {hit.id: hit.score for hit in hits}
+        completed[name] = scores
+    return LegTable(runs, dataset.qrels, completed=completed), legs
+
+
+def index_documents(index: Index, count: int, *, seed: int = 0) -> list[tuple[str, str]]:
+    """*count* documents drawn at random by the engine, as (id, text)."""
+    draw = q.raw(
+        {
+            kind: {"function_score": {"random_score": {"seed": seed, "field": "_seq_no"}}}
+            for kind in ("elasticsearch", "opensearch")
+        }
+    )
+    found: list[tuple[str, str]] = []
+    for hit in index.search(draw, size=min(count, 10_000)):
+        text = document_text(index.plan, hit.source)
+        if text:
+            found.append((hit.id, text))
+    return found
+
+
+def store_query(index: Index, query: Query | None, why: Mapping[str, Any]) -> None:
+    stored = replace(
+        index.stored,
+        plan=index.plan.replace(query=query),
+        rest={**index.stored.rest, "evidence": dict(why)},
+    )
+    index._store(stored)
