@@ -198,12 +198,23 @@ def _from_ir_datasets(identifier: str) -> Dataset:
         if not getattr(loaded, f"has_{part}")():
             raise DatasetError(f"ir_datasets' {identifier} has no {part}", source=identifier)
     log = ProblemLog()
-    queries = {str(q.query_id): str(q.default_text()) for q in loaded.queries_iter()}
+    queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
-    for judgement in loaded.qrels_iter():
-        judge(
-            qrels, str(judgement.query_id), str(judgement.doc_id), str(judgement.relevance), identifier, log
-        )
+    try:
+        for query in loaded.queries_iter():
+            if str(query.query_id) in queries:
+                log.add("duplicate-query", str(query.query_id))
+            else:
+                queries[str(query.query_id)] = str(query.default_text())
+        for row in loaded.qrels_iter():
+            judge(qrels, str(row.query_id), str(row.doc_id), str(row.relevance), identifier, log)
+    except (OSError, RuntimeError) as error:
+        # It downloads when it is first read.
+        raise DatasetError(
+            f"ir_datasets can't bring {identifier} ({type(error).__name__}: {error}); without a network, get "
+            "its files elsewhere and name a BEIR folder, or qrels with --topics",
+            source=identifier,
+        ) from error
 
     def documents() -> Iterator[Document]:
         for row in loaded.docs_iter():

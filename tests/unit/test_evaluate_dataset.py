@@ -141,3 +141,39 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "qrels" / "test.tsv").write_text("q1\td1\t1\n")
     with pytest.raises(DatasetError, match="UTF-8"):
         load_dataset(tmp_path)
+
+
+def test_an_ir_datasets_id(tmp_path: Path) -> None:
+    ir_datasets = pytest.importorskip("ir_datasets", reason="needs the package ir-datasets")
+    (tmp_path / "docs.tsv").write_text("d1\tone text\nd2\ttwo texts\n")
+    (tmp_path / "topics.tsv").write_text("q1\tone\nq2\tnothing\nq3\ttwo\nq3\tagain\n")
+    (tmp_path / "qrels").write_text("q1 0 d1 2\nq1 0 d1 1\nq3 0 d2 1\nq9 0 d1 1\n")
+    parts = {"docs_tsv": "docs.tsv", "queries_tsv": "topics.tsv", "qrels_trec": "qrels"}
+    made = ir_datasets.create_dataset(**{part: str(tmp_path / name) for part, name in parts.items()})
+    identifier = f"esembed-test/{tmp_path.name}"
+    ir_datasets.registry.register(identifier, made)
+
+    dataset = load_dataset(f"ir_datasets:{identifier}")
+    assert dict(dataset.queries) == {"q1": "one", "q3": "two"}
+    assert dataset.qrels == {"q1": {"d1": 2}, "q3": {"d2": 1}}
+    assert kinds(dataset) == {
+        "conflicting-judgement": 1,
+        "duplicate-query": 1,
+        "query-without-judgements": 1,
+        "unknown-query": 1,
+    }
+    documents = {document.id: document.source["text"] for document in dataset.documents()}
+    assert documents == {"d1": "one text", "d2": "two texts"}
+
+    topics = ir_datasets.create_dataset(queries_tsv=str(tmp_path / "topics.tsv"))
+    ir_datasets.registry.register(f"{identifier}-unjudged", topics)
+    with pytest.raises(DatasetError, match="has no qrels"):
+        load_dataset(f"irds:{identifier}-unjudged")
+    with pytest.raises(DatasetError, match="knows no 'esembed-test/nothing'"):
+        load_dataset("ir_datasets:esembed-test/nothing")
+    lost = ir_datasets.create_dataset(
+        queries_tsv=str(tmp_path / "gone.tsv"), qrels_trec=str(tmp_path / "qrels")
+    )
+    ir_datasets.registry.register(f"{identifier}-lost", lost)
+    with pytest.raises(DatasetError, match="can't bring .* name a BEIR folder"):
+        load_dataset(f"ir_datasets:{identifier}-lost")
