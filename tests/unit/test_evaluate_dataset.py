@@ -175,5 +175,5 @@ def test_an_ir_datasets_id(tmp_path: Path) -> None:
         queries_tsv=str(tmp_path / "gone.tsv"), qrels_trec=str(tmp_path / "qrels")
     )
     ir_datasets.registry.register(f"{identifier}-lost", lost)
-    with pytest.raises(DatasetError, match="can't bring .* name a BEIR folder"):
+    with pytest.raises(DatasetError, match=r"can.t bring .* name a BEIR folder"):
         load_dataset(f"ir_datasets:{identifier}-lost")
