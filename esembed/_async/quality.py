@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from esembed.dialect import meta
@@ -78,22 +78,33 @@ class QualityMixin:
         return await in_thread(call, sender=twin.client)
 
     async def tune(
-        self, dataset: Dataset | str, *, options: TuneOptions | None = None, write: bool = True
+        self,
+        dataset: Dataset | str,
+        *,
+        options: TuneOptions | None = None,
+        write: bool = True,
+        progress: Callable[[str], None] | None = None,
     ) -> tuple[Tuned, Query]:
         """Fit the default query to judged queries; on few it stays as it is. See ``esembed tune``.
 
         Args:
             options: see :class:`~esembed.evaluate.tune.TuneOptions`.
             write: store the query and its evidence, where something better was found.
+            progress: told what is being done, one line each (from another thread).
 
         Returns:
             the choice with its evidence, and the query.
+
+        Raises:
+            EsembedError: no judged queries, the extra isn't installed, or the default query's reranker
+                wasn't given.
         """
         from esembed.evaluate.index_tune import tune_index
 
         twin = sync_twin(self)
         result: tuple[Tuned, Query] = await in_thread(
-            functools.partial(tune_index, twin, dataset, options=options, write=write), sender=twin.client
+            functools.partial(tune_index, twin, dataset, options=options, write=write, progress=progress),
+            sender=twin.client,
         )
         self._adopt(twin)
         return result

@@ -1,20 +1,64 @@
-"""From words on a command line to a query: ``--legs`` and ``--filter``."""
+"""From words on a command line to a query: ``--legs``, ``--filter`` and ``--cross-encoder``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from esembed import query as q
 from esembed.cli._connect import UsageError
 from esembed.plan import FilterField, IndexPlan
 from esembed.query import Filter, Query
 
-__all__ = ["parse_filters", "query_for_legs"]
+if TYPE_CHECKING:
+    from esembed.evaluate.rerank import CrossEncoder
+
+__all__ = ["Allow", "Cross", "cross_encoders", "parse_filters", "query_for_legs"]
+
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-encoder",
+        metavar="SPEC",
+        help="An encoder that may be loaded because the index names it (minilm and lexical always may).",
+    ),
+]
+Cross = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cross-encoder",
+        metavar="NAME=MODEL",
+        help="A reranker: its name in queries, and a folder or model (openvino:MODEL runs it on OpenVINO).",
+    ),
+]
 
 _NUMERIC = {"byte", "short", "integer", "long", "float", "double"}
 _CLAUSE = re.compile(r"^(?P<field>[^=<>!]+?)\s*(?P<op>>=|<=|!=|=|<|>)\s*(?P<value>.*)$", re.DOTALL)
 _BOUNDS = {">=": "gte", ">": "gt", "<=": "lte", "<": "lt"}
+
+
+def cross_encoders(values: Sequence[str] | None) -> dict[str, CrossEncoder]:
+    """Name → the cross-encoder that ``--cross-encoder NAME=MODEL`` names, loaded.
+
+    Raises:
+        UsageError: not of that form, or a name that stands there twice.
+        EncoderError: no such model, or torch is missing.
+    """
+    found: dict[str, CrossEncoder] = {}
+    for value in values or ():
+        name, separator, model = value.partition("=")
+        if not separator or not name.strip() or not model.strip() or name.strip() in found:
+            raise UsageError(f"--cross-encoder takes NAME=MODEL, each name once, not {value!r}")
+        from esembed.evaluate.rerank import CrossEncoder
+
+        model, prefix = model.strip(), "openvino:"
+        found[name.strip()] = CrossEncoder(
+            model.removeprefix(prefix), backend="openvino" if model.startswith(prefix) else "auto"
+        )
+    return found
 
 
 def query_for_legs(plan: IndexPlan, legs: Sequence[str]) -> Query | None:

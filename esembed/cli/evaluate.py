@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esembed.cli._connect import Connection, takes_connection
+from esembed.cli._query import Allow, Cross
 
 if TYPE_CHECKING:
+    from esembed import Index
     from esembed.evaluate.dataset import Dataset
     from esembed.evaluate.run import Evaluation
+    from esembed.evaluate.significance import Interval
+    from esembed.evaluate.tune import Tuned
+    from esembed.query import Query
 
 __all__ = ["app", "tune_app"]
 
@@ -38,6 +43,13 @@ def _dataset(source: str, split: str, topics: Path | None) -> Dataset:
     from esembed.evaluate.dataset import load_dataset
 
     return load_dataset(source, split=split, topics=topics)
+
+
+def _opened(client: Any, name: str, allow: list[str] | None, cross: list[str] | None = None) -> Index:
+    from esembed import Index
+    from esembed.cli._query import cross_encoders
+
+    return Index.open(client, name, allow_encoders=allow or (), rerankers=cross_encoders(cross))
 
 
 def _show(evaluation: Evaluation, json: bool, html: Path | None) -> None:
@@ -78,6 +90,8 @@ def index_command(
     bm25s: Annotated[
         bool, typer.Option("--bm25s", help="Ask the library bm25s, too, over the dataset's documents.")
     ] = False,
+    allow_encoder: Allow = None,
+    cross_encoder: Cross = None,
     html: Html = None,
     json: AsJson = False,
     connection: Connection,
@@ -92,7 +106,6 @@ def index_command(
 
         $ esembed eval index scifact data/scifact --run other-tool.run --bm25s
     """
-    from esembed import Index
     from esembed.evaluate.dataset import ProblemLog, read_run, write_run
     from esembed.evaluate.index_run import evaluate_index
     from esembed.evaluate.outside import bm25s_run, read_published
@@ -103,7 +116,7 @@ def index_command(
     figures = {} if published is None else read_published(published, judged.name)
     client = connection.client()
     try:
-        index = Index.open(client, name)
+        index = _opened(client, name, allow_encoder, cross_encoder)
         if bm25s:
             text = next(iter(index.plan.text.values()), None)
             outside["bm25s"] = bm25s_run(
@@ -153,6 +166,8 @@ def bootstrap(
     name: Name,
     *,
     count: Annotated[int, typer.Option("--count", min=10, help="How many documents give queries.")] = 200,
+    allow_encoder: Allow = None,
+    cross_encoder: Cross = None,
     html: Html = None,
     json: AsJson = False,
     connection: Connection,
@@ -163,12 +178,11 @@ def bootstrap(
 
         $ esembed eval bootstrap books
     """
-    from esembed import Index
     from esembed.evaluate.index_run import bootstrap_index
 
     client = connection.client()
     try:
-        evaluation = bootstrap_index(Index.open(client, name), count=count)
+        evaluation = bootstrap_index(_opened(client, name, allow_encoder, cross_encoder), count=count)
     finally:
         client.close()
     _show(evaluation, json, html)
@@ -182,6 +196,7 @@ def trust(
     write: Annotated[
         bool, typer.Option("--write/--no-write", help="Store the query that follows as the default.")
     ] = True,
+    allow_encoder: Allow = None,
     json: AsJson = False,
     connection: Connection,
 ) -> None:
@@ -191,13 +206,12 @@ def trust(
 
         $ esembed eval trust books --no-write
     """
-    from esembed import Index
     from esembed.cli import _output
     from esembed.evaluate.index_trust import know_index
 
     client = connection.client()
     try:
-        report, query = know_index(Index.open(client, name), write=write)
+        report, query = know_index(_opened(client, name, allow_encoder), write=write)
     finally:
         client.close()
     shown: dict[str, Any] = report.to_dict() | {"query": None if query is None else query.to_dict()}
@@ -231,10 +245,21 @@ def tune(
     latency_weight: Annotated[
         float, typer.Option("--latency-weight", min=0, help="nDCG that 100 ms are worth; 0: time is free.")
     ] = 0.0,
+    next_plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--next-plan",
+            metavar="FILE",
+            help="Write the plan (TOML) to migrate to, where other BM25 parameters did better.",
+        ),
+    ] = None,
+    allow_encoder: Allow = None,
+    cross_encoder: Cross = None,
     json: AsJson = False,
     connection: Connection,
 ) -> None:
-    """Fit the default query to judged queries: each leg's settings, then the fusion and its weights.
+    """Fit the default query to judged queries: each leg's settings, then the fusion and its weights, then
+    the cross-encoders as a last stage.
 
     On few queries it stays as it is; a leg whose help can't be shown is dropped.
 
@@ -243,37 +268,77 @@ def tune(
         $ esembed tune books judgements.csv
 
         $ esembed tune scifact data/scifact --split train --no-write
+
+        $ esembed tune books judgements.csv --cross-encoder cross=cross-encoder/ms-marco-MiniLM-L6-v2
     """
-    from esembed import Index
     from esembed.cli import _output
     from esembed.evaluate.index_tune import tune_index
     from esembed.evaluate.tune import TuneOptions
 
     judged = _dataset(dataset, split, topics)
+    for problem in judged.problems:
+        _output.note(problem.text)
     client = connection.client()
     try:
+        index = _opened(client, name, allow_encoder, cross_encoder)
         tuned, query = tune_index(
-            Index.open(client, name),
+            index,
             judged,
             write=write,
             axes=axes,
             options=TuneOptions(latency_weight=latency_weight),
+            progress=lambda line: _output.note(f"… {line}"),
         )
+        plan = tuned.next_plan(index.plan.replace(query=query))
     finally:
         client.close()
+    if next_plan is not None and tuned.similarity:
+        next_plan.write_text(plan.to_toml(), encoding="utf-8")
     if json:
         _output.print_json(tuned.to_dict() | {"query": query.to_dict()})
         return
-    _output.note(tuned.reason)
-    _output.note(
-        f"nDCG@10 {tuned.baseline.mean:.4f} → {tuned.score.mean:.4f} on the queries it was fitted to"
+    _show_tuned(tuned, query, written=write)
+    if next_plan is not None:
+        then = f"{next_plan}: bring the index to it with esembed index migrate {name} {next_plan}"
+        _output.note(then if tuned.similarity else f"{next_plan} is not written: k1 and b stay as they are")
+
+
+def _show_tuned(tuned: Tuned, query: Query, *, written: bool) -> None:
+    from esembed.cli import _output
+
+    changed = tuned.config != tuned.default
+    table = _output.table("setting", "in use", "chosen", ">cross-validated gain (95 %)", "tried")
+    table.add_row(
+        "fusion",
+        tuned.default.label(tuned.legs),
+        tuned.config.label(tuned.legs) if changed else "kept",
+        _interval(tuned.gain),
+        str(tuned.tried),
     )
+    for axis in tuned.axes:
+        stopped = f", {axis.stopped} stopped early" if axis.stopped else ""
+        kept = axis.chosen == axis.default
+        table.add_row(
+            axis.axis,
+            axis.default,
+            "kept" if kept else axis.chosen,
+            _interval(axis.gain),
+            f"{axis.tried}{stopped}",
+        )
+    _output.console().print(table)
+    _output.note(tuned.reason)
+    if changed:
+        _output.note(
+            f"nDCG@10 {tuned.baseline.mean:.4f} → {tuned.score.mean:.4f} on the {tuned.queries} queries it "
+            "was fitted to (on others expect the cross-validated gain)"
+        )
     if tuned.dropped:
         _output.note(f"dropped, since their help can't be shown: {', '.join(tuned.dropped)}")
-    for axis in tuned.axes:
-        kept = "kept" if axis.chosen == axis.default else "→"
-        _output.note(
-            f"{axis.axis}: {kept} {axis.chosen} (best difference {axis.gain.mean:+.4f}, 95 % "
-            f"{axis.gain.low:+.4f} … {axis.gain.high:+.4f}; {axis.tried} tried, {axis.stopped} stopped early)"
-        )
-    _output.note(f"query: {query!r}")
+    for field, changes in tuned.similarity.items():
+        values = ", ".join(f"{key} = {value:g}" for key, value in changes.items())
+        _output.note(f"[text.{field}] {values} did better; an index fixes them, so they are for the next one")
+    _output.note(f"{'default query' if written else 'query (not stored)'}: {query!r}")
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.mean:+.4f} ({interval.low:+.4f} … {interval.high:+.4f})"

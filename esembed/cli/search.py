@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esembed.cli._connect import Connection, takes_connection
+from esembed.cli._query import Allow, Cross
 
 if TYPE_CHECKING:
     from esembed.plan import IndexPlan
@@ -40,14 +41,8 @@ def search(
     ] = None,
     size: Annotated[int, typer.Option("--size", "-n", min=0, max=10_000, help="How many hits.")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="Each leg's rank, score and share.")] = False,
-    allow_encoder: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-encoder",
-            metavar="SPEC",
-            help="An encoder that may be loaded because the index names it (minilm and lexical always may).",
-        ),
-    ] = None,
+    allow_encoder: Allow = None,
+    cross_encoder: Cross = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
     connection: Connection,
 ) -> None:
@@ -63,11 +58,13 @@ def search(
     """
     from esembed import Index
     from esembed.cli import _output
-    from esembed.cli._query import parse_filters, query_for_legs
+    from esembed.cli._query import cross_encoders, parse_filters, query_for_legs
 
     client = connection.client()
     try:
-        opened = Index.open(client, index, allow_encoders=allow_encoder or ())
+        opened = Index.open(
+            client, index, allow_encoders=allow_encoder or (), rerankers=cross_encoders(cross_encoder)
+        )
         wanted = [leg.strip() for leg in legs.split(",") if leg.strip()] if legs else []
         query = query_for_legs(opened.plan, wanted)
         condition = parse_filters(opened.plan, filter or [])

@@ -3,7 +3,8 @@
 Every variant is asked of the live index, so early stopping counts: queries come in blocks, and a variant
 that is clearly behind (its mean difference to the leader plus two standard errors is below zero) is asked
 no further. The setting in use is never stopped, and a variant must beat it as any candidate must
-(:func:`esembed.evaluate.tune.caution`). See Maron and Moore, "Hoeffding races", 1994.
+(:func:`esembed.evaluate.tune.caution`), and in cross-validation, too. See Maron and Moore, "Hoeffding
+races", 1994.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed import query as q
-from esembed.encode.wordsplit import ENGLISH_STOP_WORDS
 from esembed.evaluate.dataset import Qrels, Run
 from esembed.evaluate.metrics import measure
 from esembed.evaluate.significance import Interval, bootstrap_interval
@@ -27,7 +27,7 @@ from esembed.plan import IndexPlan
 from esembed.query import Query
 from esembed.query.nodes import Knn, Match, Sparse
 
-__all__ = ["AxisChoice", "bm25_parameters", "leg_variants", "race", "rerank_variants"]
+__all__ = ["AxisChoice", "bm25_parameters", "choose", "leg_variants", "race", "rerank_variants"]
 
 Floats = npt.NDArray[np.float64]
 BLOCK = 25
@@ -41,7 +41,10 @@ class AxisChoice:
     Attributes:
         axis: what was varied (``bm25: field boosts``).
         chosen, default: the variant taken, and the one in use before; equal when nothing beat it.
-        gain: nDCG@10 of the best variant minus the default's, over the queries both answered.
+        gain: nDCG@10 of choosing so minus the default's, cross-validated: each query by what was chosen
+            on the others; 95 % interval over queries.
+        closest: the best variant that isn't the default, and *difference* its nDCG@10 minus the default's
+            on all of the queries (optimistic: it was picked there).
         queries: how many those are.
         tried: how many variants.
         stopped: how many of them were stopped early.
@@ -51,18 +54,25 @@ class AxisChoice:
     chosen: str
     default: str
     gain: Interval
+    closest: str
+    difference: Interval
     queries: int
     tried: int
     stopped: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        gain = [round(x, 4) for x in (self.gain.mean, self.gain.low, self.gain.high)]
+        gain, difference = (
+            [round(x, 4) for x in (interval.mean, interval.low, interval.high)]
+            for interval in (self.gain, self.difference)
+        )
         return {
             "axis": self.axis,
             "chosen": self.chosen,
             "default": self.default,
-            "gain": gain,
+            "cross_validated_gain": gain,
+            "closest": self.closest,
+            "difference": difference,
             "queries": self.queries,
             "tried": self.tried,
             "stopped_early": self.stopped,
@@ -164,32 +174,71 @@ def race(
             alive = [
                 label for label in alive if label in (default, leader) or not _behind(values, label, leader)
             ]
-    base = np.array(values[default])
-    multiple = caution(len(base)) / math.sqrt(max(1, len(base)))
-    best, best_value = default, 0.0
-    shown, gain = default, bootstrap_interval(np.zeros(len(base)), seed=seed)
-    for label in alive if len(base) >= FEWEST_QUERIES else ():
-        if label == default:
-            continue
-        difference = np.array(values[label]) - base
-        value = float(difference.mean()) - multiple * float(difference.std())
-        value -= costs.get(label, 0.0) - costs.get(default, 0.0)
-        if shown == default or float(difference.mean()) > gain.mean:
-            shown, gain = label, bootstrap_interval(difference, seed=seed)
-        if value > best_value + 1e-12:
-            best, best_value = label, value
-    if best != default:
-        gain = bootstrap_interval(np.array(values[best]) - base, seed=seed)
-    choice = AxisChoice(
+    complete = {label: np.array(values[label]) for label in alive}
+    choice = choose(axis, complete, default, costs=costs, tried=len(labels), seed=seed)
+    return choice, variants[choice.chosen]
+
+
+def choose(
+    axis: str,
+    values: Mapping[str, Floats],
+    default: str,
+    *,
+    costs: Mapping[str, float] | None = None,
+    tried: int | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> AxisChoice:
+    """One of the variants, by its mean minus :func:`~esembed.evaluate.tune.caution` standard errors, if the
+    same choosing also gains on queries that it didn't see.
+
+    Args:
+        values: label → nDCG@10 of each query, shape (queries,), alike for all; *default* among them.
+        costs: label → nDCG that its latency is worth.
+        tried: how many there were, with those that were stopped early.
+    """
+    costs = costs or {}
+    base = values[default]
+    count = len(base)
+    others = {label: found - base for label, found in values.items() if label != default}
+    dearer = {label: costs.get(label, 0.0) - costs.get(default, 0.0) for label in values}
+
+    def pick(subset: npt.NDArray[np.int64]) -> str:
+        best, best_value = default, 1e-12
+        if len(subset) < FEWEST_QUERIES:
+            return best
+        multiple = caution(len(subset)) / math.sqrt(len(subset))
+        for label, difference in others.items():
+            part = difference[subset]
+            value = float(part.mean()) - multiple * float(part.std()) - dearer[label]
+            if value > best_value:
+                best, best_value = label, value
+        return best
+
+    everything = np.arange(count)
+    chosen = pick(everything)
+    gains, cost = np.zeros(count), 0.0
+    if count >= FEWEST_QUERIES:
+        for fold in np.array_split(np.random.default_rng(seed).permutation(count), folds):
+            picked = pick(np.setdiff1d(everything, fold))
+            gains[fold] = values[picked][fold] - base[fold]
+            cost += dearer[picked] * len(fold) / count
+    if float(gains.mean()) - cost <= 0:
+        chosen = default
+    closest = chosen
+    if chosen == default and others:
+        closest = max(others, key=lambda label: float(others[label].mean()) if count else 0.0)
+    return AxisChoice(
         axis=axis,
-        chosen=best,
+        chosen=chosen,
         default=default,
-        gain=gain,
-        queries=len(base),
-        tried=len(labels),
-        stopped=len(labels) - len(alive),
+        gain=bootstrap_interval(gains, seed=seed),
+        closest=closest,
+        difference=bootstrap_interval(values[closest] - base, seed=seed),
+        queries=count,
+        tried=len(values) if tried is None else tried,
+        stopped=0 if tried is None else tried - len(values),
     )
-    return choice, variants[best]
 
 
 def _behind(values: Mapping[str, Sequence[float]], label: str, leader: str) -> bool:
@@ -198,53 +247,44 @@ def _behind(values: Mapping[str, Sequence[float]], label: str, leader: str) -> b
     return float(difference.mean()) + 2 * error < 0
 
 
+BM25_GRID = tuple((k1, b) for k1 in (0.6, 0.9, 1.2, 1.6, 2.0) for b in (0.2, 0.4, 0.6, 0.75, 0.9))
+
+
 def bm25_parameters(
-    plan: IndexPlan,
+    scorer: LexicalScorer,
+    own: tuple[float, float],
     texts: Mapping[str, str],
     queries: Mapping[str, str],
     qrels: Qrels,
     *,
-    grid: Sequence[tuple[float, float]] = ((0.9, 0.4), (1.2, 0.75), (1.6, 0.75), (1.2, 0.4), (0.6, 0.3)),
-) -> AxisChoice:
+    grid: Sequence[tuple[float, float]] = BM25_GRID,
+    seed: int = 0,
+) -> tuple[AxisChoice, tuple[float, float]]:
     """BM25's k1 and b, measured in memory over the documents themselves: an engine fixes both when an
-    index is created, so a gain is an advice to migrate, not a setting of the query.
+    index is created, so a gain is for the next index, not a setting of the query.
 
     Args:
+        scorer: cuts words as the text field's analyzer does.
+        own: k1 and b in use.
         texts: document id → its text.
-        grid: pairs to try; the plan's own come first.
+        grid: further pairs to try.
+
+    Returns:
+        the choice by nDCG@10 of the text leg alone, and its k1 and b.
     """
-    part = next(iter(plan.text.values()))
-    english = part.analyzer == "english"
-    own = (1.2 if part.k1 is None else part.k1, 0.75 if part.b is None else part.b)
-    pairs = list(dict.fromkeys([own, *grid]))
-    ids, per_pair = list(texts), {}
-    for k1, b in pairs:
-        scorer = LexicalScorer(
-            language="english" if english else "none",
-            k1=k1,
-            b=b,
-            stop_words=ENGLISH_STOP_WORDS if english else (),
-        )
-        scorer.fit(list(texts.values()))
+    pairs = {f"k1 {k1:g}, b {b:g}": (k1, b) for k1, b in dict.fromkeys([own, *grid])}
+    ids, asked = list(texts), list(queries.values())
+    scorer.fit(list(texts.values()))
+    values: dict[str, Floats] = {}
+    for label, (k1, b) in pairs.items():
         run: dict[str, list[tuple[str, float]]] = {}
-        for query, row in zip(queries, scorer.scores(list(queries.values())), strict=True):
-            top = np.argsort(-row, kind="stable")[:10]
-            run[query] = [(ids[i], float(row[i])) for i in top if row[i] > 0]
-        per_pair[k1, b] = measure(qrels, run, ["ndcg@10"])["ndcg@10"]
-    base = np.array([per_pair[own][query] for query in queries])
-    multiple = caution(len(base)) / math.sqrt(max(1, len(base)))
-    best, best_value, gain = own, 0.0, bootstrap_interval(np.zeros(len(base)))
-    for pair in pairs[1:]:
-        difference: Floats = np.array([per_pair[pair][query] for query in queries]) - base
-        value = float(difference.mean()) - multiple * float(difference.std())
-        if value > best_value + 1e-12:
-            best, best_value, gain = pair, value, bootstrap_interval(difference)
-    return AxisChoice(
-        axis="bm25: k1 and b (needs a new index)",
-        chosen=f"k1 {best[0]:g}, b {best[1]:g}",
-        default=f"k1 {own[0]:g}, b {own[1]:g}",
-        gain=gain,
-        queries=len(base),
-        tried=len(pairs),
-        stopped=0,
-    )
+        for start in range(0, len(asked), 64):
+            scores = scorer.scores(asked[start : start + 64], k1=k1, b=b)
+            for query, row in zip(list(queries)[start : start + 64], scores, strict=True):
+                top = np.argpartition(-row, 10)[:10] if len(row) > 10 else np.arange(len(row))
+                top = top[np.lexsort((top, -row[top]))]
+                run[query] = [(ids[i], float(row[i])) for i in top if row[i] > 0]
+        found = measure(qrels, run, ["ndcg@10"])["ndcg@10"]
+        values[label] = np.array([found[query] for query in queries])
+    choice = choose("bm25: k1 and b", values, next(iter(pairs)), seed=seed)
+    return choice, pairs[choice.chosen]

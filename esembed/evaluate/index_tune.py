@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from esembed.dialect.default import default_query
+from esembed.errors import EsembedError
 from esembed.evaluate.ask import ask, latency, leg_table, plan_legs, store_query
-from esembed.evaluate.axes import AxisChoice, bm25_parameters, leg_variants, race, rerank_variants
+from esembed.evaluate.axes import AxisChoice, bm25_parameters, choose, leg_variants, race, rerank_variants
 from esembed.evaluate.dataset import Dataset, Run, load_dataset
-from esembed.evaluate.knowing import document_text
+from esembed.evaluate.knowing import document_text, lexical_scorer
 from esembed.evaluate.legs import FusionConfig
+from esembed.evaluate.metrics import measure
 from esembed.evaluate.tune import Tuned, TuneOptions, fused_query, tune
+from esembed.plan import TextField
 from esembed.query import Query
-from esembed.query.nodes import Bool, Knn, Rrf, Sparse
+from esembed.query.nodes import Bool, Knn, Linear, Match, Rescore, Rrf, Sparse
 
 if TYPE_CHECKING:
     from esembed import Index
@@ -30,28 +35,39 @@ def tune_index(
     size: int = 100,
     write: bool = True,
     axes: bool = True,
+    progress: Callable[[str], None] | None = None,
 ) -> tuple[Tuned, Query]:
     """Fit the default query to judgements and store it in the index's plan, with its evidence.
 
     First each leg's own settings (field boosts, pruning, num_candidates, oversampling), then the fusion,
     then the index's rerankers as a last stage; BM25's k1 and b are measured where the dataset brings its
-    documents, as advice.
+    documents, for the next version of the index (:meth:`~esembed.evaluate.tune.Tuned.next_plan`).
 
     Args:
         write: store it (only when something better than the default was found).
         axes: try settings besides the fusion, too.
+        progress: told what is being done, one line each.
 
     Returns:
         the choice and its evidence, and the query it stands for.
+
+    Raises:
+        EsembedError: no judged queries; the default query's reranker wasn't given to the index.
     """
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset)
+    if not dataset.queries:
+        listed = "; ".join(problem.text for problem in dataset.problems)
+        raise EsembedError(f"{dataset.name} has no query with a relevant document. {listed}")
+    tell = progress or (lambda line: None)
     options = settings = options or TuneOptions()
     if index.plan.chunk is not None:
         # Legs that find chunks can't be added up inside one request.
         options = settings = replace(options, kinds=tuple(kind for kind in options.kinds if kind != "bound"))
     choices: list[AxisChoice] = []
     legs = plan_legs(index, k=size)
+    before = _without_reranker(index, default_query(index.plan))
+    tell(f"{len(dataset.queries)} judged queries, legs: {', '.join(legs)}")
 
     def answer(query: Query, texts: Mapping[str, str]) -> Run:
         return ask(index, query, texts, max(10, min(size, 50)))[0]
@@ -62,43 +78,88 @@ def tune_index(
         times = {label: latency(index, query, dataset, 10) for label, query in variants.items()}
         return {k: settings.latency_weight * t.p50_ms / 100 for k, t in times.items() if t is not None}
 
-    if axes and dataset.queries:
+    def raced(axis: str, variants: Mapping[str, Query]) -> Query:
+        tell(f"{axis}: {len(variants)} variants race")
+        choice, query = race(
+            axis, variants, answer, dataset.queries, dataset.qrels, costs=costs(variants), seed=settings.seed
+        )
+        choices.append(choice)
+        return query
+
+    if axes:
         prune = index.capabilities.kind == "elasticsearch"
         for name in list(legs):
             for axis, variants in leg_variants(index.plan, name, legs[name], prune=prune).items():
                 # A later axis of the leg varies what the earlier one chose.
-                asked = {label: _like(query, legs[name]) for label, query in variants.items()}
-                choice, legs[name] = race(
-                    axis, asked, answer, dataset.queries, dataset.qrels, costs=costs(asked), seed=options.seed
-                )
-                choices.append(choice)
+                legs[name] = raced(axis, {k: _like(query, legs[name]) for k, query in variants.items()})
+    tell(f"each leg's first {size} for every query, and what they score the others'")
     table, legs = leg_table(index, dataset, size=size, legs=legs)
     if options.latency_weight and not options.latency_ms:
         timed = {name: latency(index, query, dataset, 20) for name, query in legs.items()}
         options = replace(options, latency_ms={name: t.p50_ms for name, t in timed.items() if t is not None})
-    start = _config_of(default_query(index.plan), legs, size)
+    start = _config_of(before, legs, size)
+    tell("choosing the fusion and its weights, cross-validated")
     tuned = tune(table, default=start, options=options)
-    other_legs = any(choice.chosen != choice.default for choice in choices)
-    chosen = tuned.config != tuned.default
-    query = default_query(index.plan)
-    if chosen or (other_legs and start is not None):
+    query = before
+    if tuned.config != tuned.default or any(choice.chosen != choice.default for choice in choices):
         query = fused_query(tuned.config, legs)
-        chosen = True
+    if start is None:
+        # No point of the search space: what was found must beat the query itself.
+        tell("the query in use against what was found")
+        found = {"as it is": before, "fitted": fused_query(tuned.config, legs)}
+        values = {label: _ndcg(answer(one, dataset.queries), dataset) for label, one in found.items()}
+        choices.append(choose("the query in use", values, "as it is", costs=costs(found), seed=options.seed))
+        query = found[choices[-1].chosen]
     if axes and index.rerankers:
-        stages = rerank_variants(index.plan, query, list(index.rerankers))
-        choice, query = race(
-            "reranker", stages, answer, dataset.queries, dataset.qrels, costs=costs(stages), seed=options.seed
-        )
-        choices.append(choice)
-        chosen = chosen or choice.chosen != choice.default
+        query = raced("reranker", rerank_variants(index.plan, query, list(index.rerankers)))
+    tuned = replace(tuned, axes=tuple(choices))
     if axes and index.plan.text and dataset.corpus is not None:
         texts = _corpus_texts(index, dataset)
         if texts:
-            choices.append(bm25_parameters(index.plan, texts, dataset.queries, dataset.qrels))
-    tuned = replace(tuned, axes=tuple(choices))
-    if write and chosen:
-        store_query(index, query, {"tuned": tuned.to_dict()})
+            tell(f"BM25's k1 and b over {len(texts)} documents, in memory")
+            tuned = _with_bm25(tuned, index, texts, dataset)
+    if write:
+        if query != default_query(index.plan):
+            tell("storing the query and its evidence")
+            store_query(index, query, {"tuned": tuned.to_dict()})
+        elif tuned.similarity:
+            earlier: Any = index.stored.rest.get("evidence") or {}
+            store_query(index, index.plan.query, {**earlier, "similarity": tuned.to_dict()["similarity"]})
     return tuned, query
+
+
+def _without_reranker(index: Index, query: Query) -> Query:
+    """The query below a cross-encoder, which has to win its place again."""
+    if not isinstance(query, Rescore) or query.reranker is None:
+        return query
+    if query.reranker not in index.rerankers:
+        raise EsembedError(
+            f"the default query is rescored by {query.reranker!r}, which this index wasn't given: open it "
+            f"with rerankers={{{query.reranker!r}: CrossEncoder(…)}} (--cross-encoder {query.reranker}=MODEL)"
+        )
+    return query.query
+
+
+def _ndcg(run: Run, dataset: Dataset) -> Any:
+    found = measure(dataset.qrels, run, ["ndcg@10"])["ndcg@10"]
+    return np.array([found[query] for query in dataset.queries])
+
+
+def _with_bm25(tuned: Tuned, index: Index, texts: Mapping[str, str], dataset: Dataset) -> Tuned:
+    """BM25's k1 and b beside the other settings, and what follows for the text fields."""
+    first = next(iter(index.plan.text.values()))
+    own = (1.2 if first.k1 is None else first.k1, 0.75 if first.b is None else first.b)
+    choice, (k1, b) = bm25_parameters(lexical_scorer(first), own, texts, dataset.queries, dataset.qrels)
+    similarity = {}
+    if (k1, b) != own:
+        similarity = {name: {"k1": k1, "b": b} for name in _same_words(index.plan.text, first)}
+    return replace(tuned, axes=(*tuned.axes, choice), similarity=similarity)
+
+
+def _same_words(fields: Mapping[str, TextField], first: TextField) -> list[str]:
+    """The fields that are scored like the first one: they were measured together, as one text."""
+    key = (first.analyzer, first.k1, first.b)
+    return [name for name, part in fields.items() if (part.analyzer, part.k1, part.b) == key]
 
 
 MAX_BM25_DOCUMENTS = 50_000
@@ -129,24 +190,41 @@ def _like(variant: Query, leg: Query) -> Query:
 
 
 def _config_of(query: Query, legs: Mapping[str, Query], size: int) -> FusionConfig | None:
-    """The default query as a point of the search space, where it is one."""
+    """The default query as a point of the search space, where it is one: legs as the plan has them."""
     names = list(legs)
 
     def place(parts: Sequence[Query], weights: Sequence[float]) -> tuple[float, ...] | None:
         found = dict.fromkeys(names, 0.0)
         for part, weight in zip(parts, weights, strict=True):
-            name = getattr(part, "field", None) if isinstance(part, (Knn, Sparse)) else "bm25"
-            if name not in found:
+            name = part.field if isinstance(part, (Knn, Sparse)) else "bm25"
+            if name not in found or _plain(part) != _plain(legs[name]):
                 return None
             found[name] = weight
         return tuple(found.values()) if any(found.values()) else None
 
-    if isinstance(query, Rrf):
+    if isinstance(query, (Knn, Sparse, Match)):
+        weights = place((query,), (1.0,))
+        if weights is not None:
+            return FusionConfig(kind="bound", weights=weights)
+    if isinstance(query, Rrf) and query.filter is None:
         weights = place(query.legs, query.weights or (1.0,) * len(query.legs))
         if weights is not None:
             return FusionConfig(kind="rrf", weights=weights, rank_constant=query.rank_constant, window=size)
-    if isinstance(query, Bool) and query.should and not query.must:
+    if isinstance(query, Linear) and query.filter is None and query.normalizer in ("minmax", "zscore", "l2"):
+        weights = place(query.legs, query.weights or (1.0,) * len(query.legs))
+        if weights is not None:
+            return FusionConfig(kind=query.normalizer, weights=weights, window=size)
+    if isinstance(query, Bool) and query.should and not (query.must or query.filter or query.must_not):
         weights = place(query.should, [getattr(part, "boost", 1.0) for part in query.should])
         if weights is not None:
             return FusionConfig(kind="bound", weights=weights, window=size)
     return None
+
+
+def _plain(leg: Query) -> Query | None:
+    """A leg without its weight and without what only changes how far down it looks."""
+    if isinstance(leg, Knn):
+        return leg.replace(boost=1.0, name=None, k=None, num_candidates=None, oversample=None)  # type: ignore[no-any-return]
+    if isinstance(leg, Match):
+        return leg.replace(boost=1.0, name=None, damp_words=None)  # type: ignore[no-any-return]
+    return leg.replace(boost=1.0, name=None) if isinstance(leg, Sparse) else None

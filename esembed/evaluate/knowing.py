@@ -12,7 +12,7 @@ from esembed.evaluate.trust import DenseScorer, LexicalScorer, Scorer, SparseSco
 from esembed.plan import IndexPlan, TextField
 from esembed.query import Query
 
-__all__ = ["DAMP_WORDS", "LEG_TEXT", "document_text", "knowing_query", "plan_scorers"]
+__all__ = ["DAMP_WORDS", "LEG_TEXT", "document_text", "knowing_query", "lexical_scorer", "plan_scorers"]
 
 DAMP_WORDS = 32
 """Queries of more words count for less in BM25, whose sum grows with every word."""
@@ -53,7 +53,7 @@ def plan_scorers(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> tuple[dict
     scorers: dict[str, Scorer] = {}
     notes: list[str] = []
     if plan.text:
-        scorers[LEG_TEXT] = _lexical(next(iter(plan.text.values())))
+        scorers[LEG_TEXT] = lexical_scorer(next(iter(plan.text.values())))
     for name, part in plan.dense.items():
         encoder: Any = encoders.get(name)
         if encoder is None or part.encoder.partition(":")[0] == "given":
@@ -71,7 +71,8 @@ def plan_scorers(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> tuple[dict
     return scorers, notes
 
 
-def _lexical(part: TextField) -> LexicalScorer:
+def lexical_scorer(part: TextField) -> LexicalScorer:
+    """BM25 in memory, with the words and parameters of a text field."""
     language = part.analyzer if part.analyzer in _SNOWBALL else "none"
     return LexicalScorer(
         language=language,

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -109,21 +110,25 @@ class LexicalScorer:
         self._encoder = LexicalEncoder(language=language, k1=k1, b=b, stop_words=stop_words)
         self._k1, self._b = k1, b
         self._words: dict[str, int] = {}
-        self._postings: list[tuple[list[int], list[float]]] = []
+        self._postings: list[tuple[npt.NDArray[np.int64], Matrix]] = []
         self._idf: list[float] = []
+        self._lengths: Matrix = np.zeros(0, np.float32)
         self._average, self._size = 1.0, 0
 
     def fit(self, texts: Sequence[str]) -> None:
         tokens = [self._tokens(text) for text in texts]
         statistics = LexicalStatistics.count(tokens, analyzer=self._encoder.analyzer)
         self._size, self._average = len(texts), max(1.0, statistics.average_length)
+        self._lengths = np.array([len(words) for words in tokens], np.float32)
+        listed: list[tuple[list[int], list[int]]] = []
         for position, words in enumerate(tokens):
-            for word, weight in self._weights(words).items():
-                number = self._words.setdefault(word, len(self._postings))
-                if number == len(self._postings):
-                    self._postings.append(([], []))
-                self._postings[number][0].append(position)
-                self._postings[number][1].append(weight)
+            for word, count in Counter(words).items():
+                number = self._words.setdefault(word, len(listed))
+                if number == len(listed):
+                    listed.append(([], []))
+                listed[number][0].append(position)
+                listed[number][1].append(count)
+        self._postings = [(np.array(at, np.int64), np.array(n, np.float32)) for at, n in listed]
         self._idf = [math.log(1 + (self._size - len(at) + 0.5) / (len(at) + 0.5)) for at, _ in self._postings]
 
     def _tokens(self, text: str) -> list[str]:
@@ -135,32 +140,29 @@ class LexicalScorer:
                 words.extend(self._encoder.tokens(word))
         return words
 
-    def _weights(self, words: Sequence[str]) -> dict[str, float]:
-        counts: dict[str, int] = {}
-        for word in words:
-            counts[word] = counts.get(word, 0) + 1
-        length = self._k1 * (1 - self._b + self._b * len(words) / self._average)
-        return {word: n / (n + length) for word, n in counts.items()}
-
-    def scores(self, queries: Sequence[str]) -> Matrix:
-        """Float32, shape (len(queries), number of texts), of the texts as they are."""
+    def scores(self, queries: Sequence[str], *, k1: float | None = None, b: float | None = None) -> Matrix:
+        """Float32, shape (len(queries), number of texts), of the texts as they are; with other parameters
+        than the scorer's where they are given."""
+        k1, b = self._k1 if k1 is None else k1, self._b if b is None else b
+        norms = k1 * (1 - b + b * self._lengths / self._average)
         scores = np.zeros((len(queries), self._size), np.float32)
         for row, query in enumerate(queries):
             for word in self._tokens(query):
                 number = self._words.get(word)
                 if number is not None:
-                    at, weights = self._postings[number]
-                    scores[row, at] += np.asarray(weights, np.float32) * self._idf[number]
+                    at, counts = self._postings[number]
+                    scores[row, at] += counts / (counts + norms[at]) * self._idf[number]
         return scores
 
     def score(self, queries: Sequence[str], rests: Sequence[str], targets: Sequence[int]) -> Matrix:
         scores = self.scores(queries)
         for row, (query, rest, target) in enumerate(zip(queries, rests, targets, strict=True)):
-            remaining = self._weights(self._tokens(rest))
+            counts = Counter(words := self._tokens(rest))
+            norm = self._k1 * (1 - self._b + self._b * len(words) / self._average)
             scores[row, target] = sum(
-                remaining.get(word, 0.0) * self._idf[self._words[word]]
+                counts[word] / (counts[word] + norm) * self._idf[self._words[word]]
                 for word in self._tokens(query)
-                if word in self._words
+                if word in counts and word in self._words
             )
         return scores
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ pytest.importorskip("ir_measures", reason="needs the eval extra")
 
 from esembed import query as q
 from esembed.errors import EsembedError
-from esembed.evaluate.axes import bm25_parameters, leg_variants, race, rerank_variants
+from esembed.evaluate.axes import bm25_parameters, choose, leg_variants, race, rerank_variants
 from esembed.evaluate.dataset import Dataset, load_dataset
 from esembed.evaluate.outside import bm25s_run, read_published
 from esembed.evaluate.report import html_page, report_dict, terminal_table
 from esembed.evaluate.run import Evaluation, evaluate_runs
+from esembed.evaluate.trust import LexicalScorer
 from esembed.plan import IndexPlan
 from esembed.query import Query
 
@@ -109,10 +111,11 @@ def test_bm25s_on_the_documents_of_a_dataset(tmp_path: Path) -> None:
     (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\ta\t1\n")
     dataset = load_dataset(tmp_path)
     assert [document for document, _ in bm25s_run(dataset, language="none")["1"]] == ["a"]
-    choice = bm25_parameters(
-        IndexPlan.from_toml("[text.body]"), dict(documents), dataset.queries, dataset.qrels
+    choice, pair = bm25_parameters(
+        LexicalScorer(), (1.2, 0.75), dict(documents), dataset.queries, dataset.qrels
     )
     assert choice.chosen == choice.default == "k1 1.2, b 0.75"
+    assert pair == (1.2, 0.75)
 
 
 # -- the race --------------------------------------------------------------------------------------
@@ -163,6 +166,35 @@ def test_a_race_stops_what_is_behind_and_takes_what_is_better() -> None:
     assert choice.chosen == "as planned", "nine queries change nothing"
     dear, _ = race("axis", variants, ask, queries, qrels, costs={"better": 0.9})
     assert dear.chosen == "as planned"
+
+
+def test_a_setting_must_win_on_queries_that_it_was_not_chosen_on() -> None:
+    def measured(gains: np.ndarray[Any, Any]) -> dict[str, Any]:
+        return {"planned": np.full(len(gains), 0.5), "other": 0.5 + gains}
+
+    clear = choose("axis", measured(np.tile([0.1, 0.1, 0.1, -0.1], 25)), "planned")
+    assert clear.chosen == "other"
+    assert clear.gain.mean == pytest.approx(0.05)
+    # Ahead by more than half a standard error on all of them, but one query alone is what wins: the part
+    # without it keeps the setting in use, and those with it lose on the rest.
+    lucky = choose("axis", measured(np.array([0.5, *[-0.003] * 59])), "planned")
+    assert lucky.difference.mean > 0
+    assert lucky.gain.mean < 0
+    assert lucky.chosen == "planned"
+    assert lucky.closest == "other"
+    assert set(lucky.to_dict()) >= {"cross_validated_gain", "difference", "closest"}
+
+
+def test_bm25_parameters_that_do_better_are_for_the_next_plan() -> None:
+    # What is relevant says the word often and is long: dividing by the length is wrong here.
+    texts = {f"long{i}": f"w{i} " * 4 + "filler " * 60 for i in range(60)}
+    texts |= {f"short{i}": f"w{i} other" for i in range(60)}
+    queries = {f"q{i}": f"w{i}" for i in range(60)}
+    qrels = {f"q{i}": {f"long{i}": 1} for i in range(60)}
+    choice, (_, b) = bm25_parameters(LexicalScorer(), (1.2, 0.75), texts, queries, qrels)
+    assert b < 0.75
+    assert choice.chosen != choice.default
+    assert choice.gain.low > 0.2
 
 
 def test_the_settings_of_each_leg() -> None:
