@@ -16,7 +16,7 @@ from esembed.evaluate.legs import LegTable
 from esembed.evaluate.metrics import Latency
 from esembed.query import Query
 from esembed.query.bind import bind
-from esembed.query.nodes import Knn
+from esembed.query.nodes import BoostBy, Collapse, Knn, Rescore
 from esembed.types import Hits
 
 if TYPE_CHECKING:
@@ -48,11 +48,25 @@ def plan_legs(index: Index, *, k: int = 100) -> dict[str, Query]:
 def ask(
     index: Index, query: str | Query | None, texts: Mapping[str, str], size: int
 ) -> tuple[dict[str, list[tuple[str, float]]], dict[str, str]]:
-    """The run of one configuration, and a line for each document that was seen."""
+    """The run of one configuration, and a line for each document that was seen.
+
+    Below the window of a rescored query stand the other hits of the query under it, in their order.
+    """
     base = default_query(index.plan) if query is None or isinstance(query, str) else query
+    titles: dict[str, str] = {}
+    depth = _depth(base, size)
+    if depth < size:
+        top, titles = ask(index, base, texts, depth)
+        if isinstance(base, Rescore):
+            below, _ = ask(index, base.query, texts, size)
+            for query_id, listed in below.items():
+                first = top[query_id]
+                seen, lowest = {document for document, _ in first}, first[-1][1] if first else 0.0
+                rest = [document for document, _ in listed if document not in seen]
+                first += [(document, lowest - place) for place, document in enumerate(rest, 1)]
+        return top, titles
     bound = [bind(base, text) for text in texts.values()]
     run: dict[str, list[tuple[str, float]]] = {}
-    titles: dict[str, str] = {}
     answers: Sequence[Hits] = index.search_many(bound, size=size)
     for query_id, hits in zip(texts, answers, strict=True):
         run[query_id] = [(hit.id, hit.score) for hit in hits]
@@ -62,12 +76,21 @@ def ask(
     return run, titles
 
 
+def _depth(query: Query, size: int) -> int:
+    """How many hits a query can give: at most the windows of its rescorings."""
+    while isinstance(query, (Rescore, Collapse, BoostBy)):
+        if isinstance(query, Rescore):
+            size = min(size, query.window_size)
+        query = query.query
+    return size
+
+
 def latency(index: Index, query: Query, dataset: Dataset, count: int) -> Latency | None:
     times: list[float] = []
     engine: list[float] = []
     for text in list(dataset.queries.values())[:count]:
         start = time.perf_counter()
-        hits = index.search(query, text=text, size=10)
+        hits = index.search(query, text=text, size=_depth(query, 10))
         times.append((time.perf_counter() - start) * 1000)
         engine.append(hits.took_ms)
     return Latency.of(times, engine)
