@@ -218,7 +218,7 @@ def trust(
     if json:
         _output.print_json(shown)
         return
-    table = _output.table("leg", ">found of held-out items", ">trust")
+    table = _output.table("leg", ">found of known items (nDCG@10)", ">trust")
     for leg in report.legs:
         found = ", ".join(f"{kind} {value:.2f}" for kind, value in leg.quality.items())
         table.add_row(leg.name, found, f"{leg.trust:.2f}")

@@ -12,9 +12,23 @@ import pytest
 
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.errors import EsembedError
-from esembed.evaluate.bootstrap import agreement, known_items, overlap, rank_biased_overlap, sample
+from esembed.evaluate.bootstrap import (
+    HELD_OUT,
+    Kind,
+    agreement,
+    known_items,
+    overlap,
+    rank_biased_overlap,
+    sample,
+)
 from esembed.evaluate.knowing import document_text, knowing_query, plan_scorers
-from esembed.evaluate.trust import DenseScorer, LexicalScorer, TrustOptions, estimate_trust
+from esembed.evaluate.trust import (
+    DenseScorer,
+    LexicalScorer,
+    TrustOptions,
+    TrustReport,
+    estimate_trust,
+)
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Bool, Knn, Match
 
@@ -125,7 +139,7 @@ def test_the_better_leg_is_trusted_more() -> None:
     def trust(noise: float) -> float:
         scorers = {"bm25": LexicalScorer(), "emb": DenseScorer(WordVectors(noise))}
         report = estimate_trust(corpus(), scorers, options=TrustOptions(queries=60, drop_below=0))
-        assert report.queries == 180
+        assert report.queries == 300
         text, dense = report.leg("bm25"), report.leg("emb")
         assert max(text.trust, dense.trust) == 1.0
         return dense.trust / text.trust
@@ -135,10 +149,42 @@ def test_the_better_leg_is_trusted_more() -> None:
     assert clear == trust(0.0)
 
 
+class TopicVectors(WordVectors):
+    """Guesses what a text is about and reads no single word, as in a language that a model doesn't know."""
+
+    def _encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return super()._encode([" ".join(word.partition("x")[0] for word in t.split()) for t in texts])
+
+
+def test_an_encoder_that_only_guesses_the_topic_is_found_out() -> None:
+    def report(*kinds: Kind) -> TrustReport:
+        options = TrustOptions(queries=100, kinds=kinds) if kinds else TrustOptions(queries=100)
+        scorers = {"bm25": LexicalScorer(), "emb": DenseScorer(TopicVectors(0.0))}
+        return estimate_trust(corpus(), scorers, options=options)
+
+    def ratio(found: TrustReport) -> float:
+        return found.leg("emb").trust / found.leg("bm25").trust
+
+    # Pieces that were cut out of their documents are found by their topic better than by their words.
+    held_out, both = report(*HELD_OUT), report()
+    assert ratio(held_out) > 1
+    assert ratio(both) < ratio(held_out) / 1.4
+    assert both.leg("bm25").quality["window"] > 0.9 > 1.5 * both.leg("emb").quality["window"]
+
+
+def test_what_stands_in_the_document_is_scored_as_it_stands() -> None:
+    texts = ["whales swim in the sea", "trees grow on land"]
+    for scorer in (LexicalScorer(), DenseScorer(WordVectors(0.0))):
+        scorer.fit(texts)
+        whole, cut = scorer.score(["whales swim"] * 2, [None, "in the sea"], [0, 0])
+        assert whole[0] > cut[0]
+        assert whole[1] == cut[1]
+
+
 def test_too_few_documents_conclude_nothing() -> None:
     report = estimate_trust(corpus(10), {"bm25": LexicalScorer(), "emb": DenseScorer(WordVectors(0))})
     assert {leg.trust for leg in report.legs} == {1.0}
-    assert "only 30 known items" in report.notes[0]
+    assert "only 50 known items" in report.notes[0]
     assert knowing_query(PLAN, report) is None
 
 
