@@ -51,6 +51,14 @@ def unsupported(files: ModelFiles) -> str | None:
     return None
 
 
+def _present_name(name: str) -> str:
+    """Checkpoints that came from TensorFlow call a layer norm's weight and bias gamma and beta."""
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(f"LayerNorm{old}"):
+            return name.removesuffix(old) + new
+    return name
+
+
 class Graph:
     """Small building blocks over one model's tensors.
 
@@ -67,7 +75,7 @@ class Graph:
     def __init__(self, files: ModelFiles, precision: str = "f32") -> None:
         self.config: Mapping[str, Any] = files.config
         self.precision = precision
-        self._tensors = files.tensors()
+        self._tensors = {_present_name(name): value for name, value in files.tensors().items()}
         self.prefix = next(
             (p for p in ("", "bert.", "roberta.", "distilbert.", "model.") if self._has_embeddings(p)), ""
         )

@@ -136,6 +136,10 @@ FEWEST_QUERIES = 10
 """Below this not even a standard error can be told, and the default stays."""
 
 
+DOUBT = 0.5
+"""How many standard errors a choice may lose in cross-validation before the default is kept instead."""
+
+
 def caution(queries: int) -> float:
     """How many standard errors a gain must exceed: 0.5 from 50 queries on, 4 at none."""
     return 0.5 + 3.5 * max(0.0, 1 - queries / 50)
@@ -257,7 +261,7 @@ class _Search:
 
     def decide(self, subset: Indices) -> tuple[FusionConfig, Floats]:
         """:meth:`choose`, unless the same choosing, done on four fifths of *subset*, does worse than the
-        default on the rest.
+        default on the rest, by more than :data:`DOUBT` standard errors.
 
         Returns:
             the choice, and the cross-validated gain over the default for each query of *subset*.
@@ -274,7 +278,8 @@ class _Search:
             gains[fold] = table.ndcg(picked)[subset[fold]] - base[fold]
             saved = _cost(table, picked, options) - _cost(table, self.default, options)
             cost += saved * len(fold) / len(subset)
-        if float(gains.mean()) - cost < -options.tolerance:
+        doubt = DOUBT * float(gains.std()) / math.sqrt(len(subset))
+        if float(gains.mean()) - cost + doubt < -options.tolerance:
             chosen = self.default
         return chosen, gains
 

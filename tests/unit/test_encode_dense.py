@@ -273,6 +273,25 @@ def test_weights_hash_is_of_the_tensors_not_of_the_file(tmp_path: Path) -> None:
     assert read_folder(one).tokenizer_hash() == read_folder(two).tokenizer_hash()
 
 
+def test_layer_norms_under_their_old_names_are_read(tmp_path: Path) -> None:
+    present, old = make_folder(tmp_path / "present"), make_folder(tmp_path / "old")
+    rng = np.random.default_rng(5)
+    tensors = _weights()
+    for name in [name for name in tensors if "LayerNorm" in name]:
+        tensors[name] = rng.normal(1, 0.3, WIDTH).astype(np.float32)
+    save_file(tensors, str(present / "model.safetensors"))
+    renamed = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for name, value in tensors.items()
+    }
+    save_file(renamed, str(old / "model.safetensors"))
+    runtime = RuntimeOptions(threads=1, backend="openvino")
+    one, two = (load(f"hf:{made}", EncoderParams(), runtime) for made in (present, old))
+    assert np.array_equal(one.encode_document(["cat dog"]), two.encode_document(["cat dog"]))
+    one.close()
+    two.close()
+
+
 def test_bfloat16_and_shards_are_read(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file as save_torch

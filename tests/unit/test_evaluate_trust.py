@@ -169,7 +169,7 @@ def test_an_encoder_that_only_guesses_the_topic_is_found_out() -> None:
     held_out, both = report(*HELD_OUT), report()
     assert ratio(held_out) > 1
     assert ratio(both) < ratio(held_out) / 1.4
-    assert both.leg("bm25").quality["window"] > 0.9 > 1.5 * both.leg("emb").quality["window"]
+    assert both.leg("bm25").quality["window"] > 0.9 > both.leg("emb").quality["window"]
 
 
 def test_what_stands_in_the_document_is_scored_as_it_stands() -> None:
