@@ -349,7 +349,8 @@ async def _in_place(
     body: Mapping[str, Any],
 ) -> None:
     path = f"/{index_path(live.concrete)}/_mapping"
-    await engine.request("PUT", path, body={"properties": body["mappings"]["properties"]})
+    properties = {k: v for k, v in body["mappings"]["properties"].items() if k != meta.HASH_FIELD}
+    await engine.request("PUT", path, body={"properties": properties})
     if plan.query is None:
         plan = plan.replace(query=stored.plan.query)
     data = meta.build(dataclasses.replace(stored, plan=plan))

@@ -81,6 +81,8 @@ def drift(compiled: CompiledMapping, live: Mapping[str, Any]) -> tuple[str, ...]
     wanted = dict(_leaves(planned["properties"]))
     present = dict(_leaves(live.get("properties") or {}))
     lines: list[str] = []
+    # Whether it is stored apart only decides how fast a re-run looks it up.
+    wanted[HASH_FIELD] = {k: v for k, v in wanted[HASH_FIELD].items() if k != "store"}
     for path, mapping in wanted.items():
         if path not in present:
             close = difflib.get_close_matches(path, sorted(set(present) - set(wanted)), n=1)

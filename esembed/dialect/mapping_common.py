@@ -166,7 +166,9 @@ def shared(plan: IndexPlan, draft: Draft) -> None:
         place(draft.properties, name, text_property(name, text, draft))
     for name, filter_field in plan.filter.items():
         place(draft.properties, name, filter_property(name, filter_field, draft))
-    draft.properties[HASH_FIELD] = {"type": "keyword", "index": False}
+    # Stored apart: a re-run reads it for every record, and out of _source it costs four times as much
+    # where the engine must put the vectors back into that first.
+    draft.properties[HASH_FIELD] = {"type": "keyword", "index": False, "store": True}
     if plan.chunk is not None:
         inside = {"text": {"type": "text", "index": False}}
         if plan.chunk.store == "nested":

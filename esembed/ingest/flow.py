@@ -42,6 +42,9 @@ from esembed.types import ItemError
 
 __all__ = ["run_ingest"]
 
+LOOKUP_DOCUMENTS = 2_000
+"""The most records in one look-up."""
+
 
 def run_ingest(
     records: Iterable[Any],
@@ -362,6 +365,8 @@ class _Run:
         return False
 
     def _look_up(self) -> None:
+        # One question for many records costs the engine less; without questions no batch waits for it.
+        most = max(self.options.encode_batch_documents, LOOKUP_DOCUMENTS if self.lookup.asks else 0)
         ended = False
         while not ended:
             batch: list[Work] = []
@@ -372,7 +377,7 @@ class _Run:
                     break
                 batch, size = [first], first.size
                 until = time.monotonic() + self.options.linger_seconds
-                while len(batch) < self.options.encode_batch_documents and size < self.batch_bytes:
+                while len(batch) < most and size < self.batch_bytes:
                     following = self.read_queue.get(max(0.0, until - time.monotonic()))
                     if following is None:
                         ended = True
@@ -389,7 +394,9 @@ class _Run:
 
     def _forward(self, works: list[Work]) -> None:
         started = time.monotonic()
-        self.encode_queue.put(works, sum(w.size for w in works))
+        most = self.options.encode_batch_documents
+        for batch in (works[at : at + most] for at in range(0, len(works), most)):
+            self.encode_queue.put(batch, sum(w.size for w in batch))
         # Room in the queue is what the encoder owes, not work of this stage.
         self._shift("lookup", None, time.monotonic() - started)
 

@@ -75,6 +75,7 @@ class Lookup:
         hurry: asks the sender not to wait for fuller requests, or to do so again.
 
     Attributes:
+        asks: whether the index is asked about whole records.
         chunks, chunk_seconds: how many were cut, and how long that took.
     """
 
@@ -100,6 +101,7 @@ class Lookup:
         self._ask, self._compare, self._vectors_only = ask, compare, vectors_only
         self._on_unchanged, self._on_dead = on_unchanged, on_dead
         self._apart = plan.chunk is not None and plan.chunk.store == "documents"
+        self.asks = vectors_only or (ask and compare)
         self.chunks = 0
         self.chunk_seconds = 0.0
 

@@ -15,6 +15,7 @@ from query_engines import World
 
 from esembed.dialect.mapping import compile_mapping
 from esembed.errors import IndexNotFoundError, PlanError, RecordError
+from esembed.ingest.engine import Engine, Patience
 from esembed.ingest.lookup import Lookup
 from esembed.ingest.read import FileSource, dead_letter_source
 from esembed.ingest.sources.index import IndexSource
@@ -60,6 +61,38 @@ def test_an_unchanged_run_encodes_nothing(query_world: World) -> None:
     assert target.ingest(changed, resume=False).indexed == 100
     target.encoders["emb"] = HashEncoder(name="another model")
     assert target.ingest(changed).indexed == 100, "another contract: encoded anew"
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "older index"])
+def test_hashes_are_looked_up_without_the_documents(query_world: World, stored: bool) -> None:
+    target = make(query_world)
+    client, path = query_world.client, f"/{target.index}"
+    if not stored:  # as indices were made before the hash was stored apart
+        body = compile_mapping(PLAN, query_world.capabilities).body
+        del body["mappings"]["properties"]["esembed_hash"]["store"]
+        client.request("DELETE", path)
+        client.request("PUT", path, body=body)
+    client.request("PUT", f"{path}/_settings", body={"index": {"refresh_interval": "-1"}})
+    rows = records(40)
+    target.ingest(rows, refresh=False)
+    client.request("PUT", f"{path}/_doc/by-hand", body={"title": "without a hash"})
+    engine = Engine(client, target.index, Patience(10, threading.Event(), print), 10)
+    answers = []
+    ask = engine.call
+
+    def watched(*what: Any, **more: Any) -> Any:
+        answers.append(ask(*what, **more))
+        return answers[-1]
+
+    engine.call = watched  # type: ignore[method-assign]
+    found = engine.hashes(["d1", "d2", "by-hand", "never there"])
+    assert set(found) == {"d1", "d2", "by-hand"}, "also what was not refreshed yet"
+    assert found["by-hand"] is None
+    assert len(found["d1"] or "") > 50
+    assert found["d1"] != found["d2"]
+    read = [doc for doc in answers[-1].body["docs"] if "_source" in doc]
+    assert bool(read) != stored, "the documents stay on the disk where the hash is stored apart"
+    assert target.ingest(rows).unchanged == 40
 
 
 def test_partial_updates_keep_what_they_do_not_touch(query_world: World) -> None:
