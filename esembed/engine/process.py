@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -27,7 +28,7 @@ __all__ = [
     "tail",
 ]
 
-# A parent that waits for nothing must still hold its children, or Popen warns when it is collected.
+# Servers that this process started and that nobody has waited for yet: a dead one is a zombie until then.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 _CAUSES: tuple[tuple[str, str], ...] = (
@@ -139,11 +140,24 @@ def create_time(pid: int) -> float | None:
 
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return float(process.create_time())
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return float(process.create_time())
     except psutil.Error:
-        return None
+        pass
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:  # killed by somebody else: waited for here
+        del _children[pid]
+    return None
+
+
+@atexit.register
+def _release() -> None:
+    """A server is a daemon: it is meant to outlive who started it, so nobody waits for it at the end. Popen
+    takes that for a mistake (a ResourceWarning), unless it is told that the child's end is known."""
+    for child in _children.values():
+        if child.poll() is None:
+            child.returncode = 0
+    _children.clear()
 
 
 def is_ours(pid: int, began: float, marker: str) -> bool:

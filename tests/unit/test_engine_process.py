@@ -196,3 +196,30 @@ def test_a_zombie_counts_as_gone() -> None:
         while psutil.pid_exists(child.pid) and psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
         assert process.create_time(child.pid) is None
+
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def test_a_server_that_somebody_killed_is_no_zombie(tmp_path: Path) -> None:
+    pid = process.spawn(SLEEP, env={}, log=tmp_path / "log", uid=None, cwd=tmp_path)
+    assert process.create_time(pid) is not None
+    os.kill(pid, 9)
+    for _ in range(500):
+        if process.create_time(pid) is None:
+            break
+        time.sleep(0.02)
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_server_that_outlives_its_starter_is_no_warning(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from esembed.engine import process; here = Path(sys.argv[1]); "
+        "print(process.spawn(sys.argv[2:], env={}, log=here / 'log', uid=None, cwd=here))"
+    )
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", script, str(tmp_path), *SLEEP]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    server = psutil.Process(int(done.stdout))
+    server.kill()
+    server.wait()
+    assert done.stderr == ""
