@@ -93,6 +93,19 @@ class Patience:
         if told and since is not None:
             self._notice(f"the engine takes requests again, after {time.monotonic() - since:.0f} s")
 
+    def silent_seconds(self) -> float:
+        """How long nothing was settled; 0 where the person was told already."""
+        with self._lock:
+            return 0.0 if self._told else time.monotonic() - self._progress
+
+    def tell(self, message: str) -> None:
+        """Say what is waited for; the end of that wait is told, too."""
+        with self._lock:
+            told, self._told = self._told, True
+            self._since = self._since or self._progress
+        if not told:
+            self._notice(message)
+
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         now = time.monotonic()
@@ -235,6 +248,22 @@ class Engine:
             )
             cluster = state.body.get("cluster_uuid", "") if isinstance(state.body, Mapping) else ""
         return str(cluster), uuid
+
+    def why_silent(self) -> str:
+        """Why a bulk request gets no answer, as far as the index's health tells. Asked once."""
+        try:
+            answer = self.client.request(
+                "GET",
+                f"/_cluster/health{self._path}",
+                params={"filter_path": "status"},
+                ignore=_ANY_STATUS,
+                timeout_seconds=5.0,
+            )
+        except EngineUnavailableError as error:
+            return f"the engine does not answer ({error})"
+        if answer.status < 400 and answer.body.get("status") == "red":
+            return f"{self.index} is red, a primary shard is on no node (the engine waits a minute for it)"
+        return "the engine answers other requests, so it is busy"
 
     def wait_for_primaries(self) -> None:
         """Wait while the index is red. Whoever may not ask for its health goes on."""

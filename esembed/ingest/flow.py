@@ -267,6 +267,7 @@ class _Run:
                 if self._error is None:
                     # The senders are the last to end: the wait ends with them.
                     self.sender.join(0.25)
+                    self.sender.break_silence()
                     if self.stop.is_set():
                         self.fail(Stopped("the run was stopped; run it again, it resumes"))
                 for thread in threads:

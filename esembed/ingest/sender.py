@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from esembed.errors import AuthorizationError, EngineRequestError, EsembedError, IndexNotFoundError
 from esembed.ingest.bulk import BulkQueue, BulkUnit, Pacer, judge
@@ -15,6 +16,9 @@ __all__ = ["Sender"]
 
 LAST_BYTES = 256 * 1024
 """What is left at the end is cut no smaller than this."""
+
+SILENCE_SECONDS = 10.0
+"""The person is told when nothing was answered for so long."""
 
 Dead = Callable[[BulkUnit, str, "int | None", "str | None"], None]
 
@@ -52,6 +56,7 @@ class Sender:
         self._pacer = Pacer(max_bytes=options.max_chunk_bytes, max_in_flight=options.max_in_flight)
         self._changed = threading.Condition()
         self._active = 0
+        self._out: dict[int, float] = {}  # thread → since when its request is out
         self._closed = self._aborted = self._hurried = False
         self._oldest = 0.0
         self._busy_since = 0.0
@@ -203,7 +208,7 @@ class Sender:
         have more to send once this got in are added to *following*."""
         payload = b"".join(line for unit in units for line in unit.lines)
         started = time.monotonic()
-        status, body, retry_after = self._engine.bulk(payload)
+        status, body, retry_after = self._bulk(payload)
         seconds = time.monotonic() - started
         verdict = judge(units, status, body)
         with self._changed:
@@ -250,6 +255,31 @@ class Sender:
             return [], "", None
         return verdict.retry, verdict.blocked or _why(status, body), retry_after
 
+    def _bulk(self, payload: bytes) -> tuple[int | None, Any, float | None]:
+        mine = threading.get_ident()
+        with self._changed:
+            self._out[mine] = time.monotonic()
+        try:
+            return self._engine.bulk(payload)
+        finally:
+            with self._changed:
+                del self._out[mine]
+
+    def break_silence(self) -> None:
+        """Say what is waited for, once a request is out for long and nothing was settled meanwhile: an
+        engine holds what comes for a shard that is away, up to a minute, and says nothing."""
+        with self._changed:
+            out = time.monotonic() - min(self._out.values()) if self._out else 0.0
+        patience = self._engine.patience
+        if min(out, patience.silent_seconds()) < SILENCE_SECONDS:
+            return
+        patience.tell(
+            f"no answer to a bulk request for {out:.0f} s: {self._engine.why_silent()}. It is given "
+            f"{self._options.request_timeout_seconds:.0f} s, then sent again, for up to "
+            f"{patience.max_wait_seconds:.0f} s without progress; after that the run ends, and the same "
+            "command resumes"
+        )
+
     def _deliver_lines(self, unit: BulkUnit) -> None:
         """A unit of several lines that is too large for one request: line by line, in order."""
         for line in unit.lines[:-1]:
@@ -265,7 +295,7 @@ class Sender:
 
     def _deliver_part(self, part: BulkUnit, problem: list[tuple[str, int | None, str | None]]) -> None:
         def attempt() -> None:
-            status, body, retry_after = self._engine.bulk(part.lines[0])
+            status, body, retry_after = self._bulk(part.lines[0])
             verdict = judge([part], status, body)
             with self._changed:
                 self.requests += 1
