@@ -53,8 +53,14 @@ def _against(evaluation: Evaluation, one: Measured) -> str:
     for comparison in evaluation.comparisons:
         if comparison.b == one.name:
             star = " *" if comparison.significant else ""
-            return f"{comparison.difference.mean:+.4f} (p {comparison.p_corrected:.3f}){star}"
+            return f"{comparison.difference.mean:+.4f} ({_p(comparison.p_corrected)}){star}"
     return ""
+
+
+def _p(value: float, space: str = " ") -> str:
+    """``p = 0.012``; a p below what three digits show is said so."""
+    sign, shown = ("<", "0.001") if value < 0.001 else ("=", f"{value:.3f}")
+    return f"p{space}{'&lt;' if sign == '<' and space != ' ' else sign}{space}{shown}"
 
 
 def report_dict(evaluation: Evaluation) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def _summary(evaluation: Evaluation) -> str:
         lines.append(
             f"<b>{escape(best.name)}</b> is best at {best.values[main].mean:.3f} {escape(main)}; "
             f"<b>{escape(base.name)}</b> has {base.values[main].mean:.3f}: {sure} "
-            f"(p&nbsp;=&nbsp;{found.p_corrected:.3f})."
+            f"({_p(found.p_corrected, '&nbsp;')})."
         )
     worse = [c for c in evaluation.comparisons if c.significant and c.difference.mean < 0]
     if worse:
@@ -138,11 +144,13 @@ def _summary(evaluation: Evaluation) -> str:
         leg = max(legs, key=lambda one: one.values[main].mean)
         found = next(c for c in evaluation.comparisons if c.b == leg.name)
         gain = -found.difference.mean
-        sure = "" if found.significant else ", which chance may explain"
-        verdict = "Fusing helps" if gain > 0 else "Fusing does not help"
+        sure = "" if found.significant else "; so small a difference may be chance"
+        verdict = "Fusing helps" if gain > 0 else "Fusing hurts"
+        if not found.significant:
+            verdict = "Fusing is not shown to help or to hurt"
         lines.append(
             f"{verdict}: {escape(base.name)} is {gain:+.3f} against its best single leg, "
-            f"<b>{escape(leg.name)}</b> (p&nbsp;=&nbsp;{found.p_corrected:.3f}){sure}."
+            f"<b>{escape(leg.name)}</b> ({_p(found.p_corrected, '&nbsp;')}){sure}."
         )
     zero = sum(value == 0 for value in base.per_query[main].values())
     lines.append(
@@ -392,8 +400,11 @@ li.unjudged{color:var(--soft)}li.not{opacity:.7}code{font-size:.78rem}
 a lot, these queries can't tell them apart. nDCG@10 is 1 when the best documents stand first and 0 when none
 of the first ten is relevant.</p>$bars$notes
 <h2>All measures</h2>
-<p class=hint>Small figures are 95 % intervals. A star marks a difference that chance does
-not explain (p below 0.05 after Holm's correction for the number of comparisons).</p>$table$published
+<p class=hint>recall@100: how many of the relevant documents are among the first 100.
+mrr: 1 when the first hit is relevant, &frac12; when the second is. map: the mean precision at every
+relevant one. success@5: how many queries have a relevant one among five. p50 / p95: half of the single
+searches, 95&nbsp;% of them, were faster. Small figures are 95 % intervals. A star marks a difference
+that chance does not explain (p below 0.05 after Holm's correction for the number of comparisons).</p>$table$published
 <h2>Query by query</h2>
 <p class=hint>Each bar is one query: green upwards where the configuration beats the one it
 is compared with, red downwards where it loses.</p>$differences

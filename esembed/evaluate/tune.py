@@ -140,6 +140,10 @@ DOUBT = 0.5
 """How many standard errors a choice may lose in cross-validation before the default is kept instead."""
 
 
+SHOWN = 0.25
+"""How many standard errors a leg's help must reach on 50 queries or more to count as shown."""
+
+
 def caution(queries: int) -> float:
     """How many standard errors a gain must exceed: 0.5 from 50 queries on, 4 at none."""
     return 0.5 + 3.5 * max(0.0, 1 - queries / 50)
@@ -295,7 +299,7 @@ class _Search:
                 other = replace(chosen, weights=weights)
                 difference = table.ndcg(chosen)[subset] - table.ndcg(other)[subset]
                 help_ = float(difference.mean())
-                help_ += (caution(len(subset)) - 1.0) / root * float(difference.std())
+                help_ += (caution(len(subset)) - 0.5 - SHOWN) / root * float(difference.std())
                 help_ -= _cost(table, chosen, options) - _cost(table, other, options)
                 shown = help_ < 0 or (help_ == 0 and len(subset) >= 50)
                 if shown and (weakest is None or help_ < weakest[0]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,23 @@ def test_bm25s_on_the_documents_of_a_dataset(tmp_path: Path) -> None:
     )
     assert choice.chosen == choice.default == "k1 1.2, b 0.75"
     assert pair == (1.2, 0.75)
+
+
+def test_the_page_says_whether_fusing_helps_and_how_sure_that_is() -> None:
+    queries = {f"q{i}": f"what is {i}" for i in range(60)}
+    dataset = Dataset(name="demo", queries=queries, qrels={query: {"right": 1} for query in queries})
+
+    def run(hits: int) -> Run:
+        return {query: [("right" if i < hits else "wrong", 1.0)] for i, query in enumerate(queries)}
+
+    def page(fused: int) -> str:
+        found = evaluate_runs(dataset, {"default": run(fused), "bm25": run(30), "dense": run(20)})
+        return html_page(replace(found, legs=("bm25", "dense")))
+
+    assert "Fusing helps: default is +0.333" in page(50)
+    assert "p&nbsp;&lt;&nbsp;0.001" in page(50)
+    assert "Fusing hurts: default is -0.250" in page(15)
+    assert "Fusing is not shown to help or to hurt: default is +0.017" in page(31)
 
 
 # -- the race --------------------------------------------------------------------------------------
