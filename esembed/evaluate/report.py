@@ -404,7 +404,8 @@ of the first ten is relevant.</p>$bars$notes
 mrr: 1 when the first hit is relevant, &frac12; when the second is. map: the mean precision at every
 relevant one. success@5: how many queries have a relevant one among five. p50 / p95: half of the single
 searches, 95&nbsp;% of them, were faster. Small figures are 95 % intervals. A star marks a difference
-that chance does not explain (p below 0.05 after Holm's correction for the number of comparisons).</p>$table$published
+that chance does not explain (p below 0.05 after Holm's correction for the number of
+comparisons).</p>$table$published
 <h2>Query by query</h2>
 <p class=hint>Each bar is one query: green upwards where the configuration beats the one it
 is compared with, red downwards where it loses.</p>$differences

@@ -68,6 +68,20 @@ def test_scores_are_those_of_the_model_itself(tmp_path: Path, outputs: int, back
     encoder.close()
 
 
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_scores_are_those_of_sentence_transformers(tmp_path: Path, backend: Any) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="needs the openvino extra")
+    folder = checkpoint(tmp_path / "model", 1)
+    peer = sentence_transformers.CrossEncoder(str(folder), activation_fn=torch.nn.Identity(), device="cpu")
+    texts = [text for text in TEXTS if text]
+    wanted = peer.predict([("where whales swim", text) for text in texts], show_progress_bar=False)
+    encoder = CrossEncoder(folder, backend=backend)
+    assert encoder("where whales swim", texts) == pytest.approx(wanted.tolist(), abs=2e-4)
+    encoder.close()
+
+
 def test_what_is_no_reranker(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="3 outputs"):
         CrossEncoder(checkpoint(tmp_path / "three", 3))
