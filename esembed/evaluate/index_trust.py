@@ -54,5 +54,6 @@ def know_index(
     ours = index.plan.query is None or "trust" in evidence_before
     if write and ours:
         # Written even when nothing follows, so that the next ingest doesn't ask again at once.
-        store_query(index, query, {"trust": report.to_dict(), "summary": evidence(report)})
+        kept = {key: evidence_before[key] for key in ("similarity",) if key in evidence_before}
+        store_query(index, query, {**kept, "trust": report.to_dict(), "summary": evidence(report)})
     return report, query

@@ -3,17 +3,17 @@
 Every candidate is measured once on every query; cross-validation, splits and intervals are then sums
 over subsets. Three steps, each on the same queries:
 
-1. the start: the default, a single leg or an untuned fusion, whichever is best;
+1. the start: the default, a single leg or an untuned fusion, whichever is best; another one must beat the
+   default by its mean difference *minus* half of that difference's standard error, paired over queries;
 2. weights: each kind's grid of weights, its scores smoothed over neighbouring weights, so that a lucky
-   point doesn't win. A candidate must beat the start by its mean difference *minus* half of that
-   difference's standard error, paired over queries;
-3. a leg whose help isn't shown likewise is dropped.
+   point doesn't win. A candidate must beat the start likewise;
+3. a leg whose help isn't shown (a quarter of a standard error) is dropped.
 
-The three together are cross-validated, and where they lose to the default on queries that they didn't see,
-the default stays.
+The three together are cross-validated, and where they clearly lose to the default on queries that they
+didn't see (by a standard error), the default stays.
 
-On fewer than 50 queries the multiple grows, up to four at none, and holds for the start, too: so few
-queries keep the default, as they should. The rules were compared over halves of eight collections and a
+On fewer than 50 queries the multiple grows, up to four at none: so few queries keep the default, as they
+should. The rules were compared over halves of eight collections and a
 weakened encoder; see docs/quality.md.
 """
 
@@ -136,7 +136,7 @@ FEWEST_QUERIES = 10
 """Below this not even a standard error can be told, and the default stays."""
 
 
-DOUBT = 0.5
+DOUBT = 1.0
 """How many standard errors a choice may lose in cross-validation before the default is kept instead."""
 
 
@@ -237,12 +237,12 @@ class _Search:
             return self.default
         root = math.sqrt(len(subset))
         multiple = caution(len(subset))
-        # 1. the start; from 50 queries on the best by its mean.
+        # 1. the start.
         chosen, best = self.default, 0.0
         base = table.ndcg(self.default)[subset]
         for config in self.basic:
             difference = table.ndcg(config)[subset] - base
-            value = float(difference.mean()) - (multiple - 0.5) / root * float(difference.std())
+            value = float(difference.mean()) - multiple / root * float(difference.std())
             value -= _cost(table, config, options) - _cost(table, self.default, options)
             if value > best + 1e-12:
                 chosen, best = config, value
