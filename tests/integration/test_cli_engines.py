@@ -160,9 +160,20 @@ def test_measuring_and_tuning(run: Run, name: str, plan: Path, tmp_path: Path) -
     assert code == 0
     tuned = json.loads(out)
     assert (tuned["queries"], tuned["chosen"]) == (2, tuned["default"])
+    code, out, err = run("tune", name, judgements, "--next-plan", "next.toml", "--no-write")
+    assert code == 0
+    assert "kept" in out
+    assert "… 2 judged queries, legs: bm25" in err
+    assert "query (not stored)" in err
+    assert "next.toml is not written" in err
+    assert not (tmp_path / "next.toml").exists()
+    for verb in (("tune", name, judgements), ("search", "crust", "--index", name)):
+        code, _, err = run(*verb, "--cross-encoder", "cross")
+        assert code == 2
+        assert "NAME=MODEL" in err
     code, out, _ = run("eval", "trust", name, "--json")
     assert code == 0
-    assert "known items (60 are needed)" in json.loads(out)["notes"][0]
+    assert "known items (100 are needed)" in json.loads(out)["notes"][0]
     code, _, err = run("eval", "bootstrap", name)
     assert code == 1
     assert "14 words" in err
