@@ -75,6 +75,8 @@ class Capabilities:
         base64_vectors: bulk accepts base64-packed dense vectors.
         exclude_vectors: ``_source.exclude_vectors`` is understood.
         vectors_in_source: by default vectors come back in ``_source``.
+        inference: the engine can compute vectors itself: Elasticsearch's inference endpoints (Enterprise or
+            trial licence), OpenSearch's ml-commons plugin.
         max_clauses: the most clauses of a bool query.
         max_result_window: the most from + size.
         unknown: what could not be asked for (a key without the privilege), for people.
@@ -104,6 +106,7 @@ class Capabilities:
     base64_vectors: bool = False
     exclude_vectors: bool = False
     vectors_in_source: bool = True
+    inference: bool = False
     max_clauses: int = 1024
     max_result_window: int = 10_000
     unknown: tuple[str, ...] = ()
@@ -177,6 +180,7 @@ def _profile(name: str, kind: Kind, number: Version) -> Capabilities:
         native_knn=name == "opensearch",
         scripts=not reduced,
         server_fusion=not reduced,
+        inference=name in ("elasticsearch-basic", "elasticsearch-enterprise", "opensearch"),
     )
 
 
@@ -194,6 +198,7 @@ def derive(
     server_fusion: bool,
     neural: bool = True,
     knn: bool = True,
+    inference: bool = False,
     unknown: tuple[str, ...] = (),
     details: tuple[tuple[str, Any], ...] = (),
 ) -> Capabilities:
@@ -207,6 +212,8 @@ def derive(
         server_fusion: the rrf and linear retrievers, or hybrid queries with their processors, are there
             (on Elasticsearch the licence counts as well).
         neural, knn: OpenSearch: the neural-search and the k-NN plugin are there.
+        inference: the modules (x-pack-inference) or the plugin (opensearch-ml) for computing vectors are
+            there (on Elasticsearch the licence counts as well).
     """
     if kind == "elasticsearch":
         return _elasticsearch(
@@ -218,6 +225,7 @@ def derive(
             rank_feature=rank_feature,
             scripts=scripts,
             server_fusion=server_fusion,
+            inference=inference,
             unknown=unknown,
             details=details,
         )
@@ -271,6 +279,7 @@ def derive(
         rescore_vector=knn,
         exclude_vectors=False,
         vectors_in_source=version < Version(3),
+        inference=inference and neural,
         unknown=unknown,
         details=details,
     )
@@ -286,6 +295,7 @@ def _elasticsearch(
     rank_feature: bool,
     scripts: bool,
     server_fusion: bool,
+    inference: bool,
     unknown: tuple[str, ...],
     details: tuple[tuple[str, Any], ...],
 ) -> Capabilities:
@@ -327,6 +337,7 @@ def _elasticsearch(
         base64_vectors=version >= Version(9, 3),
         exclude_vectors=version >= Version(9, 2),
         vectors_in_source=version < Version(9, 2),
+        inference=inference and paid,
         unknown=unknown,
         details=details,
     )

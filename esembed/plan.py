@@ -53,6 +53,7 @@ __all__ = [
     "SeismicOptions",
     "SparseField",
     "TextField",
+    "engine_endpoint",
 ]
 
 
@@ -122,7 +123,8 @@ class DenseField(_Part, frozen=True, kw_only=True):
     """A dense vector field.
 
     Attributes:
-        encoder: a spec string (``minilm``, ``hf:…``, ``given`` …).
+        encoder: a spec string (``minilm``, ``hf:…``, ``given`` …). ``engine:ENDPOINT``: the engine computes
+            the vectors; *dims* must be written then.
         source: the fields whose text is encoded, joined by *separator*; empty for ``given``.
         separator: what stands between the joined fields.
         dims: how many dimensions; None takes the encoder's (``given`` needs it).
@@ -169,7 +171,7 @@ class SparseField(_Part, frozen=True, kw_only=True):
     """A sparse vector field.
 
     Attributes:
-        encoder: ``lexical``, ``splade:…``, ``given`` …
+        encoder: ``lexical``, ``splade:…``, ``engine:ENDPOINT``, ``given`` …
         source: the fields whose text is encoded, joined by *separator*; empty for ``given``.
         separator: what stands between the joined fields.
         storage: how the engine keeps it; ``auto`` is ``sparse_vector`` on Elasticsearch and
@@ -423,6 +425,54 @@ def _convert(value: Any, kind: type[T], where: str) -> T:
         raise PlanError(text[:1].lower() + text[1:] + hint, path=path) from error
 
 
+def engine_endpoint(spec: str) -> str | None:
+    """``"engine:my-e5"`` → ``"my-e5"``, ``"engine:sparse/ID"`` → ``"ID"``; None for any other spec."""
+    family, _, rest = spec.partition(":")
+    if family != "engine":
+        return None
+    kind, slash, name = rest.partition("/")
+    return name if slash and kind in ("dense", "sparse") else rest
+
+
+def _validate_engine(name: str, part: DenseField | SparseField, where: str) -> None:
+    """A field whose vectors the engine computes: what its endpoint decides can't stand in the plan."""
+    section = where.partition(".")[0]
+    endpoint = engine_endpoint(part.encoder)
+    if not endpoint or any(c.isspace() for c in endpoint):
+        raise PlanError(
+            "engine: needs the name of an inference endpoint or the id of a deployed model "
+            "(engine:.elser-2-elasticsearch)",
+            path=f"{where}.encoder",
+        )
+    prefix = part.encoder.removeprefix("engine:").removesuffix(endpoint).rstrip("/")
+    if prefix not in ("", section):
+        raise PlanError(f"{part.encoder!r} is {prefix}, the field is {section}", path=f"{where}.encoder")
+    if part.chunked:
+        raise PlanError(
+            "the engine encodes whole fields here: leave chunked out, or name an encoder that runs on your "
+            "side",
+            path=f"{where}.chunked",
+        )
+    if "." in name:
+        raise PlanError("a field that the engine fills can't have a dot in its name", path=where)
+    if part.params != EncoderParams():
+        raise PlanError(
+            "the endpoint decides how it encodes; leave params out (dims = … stands in the field itself)",
+            path=f"{where}.params",
+        )
+    if isinstance(part, SparseField) and part.storage == "seismic":
+        raise PlanError(
+            "engines fill rank_features and sparse_vector fields, not SEISMIC ones; leave storage out",
+            path=f"{where}.storage",
+        )
+    if isinstance(part, DenseField) and part.element_type not in ("float", "bfloat16"):
+        raise PlanError(
+            f'the endpoint makes floats, so element_type = "{part.element_type}" can\'t be filled; leave it '
+            "out and choose a quantization",
+            path=f"{where}.element_type",
+        )
+
+
 def _validate(plan: IndexPlan) -> None:
     seen: dict[str, str] = {}
     for section in ("text", "dense", "sparse", "filter"):
@@ -441,13 +491,8 @@ def _validate(plan: IndexPlan) -> None:
         section = "dense" if isinstance(part, DenseField) else "sparse"
         where = f"{section}.{name}"
         family = part.encoder.partition(":")[0]
-        if family == "engine":  # it would compile to a plain vector field that nothing fills
-            raise PlanError(
-                f"{part.encoder} computes its vectors inside the engine, and a plan doesn't compile to such "
-                "a field: make it with your client (esembed.encode.inference has the bodies) and search it "
-                "with q.raw",
-                path=f"{where}.encoder",
-            )
+        if family == "engine":
+            _validate_engine(name, part, where)
         if family == "given":
             if part.source:
                 raise PlanError(

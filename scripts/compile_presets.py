@@ -1,6 +1,7 @@
 """Write mappings/NAME/PROFILE.json from each plan.toml; ``--check`` only compares.
 
-A profile that can't do the plan gets PROFILE.unsupported.json, with every gap and its way out.
+Where the plan needs an ingest pipeline, it is PROFILE.pipelines.json. A profile that can't do the plan
+gets PROFILE.unsupported.json, with every gap and its way out.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from esembed.plan import IndexPlan
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def compiled(plan: IndexPlan, name: str) -> tuple[str, dict[str, Any]]:
-    """File name and content for one profile."""
+def compiled(plan: IndexPlan, name: str) -> dict[str, Any]:
+    """File name → content for one profile."""
     try:
         result = compile_mapping(plan, profile(name))
     except UnsupportedFeatureError as error:
-        return f"{name}.unsupported.json", {"unsupported": list(error.gaps)}
-    return f"{name}.json", result.body
+        return {f"{name}.unsupported.json": {"unsupported": list(error.gaps)}}
+    files: dict[str, Any] = {f"{name}.json": result.body}
+    if result.pipelines:
+        files[f"{name}.pipelines.json"] = result.pipelines
+    return files
 
 
 def main() -> int:
@@ -33,7 +37,7 @@ def main() -> int:
     stale: list[Path] = []
     for folder in sorted(path.parent for path in (ROOT / "mappings").glob("*/plan.toml")):
         plan = IndexPlan.load_file(folder / "plan.toml")
-        wanted = dict(compiled(plan, name) for name in PROFILES)
+        wanted = {file: body for name in PROFILES for file, body in compiled(plan, name).items()}
         for file, content in wanted.items():
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             path = folder / file

@@ -30,7 +30,7 @@ from esembed.plan import IndexPlan
 from ._shim import in_thread
 from .client import AsyncEngineClient
 from .documents import DocumentsMixin
-from .lifecycle import Live, check_name, describe, index_path, update_meta
+from .lifecycle import Live, check_name, describe, drop_pipeline, index_path, put_pipelines, update_meta
 from .probe import probe
 from .quality import QualityMixin
 from .search import AsyncSearcher
@@ -145,6 +145,7 @@ class AsyncIndex(QualityMixin, DocumentsMixin):
         contracts = await in_thread(pool.for_plan(compiled.resolved).make_contracts)
         stored = meta.StoredMeta(plan=compiled.resolved, contracts=contracts, written_by=__version__)
         body = with_meta(compiled.body, meta.build(stored))
+        await put_pipelines(engine, compiled.pipelines)
         await engine.request("PUT", f"/{index_path(name)}", body=body)
         live = await describe(engine, name)
         if live is None:
@@ -346,6 +347,11 @@ class AsyncIndex(QualityMixin, DocumentsMixin):
         contracts = await in_thread(pool.for_plan(compiled.resolved).make_contracts)
         stored = meta.StoredMeta(plan=compiled.resolved, contracts=contracts, written_by=__version__)
         data = meta.build(stored)
+        await put_pipelines(engine, compiled.pipelines)
+        for pipeline in compiled.pipelines:
+            if live.settings.get("default_pipeline") != pipeline:
+                path = f"/{index_path(live.concrete)}/_settings"
+                await engine.request("PUT", path, body={"index": {"default_pipeline": pipeline}})
         await update_meta(engine, live.concrete, lambda _: data)
         index = cls(
             client=engine,
@@ -448,10 +454,11 @@ class AsyncIndex(QualityMixin, DocumentsMixin):
         )
 
     async def drop(self) -> None:
-        """Delete the index and its companion statistics."""
+        """Delete the index, its companion statistics, and its pipeline where no other index runs it."""
         from .statistics import delete_statistics
 
         await self.client.request("DELETE", f"/{index_path(self.concrete)}")
+        await drop_pipeline(self.client, str(self._live.settings.get("default_pipeline", "")))
         for digest in self.stored.statistics.values():
             await delete_statistics(self.client, digest)
 

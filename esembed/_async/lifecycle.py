@@ -9,12 +9,21 @@ from typing import Any
 from urllib.parse import quote
 
 from esembed.dialect import meta
+from esembed.dialect.inference import PIPELINE_PREFIX
 from esembed.errors import EngineRequestError, IndexNotFoundError, PermanentError
 
 from ._shim import sleep
 from .client import AsyncEngineClient
 
-__all__ = ["Live", "check_name", "describe", "index_path", "update_meta"]
+__all__ = [
+    "Live",
+    "check_name",
+    "describe",
+    "drop_pipeline",
+    "index_path",
+    "put_pipelines",
+    "update_meta",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,34 @@ async def describe(client: AsyncEngineClient, name: str) -> Live | None:
         settings=settings,
         uuid=str(settings.get("uuid", "")),
     )
+
+
+async def put_pipelines(client: AsyncEngineClient, pipelines: Mapping[str, Mapping[str, Any]]) -> None:
+    """Store the ingest pipelines that a plan compiles to, where they aren't there yet. Their names are hashes
+    of what they do, so one that is there is the right one.
+
+    Raises:
+        EngineRequestError: the engine refused (it lacks a processor, or the privilege is missing).
+    """
+    for name, body in pipelines.items():
+        path = f"/_ingest/pipeline/{quote(name, safe='')}"
+        known = await client.request("GET", path, ignore=(403, 404))
+        if known.status != 200:
+            await client.request("PUT", path, body=body)
+
+
+async def drop_pipeline(client: AsyncEngineClient, name: str) -> None:
+    """Delete an ingest pipeline of ours that no index names any more; without the privilege it stays."""
+    if not name.startswith(PIPELINE_PREFIX):
+        return
+    params = {"expand_wildcards": "open,closed", "flat_settings": "true"}
+    # without the system's own indices, whose reading the engines warn of
+    answer = await client.request("GET", "/*,-.*/_settings", params=params, ignore=(403, 404))
+    if answer.status != 200:
+        return
+    used = {(one.get("settings") or {}).get("index.default_pipeline") for one in answer.body.values()}
+    if name not in used:
+        await client.request("DELETE", f"/_ingest/pipeline/{quote(name, safe='')}", ignore=(400, 403, 404))
 
 
 async def update_meta(

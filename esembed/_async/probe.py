@@ -208,6 +208,8 @@ async def _elasticsearch(client: AsyncEngineClient, index: str | None) -> Capabi
         # A full distribution always has Painless, the reduced zip has neither it nor mapper-extras.
         scripts = features
     reduced = modules is not None and "mapper-extras" not in modules
+    if modules is None and not serverless:
+        unknown.append("inference endpoints (no privilege for _nodes)")
     capabilities = derive(
         "elasticsearch",
         version,
@@ -224,6 +226,7 @@ async def _elasticsearch(client: AsyncEngineClient, index: str | None) -> Capabi
         native_knn=False,
         scripts=scripts,
         server_fusion=fusion is True,
+        inference=serverless or (modules is not None and "x-pack-inference" in modules),
         unknown=tuple(unknown),
         details=(("modules", tuple(sorted(modules or ()))),),
     )
@@ -265,6 +268,8 @@ async def _opensearch(client: AsyncEngineClient, index: str | None) -> Capabilit
     for name, value in (("rank_feature", features), ("hybrid", has_hybrid), ("k-NN", has_knn)):
         if value is None:
             unknown.append(f"{name}; assumed: none")
+    if modules is None:
+        unknown.append("inference by ml-commons (no privilege for _cat/plugins)")
     native, how = _native(stats, modules)
     if native is None:
         unknown.append(
@@ -290,6 +295,7 @@ async def _opensearch(client: AsyncEngineClient, index: str | None) -> Capabilit
         server_fusion=bool(has_hybrid),
         neural=bool(has_hybrid),
         knn=bool(has_knn),
+        inference=modules is not None and "opensearch-ml" in modules,
         unknown=tuple(unknown),
         details=(("modules", tuple(sorted(modules or ()))), ("native_knn", how)),
     )

@@ -31,7 +31,7 @@ from esembed.plan import IndexPlan
 from ._shim import in_thread
 from .client import EngineClient
 from .documents import DocumentsMixin
-from .lifecycle import Live, check_name, describe, index_path, update_meta
+from .lifecycle import Live, check_name, describe, drop_pipeline, index_path, put_pipelines, update_meta
 from .probe import probe
 from .quality import QualityMixin
 from .search import Searcher
@@ -146,6 +146,7 @@ class Index(QualityMixin, DocumentsMixin):
         contracts = in_thread(pool.for_plan(compiled.resolved).make_contracts)
         stored = meta.StoredMeta(plan=compiled.resolved, contracts=contracts, written_by=__version__)
         body = with_meta(compiled.body, meta.build(stored))
+        put_pipelines(engine, compiled.pipelines)
         engine.request("PUT", f"/{index_path(name)}", body=body)
         live = describe(engine, name)
         if live is None:
@@ -347,6 +348,11 @@ class Index(QualityMixin, DocumentsMixin):
         contracts = in_thread(pool.for_plan(compiled.resolved).make_contracts)
         stored = meta.StoredMeta(plan=compiled.resolved, contracts=contracts, written_by=__version__)
         data = meta.build(stored)
+        put_pipelines(engine, compiled.pipelines)
+        for pipeline in compiled.pipelines:
+            if live.settings.get("default_pipeline") != pipeline:
+                path = f"/{index_path(live.concrete)}/_settings"
+                engine.request("PUT", path, body={"index": {"default_pipeline": pipeline}})
         update_meta(engine, live.concrete, lambda _: data)
         index = cls(
             client=engine,
@@ -449,10 +455,11 @@ class Index(QualityMixin, DocumentsMixin):
         )
 
     def drop(self) -> None:
-        """Delete the index and its companion statistics."""
+        """Delete the index, its companion statistics, and its pipeline where no other index runs it."""
         from .statistics import delete_statistics
 
         self.client.request("DELETE", f"/{index_path(self.concrete)}")
+        drop_pipeline(self.client, str(self._live.settings.get("default_pipeline", "")))
         for digest in self.stored.statistics.values():
             delete_statistics(self.client, digest)
 

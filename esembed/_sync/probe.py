@@ -209,6 +209,8 @@ def _elasticsearch(client: EngineClient, index: str | None) -> Capabilities:
         # A full distribution always has Painless, the reduced zip has neither it nor mapper-extras.
         scripts = features
     reduced = modules is not None and "mapper-extras" not in modules
+    if modules is None and not serverless:
+        unknown.append("inference endpoints (no privilege for _nodes)")
     capabilities = derive(
         "elasticsearch",
         version,
@@ -225,6 +227,7 @@ def _elasticsearch(client: EngineClient, index: str | None) -> Capabilities:
         native_knn=False,
         scripts=scripts,
         server_fusion=fusion is True,
+        inference=serverless or (modules is not None and "x-pack-inference" in modules),
         unknown=tuple(unknown),
         details=(("modules", tuple(sorted(modules or ()))),),
     )
@@ -266,6 +269,8 @@ def _opensearch(client: EngineClient, index: str | None) -> Capabilities:
     for name, value in (("rank_feature", features), ("hybrid", has_hybrid), ("k-NN", has_knn)):
         if value is None:
             unknown.append(f"{name}; assumed: none")
+    if modules is None:
+        unknown.append("inference by ml-commons (no privilege for _cat/plugins)")
     native, how = _native(stats, modules)
     if native is None:
         unknown.append(
@@ -291,6 +296,7 @@ def _opensearch(client: EngineClient, index: str | None) -> Capabilities:
         server_fusion=bool(has_hybrid),
         neural=bool(has_hybrid),
         knn=bool(has_knn),
+        inference=modules is not None and "opensearch-ml" in modules,
         unknown=tuple(unknown),
         details=(("modules", tuple(sorted(modules or ()))), ("native_knn", how)),
     )

@@ -12,7 +12,7 @@ from esembed.dialect import meta
 from esembed.dialect.default import searchable_legs
 from esembed.errors import EsembedError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
-from esembed.plan import IndexPlan
+from esembed.plan import IndexPlan, engine_endpoint
 from esembed.query import Query
 
 from ._shim import in_thread, sync_twin
@@ -147,6 +147,8 @@ class QualityMixin:
             return
         if len(searchable_legs(self.plan)) < 2 or self.plan.chunk is not None:
             return
+        if any(engine_endpoint(part.encoder) is not None for _, part in self.plan.vector_fields()):
+            return  # a leg that can't be scored on this side can't be weighed
         documents = self.count()  # type: ignore[attr-defined]
         known = earlier.get("documents", 0) if isinstance(earlier, Mapping) else 0
         if documents < max(FEWEST_DOCUMENTS, 2 * int(known)):

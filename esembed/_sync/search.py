@@ -27,12 +27,13 @@ from esembed.dialect.response import LegAnswer, shard_failure, single_hits, tota
 from esembed.dialect.search import Compiler
 from esembed.dialect.values import check_unicode
 from esembed.encode.base import DenseEncoder, SparseEncoder
+from esembed.encode.inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.querycache import QueryVectorCache
 from esembed.encode.tokens import TokenIds
 from esembed.errors import EncoderError, EsembedError, QueryError, TransientError
 from esembed.fusion import fuse
-from esembed.plan import IndexPlan
+from esembed.plan import IndexPlan, engine_endpoint
 from esembed.query.bind import (
     add_filter,
     bind,
@@ -320,19 +321,24 @@ class Searcher:
         open_legs = text_legs(query)
         if not open_legs:
             return query, {}
+        inside = self._inside(open_legs, partial)
         if known is not None:
             vectors = dict(known)
         else:
             wanted = list(dict.fromkeys((leg.field, str(leg.text)) for leg in open_legs))
+            wanted = [key for key in wanted if key[0] not in inside]
             results = gather(*(self._vector(field, text, partial) for field, text in wanted))
             vectors = dict(zip(wanted, results, strict=True))
+        for leg in open_legs:  # a text that the engine encodes stays in the leg, unless it may not
+            if leg.field in inside:
+                vectors[leg.field, str(leg.text)] = inside[leg.field]
         failed = {key: value for key, value in vectors.items() if isinstance(value, EsembedError)}
         missing: dict[str, str] = {}
         if failed:
             query, missing = without(query, failed)
 
         def fill(node: Query) -> Query:
-            if isinstance(node, (Knn, Sparse)) and node.vector is None:
+            if isinstance(node, (Knn, Sparse)) and node.vector is None and node.field not in inside:
                 filled: Query = msgspec.structs.replace(
                     node, text=None, vector=vectors[(node.field, str(node.text))]
                 )
@@ -340,6 +346,24 @@ class Searcher:
             return node
 
         return transform(query, fill), missing
+
+    def _inside(self, legs: Sequence[Knn | Sparse], partial: bool) -> dict[str, EsembedError | None]:
+        """Those of the legs' fields whose texts the engine encodes itself, each with None, or with what
+        forbids it: what an index says about itself doesn't decide where a query's text goes."""
+        found: dict[str, EsembedError | None] = {}
+        for field in dict.fromkeys(leg.field for leg in legs):
+            if engine_endpoint(self.pool.field(field).encoder) is None:
+                continue
+            try:
+                encoder = in_thread(self.pool.encoder, field)
+            except EncoderError as error:
+                if not partial:
+                    raise
+                found[field] = error
+            else:
+                if isinstance(encoder, EngineEncoder):
+                    found[field] = None
+        return found
 
     def _vector(self, field: str, text: str, partial: bool) -> Any:
         cached = self.cache.get(field, text)
@@ -374,7 +398,7 @@ class Searcher:
     def warm(self) -> None:
         """Load and run the encoder of every field that a text can be searched in."""
         for field, part in self.plan.vector_fields():
-            if part.encoder.partition(":")[0] != "given":
+            if part.encoder.partition(":")[0] not in ("given", "engine"):
                 self._prepare(field)
                 in_thread(self._encoder_of(field), ["warm"])
 
@@ -406,7 +430,11 @@ class Searcher:
         """The vectors of many queries by (field, text): one encode call for each field and batch."""
         wanted: dict[str, dict[str, None]] = {}
         for query in queries:
-            for leg in text_legs(query):
+            legs = text_legs(query)
+            inside = self._inside(legs, False) if legs else {}
+            for leg in legs:
+                if leg.field in inside:
+                    continue
                 wanted.setdefault(leg.field, {})[str(leg.text)] = None
         vectors: dict[tuple[str, str], Any] = {}
         for field, texts in wanted.items():

@@ -63,6 +63,8 @@ def create(
     from esembed.cli import _output
 
     wanted = _plan(plan, preset)
+    from json import dumps as json_text
+
     from esembed import Index
 
     client = connection.client()
@@ -70,6 +72,8 @@ def create(
         if dry_run:
             compiled = _compile(client, wanted)
             _output.print_json(compiled.body)
+            for pipeline, body in compiled.pipelines.items():
+                _output.note(f"ingest pipeline {pipeline}: {json_text(body)}")
             for line in compiled.notes:
                 _output.note(line)
             return

@@ -12,10 +12,11 @@ import numpy as np
 
 from esembed.dialect.codes import coded
 from esembed.dialect.context import Context, FieldInfo
+from esembed.dialect.inference import inference_gap
 from esembed.dialect.values import check_value, fit_text
 from esembed.encode.tokens import encode_vector
 from esembed.errors import QueryError
-from esembed.plan import DenseField
+from esembed.plan import DenseField, engine_endpoint
 from esembed.query.nodes import (
     Bool,
     BoostBy,
@@ -376,6 +377,29 @@ class Clauses:
         else:
             vector = SparseVector.from_dict(weights)
         return encode_vector(vector, target, context.token_ids.get(node.field), unknown="drop")
+
+    def inside(self, node: Knn | Sparse, info: FieldInfo, context: Context) -> tuple[str, str] | None:
+        """The endpoint and the text, where the engine itself is to encode this leg's text; else None.
+
+        Raises:
+            QueryError: an option that needs the vector on this side.
+        """
+        if node.vector is not None or node.text is None or info.part is None:
+            return None
+        endpoint = engine_endpoint(info.part.encoder)
+        if endpoint is None:
+            return None
+        gap = inference_gap(context.capabilities)
+        if gap is not None:
+            context.gap(f"{node.field!r} is encoded by the engine: {gap[0]}; {gap[1]}")
+        for option in ("exact", "max_terms", "min_weight"):
+            if getattr(node, option, None):
+                raise QueryError(
+                    f"{type(node).__name__.lower()} on {node.field!r}: {option} needs the query's vector, "
+                    "which the engine computes here; leave it out, or pass vector=",
+                    field=option,
+                )
+        return endpoint, node.text
 
     def vector(self, node: Knn, info: FieldInfo) -> list[float] | list[int]:
         """The query vector, checked against the field. Raises QueryError."""

@@ -13,6 +13,7 @@ import msgspec
 
 from esembed.dialect.clauses import CLAUSE_HEADROOM, Clauses, Json, bool_clause
 from esembed.dialect.context import Context, FieldInfo
+from esembed.dialect.inference import elasticsearch_knn, elasticsearch_sparse_vector
 from esembed.dialect.scores import exact_script, score_of
 from esembed.errors import QueryError
 from esembed.query.bind import leg_names
@@ -91,12 +92,17 @@ class ElasticsearchQuery(Clauses):
                 "is given); raise it",
                 field="num_candidates",
             )
-        section: Json = {
-            "field": info.path,
-            "query_vector": self.vector(node, info),
-            "k": k,
-            "num_candidates": candidates,
-        }
+        inside = self.inside(node, info, context)
+        section: Json
+        if inside is not None:
+            section = elasticsearch_knn(info.path, inside[1], inside[0], k=k, num_candidates=candidates)
+        else:
+            section = {
+                "field": info.path,
+                "query_vector": self.vector(node, info),
+                "k": k,
+                "num_candidates": candidates,
+            }
         if node.similarity is not None:
             section["similarity"] = node.similarity
         filters = self.filters(node.filter, context)
@@ -114,6 +120,7 @@ class ElasticsearchQuery(Clauses):
         return section
 
     def _exact(self, node: Knn, info: FieldInfo, context: Context) -> Json:
+        self.inside(node, info, context)
         if not context.capabilities.scripts:
             context.gap(
                 "knn exact=True runs a painless script and this build has none; use a full distribution, or "
@@ -152,22 +159,30 @@ class ElasticsearchQuery(Clauses):
                 f"{node.field!r} is stored as {storage}, which this engine lacks; it has "
                 f"{', '.join(sorted(context.capabilities.sparse_storages)) or 'no sparse storage'}"
             )
+        inside = self.inside(node, info, context)
+        if inside is not None:
+            clause = elasticsearch_sparse_vector(info.path, inside[1], inside[0], boost=node.boost)
+            clause["sparse_vector"] |= self._pruning(node, info)
+            return bool_clause(clause, self.filters(node.filter, context))
         weights = self.sparse_weights(node, info, context, limit)
         if not weights:
             return {"match_none": {}}
         if storage == "rank_features":
             clause = rank_features_clause(info.path, weights, node.boost)
         else:
-            prune = node.prune if node.prune is not None else getattr(info.part, "prune", False)
-            options: Json = {"field": info.path, "query_vector": weights, "prune": prune is not False}
-            if isinstance(prune, PruneOptions):
-                options["pruning_config"] = msgspec.structs.asdict(prune)
+            options: Json = {"field": info.path, "query_vector": weights, **self._pruning(node, info)}
             if node.boost != 1.0:
                 options["boost"] = node.boost
             clause = {"sparse_vector": options}
         if info.nested is not None and context.inside != info.nested:
             clause = context.nested_query(info.nested, clause, node.chunks)
         return bool_clause(clause, self.filters(node.filter, context))
+
+    def _pruning(self, node: Sparse, info: FieldInfo) -> Json:
+        prune = node.prune if node.prune is not None else getattr(info.part, "prune", False)
+        if isinstance(prune, PruneOptions):
+            return {"prune": True, "pruning_config": msgspec.structs.asdict(prune)}
+        return {"prune": bool(prune)}
 
     # -- fusion --------------------------------------------------------------------------------------
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import elasticsearch_mapping, opensearch_mapping
+from esembed.dialect.inference import inference_gap, plan_pipeline
 from esembed.dialect.mapping_common import Draft, place, shared
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import UnsupportedFeatureError
-from esembed.plan import IndexPlan
+from esembed.plan import IndexPlan, engine_endpoint
 
 __all__ = ["CompiledMapping", "compile_mapping", "drift"]
 
@@ -25,11 +26,14 @@ class CompiledMapping:
         body: ``{"settings": …, "mappings": …}``, ready for ``PUT /NAME``; ``_meta`` is not in it.
         resolved: the plan with every ``auto`` value, storage and dims as compiled.
         notes: what was resolved or has to be known, one line each.
+        pipelines: name → body of the ingest pipeline that fills ``engine:`` fields; the index's settings name
+            it, so it is to be there before the index.
     """
 
     body: dict[str, Any]
     resolved: IndexPlan
     notes: tuple[str, ...]
+    pipelines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def compile_mapping(plan: IndexPlan, capabilities: Capabilities) -> CompiledMapping:
@@ -51,6 +55,7 @@ def compile_mapping(plan: IndexPlan, capabilities: Capabilities) -> CompiledMapp
     for name, sparse_part in plan.sparse.items():
         body, sparse[name] = engine.sparse(name, sparse_part, draft)
         place(draft.properties, plan.field_path(name), body)
+    pipelines = _engine_fields(plan, draft)
     if draft.gaps:
         raise UnsupportedFeatureError(draft.gaps, profile=_label(capabilities))
     return CompiledMapping(
@@ -60,7 +65,35 @@ def compile_mapping(plan: IndexPlan, capabilities: Capabilities) -> CompiledMapp
         },
         resolved=plan.replace(dense=dense, sparse=sparse),
         notes=tuple(draft.notes),
+        pipelines=pipelines,
     )
+
+
+def _engine_fields(plan: IndexPlan, draft: Draft) -> dict[str, dict[str, Any]]:
+    """What fills the fields whose vectors the engine computes: a pipeline that the index runs by default."""
+    made = plan_pipeline(plan, draft.capabilities.kind)
+    if made is None:
+        return {}
+    gap = inference_gap(draft.capabilities)
+    for section, fields in (("dense", plan.dense), ("sparse", plan.sparse)):
+        for name, part in fields.items():
+            endpoint = engine_endpoint(part.encoder)
+            if endpoint is None:
+                continue
+            where = f"{section}.{name}"
+            if gap is not None:
+                draft.gap(f"{where}.encoder", *gap)
+            if draft.capabilities.kind == "elasticsearch" and getattr(part, "storage", "") == "rank_features":
+                draft.gap(
+                    f"{where}.storage", "an endpoint is searched in sparse_vector fields only", "leave it out"
+                )
+            draft.notes.append(
+                f"{where}: the engine computes the vectors ({endpoint!r}); nothing here can tell when the "
+                "model behind that name becomes another one (no canaries)"
+            )
+    name, body = made
+    draft.settings["default_pipeline"] = name
+    return {name: body}
 
 
 def _label(capabilities: Capabilities) -> str:

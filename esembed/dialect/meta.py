@@ -24,6 +24,7 @@ __all__ = [
     "MAX_META_BYTES",
     "META_KEY",
     "PARENT_FIELD",
+    "TEXT_PREFIX",
     "StoredMeta",
     "build",
     "check_size",
@@ -35,6 +36,10 @@ HASH_FIELD = "esembed_hash"
 
 PARENT_FIELD = "esembed_parent"
 """The hidden field (keyword) with the parent's id, in chunks that are documents of their own."""
+
+TEXT_PREFIX = "esembed_text_"
+"""Before a field's name: the hidden field with the text that the engine is to encode. The ingest pipeline
+takes it out again, so it is in no stored document."""
 
 META_KEY = "esembed"
 FORMAT = 1

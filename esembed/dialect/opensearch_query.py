@@ -11,6 +11,7 @@ from typing import ClassVar
 from esembed.dialect.clauses import CLAUSE_HEADROOM, Clauses, Json, bool_clause
 from esembed.dialect.context import Context, FieldInfo
 from esembed.dialect.elasticsearch_query import rank_features_clause
+from esembed.dialect.inference import opensearch_neural, opensearch_neural_sparse
 from esembed.dialect.scores import SPACE_TYPES, score_of
 from esembed.errors import QueryError
 from esembed.query.nodes import Knn, Linear, Query, Rrf, Sparse
@@ -59,7 +60,12 @@ class OpenSearchQuery(Clauses):
                 "unless it is given); raise it",
                 field="num_candidates",
             )
-        options: Json = {"vector": self.vector(node, info), "k": k}
+        inside = self.inside(node, info, context)
+        options: Json
+        if inside is not None:
+            options = opensearch_neural(info.path, inside[1], inside[0], k=k)["neural"][info.path]
+        else:
+            options = {"vector": self.vector(node, info), "k": k}
         filters = self.filters(node.filter, context)
         if filters:
             options["filter"] = filters[0] if len(filters) == 1 else {"bool": {"filter": filters}}
@@ -75,7 +81,7 @@ class OpenSearchQuery(Clauses):
         nested = info.nested is not None and context.inside != info.nested
         if nested and node.chunks > 1 and context.inner_hits:
             options["expand_nested_docs"] = True
-        clause: Json = {"knn": {info.path: options}}
+        clause: Json = {"knn" if inside is None else "neural": {info.path: options}}
         if nested and info.nested is not None:
             clause = context.nested_query(info.nested, clause, node.chunks)
         if node.similarity is not None:
@@ -85,6 +91,7 @@ class OpenSearchQuery(Clauses):
         return clause
 
     def _exact(self, node: Knn, info: FieldInfo, context: Context) -> Json:
+        self.inside(node, info, context)
         similarity = info.part.similarity if info.part is not None else "cosine"
         query: Json = {"bool": {"filter": [{"exists": {"field": info.path}}]}}
         outside = self.filters(node.filter, context)
@@ -124,6 +131,12 @@ class OpenSearchQuery(Clauses):
         if node.prune is not None and node.prune is not False:
             context.gap("sparse prune= is Elasticsearch's; use max_terms or min_weight")
         limit = None if storage == "seismic" else max(1, caps.max_clauses - CLAUSE_HEADROOM)
+        inside = self.inside(node, info, context)
+        if inside is not None:
+            by_text = opensearch_neural_sparse(info.path, inside[1], model_id=inside[0])
+            if node.boost != 1.0:
+                by_text["neural_sparse"][info.path]["boost"] = node.boost
+            return bool_clause(by_text, self.filters(node.filter, context))
         weights = self.sparse_weights(node, info, context, limit)
         if not weights:
             return {"match_none": {}}

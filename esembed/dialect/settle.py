@@ -12,7 +12,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import meta
 from esembed.dialect.mapping import CompiledMapping
 from esembed.errors import PlanError, UnsupportedFeatureError
-from esembed.plan import IndexPlan
+from esembed.plan import IndexPlan, engine_endpoint
 
 __all__ = ["attach_mapping", "fill_in", "plan_difference", "stored_meta", "with_dims", "with_meta"]
 
@@ -95,6 +95,16 @@ def attach_mapping(
         UnsupportedFeatureError: the index was created without a setting that can't be added later.
     """
     plan = compiled.resolved
+    if compiled.pipelines:
+        raise UnsupportedFeatureError(
+            [
+                f"{name}: the engine can't compute vectors for documents that are there already; create an "
+                "index from the plan and ingest the records, or name an encoder that runs on your side"
+                for name, part in plan.vector_fields()
+                if engine_endpoint(part.encoder) is not None
+            ],
+            profile=f"attach on {capabilities.kind}",
+        )
     live = _flat(mapping.get("properties") or {})
     wanted = compiled.body["mappings"]["properties"]
     problems = []

@@ -135,7 +135,9 @@ def describe(stored: Mapping[str, Any]) -> dict[str, Any]:
         shown["canaries"] = ", ".join(sides)
     else:
         shown["canaries"] = "none"
-    if not (shown.get("weights_hash") or shown.get("tokenizer_hash")):
+    if isinstance(shown.get("extra"), Mapping) and "task" in shown["extra"]:
+        shown["checked_by"] = "the endpoint's name, task and dims only (the engine computes the vectors)"
+    elif not (shown.get("weights_hash") or shown.get("tokenizer_hash")):
         shown["checked_by"] = "canaries only (the encoder can't show its weights)"
     return shown
 

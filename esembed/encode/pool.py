@@ -14,7 +14,7 @@ from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
 from esembed.encode.registry import load, split_spec
 from esembed.encode.tokens import MAX_SEISMIC_IDS, TokenIds
 from esembed.errors import EncoderError, PlanError, QueryError
-from esembed.plan import DenseField, IndexPlan, SparseField
+from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 
 __all__ = ["WITHOUT_ADDRESS", "EncoderPool"]
 
@@ -54,7 +54,7 @@ class EncoderPool:
         self._allow = None if allow_encoders is None else frozenset(allow_encoders)
         self.runtime = runtime or RuntimeOptions.from_environment()
         self._contracts = dict(contracts or {})
-        self._loaded: dict[tuple[str, EncoderParams], Encoder] = {}
+        self._loaded: dict[tuple[Any, ...], Encoder] = {}
         self._ready: dict[str, Encoder] = {}
         self._tables: dict[str, TokenIds] = {}
         self._lock = threading.RLock()
@@ -111,7 +111,8 @@ class EncoderPool:
         return encoder
 
     def _load(self, name: str, part: DenseField | SparseField) -> Encoder:
-        key = (part.encoder, part.params)
+        dims = part.dims if isinstance(part, DenseField) and split_spec(part.encoder)[0] == "engine" else None
+        key = (part.encoder, part.params, type(part), dims)
         if key in self._loaded:
             return self._loaded[key]
         allowed = self._allow is None or part.encoder in self._allow or part.encoder in WITHOUT_ADDRESS
@@ -122,9 +123,13 @@ class EncoderPool:
                 spec=part.encoder,
             )
         params = part.params
-        if split_spec(part.encoder)[0] == "given" and isinstance(part, DenseField) and params.dims is None:
+        spec, family = part.encoder, split_spec(part.encoder)[0]
+        if family in ("given", "engine") and isinstance(part, DenseField) and params.dims is None:
             params = EncoderParams(dims=part.dims)
-        encoder = load(part.encoder, params, self.runtime)
+        if family == "engine":  # the section tells what the endpoint returns
+            kind = "dense" if isinstance(part, DenseField) else "sparse"
+            spec = f"engine:{kind}/{engine_endpoint(part.encoder)}"
+        encoder = load(spec, params, self.runtime)
         self._loaded[key] = encoder
         return encoder
 

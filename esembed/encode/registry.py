@@ -9,7 +9,7 @@ spec                      what                                                  
 ``static:FOLDER``         model2vec, word2vec, GloVe or fastText vectors              static
 ``lexical``               BM25 as a sparse vector, no model at all
 ``openai:MODEL[@URL]``    an OpenAI-compatible endpoint                               openai
-``engine:ENDPOINT``       an inference endpoint inside the engine; not in a plan
+``engine:ENDPOINT``       an inference endpoint inside the engine
 ``given``                 the caller brings the vectors
 ========================  ==========================================================  ==========
 """

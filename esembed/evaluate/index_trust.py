@@ -33,7 +33,7 @@ def know_index(
     index.load_statistics()
     encoders: dict[str, Any] = {}
     for name, part in index.plan.vector_fields():
-        if part.encoder.partition(":")[0] != "given":
+        if part.encoder.partition(":")[0] not in ("given", "engine"):
             encoders[name] = index.pool.encoder(name)
     scorers, notes = plan_scorers(index.plan, encoders)
     report = estimate_trust(

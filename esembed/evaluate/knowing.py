@@ -40,6 +40,10 @@ def document_text(plan: IndexPlan, source: Mapping[str, Any]) -> str:
     return "\n".join(part for part in parts if part.strip())
 
 
+_NOT_HERE = ("given", "engine")
+"""Families without an encoder on this side."""
+
+
 def plan_scorers(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> tuple[dict[str, Scorer], list[str]]:
     """How each leg of the default query is scored in memory, by the leg's name.
 
@@ -56,7 +60,7 @@ def plan_scorers(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> tuple[dict
         scorers[LEG_TEXT] = lexical_scorer(next(iter(plan.text.values())))
     for name, part in plan.dense.items():
         encoder: Any = encoders.get(name)
-        if encoder is None or part.encoder.partition(":")[0] == "given":
+        if encoder is None or part.encoder.partition(":")[0] in _NOT_HERE:
             continue
         if part.similarity not in ("cosine", "dot_product"):
             notes.append(f"{name}: no bound is known for similarity {part.similarity}")
@@ -66,7 +70,7 @@ def plan_scorers(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> tuple[dict
         encoder = encoders.get(name)
         family = sparse.encoder.partition(":")[0]
         # A lexical leg beside BM25 would count BM25 twice.
-        if encoder is not None and family != "given" and not (family == "lexical" and plan.text):
+        if encoder is not None and family not in _NOT_HERE and not (family == "lexical" and plan.text):
             scorers[name] = SparseScorer(encoder)
     return scorers, notes
 

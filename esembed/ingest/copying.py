@@ -21,7 +21,7 @@ from esembed.encode.tokens import TokenTarget, decode
 from esembed.ingest.engine import Engine, Patience, Requester
 from esembed.ingest.ledger import Ledger
 from esembed.ingest.prepare import _as_text, _lookup
-from esembed.plan import DenseField, IndexPlan, SparseField
+from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 from esembed.types import DenseMatrix, Document, FloatArray
 
 __all__ = ["CopyingEncoder", "Memory", "compare_ids", "copyable", "document_text", "read_for_copy"]
@@ -247,6 +247,8 @@ def copyable(old: IndexPlan, new: IndexPlan, unchanged: Collection[str]) -> list
     for name, part in new.dense.items():
         was = old.dense.get(name)
         if was is None or name not in unchanged or part.encoder == "given":
+            continue
+        if engine_endpoint(part.encoder) is not None:  # its pipeline computes them again
             continue
         same_text = (was.source, was.separator, was.chunked) == (part.source, part.separator, part.chunked)
         same_chunks = not part.chunked or (

@@ -10,14 +10,14 @@ import numpy as np
 from esembed.encode.base import Encoder
 from esembed.errors import ContractError, PermanentError, RecordError
 from esembed.ingest.prepare import Work
-from esembed.plan import DenseField, IndexPlan
+from esembed.plan import DenseField, IndexPlan, engine_endpoint
 from esembed.types import SparseVector
 
 __all__ = ["BatchEncoder"]
 
 
 class BatchEncoder:
-    """Fills the vectors of works.
+    """Fills the vectors of works; those that the engine computes are left to it.
 
     Args:
         plan: the plan.
@@ -33,7 +33,9 @@ class BatchEncoder:
     ) -> None:
         self._plan = plan
         self._fields = [
-            (name, part, encoders[name]) for name, part in plan.vector_fields() if name in encoders
+            (name, part, encoders[name])
+            for name, part in plan.vector_fields()
+            if name in encoders and engine_endpoint(part.encoder) is None
         ]
         self._on_dead = on_dead
         self._ever_worked: set[str] = set()

@@ -17,6 +17,7 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.bulk import BulkFormat
+from esembed.dialect.inference import plan_pipeline
 from esembed.encode.base import Encoder
 from esembed.encode.tokens import TokenIds
 from esembed.errors import EngineRequestError, EsembedError, PermanentError, PlanError, RecordError
@@ -177,6 +178,7 @@ class _Run:
         started = time.monotonic()
         settings = self.engine.settings()
         check_durability(settings, self.engine.index)
+        self._check_inside(settings)
         tuning = LoadTuning(self.engine, self.plan, self.kind, self.notice)
         uuid = settings.get("uuid")
         if self.options.verify or self.options.sync:
@@ -206,6 +208,28 @@ class _Run:
             self._count(started)
         self.progress.update(self.meter.state("done", self._tokens()))
         return self.report
+
+    def _check_inside(self, settings: Mapping[str, Any]) -> None:
+        """Fields that the engine encodes need the index's pipeline, and whole documents."""
+        inside = sorted(self.preparer.inside)
+        if not inside:
+            return
+        names = ", ".join(inside)
+        if self.options.vectors_only:
+            raise PlanError(
+                f"{names}: vectors that the engine computes can't be filled in afterwards (its ingest "
+                "pipelines don't see partial updates); ingest the records again, or migrate to a new index"
+            )
+        wanted = plan_pipeline(self.plan, self.kind)
+        found = settings.get("default_pipeline")
+        if wanted is not None and found != wanted[0]:
+            raise PlanError(
+                f"{names}: the index's default_pipeline is {found or 'not set'}, and without {wanted[0]} "
+                "nothing computes these vectors; esembed index repair puts it back"
+            )
+        self.report.notices.append(
+            f"{names}: encoded by the engine; tokens, truncation and the model's identity are not seen here"
+        )
 
     def _restore_quietly(self, tuning: LoadTuning) -> None:
         self.stop.clear()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from esembed.dialect.bulk import BulkFormat, chunk_id
-from esembed.dialect.meta import HASH_FIELD
+from esembed.dialect.meta import HASH_FIELD, TEXT_PREFIX
 from esembed.ingest.bulk import BulkUnit
 from esembed.ingest.prepare import Work
+from esembed.plan import engine_endpoint
 
 __all__ = ["UnitBuilder"]
 
@@ -23,6 +24,7 @@ class UnitBuilder:
     def __init__(self, form: BulkFormat, *, vectors_only: bool) -> None:
         self._form = form
         self._vectors_only = vectors_only
+        self._inside = {n for n, p in form.plan.vector_fields() if engine_endpoint(p.encoder) is not None}
         chunk = form.plan.chunk
         self._nested = chunk is not None and chunk.store == "nested"
 
@@ -43,6 +45,9 @@ class UnitBuilder:
         partial = work.op == "update" or self._vectors_only
         source = {} if self._vectors_only else work.source
         body = form.body(source, work.vectors, content_hash=stored, chunks=nested)
+        if self._inside and not partial:
+            # For the index's ingest pipeline, which puts the vectors in their place and takes these out.
+            body |= {f"{TEXT_PREFIX}{n}": text for n, text in work.texts.items() if n in self._inside}
         lines: list[bytes] = []
         then: list[bytes] = []
         if apart:

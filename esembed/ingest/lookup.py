@@ -198,6 +198,14 @@ class Lookup:
         current = self._preparer.without_vectors(stored)
         merged = merge(current, work.source)
         changed = {name for name in self._preparer.encoded if self._preparer.touches(name, work.source)}
+        stale = changed & self._preparer.inside
+        if stale:
+            raise RecordError(
+                f"the update changes what {', '.join(map(repr, sorted(stale)))} is made from, and the engine "
+                "encodes whole documents only (its ingest pipelines don't see partial ones): send the whole "
+                "record",
+                field=min(stale),
+            )
         self._preparer.fill_texts(work, merged, changed)
         canonical = orjson.dumps(merged, option=orjson.OPT_SORT_KEYS)
         work.hash = self._preparer.content_hash(canonical, work.vectors, old)

@@ -15,10 +15,10 @@ import orjson
 
 from esembed.dialect.bulk import Vectors, dumps
 from esembed.dialect.codes import coded
-from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
 from esembed.encode.base import Encoder
 from esembed.errors import RecordError
-from esembed.plan import DenseField, IndexPlan
+from esembed.plan import DenseField, IndexPlan, engine_endpoint
 from esembed.types import Document, SparseVector
 
 __all__ = ["Preparer", "Work", "contract_fingerprint", "hash_parts"]
@@ -118,6 +118,10 @@ class Preparer:
         missing_text: see IngestOptions.
         nan: see IngestOptions.
         require_given: whether a whole record must bring every given vector.
+
+    Attributes:
+        encoded, given: fields that are encoded, or brought by the record.
+        inside: those of *encoded* whose vectors the engine computes.
     """
 
     def __init__(
@@ -133,6 +137,9 @@ class Preparer:
         self.contract = contract_fingerprint(plan, encoders)
         self.encoded = {name: part for name, part in plan.vector_fields() if part.encoder != "given"}
         self.given = {name: part for name, part in plan.vector_fields() if part.encoder == "given"}
+        self.inside = {
+            name for name, part in self.encoded.items() if engine_endpoint(part.encoder) is not None
+        }
         for name in self.encoded:
             if name not in encoders:
                 raise RecordError(f"no encoder for the field {name!r}", field=name)
@@ -166,7 +173,7 @@ class Preparer:
             gone = self._checked_id(document.id)
             return Work(document=document, id=gone, op="delete", source={}, size=len(gone) + 200)
         source = {k: v for k, v in document.source.items() if v is not None or document.op == "update"}
-        for name in (HASH_FIELD, PARENT_FIELD):
+        for name in (HASH_FIELD, PARENT_FIELD, *(f"{TEXT_PREFIX}{name}" for name in self.inside)):
             source.pop(name, None)
         for name in [n for n in source if n.startswith("_") and n in _METADATA]:
             raise RecordError(

@@ -67,6 +67,12 @@ def plans(kind: str, *, rank_feature: bool) -> dict[str, IndexPlan]:
             sparse={"terms": SparseField(encoder="given", storage="rank_features")},
         ),
     }
+    found["inside"] = IndexPlan(
+        text={"title": TextField()},
+        dense={"embedding": DenseField(encoder="engine:my-e5", source=("title",), dims=384)},
+        sparse={"terms": SparseField(encoder="engine:my-elser", source=("title",))},
+        filter={"lang": FilterField()},
+    )
     if kind == "opensearch":
         found["seismic"] = IndexPlan(
             text={"title": TextField()}, sparse={"terms": SparseField(encoder="given", storage="seismic")}
@@ -143,6 +149,18 @@ CASES: list[Case] = [
         "… kept for SEISMIC",
         q.sparse("terms", vector={"17": 1.5, "42": 0.75}, k=10, heap_factor=1.2, filter=q.exists("title")),
         plan="seismic",
+    ),
+    Case(
+        "knn-inside",
+        "The nearest vectors to a text that the engine encodes",
+        q.knn("embedding", text="red fox", k=20, num_candidates=200, filter=q.term("lang", "en")),
+        plan="inside",
+    ),
+    Case(
+        "sparse-inside",
+        "The inner product with a text that the engine expands",
+        q.sparse("terms", text="red fox", boost=2.0, filter=q.term("lang", "en")),
+        plan="inside",
     ),
     Case("rank-feature", "A stored signal", q.rank_feature("popularity")),
     Case(
@@ -222,6 +240,12 @@ CASES: list[Case] = [
             q.match("fox", fields="title"),
             q.match_phrase("body", "red fox"),
         ),
+    ),
+    Case(
+        "rrf-inside",
+        "… of legs that the engine encodes",
+        q.rrf(q.match("red fox"), q.knn("embedding", text="red fox"), q.sparse("terms", text="red fox")),
+        plan="inside",
     ),
     Case(
         "rrf-chunks",

@@ -81,6 +81,10 @@ def needs(body: Any, kind: str) -> set[str]:
                     found.add("painless")
                 elif key == "rank_feature":
                     found.add("rank features")
+                elif key in ("query_vector_builder", "inference_id") and "inference_text" not in body:
+                    found.add("an inference endpoint (licence)")
+            elif key == "model_id":
+                found.add("a model of ml-commons")
             found |= needs(value, kind)
     elif isinstance(body, list):
         for value in body:

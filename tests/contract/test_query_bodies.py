@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def _send(client: Any, index: str, body: dict[str, Any]) -> str | None:
 
 
 def _create(client: Any, capabilities: Any, name: str, plan: IndexPlan) -> None:
-    body = compile_mapping(plan, capabilities).body
+    # Legs of a plan that the engine encodes can be sent by themselves, where they are of text alone.
+    body = compile_mapping(plan, replace(capabilities, inference=True)).body
     client.request("PUT", f"/{name}", body=body)
 
 

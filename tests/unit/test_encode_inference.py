@@ -6,16 +6,28 @@ The specification is at hand as the classes that the official client generates f
 from __future__ import annotations
 
 import inspect
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from elasticsearch.dsl import Q, field, types
 
-from esembed.encode import inference
+from esembed import query as q
+from esembed.capabilities import profile
+from esembed.dialect.bulk import BulkFormat
+from esembed.dialect.mapping import compile_mapping
+from esembed.dialect.search import compile_query
+from esembed.encode import contract, inference
 from esembed.encode.base import DenseEncoder, EncoderParams, SparseEncoder
+from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
-from esembed.errors import EncoderError, PlanError
+from esembed.errors import ContractError, EncoderError, PlanError, QueryError, UnsupportedFeatureError
+from esembed.ingest.encoding import BatchEncoder
+from esembed.ingest.lines import UnitBuilder
+from esembed.ingest.prepare import Preparer
 from esembed.plan import DenseField, IndexPlan, SparseField, TextField
+from esembed.types import Document
 
 
 def parameters(of: Any) -> set[str]:
@@ -43,12 +55,166 @@ def test_kind_and_dims() -> None:
         load("engine:")
 
 
-def test_a_plan_refuses_it_and_says_what_to_do() -> None:
-    text = {"body": TextField()}
-    with pytest.raises(PlanError, match=r"dense\.emb\.encoder: engine:e5 .* make it with your client"):
-        IndexPlan(text=text, dense={"emb": DenseField(encoder="engine:e5", source=("body",), dims=3)})
-    with pytest.raises(PlanError, match=r"sparse\.terms\.encoder: engine:elser"):
-        IndexPlan(text=text, sparse={"terms": SparseField(encoder="engine:elser", source=("body",))})
+def plan(**dense: Any) -> IndexPlan:
+    return IndexPlan(
+        text={"title": TextField(), "body": TextField()},
+        dense={
+            "emb": DenseField(**{"encoder": "engine:e5", "source": ("title", "body"), "dims": 384} | dense)
+        },
+        sparse={"terms": SparseField(encoder="engine:sparse/elser", source=("body",))},
+    )
+
+
+def test_a_plan_compiles_to_the_mapping_and_the_pipeline_that_fills_it() -> None:
+    for name, expected in (
+        (
+            "elasticsearch-enterprise",
+            [
+                {
+                    "inference": {
+                        "model_id": "e5",
+                        "input_output": [{"input_field": "esembed_text_emb", "output_field": "emb"}],
+                        "ignore_missing": True,
+                    }
+                },
+                {
+                    "inference": {
+                        "model_id": "elser",
+                        "input_output": [{"input_field": "esembed_text_terms", "output_field": "terms"}],
+                        "ignore_missing": True,
+                    }
+                },
+            ],
+        ),
+        (
+            "opensearch",
+            [
+                {"text_embedding": {"model_id": "e5", "field_map": {"esembed_text_emb": "emb"}}},
+                {"sparse_encoding": {"model_id": "elser", "field_map": {"esembed_text_terms": "terms"}}},
+            ],
+        ),
+    ):
+        compiled = compile_mapping(plan(), profile(name))
+        ((pipeline, body),) = compiled.pipelines.items()
+        texts = ["esembed_text_emb", "esembed_text_terms"]
+        assert body["processors"] == [*expected, {"remove": {"field": texts, "ignore_missing": True}}]
+        assert compiled.body["settings"]["index"]["default_pipeline"] == pipeline
+        assert set(compiled.body["mappings"]["properties"]) >= {"emb", "terms"}
+        assert not any(name.startswith("esembed_text") for name in compiled.body["mappings"]["properties"])
+        assert sum("no canaries" in note for note in compiled.notes) == 2
+        same = compile_mapping(plan(quantization="int8_hnsw"), profile(name))
+        other = compile_mapping(plan(encoder="engine:e6"), profile(name))
+        assert same.pipelines == compiled.pipelines != other.pipelines
+    without = IndexPlan(text={"body": TextField()})
+    assert "default_pipeline" not in compile_mapping(without, profile("opensearch")).body["settings"]["index"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("elasticsearch-basic", "Enterprise or trial licence, this one is basic"),
+        ("elasticsearch-reduced", "no machine-learning modules"),
+        ("opensearch-no-native", "ml-commons plugin"),
+    ],
+)
+def test_an_engine_without_inference_is_a_gap_with_a_way_out(name: str, why: str) -> None:
+    with pytest.raises(UnsupportedFeatureError, match=why) as caught:
+        compile_mapping(plan(), profile(name))
+    assert len(caught.value.gaps) == 2
+    assert all("runs on your side" in gap for gap in caught.value.gaps)
+    query = q.knn("emb", text="x")
+    with pytest.raises(UnsupportedFeatureError, match="encoded by the engine"):
+        compile_query(query, profile(name), plan=plan())
+    # where it couldn't be asked (a search-only key) the index has what it was made with
+    unknown = replace(profile(name), unknown=("inference: not asked",))
+    assert compile_query(query, unknown, plan=plan()).body
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "engine:"}, r"dense\.emb\.encoder: engine: needs the name"),
+        ({"encoder": "engine:sparse/x"}, "is sparse, the field is dense"),
+        ({"params": EncoderParams(dims=64)}, r"dense\.emb\.params: the endpoint decides"),
+        ({"element_type": "byte"}, "makes floats"),
+        ({"chunked": True}, "whole fields"),
+        ({"source": ()}, "needs source"),
+    ],
+)
+def test_what_the_endpoint_decides_cant_stand_in_the_plan(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        plan(**changes)
+
+
+def test_dims_must_be_written_and_storage_left_alone() -> None:
+    with pytest.raises(PlanError, match="write dims"):
+        compile_mapping(plan(dims=None), profile("opensearch"))
+    with pytest.raises(PlanError, match="dot"):
+        IndexPlan(dense={"a.b": DenseField(encoder="engine:e5", source=("body",), dims=3)})
+    stored = {"encoder": "engine:elser", "source": ["body"], "storage": "seismic"}
+    with pytest.raises(PlanError, match="SEISMIC"):
+        IndexPlan.from_dict({"sparse": {"terms": stored}})
+    features = IndexPlan.from_dict({"sparse": {"terms": {**stored, "storage": "rank_features"}}})
+    assert compile_mapping(features, profile("opensearch")).pipelines
+    with pytest.raises(UnsupportedFeatureError, match="sparse_vector fields only"):
+        compile_mapping(features, profile("elasticsearch-enterprise"))
+
+
+def test_options_that_need_the_vector_are_refused_and_a_vector_is_taken() -> None:
+    known = profile("elasticsearch-enterprise")
+    for query, option in (
+        (q.knn("emb", text="x", exact=True), "exact"),
+        (q.sparse("terms", text="x", max_terms=3), "max_terms"),
+        (q.sparse("terms", text="x", min_weight=0.5), "min_weight"),
+    ):
+        with pytest.raises(QueryError, match=f"{option} needs the query's vector"):
+            compile_query(query, known, plan=plan())
+    compiled = compile_query(q.knn("emb", vector=[0.1] * 384, exact=True), known, plan=plan())
+    assert "script_score" in str(compiled.body)
+
+
+def test_records_carry_their_text_to_the_engine_and_no_vector() -> None:
+    wanted = plan()
+    pool = EncoderPool(wanted, allow_encoders=None)
+    encoders = {name: pool.encoder(name) for name, _ in wanted.vector_fields()}
+    assert [encoders[name].info.kind for name in ("emb", "terms")] == ["dense", "sparse"]
+    assert encoders["emb"].info.dims == 384
+    preparer = Preparer(wanted, encoders)
+    source = {"title": "a", "body": "b", "esembed_text_emb": "not mine"}
+    (work,) = BatchEncoder(wanted, encoders, pytest.fail)([preparer.prepare(Document("1", source))])
+    build = UnitBuilder(BulkFormat.of(wanted, profile("opensearch")), vectors_only=False)
+    document = json.loads(build(work).lines[0].splitlines()[1])
+    digest = document.pop("esembed_hash")
+    assert digest.endswith(".0")
+    assert document == {
+        "title": "a",
+        "body": "b",
+        "esembed_text_emb": "a\nb",
+        "esembed_text_terms": "b",
+    }
+
+
+def test_the_contract_has_no_canaries_and_tells_endpoints_apart() -> None:
+    old = contract.make(load("engine:e5", EncoderParams(dims=384)))
+    assert "canaries" not in old
+    assert old["declared"] == {
+        "model": "e5",
+        "kind": "dense",
+        "dims": 384,
+        "normalize": False,
+        "extra": {"task": "text_embedding"},
+    }
+    contract.check(old, load("engine:dense/e5", EncoderParams(dims=384)))
+    with pytest.raises(ContractError, match="e6"):
+        contract.check(old, load("engine:e6", EncoderParams(dims=384)))
+    shown = contract.describe(old)
+    assert (shown["canaries"], "name" in shown["checked_by"]) == ("none", True)
+
+
+def test_opening_allows_nothing_that_only_the_index_says() -> None:
+    with pytest.raises(EncoderError, match="allow_encoders"):
+        EncoderPool(plan(), allow_encoders=()).encoder("emb")
+    assert EncoderPool(plan(), allow_encoders=["engine:e5"]).encoder("emb").info.model == "e5"
 
 
 def test_semantic_text_is_as_specified() -> None:
