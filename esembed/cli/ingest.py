@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -217,8 +219,11 @@ def ingest(
         opened = Index.open(client, index, allow_encoders=tuple(allow_encoder or ()))
         if source is None:
             source = _other_index(opened, client, str(from_index))
-        with _bar(quiet=json and not sys.stderr.isatty()) as bar:
+        with _bar(quiet=json and not sys.stderr.isatty()) as bar, _ended_kindly():
             report: IngestReport = opened.ingest(source, options, progress=bar)
+    except KeyboardInterrupt as signalled:
+        _output.note("interrupted: what the engine confirmed is in; the same command goes on from there")
+        raise typer.Exit(143 if isinstance(signalled, _Terminated) else 130) from None
     finally:
         client.close()
     if json:
@@ -289,6 +294,27 @@ def _stages(report: IngestReport) -> None:
     )
     if shares:
         _output.note(f"stages overlap: {shares}")
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+@contextmanager
+def _ended_kindly() -> Iterator[None]:
+    """SIGTERM (``docker stop``, systemd) ends a load like ctrl-C: the index's settings are put back."""
+
+    def terminate(*_: Any) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @contextmanager

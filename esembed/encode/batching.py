@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from esembed.encode.backbone import Outputs, Program, TokenBatch
+from esembed.errors import EsembedError
 
-__all__ = ["WINDOW_TEXTS", "make_batch", "plan_batches", "prefetched", "run_sorted"]
+__all__ = [
+    "WINDOW_TEXTS",
+    "Interrupted",
+    "interruptible",
+    "make_batch",
+    "plan_batches",
+    "prefetched",
+    "run_sorted",
+]
 
 WINDOW_TEXTS = 8192
 """Texts that are tokenized and sorted together; bounds memory, and padding is small at this size."""
 
 T = TypeVar("T")
 Ids = npt.NDArray[np.int32]
+
+_stop: ContextVar[threading.Event | None] = ContextVar("esembed_encode_stop", default=None)
+
+
+class Interrupted(EsembedError):
+    """An encode call was left between two batches, because what waits for it wants to end."""
+
+
+@contextmanager
+def interruptible(stop: threading.Event) -> Iterator[None]:
+    """Encode calls of this thread end with :class:`Interrupted` soon after *stop* is set.
+
+    A call may hold minutes of work, and an interpreter that ends while a thread is inside a native
+    library aborts.
+    """
+    token = _stop.set(stop)
+    try:
+        yield
+    finally:
+        _stop.reset(token)
 
 
 def plan_batches(
@@ -63,11 +95,18 @@ def run_sorted(
     pad_multiple: int = 8,
     limit: int | None = None,
 ) -> Iterator[tuple[npt.NDArray[np.int64], Outputs]]:
-    """Run all of *ids*; yields for each batch the positions of its texts and the head's outputs."""
+    """Run all of *ids*; yields for each batch the positions of its texts and the head's outputs.
+
+    Raises:
+        Interrupted: see :func:`interruptible`.
+    """
     plan = plan_batches([len(one) for one in ids], batch_tokens, pad_multiple)
+    stop = _stop.get()
 
     def batches() -> Iterator[TokenBatch]:
         for members in plan:
+            if stop is not None and stop.is_set():
+                raise Interrupted("the encode call was left, since its run ends")
             yield make_batch([ids[i] for i in members], pad_id, pad_multiple, limit)
 
     yield from zip(plan, program.run(batches()), strict=True)

@@ -19,6 +19,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect.bulk import BulkFormat
 from esembed.dialect.inference import plan_pipeline
 from esembed.encode.base import Encoder
+from esembed.encode.batching import interruptible
 from esembed.encode.tokens import TokenIds
 from esembed.errors import EngineRequestError, EsembedError, PermanentError, PlanError, RecordError
 from esembed.ingest.bulk import BulkUnit
@@ -302,6 +303,8 @@ class _Run:
         except BaseException as error:
             self.fail(error)
             self.sender.join(10.0)
+            for thread in threads:
+                thread.join(5.0)
             raise
         if self._error is not None:
             raise self._error
@@ -452,7 +455,7 @@ class _Run:
         self.write_queue.close()
 
     def _encode_batch(self, batch: list[Work]) -> list[Work]:
-        with self.timed("encode"):
+        with self.timed("encode"), interruptible(self.stop):
             return self.encode(batch)
 
     def _serialise(self) -> None:
