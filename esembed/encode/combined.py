@@ -21,6 +21,7 @@ from esembed.encode.dense_stages import dense_recipe
 from esembed.encode.pooling import DenseHead
 from esembed.encode.sparse_files import SparseFiles, SpladeSide, open_sparse_model
 from esembed.encode.splade import SpladeEncoder, SpladeRunner
+from esembed.encode.tokenizer import TextTokenizer
 from esembed.errors import EncoderError
 from esembed.types import DenseMatrix, SparseVector
 
@@ -188,6 +189,11 @@ class _Half(Generic[T]):
     @property
     def stats(self) -> EncodeStats:
         return self._whole._stats[self._kind]
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """What counts its tokens; an ingest measures chunks with it."""
+        return self._whole._runner.tokenizer
 
     def encode_document(self, texts: Sequence[str]) -> T:
         vectors: T = self._whole._half(self._kind, "document", texts)

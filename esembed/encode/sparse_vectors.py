@@ -67,10 +67,10 @@ class StaticWeights:
 
     def __init__(self, side: StaticSide, name: str) -> None:
         files = ModelFiles(folder=side.folder, name=name)
-        self._tokenizer = TextTokenizer(files, None)
-        size = self._tokenizer.vocabulary_size
+        self.tokenizer = TextTokenizer(files, None)
+        size = self.tokenizer.vocabulary_size
         self.max_seq_length = _tokenizer_limit(side.folder)
-        self.vocabulary = Vocabulary(self._tokenizer, size)
+        self.vocabulary = Vocabulary(self.tokenizer, size)
         if side.weights is None:
             self.weights = _from_tensors(side.folder, name)
         else:
@@ -86,7 +86,7 @@ class StaticWeights:
         self, texts: Sequence[str], prompt: str, *, top_k: int | None, threshold: float
     ) -> tuple[list[SparseVector], int, int]:
         """The vectors, the tokens, and how many texts were cut."""
-        tokenized = self._tokenizer(texts, prompt)
+        tokenized = self.tokenizer(texts, prompt)
         vectors, tokens, truncated = [], 0, 0
         for ids in tokenized.ids:
             real = ids[~np.isin(ids, self._special)]

@@ -153,6 +153,11 @@ class SpladeEncoder:
         return self._sides["document"].vocabulary.tokens
 
     @property
+    def tokenizer(self) -> TextTokenizer:
+        """What counts the tokens of documents; an ingest measures chunks with it."""
+        return self._sides["document"].tokenizer
+
+    @property
     def runner(self) -> SpladeRunner:
         """The network that encodes documents.
 

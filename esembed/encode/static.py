@@ -113,6 +113,11 @@ class StaticEncoder:
     def stats(self) -> EncodeStats:
         return self._stats
 
+    @property
+    def tokenizer(self) -> Any:
+        """What counts its tokens (an ingest measures chunks with it), or None for vectors of whole words."""
+        return getattr(self._source, "tokenizer", None)
+
     def encode_document(self, texts: Sequence[str]) -> DenseMatrix:
         """Float32, shape (len(texts), dims), in the order given."""
         return self._encode(texts, self._document_prompt)

@@ -85,7 +85,7 @@ class TokenSource:
         weights_hash: str,
         tokenizer_hash: str,
     ) -> None:
-        self._tokenizer, self._table = tokenizer, table
+        self.tokenizer, self._table = tokenizer, table
         self._mapping, self._weights, self._unknown = mapping, weights, unknown
         self.dims = int(table.shape[1])
         self.normalize, self.max_seq_length = normalize, max_seq_length
@@ -103,7 +103,7 @@ class TokenSource:
         cut = [text[:limit] for text in texts] if limit is not None else list(texts)
         truncated = 0
         result: list[IntArray] = []
-        encodings = self._tokenizer.encode_batch_fast(cut, add_special_tokens=False)
+        encodings = self.tokenizer.encode_batch_fast(cut, add_special_tokens=False)
         for text, short, encoding in zip(texts, cut, encodings, strict=True):
             ids = np.asarray(encoding.ids, np.int64)
             if most is not None and (len(ids) > most or len(short) < len(text)):

@@ -123,6 +123,10 @@ class TextTokenizer:
             )
         return Tokenized(ids, truncated)
 
+    def to_str(self) -> str:
+        """The tokenizer as the JSON of a tokenizer.json: chunks are measured with a copy made of it."""
+        return str(self._tokenizer.to_str())
+
     def prompt_length(self, prompt: str) -> int:
         """The tokens that *prompt* takes at the start, leading special tokens included; 0 for none.
 

@@ -129,6 +129,11 @@ class TransformerEncoder:
         """Texts, tokens, truncations and seconds so far."""
         return self._stats
 
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """What counts its tokens; an ingest measures chunks with it."""
+        return self._tokenizer
+
     def encode_document(self, texts: Sequence[str]) -> DenseMatrix:
         """Float32, shape (len(texts), dims), in the order given.
 

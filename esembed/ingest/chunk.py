@@ -45,14 +45,20 @@ class Chunker:
         fields = [name for name, part in plan.vector_fields() if part.chunked and name in encoders]
         encoder: Any = encoders[fields[0]] if fields else None
         limit = encoder.info.max_seq_length if encoder is not None else None
-        # Room for the special tokens ([CLS], [SEP]) that the encoder adds.
-        self.max_tokens = options.max_tokens if limit is None else max(1, min(options.max_tokens, limit - 2))
+        tokenizer = _tokenizer(encoder)
+        # Room for what the encoder adds: its special tokens ([CLS], [SEP]) and its document prompt.
+        prompt = encoder.info.document_prompt if encoder is not None else ""
+        added = 2 if tokenizer is None else tokenizer.num_special_tokens_to_add(False)
+        if prompt and tokenizer is not None:
+            added += len(tokenizer.encode(prompt, add_special_tokens=False))
+        self.max_tokens = (
+            options.max_tokens if limit is None else max(1, min(options.max_tokens, limit - added))
+        )
         overlap = min(options.overlap_tokens, self.max_tokens - 1)
         markdown = options.boundary == "markdown"
         splitter: Any = (
             semantic_text_splitter.MarkdownSplitter if markdown else semantic_text_splitter.TextSplitter
         )
-        tokenizer = _tokenizer(encoder)
         count: Callable[[str], int]
         if tokenizer is not None:
             self.counted_by = "tokenizer"
@@ -101,7 +107,10 @@ class Chunker:
 
 
 def _tokenizer(encoder: Any) -> Any:
-    """A copy of the encoder's Hugging Face tokenizer that neither truncates nor pads, or None."""
+    """A copy of the encoder's tokenizer that neither truncates nor pads, or None.
+
+    ``encoder.tokenizer`` is a ``tokenizers.Tokenizer``, or what gives one's JSON by ``to_str``.
+    """
     found = getattr(encoder, "tokenizer", None)
     if found is None or not hasattr(found, "to_str"):
         return None

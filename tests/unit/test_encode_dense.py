@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import pytest
 
 from esembed.encode.backbone import JoinedHead, TokenBatch
 from esembed.encode.base import DenseEncoder, EncoderParams, RuntimeOptions
-from esembed.encode.batching import make_batch, plan_batches, prefetched
+from esembed.encode.batching import Interrupted, interruptible, make_batch, plan_batches, prefetched
 from esembed.encode.given import validate_dense, validate_sparse
 from esembed.encode.modelfiles import read_folder
 from esembed.encode.prompts import resolve_prompts
 from esembed.encode.registry import load
 from esembed.errors import DownloadError, EncoderError, RecordError
+from esembed.ingest.chunk import Chunker
+from esembed.plan import ChunkOptions, DenseField, IndexPlan
 from esembed.types import SparseVector
 
 pytest.importorskip("openvino")
@@ -542,3 +545,51 @@ def test_given_sparse_vectors_that_are_right() -> None:
     assert validate_sparse({"7": 1.0}, field="s", features="ids").indices == (7,)
     assert validate_sparse({"indices": [3, 4], "values": [1.0, 2.0]}, field="s").indices == (3, 4)
     assert len(validate_sparse(SparseVector(("x",), np.array([2.0])), field="s")) == 1
+
+
+def test_a_model_shows_its_tokenizer_so_that_chunks_fit_it(encoder: Any) -> None:
+    pytest.importorskip("semantic_text_splitter")
+    plan = IndexPlan(
+        dense={"emb": DenseField(encoder="minilm", chunked=True)},
+        chunk=ChunkOptions(source=("body",), max_tokens=12, overlap_tokens=0),
+    )
+    cut = Chunker(plan, {"emb": encoder})
+    assert cut.counted_by == "tokenizer"
+    text = " ".join(["cats", "dogs", "houses"] * 20)  # two tokens a word
+    chunks = cut(text)
+    assert " ".join(chunks) == text
+    assert max(len(chunk.split()) for chunk in chunks) == 6
+    encoder.encode_document(chunks)
+    assert encoder.stats.truncated == 0
+
+
+def test_the_document_prompt_has_its_room_in_a_chunk(folder: Path) -> None:
+    pytest.importorskip("semantic_text_splitter")
+    with closing(
+        load(
+            f"hf:{folder}",
+            EncoderParams(document_prompt="passage a b ", max_seq_length=16),
+            RuntimeOptions(threads=1),
+        )
+    ) as encoder:
+        plan = IndexPlan(
+            dense={"emb": DenseField(encoder="minilm", chunked=True)},
+            chunk=ChunkOptions(source=("body",), max_tokens=100, overlap_tokens=0),
+        )
+        cut = Chunker(plan, {"emb": encoder})
+        assert cut.max_tokens == 16 - 2 - 3
+        encoder.encode_document(cut(" ".join(["cat dog house"] * 30)))
+        assert encoder.stats.truncated == 0
+
+
+def test_an_encode_call_ends_between_batches_when_its_run_does(folder: Path) -> None:
+    with closing(
+        load(f"hf:{folder}", EncoderParams(), RuntimeOptions(threads=1, batch_tokens=16))
+    ) as encoder:
+        stop = threading.Event()
+        with interruptible(stop):
+            assert len(encoder.encode_document(["cat", "dog"])) == 2
+            stop.set()
+            with pytest.raises(Interrupted):
+                encoder.encode_document(["cat dog house"] * 50)
+        assert len(encoder.encode_document(["cat"] * 50)) == 50
