@@ -134,13 +134,20 @@ class DocumentsMixin:
 
     # -- reading -------------------------------------------------------------------------------
 
-    async def get(self, id: str) -> dict[str, Any] | None:
-        """The document's fields without its vectors, or None when there is no such document."""
-        vectors = [self.plan.field_path(name) for name, _ in self.plan.vector_fields()]
+    async def get(self, id: str, *, vectors: bool = False) -> dict[str, Any] | None:
+        """The document's fields, or None when there is no such document.
+
+        Args:
+            vectors: with its vectors, for a search of what is like it (``q.knn(…, vector=…)``).
+        """
+        hidden = [] if vectors else [self.plan.field_path(name) for name, _ in self.plan.vector_fields()]
+        params = {"_source_excludes": ",".join([*hidden, meta.HASH_FIELD])}
+        if vectors and self.capabilities.kind == "elasticsearch" and self.capabilities.exclude_vectors:
+            params["_source_exclude_vectors"] = "false"
         answer = await self.client.request(
             "GET",
             f"/{index_path(self.concrete)}/_doc/{quote(id, safe='')}",
-            params={"_source_excludes": ",".join([*vectors, meta.HASH_FIELD])},
+            params=params,
             ignore=(404,),
         )
         if answer.status == 404 or not answer.body.get("found"):
@@ -252,7 +259,7 @@ class DocumentsMixin:
         counted = {name: value for name, value in report.statistics.items() if value.documents}
         if not counted:
             return
-        hashes = dict(self.stored.statistics)
+        hashes, outdated = dict(self.stored.statistics), set[str]()
         for name, value in counted.items():
             old = hashes.get(name)
             merged = value
@@ -261,8 +268,10 @@ class DocumentsMixin:
             hashes[name] = await save_statistics(self.client, merged)
             self._weigh(name, merged)
             if old is not None and old != hashes[name]:
-                await delete_statistics(self.client, old)
+                outdated.add(old)
         await self._store(dataclasses.replace(self.stored, statistics=hashes))
+        for old in outdated:  # only now, that no reader is sent to them
+            await delete_statistics(self.client, old)
 
     def _weigh(self, name: str, statistics: LexicalStatistics) -> None:
         encoder = self.pool.encoder(name)
@@ -311,11 +320,13 @@ class DocumentsMixin:
             encoders,
             sender=sender,
         )
-        hashes = dict(self.stored.statistics)
+        hashes, outdated = dict(self.stored.statistics), set[str]()
         for name, statistics in fresh.items():
             old = hashes.get(name)
             hashes[name] = await save_statistics(self.client, statistics)
             self._weigh(name, statistics)
             if old is not None and old != hashes[name]:
-                await delete_statistics(self.client, old)
+                outdated.add(old)
         await self._store(dataclasses.replace(self.stored, statistics=hashes))
+        for old in outdated:  # only now, that no reader is sent to them
+            await delete_statistics(self.client, old)

@@ -8,6 +8,7 @@ the hash.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -98,8 +99,16 @@ def load_statistics(client: EngineClient, digest: str) -> LexicalStatistics:
 
 
 def delete_statistics(client: EngineClient, digest: str) -> None:
-    """Remove the counts with that hash; nothing happens when they are not there."""
+    """Remove the counts with that hash, if no index names them any more.
+
+    Equal documents give equal counts, so a copy of an index shares them. Where the mappings may not all
+    be read, the counts stay.
+    """
     if not _HASH.fullmatch(digest):
+        return
+    path = "*.mappings._meta.esembed.statistics"
+    users = client.request("GET", "/_mapping", params={"filter_path": path}, ignore=(403, 404))
+    if users.status == 403 or digest in json.dumps(users.body):
         return
     head = client.request("GET", f"/{STATISTICS_INDEX}/_doc/{digest}-0", ignore=(404,))
     if head.status == 404:

@@ -78,7 +78,7 @@ def cleanup(client: Any, alias: str, *, keep: int = 1, min_age_seconds: float = 
         if here is live and time.time() - float(swapped) < min_age_seconds:
             raise PermanentError(
                 f"{alias!r} was swapped less than {min_age_seconds:.0f} s ago; searchers may still use the "
-                "old one"
+                "old one; wait, or say min_age_seconds=0 (--min-age-minutes 0)"
             )
         if not isinstance(origin, str) or origin in (*chain, live.concrete):
             break

@@ -221,10 +221,12 @@ def delete(
 
     client = connection.client()
     try:
-        Index.open(client, name).drop()
+        index = Index.open(client, name)
+        index.drop()
     finally:
         client.close()
-    _output.note(f"deleted {name}")
+    behind = "" if index.concrete == name else f", which is {index.concrete}; other versions stay"
+    _output.note(f"deleted {name}{behind}")
 
 
 @app.command()

@@ -147,11 +147,44 @@ async def test_term_statistics_outlive_the_index_object(client: Any, esembed_ind
     assert index.stored.statistics == before  # counting anew finds the same counts
 
 
+async def test_an_index_of_equal_documents_keeps_the_statistics_that_it_shares(
+    client: Any, esembed_index_name: str
+) -> None:
+    index = await filled(client, esembed_index_name)
+    copy = await filled(client, f"{esembed_index_name}-copy")
+    assert copy.stored.statistics == index.stored.statistics
+    await copy.drop()
+    await index.client.request("POST", f"/{STATISTICS_INDEX}/_refresh")
+    again = await AsyncIndex.open(client, esembed_index_name)
+    assert (await again.search(q.sparse("terms"), text="similar sequences")).ids[0] == "diff"
+    digest = index.stored.statistics["terms"]
+    await index.drop()
+    gone = await index.client.request("GET", f"/{STATISTICS_INDEX}/_doc/{digest}-0", ignore=(404,))
+    assert gone.status == 404
+
+
+async def test_more_like_a_document_is_a_search_by_its_vector(client: Any, esembed_index_name: str) -> None:
+    index = await filled(client, esembed_index_name)
+    document = await index.get("paths", vectors=True)
+    assert document is not None
+    assert set(document) == {*(await index.get("paths") or {}), "embedding", "terms"}
+    others = q.bool_(must_not=[q.ids(["paths"])])
+    alike = await index.search(q.knn("embedding", vector=document["embedding"], filter=others), size=2)
+    assert len(alike) == 2
+    assert "paths" not in alike.ids
+    nearest = await index.search(q.knn("embedding", vector=document["embedding"], k=1))
+    assert nearest.ids == ["paths"]
+
+
 async def test_lost_term_statistics_stop_only_the_field_that_needs_them(
     client: Any, esembed_index_name: str
 ) -> None:
     made = await filled(client, esembed_index_name)
-    await delete_statistics(made.client, made.stored.statistics["terms"])
+    digest = made.stored.statistics["terms"]
+    await delete_statistics(made.client, digest)  # an index names them, so they stay
+    answer = await made.client.request("GET", f"/{STATISTICS_INDEX}/_doc/{digest}-0")
+    lines = [{"delete": {"_id": f"{digest}-{part}"}} for part in range(answer.body["_source"]["parts"] + 1)]
+    await made.client.request("POST", f"/{STATISTICS_INDEX}/_bulk", body=lines)
     await made.client.request("POST", f"/{STATISTICS_INDEX}/_refresh")
     index = await AsyncIndex.open(client, esembed_index_name)
     lexical = q.sparse("terms", text="similar sequences", name="terms")

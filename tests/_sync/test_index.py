@@ -146,11 +146,44 @@ def test_term_statistics_outlive_the_index_object(client: Any, esembed_index_nam
     assert index.stored.statistics == before  # counting anew finds the same counts
 
 
+def test_an_index_of_equal_documents_keeps_the_statistics_that_it_shares(
+    client: Any, esembed_index_name: str
+) -> None:
+    index = filled(client, esembed_index_name)
+    copy = filled(client, f"{esembed_index_name}-copy")
+    assert copy.stored.statistics == index.stored.statistics
+    copy.drop()
+    index.client.request("POST", f"/{STATISTICS_INDEX}/_refresh")
+    again = Index.open(client, esembed_index_name)
+    assert (again.search(q.sparse("terms"), text="similar sequences")).ids[0] == "diff"
+    digest = index.stored.statistics["terms"]
+    index.drop()
+    gone = index.client.request("GET", f"/{STATISTICS_INDEX}/_doc/{digest}-0", ignore=(404,))
+    assert gone.status == 404
+
+
+def test_more_like_a_document_is_a_search_by_its_vector(client: Any, esembed_index_name: str) -> None:
+    index = filled(client, esembed_index_name)
+    document = index.get("paths", vectors=True)
+    assert document is not None
+    assert set(document) == {*(index.get("paths") or {}), "embedding", "terms"}
+    others = q.bool_(must_not=[q.ids(["paths"])])
+    alike = index.search(q.knn("embedding", vector=document["embedding"], filter=others), size=2)
+    assert len(alike) == 2
+    assert "paths" not in alike.ids
+    nearest = index.search(q.knn("embedding", vector=document["embedding"], k=1))
+    assert nearest.ids == ["paths"]
+
+
 def test_lost_term_statistics_stop_only_the_field_that_needs_them(
     client: Any, esembed_index_name: str
 ) -> None:
     made = filled(client, esembed_index_name)
-    delete_statistics(made.client, made.stored.statistics["terms"])
+    digest = made.stored.statistics["terms"]
+    delete_statistics(made.client, digest)  # an index names them, so they stay
+    answer = made.client.request("GET", f"/{STATISTICS_INDEX}/_doc/{digest}-0")
+    lines = [{"delete": {"_id": f"{digest}-{part}"}} for part in range(answer.body["_source"]["parts"] + 1)]
+    made.client.request("POST", f"/{STATISTICS_INDEX}/_bulk", body=lines)
     made.client.request("POST", f"/{STATISTICS_INDEX}/_refresh")
     index = Index.open(client, esembed_index_name)
     lexical = q.sparse("terms", text="similar sequences", name="terms")
