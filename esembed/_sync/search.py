@@ -17,6 +17,7 @@ from esembed.dialect.page import next_cursor, query_digest
 from esembed.dialect.request import (
     Reranker,
     at_cursor,
+    check_filter,
     check_query,
     check_rerankers,
     http_timeout,
@@ -106,7 +107,7 @@ class Searcher:
         query: str | Query,
         *,
         text: str | None = None,
-        filter: Filter | None = None,
+        filter: Filter | Sequence[Filter] | None = None,
         size: int = 10,
         offset: int = 0,
         cursor: str | None = None,
@@ -129,7 +130,7 @@ class Searcher:
         Args:
             query: words from a search box (the plan's default query searches them), or a query.
             text: for the legs of a query that have none of their own.
-            filter: put inside every leg.
+            filter: put inside every leg; of several all must hold.
             size, offset, cursor: the page; ``hits.next_cursor`` leads to the next one.
             legs: only these legs of the (default) fusion, by name.
             source: which stored fields come along; vectors don't unless they are named.
@@ -202,7 +203,7 @@ class Searcher:
         self,
         queries: Sequence[str | Query],
         *,
-        filter: Filter | None = None,
+        filter: Filter | Sequence[Filter] | None = None,
         size: int = 10,
         legs: Collection[str] | None = None,
         source: SourceFilter = None,
@@ -233,7 +234,7 @@ class Searcher:
         self,
         queries: Sequence[str | Query],
         options: SearchOptions,
-        filter: Filter | None,
+        filter: Filter | Sequence[Filter] | None,
         legs: Collection[str] | None,
     ) -> list[Hits]:
         bound = [self._bound(query, None, filter, legs) for query in queries]
@@ -275,20 +276,18 @@ class Searcher:
         self,
         query: str | Query,
         text: str | None,
-        filter: Filter | None,
+        filter: Filter | Sequence[Filter] | None,
         legs: Collection[str] | None,
     ) -> Query:
         if text is not None:
             check_unicode(text, "text")
-        if filter is not None:
-            check_query(filter, "filter", "q.term(…), q.range(…), q.bool_(…)")
         if isinstance(query, str):
             if text is not None:
                 raise QueryError("query is the text already; leave text= out", field="text")
             asked = bind(default_query(self.plan), check_unicode(query, "query"))
         else:
             asked = bind(check_query(query, "query", "a text, q.match(…), q.rrf(…)"), text)
-        return add_filter(select_legs(asked, legs), filter)
+        return add_filter(select_legs(asked, legs), check_filter(filter))
 
     def _check_fields(self, query: Query) -> None:
         """A field that isn't mapped finds nothing and raises nothing in the engines: it is an error here."""

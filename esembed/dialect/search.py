@@ -97,6 +97,9 @@ class Compiler(LegCompiler):
     def compile(self, query: Query) -> CompiledSearch:
         """See :func:`compile_query`."""
         core, stages = _unwrap(query)
+        if isinstance(core, Knn) and core.k is not None and not self.options.offset and not stages:
+            # The k nearest are fewer than a page: a short first page is what was asked for.
+            self.options = replace(self.options, size=min(self.options.size, core.k))
         self.context.window = window = self._window(core, stages)
         if isinstance(core, (Rrf, Linear)):
             compiled = self._fusion(core, stages, window)

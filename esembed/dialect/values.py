@@ -48,6 +48,10 @@ def check_value(clause: str, field: str, kind: str, *values: Any) -> None:
             good, wanted = not isinstance(value, bool) and _is_number(value), "a number"
         elif kind == "boolean":
             good, wanted = value in (True, False, "true", "false"), "true or false"
+        elif kind == "date":
+            # Whatever the format: what has no digit is no date, but for date mathematics (now-7d).
+            good = not isinstance(value, str) or value.startswith("now") or any(map(str.isdigit, value))
+            wanted = "a date"
         else:
             continue
         if not good:

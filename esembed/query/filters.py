@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any, Literal
 
 from esembed.errors import QueryError
@@ -39,29 +40,47 @@ __all__ = [
 ]
 
 
-def term(field: str, value: Scalar) -> Term:
-    """The field holds exactly this value."""
-    return Term(field=field, value=value)
+def term(field: str, value: Scalar | date) -> Term:
+    """The field holds exactly this value. Raises QueryError for none, and for several."""
+    return Term(field=field, value=_scalar("term", field, value))
 
 
-def terms(field: str, values: Iterable[Scalar]) -> Terms:
+def terms(field: str, values: Iterable[Scalar | date]) -> Terms:
     """The field holds one of these values. Raises QueryError for a string in place of a list."""
     if isinstance(values, (str, bytes)):
         raise QueryError(f"terms on {field!r} takes a list of values; use q.term for one", field=field)
-    return Terms(field=field, values=tuple(values))
+    return Terms(field=field, values=tuple(_scalar("terms", field, value) for value in values))
+
+
+def _scalar(clause: str, field: str, value: Any) -> Any:
+    if isinstance(value, date):  # a datetime is one, too
+        return value.isoformat()
+    if value is None:
+        raise QueryError(
+            f"{clause} on {field!r}: None is no value; documents without one are found by "
+            f"q.bool_(must_not=[q.exists({field!r})])",
+            field=field,
+        )
+    if isinstance(value, (list, tuple, set, frozenset, Mapping)):
+        raise QueryError(
+            f"{clause} on {field!r} compares with one value, not a {type(value).__name__}; several are for "
+            "q.terms",
+            field=field,
+        )
+    return value
 
 
 def range(
     field: str,
     *,
-    gte: float | str | None = None,
-    gt: float | str | None = None,
-    lte: float | str | None = None,
-    lt: float | str | None = None,
+    gte: float | str | date | None = None,
+    gt: float | str | date | None = None,
+    lte: float | str | date | None = None,
+    lt: float | str | date | None = None,
     format: str | None = None,
     time_zone: str | None = None,
 ) -> Range:
-    """Values between bounds; dates as strings (``"2024-01-31"``, ``"now-7d"``).
+    """Values between bounds; dates as Python's own or as strings (``"2024-01-31"``, ``"now-7d"``).
 
     Raises:
         QueryError: no bound, or two on one side.
@@ -70,7 +89,12 @@ def range(
         raise QueryError(f"range on {field!r} needs gte, gt, lte or lt", field=field)
     if (gte is not None and gt is not None) or (lte is not None and lt is not None):
         raise QueryError(f"range on {field!r}: two bounds on one side; keep one", field=field)
-    return Range(field=field, gte=gte, gt=gt, lte=lte, lt=lt, format=format, time_zone=time_zone)
+    low, low_open, high, high_open = (
+        None if bound is None else _scalar("range", field, bound) for bound in (gte, gt, lte, lt)
+    )
+    return Range(
+        field=field, gte=low, gt=low_open, lte=high, lt=high_open, format=format, time_zone=time_zone
+    )
 
 
 def exists(field: str) -> Exists:
@@ -83,9 +107,13 @@ def prefix(field: str, value: str) -> Prefix:
     return Prefix(field=field, value=value)
 
 
-def ids(*values: str) -> Ids:
-    """Documents by id."""
-    return Ids(values=tuple(str(value) for value in values))
+def ids(*values: str | Iterable[str]) -> Ids:
+    """Documents by id: ``q.ids("a", "b")`` or ``q.ids(["a", "b"])``."""
+    flat: list[str] = []
+    for value in values:
+        alone = isinstance(value, str) or not isinstance(value, Iterable)
+        flat.extend([str(value)] if alone else map(str, value))
+    return Ids(values=tuple(flat))
 
 
 def geo_distance(field: str, *, lat: float, lon: float, distance: str) -> GeoDistance:

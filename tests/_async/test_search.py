@@ -65,6 +65,31 @@ async def test_filters_are_inside_every_leg(searcher: AsyncSearcher) -> None:
         assert set(hits.ids) == wanted
 
 
+async def test_of_a_list_of_filters_all_must_hold(searcher: AsyncSearcher) -> None:
+    parts = [q.term("lang", "en"), q.range("price", gt=40)]
+    for query in (BM25, q.rrf(BM25, DENSE)):
+        wanted = await searcher.search(query, filter=q.bool_(filter=parts), size=40)
+        assert (await searcher.search(query, filter=parts, size=40)).ids == wanted.ids != []
+        assert (await searcher.search(query, filter=parts[:1])).ids != wanted.ids
+        assert (await searcher.search(query, filter=[])).ids == (await searcher.search(query)).ids
+    first = await searcher.search_many(["red dog"], filter=parts)
+    assert first[0].ids == (await searcher.search("red dog", filter=parts)).ids
+
+
+async def test_documents_by_their_ids(searcher: AsyncSearcher) -> None:
+    some = sorted(DOCS)[:3]
+    assert sorted((await searcher.search(q.ids(some))).ids) == some
+    assert sorted((await searcher.search(q.ids(*some))).ids) == some
+
+
+async def test_fewer_nearest_than_a_page_are_a_short_page(searcher: AsyncSearcher) -> None:
+    hits = await searcher.search(DENSE.replace(k=3))
+    assert hits.ids == (await searcher.search(DENSE, size=3)).ids
+    assert hits.next_cursor is None
+    with pytest.raises(QueryError, match="beyond k = 3"):
+        await searcher.search(DENSE.replace(k=3), offset=3)
+
+
 async def test_pages_join_without_gap_or_repeat(searcher: AsyncSearcher) -> None:
     for query in (q.rrf(BM25, DENSE), q.linear(BM25, SPARSE), DENSE, BM25):
         whole = await searcher.search(query, size=30)

@@ -66,6 +66,31 @@ def test_filters_are_inside_every_leg(searcher: Searcher) -> None:
         assert set(hits.ids) == wanted
 
 
+def test_of_a_list_of_filters_all_must_hold(searcher: Searcher) -> None:
+    parts = [q.term("lang", "en"), q.range("price", gt=40)]
+    for query in (BM25, q.rrf(BM25, DENSE)):
+        wanted = searcher.search(query, filter=q.bool_(filter=parts), size=40)
+        assert (searcher.search(query, filter=parts, size=40)).ids == wanted.ids != []
+        assert (searcher.search(query, filter=parts[:1])).ids != wanted.ids
+        assert (searcher.search(query, filter=[])).ids == (searcher.search(query)).ids
+    first = searcher.search_many(["red dog"], filter=parts)
+    assert first[0].ids == (searcher.search("red dog", filter=parts)).ids
+
+
+def test_documents_by_their_ids(searcher: Searcher) -> None:
+    some = sorted(DOCS)[:3]
+    assert sorted((searcher.search(q.ids(some))).ids) == some
+    assert sorted((searcher.search(q.ids(*some))).ids) == some
+
+
+def test_fewer_nearest_than_a_page_are_a_short_page(searcher: Searcher) -> None:
+    hits = searcher.search(DENSE.replace(k=3))
+    assert hits.ids == (searcher.search(DENSE, size=3)).ids
+    assert hits.next_cursor is None
+    with pytest.raises(QueryError, match="beyond k = 3"):
+        searcher.search(DENSE.replace(k=3), offset=3)
+
+
 def test_pages_join_without_gap_or_repeat(searcher: Searcher) -> None:
     for query in (q.rrf(BM25, DENSE), q.linear(BM25, SPARSE), DENSE, BM25):
         whole = searcher.search(query, size=30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import sys
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from esembed.capabilities import profile
 from esembed.dialect.default import default_query
 from esembed.dialect.page import Cursor, query_digest
 from esembed.errors import QueryError, UnsupportedFeatureError
-from esembed.plan import DenseField, IndexPlan, SparseField, TextField
+from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
 from esembed.query.bind import add_filter, leg_names, select_legs, walk
 from esembed.types import SparseVector
 
@@ -127,6 +128,8 @@ def test_filters_join_and_never_make_should_optional() -> None:
         (lambda: q.range("p"), "needs gte"),
         (lambda: q.range("p", gt=1, gte=2), "two bounds"),
         (lambda: q.terms("p", "abc"), "takes a list"),
+        (lambda: q.term("p", None), "None is no value"),  # type: ignore[arg-type]
+        (lambda: q.term("p", ["a", "b"]), "several are for q.terms"),  # type: ignore[arg-type]
         (lambda: q.geo_distance("p", lat=100, lon=0, distance="1km"), "no such place"),
         (lambda: q.geo_distance("p", lat=1, lon=0, distance="12"), "with a unit"),
         (lambda: q.bool_(), "needs must"),
@@ -152,6 +155,19 @@ def test_vectors_come_as_arrays_and_sparse_vectors() -> None:
     vector = SparseVector(("a", "b"), np.array([1, 0.5], np.float32))
     assert q.sparse("s", vector=vector).vector == {"a": 1.0, "b": 0.5}
     assert q.sparse("s", vector={7: 1.0}).vector == {"7": 1.0}
+
+
+def test_dates_are_pythons_or_text() -> None:
+    plan = IndexPlan(text={"body": TextField()}, filter={"day": FilterField(type="date")})
+    day, moment = date(2024, 1, 31), datetime(2024, 1, 31, 12, 30, tzinfo=timezone.utc)
+    assert q.range("day", gte=day, lt=moment) == q.range(
+        "day", gte="2024-01-31", lt="2024-01-31T12:30:00+00:00"
+    )
+    assert q.terms("day", [day]) == q.terms("day", ["2024-01-31"])
+    for good in (day, moment, "now-7d/d", "2024", "31 Jan 2024", 1706659200000):
+        q.bool_(filter=q.term("day", good)).to_body("opensearch", plan=plan)
+    with pytest.raises(QueryError, match="of type date: 'yesterday' is not a date"):
+        q.bool_(filter=q.range("day", gte="yesterday")).to_body("opensearch", plan=plan)
 
 
 def test_the_default_query_follows_the_plan() -> None:
