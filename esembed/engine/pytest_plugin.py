@@ -19,12 +19,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -205,15 +207,28 @@ def esembed_index_factory(esembed_engine: EngineHandle, esembed_index_name: str)
 
     The test runs on both engines, since this builds on ``esembed_engine``.
     """
+    return _factory(esembed_engine, esembed_index_name)
+
+
+@pytest.fixture(scope="session")
+def esembed_shared_index_factory(esembed_engine: EngineHandle) -> Iterator[Callable[..., Index]]:
+    """Like ``esembed_index_factory`` for fixtures of a module or of the session: an index that is filled
+    once and that many tests read. Deleted at the end of the session."""
+    name = f"esembed-test-{uuid.uuid4().hex[:12]}"
+    yield _factory(esembed_engine, name)
+    esembed_engine.delete_indices(name)
+
+
+def _factory(engine: EngineHandle, name: str) -> Callable[..., Index]:
     from esembed import Index
 
-    client = esembed_engine.client()
+    client = engine.client()
     made = 0
 
     def make(plan: IndexPlan, **options: Any) -> Index:
         nonlocal made
         made += 1
-        return Index.create(client, f"{esembed_index_name}-{made}", plan, **options)
+        return Index.create(client, f"{name}-{made}", plan, **options)
 
     return make
 
@@ -249,6 +264,7 @@ def _obtain(
 
     url = _option(config, f"--esembed-{kind}-url", f"ESEMBED_{kind.upper()}_URL")
     if url and mode in ("auto", "url"):
+        _check_answers(url, kind)
         return EngineHandle(kind, url.rstrip("/"), "the given URL", "url")
     if mode == "url":
         why_not.append(f"no URL given (--esembed-{kind}-url)")
@@ -272,6 +288,21 @@ def _obtain(
         except ImportError as error:
             why_not.append(f'{error.name} is missing: pip install "esembed[local]"')
     return None
+
+
+def _check_answers(url: str, kind: str) -> None:
+    """One line instead of a client's traceback in each test. A given URL that is wrong is never skipped."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        socket.create_connection((parts.hostname or "", port), timeout=10).close()
+    except (OSError, KeyError, ValueError) as error:
+        shown = url.rpartition("@")[2]
+        pytest.fail(
+            f"the {kind} given for tests doesn't answer at {shown}: {error or type(error).__name__}; start "
+            f"it, or correct --esembed-{kind}-url (ESEMBED_{kind.upper()}_URL)",
+            pytrace=False,
+        )
 
 
 # -- one engine for many users -----------------------------------------------------------------------

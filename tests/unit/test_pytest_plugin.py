@@ -164,12 +164,26 @@ def test_the_url_may_come_from_the_environment(
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
-def test_one_test_runs_on_both_engines(pytester: pytest.Pytester) -> None:
+def test_a_url_where_nothing_answers_is_one_line_and_no_skip(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(USES_OPENSEARCH)
+    result = pytester.runpytest_subprocess("--esembed-opensearch-url=http://user:secret@127.0.0.1:1")
+    result.assert_outcomes(errors=1)
+    shown = result.stdout.str()
+    assert "doesn't answer at 127.0.0.1:1" in shown
+    assert "correct --esembed-opensearch-url" in shown
+    assert "secret" not in shown
+    assert "Traceback" not in shown
+
+
+def test_one_test_runs_on_both_engines(pytester: pytest.Pytester, server: ThreadingHTTPServer) -> None:
     pytester.makepyfile(
         "def test_it(esembed_engine):\n    assert esembed_engine.kind in esembed_engine.url\n"
     )
+    url = f"http://127.0.0.1:{server.server_address[1]}"
     result = pytester.runpytest_subprocess(
-        "-v", "--esembed-opensearch-url=http://opensearch", "--esembed-elasticsearch-url=http://elasticsearch"
+        "-v",
+        f"--esembed-opensearch-url={url}/opensearch",
+        f"--esembed-elasticsearch-url={url}/elasticsearch",
     )
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*test_it?opensearch?*", "*test_it?elasticsearch?*"])
