@@ -55,7 +55,9 @@ def fill_in(plan: IndexPlan, stored: IndexPlan) -> IndexPlan:
 def plan_difference(old: IndexPlan, new: IndexPlan) -> str:
     """The first lines in which two plans differ, for a message."""
     lines = difflib.unified_diff(old.to_toml().splitlines(), new.to_toml().splitlines(), lineterm="", n=0)
-    changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    changed = [
+        line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()
+    ]
     return "; ".join(changed[:6]) or "their order of fields"
 
 
