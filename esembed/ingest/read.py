@@ -18,7 +18,15 @@ from typing import Any
 from esembed.errors import PlanError, RecordError
 from esembed.ingest.deadletters import UnreadableRecord, read_dead_letters
 from esembed.ingest.sources.lines import read_csv, read_json, read_jsonl, read_text
-from esembed.ingest.sources.streams import Counter, Location, decompress, expand, open_location
+from esembed.ingest.sources.streams import (
+    Counter,
+    Location,
+    decompress,
+    expand,
+    from_the_store,
+    open_location,
+    without_secrets,
+)
 from esembed.ingest.sources.tables import read_arrow, read_parquet
 from esembed.types import Document
 
@@ -118,9 +126,11 @@ class FileSource(Source):
             before = self.bytes_read
             try:
                 raw = open_location(location, self._options.storage)
-            except OSError as error:
+            except Exception as error:
+                if not from_the_store(error):
+                    raise
                 yield UnreadableRecord(
-                    f"can't open {location.label}: {_told(error, location)}", position=location.label
+                    f"can't open {location.label}: {without_secrets(error)}", position=location.label
                 )
                 continue
             counter = Counter(raw)
@@ -129,12 +139,10 @@ class FileSource(Source):
                     self.bytes_read = before + counter.count
                     yield piece
             except Exception as error:
-                # aiohttp's errors under fsspec's https are no OSErrors.
-                network = type(error).__module__.startswith("aiohttp")
-                if not network and not isinstance(error, (OSError, EOFError, zlib.error, LZMAError)):
+                if not from_the_store(error) and not isinstance(error, (EOFError, zlib.error, LZMAError)):
                     raise
                 yield UnreadableRecord(
-                    f"{location.label} can't be read to its end: {_told(error, location)}",
+                    f"{location.label} can't be read to its end: {without_secrets(error)}",
                     position=location.label,
                 )
             finally:
@@ -167,12 +175,6 @@ class FileSource(Source):
             yield from read_text(stream, label, **common)
         else:
             raise PlanError(f"there is no format {location.format!r}", path="format")
-
-
-def _told(error: Exception, location: Location) -> str:
-    """The error's text without the URL, whose query string may be a secret."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).replace(location.name, location.label)
 
 
 def open_source(what: Any, options: ReadOptions | None = None) -> Source:

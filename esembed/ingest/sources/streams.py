@@ -8,6 +8,7 @@ import glob
 import gzip
 import io
 import lzma
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,18 @@ from typing import IO, Any, cast
 
 from esembed.errors import PlanError
 
-__all__ = ["Counter", "Location", "decompress", "expand", "open_location", "sniff_encoding"]
+__all__ = [
+    "Counter",
+    "Location",
+    "decompress",
+    "expand",
+    "from_the_store",
+    "open_location",
+    "sniff_encoding",
+    "without_secrets",
+]
+
+_STORES = ("aiohttp", "aiobotocore", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs")
 
 KNOWN = {
     ".jsonl": "jsonl",
@@ -123,8 +135,10 @@ def _expand_remote(name: str, explicit: str, storage: Mapping[str, Any]) -> Iter
             paths = [p for p in sorted(fs.find(path)) if _format_of(p, "auto")]
         else:
             paths = [path]
-    except (ValueError, ImportError, OSError) as error:
-        raise PlanError(f"can't open {_public(name)}: {error}", path="source") from error
+    except Exception as error:
+        if not isinstance(error, (ValueError, ImportError)) and not from_the_store(error):
+            raise
+        raise PlanError(f"can't open {_public(name)}: {without_secrets(error)}", path="source") from error
     if not paths:
         raise PlanError(f"nothing matches {_public(name)}", path="source")
     for item in paths:
@@ -135,9 +149,26 @@ def _expand_remote(name: str, explicit: str, storage: Mapping[str, Any]) -> Iter
             size = fs.size(item)
         except FileNotFoundError as error:
             raise PlanError(f"there is no {_public(item)}, or it can't be read", path="source") from error
-        except (OSError, NotImplementedError):
+        except Exception as error:
+            if not isinstance(error, NotImplementedError) and not from_the_store(error):
+                raise
             size = None
         yield Location(fs.unstrip_protocol(item), _public(item).rpartition("/")[2], kind, size)
+
+
+def from_the_store(error: Exception) -> bool:
+    """Whether it is the network's or the store's refusal, not a mistake of ours: the clients under fsspec
+    (aiohttp, botocore …) have errors that are no OSErrors."""
+    if isinstance(error, ValueError) and "range requests" in str(error):
+        return True  # fsspec's, of a server that gives no part of a file, which Parquet needs
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _STORES
+
+
+def without_secrets(error: Exception) -> str:
+    """The error's text; URLs in it lose user, password and query string."""
+    text = str(getattr(error, "strerror", None) or error or type(error).__name__)
+    text = re.sub(r"(\w://)[^\s/'\"@]+@", r"\1", text)
+    return re.sub(r"(\w://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
 
 
 def _public(url: str) -> str:
@@ -181,6 +212,9 @@ def open_location(location: Location, storage: Mapping[str, Any]) -> IO[bytes]:
     if location.name == "-":
         return sys.stdin.buffer
     if "://" in location.name:
+        if location.name.startswith("http") and location.format not in ("parquet", "arrow"):
+            # What is read from front to end comes in one answer: not every server gives parts of a file.
+            storage = {"block_size": 0, **storage}
         return cast("IO[bytes]", _fsspec().open(location.name, "rb", **storage).open())
     return open(location.name, "rb")
 

@@ -1,0 +1,210 @@
+"""Remote sources through real servers on loopback: S3 (moto's), and https with what goes wrong there."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import json
+import ssl
+import threading
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from esembed.errors import PlanError, RecordError
+from esembed.ingest.read import FileSource, ReadOptions
+from esembed.types import Document
+
+pytest.importorskip("fsspec", reason="remote sources need the extra remote")
+LINES = [json.dumps({"id": str(n), "body": f"text {n} " + "x" * 200}).encode() + b"\n" for n in range(60_000)]
+
+
+def ids(pieces: list[Any]) -> list[str]:
+    return [piece.source["id"] for piece in pieces if isinstance(piece, Document)]
+
+
+# -- S3 ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An S3 server with an empty bucket; address and keys come from the environment, as a user's."""
+    moto = pytest.importorskip(
+        "moto.server", reason="the S3 server of the tests is moto: pip install -e .[dev]"
+    )
+    s3fs = pytest.importorskip("s3fs", reason="s3:// needs s3fs: pip install -e .[dev]")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(reset, timeout=30).close()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        store = s3fs.S3FileSystem()
+        store.mkdir("bucket")
+        yield store
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+        server.stop()
+
+
+def test_s3_globs_folders_and_gzip(bucket: Any) -> None:
+    for part in range(3):
+        lines = LINES[part * 100 : part * 100 + 100]
+        bucket.pipe(f"bucket/feed/part-{part}.jsonl.gz", gzip.compress(b"".join(lines)))
+    bucket.pipe("bucket/feed/readme.bin", b"no records")
+    source = FileSource(["s3://bucket/feed/part-[01].jsonl.gz"])
+    pieces = list(source)
+    assert ids(pieces) == [str(n) for n in range(200)]
+    assert pieces[150].position == "part-1.jsonl.gz:51"
+    assert (
+        source.bytes_read
+        == source.total_bytes
+        == sum(bucket.size(f"bucket/feed/part-{n}.jsonl.gz") for n in "01")
+    )
+    assert len(ids(list(FileSource(["s3://bucket/feed/"])))) == 300
+    bucket.pipe("bucket/feed/part-1.jsonl.gz", bucket.cat("bucket/feed/part-1.jsonl.gz")[:-50])
+    broken = list(FileSource(["s3://bucket/feed/*.gz"]))
+    [error] = [piece for piece in broken if isinstance(piece, RecordError)]
+    assert "part-1.jsonl.gz can't be read to its end" in error.message
+    assert {str(n) for n in (*range(100), *range(200, 300))} < set(ids(broken)), "the other files are whole"
+
+
+def test_s3_says_what_is_missing(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PlanError, match=r"nothing matches s3://bucket/none/\*\.jsonl"):
+        FileSource(["s3://bucket/none/*.jsonl"])
+    with pytest.raises(PlanError, match=r"there is no bucket/none\.jsonl"):
+        FileSource(["s3://bucket/none.jsonl"])
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    type(bucket).clear_instance_cache()
+    with pytest.raises(PlanError, match=r"can't open s3://bucket/a\.jsonl: Unable to locate credentials"):
+        FileSource(["s3://bucket/a.jsonl"])
+
+
+def test_a_store_without_its_package_is_named() -> None:
+    try:
+        import gcsfs  # noqa: F401
+    except ImportError:
+        with pytest.raises(PlanError, match="gcsfs"):
+            FileSource(["gs://bucket/a.jsonl"])
+    else:
+        pytest.skip("gcsfs is installed")
+
+
+# -- https ---------------------------------------------------------------------------------------------
+
+DATA = b"".join(LINES)
+
+
+class Web(http.server.BaseHTTPRequestHandler):
+    """Serves DATA by what the path asks for: with ranges, without, moved, or failing half-way."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        if name.startswith("moved"):
+            self._answer(302, b"", location="/ranges.jsonl?" + self.path.partition("?")[2])
+            return
+        if name.startswith(("secret", "broken")):
+            self._answer(403 if name.startswith("secret") else 500, b"no")
+            return
+        given = self.headers.get("range")
+        if given and not name.startswith("plain"):
+            first, _, last = given.removeprefix("bytes=").partition("-")
+            start, end = int(first), min(int(last or len(DATA)), len(DATA) - 1)
+            self._answer(206, DATA[start : end + 1], **{"content-range": f"bytes {start}-{end}/{len(DATA)}"})
+            return
+        if name.startswith("plaincut"):
+            self._answer(200, DATA[: len(DATA) // 2], length=len(DATA))
+            self.close_connection = True
+            return
+        self._answer(200, DATA, **({} if name.startswith("plain") else {"accept-ranges": "bytes"}))
+
+    def _answer(self, status: int, body: bytes, *, length: int | None = None, **headers: str) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("content-length", str(len(body) if length is None else length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[tuple[str, ReadOptions]]:
+    """Its URL, and options that trust its certificate."""
+    pytest.importorskip("aiohttp", reason="https:// needs aiohttp, of the extra async")
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    serves, trusts = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(serves)
+    authority.configure_trust(trusts)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign] # a reader may leave early
+    server.socket = serves.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_port}", ReadOptions(storage={"ssl": trusts})
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", ["ranges", "plain", "moved"])
+def test_https_is_read_to_its_end(web: tuple[str, ReadOptions], name: str) -> None:
+    url, options = web
+    source = FileSource([f"{url}/{name}.jsonl?token=HUSH"], options)
+    pieces = list(source)
+    assert ids(pieces) == [str(n) for n in range(len(LINES))]
+    assert pieces[4].position == f"{name}.jsonl:5"
+    assert source.bytes_read == len(DATA)
+
+
+def test_https_that_breaks_off_keeps_what_came(web: tuple[str, ReadOptions]) -> None:
+    url, options = web
+    name = "plaincut"
+    pieces = list(FileSource([f"{url}/{name}.jsonl?token=HUSH"], options))
+    got = ids(pieces)
+    assert 0 < len(got) < len(LINES)
+    assert got == [str(n) for n in range(len(got))], "nothing is lost before the break"
+    error = pieces[-1]
+    assert isinstance(error, RecordError)
+    assert f"{name}.jsonl can't be read to its end" in error.message
+    assert "HUSH" not in error.message
+
+
+def test_https_that_is_refused_says_so_without_the_secret(web: tuple[str, ReadOptions]) -> None:
+    url, options = web
+    for name in ("secret", "broken"):
+        with pytest.raises(
+            PlanError, match=rf"there is no https://[0-9.:]+/{name}\.jsonl, or it can't be read$"
+        ):
+            FileSource([f"{url}/{name}.jsonl?token=HUSH"], options)
+
+
+@pytest.mark.parametrize("name", ["ranges", "plain"])
+def test_parquet_over_https_needs_ranges(web: tuple[str, ReadOptions], name: str) -> None:
+    pytest.importorskip("pyarrow")
+    url, options = web
+    pieces = list(FileSource([f"{url}/{name}.parquet?token=HUSH"], options))
+    [error] = pieces
+    assert isinstance(error, RecordError)
+    assert ("does not" in error.message or "doesn't" in error.message) == (name == "plain"), error.message
