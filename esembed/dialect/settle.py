@@ -10,6 +10,7 @@ import msgspec
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
+from esembed.dialect.fields import mapped_types
 from esembed.dialect.mapping import CompiledMapping
 from esembed.errors import PlanError, UnsupportedFeatureError
 from esembed.plan import IndexPlan, engine_endpoint
@@ -107,17 +108,26 @@ def attach_mapping(
             ],
             profile=f"attach on {capabilities.kind}",
         )
-    live = _flat(mapping.get("properties") or {})
+    live, everything = _flat(mapping.get("properties") or {}), mapped_types(mapping)
     wanted = compiled.body["mappings"]["properties"]
     problems = []
     for section in ("text", "filter"):
         for name in getattr(plan, section):
             expected = _flat(wanted).get(name, {}).get("type")
             found = live.get(name, {}).get("type")
-            if found is None:
-                problems.append(f"{section}.{name}: the index has no such field")
+            if found is None and name in everything:
+                problems.append(
+                    f"{section}.{name}: it is a sub-field in the index, which filters, facets and sorting "
+                    "know by its name; leave it out of the plan"
+                )
+            elif found is None:
+                problems.append(f"{section}.{name}: the index has no such field; leave it out of the plan")
             elif found != expected:
-                problems.append(f"{section}.{name}: it is {found} in the index and {expected} in the plan")
+                exact = next((n for n in everything if n.startswith(f"{name}.")), None)
+                way = f"; leave it out of the plan and filter by {exact!r}" if exact else ""
+                problems.append(
+                    f"{section}.{name}: it is {found} in the index and {expected} in the plan{way}"
+                )
     own = {plan.field_path(name).partition(".")[0] for name, _ in plan.vector_fields()}
     own |= {meta.HASH_FIELD, meta.PARENT_FIELD}
     if plan.chunk is not None:
@@ -129,7 +139,7 @@ def attach_mapping(
         raise PlanError("the plan doesn't fit the index: " + "; ".join(problems))
     gaps = [
         f"index.{key} is fixed when an index is created and this one lacks it; create an index from the plan "
-        "and migrate the documents to it (esembed index migrate)"
+        "and read this one into it (esembed ingest --from-index OLD --index NEW)"
         for key in ("knn", "sparse")
         if compiled.body["settings"]["index"].get(key) and str(settings.get(key)).lower() != "true"
     ]

@@ -325,6 +325,25 @@ async def test_attach_refuses_what_does_not_fit(client: Any, esembed_index_name:
     assert set(live.mapping["properties"]) == {"title"}
 
 
+async def test_attach_to_what_an_engine_mapped_by_itself(client: Any, esembed_index_name: str) -> None:
+    engine = AsyncEngineClient(client)
+    if engine.kind == "opensearch":
+        settings = {"settings": {"index": {"knn": True}}}
+        await engine.request("PUT", f"/{esembed_index_name}", body=settings)
+    for record in RECORDS:
+        await engine.request("PUT", f"/{esembed_index_name}/_doc/{record['id']}", body=record)
+    plan = GIVEN.replace(text={"title": TextField()}, filter={"lang": FilterField()})
+    with pytest.raises(PlanError, match=r"lang: it is text .* leave it out .* filter by 'lang\.keyword'"):
+        await AsyncIndex.attach(client, esembed_index_name, plan)
+    sub = plan.replace(filter={"lang.keyword": FilterField()})
+    with pytest.raises(PlanError, match=r"lang\.keyword: it is a sub-field"):
+        await AsyncIndex.attach(client, esembed_index_name, sub)
+    index, _ = await AsyncIndex.attach(client, esembed_index_name, plan.replace(filter={}), backfill=False)
+    await index.refresh()
+    german = await index.search(q.match_all(), filter=q.term("lang.keyword", "de"))
+    assert german.ids == ["faden"]
+
+
 async def test_repair_restores_what_the_index_says(client: Any, esembed_index_name: str) -> None:
     index = await filled(client, esembed_index_name)
     await index.client.request("PUT", f"/{esembed_index_name}/_mapping", body={"_meta": {}})
