@@ -105,6 +105,16 @@ def hash_parts(value: str) -> tuple[str, int]:
     return (head, int(chunks)) if head and chunks.isdigit() else (value, 0)
 
 
+def _naming(source: Mapping[str, Any], error: RecordError) -> RecordError:
+    """The same refusal with the field that it is about."""
+    for name, value in source.items():
+        try:
+            dumps({name: value})
+        except RecordError as own:
+            return RecordError(f"{name!r} {own.message}", field=name)
+    return error
+
+
 def _digest(data: bytes, size: int = 16) -> str:
     return hashlib.blake2b(data, digest_size=size).hexdigest()
 
@@ -306,7 +316,11 @@ class Preparer:
             if type(value) not in (str, int, bool):
                 value = self._clean_value(name, value)
             out[name] = value
-        dumps({k: v for k, v in out.items() if k not in self.given})  # refuses surrogates and unknown types
+        checked = {k: v for k, v in out.items() if k not in self.given}
+        try:
+            dumps(checked)  # refuses surrogates and unknown types
+        except RecordError as error:
+            raise _naming(checked, error) from error
         return out
 
     def _clean_value(self, path: str, value: Any, depth: int = 0) -> Any:

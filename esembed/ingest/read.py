@@ -41,6 +41,10 @@ __all__ = [
 ]
 
 OPS = ("index", "update", "delete")
+OTHER_OPS = frozenset(
+    (*OPS, "create", "insert", "upsert", "replace", "remove", "c", "u", "d", "i", "r"),
+)
+"""What change feeds (Debezium's, Maxwell's, databases' own) call their operations, in any case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +173,7 @@ class FileSource(Source):
         elif location.format == "json":
             yield from read_json(stream, label, **common)
         elif location.format in ("csv", "tsv"):
-            delimiter = options.delimiter or ("\t" if location.format == "tsv" else ",")
+            delimiter = options.delimiter or ("\t" if location.format == "tsv" else None)
             yield from read_csv(stream, label, delimiter=delimiter, **common)
         elif location.format == "text":
             yield from read_text(stream, label, **common)
@@ -280,6 +284,8 @@ class RecordMapper:
                 and set(source) <= {"doc", "id", "_id", self._id_field}
             ):
                 source = {**{k: v for k, v in source.items() if k != "doc"}, **body}
+        elif doc_id is None and self._op_field is not None:
+            self._no_other_op(source.get(self._op_field))
         if doc_id is None:
             doc_id, source = self._take_id(source, op)
         if self._fields:
@@ -301,6 +307,16 @@ class RecordMapper:
                 )
             source = changed
         return Document(id=doc_id, source=source, op=op, position=document.position)
+
+    def _no_other_op(self, value: Any) -> None:
+        """Another feed's word for an operation must not be stored as if it were a field: a delete would
+        write the record."""
+        if isinstance(value, str) and value.lower() in OTHER_OPS:
+            raise RecordError(
+                f"{self._op_field!r} is {value!r}; a change feed says index, update or delete. Translate it "
+                "with a transform hook, or set the op_field to another name if this one is data",
+                field=self._op_field,
+            )
 
     def _take_id(self, source: Mapping[str, Any], op: str) -> tuple[str | None, Mapping[str, Any]]:
         value: Any

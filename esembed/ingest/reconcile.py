@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from esembed.dialect.bulk import action_line, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
@@ -89,6 +90,8 @@ def reconcile(
             )
         if options.sync and (extra or orphans):
             _sync(engine, extras, options, report, extra, total, phase)
+            if report.verified is not None:  # what was only in the index is gone now
+                report.verified = replace(report.verified, extra=(), extra_count=0)
     finally:
         extras.close()
 

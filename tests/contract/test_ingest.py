@@ -327,8 +327,10 @@ def test_sync_deletes_only_what_it_may(query_world: World) -> None:
     target = make(query_world)
     target.ingest(records(100))
     broken = [*records(95), {"id": "d96", "n": 1}]
-    report = target.ingest(broken, sync=True)
+    report = target.ingest(broken, sync=True, verify=True)
     assert (report.sync_deleted, report.dead) == (4, 1)
+    assert report.verified is not None
+    assert not report.verified.extra_count, "what was only in the index is gone"
     assert "d96" in target.all(), "a dead letter's older version stays"
     with pytest.raises(PlanError, match="sync_max_delete"):
         target.ingest(records(50), sync=True)

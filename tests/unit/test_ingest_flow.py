@@ -255,3 +255,11 @@ def test_markdown_is_cut_at_its_headings() -> None:
         "# w1 w2\n\nw3 w4 w5.",
         "# w6 w7\n\nw8 w9 w10.",
     ]
+
+
+def test_what_json_has_no_form_for_is_told_with_its_field() -> None:
+    rows = [{"id": "a", "title": "t", "body": "b"}, {"id": "b", "title": "t", "body": "half of a \ud83d"}]
+    report = run(rows, Sink(), TimedEncoder(8, 0.0))
+    [error] = report.errors
+    assert (error.id, error.position) == ("b", "record 2")
+    assert error.reason.startswith("'body' can't be written as JSON: a string holds a lone surrogate")

@@ -146,6 +146,18 @@ def test_csv(tmp_path: Path) -> None:
     assert "2 cells where the header has 3" in bad[0].message
 
 
+def test_csv_of_another_delimiter_says_so_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id;title\n1;"two\nlines"\n2;x\n')
+    with pytest.raises(PlanError, match="--delimiter ';'"):
+        read(path)
+    good, bad = read(path, delimiter=";")
+    assert not bad
+    assert [d.position for d in good] == ["a.csv:2", "a.csv:4"], "the line that a row begins in"
+    assert good[0].source == {"id": "1", "title": "two\nlines"}
+    assert len(read(path, delimiter=",")[0]) == 3, "what is said is done"
+
+
 def test_tsv_and_a_cell_in_another_encoding(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_bytes(
@@ -302,6 +314,18 @@ def test_ids_operations_and_fields() -> None:
         mapper(Document(None, {"id": 1.5}))
     with pytest.raises(RecordError, match="id_field"):
         RecordMapper(id_field="sku")(Document(None, {"id": "a"}))
+
+
+@pytest.mark.parametrize("word", ["upsert", "DELETE", "c", "D", "insert"])
+def test_another_feeds_word_for_an_operation_is_refused(word: str) -> None:
+    document = Document(id=None, source={"op": word, "id": "1", "title": "t"})
+    with pytest.raises(RecordError, match=f"'op' is '{word}'; a change feed says index, update or delete"):
+        RecordMapper(op_field="op")(document)
+    assert RecordMapper(op_field=None)(document), "a field of that name"
+    other = Document(id=None, source={"op": "surgery", "id": "1"})
+    found = RecordMapper(op_field="op")(other)
+    assert found is not None
+    assert found.source["op"] == "surgery"
 
 
 def test_the_transform_hook() -> None:

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import orjson
 
+from esembed.errors import PlanError
 from esembed.ingest.deadletters import UnreadableRecord
 from esembed.types import Document
 
@@ -171,13 +172,23 @@ class _Joined(io.RawIOBase):
 
 
 def read_csv(
-    stream: IO[bytes], label: str, *, encoding: str, fallback: str | None, limit: int, delimiter: str
+    stream: IO[bytes],
+    label: str,
+    *,
+    encoding: str,
+    fallback: str | None,
+    limit: int,
+    delimiter: str | None,
 ) -> Iterator[Piece]:
     """Rows by the header's names; empty cells are left out, everything else is a string.
 
-    The position is the line that the row ends in. The limit for one cell is process-wide in Python's
-    csv module; it is only ever raised.
+    The position is the line that the row begins in. The limit for one cell is process-wide in Python's
+    csv module; it is only ever raised. Without a delimiter it is a comma.
+
+    Raises:
+        PlanError: no delimiter was given and the header looks like another one's.
     """
+    guessed, delimiter = delimiter is None, delimiter or ","
     stream, encoding = sniff_encoding(stream, encoding)
     if csv.field_size_limit() < limit:
         csv.field_size_limit(min(limit, 2**31 - 1))
@@ -185,18 +196,26 @@ def read_csv(
     rows = csv.reader(text, delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
+        where = f"{label}:{rows.line_num + 1}"
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            yield UnreadableRecord(f"broken CSV: {error}", position=f"{label}:{rows.line_num}")
+            yield UnreadableRecord(f"broken CSV: {error}", position=where)
             continue
-        where = f"{label}:{rows.line_num}"
         if not row:
             continue
         if header is None:
             header = [name.strip() for name in row]
+            other = next((c for c in (";", "\t", "|") if c in header[0]), None)
+            if guessed and len(header) == 1 and other is not None:
+                shown = "a tab" if other == "\t" else repr(other)
+                raise PlanError(
+                    f"{label} has a header of one column, {header[0][:200]!r}; if its cells stand between "
+                    f"others than commas, say so: --delimiter {shown}",
+                    path="delimiter",
+                )
             if len(set(header)) != len(header):
                 yield UnreadableRecord("two columns have the same name", position=where)
                 return
