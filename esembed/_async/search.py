@@ -16,7 +16,6 @@ from esembed.dialect.page import next_cursor, query_digest
 from esembed.dialect.request import (
     Reranker,
     at_cursor,
-    check_filter,
     check_query,
     check_rerankers,
     http_timeout,
@@ -42,6 +41,7 @@ from esembed.query.bind import (
     text_legs,
     transform,
 )
+from esembed.query.checks import filter_of
 from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
 from esembed.transport import Response, error_from_response
 from esembed.types import Hits, SparseVector
@@ -115,7 +115,7 @@ class AsyncSearcher:
         highlight: bool | Sequence[str] | Mapping[str, Any] | None = None,
         aggregations: Mapping[str, Any] | None = None,
         explain: bool = False,
-        sort: Sequence[Any] | None = None,
+        sort: str | Mapping[str, Any] | Sequence[Any] | None = None,
         search_after: Sequence[Scalar | None] | None = None,
         fusion: FusionPath = "auto",
         count: bool = False,
@@ -160,7 +160,7 @@ class AsyncSearcher:
             highlight=highlight,
             aggregations=aggregations,
             explain=explain,
-            sort=sort,
+            sort=[sort] if isinstance(sort, (str, Mapping)) else sort,
             search_after=search_after,
             fusion=fusion,
             count=count,
@@ -286,7 +286,7 @@ class AsyncSearcher:
             asked = bind(default_query(self.plan), check_unicode(query, "query"))
         else:
             asked = bind(check_query(query, "query", "a text, q.match(…), q.rrf(…)"), text)
-        return add_filter(select_legs(asked, legs), check_filter(filter))
+        return add_filter(select_legs(asked, legs), filter_of(filter))
 
     async def _check_fields(self, query: Query) -> None:
         """A field that isn't mapped finds nothing and raises nothing in the engines: it is an error here."""

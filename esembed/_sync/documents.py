@@ -99,18 +99,18 @@ class DocumentsMixin:
         self._after_ingest(settings, report, progress)
         return report
 
-    def update(self, id: str, fields: Mapping[str, Any], *, refresh: bool = False) -> None:
+    def update(self, id: str | int, fields: Mapping[str, Any], *, refresh: bool = False) -> None:
         """Merge *fields* into a document; vectors whose source text changes are encoded anew, the
         others stay.
 
         Raises:
             RecordError: no such document, or a field that can't be stored.
         """
-        self._one(Document(id, fields, op="update"), refresh)
+        self._one(Document(_id(id), fields, op="update"), refresh)
 
-    def delete(self, id: str, *, refresh: bool = False) -> None:
+    def delete(self, id: str | int, *, refresh: bool = False) -> None:
         """Remove a document and its chunks; no such document is fine."""
-        self._one(Document(id, {}, op="delete"), refresh)
+        self._one(Document(_id(id), {}, op="delete"), refresh)
 
     def _one(self, document: Document, refresh: bool) -> None:
         report = self.ingest([document], IngestOptions(refresh=refresh, tuning=False, trust=False))
@@ -135,7 +135,7 @@ class DocumentsMixin:
 
     # -- reading -------------------------------------------------------------------------------
 
-    def get(self, id: str, *, vectors: bool = False) -> dict[str, Any] | None:
+    def get(self, id: str | int, *, vectors: bool = False) -> dict[str, Any] | None:
         """The document's fields, or None when there is no such document.
 
         Args:
@@ -147,7 +147,7 @@ class DocumentsMixin:
             params["_source_exclude_vectors"] = "false"
         answer = self.client.request(
             "GET",
-            f"/{index_path(self.concrete)}/_doc/{quote(id, safe='')}",
+            f"/{index_path(self.concrete)}/_doc/{quote(_id(id), safe='')}",
             params=params,
             ignore=(404,),
         )
@@ -329,3 +329,14 @@ class DocumentsMixin:
         self._store(dataclasses.replace(self.stored, statistics=hashes))
         for old in outdated:  # only now, that no reader is sent to them
             delete_statistics(self.client, old)
+
+
+def _id(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # as an ingest does with a number
+    raise RecordError(
+        f"an id is text or a number, not {type(value).__name__}; several documents are changed by "
+        "ingest([{'_id': …, 'op': 'delete'}, …])"
+    )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from esembed.dialect.compiled import SearchOptions
 from esembed.dialect.page import Cursor
 from esembed.errors import EsembedError, QueryError
 from esembed.query.bind import drop_legs, leg_names, sum_legs, transform, walk
-from esembed.query.nodes import Bool, Collapse, Filter, Knn, Linear, Node, Query, Rescore, Rrf, Sparse
+from esembed.query.nodes import Collapse, Knn, Linear, Node, Query, Rescore, Rrf, Sparse
 
 __all__ = [
     "Reranker",
     "at_cursor",
-    "check_filter",
     "check_query",
     "check_rerankers",
     "http_timeout",
@@ -46,18 +45,6 @@ def check_query(value: Any, name: str, such: str) -> Any:
             field=name,
         )
     return value
-
-
-def check_filter(value: Any) -> Filter | None:
-    """The filter; of several all must hold, none is no filter. Raises QueryError."""
-    such = "q.term(…), q.range(…), q.bool_(…), or a list of them"
-    if value is None or isinstance(value, Node):
-        return cast("Filter | None", value)
-    if isinstance(value, (list, tuple)):
-        parts = tuple(check_query(part, "filter", such) for part in value)
-        return Bool(filter=parts) if len(parts) > 1 else (parts[0] if parts else None)
-    check_query(value, "filter", such)
-    return None
 
 
 def inner_query(query: Query) -> Query:

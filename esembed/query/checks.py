@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from esembed.errors import QueryError
-from esembed.query.nodes import Collapse, Node, Query, Rescore
+from esembed.query.nodes import Bool, Collapse, Filter, Node, Query, Rescore
 
 __all__ = [
     "Fields",
     "Vector",
     "count_of",
     "fields_of",
+    "filter_of",
     "finite_of",
     "legs_of",
     "positive_of",
@@ -35,6 +36,21 @@ def fields_of(fields: Fields) -> tuple[str, ...]:
     if fields is None:
         return ()
     return (fields,) if isinstance(fields, str) else tuple(fields)
+
+
+def filter_of(value: Filter | Sequence[Filter] | None) -> Filter | None:
+    """One filter: of several all must hold, an empty list is none."""
+    parts = value if isinstance(value, (list, tuple)) else () if value is None else (value,)
+    for part in parts:
+        if not isinstance(part, Node):
+            raise QueryError(
+                "filter must be a query of esembed.query (q.term(…), q.range(…), q.bool_(…), or a list of "
+                f"them), not {type(part).__name__}; the engine's own JSON goes through q.raw",
+                field="filter",
+            )
+    if len(parts) == 1:
+        return cast("Filter", parts[0])
+    return Bool(filter=tuple(parts)) if parts else None
 
 
 def tuple_of(value: Any) -> tuple[Any, ...]:

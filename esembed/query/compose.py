@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import Literal
 
 from esembed.errors import QueryError
-from esembed.query.checks import Fields, fields_of, finite_of, legs_of, positive_of, weights_of, window_of
+from esembed.query.checks import (
+    Fields,
+    fields_of,
+    filter_of,
+    finite_of,
+    legs_of,
+    positive_of,
+    weights_of,
+    window_of,
+)
 from esembed.query.nodes import BoostBy, Collapse, Filter, Linear, Normalizer, Query, Rescore, Rrf
 
 __all__ = [
@@ -23,7 +32,7 @@ def rrf(
     weights: Sequence[float] | None = None,
     rank_constant: int = 60,
     rank_window_size: int | None = None,
-    filter: Filter | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
     name: str | None = None,
 ) -> Rrf:
     """Legs fused by reciprocal rank: the sum of weight / (rank_constant + rank) over the legs.
@@ -49,7 +58,7 @@ def rrf(
         weights=weights_of(weights, len(legs)),
         rank_constant=rank_constant,
         rank_window_size=window_of(rank_window_size),
-        filter=filter,
+        filter=filter_of(filter),
         name=name,
     )
 
@@ -60,7 +69,7 @@ def linear(
     normalizer: Normalizer = "minmax",
     complete: bool | None = None,
     rank_window_size: int | None = None,
-    filter: Filter | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
     name: str | None = None,
 ) -> Linear:
     """Legs fused by the weighted sum of their scores. See Bruch, Gai and Ingber, "An analysis of fusion
@@ -87,7 +96,7 @@ def linear(
         normalizer=normalizer,
         complete=complete,
         rank_window_size=window_of(rank_window_size),
-        filter=filter,
+        filter=filter_of(filter),
         name=name,
     )
 
@@ -161,7 +170,7 @@ def boost_by(
     missing: float = 1.0,
     mode: Literal["multiply", "sum"] = "multiply",
     max_boost: float | None = None,
-    filter: Filter | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
     name: str | None = None,
 ) -> BoostBy:
     """Scores changed by modifier(factor · value) of a numeric field (``function_score`` with
@@ -178,6 +187,6 @@ def boost_by(
         missing=finite_of(missing, "missing"),
         mode=mode,
         max_boost=max_boost,
-        filter=filter,
+        filter=filter_of(filter),
         name=name,
     )

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any, Literal
 
 from esembed.errors import QueryError
-from esembed.query.checks import count_of, positive_of, tuple_of
+from esembed.query.checks import count_of, filter_of, positive_of, tuple_of
 from esembed.query.nodes import (
     Bool,
     Exists,
@@ -55,6 +55,8 @@ def terms(field: str, values: Iterable[Scalar | date]) -> Terms:
 def _scalar(clause: str, field: str, value: Any) -> Any:
     if isinstance(value, date):  # a datetime is one, too
         return value.isoformat()
+    if hasattr(value, "item") and hasattr(value, "dtype") and not getattr(value, "shape", ()):
+        return value.item()  # a number out of numpy
     if value is None:
         raise QueryError(
             f"{clause} on {field!r}: None is no value; documents without one are found by "
@@ -131,7 +133,7 @@ def nested(
     *,
     score_mode: Literal["max", "avg", "sum", "min", "none"] = "max",
     chunks: int = 0,
-    filter: Filter | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
     name: str | None = None,
 ) -> Nested:
     """A query on the objects under *path*; field names stay whole (``"chunks.page"``).
@@ -145,7 +147,7 @@ def nested(
         query=query,
         score_mode=score_mode,
         chunks=count_of(chunks, "chunks"),
-        filter=filter,
+        filter=filter_of(filter),
         name=name,
     )
 
@@ -174,12 +176,16 @@ def bool_(
     )
 
 
-def match_all(*, boost: float = 1.0, filter: Filter | None = None, name: str | None = None) -> MatchAll:
+def match_all(
+    *, boost: float = 1.0, filter: Filter | Sequence[Filter] | None = None, name: str | None = None
+) -> MatchAll:
     """Every document, all with the score *boost*."""
-    return MatchAll(boost=positive_of(boost, "boost"), filter=filter, name=name)
+    return MatchAll(boost=positive_of(boost, "boost"), filter=filter_of(filter), name=name)
 
 
-def raw(bodies: Mapping[str, Any], *, filter: Filter | None = None, name: str | None = None) -> Raw:
+def raw(
+    bodies: Mapping[str, Any], *, filter: Filter | Sequence[Filter] | None = None, name: str | None = None
+) -> Raw:
     """The escape hatch: ``{"elasticsearch": {…}, "opensearch": {…}}``, each a query clause as the engine
     takes it. Raises QueryError for other keys."""
     if not bodies or set(bodies) - {"elasticsearch", "opensearch"}:
@@ -187,4 +193,4 @@ def raw(bodies: Mapping[str, Any], *, filter: Filter | None = None, name: str | 
             "raw takes {'elasticsearch': clause, 'opensearch': clause} (one may be missing), not "
             f"{sorted(map(str, bodies))}"
         )
-    return Raw(bodies=bodies, filter=filter, name=name)
+    return Raw(bodies=bodies, filter=filter_of(filter), name=name)

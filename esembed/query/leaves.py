@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from esembed.errors import QueryError
@@ -12,6 +12,7 @@ from esembed.query.checks import (
     Vector,
     count_of,
     fields_of,
+    filter_of,
     finite_of,
     positive_of,
     scale_of,
@@ -39,7 +40,7 @@ def match(
     minimum_should_match: str | int | None = None,
     analyzer: str | None = None,
     boost: float = 1.0,
-    filter: Filter | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
     scale: float | None = None,
     damp_words: int | None = None,
     name: str | None = None,
@@ -74,7 +75,7 @@ def match(
         minimum_should_match=minimum_should_match,
         analyzer=analyzer,
         boost=positive_of(boost, "boost"),
-        filter=filter,
+        filter=filter_of(filter),
         scale=scale_of(scale),
         damp_words=damp_words,
         name=name,
@@ -94,7 +95,7 @@ def multi_match(
     minimum_should_match: str | int | None = None,
     analyzer: str | None = None,
     boost: float = 1.0,
-    filter: Filter | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
     scale: float | None = None,
     name: str | None = None,
 ) -> MultiMatch:
@@ -115,7 +116,7 @@ def multi_match(
         minimum_should_match=minimum_should_match,
         analyzer=analyzer,
         boost=positive_of(boost, "boost"),
-        filter=filter,
+        filter=filter_of(filter),
         scale=scale_of(scale),
         name=name,
     )
@@ -128,7 +129,7 @@ def match_phrase(
     slop: int = 0,
     analyzer: str | None = None,
     boost: float = 1.0,
-    filter: Filter | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
     scale: float | None = None,
     name: str | None = None,
 ) -> MatchPhrase:
@@ -141,7 +142,7 @@ def match_phrase(
         slop=slop,
         analyzer=analyzer,
         boost=positive_of(boost, "boost"),
-        filter=filter,
+        filter=filter_of(filter),
         scale=scale_of(scale),
         name=name,
     )
@@ -155,7 +156,7 @@ def knn(
     k: int | None = None,
     num_candidates: int | None = None,
     similarity: float | None = None,
-    filter: Filter | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
     oversample: float | None = None,
     exact: bool = False,
     chunks: int = 1,
@@ -202,7 +203,7 @@ def knn(
         k=k,
         num_candidates=num_candidates,
         similarity=None if similarity is None else finite_of(similarity, "similarity"),
-        filter=filter,
+        filter=filter_of(filter),
         oversample=oversample,
         exact=exact,
         chunks=count_of(chunks, "chunks"),
@@ -221,7 +222,7 @@ def sparse(
     prune: bool | PruneOptions | None = None,
     k: int | None = None,
     heap_factor: float | None = None,
-    filter: Filter | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
     chunks: int = 1,
     boost: float = 1.0,
     scale: float | None = None,
@@ -272,7 +273,7 @@ def sparse(
         prune=prune,
         k=k,
         heap_factor=heap_factor,
-        filter=filter,
+        filter=filter_of(filter),
         chunks=count_of(chunks, "chunks"),
         boost=positive_of(boost, "boost"),
         scale=scale_of(scale),
@@ -289,7 +290,7 @@ def rank_feature(
     scaling_factor: float | None = None,
     exponent: float | None = None,
     boost: float = 1.0,
-    filter: Filter | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
     name: str | None = None,
 ) -> RankFeature:
     """A stored signal (popularity, PageRank, a category's weight) as a score.
@@ -324,6 +325,6 @@ def rank_feature(
         scaling_factor=scaling_factor,
         exponent=exponent,
         boost=positive_of(boost, "boost"),
-        filter=filter,
+        filter=filter_of(filter),
         name=name,
     )

@@ -163,6 +163,18 @@ async def test_an_index_of_equal_documents_keeps_the_statistics_that_it_shares(
     assert gone.status == 404
 
 
+async def test_ids_are_text_or_numbers(client: Any, esembed_index_name: str) -> None:
+    index = await AsyncIndex.create(client, esembed_index_name, IndexPlan(text={"title": TextField()}))
+    await index.ingest([{"_id": 7, "title": "seven"}])
+    assert await index.get(7) == {"title": "seven"}
+    await index.update(7, {"title": "sieben"})
+    assert (await index.get("7") or {})["title"] == "sieben"
+    await index.delete(7)
+    assert await index.get(7) is None
+    with pytest.raises(RecordError, match="not list; several documents"):
+        await index.delete(["7", "8"])  # type: ignore[arg-type]
+
+
 async def test_more_like_a_document_is_a_search_by_its_vector(client: Any, esembed_index_name: str) -> None:
     index = await filled(client, esembed_index_name)
     document = await index.get("paths", vectors=True)

@@ -76,6 +76,13 @@ async def test_of_a_list_of_filters_all_must_hold(searcher: AsyncSearcher) -> No
     assert first[0].ids == (await searcher.search("red dog", filter=parts)).ids
 
 
+async def test_one_sort_needs_no_list(searcher: AsyncSearcher) -> None:
+    cheapest = await searcher.search(q.match_all(), sort=[{"price": "asc"}], size=3)
+    assert (await searcher.search(q.match_all(), sort={"price": "asc"}, size=3)).ids == cheapest.ids
+    prices = [h.source["price"] for h in await searcher.search(q.match_all(), sort="price", size=3)]
+    assert prices == sorted(prices)
+
+
 async def test_documents_by_their_ids(searcher: AsyncSearcher) -> None:
     some = sorted(DOCS)[:3]
     assert sorted((await searcher.search(q.ids(some))).ids) == some

@@ -162,6 +162,18 @@ def test_an_index_of_equal_documents_keeps_the_statistics_that_it_shares(
     assert gone.status == 404
 
 
+def test_ids_are_text_or_numbers(client: Any, esembed_index_name: str) -> None:
+    index = Index.create(client, esembed_index_name, IndexPlan(text={"title": TextField()}))
+    index.ingest([{"_id": 7, "title": "seven"}])
+    assert index.get(7) == {"title": "seven"}
+    index.update(7, {"title": "sieben"})
+    assert (index.get("7") or {})["title"] == "sieben"
+    index.delete(7)
+    assert index.get(7) is None
+    with pytest.raises(RecordError, match="not list; several documents"):
+        index.delete(["7", "8"])  # type: ignore[arg-type]
+
+
 def test_more_like_a_document_is_a_search_by_its_vector(client: Any, esembed_index_name: str) -> None:
     index = filled(client, esembed_index_name)
     document = index.get("paths", vectors=True)

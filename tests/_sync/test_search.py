@@ -77,6 +77,13 @@ def test_of_a_list_of_filters_all_must_hold(searcher: Searcher) -> None:
     assert first[0].ids == (searcher.search("red dog", filter=parts)).ids
 
 
+def test_one_sort_needs_no_list(searcher: Searcher) -> None:
+    cheapest = searcher.search(q.match_all(), sort=[{"price": "asc"}], size=3)
+    assert (searcher.search(q.match_all(), sort={"price": "asc"}, size=3)).ids == cheapest.ids
+    prices = [h.source["price"] for h in searcher.search(q.match_all(), sort="price", size=3)]
+    assert prices == sorted(prices)
+
+
 def test_documents_by_their_ids(searcher: Searcher) -> None:
     some = sorted(DOCS)[:3]
     assert sorted((searcher.search(q.ids(some))).ids) == some

@@ -157,6 +157,27 @@ def test_vectors_come_as_arrays_and_sparse_vectors() -> None:
     assert q.sparse("s", vector={7: 1.0}).vector == {"7": 1.0}
 
 
+def test_of_a_list_of_filters_all_must_hold() -> None:
+    first, second = q.term("a", 1), q.term("b", 2)
+    for make in (
+        lambda filter: q.match("x", filter=filter),
+        lambda filter: q.knn("e", vector=[1], filter=filter),
+        lambda filter: q.sparse("s", vector={"a": 1}, filter=filter),
+        lambda filter: q.rrf(q.match("x"), filter=filter),
+        lambda filter: q.raw({"opensearch": {"match_all": {}}}, filter=filter),
+    ):
+        assert make([first, second]) == make(q.bool_(filter=[first, second]))
+        assert make([first]) == make(first)
+        assert make([]) == make(None)
+        with pytest.raises(QueryError, match=r"filter must be a query .* not str"):
+            make("a:1")
+
+
+def test_numbers_out_of_numpy_are_numbers() -> None:
+    assert q.term("n", np.int64(3)) == q.term("n", 3)
+    assert q.range("n", gte=np.float32(0.5)) == q.range("n", gte=0.5)
+
+
 def test_dates_are_pythons_or_text() -> None:
     plan = IndexPlan(text={"body": TextField()}, filter={"day": FilterField(type="date")})
     day, moment = date(2024, 1, 31), datetime(2024, 1, 31, 12, 30, tzinfo=timezone.utc)
