@@ -10,9 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 from esembed.capabilities import Capabilities
@@ -21,26 +20,23 @@ from esembed.dialect.inference import plan_pipeline
 from esembed.encode.base import Encoder
 from esembed.encode.batching import interruptible
 from esembed.encode.tokens import TokenIds
-from esembed.errors import EngineRequestError, EsembedError, PermanentError, PlanError, RecordError
-from esembed.ingest.bulk import BulkUnit
+from esembed.errors import EngineRequestError, EsembedError, PlanError, RecordError
 from esembed.ingest.chunk import Chunker
-from esembed.ingest.deadletters import DeadLetters
 from esembed.ingest.encoding import BatchEncoder
+from esembed.ingest.ends import Ends
 from esembed.ingest.engine import Engine, Patience, Requester, Stopped
 from esembed.ingest.ledger import Ledger
 from esembed.ingest.lines import UnitBuilder
 from esembed.ingest.lookup import Lookup, Pending
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, Progress
 from esembed.ingest.prepare import Preparer, Work
-from esembed.ingest.progress import ProgressMeter
+from esembed.ingest.progress import ProgressMeter, StageClock
 from esembed.ingest.queues import ByteQueue
 from esembed.ingest.read import RecordMapper, Source, open_source
 from esembed.ingest.reconcile import reconcile
 from esembed.ingest.sender import Sender
-from esembed.ingest.statistics import StatisticsCollector
 from esembed.ingest.tuning import LoadTuning, check_durability
 from esembed.plan import IndexPlan
-from esembed.types import ItemError
 
 __all__ = ["run_ingest"]
 
@@ -117,7 +113,7 @@ class _Run:
         self.stop = stop
         self._lock = threading.Lock()
         self._error: BaseException | None = None
-        self._seconds: dict[str, float] = {}
+        self.clock = StageClock()
         self.encoders = {
             n: encoders[n] for n, p in plan.vector_fields() if p.encoder != "given" and n in encoders
         }
@@ -140,8 +136,8 @@ class _Run:
             fields=options.fields,
             transform=options.transform,
         )
-        self.dead = DeadLetters(options.dead_letters)
         self.pending = Pending()
+        self.ends = Ends(self.report, options, self.pending, self.fail)
         chunked = any(part.chunked for part in self.preparer.encoded.values())
         self.chunker = Chunker(plan, self.encoders) if chunked and plan.chunk is not None else None
         if self.chunker is not None and plan.chunk is not None:
@@ -160,18 +156,15 @@ class _Run:
             self.engine,
             options,
             buffer_bytes=quarter,
-            on_done=self._done,
-            on_dead=self._refused,
+            on_done=self.ends.done,
+            on_dead=self.ends.refused,
             on_error=self.fail,
         )
         self.units = UnitBuilder(
             BulkFormat.of(plan, capabilities, token_ids), vectors_only=options.vectors_only
         )
-        self.encode = BatchEncoder(plan, self.encoders, self.bury_pending)
-        self.statistics = StatisticsCollector()
+        self.encode = BatchEncoder(plan, self.encoders, self.ends.bury_pending)
         self.meter = ProgressMeter(source, self.report, total)
-        self.seen: Ledger | None = None
-        self.ledger: Ledger | None = None
 
     # -- the whole -------------------------------------------------------------------------------------
 
@@ -183,10 +176,10 @@ class _Run:
         tuning = LoadTuning(self.engine, self.plan, self.kind, self.notice)
         uuid = settings.get("uuid")
         if self.options.verify or self.options.sync:
-            self.seen = Ledger(None)
+            self.ends.seen = Ledger(None)
         if self.options.ledger is not None:
             binding = "/".join((*self.engine.identity(), self.preparer.contract))
-            self.ledger = Ledger(self.options.ledger, binding)
+            self.ends.ledger = Ledger(self.options.ledger, binding)
         try:
             self.engine.wait_for_primaries()
             if self.options.tuning:
@@ -202,10 +195,7 @@ class _Run:
                 raise
             self._finish(tuning, uuid, empty)
         finally:
-            self.dead.close()
-            for ledger in (self.seen, self.ledger):
-                if ledger is not None:
-                    ledger.close()
+            self.ends.close()
             self._count(started)
         self.progress.update(self.meter.state("done", self._tokens()))
         return self.report
@@ -243,21 +233,21 @@ class _Run:
     def _finish(self, tuning: LoadTuning, uuid: Any, empty: bool) -> None:
         tuning.end()
         tuning.merge()
-        if self.options.refresh or self.seen is not None:
+        if self.options.refresh or self.ends.seen is not None:
             self.engine.refresh()
         if self.engine.settings().get("uuid") != uuid:
             raise EngineRequestError(
                 f"the index {self.engine.index!r} was deleted and made anew during the load; run it again",
                 status=200,
             )
-        if self.seen is not None:
-            with self.timed("reconcile"):
+        if self.ends.seen is not None:
+            with self.clock.timed("reconcile"):
                 reconcile(
-                    self.engine, self.plan, self.seen, self.options, self.report,
+                    self.engine, self.plan, self.ends.seen, self.options, self.report,
                     phase=lambda name: self.progress.update(self.meter.state(name, self._tokens())),
                 )  # fmt: skip
-        self.report.statistics = self.statistics.result(self.encoders)
-        self.report.statistics_complete = empty and not self.statistics.unsettled
+        self.report.statistics = self.ends.statistics.result(self.encoders)
+        self.report.statistics_complete = empty and not self.ends.statistics.unsettled
 
     def _load(self, empty: bool) -> None:
         self.lookup = Lookup(
@@ -266,12 +256,12 @@ class _Run:
             self.preparer,
             self.pending,
             chunker=self.chunker,
-            ledger=None if self.options.verify else self.ledger,
+            ledger=None if self.options.verify else self.ends.ledger,
             ask=not empty,
             compare=self.options.resume,
             vectors_only=self.options.vectors_only,
-            on_unchanged=self._unchanged,
-            on_dead=self.bury,
+            on_unchanged=self.ends.unchanged,
+            on_dead=self.ends.bury,
             hurry=self.sender.hurry,
         )
         stages: list[tuple[str, Callable[[], None]]] = [
@@ -334,22 +324,12 @@ class _Run:
             self.report.notices.append(message)
         self.progress.notice(message)
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Adds to a stage's seconds."""
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._seconds[stage] = self._seconds.get(stage, 0.0) + time.monotonic() - started
-
     # -- stages ------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         records = iter(self.source)
         while True:
-            with self.timed("read"):
+            with self.clock.timed("read"):
                 piece = next(records, None)
                 if piece is None:
                     break
@@ -363,14 +343,13 @@ class _Run:
     def _prepare(self, piece: Any) -> Work | None:
         if isinstance(piece, RecordError):
             self.report.read_errors += 1
-            self.bury(None, piece)
+            self.ends.bury(None, piece)
             return None
         document = None
         try:
             document = self.mapper(piece)
             if document is None:
-                with self._lock:
-                    self.report.skipped += 1
+                self.ends.skipped()
                 return None
             return self.preparer.prepare(document)
         except RecordError as error:
@@ -380,7 +359,7 @@ class _Run:
                 error.record_id = shown.id
             if error.record_id is None and not self._known_id(error, piece):
                 self.report.read_errors += 1
-            self.bury(Work(document=shown, id=error.record_id or "", op=shown.op, source={}), error)
+            self.ends.bury(Work(document=shown, id=error.record_id or "", op=shown.op, source={}), error)
             return None
 
     def _known_id(self, error: RecordError, piece: Any) -> bool:
@@ -414,11 +393,11 @@ class _Run:
                     size += following.size
             except TimeoutError:
                 pass
-            with self.timed("lookup"):
+            with self.clock.timed("lookup"):
                 self.lookup(batch, self._forward)
         self.encode_queue.close()
         if self.chunker is not None:
-            self._shift("lookup", "chunk", self.lookup.chunk_seconds)
+            self.clock.shift("lookup", "chunk", self.lookup.chunk_seconds)
 
     def _forward(self, works: list[Work]) -> None:
         started = time.monotonic()
@@ -426,14 +405,7 @@ class _Run:
         for batch in (works[at : at + most] for at in range(0, len(works), most)):
             self.encode_queue.put(batch, sum(w.size for w in batch))
         # Room in the queue is what the encoder owes, not work of this stage.
-        self._shift("lookup", None, time.monotonic() - started)
-
-    def _shift(self, stage: str, to: str | None, seconds: float) -> None:
-        """Take seconds from one stage's account, for another's or nobody's."""
-        with self._lock:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) - seconds
-            if to is not None:
-                self._seconds[to] = self._seconds.get(to, 0.0) + seconds
+        self.clock.shift("lookup", None, time.monotonic() - started)
 
     def _encode(self) -> None:
         if self.options.encode_workers == 1:
@@ -455,101 +427,21 @@ class _Run:
         self.write_queue.close()
 
     def _encode_batch(self, batch: list[Work]) -> list[Work]:
-        with self.timed("encode"), interruptible(self.stop):
+        with self.clock.timed("encode"), interruptible(self.stop):
             return self.encode(batch)
 
     def _serialise(self) -> None:
         while (batch := self.write_queue.get()) is not None:
             for work in batch if isinstance(batch, list) else batch.result():
-                with self.timed("serialise"):
+                with self.clock.timed("serialise"):
                     try:
                         unit = self.units(work)
                     except RecordError as error:
                         error.record_id, error.position = work.id, work.document.position
-                        self.bury_pending(work, error)
+                        self.ends.bury_pending(work, error)
                         continue
                 self.sender.put(unit)
         self.sender.close()
-
-    # -- ends of a record's way ----------------------------------------------------------------------------
-
-    def _unchanged(self, work: Work) -> None:
-        with self._lock:
-            self.report.unchanged += 1
-        if self.seen is not None:
-            self.seen.put(work.id, work.hash)
-        if self.ledger is not None:
-            self.ledger.put(work.id, f"{work.hash}.{work.old_chunks}")
-
-    def _done(self, unit: BulkUnit) -> None:
-        work: Work = unit.tag
-        with self._lock:
-            if unit.op == "index":
-                if self.options.vectors_only:
-                    self.report.updated += 1
-                else:
-                    self.report.indexed += 1
-                    self.report.created += unit.created
-            elif unit.op == "update":
-                self.report.updated += 1
-            else:
-                self.report.deleted += 1
-            self.statistics.add(work, created=unit.created, backfill=self.options.vectors_only)
-        for ledger, value in ((self.seen, work.hash), (self.ledger, f"{work.hash}.{len(work.chunks or ())}")):
-            if ledger is not None:
-                if unit.op == "delete":
-                    ledger.remove(work.id)
-                else:
-                    ledger.put(work.id, value)
-        self.pending.remove(work.id)
-
-    def _refused(self, unit: BulkUnit, reason: str, status: int | None, kind: str | None) -> None:
-        work: Work = unit.tag
-        self.pending.remove(work.id)
-        error = RecordError(
-            f"the engine refuses it: {reason}", record_id=work.id, position=work.document.position
-        )
-        self.bury(work, error, status=status, kind=kind)
-
-    def bury_pending(self, work: Work, error: RecordError) -> None:
-        """Bury a record that was past the look-up."""
-        self.pending.remove(work.id)
-        self.bury(work, error)
-
-    def bury(
-        self, work: Work | None, error: RecordError, *, status: int | None = None, kind: str | None = None
-    ) -> None:
-        """One dead letter; ends the run where it is strict."""
-        item = ItemError(
-            id=error.record_id,
-            reason=error.message,
-            status=status,
-            position=error.position,
-            error_type=kind or type(error).__name__,
-        )
-        self.dead.write(
-            item,
-            work.document if work is not None else None,
-            field=error.field,
-            raw=getattr(error, "raw", None),
-        )
-        with self._lock:
-            self.report.dead += 1
-            dead = self.report.dead
-        if self.seen is not None and error.record_id:
-            # It is in the source, whatever became of it: sync must not delete its older version.
-            self.seen.put(error.record_id, None)
-        if self.options.strict:
-            self.fail(error)
-            raise Stopped("stopped")
-        if self.options.max_errors is not None and dead > self.options.max_errors:
-            self.fail(
-                PermanentError(
-                    f"more than max_errors ({self.options.max_errors}) records can't get in; the last: "
-                    f"{error.message}"
-                )
-            )
-            raise Stopped("stopped")
 
     # -- counts ----------------------------------------------------------------------------------------------
 
@@ -560,7 +452,7 @@ class _Run:
     def _count(self, started: float) -> None:
         report = self.report
         report.seconds = time.monotonic() - started
-        report.stage_seconds = {**self._seconds, "bulk": self.sender.busy_seconds}
+        report.stage_seconds = {**self.clock.seconds, "bulk": self.sender.busy_seconds}
         known = {id(e): e for e in self.encoders.values()}
         report.tokens = self._tokens()
         report.truncated = sum(e.stats.truncated - self._before[k][1] for k, e in known.items())
@@ -572,7 +464,7 @@ class _Run:
         report.retried_requests = self.sender.retried_requests
         report.retried_items = self.sender.retried_items
         report.waited_seconds = self.patience.waited_seconds
-        report.errors = self.dead.errors
-        report.dead_letters = self.options.dead_letters if self.dead.count else None
+        report.errors = self.ends.dead.errors
+        report.dead_letters = self.options.dead_letters if self.ends.dead.count else None
         if report.complete and self._error is None and not report.adds_up:
             raise PlanError(f"the counts don't add up: {report.to_dict()}")

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from esembed.ingest.options import IngestReport, ProgressState
 from esembed.ingest.read import Source
 
-__all__ = ["ProgressMeter"]
+__all__ = ["ProgressMeter", "StageClock"]
 
 WINDOW_SECONDS = 30.0
+
+
+class StageClock:
+    """How long each stage was at work. Stages are threads, so their seconds overlap.
+
+    Attributes:
+        seconds: stage → seconds so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds to a stage's seconds."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._add(stage, time.monotonic() - started)
+
+    def shift(self, stage: str, to: str | None, seconds: float) -> None:
+        """Take seconds from one stage's account, for another's or nobody's."""
+        self._add(stage, -seconds)
+        if to is not None:
+            self._add(to, seconds)
+
+    def _add(self, stage: str, seconds: float) -> None:
+        with self._lock:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
 class ProgressMeter:
