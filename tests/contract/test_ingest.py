@@ -15,11 +15,8 @@ from query_engines import World
 
 from esembed.dialect.mapping import compile_mapping
 from esembed.errors import IndexNotFoundError, PlanError, RecordError
-from esembed.ingest import sender
 from esembed.ingest.engine import Engine, Patience
-from esembed.ingest.flow import run_ingest
 from esembed.ingest.lookup import Lookup
-from esembed.ingest.options import IngestOptions, LogProgress
 from esembed.ingest.read import FileSource, dead_letter_source
 from esembed.ingest.sources.index import IndexSource
 from esembed.plan import ChunkOptions, DenseField, IndexPlan, LoadOptions, SparseField, TextField
@@ -501,47 +498,6 @@ def test_a_red_index_is_waited_out(query_world: World) -> None:
     assert report.indexed == 20
     assert any("waiting for the engine, up to 120 s" in notice for notice in report.notices)
     assert any("takes requests again" in notice for notice in report.notices)
-
-
-def test_an_index_that_turns_red_under_way_is_told_early(
-    opensearch_world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Elasticsearch gives a primary without a home to its node by force; both hold bulk requests for it.
-    monkeypatch.setattr(sender, "SILENCE_SECONDS", 1.0)
-    target = make(opensearch_world)
-    client = opensearch_world.client
-    settings, somewhere = f"/{target.index}/_settings", "index.routing.allocation.enable"
-    node = next(iter(client.request("GET", "/_nodes").body["nodes"].values()))["name"]
-    lose = {"cancel": {"index": target.index, "shard": 0, "node": node, "allow_primary": True}}
-    seen: list[str] = []
-
-    class Told(LogProgress):
-        def notice(self, message: str) -> None:
-            seen.append(message)
-            if "is red" in message:
-                client.request("PUT", settings, body={somewhere: None})
-
-    def source() -> Any:
-        yield from records(10)
-        client.request("PUT", settings, body={somewhere: "none"})
-        client.request("POST", "/_cluster/reroute", body={"commands": [lose]})
-        yield from records(30)[10:]
-
-    report = run_ingest(
-        source(),
-        client=client,
-        index=target.index,
-        plan=target.plan,
-        capabilities=opensearch_world.capabilities,
-        encoders=target.encoders,
-        options=IngestOptions(max_wait_seconds=120, encode_batch_documents=5, linger_seconds=0.05),
-        progress=Told(),
-    )
-    assert report.indexed == 30
-    [told] = [message for message in seen if "is red" in message]
-    assert "then sent again, for up to 120 s" in told
-    assert any("takes requests again" in message for message in seen)
-    assert len(target.all()) == 30
 
 
 def test_another_index_is_a_source(query_world: World) -> None:

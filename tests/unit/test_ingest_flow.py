@@ -14,12 +14,14 @@ import pytest
 from esembed.bench.ingest_parts import Sink, TimedEncoder, bench_plan
 from esembed.capabilities import Capabilities, Version
 from esembed.errors import RecordError
+from esembed.ingest import sender
 from esembed.ingest.chunk import Chunker
 from esembed.ingest.flow import run_ingest
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, ProgressState
 from esembed.ingest.progress import ProgressMeter
 from esembed.ingest.read import FileSource, Source
 from esembed.plan import ChunkOptions, DenseField, IndexPlan
+from esembed.transport import Response
 
 CAPABILITIES = Capabilities(kind="elasticsearch", version=Version(9, 5), base64_vectors=True)
 BUFFER = 400_000
@@ -66,7 +68,7 @@ class Counting:
             yield {"id": f"r{number}", "title": "t", "body": "word " * 100, "n": number}
 
 
-def run(records: Any, client: Any, encoder: Any, **options: Any) -> IngestReport:
+def run(records: Any, client: Any, encoder: Any, *, progress: Any = None, **options: Any) -> IngestReport:
     options.setdefault("buffer_bytes", BUFFER)
     options.setdefault("max_chunk_bytes", 50_000)
     return run_ingest(
@@ -77,6 +79,7 @@ def run(records: Any, client: Any, encoder: Any, **options: Any) -> IngestReport
         capabilities=CAPABILITIES,
         encoders={"emb": encoder},
         options=IngestOptions(linger_seconds=0.01, **options),
+        progress=progress,
     )
 
 
@@ -263,3 +266,30 @@ def test_what_json_has_no_form_for_is_told_with_its_field() -> None:
     [error] = report.errors
     assert (error.id, error.position) == ("b", "record 2")
     assert error.reason.startswith("'body' can't be written as JSON: a string holds a lone surrogate")
+
+
+class Red(Gate):
+    """An engine that holds bulk requests for a shard without a node, as both engines do."""
+
+    def request(self, method: str, path: str, **more: Any) -> Any:
+        if "/_cluster/health" in path:
+            return Response(200, {"status": "red" if self.arrived.is_set() else "green"})
+        return super().request(method, path, **more)
+
+
+def test_a_load_that_gets_no_answer_says_early_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "SILENCE_SECONDS", 0.3)
+    engine, seen = Red(), []
+
+    class Told(LogProgress):
+        def notice(self, message: str) -> None:
+            seen.append(message)
+            engine.open.set()  # the shard comes back
+
+    report = run(Counting(20), engine, TimedEncoder(8, 0.0), progress=Told(), max_wait_seconds=77.0)
+    assert report.indexed == 20
+    assert "sink is red, a primary shard is on no node" in seen[0]
+    assert "It is given 120 s, then sent again, for up to 77 s without progress" in seen[0]
+    assert "the same command resumes" in seen[0]
+    assert seen[1:] == [seen[1]]
+    assert "takes requests again" in seen[1]
