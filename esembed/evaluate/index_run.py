@@ -16,7 +16,7 @@ from esembed.evaluate.metrics import DEFAULT_MEASURES, Latency
 from esembed.evaluate.run import Evaluation, evaluate_runs
 from esembed.evaluate.significance import Test
 from esembed.query import Query
-from esembed.query.nodes import Bool, Knn, Sparse
+from esembed.query.nodes import Bool, Knn, Rescore, Sparse
 
 if TYPE_CHECKING:
     from esembed import Index
@@ -88,10 +88,13 @@ def _notes(index: Index, asked: Mapping[str, Query]) -> dict[str, str]:
     for name, query in asked.items():
         if name == "default":
             kind = "what a plain text search does"
-            parts = query.should if isinstance(query, Bool) else getattr(query, "legs", ())
+            stage, below = (query, query.query) if isinstance(query, Rescore) else (None, query)
+            parts = below.should if isinstance(below, Bool) else getattr(below, "legs", ())
             if parts:
-                how = "weighted sum" if isinstance(query, Bool) else type(query).__name__.lower()
+                how = "weighted sum" if isinstance(below, Bool) else type(below).__name__.lower()
                 kind += f": a {how} of {len(parts)} legs"
+            if stage is not None and stage.reranker:
+                kind += f", its first {stage.window_size} hits read again by {stage.reranker}"
         elif isinstance(query, Knn):
             kind = f"nearest vectors in the field {query.field} ({index.plan.dense[query.field].encoder})"
         elif isinstance(query, Sparse):

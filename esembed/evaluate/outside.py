@@ -68,7 +68,8 @@ def read_published(path: str | Path, name: str) -> dict[str, dict[str, float]]:
                 table = table[key]
                 break
         else:
-            known = ", ".join(list(map(str, table))[:20])
+            names = [str(one) for one in table]
+            known = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
             raise EsembedError(f"{path} has no figures for {name!r}; it has {known}")
     if not _is_figures(table):
         raise EsembedError(f"{path} must hold name → measure → value (or that for each collection)")

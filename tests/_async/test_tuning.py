@@ -126,6 +126,9 @@ async def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
     found = await index.evaluate(dataset("gold"), measures=["ndcg@10", "success@1"], latency_queries=0)
     assert found.configuration("default").values["success@1"].mean == 1.0
     assert found.configuration("bm25").values["success@1"].mean == 0.0
+    assert found.notes["default"].endswith(f"its first {query.window_size} hits read again by gold")
+    # Below its window stand the other hits, so that recall is still of the first hundred.
+    assert len(found.configuration("default").run["q7"]) == 3
     hits = await index.search("topic7", size=3)
     assert hits.ids[0] == "gold7"
 
