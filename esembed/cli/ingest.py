@@ -223,7 +223,13 @@ def ingest(
             report: IngestReport = opened.ingest(source, options, progress=bar)
     except KeyboardInterrupt as signalled:
         _output.note("interrupted: what the engine confirmed is in; the same command goes on from there")
-        raise typer.Exit(143 if isinstance(signalled, _Terminated) else 130) from None
+        code = 143 if isinstance(signalled, _Terminated) else 130
+        if any(thread.name == "esembed-read" for thread in threading.enumerate()):
+            # It waits inside a read of standard input, which the interpreter's own end would abort on.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        raise typer.Exit(code) from None
     finally:
         client.close()
     if json:

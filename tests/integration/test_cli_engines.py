@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +181,31 @@ def test_measuring_and_tuning(run: Run, name: str, plan: Path, tmp_path: Path) -
     code, _, err = run("eval", "bootstrap", name)
     assert code == 1
     assert "14 words" in err
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_load_that_is_ended_by_a_signal_says_how_to_go_on(
+    run: Run, name: str, plan: Path, url: str, sent: signal.Signals, code: int
+) -> None:
+    assert run("index", "create", name, plan)[0] == 0
+    # A shell's background process ignores SIGINT, and a child would inherit that.
+    script = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script += "from esembed.cli import main; sys.exit(main())"
+    words = [sys.executable, "-c", script, "ingest", "-", "--index", name, "--url", url]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as load:
+        assert load.stdin is not None
+        assert load.stderr is not None
+        records = ({**RECORDS[0], "id": f"r{n}"} for n in range(3000))  # input is read in blocks
+        load.stdin.write("".join(json.dumps(record) + "\n" for record in records))
+        load.stdin.flush()
+        while not count(url, name):  # the input stays open: the load can't end by itself
+            assert load.poll() is None
+            time.sleep(0.2)
+        load.send_signal(sent)
+        told = load.stderr.read()
+        assert load.wait(60) == code, told
+    assert "interrupted: what the engine confirmed is in; the same command goes on" in told
+    assert "Traceback" not in told
 
 
 def test_a_second_ingest_leaves_unchanged_records_alone(
