@@ -142,7 +142,8 @@ class AsyncIndex(QualityMixin, DocumentsMixin):
                     index=name,
                 )
             return opened
-        contracts = await in_thread(pool.for_plan(compiled.resolved).make_contracts)
+        ready = pool.for_plan(compiled.resolved)
+        contracts = await in_thread(ready.make_contracts)
         stored = meta.StoredMeta(plan=compiled.resolved, contracts=contracts, written_by=__version__)
         body = with_meta(compiled.body, meta.build(stored))
         await put_pipelines(engine, compiled.pipelines)
@@ -155,8 +156,8 @@ class AsyncIndex(QualityMixin, DocumentsMixin):
             live=live,
             stored=stored,
             capabilities=known,
-            pool=pool.for_plan(compiled.resolved),
-            notes=tuple(compiled.notes),
+            pool=ready,
+            notes=(*compiled.notes, *ready.similarity_notes()),
             rerankers=rerankers,
         )
 

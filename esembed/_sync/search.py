@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -88,10 +89,8 @@ class Searcher:
         self.plan = plan
         self.capabilities = capabilities
         self.pool = pool
-        self.cache = QueryVectorCache(pool.runtime.query_cache_bytes)
         self.rerankers = check_rerankers(rerankers)
         self.token_ids = dict(token_ids or {})
-        self._max_batch = max(1, pool.runtime.query_batch)
         self._path = index_path(index_name)
         self._types = mapped_types(live.mapping) if live is not None else None
         self._before_encoding = before_encoding
@@ -99,6 +98,15 @@ class Searcher:
         self._preparing = Lock()
         self._batchers: dict[str, Batcher] = {}
         self._fusing = Fusing(self)
+
+    @cached_property
+    def cache(self) -> QueryVectorCache:
+        """Query vectors by field and text; made for the first text that is encoded."""
+        return QueryVectorCache(self.pool.runtime.query_cache_bytes)
+
+    @cached_property
+    def _max_batch(self) -> int:
+        return max(1, self.pool.runtime.query_batch)
 
     # -- one search ------------------------------------------------------------------------------
 

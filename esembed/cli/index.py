@@ -82,6 +82,8 @@ def create(
             _output.print_json({"index": index.name, "plan": index.plan.to_dict()})
         else:
             _output.note(f"created {index.name}: {_contents(index.plan)}")
+            for line in index.notes:
+                _output.note(f"  {line}")
     finally:
         client.close()
 

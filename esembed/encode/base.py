@@ -74,6 +74,7 @@ class RuntimeOptions:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` …
         devices: several devices, a worker process for each; empty means just *device*.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        attention: torch: ``packed`` runs on real tokens only, ``padded`` (which ``auto`` is) on padded rows.
         batch_tokens: the most tokens (padding included) in one forward pass.
         threads: CPU threads, or None for all cores this process may use.
         api_key_env: the environment variable that holds a remote service's key.
@@ -92,6 +93,7 @@ class RuntimeOptions:
     device: str = "auto"
     devices: tuple[str, ...] = ()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: Literal["auto", "packed", "padded"] = "auto"
     batch_tokens: int | None = None
     threads: int | None = None
     api_key_env: str | None = None
@@ -103,7 +105,7 @@ class RuntimeOptions:
     query_batch: int = 64
 
     def __post_init__(self) -> None:
-        for name, known in (("backend", _BACKENDS), ("dtype", _DTYPES)):
+        for name, known in (("backend", _BACKENDS), ("dtype", _DTYPES), ("attention", _ATTENTION)):
             if getattr(self, name) not in known:
                 raise EncoderError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
         for name, least in (
@@ -149,6 +151,7 @@ class RuntimeOptions:
 _PREFIX = "ESEMBED_ENCODER_"
 _BACKENDS = ("auto", "openvino", "torch")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
+_ATTENTION = ("auto", "packed", "padded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

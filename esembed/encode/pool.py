@@ -6,6 +6,7 @@ caller allowed (or what needs no address: ``minilm``, ``lexical``, ``given``).
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -17,6 +18,15 @@ from esembed.errors import EncoderError, PlanError, QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 
 __all__ = ["WITHOUT_ADDRESS", "EncoderPool"]
+
+_log = logging.getLogger(__name__)
+
+_TRAINED_FOR = {
+    "cosine": ("cosine",),
+    "dot": ("dot_product", "max_inner_product"),
+    "euclidean": ("l2_norm",),
+}
+"""sentence-transformers' names of similarities → the plan's that rank so; the last is advised."""
 
 WITHOUT_ADDRESS = frozenset({"minilm", "lexical", "given"})
 """Specs that fetch nothing from an address that an index could have chosen."""
@@ -52,12 +62,43 @@ class EncoderPool:
                 f"{', '.join(dict(plan.vector_fields())) or 'no vector fields'}"
             )
         self._allow = None if allow_encoders is None else frozenset(allow_encoders)
-        self.runtime = runtime or RuntimeOptions.from_environment()
+        self._runtime = runtime
         self._contracts = dict(contracts or {})
         self._loaded: dict[tuple[Any, ...], Encoder] = {}
         self._ready: dict[str, Encoder] = {}
         self._tables: dict[str, TokenIds] = {}
         self._lock = threading.RLock()
+
+    @property
+    def runtime(self) -> RuntimeOptions:
+        """How loaded encoders run here. The environment is read when it is first asked for, so that a
+        misspelt variable stops what encodes, and nothing else.
+
+        Raises:
+            EncoderError: a variable that names no option, or holds what it can't be.
+        """
+        if self._runtime is None:
+            self._runtime = RuntimeOptions.from_environment()
+        return self._runtime
+
+    def similarity_notes(self) -> list[str]:
+        """A line for each dense field whose similarity isn't what its model's files say, logged as a warning
+        too. What the plan says is never changed. Encoders that aren't in use yet are left out."""
+        notes = []
+        for name, part in self.plan.dense.items():
+            encoder = self._ready.get(name)
+            trained = getattr(encoder, "similarity", None)
+            if encoder is None or trained not in _TRAINED_FOR:
+                continue
+            wanted = _TRAINED_FOR[trained]
+            same = part.similarity in wanted or (encoder.info.normalize and trained in ("dot", "cosine"))
+            if not same:
+                notes.append(
+                    f"dense.{name}: similarity is {part.similarity!r} as the plan says, and the model's "
+                    f'files say {trained!r}: write similarity = "{wanted[-1]}" unless you mean it'
+                )
+                _log.warning(notes[-1])
+        return notes
 
     def field(self, name: str) -> DenseField | SparseField:
         """The vector field of that name. Raises QueryError naming those there are."""
@@ -141,7 +182,7 @@ class EncoderPool:
             plan,
             encoder=given,
             allow_encoders=self._allow,
-            runtime=self.runtime,
+            runtime=self._runtime,
             contracts=self._contracts,
         )
         other._loaded = self._loaded

@@ -1,6 +1,7 @@
 """The torch backend: any architecture that transformers knows, on CUDA, MPS or the CPU.
 
 Batches come sorted by length, so that padding is a few per cent; heads get the real tokens only.
+With ``attention='packed'`` known architectures run without any padding (:mod:`esembed.encode.torch_packed`).
 A batch that doesn't fit into the device's memory is halved and the run goes on with the smaller
 size. Results are fetched one batch behind, so that the device never waits for the host.
 """
@@ -20,6 +21,7 @@ import torch
 from esembed.encode.backbone import Backbone, Head, Outputs, TokenBatch
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.cpu import available_threads, has_amx
+from esembed.encode.torch_packed import NAME, PACKABLE, layout, packed_model, positions
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ class TorchBackbone:
         self.batch_tokens = runtime.batch_tokens or _BATCH_TOKENS.get(self.device.type, 4096)
         self.pad_multiple = 8 if self.device.type != "cpu" else 1
         self._models: dict[bool, Any] = {}
+        self._attention = runtime.attention
 
     def program(self, head: Head) -> TorchProgram:
         """Load the model (with its masked-LM head where *head* needs it), once for each kind."""
@@ -113,10 +116,26 @@ class TorchBackbone:
         if key not in self._models:
             model = _load_model(self._files, self.device, self.dtype, masked_lm=key)
             self._models[key] = model
+            if self._packs():
+                packed_model(model)
             # not every architecture has the fused attention that was asked for
             attention = getattr(model.config, "_attn_implementation", None) or "eager"
             self.runtime = {**self.runtime, "attention": attention}
         return TorchProgram(self._models[key], head, self.device)
+
+    def _packs(self) -> bool:
+        """Whether attention runs on unpadded rows. Not by default: on CPUs padded rows measured faster, and
+        CUDA's kernel has not been measured."""
+        model_type = str(self._files.config.get("model_type"))
+        if self._attention != "packed":
+            return False
+        if model_type not in PACKABLE:
+            raise EncoderError(
+                f"attention='packed' isn't known for {model_type!r} (for {', '.join(PACKABLE)}); leave it "
+                "out",
+                spec=self._files.name,
+            )
+        return True
 
     def close(self) -> None:
         """Let the model go."""
@@ -220,6 +239,7 @@ class TorchProgram:
         self._device = device
         self._lock = threading.Lock()
         self._most_tokens: int | None = None
+        self._packed = getattr(model.config, "_attn_implementation", None) == NAME
         names = inspect.signature(model.base_model.forward).parameters
         self._extra = {"use_cache": False} if "use_cache" in names else {}
 
@@ -263,7 +283,9 @@ class TorchProgram:
             ids = self._to_device(batch.ids.astype(np.int64))
             offsets = self._to_device(np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int64))
             full = bool((batch.lengths == width).all())
-            if full:
+            if self._packed:
+                packed = self._run_packed(batch)
+            elif full:
                 hidden = self._model.base_model(input_ids=ids, **self._extra).last_hidden_state
                 packed = hidden.reshape(rows * width, -1)
             else:
@@ -276,6 +298,19 @@ class TorchProgram:
                 packed = hidden.reshape(rows * width, -1).index_select(0, places)
             outputs = self._head.torch(self._model, packed, offsets)
             return _Pending.of(outputs, self._device)
+
+    def _run_packed(self, batch: TokenBatch) -> torch.Tensor:
+        """The last hidden states of the real tokens, shape (tokens, hidden): none is padding on the way."""
+        config = self._model.config
+        lengths = batch.lengths.tolist()
+        ids = self._to_device(batch.ids[batch.mask > 0].astype(np.int64)[None])
+        offsets = self._to_device(np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32))
+        place = positions(lengths, config.model_type, int(config.pad_token_id or 0)).numpy()
+        with layout(lengths, offsets):
+            hidden: torch.Tensor = self._model.base_model(
+                input_ids=ids, position_ids=self._to_device(place), **self._extra
+            ).last_hidden_state
+        return hidden[0]
 
     def _to_device(self, values: Any) -> torch.Tensor:
         tensor = torch.from_numpy(values)

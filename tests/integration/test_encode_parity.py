@@ -27,6 +27,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from esembed.encode.base import EncoderParams, RuntimeOptions
 from esembed.encode.minilm import find_minilm
 from esembed.encode.registry import load
+from esembed.errors import EncoderError
 
 WORDS = [
     "a",
@@ -336,6 +337,24 @@ def test_bfloat16_of_each_family(
     folder = make(kind, "lasttoken" if kind == "qwen3" else "mean", normalize=True)
     mine = opened(folder, backend, "bfloat16").encode_document(TEXTS)
     assert cosines(mine, oracle(folder, TEXTS)).min() >= 0.999
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "qwen3"])
+def test_packed_rows_give_what_padded_rows_give(kind: str, make: Callable[..., Path]) -> None:
+    folder = make(kind, "lasttoken" if kind == "qwen3" else "mean", normalize=True)
+    found = []
+    for attention in ("padded", "packed"):
+        runtime = RuntimeOptions(backend="torch", device="cpu", dtype="float32", attention=attention)
+        encoder = load(f"hf:{folder}", None, runtime)
+        found.append(encoder.encode_document([*TEXTS, *TEXTS[:3]]))
+        assert (encoder.info.runtime["attention"] == "esembed_packed") == (attention == "packed")
+        encoder.close()
+    assert cosines(*found).min() >= 0.99999
+
+
+def test_packed_rows_are_refused_where_they_are_not_known(make: Callable[..., Path]) -> None:
+    with pytest.raises(EncoderError, match="isn't known for 'mpnet'"):
+        load(f"hf:{make('mpnet')}", None, RuntimeOptions(backend="torch", attention="packed"))
 
 
 def test_matryoshka_is_renormalised(opened: Callable[..., Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from esembed.encode.base import RuntimeOptions
+from esembed.encode.base import EncoderInfo, RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
 from esembed.errors import EncoderError
@@ -81,3 +81,44 @@ def test_dims_that_dont_match_the_plan_are_refused() -> None:
     with pytest.raises(EncoderError, match=r"emb: the plan says 256 dims, 'minilm' makes 384.*params\.dims"):
         pool.encoder("emb")
     pool.close()
+
+
+class _Trained:
+    """An encoder that says what it was trained for."""
+
+    def __init__(self, similarity: str | None, normalize: bool) -> None:
+        self.similarity = similarity
+        self.info = EncoderInfo(spec="mine", kind="dense", dims=3, normalize=normalize)
+
+
+@pytest.mark.parametrize(
+    ("trained", "normalize", "planned", "told"),
+    [
+        ("dot", False, "cosine", True),
+        ("dot", True, "cosine", False),
+        ("dot", False, "max_inner_product", False),
+        ("euclidean", False, "cosine", True),
+        ("cosine", False, "cosine", False),
+        (None, False, "cosine", False),
+    ],
+)
+def test_a_similarity_that_the_model_was_not_trained_for_is_told(
+    trained: str | None, normalize: bool, planned: str, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    field = {"encoder": "hf:x", "source": ["body"], "dims": 3, "similarity": planned}
+    plan = IndexPlan.from_dict({"text": {"body": {}}, "dense": {"emb": field}})
+    pool = EncoderPool(plan)
+    pool.put("emb", _Trained(trained, normalize))  # type: ignore[arg-type]
+    notes = pool.similarity_notes()
+    assert bool(notes) is told
+    assert [record.getMessage() for record in caplog.records] == notes
+    assert plan.dense["emb"].similarity == planned
+
+
+def test_a_misspelt_variable_stops_what_encodes_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESEMBED_ENCODER_DEVISE", "cpu")
+    plan = IndexPlan.from_dict({"sparse": {"terms": {"encoder": "lexical", "source": ["body"]}}})
+    pool = EncoderPool(plan)
+    assert pool.for_plan(plan).field("terms").encoder == "lexical"
+    with pytest.raises(EncoderError, match="ESEMBED_ENCODER_DEVISE names no option"):
+        pool.encoder("terms")
