@@ -42,6 +42,7 @@ class FaultProxy(http.server.ThreadingHTTPServer):
         self.requests = self.bulk_requests = 0
         self.faults: Counter[str] = Counter()
         self.other_faults: Counter[str] = Counter()
+        self._decks: dict[bool, list[str]] = {True: [], False: []}
 
     @property
     def url(self) -> str:
@@ -56,7 +57,12 @@ class FaultProxy(http.server.ThreadingHTTPServer):
             self.bulk_requests += bulk
             if self.chance.random() >= self.share:
                 return None
-            fault = self.chance.choice(FAULTS if bulk else OTHER_FAULTS)
+            # From a shuffled deck, so that a short run meets each fault, too.
+            deck = self._decks[bulk]
+            if not deck:
+                kinds = FAULTS if bulk else OTHER_FAULTS
+                deck.extend(self.chance.sample(kinds, k=len(kinds)))
+            fault = deck.pop()
             (self.faults if bulk else self.other_faults)[fault] += 1
             return fault
 
