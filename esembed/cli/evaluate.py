@@ -218,10 +218,10 @@ def trust(
     if json:
         _output.print_json(shown)
         return
-    table = _output.table("leg", ">found of known items (nDCG@10)", ">trust")
+    table = _output.table("leg", ">found of known items (nDCG@10)", ">trust", ">vote")
     for leg in report.legs:
         found = ", ".join(f"{kind} {value:.2f}" for kind, value in leg.quality.items())
-        table.add_row(leg.name, found, f"{leg.trust:.2f}")
+        table.add_row(leg.name, found, f"{leg.trust:.2f}", f"{leg.vote:.2f}")
     _output.console().print(table)
     for line in report.notes:
         _output.note(line)

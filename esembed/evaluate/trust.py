@@ -17,6 +17,9 @@ multiplied by the leg's trust::
   encoder finds it if it reads the language. One that doesn't still guesses the topic of a piece.
   The exponent and the factor were chosen on the sets and with the weakened encoders of
   docs/quality.md, and change little when a set is left out.
+* Legs that say the same share a vote: trust is multiplied by 1 / Σ ρ⁴ over the legs kept, ρ being the
+  correlation of the scores that two legs give one query's texts. BM25 and ``lexical`` (ρ up to 1) count
+  half each; two legs alone (ρ about 0.3 for BM25 and cosines) lose alike, so nothing changes for them.
 
 All of it is a ``bool`` of boosted clauses: one plain request on every engine and licence.
 """
@@ -28,7 +31,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -249,7 +252,9 @@ class LegTrust:
         best_score: the median best score of a known item's list.
         scale: what its raw score is divided by.
         trust: its weight relative to the best leg, between 0 and 1; 0 when it is dropped.
-        weight: trust / scale: the factor of its raw score.
+        vote: what it has of its own, relative to the leg that has most, between 0 and 1; two legs that
+            score alike have half a vote each.
+        weight: trust · vote / scale: the factor of its raw score.
     """
 
     name: str
@@ -259,6 +264,7 @@ class LegTrust:
     best_score: float
     scale: float
     trust: float
+    vote: float
     weight: float
 
 
@@ -300,6 +306,7 @@ class TrustReport:
                     "quality": {kind: round(value, 4) for kind, value in leg.quality.items()},
                     "scale": round(leg.scale, 4),
                     "trust": round(leg.trust, 4),
+                    "vote": round(leg.vote, 4),
                 }
                 for leg in self.legs
             },
@@ -309,6 +316,9 @@ class TrustReport:
 
 MINIMUM_QUERIES = 100
 """Known items, of all kinds together, below which nothing is concluded."""
+
+SAME = 4
+"""The power of a correlation that counts as saying the same: high, since good legs agree, too."""
 
 
 def estimate_trust(
@@ -343,7 +353,9 @@ def estimate_trust(
     items = known_items(drawn, count=options.queries, kinds=options.kinds, seed=options.seed)
     if len(items) < MINIMUM_QUERIES or not scorers:
         note = f"only {len(items)} known items ({MINIMUM_QUERIES} are needed), so every leg is trusted alike"
-        legs = tuple(_finish(name, scorer.kind, {}, 0.0, 0.0, total, 1.0) for name, scorer in scorers.items())
+        legs = tuple(
+            _finish(name, scorer.kind, {}, 0.0, 0.0, total, 1.0, 1.0) for name, scorer in scorers.items()
+        )
         return TrustReport(
             legs=legs, documents=total, sampled=len(drawn), queries=len(items), options=options, notes=(note,)
         )
@@ -352,16 +364,21 @@ def estimate_trust(
     raw = {name: _measure(scorer, texts, items, position) for name, scorer in scorers.items()}
     # The geometric mean over kinds, so that an easy kind doesn't drown a hard one.
     level = {
-        name: math.exp(float(np.mean([math.log(value + 0.01) for value in quality.values()])))
-        for name, (quality, _, _) in raw.items()
+        name: math.exp(float(np.mean([math.log(value + 0.01) for value in one.quality.values()])))
+        for name, one in raw.items()
     }
     best = max(level.values())
+    kept = [name for name in scorers if level[name] >= options.drop_below * best]
+    votes = dict(zip(kept, _votes([raw[name].shape for name in kept]), strict=True))
     found: list[LegTrust] = []
     for name, scorer in scorers.items():
-        quality, background, top = raw[name]
-        share = level[name] / best
-        trust = 0.0 if share < options.drop_below else share**options.exponent
-        found.append(_finish(name, scorer.kind, quality, background, top, total, trust))
+        one = raw[name]
+        trust = (level[name] / best) ** options.exponent if name in votes else 0.0
+        found.append(
+            _finish(
+                name, scorer.kind, one.quality, one.background, one.top, total, trust, votes.get(name, 1.0)
+            )
+        )
     return TrustReport(
         legs=tuple(_scale_sparse(found)),
         documents=total,
@@ -371,10 +388,19 @@ def estimate_trust(
     )
 
 
+class _Measured(NamedTuple):
+    """nDCG@10 for each kind, the background, the median best score; each query's scores, their mean taken
+    off and of length 1."""
+
+    quality: dict[str, float]
+    background: float
+    top: float
+    shape: Matrix
+
+
 def _measure(
     scorer: Scorer, texts: Sequence[str], items: Sequence[KnownItem], position: Mapping[str, int]
-) -> tuple[dict[str, float], float, float]:
-    """nDCG@10 for each kind, the background, the median best score."""
+) -> _Measured:
     scorer.fit(texts)
     targets = [position[item.document_id] for item in items]
     scores = scorer.score([item.query for item in items], [item.rest for item in items], targets)
@@ -384,7 +410,16 @@ def _measure(
     gain = np.where(above < 10, 1 / np.log2(above + 2), 0.0)
     kinds = np.array([item.kind for item in items])
     quality = {kind: float(gain[kinds == kind].mean()) for kind in dict.fromkeys(kinds.tolist())}
-    return quality, float(scores.mean()), float(np.median(scores.max(axis=1)))
+    shape = _unit(scores - scores.mean(axis=1, keepdims=True))
+    return _Measured(quality, float(scores.mean()), float(np.median(scores.max(axis=1))), shape)
+
+
+def _votes(shapes: Sequence[Matrix]) -> npt.NDArray[np.float64]:
+    """What each leg has of its own, the most being 1."""
+    correlation = np.array([[float(np.sum(one * two)) / len(one) for two in shapes] for one in shapes])
+    votes = 1 / np.sum(np.maximum(correlation, 0) ** SAME, axis=1)
+    relative: npt.NDArray[np.float64] = votes / votes.max()
+    return relative
 
 
 def _finish(
@@ -395,6 +430,7 @@ def _finish(
     top: float,
     total: int,
     trust: float,
+    vote: float,
 ) -> LegTrust:
     if kind == "text":
         scale = 6 * math.log(1 + max(total, 1))
@@ -410,7 +446,8 @@ def _finish(
         best_score=top,
         scale=scale,
         trust=trust,
-        weight=trust / scale,
+        vote=vote,
+        weight=trust * vote / scale,
     )
 
 
@@ -419,8 +456,6 @@ def _scale_sparse(legs: Sequence[LegTrust]) -> list[LegTrust]:
     levels = [(leg.best_score - leg.background) / leg.scale for leg in legs if leg.kind != "sparse"]
     level = float(np.mean(levels)) if levels and min(levels) > 0 else 1.0
     return [
-        replace(leg, scale=leg.scale / level, weight=leg.trust * level / leg.scale)
-        if leg.kind == "sparse"
-        else leg
+        replace(leg, scale=leg.scale / level, weight=leg.weight * level) if leg.kind == "sparse" else leg
         for leg in legs
     ]

@@ -1,8 +1,8 @@
-"""Three legs: BM25, dense (``minilm``) and a learned sparse one, on BEIR folders.
+"""Three legs: BM25, dense (``minilm``) and a sparse one (``lexical``, ``splade:…``), on BEIR folders.
 
 Legs, untuned fusions, the knowing default and tuning::
 
-    python tests/bench/fusion_three.py ../shared/data --cache /tmp/fusion-cache --sparse SPEC [--url URL]
+    python tests/bench/fusion_three.py ../shared/data --cache /tmp/fusion-cache [--sparse SPEC] [--url URL]
 
 Without ``--url`` no engine is needed: every leg is scored exactly in memory (see fusion_default.py). With
 it an index is made by the library, filled, asked and dropped again; its default query is the one that the
@@ -21,6 +21,7 @@ from fusion_engines import connect
 
 from esembed import DenseField, Index, IndexPlan, SparseField, TextField
 from esembed.encode.base import SparseEncoder
+from esembed.encode.lexical import LexicalEncoder
 from esembed.encode.registry import load
 from esembed.evaluate.ask import leg_table
 from esembed.evaluate.dataset import Dataset, load_dataset
@@ -44,6 +45,8 @@ def in_memory(
     """The table for untuned fusions and tuning, the one for the default (k as it asks), and the default."""
     found = documents(dataset)
     ids, texts, queries = [i for i, _ in found], [t for _, t in found], list(dataset.queries.values())
+    if isinstance(sparse, LexicalEncoder):  # an index gives it the collection's counts; here nobody does
+        sparse = sparse.with_statistics(sparse.statistics_of(texts))
     bm25, learned = LexicalScorer(), SparseScorer(sparse)
     bm25.fit(texts)
     learned.fit(texts)
@@ -135,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path, help="the folder of BEIR folders")
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--sparse", required=True, help="the sparse leg's encoder")
+    parser.add_argument("--sparse", default="lexical", help="the sparse leg's encoder")
     parser.add_argument("--url", help="an engine; without it everything is computed in memory")
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--splits", type=int, default=50)

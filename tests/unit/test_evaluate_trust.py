@@ -172,6 +172,21 @@ def test_an_encoder_that_only_guesses_the_topic_is_found_out() -> None:
     assert both.leg("bm25").quality["window"] > 0.9 > both.leg("emb").quality["window"]
 
 
+def test_legs_that_say_the_same_share_a_vote() -> None:
+    """A plan with BM25 and ``lexical`` beside vectors must not outvote the vectors two to one."""
+    documents = corpus()
+    two = estimate_trust(documents, {"bm25": LexicalScorer(), "dense": DenseScorer(WordVectors(0.3))})
+    assert two.leg("bm25").vote == two.leg("dense").vote == 1
+    scorers = {"bm25": LexicalScorer(), "dense": DenseScorer(WordVectors(0.3)), "again": LexicalScorer()}
+    three = estimate_trust(documents, scorers)
+    assert three.leg("dense").vote == 1
+    assert three.leg("bm25").vote == three.leg("again").vote
+    assert 0.5 <= three.leg("bm25").vote < 0.75
+    shared = three.leg("bm25").weight + three.leg("again").weight
+    assert shared / three.leg("dense").weight < 1.5 * two.leg("bm25").weight / two.leg("dense").weight
+    assert three.to_dict()["legs"]["again"]["vote"] == round(three.leg("again").vote, 4)
+
+
 def test_what_stands_in_the_document_is_scored_as_it_stands() -> None:
     texts = ["whales swim in the sea", "trees grow on land"]
     for scorer in (LexicalScorer(), DenseScorer(WordVectors(0.0))):
