@@ -137,7 +137,7 @@ def _show(hits: Hits, plan: IndexPlan, seconds: float, *, explain: bool) -> None
     if rows:
         _output.print_table(columns, rows)
     total = "" if hits.total is None else f"of {'at least ' * (hits.total_relation == 'gte')}{hits.total} "
-    fusion = {"single": "one leg", "server": "fused by the engine", "client": "fused by esembed"}[hits.path]
+    fusion = {"single": "one query", "server": "fused by the engine", "client": "fused by esembed"}[hits.path]
     _output.note(
         f"{len(hits)} {'hit' if len(hits) == 1 else 'hits'} {total}in {seconds * 1000:.0f} ms "
         f"(engine {hits.took_ms:.0f} ms; {fusion})"

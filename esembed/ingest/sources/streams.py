@@ -78,7 +78,8 @@ def _format_of(name: str, explicit: str) -> str | None:
 
 def _needs_format(name: str) -> PlanError:
     return PlanError(
-        f"can't tell the format of {name}; pass format= (jsonl, json, csv, tsv, parquet, arrow or text)",
+        f"can't tell the format of {name}; say it with --format or ReadOptions(format=…): jsonl, json, csv, "
+        "tsv, parquet, arrow or text",
         path="source",
     )
 
