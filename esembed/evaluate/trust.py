@@ -414,11 +414,11 @@ def _measure(
     return _Measured(quality, float(scores.mean()), float(np.median(scores.max(axis=1))), shape)
 
 
-def _votes(shapes: Sequence[Matrix]) -> npt.NDArray[np.float64]:
+def _votes(shapes: Sequence[Matrix]) -> list[float]:
     """What each leg has of its own, the most being 1."""
     correlation = np.array([[float(np.sum(one * two)) / len(one) for two in shapes] for one in shapes])
     votes = 1 / np.sum(np.maximum(correlation, 0) ** SAME, axis=1)
-    relative: npt.NDArray[np.float64] = votes / votes.max()
+    relative: list[float] = (votes / votes.max()).tolist()
     return relative
 
 
