@@ -18,8 +18,8 @@ multiplied by the leg's trust::
   The exponent and the factor were chosen on the sets and with the weakened encoders of
   docs/quality.md, and change little when a set is left out.
 * Legs that say the same share a vote: trust is multiplied by 1 / Σ ρ⁴ over the legs kept, ρ being the
-  correlation of the scores that two legs give one query's texts. BM25 and ``lexical`` (ρ up to 1) count
-  half each; two legs alone (ρ about 0.3 for BM25 and cosines) lose alike, so nothing changes for them.
+  correlation of the scores that two legs give one query's texts. Two vector fields of one text count
+  about half each; two legs alone (ρ about 0.3 for BM25 and cosines) lose alike, so nothing changes.
 
 All of it is a ``bool`` of boosted clauses: one plain request on every engine and licence.
 """

@@ -143,6 +143,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--splits", type=int, default=50)
     options = parser.parse_args()
+    if options.url and options.sparse.partition(":")[0] == "lexical":
+        parser.error("an index leaves lexical out of its default beside text; name a learned --sparse")
     encoder, sparse = CachedEncoder(options.cache), load(options.sparse)
     head = ["set", *LEGS, "RRF", "min-max", "default", "default − best leg", "trust", "tuned (other half)",
             "tuned − best untuned"]  # fmt: skip

@@ -174,7 +174,7 @@ def test_an_encoder_that_only_guesses_the_topic_is_found_out() -> None:
 
 
 def test_legs_that_say_the_same_share_a_vote() -> None:
-    """A plan with BM25 and ``lexical`` beside vectors must not outvote the vectors two to one."""
+    """One leg twice must not outvote the other two to one."""
     documents = corpus()
     two = estimate_trust(documents, {"bm25": LexicalScorer(), "dense": DenseScorer(WordVectors(0.3))})
     assert two.leg("bm25").vote == two.leg("dense").vote == 1
