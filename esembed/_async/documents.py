@@ -259,14 +259,18 @@ class DocumentsMixin:
         counted = {name: value for name, value in report.statistics.items() if value.documents}
         if not counted:
             return
+        for name, old in self.stored.statistics.items():
+            if name in counted and not report.statistics_complete:
+                counted[name] = (await load_statistics(self.client, old)).merge(counted[name])
+        await self._replace_statistics(counted)
+
+    async def _replace_statistics(self, fresh: Mapping[str, LexicalStatistics]) -> None:
+        """Store these fields' counts, search with them, and let the ones before go."""
         hashes, outdated = dict(self.stored.statistics), set[str]()
-        for name, value in counted.items():
+        for name, statistics in fresh.items():
             old = hashes.get(name)
-            merged = value
-            if old is not None and not report.statistics_complete:
-                merged = (await load_statistics(self.client, old)).merge(value)
-            hashes[name] = await save_statistics(self.client, merged)
-            self._weigh(name, merged)
+            hashes[name] = await save_statistics(self.client, statistics)
+            self._weigh(name, statistics)
             if old is not None and old != hashes[name]:
                 outdated.add(old)
         await self._store(dataclasses.replace(self.stored, statistics=hashes))
@@ -320,16 +324,7 @@ class DocumentsMixin:
             encoders,
             sender=sender,
         )
-        hashes, outdated = dict(self.stored.statistics), set[str]()
-        for name, statistics in fresh.items():
-            old = hashes.get(name)
-            hashes[name] = await save_statistics(self.client, statistics)
-            self._weigh(name, statistics)
-            if old is not None and old != hashes[name]:
-                outdated.add(old)
-        await self._store(dataclasses.replace(self.stored, statistics=hashes))
-        for old in outdated:  # only now, that no reader is sent to them
-            await delete_statistics(self.client, old)
+        await self._replace_statistics(fresh)
 
 
 def _id(value: Any) -> str:

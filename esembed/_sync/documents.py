@@ -258,14 +258,18 @@ class DocumentsMixin:
         counted = {name: value for name, value in report.statistics.items() if value.documents}
         if not counted:
             return
+        for name, old in self.stored.statistics.items():
+            if name in counted and not report.statistics_complete:
+                counted[name] = (load_statistics(self.client, old)).merge(counted[name])
+        self._replace_statistics(counted)
+
+    def _replace_statistics(self, fresh: Mapping[str, LexicalStatistics]) -> None:
+        """Store these fields' counts, search with them, and let the ones before go."""
         hashes, outdated = dict(self.stored.statistics), set[str]()
-        for name, value in counted.items():
+        for name, statistics in fresh.items():
             old = hashes.get(name)
-            merged = value
-            if old is not None and not report.statistics_complete:
-                merged = (load_statistics(self.client, old)).merge(value)
-            hashes[name] = save_statistics(self.client, merged)
-            self._weigh(name, merged)
+            hashes[name] = save_statistics(self.client, statistics)
+            self._weigh(name, statistics)
             if old is not None and old != hashes[name]:
                 outdated.add(old)
         self._store(dataclasses.replace(self.stored, statistics=hashes))
@@ -319,16 +323,7 @@ class DocumentsMixin:
             encoders,
             sender=sender,
         )
-        hashes, outdated = dict(self.stored.statistics), set[str]()
-        for name, statistics in fresh.items():
-            old = hashes.get(name)
-            hashes[name] = save_statistics(self.client, statistics)
-            self._weigh(name, statistics)
-            if old is not None and old != hashes[name]:
-                outdated.add(old)
-        self._store(dataclasses.replace(self.stored, statistics=hashes))
-        for old in outdated:  # only now, that no reader is sent to them
-            delete_statistics(self.client, old)
+        self._replace_statistics(fresh)
 
 
 def _id(value: Any) -> str:

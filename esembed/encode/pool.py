@@ -64,7 +64,7 @@ class EncoderPool:
         self._allow = None if allow_encoders is None else frozenset(allow_encoders)
         self._runtime = runtime
         self._contracts = dict(contracts or {})
-        self._loaded: dict[tuple[Any, ...], Encoder] = {}
+        self._loaded: dict[tuple[str, EncoderParams], Encoder] = {}
         self._ready: dict[str, Encoder] = {}
         self._tables: dict[str, TokenIds] = {}
         self._lock = threading.RLock()
@@ -152,8 +152,13 @@ class EncoderPool:
         return encoder
 
     def _load(self, name: str, part: DenseField | SparseField) -> Encoder:
-        dims = part.dims if isinstance(part, DenseField) and split_spec(part.encoder)[0] == "engine" else None
-        key = (part.encoder, part.params, type(part), dims)
+        spec, params, family = part.encoder, part.params, split_spec(part.encoder)[0]
+        if family in ("given", "engine") and isinstance(part, DenseField) and params.dims is None:
+            params = EncoderParams(dims=part.dims)
+        if family == "engine":  # the section tells what the endpoint returns
+            kind = "dense" if isinstance(part, DenseField) else "sparse"
+            spec = f"engine:{kind}/{engine_endpoint(part.encoder)}"
+        key = (spec, params)
         if key in self._loaded:
             return self._loaded[key]
         allowed = self._allow is None or part.encoder in self._allow or part.encoder in WITHOUT_ADDRESS
@@ -163,13 +168,6 @@ class EncoderPool:
                 f"loaded unasked: pass allow_encoders=[{part.encoder!r}] or encoder=…",
                 spec=part.encoder,
             )
-        params = part.params
-        spec, family = part.encoder, split_spec(part.encoder)[0]
-        if family in ("given", "engine") and isinstance(part, DenseField) and params.dims is None:
-            params = EncoderParams(dims=part.dims)
-        if family == "engine":  # the section tells what the endpoint returns
-            kind = "dense" if isinstance(part, DenseField) else "sparse"
-            spec = f"engine:{kind}/{engine_endpoint(part.encoder)}"
         encoder = load(spec, params, self.runtime)
         self._loaded[key] = encoder
         return encoder
