@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.splade_head import SpladeHead, weights_of
+from esembed.encode.backbone import Outputs
+from esembed.encode.splade_head import SpladeHead, rows_of, weights_of
 
 __all__ = ["main"]
 
@@ -34,11 +35,11 @@ HIDDEN, VOCABULARY = 768, 30_522
 FORMULATIONS = ("naive", "torch", "openvino")
 
 Array = npt.NDArray[np.float32]
-Run = Callable[[Array, npt.NDArray[np.int64]], Array]
+Run = Callable[[Array, npt.NDArray[np.int64]], Outputs]
 
 
 def build(which: str, folder: Path, dtype: str, threads: int) -> Run:
-    """Hidden states (rows, length, hidden) and lengths → weights (rows, vocabulary)."""
+    """Hidden states (rows, length, hidden) and lengths → weights, in the shape that the formulation gives."""
     return _openvino(folder, dtype, threads) if which == "openvino" else _torch(which, folder, dtype, threads)
 
 
@@ -55,7 +56,8 @@ def make_head(folder: Path) -> None:
     torch.manual_seed(0)
     config = transformers.BertConfig(hidden_size=HIDDEN, vocab_size=VOCABULARY, num_hidden_layers=0)
     model: Any = transformers.BertForMaskedLM(config)
-    torch.nn.init.normal_(model.get_output_embeddings().bias, -1.0, 0.5)
+    # about 350 positive entries a text, as learned models have
+    torch.nn.init.normal_(model.get_output_embeddings().bias, -2.6, 0.5)
     model.save_pretrained(str(folder))
 
 
@@ -70,19 +72,19 @@ def _torch(which: str, folder: Path, dtype: str, threads: int) -> Run:
     head = SpladeHead()
 
     @torch.inference_mode()
-    def naive(hidden: Array, lengths: npt.NDArray[np.int64]) -> Array:
+    def naive(hidden: Array, lengths: npt.NDArray[np.int64]) -> Outputs:
         x = torch.from_numpy(hidden).to(kind)
         mask = (torch.arange(x.shape[1])[None, :] < torch.from_numpy(lengths)[:, None]).to(kind)
         logits = model.cls(x) * mask[:, :, None]
-        return np.asarray(logits.relu_().log1p_().max(dim=1)[0].float().numpy())
+        return (np.asarray(logits.relu_().log1p_().max(dim=1)[0].float().numpy()),)
 
     @torch.inference_mode()
-    def ours(hidden: Array, lengths: npt.NDArray[np.int64]) -> Array:
+    def ours(hidden: Array, lengths: npt.NDArray[np.int64]) -> Outputs:
         x = torch.from_numpy(hidden).to(kind)
         mask = torch.arange(x.shape[1])[None, :] < torch.from_numpy(lengths)[:, None]
         offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
-        (scores,) = head.torch(model, x[mask], offsets)
-        return weights_of(np.asarray(scores.numpy()), "relu")
+        values, ids, counts = (one.numpy() for one in head.torch(model, x[mask], offsets))
+        return weights_of(values, "relu"), ids, counts
 
     return naive if which == "naive" else ours
 
@@ -103,12 +105,21 @@ def _openvino(folder: Path, dtype: str, threads: int) -> Run:
     settings = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
     request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
 
-    def run(values: Array, lengths: npt.NDArray[np.int64]) -> Array:
+    def run(values: Array, lengths: npt.NDArray[np.int64]) -> Outputs:
         real = (np.arange(values.shape[1])[None, :] < lengths[:, None]).astype(np.float32)
         request.infer([values, real], share_inputs=True)
-        return weights_of(np.array(request.output_tensors[0].data), "relu")
+        return (weights_of(np.array(request.output_tensors[0].data), "relu"),)
 
     return run
+
+
+def dense(outputs: Outputs) -> Array:
+    """Weights as (rows, vocabulary), to compare them."""
+    found = list(rows_of(outputs))
+    whole = np.zeros((len(found), VOCABULARY), np.float32)
+    for row, (ids, values) in zip(whole, found, strict=True):
+        row[slice(None) if ids is None else ids] = values
+    return whole
 
 
 def batch(rows: int, length: int, mixed: bool) -> tuple[Array, npt.NDArray[np.int64]]:
@@ -147,7 +158,7 @@ def measure(
         make_head(Path(name))
         runs = {which: build(which, Path(name), dtype, threads) for which in FORMULATIONS}
         values, lengths = batch(rows, length, mixed)
-        results = {which: run(values, lengths) for which, run in runs.items()}
+        results = {which: dense(run(values, lengths)) for which, run in runs.items()}
         times: dict[str, list[float]] = {which: [] for which in FORMULATIONS}
         work: dict[str, list[float]] = {which: [] for which in FORMULATIONS}
         for _ in range(rounds):

@@ -14,8 +14,9 @@ and :class:`Program`.
     for outputs in program.run(batches):             # one tuple of arrays for each batch, in order
         ...
 
-A head has two methods, one for each backend; each gets hidden states and returns outputs whose
-first axis is the batch's rows:
+A head has two methods, one for each backend; each gets hidden states and returns outputs in the order
+of the batch's rows, along the first axis: those of two halves of a batch one behind the other must be
+those of the batch:
 
 ``head.openvino(graph, hidden, mask)``
     *graph* is an ``openvino_graph.Graph`` (``graph.tensor(name)`` reads a source tensor,
@@ -51,7 +52,7 @@ __all__ = ["Backbone", "Head", "JoinedHead", "Outputs", "Program", "TokenBatch",
 
 IntArray = npt.NDArray[np.int32]
 Outputs = tuple[npt.NDArray[Any], ...]
-"""What a head returned for one batch: arrays whose first axis is the batch's rows."""
+"""What a head returned for one batch: arrays in the order of its rows, along the first axis."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,7 @@ from esembed.encode.batching import WINDOW_TEXTS, prefetched, run_sorted
 from esembed.encode.modelfiles import ModelFiles
 from esembed.encode.sparse_files import SparseFiles, SpladeSide, StaticSide, open_sparse_model
 from esembed.encode.sparse_vectors import StaticWeights, Vocabulary, readable
-from esembed.encode.splade_head import SpladeHead, weights_of
+from esembed.encode.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
 from esembed.encode.tokenizer import TextTokenizer, Tokenized
 from esembed.errors import EncoderError
 from esembed.types import SparseVector
@@ -242,7 +242,14 @@ class SpladeRunner:
         self.tokenizer = TextTokenizer(side.files, self.max_seq_length)
         self.tokenizer_hash = side.files.tokenizer_hash()
         self.vocabulary = Vocabulary(self.tokenizer, int(side.files.config["vocab_size"]))
-        self.head = SpladeHead(side.strategy, side.activation, self.vocabulary.excluded, device_top_k)
+        threshold = params.threshold or 0.0
+        self.head = SpladeHead(
+            side.strategy,
+            side.activation,
+            self.vocabulary.excluded,
+            device_top_k,
+            raw_threshold(threshold, side.activation) if side.strategy == "max" else threshold,
+        )
         self.batch_tokens = runtime.batch_tokens or self.backbone.batch_tokens
         self._spec = spec
         self._all_ids = np.arange(len(self.vocabulary.tokens))
@@ -287,18 +294,20 @@ class SpladeRunner:
 
     def vectors(self, outputs: Outputs, *, top_k: int | None, threshold: float) -> list[SparseVector]:
         """The head's outputs for one batch as vectors."""
-        scores = np.asarray(outputs[0], dtype=np.float32)
-        if not np.isfinite(scores).all():
+        if not np.isfinite(outputs[0]).all():
             raise EncoderError(
                 f"{self._spec} gave NaN or infinity in {self.backbone.runtime.get('dtype')}: use "
                 "dtype='float32' (or 'bfloat16')",
                 spec=self._spec,
             )
-        weights = weights_of(scores, self.activation) if self.strategy == "max" else scores
-        rows = outputs[1] if len(outputs) > 1 else [self._all_ids] * len(scores)
         return [
-            self.vocabulary.vector(np.asarray(ids), row, top_k=top_k, threshold=threshold)
-            for ids, row in zip(rows, weights, strict=True)
+            self.vocabulary.vector(
+                self._all_ids if ids is None else ids,
+                weights_of(row, self.activation) if self.strategy == "max" else row,
+                top_k=top_k,
+                threshold=threshold,
+            )
+            for ids, row in rows_of(outputs)
         ]
 
     def close(self) -> None:

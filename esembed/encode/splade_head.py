@@ -13,21 +13,25 @@ In OpenVINO's bfloat16 the types are written into the graph: the runtime would c
 bfloat16 and convert all of it to float32 for the maximum, which took as long as the product itself.
 
 The head returns raw maxima; :func:`weights_of` turns those that were kept into weights, in float32 even
-where the network runs in bfloat16. With *top_k*, only that many values and ids a row leave the device.
+where the network runs in bfloat16. In torch the pruning (*top_k*, *threshold*) is done on the device, and
+only what is left of a row leaves it. OpenVINO's device is the host; there *top_k* is part of the graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from esembed.encode.backbone import Outputs
 from esembed.errors import EncoderError
 from esembed.types import FloatArray
 
-__all__ = ["SpladeHead", "weights_of"]
+__all__ = ["SpladeHead", "raw_threshold", "rows_of", "weights_of"]
 
 Activation = Literal["relu", "log1p_relu"]
 Strategy = Literal["max", "sum"]
@@ -49,26 +53,51 @@ def weights_of(scores: FloatArray, activation: Activation) -> FloatArray:
     return weights
 
 
+def raw_threshold(threshold: float, activation: Activation) -> float:
+    """The raw maximum whose weight is *threshold*, a little less: what is above *threshold* stays above."""
+    raw = threshold
+    for _ in range(_logs(activation)):
+        raw = math.expm1(raw)
+    return raw * (1 - 1e-5)
+
+
+def rows_of(outputs: Outputs) -> Iterator[tuple[npt.NDArray[Any] | None, FloatArray]]:
+    """The ids and values of each row, from what a :class:`SpladeHead` returned; ids are None where a row
+    holds a value for every id."""
+    values = np.asarray(outputs[0], dtype=np.float32)
+    if len(outputs) == 3:
+        ends = np.cumsum(outputs[2])
+        for start, end in zip(ends - outputs[2], ends, strict=True):
+            yield outputs[1][start:end], values[start:end]
+        return
+    for place, row in enumerate(values):
+        yield (outputs[1][place] if len(outputs) == 2 else None), row
+
+
 @dataclass(frozen=True, slots=True)
 class SpladeHead:
     """Masked-LM scores pooled over tokens.
 
-    Outputs, each with the batch's rows first: without *top_k* one float32 array (rows, vocabulary);
-    with it two, float32 values and int32 ids (rows, top_k), in descending order. For ``max`` the values
-    are raw logits' maxima (see :func:`weights_of`), for ``sum`` they are the weights.
+    Outputs, for :func:`rows_of`. In torch three flat arrays of what is kept, row by row: float32 values,
+    int32 ids, and int64 (rows,) how many each row has. In OpenVINO without *top_k* one float32 array
+    (rows, vocabulary); with it two, float32 values and int32 ids (rows, top_k), in descending order. For
+    ``max`` the values are raw logits' maxima (see :func:`weights_of`), for ``sum`` they are the weights.
 
     Attributes:
         strategy: ``max``, or ``sum`` (SPLADE's first version: Formal et al. 2021).
         activation: ``relu``, or ``log1p_relu`` with a second logarithm (OpenSearch's v3 models:
             Geng et al. 2025).
         excluded: ids that never appear (special tokens, ids without a token).
-        top_k: how many leave the device, or None for all.
+        top_k: how many of a row leave the device at most, or None for all.
+        threshold: values at or under it stay on the device, in torch (see :func:`raw_threshold`). NaN is
+            kept, for the caller to find.
     """
 
     strategy: Strategy = "max"
     activation: Activation = "relu"
     excluded: tuple[int, ...] = ()
     top_k: int | None = None
+    threshold: float = 0.0
 
     @property
     def needs_masked_lm(self) -> bool:
@@ -147,10 +176,13 @@ class SpladeHead:
             for _ in range(_logs(self.activation)):
                 value = value.relu_().log1p_()
             pooled[:, part] = _by_row(value, lengths, "sum")
-        if self.top_k is None:
-            return (pooled,)
-        values, ids = torch.topk(pooled, min(self.top_k, len(weight)), dim=1)
-        return values, ids.to(torch.int32)
+        ids = None
+        if self.top_k is not None and self.top_k < len(weight):
+            pooled, ids = torch.topk(pooled, self.top_k, dim=1)
+        keep = ~(pooled <= self.threshold)
+        places = keep.view(-1).nonzero()[:, 0]
+        ids = places % len(weight) if ids is None else ids.view(-1)[places]
+        return pooled.view(-1)[places], ids.to(torch.int32), keep.sum(1)
 
 
 def _by_row(values: Any, lengths: list[int], how: Literal["amax", "sum"]) -> Any:

@@ -182,6 +182,65 @@ def test_top_k_is_the_oracles_up_to_ties(folders: dict[str, Path], backend: str)
     cut.close()
 
 
+@pytest.mark.parametrize("top_k", [None, 20])
+def test_pruned_on_the_device_and_whole_when_memory_runs_out(
+    folders: dict[str, Path], top_k: int | None
+) -> None:
+    """Rows of different widths, from halves of different widths."""
+    from esembed.encode.batching import make_batch
+    from esembed.encode.modelfiles import read_folder
+    from esembed.encode.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
+    from esembed.encode.torch_backend import TorchBackbone
+
+    class Hungry:
+        needs_masked_lm = True
+
+        def __init__(self, head: SpladeHead, most: int) -> None:
+            self.head, self.most, self.left = head, most, 0
+
+        def torch(self, model: Any, hidden: Any, offsets: Any) -> tuple[Any, ...]:
+            if len(hidden) > self.most:
+                raise torch.OutOfMemoryError("no room")
+            outputs = self.head.torch(model, hidden, offsets)
+            self.left += outputs[0].numel()
+            return outputs
+
+        def openvino(self, graph: Any, hidden: Any, mask: Any) -> list[Any]:
+            raise NotImplementedError
+
+    backbone = TorchBackbone(read_folder(folders["bert"]), RUNTIMES["torch"])
+    rng = np.random.default_rng(1)
+    batch = make_batch([rng.integers(5, 90, n).astype(np.int32) for n in (30, 22, 13, 9, 4, 2, 1)], 0)
+    everything = Hungry(SpladeHead(threshold=-1e6), 10_000)
+    [whole] = backbone.program(everything).run([batch])
+    assert len(set(whole[2].tolist())) == 1
+    hungry = Hungry(SpladeHead("max", "relu", (), top_k, raw_threshold(0.4, "relu")), 40)
+    [got] = backbone.program(hungry).run([batch])
+    assert hungry.left == len(got[0]) < everything.left / 2
+    assert len(set(got[2].tolist())) > (1 if top_k is None else 0)
+    for (ids, values), (_, every) in zip(rows_of(got), rows_of(whole), strict=True):
+        weights, wanted = weights_of(values, "relu"), weights_of(every, "relu")
+        limit = max(0.4, np.sort(wanted)[-top_k] - 1e-6) if top_k else 0.4
+        expected = np.flatnonzero(wanted >= limit)
+        assert ids is not None
+        assert np.sort(ids).tolist() == expected.tolist()
+        np.testing.assert_allclose(weights[np.argsort(ids)], wanted[expected], atol=1e-5)
+
+
+def test_nan_is_found_behind_the_pruning(tmp_path: Path) -> None:
+    folder = make_model(tmp_path, "bert")
+    model = transformers.AutoModelForMaskedLM.from_pretrained(str(folder))
+    with torch.no_grad():
+        model.get_output_embeddings().bias[50] = float("nan")
+    model.save_pretrained(str(folder))
+    for backend, runtime in RUNTIMES.items():
+        encoder = load(f"splade:{folder}", EncoderParams(threshold=0.3), runtime)
+        with pytest.raises(EncoderError, match=r"NaN or infinity in float32: use dtype='float32'"):
+            encoder.encode_document(["the cat", "a dog"])
+        encoder.close()
+        assert backend == encoder.info.runtime["backend"]
+
+
 @pytest.mark.parametrize("backend", RUNTIMES)
 def test_bfloat16_stays_near(folders: dict[str, Path], backend: str) -> None:
     exact = load(f"splade:{folders['bert']}", runtime=RUNTIMES[backend])
