@@ -125,10 +125,10 @@ def _tokenizer(kind: str) -> Any:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, **options)
 
 
-def _model(kind: str, vocabulary: int) -> Any:
+def _model(kind: str, vocabulary: int, width: int = 48, spread: float = 0.3) -> Any:
     torch.manual_seed(7)
-    small = {"vocab_size": vocabulary, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    small |= {"intermediate_size": 96, "initializer_range": 0.3}
+    small = {"vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 4}
+    small |= {"intermediate_size": 2 * width, "initializer_range": spread}
     if kind == "bert":
         return transformers.BertModel(transformers.BertConfig(**small, max_position_embeddings=128))
     if kind == "xlm-roberta":
@@ -170,8 +170,8 @@ def _model(kind: str, vocabulary: int) -> Any:
         )  # fmt: skip
         return getattr(transformers, f"{name}Model")(config)
     config = transformers.Qwen3Config(
-        **small, num_key_value_heads=2, head_dim=12, max_position_embeddings=256, tie_word_embeddings=True,
-        eos_token_id=1, pad_token_id=None, bos_token_id=1,
+        **small, num_key_value_heads=2, head_dim=width // 4, max_position_embeddings=256,
+        tie_word_embeddings=True, eos_token_id=1, pad_token_id=None, bos_token_id=1,
     )  # fmt: skip
     return transformers.Qwen3Model(config)
 
@@ -349,19 +349,27 @@ def test_bfloat16_of_each_family(
     assert cosines(mine, oracle(folder, TEXTS)).min() >= 0.999
 
 
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
+def test_decoders_in_bfloat16(kind: str, opened: Callable[..., Any], tmp_path: Path) -> None:
+    # Weights spread by 1/sqrt(width), as a model starts out and about stays. With the 0.3 of the other tests,
+    # twice that, decoders miss .999 in bfloat16 whoever runs them (sentence-transformers .9984 to .9988).
+    tokenizer = _tokenizer("qwen")
+    tokenizer.save_pretrained(tmp_path / "plain")
+    _model(kind, len(tokenizer), 256, 1 / 16).save_pretrained(tmp_path / "plain")
+    modules = [Transformer(str(tmp_path / "plain")), Pooling(256, "lasttoken"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"))
+    exact = oracle(tmp_path / "model", TEXTS)
+    assert cosines(opened(tmp_path / "model", "torch").encode_document(TEXTS), exact).min() >= 0.9999
+    mine = opened(tmp_path / "model", "torch", "bfloat16").encode_document(TEXTS)
+    assert cosines(mine, exact).min() >= 0.999
+
+
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2"])
-def test_decoders_are_as_near_in_bfloat16_as_sentence_transformers_is(
+def test_decoders_give_what_sentence_transformers_gives(
     kind: str, make: Callable[..., Path], opened: Callable[..., Any]
 ) -> None:
-    # Random decoders of this size miss .999 in bfloat16 whoever runs them, so the oracle's own loss counts.
     folder = make(kind, "lasttoken", normalize=True)
-    exact = oracle(folder, TEXTS)
-    assert cosines(opened(folder, "torch").encode_document(TEXTS), exact).min() >= 0.9999
-    narrow = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.bfloat16})
-    theirs = 1 - cosines(narrow.encode_document(TEXTS), exact).min()
-    ours = 1 - cosines(opened(folder, "torch", "bfloat16").encode_document(TEXTS), exact).min()
-    assert ours <= max(0.001, 1.25 * theirs)
-    assert ours < 0.003
+    assert cosines(opened(folder, "torch").encode_document(TEXTS), oracle(folder, TEXTS)).min() >= 0.9999
 
 
 @pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "qwen3", "llama", "mistral", "qwen2"])
