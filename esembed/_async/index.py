@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from esembed._version import __version__
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
+from esembed.dialect.fields import mapped_types
 from esembed.dialect.mapping import compile_mapping, drift
 from esembed.dialect.request import Reranker, check_rerankers
 from esembed.dialect.settle import (
@@ -367,6 +368,12 @@ class AsyncIndex(QualityMixin, DocumentsMixin):
         return index
 
     # -- looking at it, and its end ------------------------------------------------------------
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Every field that the index had when it was opened, by dotted name, with its type: what can be
+        filtered, sorted and counted by, in the plan or not."""
+        return mapped_types(self._live.mapping)
 
     async def inspect(self) -> dict[str, Any]:
         """What the index is, for people and scripts; loads no model.

@@ -11,8 +11,8 @@ import msgspec
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
+from esembed.dialect.dates import dates_named
 from esembed.dialect.default import default_query
-from esembed.dialect.fields import mapped_types, missing_fields, used_fields
 from esembed.dialect.page import next_cursor, query_digest
 from esembed.dialect.request import (
     Reranker,
@@ -51,6 +51,7 @@ from ._shim import Batcher, Lock, gather, in_thread
 from .client import AsyncEngineClient
 from .fuse import AsyncFusing
 from .lifecycle import Live, index_path
+from .live_fields import AsyncLiveFields
 
 __all__ = ["AsyncSearcher"]
 
@@ -91,7 +92,7 @@ class AsyncSearcher:
         self.rerankers = check_rerankers(rerankers)
         self.token_ids = dict(token_ids or {})
         self._path = index_path(index_name)
-        self._types = mapped_types(live.mapping) if live is not None else None
+        self._live = AsyncLiveFields(client, index_name, plan, live.mapping if live is not None else None)
         self._before_encoding = before_encoding
         self._prepared: set[str] = set()
         self._preparing = Lock()
@@ -179,7 +180,7 @@ class AsyncSearcher:
         digest = query_digest(bound)
         if cursor is not None:
             bound, options = at_cursor(bound, options, cursor, digest)
-        await self._check_fields(bound)
+        await self._live.check(bound, aggregations)
         filled, missing = await self._filled(bound, partial_results)
         if missing and options.leg_timeouts_seconds:
             left = {k: v for k, v in options.leg_timeouts_seconds.items() if k not in missing}
@@ -187,24 +188,19 @@ class AsyncSearcher:
         compiler = self._compiler(options)
         compiled = compiler.compile(filled)
         params: dict[str, Any] = {"preference": preference or f"esembed-{digest}"}
-        if compiled.body is not None and not compiled.legs:
+        alone = compiled.body is not None and not compiled.legs
+        with dates_named(filled):
             response = await self.client.request(
                 "POST",
-                f"/{self._path}/_search",
-                params=params,
-                body=compiled.body,
+                f"/{self._path}/{'_search' if alone else '_msearch'}",
+                params=params if alone else None,
+                body=compiled.body if alone else compiled.lines(params),
                 timeout_seconds=http_timeout(options),
             )
-            answers: list[Any] = [response.body]
-        else:
-            response = await self.client.request(
-                "POST",
-                f"/{self._path}/_msearch",
-                body=compiled.lines(params),
-                timeout_seconds=http_timeout(options),
+            answers: list[Any] = [response.body] if alone else list(response.body["responses"])
+            return await self._hits(
+                compiler, compiled, answers, filled, digest, missing, partial_results, params
             )
-            answers = list(response.body["responses"])
-        return await self._hits(compiler, compiled, answers, filled, digest, missing, partial_results, params)
 
     async def search_many(
         self,
@@ -246,7 +242,7 @@ class AsyncSearcher:
     ) -> list[Hits]:
         bound = [self._bound(query, None, filter, legs) for query in queries]
         for query in bound:
-            await self._check_fields(query)
+            await self._live.check(query)
         vectors = await self._encode_all(bound)
         filled = [(await self._filled(query, False, vectors))[0] for query in bound]
         compilers = [self._compiler(options) for _ in filled]
@@ -263,7 +259,8 @@ class AsyncSearcher:
         for compiler, one, query in zip(compilers, compiled, filled, strict=True):
             mine = answers[position : position + len(one.bodies)]
             position += len(one.bodies)
-            found.append(await self._hits(compiler, one, mine, query, query_digest(query), {}, False, {}))
+            with dates_named(query):
+                found.append(await self._hits(compiler, one, mine, query, query_digest(query), {}, False, {}))
         return found
 
     # -- preparing --------------------------------------------------------------------------------
@@ -274,7 +271,8 @@ class AsyncSearcher:
             self.capabilities,
             options,
             plan=self.plan,
-            mapping=self._types,
+            mapping=self._live.types,
+            formats=self._live.formats,
             token_ids=ids,
             inline=self._fusing.inline,
         )
@@ -295,29 +293,6 @@ class AsyncSearcher:
         else:
             asked = bind(check_query(query, "query", "a text, q.match(…), q.rrf(…)"), text)
         return add_filter(select_legs(asked, legs), filter_of(filter))
-
-    async def _check_fields(self, query: Query) -> None:
-        """A field that isn't mapped finds nothing and raises nothing in the engines: it is an error here."""
-        if self._types is None:
-            return
-        used = used_fields(query, self.plan)
-        missing = missing_fields(used, self._types)
-        if not missing:
-            return
-        answer = await self.client.request("GET", f"/{self._path}/_mapping", ignore=(403,))
-        if answer.status == 403:
-            return
-        (body,) = list(answer.body.values())[:1] or [{}]
-        self._types = mapped_types(body.get("mappings") or {})
-        known = set(dict(self.plan.vector_fields())) | set(self.plan.text) | set(self.plan.filter)
-        missing = [name for name in missing_fields(used, self._types) if name in known or "." in name]
-        if missing:
-            raise QueryError(
-                f"the mapping of {self.index_name!r} lacks {', '.join(map(repr, missing))}, so nothing "
-                "can be found "
-                "there; add the field with Index.attach (esembed index attach), or check the index's name",
-                field=missing[0],
-            )
 
     async def _filled(
         self, query: Query, partial: bool, known: Mapping[tuple[str, str], Any] | None = None

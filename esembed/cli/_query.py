@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esembed import query as q
 from esembed.cli._connect import UsageError
+from esembed.dialect.fields import type_of
+from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
+from esembed.dialect.values import NUMERIC
 from esembed.plan import FilterField, IndexPlan
 from esembed.query import Filter, Query
 
@@ -35,7 +39,11 @@ Cross = Annotated[
     ),
 ]
 
-_NUMERIC = {"byte", "short", "integer", "long", "float", "double"}
+_FRACTIONS = {"float", "double", "half_float", "scaled_float"}
+_UNFILTERED = {
+    *("text", "match_only_text", "search_as_you_type", "object", "nested", "rank_feature", "rank_features"),
+    *("dense_vector", "knn_vector", "sparse_vector"),
+}
 _CLAUSE = re.compile(r"^(?P<field>[^=<>!]+?)\s*(?P<op>>=|<=|!=|=|<|>)\s*(?P<value>.*)$", re.DOTALL)
 _BOUNDS = {">=": "gte", ">": "gt", "<=": "lte", "<": "lt"}
 
@@ -101,13 +109,20 @@ def _name(kind: str, field: str, fields: object) -> str:
     return kind if isinstance(fields, dict) and len(fields) == 1 else field
 
 
-def parse_filters(plan: IndexPlan, texts: Sequence[str]) -> Filter | None:
+def parse_filters(
+    plan: IndexPlan, texts: Sequence[str], fields: Mapping[str, str] | None = None
+) -> Filter | None:
     """``lang=en``, ``year>=2020``, ``state!=draft`` …, all of which must hold.
 
     The same field with ``=`` several times means one of the values.
 
+    Args:
+        plan: the index's plan.
+        texts: the conditions.
+        fields: field → type of the live mapping (``Index.fields``), for fields that the plan doesn't know.
+
     Raises:
-        UsageError: not of that form, a field that the plan can't filter by, a value of another type.
+        UsageError: not of that form, a field that isn't there, a value of another type.
     """
     equal: dict[str, list[bool | int | float | str]] = {}
     positive: list[Filter] = []
@@ -117,7 +132,7 @@ def parse_filters(plan: IndexPlan, texts: Sequence[str]) -> Filter | None:
         if match is None:
             raise UsageError(f"--filter: {text!r} is not FIELD=VALUE (or !=, <, <=, >, >=)")
         field, operator, raw = match["field"].strip(), match["op"], match["value"].strip()
-        kind = _filter_type(plan, field)
+        kind = _filter_type(plan, field, fields or {})
         value = _value(field, kind, raw)
         if operator == "=":
             equal.setdefault(field, []).append(value)
@@ -140,20 +155,36 @@ def parse_filters(plan: IndexPlan, texts: Sequence[str]) -> Filter | None:
     return q.bool_(filter=positive, must_not=negative)
 
 
-def _filter_type(plan: IndexPlan, field: str) -> str:
+def _filter_type(plan: IndexPlan, field: str, fields: Mapping[str, str]) -> str:
     found: FilterField | None = plan.filter.get(field)
     if found is not None:
         return found.type
     base, _, suffix = field.rpartition(".")
     if suffix == "keyword" and base in plan.text and plan.text[base].keyword:
         return "keyword"
-    if field in plan.text:
-        raise UsageError(
-            f"--filter: {field!r} is a text field, which is searched and not filtered by; give it "
-            f"keyword = true in the plan and filter by {field}.keyword, or add a filter field"
+    kind = "text" if field in plan.text else type_of(field, fields)
+    if kind == "text":
+        exact = [name for name in fields if name.startswith(f"{field}.") and fields[name] == "keyword"]
+        way = (
+            f"filter by {exact[0]}"
+            if exact
+            else f"give it keyword = true in the plan and filter by {field}.keyword, or add a filter field"
         )
-    there = ", ".join(sorted(plan.filter)) or "none"
-    raise UsageError(f"--filter: the plan has no filter field {field!r}; it has {there}")
+        raise UsageError(f"--filter: {field!r} is a text field, which is searched and not filtered by; {way}")
+    if kind is not None:
+        return kind
+    hidden = {HASH_FIELD, PARENT_FIELD, *(plan.field_path(name) for name, _ in plan.vector_fields())}
+    mapped = {
+        name
+        for name, kind in fields.items()
+        if kind not in _UNFILTERED and name not in hidden and not name.startswith(TEXT_PREFIX)
+    }
+    there = sorted({*plan.filter, *mapped})
+    close = difflib.get_close_matches(field, there, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise UsageError(
+        f"--filter: the index has no field {field!r} to filter by; it has {', '.join(there) or 'none'}{hint}"
+    )
 
 
 def _value(field: str, kind: str, raw: str) -> bool | int | float | str:
@@ -161,9 +192,9 @@ def _value(field: str, kind: str, raw: str) -> bool | int | float | str:
         if raw.lower() not in ("true", "false"):
             raise UsageError(f"--filter: {field!r} is true or false, not {raw!r}")
         return raw.lower() == "true"
-    if kind in _NUMERIC:
+    if kind in NUMERIC:
         try:
-            return float(raw) if kind in ("float", "double") else int(raw)
+            return float(raw) if kind in _FRACTIONS else int(raw)
         except ValueError:
             raise UsageError(f"--filter: {field!r} holds numbers ({kind}), not {raw!r}") from None
     return raw

@@ -28,7 +28,10 @@ def search(
     filter: Annotated[
         list[str] | None,
         typer.Option(
-            "--filter", "-f", metavar="FIELD=VALUE", help="Also !=, <, <=, >, >=; several must all hold."
+            "--filter",
+            "-f",
+            metavar="FIELD=VALUE",
+            help="A field of the index, in the plan or not. Also !=, <, <=, >, >=; several must all hold.",
         ),
     ] = None,
     legs: Annotated[
@@ -67,7 +70,7 @@ def search(
         )
         wanted = [leg.strip() for leg in legs.split(",") if leg.strip()] if legs else []
         query = query_for_legs(opened.plan, wanted)
-        condition = parse_filters(opened.plan, filter or [])
+        condition = parse_filters(opened.plan, filter or [], opened.fields)
         start = time.perf_counter()
         # A plain text is the default query's; a query of chosen legs takes it as its text.
         asked, said = (text, None) if query is None else (query, text)

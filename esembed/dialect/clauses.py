@@ -194,7 +194,7 @@ class Clauses:
 
     def _term(self, node: Term, context: Context) -> Json:
         info = context.exact(node.field, "term")
-        check_value("term", node.field, info.kind, node.value)
+        check_value("term", node.field, info.kind, node.value, format=info.format)
         return {"term": {info.path: {"value": node.value}}}
 
     def _terms(self, node: Terms, context: Context) -> Json:
@@ -205,14 +205,15 @@ class Clauses:
                 field=node.field,
             )
         info = context.exact(node.field, "terms")
-        check_value("terms", node.field, info.kind, *node.values)
+        check_value("terms", node.field, info.kind, *node.values, format=info.format)
         return {"terms": {info.path: list(node.values)}}
 
     def _range(self, node: Range, context: Context) -> Json:
         options: Json = {}
         _put(options, node, "gte", "gt", "lte", "lt", "format", "time_zone")
         info = context.exact(node.field, "range")
-        check_value("range", node.field, info.kind, node.gte, node.gt, node.lte, node.lt)
+        bounds = (node.gte, node.gt, node.lte, node.lt)
+        check_value("range", node.field, info.kind, *bounds, format=node.format or info.format)
         return {"range": {info.path: options}}
 
     def _exists(self, node: Exists, context: Context) -> Json:

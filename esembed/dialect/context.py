@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from esembed.capabilities import Capabilities
+from esembed.dialect.dates import UNKNOWN_FORMAT
+from esembed.dialect.fields import nested_path, type_of
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.values import NUMERIC
 from esembed.encode.tokens import TokenIds, TokenTarget
@@ -30,6 +32,7 @@ class FieldInfo:
         part: the plan's part, where it has one.
         nested: the nested object's path that it lies in, or None.
         parent_key: its documents are chunks of their own that name their parent.
+        format: of a date field; None is the engine's default.
     """
 
     path: str
@@ -37,6 +40,7 @@ class FieldInfo:
     part: Any = None
     nested: str | None = None
     parent_key: bool = False
+    format: str | None = None
 
 
 def resolve_storage(
@@ -57,6 +61,8 @@ class Context:
         capabilities: the engine.
         plan: the index's plan, or None: then names and types are taken as the query implies them.
         mapping: field → type of the live mapping, for fields that the plan doesn't know.
+        formats: date field → its format in the live mapping, where it has one; None where the mapping is not
+            known.
         token_ids: sparse field → its id table (SEISMIC).
         window: how many hits a leg returns.
         rescale: BM25 scores are brought to the common scale, since they are added to others.
@@ -71,6 +77,7 @@ class Context:
     capabilities: Capabilities
     plan: IndexPlan | None = None
     mapping: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] | None = None
     token_ids: Mapping[str, TokenIds] = field(default_factory=dict)
     window: int = 100
     rescale: bool = False
@@ -269,7 +276,9 @@ class Context:
             own = part.chunked and chunk is not None and chunk.store == "documents"
             return FieldInfo(path, "dense" if isinstance(part, DenseField) else "sparse", part, inside, own)
         if name in plan.filter:
-            return FieldInfo(name, plan.filter[name].type, plan.filter[name])
+            date = plan.filter[name]
+            form = date.format if self.formats is None else self.formats.get(name)
+            return FieldInfo(name, date.type, date, format=form)
         base, _, last = name.rpartition(".")
         if last == "keyword" and base in plan.text and plan.text[base].keyword:
             return FieldInfo(name, "keyword")
@@ -280,13 +289,33 @@ class Context:
             return FieldInfo(name, "keyword")
         if chunk is not None and base == chunk.path and (last in plan.dense or last in plan.sparse):
             return self._find(last, vector)
-        if name in self.mapping:
-            kind = self.mapping[name]
-            kind = {"dense_vector": "dense", "knn_vector": "dense"}.get(kind, kind)
-            return FieldInfo(name, "sparse" if kind in ("sparse_vector", "rank_features") else kind)
+        found = type_of(name, self.mapping)
+        if found is not None:
+            self._check_nested(name)
+            kind = {"dense_vector": "dense", "knn_vector": "dense"}.get(found, found)
+            form = UNKNOWN_FORMAT if self.formats is None else self.formats.get(name)
+            sparse = kind in ("sparse_vector", "rank_features")
+            return FieldInfo(name, "sparse" if sparse else kind, format=form)
         if name == "_id":
             raise QueryError("to select documents by id use q.ids", field=name)
         raise self._unknown(name)
+
+    def _check_nested(self, name: str) -> None:
+        """Engines answer a clause on a field of nested objects with no hits where it stands outside."""
+        path = nested_path(name, self.mapping)
+        own = self.plan.chunk.path if self.plan is not None and self.plan.chunk is not None else None
+        if path in (None, own) or (self.inside is not None and f"{self.inside}.".startswith(f"{path}.")):
+            return
+        raise QueryError(
+            f"{name!r} lies in the nested objects {path!r}: put the clause into q.nested({path!r}, …)",
+            field=name,
+        )
+
+    def known(self, name: str) -> None:
+        """Raises QueryError for a field that the index doesn't have."""
+        own = self.plan.chunk.path if self.plan is not None and self.plan.chunk is not None else None
+        if name != own and not name.startswith("_") and type_of(name, self.mapping) is None:
+            self._find(name)
 
     def _unknown(self, name: str) -> QueryError:
         known = self.known_fields()

@@ -30,6 +30,7 @@ class LegCompiler:
         *,
         plan: IndexPlan | None = None,
         mapping: Mapping[str, str] | None = None,
+        formats: Mapping[str, str] | None = None,
         token_ids: Mapping[str, TokenIds] | None = None,
         inline: bool = True,
     ) -> None:
@@ -41,7 +42,11 @@ class LegCompiler:
             ElasticsearchQuery() if capabilities.kind == "elasticsearch" else OpenSearchQuery()
         )
         self.context = Context(
-            capabilities=capabilities, plan=plan, mapping=mapping or {}, token_ids=token_ids or {}
+            capabilities=capabilities,
+            plan=plan,
+            mapping=mapping or {},
+            formats=formats,
+            token_ids=token_ids or {},
         )
         self.legs: list[Leg] = []
 

@@ -16,6 +16,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect.clauses import Json
 from esembed.dialect.compiled import CompiledSearch, Leg, SearchOptions
 from esembed.dialect.elasticsearch_query import ElasticsearchQuery
+from esembed.dialect.facets import check_aggregations
 from esembed.dialect.legs import LegCompiler, milliseconds
 from esembed.dialect.page import highlight_spec, source_spec
 from esembed.encode.tokens import TokenIds
@@ -47,6 +48,7 @@ def compile_query(
     *,
     plan: IndexPlan | None = None,
     mapping: Mapping[str, str] | None = None,
+    formats: Mapping[str, str] | None = None,
     token_ids: Mapping[str, TokenIds] | None = None,
 ) -> CompiledSearch:
     """Compile a query whose texts are bound and whose vectors are filled in.
@@ -57,6 +59,7 @@ def compile_query(
         options: page, sources, highlights …
         plan: the index's plan; without it, names and types are taken as the query implies them.
         mapping: field → type of the live mapping, for fields that the plan doesn't know.
+        formats: date field → its format in the live mapping.
         token_ids: sparse field → its id table (SEISMIC).
 
     Raises:
@@ -64,7 +67,12 @@ def compile_query(
         UnsupportedFeatureError: what the engine lacks, all of it.
     """
     compiler = Compiler(
-        capabilities, options or SearchOptions(), plan=plan, mapping=mapping, token_ids=token_ids
+        capabilities,
+        options or SearchOptions(),
+        plan=plan,
+        mapping=mapping,
+        formats=formats,
+        token_ids=token_ids,
     )
     return compiler.compile(query)
 
@@ -300,7 +308,7 @@ class Compiler(LegCompiler):
         if options.highlight is not None and options.highlight is not False:
             body["highlight"] = highlight_spec(options.highlight, self.context, None)
         if options.aggregations:
-            body["aggs"] = dict(options.aggregations)
+            body["aggs"] = check_aggregations(options.aggregations, self.context)
         if options.timeout_seconds is not None:
             body["timeout"] = milliseconds(options.timeout_seconds)
 
@@ -429,7 +437,7 @@ class Compiler(LegCompiler):
                 "track_total_hits": True,
             }
             if options.aggregations:
-                union["aggs"] = dict(options.aggregations)
+                union["aggs"] = check_aggregations(options.aggregations, self.context)
         return CompiledSearch(
             path="client",
             body=None,

@@ -6,11 +6,15 @@ import itertools
 import re
 from typing import Any
 
+from esembed.dialect.dates import date_problem
 from esembed.errors import QueryError
 
-__all__ = ["NUMERIC", "check_unicode", "check_value", "fit_text"]
+__all__ = ["DATES", "NUMERIC", "check_unicode", "check_value", "fit_text"]
 
-NUMERIC = frozenset({"byte", "short", "integer", "long", "float", "double", "half_float", "unsigned_long"})
+DATES = frozenset({"date", "date_nanos"})
+NUMERIC = frozenset(
+    {"byte", "short", "integer", "long", "float", "double", "half_float", "scaled_float", "unsigned_long"}
+)
 
 _WORD = re.compile(r"[0-9A-Za-z_'.]{1,250}|[^\x00-\x7f]")
 """What an analyzer makes a word of, counted high: a run of ASCII, which is cut at 255 characters, or one
@@ -39,8 +43,12 @@ def check_unicode(text: str, name: str) -> str:
     return text
 
 
-def check_value(clause: str, field: str, kind: str, *values: Any) -> None:
-    """Raises QueryError for a value that a field of this type can't be compared with."""
+def check_value(clause: str, field: str, kind: str, *values: Any, format: str | None = None) -> None:
+    """Raises QueryError for a value that a field of this type can't be compared with.
+
+    Args:
+        format: of a date field, None for the default one.
+    """
     for value in values:
         if value is None:
             continue
@@ -48,10 +56,9 @@ def check_value(clause: str, field: str, kind: str, *values: Any) -> None:
             good, wanted = not isinstance(value, bool) and _is_number(value), "a number"
         elif kind == "boolean":
             good, wanted = value in (True, False, "true", "false"), "true or false"
-        elif kind == "date":
-            # Whatever the format: what has no digit is no date, but for date mathematics (now-7d).
-            good = not isinstance(value, str) or value.startswith("now") or any(map(str.isdigit, value))
-            wanted = "a date"
+        elif kind in DATES:
+            problem = date_problem(value, format)
+            good, wanted = problem is None, f"a date: {problem}"
         else:
             continue
         if not good:

@@ -333,10 +333,20 @@ def test_attach_fills_an_index_that_exists(run: Run, name: str, url: str, tmp_pa
     try:
         client.indices.create(
             index=name,
-            body={"mappings": {"properties": {"body": {"type": "text"}, "lang": {"type": "keyword"}}}},
+            body={
+                "mappings": {
+                    "properties": {
+                        "body": {"type": "text", "fields": {"raw": {"type": "keyword"}}},
+                        "lang": {"type": "keyword"},
+                        "year": {"type": "integer"},
+                        "day": {"type": "date", "format": "dd.MM.yyyy"},
+                    }
+                }
+            },
         )
         for record in RECORDS:
-            body = {"body": record["body"], "lang": record["lang"]}
+            body = {name: record[name] for name in ("body", "lang", "year")}
+            body["day"] = f"31.01.{record['year']}"
             client.index(index=name, id=record["id"], body=body, refresh=True)
         path = tmp_path / "attach.toml"
         path.write_text(
@@ -349,6 +359,32 @@ def test_attach_fills_an_index_that_exists(run: Run, name: str, url: str, tmp_pa
         assert code == 0, err
         assert [hit["id"] for hit in json.loads(out)["hits"]] == ["c"]
         assert client.get(index=name, id="c")["_source"]["body"] == "Brot mit dicker Kruste"
+        # What the plan doesn't name is filtered by all the same.
+        for condition, ids in (
+            ("year>=2016", ["b", "c"]),
+            ("year!=2016", ["a", "c"]),
+            ("day<01.02.1994", ["a"]),
+            ("body.raw=Brot mit dicker Kruste", ["c"]),
+        ):
+            words = ("crust coast Kruste", "--index", name, "--legs", "bm25", "--filter", condition)
+            code, out, err = run("search", *words, "--json")
+            assert code == 0, err
+            assert sorted(hit["id"] for hit in json.loads(out)["hits"]) == ids
+        for condition, part in (
+            (
+                "yaer=2016",
+                "no field 'yaer' to filter by; it has body.raw, day, lang, year; did you mean 'year'",
+            ),
+            ("year=soon", "holds numbers (integer)"),
+            ("body=x", "filter by body.raw"),
+            (
+                "day>2024-13-45",
+                "'day', of type date: '2024-13-45' is not a date: it isn't written as dd.MM.yyyy",
+            ),
+        ):
+            code, _, err = run("search", "crust", "--index", name, "--filter", condition)
+            assert code == 2
+            assert part in " ".join(err.split()), err
     finally:
         client.close()
 

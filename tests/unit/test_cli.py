@@ -358,7 +358,7 @@ def test_filters(filters: list[str], shown: str) -> None:
         ("=en", "FIELD=VALUE"),
         ("title=x", "title.keyword"),
         ("body=x", "keyword = true"),
-        ("nothing=x", "no filter field 'nothing'"),
+        ("nothing=x", "no field 'nothing' to filter by"),
         ("year=soon", "numbers"),
         ("sold=perhaps", "true or false"),
         ("sold>true", "no meaning"),

@@ -179,14 +179,20 @@ def test_numbers_out_of_numpy_are_numbers() -> None:
 
 
 def test_dates_are_pythons_or_text() -> None:
-    plan = IndexPlan(text={"body": TextField()}, filter={"day": FilterField(type="date")})
+    plan = IndexPlan(
+        text={"body": TextField()},
+        filter={"day": FilterField(type="date"), "named": FilterField(type="date", format="d MMM yyyy")},
+    )
     day, moment = date(2024, 1, 31), datetime(2024, 1, 31, 12, 30, tzinfo=timezone.utc)
     assert q.range("day", gte=day, lt=moment) == q.range(
         "day", gte="2024-01-31", lt="2024-01-31T12:30:00+00:00"
     )
     assert q.terms("day", [day]) == q.terms("day", ["2024-01-31"])
-    for good in (day, moment, "now-7d/d", "2024", "31 Jan 2024", 1706659200000):
+    for good in (day, moment, "now-7d/d", "2024", 1706659200000):
         q.bool_(filter=q.term("day", good)).to_body("opensearch", plan=plan)
+    q.bool_(filter=q.term("named", "31 Jan 2024")).to_body("opensearch", plan=plan)
+    with pytest.raises(QueryError, match="'31 Jan 2024' is not a date: it isn't written as strict_date"):
+        q.bool_(filter=q.term("day", "31 Jan 2024")).to_body("opensearch", plan=plan)
     with pytest.raises(QueryError, match="of type date: 'yesterday' is not a date"):
         q.bool_(filter=q.range("day", gte="yesterday")).to_body("opensearch", plan=plan)
 

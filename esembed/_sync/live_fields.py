@@ -1,0 +1,80 @@
+# Generated from esembed/_async/live_fields.py by scripts/run_unasync.py; change that file and run the script.
+"""The fields that the live index has: what searches may use beside the plan's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from esembed.dialect.facets import facet_fields
+from esembed.dialect.fields import mapped_formats, mapped_types, missing_fields, used_fields
+from esembed.errors import QueryError
+from esembed.plan import IndexPlan
+from esembed.query.nodes import Query
+
+from .client import EngineClient
+from .lifecycle import index_path
+
+__all__ = ["LiveFields"]
+
+
+class LiveFields:
+    """Types and formats of the live mapping, looked up again where a query uses a field that isn't there.
+
+    Args:
+        client: the seam over the official client.
+        index_name: an index or an alias of one.
+        plan: what the index is.
+        mapping: the live mapping; None checks nothing here.
+
+    Attributes:
+        types: field → type, or None.
+        formats: date field → its format where it has one, or None.
+    """
+
+    def __init__(
+        self,
+        client: EngineClient,
+        index_name: str,
+        plan: IndexPlan,
+        mapping: Mapping[str, Any] | None,
+    ) -> None:
+        self.client = client
+        self.index_name = index_name
+        self.plan = plan
+        self.types: dict[str, str] | None = None
+        self.formats: dict[str, str] | None = None
+        if mapping is not None:
+            self._learn(mapping)
+
+    def _learn(self, mapping: Mapping[str, Any]) -> None:
+        self.types, self.formats = mapped_types(mapping), mapped_formats(mapping)
+
+    def check(self, query: Query, aggregations: Mapping[str, Any] | None = None) -> None:
+        """A field that isn't mapped finds nothing and raises nothing in the engines: it is an error here.
+
+        Raises:
+            QueryError: a field of the plan is not in the mapping. (Other unknown ones are refused when the
+                query is compiled, with those that there are.)
+        """
+        if self.types is None:
+            return
+        used = used_fields(query, self.plan)
+        faceted = {field for _, field, _ in facet_fields(aggregations or {}) if field[:1] != "_"}
+        if not missing_fields(used | faceted, self.types):
+            return
+        path = f"/{index_path(self.index_name)}/_mapping"
+        answer = self.client.request("GET", path, ignore=(403,))
+        if answer.status == 403:
+            return
+        (body,) = list(answer.body.values())[:1] or [{}]
+        self._learn(body.get("mappings") or {})
+        known = set(dict(self.plan.vector_fields())) | set(self.plan.text) | set(self.plan.filter)
+        missing = [name for name in missing_fields(used, self.types) if name in known or "." in name]
+        if missing:
+            raise QueryError(
+                f"the mapping of {self.index_name!r} lacks {', '.join(map(repr, missing))}, so nothing "
+                "can be found "
+                "there; add the field with Index.attach (esembed index attach), or check the index's name",
+                field=missing[0],
+            )

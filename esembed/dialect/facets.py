@@ -1,0 +1,110 @@
+"""Aggregations, the engine's own object: which fields they read.
+
+An engine answers an aggregation on a field that isn't mapped with empty buckets and no error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from esembed.dialect.context import Context
+from esembed.dialect.fields import nested_path
+from esembed.errors import QueryError
+
+__all__ = ["check_aggregations", "facet_fields"]
+
+_INSIDE = ("aggs", "aggregations")
+
+
+def facet_fields(aggregations: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
+    """The fields that aggregations read, those inside others included.
+
+    Yields:
+        the aggregation's name (``langs``, ``langs.years`` …), the field, and the path of the nested
+        objects that the aggregation stands in, or None.
+    """
+    yield from _fields(aggregations, "", None)
+
+
+def _fields(
+    aggregations: Mapping[str, Any], prefix: str, inside: str | None
+) -> Iterator[tuple[str, str, str | None]]:
+    for name, body in aggregations.items():
+        if not isinstance(body, Mapping):
+            continue
+        where, path = f"{prefix}{name}", inside
+        for kind, options in body.items():
+            if kind in (*_INSIDE, "meta") or not isinstance(options, Mapping):
+                continue
+            if kind == "nested":
+                path = str(options.get("path"))
+                yield where, path, path
+            elif kind == "reverse_nested":
+                path = options.get("path")
+            elif kind in ("filter", "filters", "adjacency_matrix"):
+                for field in _filtered(options):
+                    yield where, field, inside
+            elif kind in ("top_hits", "scripted_metric"):
+                continue  # sorts and scripts of the engine's own
+            else:
+                for field in _named(options):
+                    yield where, field, inside
+        for key in _INSIDE:
+            if isinstance(body.get(key), Mapping):
+                yield from _fields(body[key], f"{where}.", path)
+
+
+def _named(value: Any) -> Iterator[str]:
+    """Every ``field`` (and ``fields``) of one aggregation's options."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key == "field" and isinstance(inner, str):
+                yield inner
+            elif key == "fields" and isinstance(inner, Sequence) and not isinstance(inner, str):
+                yield from (name for name in inner if isinstance(name, str))
+            else:
+                yield from _named(inner)
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        for inner in value:
+            yield from _named(inner)
+
+
+def _filtered(value: Any) -> Iterator[str]:
+    """The fields of the plain clauses in a filter; other clauses are their author's business."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key in ("term", "terms", "range", "prefix", "wildcard", "match") and isinstance(
+                inner, Mapping
+            ):
+                yield from (name for name in inner if name not in ("boost", "_name"))
+            elif key == "exists" and isinstance(inner, Mapping):
+                yield str(inner.get("field"))
+            elif key in ("bool", "filter", "filters", "must", "should", "must_not"):
+                yield from _filtered(inner)
+            elif isinstance(inner, Mapping) and key not in ("nested", "has_child", "has_parent"):
+                yield from _filtered(inner)  # a filter by its name
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        for inner in value:
+            yield from _filtered(inner)
+
+
+def check_aggregations(aggregations: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """The aggregations as they are sent.
+
+    Raises:
+        QueryError: a field that the index doesn't have, or one in nested objects outside of them.
+    """
+    for where, field, inside in facet_fields(aggregations) if context.plan is not None else ():
+        try:
+            context.known(field)
+        except QueryError as error:
+            raise QueryError(f"aggregation {where!r}: {error}", field=field) from None
+        path = nested_path(field, context.mapping)
+        if path is not None and not f"{inside}.".startswith(f"{path}.") and inside != field:
+            raise QueryError(
+                f"aggregation {where!r}: {field!r} lies in the nested objects {path!r}: put it into "
+                f'{{"nested": {{"path": "{path}"}}, "aggs": …}}',
+                field=field,
+            )
+    return dict(aggregations)
