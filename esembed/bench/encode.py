@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from esembed.bench.encode_run import Contender, EncodeBench, run_bench
+from esembed.bench.encode_shapes import SHAPES, flops_per_token, make_shape
 from esembed.bench.encode_texts import mixed_texts
+from esembed.encode.modelfiles import ModelFiles, open_model, read_folder
+from esembed.encode.tokenizer import TextTokenizer
+from esembed.errors import EncoderError
 
-__all__ = ["app", "bench_encode", "default_contenders", "flops_per_token"]
+__all__ = ["app", "bench_encode", "default_contenders"]
 
 app = typer.Typer(help="Encoders: tokens a second, latency, memory, against the best peer.")
-
-
-def flops_per_token(config: Mapping[str, Any], mean_length: float) -> float | None:
-    """Multiplications and additions for one token of a BERT-like encoder: the linear layers'
-    2·(4·h² + 2·h·i) a layer, and attention's 4·h·L. None for other shapes.
-    """
-    hidden, layers = config.get("hidden_size"), config.get("num_hidden_layers")
-    inner = config.get("intermediate_size")
-    if not (isinstance(hidden, int) and isinstance(layers, int) and isinstance(inner, int)):
-        return None
-    if config.get("model_type") not in ("bert", "roberta", "xlm-roberta", "camembert", "mpnet"):
-        return None
-    return layers * (2.0 * (4 * hidden * hidden + 2 * hidden * inner) + 4.0 * hidden * mean_length)
 
 
 def default_contenders(peer_python: str | None = None, ours: Sequence[str] = ()) -> list[Contender]:
@@ -59,7 +51,13 @@ def default_contenders(peer_python: str | None = None, ours: Sequence[str] = ())
 
 @app.command()
 def bench_encode(
-    spec: Annotated[str, typer.Argument(help="minilm, or hf:NAME-or-FOLDER.")] = "minilm",
+    spec: Annotated[
+        str,
+        typer.Argument(
+            help="minilm, hf:NAME-or-FOLDER, splade:NAME-or-FOLDER, or a model of random weights: "
+            f"{', '.join(f'random:{name}' for name in SHAPES)}."
+        ),
+    ] = "minilm",
     texts: Annotated[int, typer.Option(help="Texts in the corpus.", min=2)] = 400,
     queries: Annotated[int, typer.Option(help="Queries, encoded one at a time.", min=2)] = 200,
     rounds: Annotated[int, typer.Option(help="Measured rounds, each contender in turn.", min=1)] = 5,
@@ -120,37 +118,63 @@ def measure(
     starts: int = 2,
     gemm_seconds: float = 1.0,
 ) -> EncodeBench:
-    """Prepare texts and run; see :func:`esembed.bench.encode_run.run_bench`."""
-    from esembed.cli._output import note
-    from esembed.encode.minilm import find_minilm
-    from esembed.encode.modelfiles import open_model, read_folder
-    from esembed.encode.tokenizer import TextTokenizer
+    """Prepare model and texts, and run; see :func:`esembed.bench.encode_run.run_bench`.
 
-    files = read_folder(find_minilm()) if spec == "minilm" else open_model(spec.removeprefix("hf:"))
-    limit = max_seq_length or files.max_seq_length
-    documents = mixed_texts(texts, source=corpus)
-    tokenized = TextTokenizer(files, limit)(documents)
-    lengths = [len(ids) for ids in tokenized.ids]
-    asked = [" ".join(text.split()[:8]) for text in mixed_texts(queries, source=corpus, seed=11)]
-    # attention's cost grows with the length, so the mean is weighted by tokens
-    weighted = sum(n * n for n in lengths) / sum(lengths)
-    return run_bench(
-        contenders,
-        documents,
-        asked,
-        spec=spec,
-        model=str(files.folder),
-        tokens=sum(lengths),
-        max_seq_length=limit,
-        rounds=rounds,
-        threads=threads,
-        device=device,
-        flops_per_token=flops_per_token(files.config, weighted),
-        usd_per_hour=usd_per_hour,
-        starts=starts,
-        gemm_seconds=gemm_seconds,
-        say=note,
-    )
+    Raises:
+        EncoderError: *spec* names no model.
+    """
+    from esembed.cli._output import note
+
+    with tempfile.TemporaryDirectory(prefix="esembed-bench-model-") as scratch:
+        family, _, name = spec.partition(":")
+        if family == "random":
+            if name not in SHAPES:
+                raise EncoderError(f"there is no shape {name!r} (there are: {', '.join(SHAPES)})", spec=spec)
+            note(f"making a model of random weights: {name}, {SHAPES[name]}")
+            folder = make_shape(name, Path(scratch) / "model")
+            spec = f"{'splade' if name == 'splade' else 'hf'}:{folder}"
+        files = _files(spec)
+        sparse = spec.startswith("splade:")
+        limit = max_seq_length or files.max_seq_length
+        documents = mixed_texts(texts, source=corpus)
+        tokenized = TextTokenizer(files, limit)(documents)
+        lengths = [len(ids) for ids in tokenized.ids]
+        asked = [" ".join(text.split()[:8]) for text in mixed_texts(queries, source=corpus, seed=11)]
+        # attention's cost grows with the length, so the mean is weighted by tokens
+        weighted = sum(n * n for n in lengths) / sum(lengths)
+        return run_bench(
+            contenders,
+            documents,
+            asked,
+            spec=spec,
+            model=str(files.folder),
+            tokens=sum(lengths),
+            max_seq_length=limit,
+            rounds=rounds,
+            threads=threads,
+            device=device,
+            flops_per_token=flops_per_token(files.config, weighted, masked_lm=sparse),
+            usd_per_hour=usd_per_hour,
+            starts=starts,
+            gemm_seconds=gemm_seconds,
+            say=note,
+        )
+
+
+def _files(spec: str) -> ModelFiles:
+    from esembed.encode.minilm import find_minilm
+    from esembed.encode.sparse_files import SpladeSide, open_sparse_model
+
+    if spec == "minilm":
+        return read_folder(find_minilm())
+    if not spec.startswith("splade:"):
+        return open_model(spec.removeprefix("hf:"))
+    side = open_sparse_model(spec.removeprefix("splade:")).document
+    if not isinstance(side, SpladeSide):
+        raise EncoderError(
+            f"{spec} encodes documents without a network; there is nothing to measure", spec=spec
+        )
+    return side.files
 
 
 def show(result: EncodeBench) -> None:

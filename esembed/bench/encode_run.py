@@ -27,7 +27,7 @@ class Contender:
 
     Attributes:
         name: as the table shows it.
-        kind: ``ours`` or ``st`` (sentence-transformers).
+        kind: ``ours`` or ``st`` (sentence-transformers; its SparseEncoder for ``splade:``).
         backend: ``openvino``, ``torch``, ``onnx``, or ``auto`` (ours only).
         dtype: ``auto``, ``float32`` or ``bfloat16``.
         python: the interpreter that runs it.
@@ -181,6 +181,7 @@ def run_bench(
         "spec": spec,
         "model": model,
         "max_seq_length": max_seq_length,
+        "sparse": spec.startswith("splade:"),
     }
     gemm: _Process | None = None
     with tempfile.TemporaryDirectory(prefix="esembed-bench-") as scratch:

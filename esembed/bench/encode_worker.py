@@ -24,24 +24,48 @@ def _ours(job: dict[str, Any]) -> Any:
         backend=job["backend"], dtype=job["dtype"], threads=job["threads"], device=job["device"]
     )
     encoder: Any = load(job["spec"], EncoderParams(max_seq_length=job["max_seq_length"]), runtime)
-    return encoder.encode_document, encoder.encode_query, dict(encoder.info.runtime)
+
+    def dense(found: Any) -> Any:
+        if not job["sparse"]:
+            return found
+        import numpy as np
+
+        place = {token: column for column, token in enumerate(encoder.vocabulary)}
+        whole = np.zeros((len(found), len(place)), np.float32)
+        for row, vector in zip(whole, found, strict=True):
+            row[[place[token] for token in vector.indices]] = vector.values
+        return whole
+
+    return encoder.encode_document, encoder.encode_query, dict(encoder.info.runtime), dense
+
+
+def _theirs_dense(model: Any, found: Any) -> Any:
+    """Their sparse tensors as an array, without the special tokens, which ours leave out."""
+    whole = found.to_dense().float().cpu().numpy()
+    whole[:, model.tokenizer.all_special_ids] = 0
+    return whole
 
 
 def _theirs(job: dict[str, Any]) -> Any:
-    from sentence_transformers import SentenceTransformer
+    import sentence_transformers
 
+    kind: Any = sentence_transformers.SentenceTransformer
+    if job["sparse"]:
+        kind = sentence_transformers.SparseEncoder
     arguments: dict[str, Any] = {}
     if job["dtype"] == "bfloat16":
         arguments["dtype"] = "bfloat16"
     device = None if job["device"] == "auto" else job["device"]
-    model: Any = SentenceTransformer(
-        job["model"], backend=job["backend"], device=device, model_kwargs=arguments or None
-    )
+    model: Any = kind(job["model"], backend=job["backend"], device=device, model_kwargs=arguments or None)
     model.max_seq_length = job["max_seq_length"]
     import torch
 
     if job["threads"]:
         torch.set_num_threads(job["threads"])
+
+    facts = {"backend": job["backend"], "dtype": _their_dtype(model, job)}
+    if job["sparse"]:
+        return model.encode_document, model.encode_query, facts, lambda found: _theirs_dense(model, found)
 
     def document(texts: list[str]) -> Any:
         return model.encode_document(texts, convert_to_numpy=True)
@@ -49,7 +73,12 @@ def _theirs(job: dict[str, Any]) -> Any:
     def query(texts: list[str]) -> Any:
         return model.encode_query(texts, convert_to_numpy=True)
 
-    return document, query, {"backend": job["backend"], "dtype": _their_dtype(model, job)}
+    return (
+        document,
+        query,
+        {"backend": job["backend"], "dtype": _their_dtype(model, job)},
+        lambda found: found,
+    )
 
 
 def _their_dtype(model: Any, job: dict[str, Any]) -> str:
@@ -142,13 +171,14 @@ def main() -> None:
 
     document: Any = None
     query: Any = None
+    dense: Any = None
     texts: list[str] = []
     queries: list[str] = []
     for line in sys.stdin:
         job = json.loads(line)
         try:
             if job["do"] == "load":
-                document, query, facts = _ours(job) if job["kind"] == "ours" else _theirs(job)
+                document, query, facts, dense = _ours(job) if job["kind"] == "ours" else _theirs(job)
                 answer(runtime=facts, seconds=time.perf_counter() - STARTED)
             elif job["do"] == "texts":
                 with open(job["path"], encoding="utf-8") as handle:
@@ -158,7 +188,7 @@ def main() -> None:
             elif job["do"] == "vectors":
                 import numpy as np
 
-                np.save(job["path"], np.asarray(document(texts), dtype=np.float32))
+                np.save(job["path"], np.asarray(dense(document(texts)), dtype=np.float32))
                 answer()
             elif job["do"] == "documents":
                 began, worked = time.perf_counter(), time.process_time()
