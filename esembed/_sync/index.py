@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from esembed._version import __version__
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
+from esembed.dialect.adopt import ADOPTED, adopt
 from esembed.dialect.fields import mapped_types
 from esembed.dialect.mapping import compile_mapping, drift
 from esembed.dialect.request import Reranker, check_rerankers
@@ -271,7 +272,8 @@ class Index(QualityMixin, DocumentsMixin):
         """Add the plan's vector fields to an index that exists, and fill them for its documents.
 
         The plan names the index's own text and filter fields, which are left as they are. The same call
-        resumes a backfill that was interrupted.
+        resumes a backfill that was interrupted. A field whose encoder is ``given`` and that the index has
+        already is searched as it is: no document is written for it.
 
         Args:
             backfill: fill the new fields now, else :meth:`backfill` does it later.
@@ -282,7 +284,8 @@ class Index(QualityMixin, DocumentsMixin):
 
         Raises:
             IndexNotFoundError: no such index.
-            PlanError: a text or filter field of the plan is missing in the index or of another type.
+            PlanError: a text or filter field of the plan is missing in the index or of another type, or a
+                given field has other dims, another similarity … there.
             UnsupportedFeatureError: the engine, or this index's settings, can't take the fields.
         """
         engine = EngineClient(client)
@@ -290,6 +293,10 @@ class Index(QualityMixin, DocumentsMixin):
         if live is None:
             raise IndexNotFoundError(f"there is no index {name!r}", index=name)
         known = capabilities or probe(engine)
+        there = adopt(plan, live.mapping, known)
+        if there.problems:
+            raise PlanError("the plan doesn't fit the index: " + "; ".join(there.problems))
+        plan, adopted = there.plan, there.fields
         pool = EncoderPool(plan, encoder=encoder, allow_encoders=None, runtime=runtime)
         resolved = in_thread(with_dims, plan, lambda field: pool.encoder(field).info.dims)
         compiled = compile_mapping(resolved, known)
@@ -297,9 +304,14 @@ class Index(QualityMixin, DocumentsMixin):
         if present is not None:
             index = cls._from_existing(engine, live, compiled.resolved, known, encoder, runtime)
         else:
-            additions = attach_mapping(compiled, live.mapping, live.settings, known)
+            additions = attach_mapping(compiled, live.mapping, live.settings, known, adopted)
             contracts = in_thread(pool.for_plan(compiled.resolved).make_contracts)
-            stored = meta.StoredMeta(plan=compiled.resolved, contracts=contracts, written_by=__version__)
+            stored = meta.StoredMeta(
+                plan=compiled.resolved,
+                contracts=contracts,
+                written_by=__version__,
+                rest={ADOPTED: sorted(adopted)} if adopted else {},
+            )
             data = meta.build(stored)
             engine.request("PUT", f"/{index_path(live.concrete)}/_mapping", body=additions)
             update_meta(engine, live.concrete, lambda _: data)
@@ -309,9 +321,10 @@ class Index(QualityMixin, DocumentsMixin):
                 stored=stored,
                 capabilities=known,
                 pool=pool.for_plan(compiled.resolved),
-                notes=tuple(compiled.notes),
+                notes=(*there.notes, *compiled.notes),
             )
-        return index, index.backfill(options, progress=progress) if backfill else None
+        made = set(dict(index.plan.vector_fields())) - set(index._adopted)
+        return index, index.backfill(options, progress=progress) if backfill and made else None
 
     @classmethod
     def repair(
@@ -336,10 +349,20 @@ class Index(QualityMixin, DocumentsMixin):
         if live is None:
             raise IndexNotFoundError(f"there is no index {name!r}", index=name)
         known = capabilities or probe(engine)
+        there = adopt(plan, live.mapping, known)
+        plan = there.plan
         pool = EncoderPool(plan, encoder=encoder, allow_encoders=None, runtime=runtime)
         resolved = in_thread(with_dims, plan, lambda field: pool.encoder(field).info.dims)
         compiled = compile_mapping(resolved, known)
-        differences = drift(compiled, live.mapping)
+        # What else is in an index (one that a plan was attached to) is no contradiction.
+        differences = (
+            *there.problems,
+            *(
+                line
+                for line in drift(compiled, live.mapping, there.fields)
+                if not line.startswith(("+ ", "~ dynamic"))
+            ),
+        )
         if differences:
             raise MappingDriftError(
                 f"the mapping of {name!r} is not what this plan compiles to:\n"
@@ -348,7 +371,12 @@ class Index(QualityMixin, DocumentsMixin):
                 differences=differences,
             )
         contracts = in_thread(pool.for_plan(compiled.resolved).make_contracts)
-        stored = meta.StoredMeta(plan=compiled.resolved, contracts=contracts, written_by=__version__)
+        stored = meta.StoredMeta(
+            plan=compiled.resolved,
+            contracts=contracts,
+            written_by=__version__,
+            rest={ADOPTED: sorted(there.fields)} if drift(compiled, live.mapping) else {},
+        )
         data = meta.build(stored)
         put_pipelines(engine, compiled.pipelines)
         for pipeline in compiled.pipelines:
@@ -369,6 +397,11 @@ class Index(QualityMixin, DocumentsMixin):
         return index
 
     # -- looking at it, and its end ------------------------------------------------------------
+
+    @property
+    def _adopted(self) -> list[str]:
+        names = self.stored.rest.get(ADOPTED)
+        return [str(name) for name in names] if isinstance(names, list) else []
 
     @property
     def fields(self) -> dict[str, str]:
@@ -395,7 +428,7 @@ class Index(QualityMixin, DocumentsMixin):
             "plan": self.plan.to_dict(),
             "contracts": {name: contract.describe(value) for name, value in self.stored.contracts.items()},
             "statistics": dict(self.stored.statistics),
-            "drift": list(drift(compile_mapping(self.plan, self.capabilities), mapping)),
+            "drift": list(drift(compile_mapping(self.plan, self.capabilities), mapping, self._adopted)),
             "notes": list(self.notes),
         }
 

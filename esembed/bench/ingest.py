@@ -79,7 +79,7 @@ def bench_pipeline(client: Any, capabilities: Any, *, count: int = 4_000, dims: 
     the machine isn't.
     """
     rows = list(records(count))
-    plan = bench_plan("timed", dims)
+    plan = bench_plan("own:timed", dims)
     with fresh_index(client, capabilities, plan) as (index, resolved):
         bulk_alone = _ingest(client, capabilities, resolved, TimedEncoder(dims, 0.0), rows, index).seconds
     per_text = 2.0 * bulk_alone / count
@@ -167,7 +167,7 @@ def bench_bulk(
     that were fastest on a part of the documents just before."""
     rows = list(records(count))
     vectors = TimedEncoder(dims, 0.0).encode_document([""] * count)
-    plan = bench_plan("timed", dims)
+    plan = bench_plan("own:timed", dims)
     best, tried = {}, {}
     for threads, chunk in PARALLEL_FORMS:
         form = {"thread_count": threads, "chunk_size": chunk}

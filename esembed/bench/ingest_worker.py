@@ -23,7 +23,7 @@ DIMS = 384
 def main(arguments: list[str]) -> None:
     """Run it."""
     count = int(arguments[0])
-    plan = bench_plan("timed", DIMS)
+    plan = bench_plan("own:timed", DIMS)
     where: Any
     client: Any
     if len(arguments) == 3:

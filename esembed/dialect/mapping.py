@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +101,9 @@ def _label(capabilities: Capabilities) -> str:
     return f"{name} {capabilities.version}"
 
 
-def drift(compiled: CompiledMapping, live: Mapping[str, Any]) -> tuple[str, ...]:
+def drift(
+    compiled: CompiledMapping, live: Mapping[str, Any], adopted: Collection[str] = ()
+) -> tuple[str, ...]:
     """How a live mapping differs from what the plan compiles to, one line for each difference.
 
     Only what the plan says is compared: defaults that the engine adds are no difference. Fields that
@@ -109,6 +111,7 @@ def drift(compiled: CompiledMapping, live: Mapping[str, Any]) -> tuple[str, ...]
 
     Args:
         live: the index's mapping (``GET /NAME`` → ``mappings``).
+        adopted: fields that are as somebody else mapped them.
     """
     planned = compiled.body["mappings"]
     wanted = dict(_leaves(planned["properties"]))
@@ -122,7 +125,8 @@ def drift(compiled: CompiledMapping, live: Mapping[str, Any]) -> tuple[str, ...]
             hint = f" (there is {close[0]!r})" if close else ""
             lines.append(f"- {path}: in the plan, not in the index{hint}")
             continue
-        lines += _differences(path, mapping, present[path])
+        if path not in adopted:
+            lines += _differences(path, mapping, present[path])
     for path in present:
         if path not in wanted and path not in (HASH_FIELD, PARENT_FIELD):
             lines.append(f"+ {path}: in the index ({present[path].get('type', 'object')}), not in the plan")

@@ -16,7 +16,7 @@ from esembed.dialect.codes import confidence_interval
 from esembed.dialect.mapping_common import Draft, byte_scale, known_dims
 from esembed.plan import DenseField, SparseField
 
-__all__ = ["SPACES", "dense", "sparse"]
+__all__ = ["SPACES", "dense", "method", "sparse"]
 
 SPACES = {
     "cosine": "cosinesimil",
@@ -48,10 +48,11 @@ def dense(name: str, part: DenseField, draft: Draft) -> tuple[dict[str, Any], De
         draft.notes.append(f"{where}: OpenSearch doesn't check that vectors for dot_product have length 1")
     draft.settings["knn"] = True
     resolved = msgspec.structs.replace(part, dims=dims, quantization=quantization)
-    return _property(where, resolved, dims, draft), resolved
+    return method(where, resolved, dims, draft), resolved
 
 
-def _property(where: str, part: DenseField, dims: int, draft: Draft) -> dict[str, Any]:
+def method(where: str, part: DenseField, dims: int, draft: Draft) -> dict[str, Any]:
+    """The mapping of a field whose dims and quantization are settled, whatever this engine can do."""
     quantization = part.quantization
     space = SPACES[part.similarity]
     if quantization in TRAINED:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
+from esembed.dialect.adopt import flat_properties
 from esembed.dialect.fields import mapped_types
 from esembed.dialect.mapping import CompiledMapping
 from esembed.errors import PlanError, UnsupportedFeatureError
@@ -86,12 +87,14 @@ def attach_mapping(
     mapping: Mapping[str, Any],
     settings: Mapping[str, Any],
     capabilities: Capabilities,
+    adopted: Collection[str] = (),
 ) -> dict[str, Any]:
     """The body of ``PUT /NAME/_mapping`` that adds a plan's vector fields to an index that exists.
 
     Args:
         compiled: the plan, compiled for this engine.
         mapping, settings: the live index's (settings: what stands under ``index``).
+        adopted: given fields that the index has and keeps as they are.
 
     Raises:
         PlanError: the plan's text and filter fields are not the index's.
@@ -108,12 +111,12 @@ def attach_mapping(
             ],
             profile=f"attach on {capabilities.kind}",
         )
-    live, everything = _flat(mapping.get("properties") or {}), mapped_types(mapping)
+    live, everything = flat_properties(mapping.get("properties") or {}), mapped_types(mapping)
     wanted = compiled.body["mappings"]["properties"]
     problems = []
     for section in ("text", "filter"):
         for name in getattr(plan, section):
-            expected = _flat(wanted).get(name, {}).get("type")
+            expected = flat_properties(wanted).get(name, {}).get("type")
             found = live.get(name, {}).get("type")
             if found is None and name in everything:
                 problems.append(
@@ -128,13 +131,17 @@ def attach_mapping(
                 problems.append(
                     f"{section}.{name}: it is {found} in the index and {expected} in the plan{way}"
                 )
-    own = {plan.field_path(name).partition(".")[0] for name, _ in plan.vector_fields()}
+    parts = {name: part for name, part in plan.vector_fields() if name not in adopted}
+    own = {plan.field_path(name).partition(".")[0] for name in parts}
     own |= {meta.HASH_FIELD, meta.PARENT_FIELD}
     if plan.chunk is not None:
         own.add(plan.chunk.path)
     for name in own:
         if name in (mapping.get("properties") or {}) and name in wanted:
-            problems.append(f"{name}: the index has a field of that name already; choose another")
+            problems.append(
+                f"{name}: the index has a field of that name already; choose another"
+                + (', or write encoder = "given" to search what it holds' if name in parts else "")
+            )
     if problems:
         raise PlanError("the plan doesn't fit the index: " + "; ".join(problems))
     gaps = [
@@ -146,13 +153,3 @@ def attach_mapping(
     if gaps:
         raise UnsupportedFeatureError(gaps, profile=f"this index on {capabilities.kind}")
     return {"properties": {name: body for name, body in wanted.items() if name in own}}
-
-
-def _flat(properties: Mapping[str, Any], prefix: str = "") -> dict[str, Mapping[str, Any]]:
-    out: dict[str, Mapping[str, Any]] = {}
-    for name, body in properties.items():
-        if "properties" in body and body.get("type") != "nested":
-            out.update(_flat(body["properties"], f"{prefix}{name}."))
-        else:
-            out[f"{prefix}{name}"] = body
-    return out

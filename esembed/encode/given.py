@@ -15,7 +15,7 @@ from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, Runtime
 from esembed.errors import EncoderError, RecordError
 from esembed.types import DenseMatrix, FloatArray, SparseVector
 
-__all__ = ["GivenEncoder", "load", "validate_dense", "validate_sparse"]
+__all__ = ["GivenEncoder", "load", "load_own", "validate_dense", "validate_sparse"]
 
 _UNIT_TOLERANCE = 1e-3
 
@@ -31,6 +31,15 @@ def load(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> GivenEnco
     if params != EncoderParams(dims=params.dims):
         raise EncoderError("given encodes nothing, so it takes no parameter but dims", spec="given")
     return GivenEncoder(params.dims)
+
+
+def load_own(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> NoReturn:
+    """Raises EncoderError: ``own:NAME`` stands for an encoder that only the caller has."""
+    raise EncoderError(
+        f"'own:{rest}' is an encoder of your own: pass it, as in Index.open(…, encoder=mine) or "
+        'encoder={"field": mine}; what esembed loads by itself is named hf:…, splade:…, static:… or minilm',
+        spec=f"own:{rest}",
+    )
 
 
 class GivenEncoder:

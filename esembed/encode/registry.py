@@ -10,6 +10,7 @@ spec                      what                                                  
 ``lexical``               BM25 as a sparse vector, no model at all
 ``openai:MODEL[@URL]``    an OpenAI-compatible endpoint                               openai
 ``engine:ENDPOINT``       an inference endpoint inside the engine
+``own:NAME``              a class of the caller's own, passed as ``encoder=``
 ``given``                 the caller brings the vectors
 ========================  ==========================================================  ==========
 """
@@ -22,6 +23,7 @@ from typing import cast
 
 from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
 from esembed.errors import EncoderError
+from esembed.plan.checks import spec_problem
 
 __all__ = ["FAMILIES", "load", "split_spec"]
 
@@ -33,6 +35,7 @@ FAMILIES: dict[str, str] = {
     "lexical": "esembed.encode.lexical:load",
     "openai": "esembed.encode.remote:load",
     "engine": "esembed.encode.inference:load",
+    "own": "esembed.encode.given:load_own",
     "given": "esembed.encode.given:load",
 }
 
@@ -47,9 +50,7 @@ def split_spec(spec: str) -> tuple[str, str]:
     """
     family, _, rest = spec.partition(":")
     if family not in FAMILIES:
-        raise EncoderError(
-            f"no encoder family {family!r} (in spec {spec!r}); there are: {', '.join(FAMILIES)}", spec=spec
-        )
+        raise EncoderError(f"{spec_problem(spec)} (in spec {spec!r})", spec=spec)
     return family, rest
 
 

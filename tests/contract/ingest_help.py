@@ -63,7 +63,7 @@ class HashEncoder:
 
 PLAN = IndexPlan(
     text={"title": TextField(), "body": TextField()},
-    dense={"emb": DenseField(encoder="hash", source=("title", "body"), dims=DIMS)},
+    dense={"emb": DenseField(encoder="own:hash", source=("title", "body"), dims=DIMS)},
     sparse={"terms": SparseField(encoder="lexical", source=("title", "body"))},
     filter={"n": FilterField(type="integer"), "lang": FilterField()},
 )

@@ -241,7 +241,7 @@ def test_a_refused_update_changes_nothing(query_world: World) -> None:
 
 CHUNKED = IndexPlan(
     text={"title": TextField()},
-    dense={"emb": DenseField(encoder="hash", dims=DIMS, chunked=True)},
+    dense={"emb": DenseField(encoder="own:hash", dims=DIMS, chunked=True)},
     filter=PLAN.filter,
     chunk=ChunkOptions(source=("body",), max_tokens=12, overlap_tokens=0),
 )
@@ -309,7 +309,7 @@ class Stretched(HashEncoder):
 
 def test_a_refused_chunk_keeps_its_document_out(elasticsearch_world: World) -> None:
     plan = CHUNKED.replace(
-        dense={"emb": DenseField(encoder="hash", dims=DIMS, chunked=True, similarity="dot_product")},
+        dense={"emb": DenseField(encoder="own:hash", dims=DIMS, chunked=True, similarity="dot_product")},
         chunk=ChunkOptions(source=("body",), max_tokens=12, overlap_tokens=0, store="documents"),
     )
     target = make(elasticsearch_world, plan, dense=Stretched())

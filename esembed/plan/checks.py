@@ -1,0 +1,185 @@
+"""What can't stand in a plan: fields that contradict each other, encoders that nobody knows."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from esembed.encode.base import EncoderParams
+from esembed.errors import PlanError
+from esembed.plan.fields import DenseField, SparseField, engine_endpoint
+
+if TYPE_CHECKING:
+    from esembed.plan.index_plan import IndexPlan
+
+__all__ = ["FAMILIES", "spec_problem", "validate"]
+
+FAMILIES = {
+    "minilm": "",
+    "hf": "hf:intfloat/multilingual-e5-small",
+    "splade": "splade:naver/splade-v3",
+    "static": "static:./potion-base-8M",
+    "lexical": "",
+    "openai": "openai:text-embedding-3-small",
+    "engine": "engine:.elser-2-elasticsearch",
+    "own": "own:my-model",
+    "given": "",
+}
+"""Encoder family → an example of what its spec looks like; empty where nothing stands after the name."""
+
+_ALIASES = {
+    "allminilml6v2": "minilm",
+    "bm25": "lexical",
+    "custom": "own",
+    "elser": "engine",
+    "fasttext": "static",
+    "glove": "static",
+    "huggingface": "hf",
+    "inference": "engine",
+    "model2vec": "static",
+    "none": "given",
+    "ollama": "openai",
+    "sentencetransformer": "hf",
+    "sentencetransformers": "hf",
+    "sparseencoder": "splade",
+    "st": "hf",
+    "tei": "openai",
+    "transformers": "hf",
+    "vllm": "openai",
+    "word2vec": "static",
+}
+"""What people write → the family."""
+
+
+def spec_problem(spec: str) -> str | None:
+    """What is wrong with an encoder's spec string, or None where its family is known and its form right.
+
+    Whether there is such a model is found out when it is loaded.
+    """
+    family, _, rest = spec.partition(":")
+    if family not in FAMILIES:
+        near = _near(family, rest, spec)
+        hint = f"; did you mean {near!r}?" if near else ""
+        return (
+            f"there is no encoder family {family!r}{hint} (there are: {', '.join(FAMILIES)}; own:NAME is an "
+            "encoder that you pass as encoder=)"
+        )
+    example = FAMILIES[family]
+    if example and not rest.strip():
+        return f"{spec!r} needs a name after the family, as in {example!r}"
+    if not example and rest:
+        way = f"; for another model write 'hf:{rest}'" if family == "minilm" else ""
+        return f"{family} takes no name after it{way}"
+    return None
+
+
+def _near(family: str, rest: str, spec: str) -> str | None:
+    """The spec that was probably meant."""
+    short = "".join(c for c in family.lower() if c.isalnum())
+    meant = _ALIASES.get(short)
+    if meant is None and "/" in family:
+        return f"hf:{spec}"
+    if meant is None:
+        known = {**_ALIASES, **{name: name for name in FAMILIES}}
+        close = difflib.get_close_matches(short, known, n=1, cutoff=0.75)
+        meant = known[close[0]] if close else None
+    if meant is None:
+        return None
+    return f"{meant}:{rest or FAMILIES[meant].partition(':')[2]}" if FAMILIES[meant] else meant
+
+
+def _engine(name: str, part: DenseField | SparseField, where: str) -> None:
+    """A field whose vectors the engine computes: what its endpoint decides can't stand in the plan."""
+    section = where.partition(".")[0]
+    endpoint = engine_endpoint(part.encoder)
+    if not endpoint or any(c.isspace() for c in endpoint):
+        raise PlanError(
+            "engine: needs the name of an inference endpoint or the id of a deployed model "
+            "(engine:.elser-2-elasticsearch)",
+            path=f"{where}.encoder",
+        )
+    prefix = part.encoder.removeprefix("engine:").removesuffix(endpoint).rstrip("/")
+    if prefix not in ("", section):
+        raise PlanError(f"{part.encoder!r} is {prefix}, the field is {section}", path=f"{where}.encoder")
+    if part.chunked:
+        raise PlanError(
+            "the engine encodes whole fields here: leave chunked out, or name an encoder that runs on your "
+            "side",
+            path=f"{where}.chunked",
+        )
+    if "." in name:
+        raise PlanError("a field that the engine fills can't have a dot in its name", path=where)
+    if part.params != EncoderParams():
+        raise PlanError(
+            "the endpoint decides how it encodes; leave params out (dims = … stands in the field itself)",
+            path=f"{where}.params",
+        )
+    if isinstance(part, SparseField) and part.storage == "seismic":
+        raise PlanError(
+            "engines fill rank_features and sparse_vector fields, not SEISMIC ones; leave storage out",
+            path=f"{where}.storage",
+        )
+    if isinstance(part, DenseField) and part.element_type not in ("float", "bfloat16"):
+        raise PlanError(
+            f'the endpoint makes floats, so element_type = "{part.element_type}" can\'t be filled; leave it '
+            "out and choose a quantization",
+            path=f"{where}.element_type",
+        )
+
+
+def validate(plan: IndexPlan) -> None:
+    """Raises PlanError naming the path of what is wrong."""
+    seen: dict[str, str] = {}
+    for section in ("text", "dense", "sparse", "filter"):
+        for name in getattr(plan, section):
+            if not name or name.startswith(("_", ".")) or name.endswith(".") or ".." in name:
+                raise PlanError(
+                    "a field name can't be empty, start with _ or ., or end with .", path=f"{section}.{name}"
+                )
+            if name in seen:
+                raise PlanError(f"the name is already a {seen[name]} field", path=f"{section}.{name}")
+            seen[name] = section
+    for name, text in plan.text.items():
+        if not text.boost >= 0:
+            raise PlanError(f"boost must be ≥ 0, not {text.boost}", path=f"text.{name}.boost")
+    for name, part in plan.vector_fields():
+        section = "dense" if isinstance(part, DenseField) else "sparse"
+        where = f"{section}.{name}"
+        family = part.encoder.partition(":")[0]
+        if family == "engine":
+            _engine(name, part, where)
+        elif problem := spec_problem(part.encoder):
+            raise PlanError(problem, path=f"{where}.encoder")
+        if family == "given":
+            if part.source:
+                raise PlanError(
+                    "given vectors have no source fields; leave source out", path=f"{where}.source"
+                )
+            if isinstance(part, DenseField) and part.dims is None:
+                raise PlanError("given vectors need dims", path=f"{where}.dims")
+        elif not part.source and not part.chunked:
+            raise PlanError(f'encoder {part.encoder!r} needs source = ["field", …]', path=f"{where}.source")
+        if part.chunked and plan.chunk is None:
+            raise PlanError("chunked = true needs a [chunk] section", path=f"{where}.chunked")
+        if isinstance(part, DenseField):
+            if part.dims is not None and part.dims < 1:
+                raise PlanError(f"dims must be ≥ 1, not {part.dims}", path=f"{where}.dims")
+            if part.scale is not None and (part.element_type != "byte" or not 0 < part.scale < 1e9):
+                raise PlanError(
+                    'scale is of element_type = "byte" fields, and above 0', path=f"{where}.scale"
+                )
+            if part.oversample is not None and not 1 <= part.oversample <= 10:
+                raise PlanError("oversample must lie between 1 and 10", path=f"{where}.oversample")
+            if family == "lexical":
+                raise PlanError("lexical is a sparse encoder; put it under [sparse]", path=f"{where}.encoder")
+    if plan.chunk is not None:
+        if plan.chunk.max_tokens < 8:
+            raise PlanError("max_tokens must be ≥ 8", path="chunk.max_tokens")
+        if not 0 <= plan.chunk.overlap_tokens < plan.chunk.max_tokens:
+            raise PlanError("overlap_tokens must be ≥ 0 and below max_tokens", path="chunk.overlap_tokens")
+        if plan.chunk.path in seen:
+            raise PlanError(
+                f"{plan.chunk.path!r} is already a {seen[plan.chunk.path]} field", path="chunk.path"
+            )
+    if plan.index.shards < 1:
+        raise PlanError("shards must be ≥ 1", path="index.shards")

@@ -1,0 +1,238 @@
+"""The parts of a plan: fields, chunks, index settings; keyword-only, immutable, strict about names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from esembed.encode.base import EncoderParams
+
+__all__ = [
+    "ChunkOptions",
+    "DenseField",
+    "FilterField",
+    "IndexOptions",
+    "LoadOptions",
+    "Part",
+    "Quantization",
+    "SeismicOptions",
+    "SparseField",
+    "TextField",
+    "engine_endpoint",
+]
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The settings every part of a plan shares: keyword-only, immutable, strict about names."""
+
+    def __post_init__(self) -> None:
+        # msgspec leaves out defaults by identity, and an equal struct is not always the same object.
+        for field in msgspec.structs.fields(type(self)):
+            value = getattr(self, field.name)
+            if isinstance(value, msgspec.Struct) and value == field.default:
+                msgspec.structs.force_setattr(self, field.name, field.default)
+
+
+Similarity = Literal["cosine", "dot_product", "l2_norm", "max_inner_product"]
+
+Quantization = Literal[
+    "auto",
+    # Elasticsearch's own literals; OpenSearch's equivalents are compiled where they exist.
+    "hnsw",
+    "int8_hnsw",
+    "int4_hnsw",
+    "bbq_hnsw",
+    "flat",
+    "int8_flat",
+    "int4_flat",
+    "bbq_flat",
+    "bbq_disk",
+    # OpenSearch only: a compression level on disk, and Faiss encoders.
+    "on_disk_2x",
+    "on_disk_4x",
+    "on_disk_8x",
+    "on_disk_16x",
+    "on_disk_32x",
+    "faiss_hnsw",
+    "faiss_fp16",
+    "faiss_pq",
+    "faiss_ivf",
+    "faiss_binary",
+]
+
+
+class TextField(Part, frozen=True, kw_only=True):
+    """A full-text field, scored by BM25.
+
+    Attributes:
+        analyzer: a name both engines know (``standard``) or one that this engine has; refused at
+            compile time where the engine lacks it.
+        search_analyzer: likewise for queries, else *analyzer*.
+        boost: its weight in the default query, ≥ 0.
+        k1, b: BM25's parameters, else the engine's defaults (1.2, 0.75).
+        keyword: also index the exact value as ``NAME.keyword``.
+    """
+
+    analyzer: str = "standard"
+    search_analyzer: str | None = None
+    boost: float = 1.0
+    k1: float | None = None
+    b: float | None = None
+    keyword: bool = False
+
+
+class DenseField(Part, frozen=True, kw_only=True):
+    """A dense vector field.
+
+    Attributes:
+        encoder: a spec string (``minilm``, ``hf:…``, ``given`` …). ``engine:ENDPOINT``: the engine computes
+            the vectors; *dims* must be written then.
+        source: the fields whose text is encoded, joined by *separator*; empty for ``given``.
+        separator: what stands between the joined fields.
+        dims: how many dimensions; None takes the encoder's (``given`` needs it).
+        similarity: ``cosine``, ``dot_product``, ``l2_norm`` or ``max_inner_product``.
+        element_type: what one dimension is in the engine.
+        scale: ``byte`` fields: floats times this, rounded and cut to ±127, are what is stored (see
+            ``esembed advise``). None: found from the dims for encoders; ``given`` bytes stay as they are.
+        quantization: ``auto`` is resolved at compile time and recorded; any other value is kept.
+        m, ef_construction: HNSW's graph parameters, else the engine's defaults.
+        oversample: rescore this many times k candidates with the full vectors.
+        model_id: OpenSearch: the trained k-NN model of ``faiss_pq`` and ``faiss_ivf``.
+        params: encoder parameters that change the vectors.
+        chunked: encode chunks of the text (see ``IndexPlan.chunk``) instead of the whole.
+    """
+
+    encoder: str = "given"
+    source: tuple[str, ...] = ()
+    separator: str = "\n"
+    dims: int | None = None
+    similarity: Similarity = "cosine"
+    element_type: Literal["float", "byte", "bit", "bfloat16"] = "float"
+    scale: float | None = None
+    quantization: Quantization = "auto"
+    m: int | None = None
+    ef_construction: int | None = None
+    oversample: float | None = None
+    model_id: str | None = None
+    params: EncoderParams = EncoderParams()
+    chunked: bool = False
+
+
+class SeismicOptions(Part, frozen=True, kw_only=True):
+    """OpenSearch's SEISMIC parameters, by the engine's own names; None keeps its default."""
+
+    n_postings: int | None = None
+    cluster_ratio: float | None = None
+    summary_prune_ratio: float | None = None
+    approximate_threshold: int | None = None
+    quantization_ceiling_ingest: float | None = None
+    quantization_ceiling_search: float | None = None
+
+
+class SparseField(Part, frozen=True, kw_only=True):
+    """A sparse vector field.
+
+    Attributes:
+        encoder: ``lexical``, ``splade:…``, ``engine:ENDPOINT``, ``given`` …
+        source: the fields whose text is encoded, joined by *separator*; empty for ``given``.
+        separator: what stands between the joined fields.
+        storage: how the engine keeps it; ``auto`` is ``sparse_vector`` on Elasticsearch and
+            ``rank_features`` on OpenSearch.
+        prune: let Elasticsearch prune query tokens (tuned for ELSER, so off by default).
+        seismic: parameters of ``storage = "seismic"``.
+        params: encoder parameters that change the vectors.
+        chunked: encode chunks of the text instead of the whole.
+    """
+
+    encoder: str = "lexical"
+    source: tuple[str, ...] = ()
+    separator: str = "\n"
+    storage: Literal["auto", "sparse_vector", "rank_features", "seismic"] = "auto"
+    prune: bool = False
+    seismic: SeismicOptions = SeismicOptions()
+    params: EncoderParams = EncoderParams()
+    chunked: bool = False
+
+
+class FilterField(Part, frozen=True, kw_only=True):
+    """A field to filter, sort, facet or boost by, never analysed.
+
+    Attributes:
+        type: Elasticsearch's field type.
+        format: for dates, the engine's format string.
+        positive_score_impact: ``rank_feature`` only: False where a larger value is worse.
+    """
+
+    type: Literal[
+        "keyword",
+        "boolean",
+        "byte",
+        "short",
+        "integer",
+        "long",
+        "float",
+        "double",
+        "date",
+        "ip",
+        "geo_point",
+        "rank_feature",
+    ] = "keyword"
+    format: str | None = None
+    positive_score_impact: bool = True
+
+
+class ChunkOptions(Part, frozen=True, kw_only=True):
+    """How long texts are cut for the fields with ``chunked = true``.
+
+    Attributes:
+        source: the fields that are joined and cut.
+        max_tokens: the most tokens of the encoder in one chunk.
+        overlap_tokens: how many of them the next chunk repeats.
+        boundary: prefer to cut at sentences, at markdown structure, or anywhere between words.
+        store: ``nested`` objects inside the document, or ``documents`` of their own with a parent id.
+        path: the nested field's name.
+    """
+
+    source: tuple[str, ...]
+    max_tokens: int = 200
+    overlap_tokens: int = 20
+    boundary: Literal["sentence", "markdown", "word"] = "sentence"
+    store: Literal["nested", "documents"] = "nested"
+    path: str = "chunks"
+
+
+class IndexOptions(Part, frozen=True, kw_only=True):
+    """Settings that the index is created with; None leaves the engine's default."""
+
+    shards: int = 1
+    replicas: int | None = None
+    refresh_interval: str | None = None
+    dynamic: Literal["true", "false", "strict"] = "false"
+
+
+class LoadOptions(Part, frozen=True, kw_only=True):
+    """What is changed during a bulk load, and put back before it is called done.
+
+    Attributes:
+        refresh: False switches periodic refresh off during the load.
+        replicas: replicas during the load, else unchanged.
+        force_merge_segments: merge to at most this many segments afterwards, else don't.
+        graph_threshold: OpenSearch: during the load only segments with more vectors than this get an
+            HNSW graph (``index.knn.advanced.approximate_threshold``; -1 builds none), so that graphs
+            are built once, by the merges afterwards. Other engines have no such setting.
+    """
+
+    refresh: bool = True
+    replicas: int | None = None
+    force_merge_segments: int | None = None
+    graph_threshold: int | None = None
+
+
+def engine_endpoint(spec: str) -> str | None:
+    """``"engine:my-e5"`` → ``"my-e5"``, ``"engine:sparse/ID"`` → ``"ID"``; None for any other spec."""
+    family, _, rest = spec.partition(":")
+    if family != "engine":
+        return None
+    kind, slash, name = rest.partition("/")
+    return name if slash and kind in ("dense", "sparse") else rest

@@ -1,0 +1,195 @@
+"""The plan itself: declarative, immutable, equal by value, the same in Python, TOML and JSON."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from esembed.errors import PlanError
+from esembed.plan.checks import validate
+from esembed.plan.fields import (
+    ChunkOptions,
+    DenseField,
+    FilterField,
+    IndexOptions,
+    LoadOptions,
+    Part,
+    SparseField,
+    TextField,
+)
+from esembed.query import Query
+from esembed.query.nodes import FrozenMap
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["IndexPlan"]
+
+T = TypeVar("T")
+
+
+class IndexPlan(Part, frozen=True, kw_only=True):
+    """What an index is. See :mod:`esembed.plan` for its TOML.
+
+    Attributes:
+        text, dense, sparse, filter: the fields by name; a name stands in one section only.
+        chunk: how texts are cut, where a field has ``chunked``.
+        id_field: the record's field that holds its id, else the id comes with the record or from
+            its content.
+        query: the default query (its ``text`` left out), else text and dense legs fused by RRF, and
+            a learned sparse leg where there is one.
+        index, load: index settings.
+        description: for people.
+
+    Raises:
+        PlanError: on creation, when fields contradict each other.
+    """
+
+    text: Mapping[str, TextField] = FrozenMap()
+    dense: Mapping[str, DenseField] = FrozenMap()
+    sparse: Mapping[str, SparseField] = FrozenMap()
+    filter: Mapping[str, FilterField] = FrozenMap()
+    chunk: ChunkOptions | None = None
+    id_field: str | None = None
+    query: Query | None = None
+    index: IndexOptions = IndexOptions()
+    load: LoadOptions = LoadOptions()
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for section in ("text", "dense", "sparse", "filter"):
+            msgspec.structs.force_setattr(self, section, FrozenMap(getattr(self, section)))
+        validate(self)
+
+    # -- reading and writing -------------------------------------------------------------------
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> IndexPlan:
+        """From plain values. Raises PlanError naming the path of what is wrong."""
+        parts = dict(data)
+        for section, kind in _SECTIONS.items():
+            named = parts.get(section)
+            if isinstance(named, Mapping):
+                # One field at a time: msgspec's own path would not name it.
+                parts[section] = {
+                    name: _convert(value, kind, f"{section}.{name}") for name, value in named.items()
+                }
+        return _convert(parts, cls, "")
+
+    @classmethod
+    def from_toml(cls, text: str) -> IndexPlan:
+        """From TOML text. Raises PlanError."""
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise PlanError(f"not TOML: {error}") from error
+        return cls.from_dict(data)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> IndexPlan:
+        """From JSON text. Raises PlanError."""
+        try:
+            return cls.from_dict(msgspec.json.decode(text))
+        except msgspec.DecodeError as error:
+            raise PlanError(f"not JSON: {error}") from error
+
+    @classmethod
+    def load_file(cls, path: str | Path) -> IndexPlan:
+        """From a ``.toml`` or ``.json`` file. Raises PlanError (also when it can't be read)."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise PlanError(f"can't read the plan {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise PlanError(f"the plan {path} is not UTF-8 text") from error
+        try:
+            return cls.from_json(text) if path.suffix == ".json" else cls.from_toml(text)
+        except PlanError as error:
+            raise PlanError(f"in {path.name}: {error.message}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; what equals its default is left out, so that diffs stay small."""
+        data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        for section in ("text", "dense", "sparse", "filter"):
+            if not data.get(section):
+                data.pop(section, None)
+        return data
+
+    def to_toml(self) -> str:
+        """TOML text that :meth:`from_toml` reads back as an equal plan."""
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+    def to_json(self) -> str:
+        """JSON text, keys in a fixed order."""
+        return msgspec.json.encode(self.to_dict(), order="deterministic").decode()
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The plan's JSON Schema (2020-12), for editors and checks in other languages."""
+        return msgspec.json.schema(cls)
+
+    # -- looking at it -------------------------------------------------------------------------
+
+    def vector_fields(self) -> Iterator[tuple[str, DenseField | SparseField]]:
+        """Every dense and sparse field with its name, dense first."""
+        yield from self.dense.items()
+        yield from self.sparse.items()
+
+    def field_path(self, name: str) -> str:
+        """The name a vector field has in the mapping: under the chunks' path where it is chunked
+        and chunks are nested."""
+        part = self.dense.get(name) or self.sparse.get(name)
+        if part is not None and part.chunked and self.chunk is not None and self.chunk.store == "nested":
+            return f"{self.chunk.path}.{name}"
+        return name
+
+    def only(self, vectors: Collection[str]) -> IndexPlan:
+        """The same with these vector fields alone, and without a default query."""
+        return self.replace(
+            dense={name: part for name, part in self.dense.items() if name in vectors},
+            sparse={name: part for name, part in self.sparse.items() if name in vectors},
+            query=None,
+        )
+
+    def replace(self, **changes: Any) -> IndexPlan:
+        """A copy with these attributes changed, validated again."""
+        return msgspec.structs.replace(self, **changes)
+
+
+_SECTIONS: dict[str, Any] = {
+    "text": TextField,
+    "dense": DenseField,
+    "sparse": SparseField,
+    "filter": FilterField,
+}
+
+
+def _convert(value: Any, kind: type[T], where: str) -> T:
+    """*value* as *kind*; a PlanError names the path and, for a typing error, what was meant."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        text, _, inner = str(error).partition(" - at `")
+        inner = inner.rstrip("`").removeprefix("$").lstrip(".")
+        path = ".".join(part for part in (where, inner) if part)
+        hint = ""
+        unknown = re.search(r"unknown field `(.*)`", text)
+        if unknown:
+            known = getattr(kind, "__struct_fields__", ())
+            close = difflib.get_close_matches(unknown[1], known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            if not inner:
+                hint += f" (there are: {', '.join(known)})"
+        raise PlanError(text[:1].lower() + text[1:] + hint, path=path) from error

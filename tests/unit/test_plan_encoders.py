@@ -1,0 +1,87 @@
+"""Encoder specs in a plan: a family that nobody knows is refused when the plan is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esembed import DenseField, IndexPlan
+from esembed.encode.registry import FAMILIES, load
+from esembed.errors import EncoderError, PlanError
+from esembed.plan import checks
+
+
+def plan(spec: str, section: str = "dense") -> IndexPlan:
+    return IndexPlan.from_toml(f'[text.body]\n[{section}.v]\nencoder = "{spec}"\nsource = ["body"]\n')
+
+
+def test_the_plan_and_the_registry_know_the_same_families() -> None:
+    assert set(checks.FAMILIES) == set(FAMILIES)
+    assert set(checks._ALIASES.values()) <= set(FAMILIES)
+    for example in filter(None, checks.FAMILIES.values()):
+        assert checks.spec_problem(example) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "meant"),
+    [
+        ("sentencetransformers:foo", "hf:foo"),
+        ("sentence-transformers:all-MiniLM-L12-v2", "hf:all-MiniLM-L12-v2"),
+        ("HF:intfloat/e5-small", "hf:intfloat/e5-small"),
+        ("intfloat/e5-small", "hf:intfloat/e5-small"),
+        ("miniLM", "minilm"),
+        ("all-MiniLM-L6-v2", "minilm"),
+        ("splad:naver/splade-v3", "splade:naver/splade-v3"),
+        ("open-ai:text-embedding-3-small", "openai:text-embedding-3-small"),
+        ("bm25", "lexical"),
+        ("model2vec:./m", "static:./m"),
+        ("custom:mine", "own:mine"),
+    ],
+)
+def test_an_unknown_family_is_refused_with_what_was_meant(spec: str, meant: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        plan(spec)
+    assert caught.value.path == "dense.v.encoder"
+    assert f"did you mean {meant!r}?" in str(caught.value)
+    with pytest.raises(EncoderError, match="did you mean"):
+        load(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "part"),
+    [
+        ("nonsense:x", "there are: minilm, hf,"),
+        ("", "there are: minilm"),
+        ("hf:", "'hf:' needs a name after the family, as in 'hf:"),
+        ("splade", "needs a name"),
+        ("minilm:intfloat/e5-small", "write 'hf:intfloat/e5-small'"),
+        ("own:", "needs a name"),
+    ],
+)
+def test_a_spec_of_the_wrong_form_is_refused(spec: str, part: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        plan(spec)
+    assert part in str(caught.value)
+    assert "did you mean" not in str(caught.value)
+
+
+def test_what_is_right_is_taken() -> None:
+    for spec in (
+        "minilm",
+        "hf:./folder",
+        "static:x",
+        "openai:m@http://127.0.0.1:1/v1",
+        "own:mine",
+        "engine:e",
+    ):
+        assert plan(spec).dense["v"].encoder == spec
+    for spec in ("lexical", "splade:x", "own:mine"):
+        assert plan(spec, "sparse").sparse["v"].encoder == spec
+    assert DenseField(encoder="nonsense:x").encoder  # a part alone is not checked, the plan is
+
+
+def test_an_encoder_of_ones_own_is_never_loaded() -> None:
+    wanted: Any = r"own:mine.*Index\.open\(…, encoder=mine\)"
+    with pytest.raises(EncoderError, match=wanted):
+        load("own:mine")
