@@ -3,6 +3,7 @@
 The order of things, each safe to repeat::
 
     refuse what can't work            nothing is changed yet
+    claim the alias                   one migration at a time; a crashed one's claim is taken over
     create ALIAS-vN, mark it          the mark makes a second run resume
     copy, catch up, catch up …        re-encodes only what changed; by sequence number
     block writes on the old index     writers get 403 and try again; in-flight writes are waited for
@@ -29,6 +30,7 @@ from esembed.encode import contract
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.errors import IndexNotFoundError, PermanentError, PlanError
+from esembed.ingest.claim import Claim
 from esembed.ingest.copying import CopyingEncoder, Memory, compare_ids, copyable, read_for_copy
 from esembed.ingest.migration import MigrateOptions, MigrationReport
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
@@ -40,7 +42,7 @@ from .client import AsyncEngineClient
 from .index import AsyncIndex
 from .lifecycle import Live, check_name, describe, index_path, update_meta
 from .probe import probe
-from .versions import MARK, checkpoint, choose_alias, enough_disk, next_name, swap, unblock
+from .versions import MARK, checkpoint, choose_alias, claimed, enough_disk, next_name, swap, unblock
 
 __all__ = ["MigrateOptions", "MigrationReport", "migrate", "rollback"]
 
@@ -75,29 +77,74 @@ async def migrate(
 
     Raises:
         PlanError, UnsupportedFeatureError, EncoderError: refused; nothing was changed.
-        PermanentError: refused before the start (an index where an alias is needed, too little disk),
-            or the gate was not passed; the old index serves on.
+        PermanentError: refused before the start (an index where an alias is needed, too little disk, another
+            migration of the alias is running), or the gate was not passed; the old index serves on.
     """
-    started = time.monotonic()
     settings = options or MigrateOptions()
     engine = AsyncEngineClient(client)
     live = await describe(engine, name)
     if live is None:
         raise IndexNotFoundError(f"there is no index or alias {name!r}", index=name)
     alias = await choose_alias(engine, name, live, settings.alias)
-    stored = stored_meta(live.mapping)
-    if stored is None:
+    if stored_meta(live.mapping) is None:
         raise PlanError(f"{live.concrete!r} doesn't say how it was encoded; repair or attach it first")
     known = capabilities or await probe(engine)
     compile_mapping(with_dims(plan, lambda _: 64), known)
+    async with claimed(engine, alias, "migrate") as claim:
+        return await _migrate(
+            client,
+            name,
+            alias,
+            plan,
+            claim=claim,
+            seen=live.concrete,
+            settings=settings,
+            encoder=encoder,
+            old_encoder=old_encoder,
+            allow_encoders=allow_encoders,
+            runtime=runtime,
+            known=known,
+            progress=progress,
+        )
+
+
+async def _migrate(
+    client: Any,
+    name: str,
+    alias: str,
+    plan: IndexPlan,
+    *,
+    claim: Claim,
+    seen: str,
+    settings: MigrateOptions,
+    encoder: Encoder | Mapping[str, Encoder] | None,
+    old_encoder: Encoder | Mapping[str, Encoder] | None,
+    allow_encoders: Collection[str],
+    runtime: RuntimeOptions | None,
+    known: Capabilities,
+    progress: Progress | None,
+) -> MigrationReport:
+    """What :func:`migrate` does once the alias is claimed; *seen* is the index it stood for before that."""
+    started = time.monotonic()
+    engine = AsyncEngineClient(client)
+    live = await describe(engine, name)  # as it is now: another run may just have ended
+    stored = stored_meta(live.mapping) if live is not None else None
+    if live is None or stored is None:
+        raise IndexNotFoundError(f"{name!r} is gone", index=name)
     pool = EncoderPool(plan, encoder=encoder, allow_encoders=None, runtime=runtime)
     resolved = await in_thread(with_dims, plan, lambda field: pool.encoder(field).info.dims)
     compiled = compile_mapping(resolved, known)
     unchanged = await in_thread(_unchanged, stored, pool.for_plan(compiled.resolved), compiled.resolved)
     report = MigrationReport(alias=alias, old=live.concrete, new=live.concrete)
+    if claim.note is not None:
+        report.notes.append(claim.note)
     mark = stored.rest.get(MARK)
     same_plan = fill_in(compiled.resolved, stored.plan) == stored.plan
     same_plan = same_plan and unchanged == {field for field, _ in compiled.resolved.vector_fields()}
+    if same_plan and live.concrete != seen and isinstance(mark, Mapping) and mark.get("from") == seen:
+        report.old, report.seconds = seen, time.monotonic() - started
+        report.notes.append("another run has just done this")
+        return report
     if isinstance(mark, Mapping) and mark.get("state") == "copying" and same_plan:
         # A run that ended between the swap and its last note: the alias is where it should be.
         origin = await describe(engine, check_name(str(mark.get("from"))))
@@ -144,7 +191,7 @@ async def migrate(
     await _mark(new, mark)
     report.copied = tuple(copied)
     report.encoded = tuple(field for field, _ in compiled.resolved.vector_fields() if field not in copied)
-    move = _Move(engine, live.concrete, stored.plan, new, settings, memories, report, progress)
+    move = _Move(engine, live.concrete, stored.plan, new, settings, memories, report, progress, claim)
     await move.copy()
     await _gate(client, live.concrete, new, settings, report, old_encoder, allow_encoders, runtime, known)
     await move.finish(mark)
@@ -168,6 +215,7 @@ class _Move:
         memories: Mapping[str, Memory],
         report: MigrationReport,
         progress: Progress | None,
+        claim: Claim,
     ) -> None:
         self.engine = engine
         self.old = old
@@ -177,6 +225,7 @@ class _Move:
         self.memories = memories
         self.report = report
         self.progress = progress
+        self.claim = claim
         self._seen: int | None = None
 
     async def copy(self) -> None:
@@ -189,6 +238,7 @@ class _Move:
                 break
 
     async def _pass(self, *, trust: bool = False) -> int:
+        await in_thread(self.claim.check)
         before = await checkpoint(self.engine, self.old)
         await self.engine.request("POST", f"/{index_path(self.old)}/_refresh")
         capabilities = self.new.capabilities
@@ -212,12 +262,14 @@ class _Move:
             tuning=False,
             trust=trust,
         )
+        records = self.claim.watched(records)
         ran: IngestReport = await self.new.ingest(records, options, progress=self.progress)
         self._seen = before
         return ran.read - ran.unchanged
 
     async def finish(self, mark: Mapping[str, Any]) -> None:
         """Block, carry over the rest, compare ids, swap; on any failure the old index is writable again."""
+        await in_thread(self.claim.check)
         started = time.monotonic()
         try:
             # Adding the block waits for writes in flight; setting the setting would not.
@@ -237,9 +289,11 @@ class _Move:
                     f"(for one {missing[0]!r}); the alias was not moved. Run the migration again"
                 )
             self.report.documents = both
+            await in_thread(self.claim.check)
             await swap(self.engine, self.report.alias, self.old, self.new.concrete)
         except BaseException:
-            await unblock(self.engine, self.old)
+            if not self.claim.lost:  # who took over decides now
+                await unblock(self.engine, self.old)
             raise
         self.report.blocked_seconds = time.monotonic() - started
         await _mark(self.new, {**mark, "state": "done", "swapped_at": int(time.time())})
@@ -264,6 +318,33 @@ async def rollback(
     Raises:
         PlanError: the index behind the alias did not come from a migration, or its origin is gone.
     """
+    engine = AsyncEngineClient(client)
+    check_name(alias)
+    async with claimed(engine, alias, "rollback") as claim:
+        return await _rollback(
+            client,
+            alias,
+            claim=claim,
+            carry_back=carry_back,
+            encoder=encoder,
+            allow_encoders=allow_encoders,
+            runtime=runtime,
+            capabilities=capabilities,
+        )
+
+
+async def _rollback(
+    client: Any,
+    alias: str,
+    *,
+    claim: Claim,
+    carry_back: bool,
+    encoder: Encoder | Mapping[str, Encoder] | None,
+    allow_encoders: Collection[str],
+    runtime: RuntimeOptions | None,
+    capabilities: Capabilities | None,
+) -> MigrationReport:
+    """What :func:`rollback` does once the alias is claimed."""
     started = time.monotonic()
     engine = AsyncEngineClient(client)
     live = await describe(engine, alias)
@@ -284,7 +365,7 @@ async def rollback(
     report = MigrationReport(alias=alias, old=live.concrete, new=origin)
     await unblock(engine, origin)
     if carry_back:
-        move = _Move(engine, live.concrete, stored.plan, target, MigrateOptions(), {}, report, None)
+        move = _Move(engine, live.concrete, stored.plan, target, MigrateOptions(), {}, report, None, claim)
         try:
             await move.copy()
             back = target.stored.rest.get(MARK)
@@ -292,7 +373,8 @@ async def rollback(
                 dict(back) if isinstance(back, Mapping) else {"alias": alias, "state": "origin"}
             )
         except BaseException:
-            await engine.request("PUT", f"/{index_path(origin)}/_block/write")
+            if not claim.lost:
+                await engine.request("PUT", f"/{index_path(origin)}/_block/write")
             raise
     else:
         await swap(engine, alias, live.concrete, origin)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from esembed.dialect import meta
 from esembed.dialect.settle import stored_meta
 from esembed.errors import IndexNotFoundError, PermanentError, PlanError
+from esembed.ingest.claim import Claim
 
-from ._shim import sleep
+from ._shim import in_thread, requester, sleep
 from .client import AsyncEngineClient
 from .lifecycle import Live, check_name, describe, index_path
 
@@ -20,6 +22,7 @@ __all__ = [
     "abort",
     "checkpoint",
     "choose_alias",
+    "claimed",
     "cleanup",
     "enough_disk",
     "next_name",
@@ -32,18 +35,41 @@ MARK = "migration"
 """The key under ``_meta.esembed`` that says where a version came from and how far it got."""
 
 
+@asynccontextmanager
+async def claimed(engine: AsyncEngineClient, alias: str, what: str) -> AsyncIterator[Claim]:
+    """The right to move an alias, given back at the end. Raises PermanentError while another run has it."""
+    claim = Claim(requester(engine), alias, what)
+    await in_thread(claim.take, sender=claim.client)
+    try:
+        yield claim
+    finally:
+        await in_thread(claim.release)
+
+
 async def abort(client: Any, alias: str) -> str | None:
     """Give up an unfinished migration: the half-filled version is deleted, writes are allowed again.
 
     Returns:
         the deleted index's name, or None when there was none.
+
+    Raises:
+        IndexNotFoundError: no such alias.
+        PermanentError: the migration is running.
     """
     engine = AsyncEngineClient(client)
+    check_name(alias)
+    if await describe(engine, alias) is None:
+        raise IndexNotFoundError(f"there is no alias {alias!r}", index=alias)
+    async with claimed(engine, alias, "abort"):
+        return await _abort(engine, alias)
+
+
+async def _abort(engine: AsyncEngineClient, alias: str) -> str | None:
     live = await describe(engine, alias)
     if live is None:
         raise IndexNotFoundError(f"there is no alias {alias!r}", index=alias)
     await unblock(engine, live.concrete)
-    for name, mark in (await versions(client, alias)).items():
+    for name, mark in (await versions(engine.official, alias)).items():
         if name != live.concrete and mark.get("state") == "copying" and mark.get("from") == live.concrete:
             await engine.request("DELETE", f"/{index_path(name)}")
             return name

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from esembed.dialect import meta
 from esembed.dialect.settle import stored_meta
 from esembed.errors import IndexNotFoundError, PermanentError, PlanError
+from esembed.ingest.claim import Claim
 
-from ._shim import sleep
+from ._shim import in_thread, requester, sleep
 from .client import EngineClient
 from .lifecycle import Live, check_name, describe, index_path
 
@@ -21,6 +23,7 @@ __all__ = [
     "abort",
     "checkpoint",
     "choose_alias",
+    "claimed",
     "cleanup",
     "enough_disk",
     "next_name",
@@ -33,18 +36,41 @@ MARK = "migration"
 """The key under ``_meta.esembed`` that says where a version came from and how far it got."""
 
 
+@contextmanager
+def claimed(engine: EngineClient, alias: str, what: str) -> Iterator[Claim]:
+    """The right to move an alias, given back at the end. Raises PermanentError while another run has it."""
+    claim = Claim(requester(engine), alias, what)
+    in_thread(claim.take, sender=claim.client)
+    try:
+        yield claim
+    finally:
+        in_thread(claim.release)
+
+
 def abort(client: Any, alias: str) -> str | None:
     """Give up an unfinished migration: the half-filled version is deleted, writes are allowed again.
 
     Returns:
         the deleted index's name, or None when there was none.
+
+    Raises:
+        IndexNotFoundError: no such alias.
+        PermanentError: the migration is running.
     """
     engine = EngineClient(client)
+    check_name(alias)
+    if describe(engine, alias) is None:
+        raise IndexNotFoundError(f"there is no alias {alias!r}", index=alias)
+    with claimed(engine, alias, "abort"):
+        return _abort(engine, alias)
+
+
+def _abort(engine: EngineClient, alias: str) -> str | None:
     live = describe(engine, alias)
     if live is None:
         raise IndexNotFoundError(f"there is no alias {alias!r}", index=alias)
     unblock(engine, live.concrete)
-    for name, mark in (versions(client, alias)).items():
+    for name, mark in (versions(engine.official, alias)).items():
         if name != live.concrete and mark.get("state") == "copying" and mark.get("from") == live.concrete:
             engine.request("DELETE", f"/{index_path(name)}")
             return name

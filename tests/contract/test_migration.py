@@ -30,6 +30,7 @@ from esembed.errors import (
     PlanError,
     UnsupportedFeatureError,
 )
+from esembed.ingest.claim import claim_index
 from esembed.ingest.migration import MigrateOptions
 from esembed.ingest.options import IngestOptions
 from esembed.ingest.sources.index import read_index
@@ -183,6 +184,87 @@ async def test_killed_at_any_moment_and_run_again(client, alias, esembed_engine,
     follower = AsyncFollower(client, alias, encoders={"hf:test/b": Salted("b")})
     assert (await follower.search(q.knn("e", text="text 7", k=3), size=1)).ids == ["d7"]
     await follower.ingest([Document("after", {"body": "writable", "n": 1})])
+    assert await claims(client, alias) is None, "the killed run's claim was taken over at once"
+
+
+class Gated(Salted):
+    """A model that waits until it may encode."""
+
+    def __init__(self, salt):
+        super().__init__(salt)
+        self.asked, self.gate = threading.Event(), threading.Event()
+
+    def encode_document(self, texts):
+        if any(text.startswith("text") for text in texts):  # not the contract's canaries
+            self.asked.set()
+            assert self.gate.wait(60)
+        return super().encode_document(texts)
+
+
+async def claims(client, alias):
+    answer = await AsyncEngineClient(client).request(
+        "GET", f"/{claim_index(alias)}/_doc/claim", ignore=(404,)
+    )
+    return answer.body.get("_source") if answer.status == 200 else None
+
+
+async def test_two_migrations_of_one_alias_are_one(client, alias, monkeypatch):
+    monkeypatch.setattr("esembed.ingest.claim.BEAT_SECONDS", 0.2)
+    model = Gated("b")
+    first = asyncio.create_task(migrate(client, alias, plan("b"), encoder=model))
+    assert await asyncio.to_thread(model.asked.wait, 60)
+    wanted = rf"another migration of '{alias}' is running: migrate by process \d+ on .*, since "
+    with pytest.raises(PermanentError, match=wanted):
+        await migrate(client, alias, plan("c"), encoder=Salted("c"))
+    with pytest.raises(PermanentError, match=wanted):
+        await abort(client, alias)
+    with pytest.raises(PermanentError, match=wanted):
+        await rollback(client, alias)
+    model.gate.set()
+    report = await first
+    assert (report.new, report.documents) == (f"{alias}-v2", 600)
+    assert await claims(client, alias) is None
+    assert set(await versions(client, alias)) == {f"{alias}-v1", f"{alias}-v2"}
+    # What is hidden isn't found by a wildcard while it is there, and it is gone afterwards.
+    rows = await AsyncEngineClient(client).request(
+        "GET", f"/{alias}*/_settings", params={"expand_wildcards": "all"}
+    )
+    assert set(rows.body) == {f"{alias}-v1", f"{alias}-v2"}
+
+
+async def test_the_same_migration_thrice_at_once_is_done_once(client, alias, monkeypatch):
+    monkeypatch.setattr("esembed.ingest.claim.BEAT_SECONDS", 0.2)
+    runs = [migrate(client, alias, plan("b"), encoder=Salted("b")) for _ in range(3)]
+    ended = await asyncio.gather(*runs, return_exceptions=True)
+    reports = [one for one in ended if not isinstance(one, PermanentError)]
+    assert 1 <= len(reports) <= 3
+    assert {(one.old, one.new) for one in reports} == {(f"{alias}-v1", f"{alias}-v2")}
+    assert sum(one.documents == 600 for one in reports) == 1
+    assert set(await versions(client, alias)) == {f"{alias}-v1", f"{alias}-v2"}
+    assert await claims(client, alias) is None
+
+
+async def test_a_silent_claim_is_taken_over_and_its_owner_stops(client, alias, monkeypatch):
+    monkeypatch.setattr("esembed.ingest.claim.BEAT_SECONDS", 0.2)
+    monkeypatch.setattr("esembed.ingest.claim.SILENT_SECONDS", 1.5)
+    model = Gated("b")
+    first = asyncio.create_task(migrate(client, alias, plan("b"), encoder=model))
+    assert await asyncio.to_thread(model.asked.wait, 60)
+    held = await claims(client, alias)
+    # As if another machine had taken it, and ended after that without a word.
+    engine = AsyncEngineClient(client)
+    other = {**held, "owner": "other", "machine": "elsewhere", "host": "elsewhere"}
+    await engine.request("PUT", f"/{claim_index(alias)}/_doc/claim", body=other)
+    await asyncio.sleep(0.6)
+    model.gate.set()
+    with pytest.raises(PermanentError, match="another run took over"):
+        await first
+    assert (await claims(client, alias))["owner"] == "other"
+    assert (await describe(engine, alias)).concrete == f"{alias}-v1"
+    report = await migrate(client, alias, plan("b"), encoder=Salted("b"))
+    assert report.resumed
+    assert report.documents == 600
+    assert await claims(client, alias) is None
 
 
 async def test_a_scan_left_early_holds_nobody_up(client, alias):
