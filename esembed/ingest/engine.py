@@ -43,6 +43,10 @@ class Requester(Protocol):
     ) -> Response: ...
 
 
+SHORTEST_REQUEST_SECONDS = 10.0
+"""What a request that is out is given, however short the wait is."""
+
+
 class Stopped(EsembedError):
     """The run was asked to end; another stage knows why."""
 
@@ -121,16 +125,27 @@ class Patience:
         if message:
             self._notice(message)
 
-    def _give_up(self, state: tenacity.RetryCallState) -> bool:
+    def _left(self, state: tenacity.RetryCallState) -> float:
+        """Seconds until the wait has been long enough."""
         with self._lock:
             last = self._progress
         # A call that began after the last progress has its own start.
-        return self._stop.is_set() or time.monotonic() - max(last, state.start_time) > self.max_wait_seconds
+        return max(last, state.start_time) + self.max_wait_seconds - time.monotonic()
+
+    def _give_up(self, state: tenacity.RetryCallState) -> bool:
+        return self._stop.is_set() or self._left(state) <= 0
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome is not None else None
         asked = getattr(error, "retry_after_seconds", None)
-        return float(self._wait(state)) if asked is None else min(float(asked), 60.0)
+        pause = float(self._wait(state)) if asked is None else min(float(asked), 60.0)
+        # The last attempt comes when the time is up, not a pause later.
+        return max(0.0, min(pause, self._left(state)))
+
+    def request_seconds(self, wanted: float | None) -> float:
+        """The time-out of one request: *wanted*, and no longer than the whole wait (but for the shortest)."""
+        most = max(self.max_wait_seconds, SHORTEST_REQUEST_SECONDS)
+        return most if wanted is None else min(wanted, most)
 
     def retrying(self) -> tenacity.Retrying:
         """tenacity's loop over a callable that raises EngineUnavailableError or Again."""
@@ -174,7 +189,7 @@ class Engine:
         if getattr(client, "kind", "") == "elasticsearch":
             # How long the engine itself waits for a primary, silently (a minute, else). opensearch-py
             # takes a parameter of this name for its own time-out and can't pass it on.
-            self._bulk_params["timeout"] = "15s"
+            self._bulk_params["timeout"] = f"{max(1, min(15, int(patience.max_wait_seconds)))}s"
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -195,10 +210,17 @@ class Engine:
             EngineUnavailableError: it never could be answered.
             EngineRequestError: refused.
         """
+        tries = 0
+        # Without a time-out of its own the client's counts, unless the whole wait is shorter than those are.
+        seconds = timeout_seconds
+        if timeout_seconds is not None or self.patience.max_wait_seconds < 60.0:
+            seconds = self.patience.request_seconds(timeout_seconds)
 
         def once() -> Response:
+            nonlocal tries
+            tries += 1
             answer = self.client.request(
-                method, path, params=params, body=body, ignore=ignore, timeout_seconds=timeout_seconds
+                method, path, params=params, body=body, ignore=ignore, timeout_seconds=seconds
             )
             if all_shards and (failed := answer.body.get("_shards", {}).get("failed")):
                 raise EngineUnavailableError(f"{failed} shards of {self.index} don't answer {method} {path}")
@@ -208,7 +230,9 @@ class Engine:
             response: Response = self.patience.retrying()(once)
         except EngineUnavailableError as error:
             raise self.patience.gave_up(error) from error
-        self.patience.progress()
+        if tries > 1:
+            # An answer that came at once settles nothing: an index that refuses writes reads well.
+            self.patience.progress()
         return response
 
     def bulk(self, payload: bytes) -> tuple[int | None, Any, float | None]:
@@ -219,7 +243,7 @@ class Engine:
                 f"{self._path}/_bulk",
                 params=self._bulk_params,
                 body=payload,
-                timeout_seconds=self._timeout,
+                timeout_seconds=self.patience.request_seconds(self._timeout),
                 ignore=_ANY_STATUS,
             )
         except EngineUnavailableError as error:

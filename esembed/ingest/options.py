@@ -39,9 +39,10 @@ class IngestOptions:
         encode_batch_documents: records that go to the encoders in one call, at most.
         encode_workers: encode calls at a time; more than 1 suits remote encoders.
         linger_seconds: a bulk request that isn't full goes out after this long.
-        request_timeout_seconds: for one bulk request.
-        max_wait_seconds: how long an engine that is down, red, full or busy is waited for, before
-            the run ends with an error (and can be resumed).
+        request_timeout_seconds: for one bulk request; cut to *max_wait_seconds*, or to 10 if that is less.
+        max_wait_seconds: how long an engine that is down, red, full, busy or blocked is waited for without
+            anything being settled, before the run ends with an error (and can be resumed). A request that
+            is out when the time is up is still waited for.
         dead_letters: the file for records that can't get in, with reason and position; None keeps
             the first ones in the report only.
         strict: end at the first record that can't get in.

@@ -273,9 +273,10 @@ class Sender:
         patience = self._engine.patience
         if min(out, patience.silent_seconds()) < SILENCE_SECONDS:
             return
+        seconds = patience.request_seconds(self._options.request_timeout_seconds)
         patience.tell(
             f"no answer to a bulk request for {out:.0f} s: {self._engine.why_silent()}. It is given "
-            f"{self._options.request_timeout_seconds:.0f} s, then sent again, for up to "
+            f"{seconds:.0f} s, then sent again, for up to "
             f"{patience.max_wait_seconds:.0f} s without progress; after that the run ends, and the same "
             "command resumes"
         )

@@ -14,8 +14,8 @@ from ingest_help import DIMS, PLAN, HashEncoder, make, records
 from query_engines import World
 
 from esembed.dialect.mapping import compile_mapping
-from esembed.errors import IndexNotFoundError, PlanError, RecordError
-from esembed.ingest.engine import Engine, Patience
+from esembed.errors import EngineUnavailableError, IndexNotFoundError, PlanError, RecordError
+from esembed.ingest.engine import Again, Engine, Patience
 from esembed.ingest.lookup import Lookup
 from esembed.ingest.read import FileSource, dead_letter_source
 from esembed.ingest.sources.index import IndexSource
@@ -195,6 +195,43 @@ def test_a_record_of_30_megabytes(query_world: World) -> None:
     # Elasticsearch wants four times a document's size, out of a tenth of its heap: a small one refuses.
     assert report.indexed == 9 or "heap" in report.errors[0].reason
     assert target.count() == report.indexed >= 8
+
+
+def test_a_write_blocked_index_is_waited_for_no_longer_than_was_said(query_world: World) -> None:
+    target = make(query_world)
+    target.ingest(records(5))
+    target.world.client.request(
+        "PUT", f"/{target.index}/_settings", body={"index": {"blocks": {"write": True}}}
+    )
+    drawn = []
+
+    def slow() -> Any:
+        for record in records(400)[5:]:
+            drawn.append(record)
+            yield record
+            time.sleep(0.1)
+
+    # Records are read and looked up meanwhile, and the engine answers those questions.
+    with pytest.raises(EngineUnavailableError, match=r"did not settle anything for 1 s .*blocked"):
+        target.ingest(slow(), max_wait_seconds=1.0)
+    assert len(drawn) < 395, "the run ended before its source"
+    notices: list[str] = []
+    patience = Patience(0.5, threading.Event(), notices.append)
+    engine = Engine(target.world.client, target.index, patience, 120.0)
+
+    def blocked() -> None:
+        status, body, _ = engine.bulk(b'{"index":{"_id":"x"}}\n{"title":"x"}\n')
+        assert "blocked" in str(body), status
+        raise Again("blocked", retry_after_seconds=30.0)
+
+    with pytest.raises(Again):
+        patience.retrying()(blocked)
+    assert 0 < patience.waited_seconds <= 0.5, "the last pause ends with the wait"
+    assert patience.request_seconds(120.0) == 10.0
+    target.world.client.request(
+        "PUT", f"/{target.index}/_settings", body={"index": {"blocks": {"write": None}}}
+    )
+    assert target.ingest(records(8)).indexed == 3
 
 
 def test_given_vectors(query_world: World) -> None:

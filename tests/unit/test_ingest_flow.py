@@ -289,7 +289,7 @@ def test_a_load_that_gets_no_answer_says_early_what_it_waits_for(monkeypatch: py
     report = run(Counting(20), engine, TimedEncoder(8, 0.0), progress=Told(), max_wait_seconds=77.0)
     assert report.indexed == 20
     assert "sink is red, a primary shard is on no node" in seen[0]
-    assert "It is given 120 s, then sent again, for up to 77 s without progress" in seen[0]
+    assert "It is given 77 s, then sent again, for up to 77 s without progress" in seen[0]
     assert "the same command resumes" in seen[0]
     assert seen[1:] == [seen[1]]
     assert "takes requests again" in seen[1]
