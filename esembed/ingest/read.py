@@ -146,7 +146,8 @@ class FileSource(Source):
                 if not from_the_store(error) and not isinstance(error, (EOFError, zlib.error, LZMAError)):
                     raise
                 yield UnreadableRecord(
-                    f"{location.label} can't be read to its end: {without_secrets(error)}",
+                    f"{location.label} can't be read to its end: {without_secrets(error)}. What came before "
+                    "is kept; once it can be read, run the same again: records that are in are left alone",
                     position=location.label,
                 )
             finally:

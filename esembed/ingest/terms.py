@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -20,42 +22,76 @@ __all__ = ["Peeked", "as_meant", "count_terms"]
 
 SAMPLE_RECORDS = 1_000
 SAMPLE_CHARACTERS = 4_000_000
+SAMPLE_SECONDS = 2.0
+"""Counted from the first record; a source may fall silent for days (a pipe)."""
+
 _BATCH = 500
 
 
 class Peeked(Source):
     """A source whose first records were looked at; it still yields all of them, once.
 
+    The head is drawn in a thread, so that a source that falls silent (an open pipe) holds nobody up.
+
     Args:
         source: the source.
 
     Attributes:
-        head: the first records, up to a thousand or four million characters.
+        head: the first records, up to a thousand, four million characters, or what came in two seconds.
     """
 
     def __init__(self, source: Source) -> None:
         super().__init__()
         self._source = source
         self._stream = iter(source)
-        self.head = _take(self._stream)
+        self._drawn: list[Any] = []
+        self._enough = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._draw, name="esembed-peek", daemon=True)
+        self._thread.start()
+        until: float | None = None
+        with self._changed:
+            while self._thread.is_alive() and not self._enough:
+                if self._drawn and until is None:
+                    until = time.monotonic() + SAMPLE_SECONDS
+                left = 0.2 if until is None else until - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(min(left, 0.2))
+            self._enough = True
+            self.head = list(self._drawn)
+        if self._error is not None and not self.head:
+            raise self._error
         self.total_bytes, self.total_records = source.total_bytes, source.total_records
 
+    def _draw(self) -> None:
+        characters = 0
+        try:
+            for record in itertools.islice(self._stream, SAMPLE_RECORDS):
+                characters += sum(len(value) for value in _source(record).values() if isinstance(value, str))
+                with self._changed:
+                    self._drawn.append(record)
+                    if self._enough or characters >= SAMPLE_CHARACTERS:
+                        break
+        except BaseException as error:  # noqa: BLE001 - raised where the records are taken
+            self._error = error
+        finally:
+            with self._changed:
+                self._enough = True
+                self._changed.notify_all()
+
     def __iter__(self) -> Iterator[Document | RecordError]:
-        for record in itertools.chain(self.head, self._stream):
+        for record in itertools.chain(self.head, self._late(), self._stream):
             self.bytes_read = self._source.bytes_read
             yield record
 
-
-def _take(records: Iterator[Any]) -> list[Any]:
-    head: list[Any] = []
-    characters = 0
-    for record in itertools.islice(records, SAMPLE_RECORDS):
-        head.append(record)
-        source = _source(record)
-        characters += sum(len(value) for value in source.values() if isinstance(value, str))
-        if characters >= SAMPLE_CHARACTERS:
-            break
-    return head
+    def _late(self) -> Iterator[Any]:
+        """What the thread was waiting for when the head was taken."""
+        self._thread.join()
+        yield from self._drawn[len(self.head) :]
+        if self._error is not None:
+            raise self._error
 
 
 def as_meant(records: Iterable[Any], options: IngestOptions) -> Iterator[Any]:

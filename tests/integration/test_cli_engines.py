@@ -195,12 +195,13 @@ def test_a_load_that_is_ended_by_a_signal_says_how_to_go_on(
     with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as load:
         assert load.stdin is not None
         assert load.stderr is not None
-        records = ({**RECORDS[0], "id": f"r{n}"} for n in range(3000))  # input is read in blocks
-        load.stdin.write("".join(json.dumps(record) + "\n" for record in records))
-        load.stdin.flush()
-        while not count(url, name):  # the input stays open: the load can't end by itself
-            assert load.poll() is None
-            time.sleep(0.2)
+        for lines in (1, 40):  # each is indexed when it comes, and the input stays open
+            for record in ({**RECORDS[0], "id": f"r{n}"} for n in range(lines)):
+                load.stdin.write(json.dumps(record) + "\n")
+            load.stdin.flush()
+            while count(url, name) < lines:
+                assert load.poll() is None
+                time.sleep(0.2)
         load.send_signal(sent)
         told = load.stderr.read()
         assert load.wait(60) == code, told

@@ -9,7 +9,7 @@ import ssl
 import threading
 import urllib.request
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -108,6 +108,7 @@ class Web(http.server.BaseHTTPRequestHandler):
     """Serves DATA by what the path asks for: with ranges, without, moved, or failing half-way."""
 
     protocol_version = "HTTP/1.1"
+    seen: ClassVar[list[tuple[str, str | None]]] = []
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""
@@ -124,6 +125,11 @@ class Web(http.server.BaseHTTPRequestHandler):
             self._answer(403 if name.startswith("secret") else 500, b"no")
             return
         given = self.headers.get("range")
+        if self.command == "GET":
+            self.seen.append((name, given))
+        if name.startswith("flaky"):
+            self._flaky(name, given, sum(name == other for other, _ in self.seen))
+            return
         if given and not name.startswith("plain"):
             first, _, last = given.removeprefix("bytes=").partition("-")
             start, end = int(first), min(int(last or len(DATA)), len(DATA) - 1)
@@ -135,6 +141,21 @@ class Web(http.server.BaseHTTPRequestHandler):
             return
         self._answer(200, DATA, **({} if name.startswith("plain") else {"accept-ranges": "bytes"}))
 
+    def _flaky(self, name: str, given: str | None, time: int) -> None:
+        """Answers that break off: after 3 MB each, or the first one alone, of a file that may change."""
+        tag = f'"{time}"' if "changing" in name else '"one"'
+        tagged = {} if "untold" in name else {"etag": tag, "last-modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
+        if "ranges" in name and given and self.headers.get("if-range") in (tag, None):
+            start = int(given.removeprefix("bytes=").partition("-")[0])
+            part = DATA[start:]
+            told = {"content-range": f"bytes {start}-{len(DATA) - 1}/{len(DATA)}", **tagged}
+            self._answer(206, part[:3_000_000], length=len(part), **told)
+        else:
+            whole = time > 1 and "ranges" not in name
+            length = None if "chunked" in name else len(DATA)
+            self._answer(200, DATA if whole else DATA[:3_000_000], length=length, **tagged)
+        self.close_connection = True
+
     def _answer(self, status: int, body: bytes, *, length: int | None = None, **headers: str) -> None:
         self.send_response(status)
         for key, value in headers.items():
@@ -143,6 +164,12 @@ class Web(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other at once."""
+    monkeypatch.setattr("esembed.ingest.sources.resume.PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +214,41 @@ def test_https_that_breaks_off_keeps_what_came(web: tuple[str, ReadOptions]) -> 
     assert got == [str(n) for n in range(len(got))], "nothing is lost before the break"
     error = pieces[-1]
     assert isinstance(error, RecordError)
+    assert "4 attempts to go on there failed" in error.message
     assert f"{name}.jsonl can't be read to its end" in error.message
     assert "HUSH" not in error.message
+
+
+@pytest.mark.parametrize("name", ["flakyranges", "flakyplain", "flakyuntoldplain"])
+def test_https_goes_on_where_it_broke(
+    web: tuple[str, ReadOptions], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, options = web
+    source = FileSource([f"{url}/{name}.jsonl?token=HUSH"], options)
+    pieces = list(source)
+    assert ids(pieces) == [str(n) for n in range(len(LINES))]
+    assert [p for p in pieces if isinstance(p, RecordError)] == []
+    assert source.bytes_read == len(DATA)
+    asked = [given for path, given in Web.seen if path == f"{name}.jsonl"]
+    assert asked[0] is None
+    assert len(asked) > len(DATA) // 3_000_000 if "ranges" in name else len(asked) == 2
+    at = int(str(asked[1]).removeprefix("bytes=").removesuffix("-"))
+    assert 0 < at <= 3_000_000  # what aiohttp held when the connection broke is asked for again
+    assert f"the connection was lost at byte {at}; going on there" in caplog.text
+    assert "HUSH" not in caplog.text
+
+
+def test_https_never_goes_on_in_another_file(web: tuple[str, ReadOptions]) -> None:
+    url, options = web
+    for name in ("flakychangingranges", "flakychangingplain"):
+        pieces = list(FileSource([f"{url}/{name}.jsonl?token=HUSH"], options))
+        got = ids(pieces)
+        assert got == [str(n) for n in range(len(got))]
+        assert 0 < len(got) < len(LINES)
+        error = pieces[-1]
+        assert isinstance(error, RecordError)
+        assert "and the file is another one by now" in error.message
+        assert "run the same again" in error.message
 
 
 def test_https_that_is_refused_says_so_without_the_secret(web: tuple[str, ReadOptions]) -> None:

@@ -10,6 +10,7 @@ import http.server
 import io
 import json
 import lzma
+import os
 import ssl
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,10 @@ import pytest
 
 from esembed.errors import PlanError, RecordError
 from esembed.ingest.deadletters import DeadLetters, UnreadableRecord, read_dead_letters
-from esembed.ingest.read import FileSource, ReadOptions, RecordMapper, open_source
+from esembed.ingest.read import FileSource, ReadOptions, RecordMapper, Source, open_source
+from esembed.ingest.sources.lines import read_jsonl
+from esembed.ingest.sources.streams import Counter, decompress
+from esembed.ingest.terms import Peeked
 from esembed.types import Document, ItemError
 
 ROWS = [{"id": str(n), "title": f"title {n}", "text": "größer ✓"} for n in range(5)]
@@ -357,3 +361,56 @@ def test_dead_letters_come_back(tmp_path: Path) -> None:
     assert third.raw == b"\xff{"
     DeadLetters(path)
     assert path.with_name("dead.jsonl.1").exists(), "the last run's letters are kept"
+
+
+def test_a_line_of_an_open_pipe_is_there_when_it_is_written(tmp_path: Path) -> None:
+    for first, rest in ((b'{"id": "a"}\n', b""), (b'{"', b'id": "a"}\n')):
+        out, into = os.pipe()
+        with os.fdopen(out, "rb") as reading, os.fdopen(into, "wb", buffering=0) as writing:
+            writing.write(first)
+            if rest:
+                threading.Timer(0.05, writing.write, (rest,)).start()
+            stream = decompress(Counter(reading), "pipe")
+            pieces = read_jsonl(stream, "pipe", encoding="utf-8", fallback=None, limit=1000)
+            assert next(pieces).source == {"id": "a"}  # type: ignore[union-attr]
+            writing.write(b'{"id": "b"}\n')
+            assert next(pieces).source == {"id": "b"}  # type: ignore[union-attr]
+            writing.close()
+            assert list(pieces) == []
+    out, into = os.pipe()
+    with os.fdopen(out, "rb") as reading, os.fdopen(into, "wb", buffering=0) as writing:
+        packed = gzip.compress(b'{"id": "c"}\n')
+        writing.write(packed[:1])
+        threading.Timer(0.05, lambda: (writing.write(packed[1:]), writing.close())).start()
+        stream = decompress(Counter(reading), "pipe")
+        (piece,) = read_jsonl(stream, "pipe", encoding="utf-8", fallback=None, limit=1000)
+        assert piece.source == {"id": "c"}  # type: ignore[union-attr]
+        stream.close()
+
+
+def test_a_head_is_looked_at_without_waiting_for_a_silent_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esembed.ingest.terms.SAMPLE_SECONDS", 0.1)
+    go = threading.Event()
+
+    def slow(error: bool) -> Iterator[dict[str, Any]]:
+        yield {"id": "a"}
+        assert go.wait(60)
+        yield {"id": "b"}
+        if error:
+            raise OSError("lost")
+        yield {"id": "c"}
+
+    peeked = Peeked(Source(slow(False)))
+    assert [piece.source["id"] for piece in peeked.head] == ["a"]
+    records = iter(peeked)
+    assert next(records).source["id"] == "a"  # type: ignore[union-attr]
+    go.set()
+    assert [piece.source["id"] for piece in records] == ["b", "c"]  # type: ignore[union-attr]
+
+    broken = iter(Peeked(Source(slow(True))))
+    assert [next(broken).source["id"] for _ in range(2)] == ["a", "b"]  # type: ignore[union-attr]
+    with pytest.raises(OSError, match="lost"):
+        next(broken)
+    many = Peeked(Source({"id": str(n)} for n in range(2500)))
+    assert len(many.head) == 1000
+    assert [piece.source["id"] for piece in many] == [str(n) for n in range(2500)]  # type: ignore[union-attr]

@@ -166,7 +166,7 @@ class _Joined(io.RawIOBase):
         view = memoryview(buffer)
         data, self._first = self._first[: len(view)], self._first[len(view) :]
         if not data:
-            data = self._rest.read(len(view))
+            data = getattr(self._rest, "read1", self._rest.read)(len(view))
         view[: len(data)] = data
         return len(data)
 

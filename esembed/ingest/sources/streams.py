@@ -28,6 +28,9 @@ __all__ = [
     "without_secrets",
 ]
 
+_HEAD_BYTES = 6
+"""What the first read brings at least: enough to tell compression and byte order by."""
+
 _STORES = ("aiohttp", "aiobotocore", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs")
 
 KNOWN = {
@@ -197,7 +200,11 @@ class Counter(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)
-        data = self._stream.read(len(view))
+        # What is there, not a whole buffer: the lines of a slow producer (a pipe) come when they are written.
+        some = getattr(self._stream, "read1", self._stream.read)
+        data = some(len(view))
+        while not self.count and 0 < len(data) < _HEAD_BYTES and (more := some(len(view) - len(data))):
+            data += more
         view[: len(data)] = data
         self.count += len(data)
         return len(data)
@@ -213,9 +220,11 @@ def open_location(location: Location, storage: Mapping[str, Any]) -> IO[bytes]:
     if location.name == "-":
         return sys.stdin.buffer
     if "://" in location.name:
-        if location.name.startswith("http") and location.format not in ("parquet", "arrow"):
-            # What is read from front to end comes in one answer: not every server gives parts of a file.
-            storage = {"block_size": 0, **storage}
+        if location.format not in ("parquet", "arrow"):
+            from .resume import open_remote
+
+            _fsspec()
+            return cast("IO[bytes]", open_remote(location.name, location.label, storage, from_the_store))
         return cast("IO[bytes]", _fsspec().open(location.name, "rb", **storage).open())
     return open(location.name, "rb")
 
