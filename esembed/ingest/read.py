@@ -8,6 +8,7 @@ than one record (or one batch of a columnar file) in memory.
 from __future__ import annotations
 
 import io
+import threading
 import zlib
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
@@ -215,32 +216,64 @@ def dead_letter_source(path: str | Path) -> Source:
     return Source(read_dead_letters(path))
 
 
-def from_async(records: AsyncIterable[Any], loop: Any, *, batch: int = 64) -> Iterator[Any]:
-    """An async iterable as an iterator for another thread, while *loop* runs in its own.
+def from_async(records: AsyncIterable[Any], loop: Any, *, limit: int = 128) -> Iterator[Any]:
+    """An async iterable as an iterator for another thread, while *loop* runs in its own. Each record is
+    handed over when it comes; an error of the iterable is raised after the records before it.
 
     Args:
         records: anything with ``__aiter__``.
         loop: the running event loop that it belongs to.
-        batch: records handed over at a time.
+        limit: the most records that wait.
+
+    Raises:
+        RuntimeError: the loop ended before the records did.
     """
     import asyncio
 
-    iterator = records.__aiter__()
+    waiting: list[Any] = []
+    changed = threading.Condition()
+    room = asyncio.Event()
 
-    async def fetch() -> tuple[list[Any], bool]:
-        got: list[Any] = []
-        for _ in range(batch):
-            try:
-                got.append(await iterator.__anext__())
-            except StopAsyncIteration:
-                return got, True
-        return got, False
+    async def draw() -> None:
+        iterator = records.__aiter__()
+        try:
+            async for record in iterator:
+                with changed:
+                    waiting.append(record)
+                    full = len(waiting) >= limit
+                    if full:
+                        room.clear()
+                    changed.notify()
+                if full:
+                    await room.wait()
+        finally:
+            if hasattr(iterator, "aclose"):
+                await iterator.aclose()
 
-    while True:
-        got, ended = asyncio.run_coroutine_threadsafe(fetch(), loop).result()
-        yield from got
-        if ended:
-            return
+    drawing = asyncio.run_coroutine_threadsafe(draw(), loop)
+    drawing.add_done_callback(lambda _: _tell(changed))
+    try:
+        while True:
+            with changed:
+                while not waiting and not drawing.done():
+                    changed.wait(1.0)
+                    if not loop.is_running():
+                        raise RuntimeError("the event loop of the records ended before they did")
+                got, full = list(waiting), len(waiting) >= limit
+                waiting.clear()
+            if full:
+                loop.call_soon_threadsafe(room.set)
+            if not got:
+                drawing.result()
+                return
+            yield from got
+    finally:
+        drawing.cancel()
+
+
+def _tell(changed: threading.Condition) -> None:
+    with changed:
+        changed.notify_all()
 
 
 class RecordMapper:

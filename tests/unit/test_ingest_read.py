@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import bz2
 import codecs
 import functools
@@ -22,7 +23,7 @@ import pytest
 
 from esembed.errors import PlanError, RecordError
 from esembed.ingest.deadletters import DeadLetters, UnreadableRecord, read_dead_letters
-from esembed.ingest.read import FileSource, ReadOptions, RecordMapper, Source, open_source
+from esembed.ingest.read import FileSource, ReadOptions, RecordMapper, Source, from_async, open_source
 from esembed.ingest.sources.lines import read_jsonl
 from esembed.ingest.sources.streams import Counter, decompress
 from esembed.ingest.terms import Peeked
@@ -414,3 +415,43 @@ def test_a_head_is_looked_at_without_waiting_for_a_silent_source(monkeypatch: py
     many = Peeked(Source({"id": str(n)} for n in range(2500)))
     assert len(many.head) == 1000
     assert [piece.source["id"] for piece in many] == [str(n) for n in range(2500)]  # type: ignore[union-attr]
+
+
+def test_records_of_an_async_feed_come_one_by_one() -> None:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    closed: list[str] = []
+
+    async def feed(count: int, go: asyncio.Event | None = None, error: bool = False) -> Any:
+        try:
+            for number in range(count):
+                if go is not None and number:
+                    await go.wait()
+                yield {"id": str(number)}
+            if error:
+                raise ValueError("the feed broke")
+        finally:
+            closed.append("closed")
+
+    try:
+        go = asyncio.Event()
+        records = from_async(feed(3, go), loop)
+        assert next(records) == {"id": "0"}  # the next one isn't there yet
+        loop.call_soon_threadsafe(go.set)
+        assert [record["id"] for record in records] == ["1", "2"]
+        assert [r["id"] for r in from_async(feed(1000), loop, limit=7)] == [str(n) for n in range(1000)]
+        broken = from_async(feed(20, error=True), loop)
+        assert [next(broken)["id"] for _ in range(20)] == [str(n) for n in range(20)]
+        with pytest.raises(ValueError, match="the feed broke"):
+            next(broken)
+        left = from_async(feed(1000), loop, limit=7)
+        assert next(left) == {"id": "0"}
+        left.close()  # type: ignore[attr-defined]
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), loop).result()
+        assert closed == ["closed"] * 4
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
