@@ -19,6 +19,7 @@ from esembed.dialect.elasticsearch_query import ElasticsearchQuery
 from esembed.dialect.facets import check_aggregations
 from esembed.dialect.legs import LegCompiler, milliseconds
 from esembed.dialect.page import highlight_spec, source_spec
+from esembed.dialect.window import DEFAULT_WINDOW, check_timeouts, page_window
 from esembed.encode.tokens import TokenIds
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.fusion import FusionNode, LegRef
@@ -36,7 +37,6 @@ from esembed.query.nodes import (
 
 __all__ = ["DEFAULT_WINDOW", "Compiler", "compile_query", "to_body"]
 
-DEFAULT_WINDOW = 100
 EXPLAINED_HITS = 1000  # how many hits of each leg of a sum are asked for to explain a page
 INLINE_WINDOW = 200  # up to here the legs bring the stored fields; beyond, the page is fetched alone
 
@@ -108,77 +108,16 @@ class Compiler(LegCompiler):
         if isinstance(core, Knn) and core.k is not None and not self.options.offset and not stages:
             # The k nearest are fewer than a page: a short first page is what was asked for.
             self.options = replace(self.options, size=min(self.options.size, core.k))
-        self.context.window = window = self._window(core, stages)
+        self.context.window = window = page_window(core, stages, self.options, self.capabilities)
         if isinstance(core, (Rrf, Linear)):
             compiled = self._fusion(core, stages, window)
         else:
             compiled = self._single(core, stages, window)
-        self._check_leg_timeouts(core)
+        names = [leg.name for leg in self.legs] if isinstance(core, (Rrf, Linear)) else []
+        check_timeouts(self.options, names)
         if self.context.gaps:
             raise UnsupportedFeatureError(self.context.gaps, profile=self.capabilities.profile)
         return replace(compiled, notes=tuple(self.context.notes))
-
-    def _check_leg_timeouts(self, core: Query) -> None:
-        given = self.options.leg_timeouts_seconds
-        for name, seconds in {"timeout_seconds": self.options.timeout_seconds, **given}.items():
-            if seconds is not None and not seconds > 0:
-                raise QueryError(f"{name}: a time-out must be > 0 seconds, not {seconds}", field=name)
-        known = [leg.name for leg in self.legs] if isinstance(core, (Rrf, Linear)) else []
-        unknown = sorted(set(given) - set(known))
-        if unknown:
-            there = f"there are: {', '.join(known)}" if known else "it has none; use timeout_seconds"
-            raise QueryError(
-                f"leg_timeouts_seconds: the query has no leg {unknown[0]!r} ({there})",
-                field="leg_timeouts_seconds",
-            )
-
-    # -- window and page -----------------------------------------------------------------------------
-
-    def _window(self, core: Query, stages: list[Rescore | Collapse]) -> int:
-        options = self.options
-        limit = self.capabilities.max_result_window
-        end = options.offset + options.size
-        if options.offset < 0 or options.size < 0:
-            raise QueryError(f"size ({options.size}) and offset ({options.offset}) must be ≥ 0", field="size")
-        if end > limit:
-            raise QueryError(
-                f"the page ends at hit {end}, beyond the engine's max_result_window of {limit}; narrow "
-                "the query "
-                "(filters), or sort and use search_after",
-                field="offset",
-            )
-        fused = isinstance(core, (Rrf, Linear))
-        asked = core.rank_window_size if isinstance(core, (Rrf, Linear)) else None
-        deep = max((s.window_size for s in stages if isinstance(s, Rescore)), default=0)
-        knn = isinstance(core, Knn)
-        window = asked or max(DEFAULT_WINDOW, options.size, deep)
-        if isinstance(core, Knn) and core.k is not None:
-            window = core.k
-            if window > limit:
-                raise QueryError(
-                    f"k = {window} is beyond this engine's limit of {limit}; lower it", field="k"
-                )
-        for stage in stages:
-            if isinstance(stage, Rescore) and end > stage.window_size:
-                raise QueryError(
-                    f"the page ends at hit {end}, beyond rescore's window_size of {stage.window_size}; "
-                    "raise it",
-                    field="window_size",
-                )
-        if (fused or knn or stages) and end > window:
-            name = "k" if knn else "rank_window_size"
-            raise QueryError(
-                f"the page ends at hit {end}, beyond {name} = {window}; raise {name} (keep it the same "
-                "for all "
-                "pages of a search)",
-                field=name,
-            )
-        if window > limit:
-            raise QueryError(
-                f"rank_window_size = {window} is beyond the engine's max_result_window of {limit}",
-                field="rank_window_size",
-            )
-        return window
 
     # -- one leg -------------------------------------------------------------------------------------
 
