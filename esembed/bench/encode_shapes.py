@@ -17,6 +17,8 @@ __all__ = ["SHAPES", "flops_per_token", "make_shape"]
 
 SHAPES = {
     "bert-base": "110 million weights, mean pooling: BGE-base, E5-base, GTE-base",
+    "mpnet-base": "110 million: all-mpnet-base-v2",
+    "modernbert-base": "150 million, rotary positions, windows: ModernBERT-embed, GTE-ModernBERT",
     "qwen3-0.6b": "600 million, a causal decoder, last token: Qwen3-Embedding-0.6B",
     "splade": "BERT-base with its masked-LM head: SPLADE's models",
 }
@@ -32,17 +34,20 @@ def make_shape(name: str, folder: Path) -> Path:
     transformers: Any = importlib.import_module("transformers")
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
-    common = {"max_position_embeddings": 512}
+    kind: Any = transformers.AutoModel
     if name == "qwen3-0.6b":
         config = transformers.Qwen3Config(
             vocab_size=151_669, hidden_size=1024, num_hidden_layers=28, num_attention_heads=16,
-            num_key_value_heads=8, head_dim=128, intermediate_size=3072, tie_word_embeddings=True, **common,
+            num_key_value_heads=8, head_dim=128, intermediate_size=3072, max_position_embeddings=32_768,
         )  # fmt: skip
-        kind, pooling = transformers.AutoModel, "lasttoken"
+    elif name == "mpnet-base":
+        config = transformers.MPNetConfig(max_position_embeddings=514)
+    elif name == "modernbert-base":
+        config = transformers.ModernBertConfig(pad_token_id=0, cls_token_id=101, sep_token_id=102)
     else:
-        config = transformers.BertConfig(**common)
-        kind = transformers.AutoModelForMaskedLM if name == "splade" else transformers.AutoModel
-        pooling = "mean_tokens"
+        config = transformers.BertConfig()
+    if name == "splade":
+        kind = transformers.AutoModelForMaskedLM
     transformers.utils.logging.disable_progress_bar()
     model: Any = kind.from_config(config, dtype=torch.float32)
     if name == "splade":
@@ -52,7 +57,9 @@ def make_shape(name: str, folder: Path) -> Path:
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(find_minilm() / file, folder / file)
     if name != "splade":
-        _write_modules(folder, int(config.hidden_size), pooling)
+        _write_modules(
+            folder, int(config.hidden_size), "lasttoken" if name == "qwen3-0.6b" else "mean_tokens"
+        )
     return folder
 
 

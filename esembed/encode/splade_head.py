@@ -220,6 +220,14 @@ def _openvino_parts(graph: Any, hidden: Any) -> tuple[Any, FloatArray, FloatArra
         name, norm, eps = "vocab_transform", "vocab_layer_norm", 1e-12
         act, decoder = config.get("activation", "gelu"), "vocab_projector.weight"
         biases = ("vocab_projector.bias",)
+    elif graph.has("head.dense.weight") and graph.has("head.norm.weight"):  # ModernBERT
+        name, norm, eps = "head.dense", "head.norm", float(config.get("norm_eps", 1e-5))
+        act, decoder, biases = (
+            config.get("classifier_activation", "gelu"),
+            "decoder.weight",
+            ("decoder.bias",),
+        )
+        words = f"{graph.prefix}embeddings.tok_embeddings.weight"
     elif graph.has("lm_head.dense.weight"):
         name, norm, act = "lm_head.dense", "lm_head.layer_norm", "gelu"
         decoder, biases = "lm_head.decoder.weight", ("lm_head.bias", "lm_head.decoder.bias")

@@ -35,7 +35,7 @@ class TensorFile:
         self.path = path
         try:
             with open(path, "rb") as handle:
-                self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+                self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as error:
             raise EncoderError(f"can't read {path.name}: {error}") from error
         self.entries = self._read_header()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["TorchBackbone", "TorchProgram", "load_torch_backbone", "resolve_device"]
 
 _BATCH_TOKENS = {"cuda": 32_768, "mps": 8_192, "cpu": 2_048}
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl")
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
 _ENCODERS_OF_PAIRS = ("t5", "mt5", "umt5")
 
 
@@ -170,6 +170,8 @@ def _max_positions(config: Any) -> int | None:
     rows = getattr(config, "max_position_embeddings", None)
     if not isinstance(rows, int) or rows <= 0:
         return None
+    if config.model_type == "mpnet":
+        return rows - 2  # whatever its padding's id is
     if config.model_type in _OFFSET_POSITIONS:
         return rows - int(config.pad_token_id or 0) - 1
     return rows

@@ -188,7 +188,8 @@ TOKENIZERS = {
     "mpnet": "roberta",
     "t5": "qwen",
 }
-ONLY_TORCH = ("modernbert", "qwen3", "mpnet", "t5")
+ONLY_TORCH = ("t5",)
+DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 
 
 @pytest.fixture(scope="module")
@@ -282,21 +283,25 @@ def test_each_pooling(
 
 
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
-@pytest.mark.parametrize("kind", ["xlm-roberta", "distilbert"])
+@pytest.mark.parametrize("kind", ["xlm-roberta", "distilbert", "mpnet"])
 def test_other_shapes(kind: str, backend: str, make: Callable[..., Path], opened: Callable[..., Any]) -> None:
     folder = make(kind, normalize=True)
     assert cosines(opened(folder, backend).encode_document(TEXTS), oracle(folder, TEXTS)).min() >= 0.9999
 
 
-@pytest.mark.parametrize("kind", ONLY_TORCH)
-def test_shapes_that_only_torch_builds(
-    kind: str, make: Callable[..., Path], opened: Callable[..., Any]
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [(kind, b) for kind in ("modernbert", *DECODERS) for b in ("openvino", "torch")]
+    + [(kind, "auto") for kind in ONLY_TORCH],
+)
+def test_rotary_shapes_and_those_that_only_torch_builds(
+    kind: str, backend: str, make: Callable[..., Path], opened: Callable[..., Any]
 ) -> None:
     prompts = {"query": "instruct: given a web search query, retrieve relevant passages\nquery:"}
-    folder = make(kind, "lasttoken" if kind == "qwen3" else "cls", normalize=True, prompts=prompts)
-    encoder = opened(folder, "auto")
-    assert encoder.info.runtime["backend"] == "torch"
-    assert encoder.info.runtime["attention"] in ("sdpa", "eager")
+    folder = make(kind, "lasttoken" if kind in DECODERS else "cls", normalize=True, prompts=prompts)
+    encoder = opened(folder, backend)
+    assert encoder.info.runtime["backend"] == ("torch" if backend == "auto" else backend)
+    assert encoder.info.runtime.get("attention", "sdpa") in ("sdpa", "eager")
     assert cosines(encoder.encode_document(TEXTS), oracle(folder, TEXTS)).min() >= 0.9999
     queries = [text for text in TEXTS if len(text) < 1000]
     assert cosines(encoder.encode_query(queries), oracle(folder, queries, "query")).min() >= 0.9999
@@ -338,18 +343,22 @@ def test_prompts_left_out_of_pooling(
 
 @pytest.mark.parametrize(
     ("kind", "backend"),
-    [(kind, b) for kind in ("bert", "xlm-roberta", "distilbert") for b in ("openvino", "torch")]
+    [
+        (kind, b)
+        for kind in ("bert", "xlm-roberta", "distilbert", "mpnet", "modernbert")
+        for b in ("openvino", "torch")
+    ]
     + [(kind, "torch") for kind in ONLY_TORCH],
 )
 def test_bfloat16_of_each_family(
     kind: str, backend: str, make: Callable[..., Path], opened: Callable[..., Any]
 ) -> None:
-    folder = make(kind, "lasttoken" if kind == "qwen3" else "mean", normalize=True)
+    folder = make(kind, "mean", normalize=True)
     mine = opened(folder, backend, "bfloat16").encode_document(TEXTS)
     assert cosines(mine, oracle(folder, TEXTS)).min() >= 0.999
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("kind", DECODERS)
 def test_decoders_in_bfloat16(kind: str, opened: Callable[..., Any], tmp_path: Path) -> None:
     # Weights spread by 1/sqrt(width), as a model starts out and about stays. With the 0.3 of the other tests,
     # twice that, decoders miss .999 in bfloat16 whoever runs them (sentence-transformers .9984 to .9988).
@@ -359,17 +368,32 @@ def test_decoders_in_bfloat16(kind: str, opened: Callable[..., Any], tmp_path: P
     modules = [Transformer(str(tmp_path / "plain")), Pooling(256, "lasttoken"), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"))
     exact = oracle(tmp_path / "model", TEXTS)
-    assert cosines(opened(tmp_path / "model", "torch").encode_document(TEXTS), exact).min() >= 0.9999
-    mine = opened(tmp_path / "model", "torch", "bfloat16").encode_document(TEXTS)
-    assert cosines(mine, exact).min() >= 0.999
+    for backend in ("openvino", "torch"):
+        assert cosines(opened(tmp_path / "model", backend).encode_document(TEXTS), exact).min() >= 0.9999
+        mine = opened(tmp_path / "model", backend, "bfloat16").encode_document(TEXTS)
+        assert cosines(mine, exact).min() >= 0.999
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2"])
-def test_decoders_give_what_sentence_transformers_gives(
-    kind: str, make: Callable[..., Path], opened: Callable[..., Any]
+def test_what_the_graph_would_get_wrong_is_left_to_torch(
+    make: Callable[..., Path], opened: Callable[..., Any], tmp_path: Path
 ) -> None:
-    folder = make(kind, "lasttoken", normalize=True)
-    assert cosines(opened(folder, "torch").encode_document(TEXTS), oracle(folder, TEXTS)).min() >= 0.9999
+    changes: dict[str, tuple[str, dict[str, Any]]] = {
+        "rotary positions of type 'linear'": (
+            "llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}}
+        ),
+        "texts of 128 tokens, and here at most 16": ("mistral", {"sliding_window": 16}),
+        "activation 'quick_gelu'": ("qwen3", {"hidden_act": "quick_gelu"}),
+    }  # fmt: skip
+    for place, (reason, (kind, change)) in enumerate(changes.items()):
+        folder = tmp_path / str(place)
+        shutil.copytree(make(kind, "lasttoken", normalize=True), folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(EncoderError, match=f"{reason}. Use backend='torch'"):
+            opened(folder, "openvino")
+        encoder = opened(folder, "auto")
+        assert encoder.info.runtime["backend"] == "torch"
+        assert cosines(encoder.encode_document(TEXTS), oracle(folder, TEXTS)).min() >= 0.9999
 
 
 @pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "qwen3", "llama", "mistral", "qwen2"])

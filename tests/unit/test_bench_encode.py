@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from esembed.bench.encode import app, default_contenders, flops_per_token, measure
+from esembed.bench.encode import app, default_contenders, measure
 from esembed.bench.encode_run import Contender
+from esembed.bench.encode_shapes import flops_per_token
 from esembed.bench.encode_texts import mixed_texts
 from esembed.errors import RecordError
 
@@ -22,7 +23,13 @@ def test_flops_of_minilm() -> None:
     config = {"model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
     assert flops_per_token(config, 0) == pytest.approx(21.2e6, rel=0.01)
     assert flops_per_token(config, 100) == pytest.approx(21.2e6 + 921_600, rel=0.01)
-    assert flops_per_token({**config, "model_type": "qwen3"}, 0) is None
+    assert flops_per_token({**config, "model_type": "t5"}, 0) is None
+    head = flops_per_token({**config, "vocab_size": 30_522}, 0, masked_lm=True)
+    assert head == pytest.approx(21.2e6 + 2 * 384 * (384 + 30_522), rel=0.01)
+    decoder = {"hidden_size": 1024, "num_hidden_layers": 28, "intermediate_size": 3072, "head_dim": 128}
+    decoder |= {"num_attention_heads": 16, "num_key_value_heads": 8}
+    flops = flops_per_token({**decoder, "model_type": "qwen3"}, 0)
+    assert flops == pytest.approx(2 * 440e6, rel=0.01)  # 596 million weights, 155 of them word embeddings
 
 
 def test_the_corpus_has_mixed_lengths() -> None:
