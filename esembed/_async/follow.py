@@ -117,9 +117,8 @@ class AsyncFollower:
             capabilities=known,
             rerankers=self._rerankers,
         )
-        for name, part in index.plan.vector_fields():
-            if part.encoder != "given":
-                await in_thread(index.pool.encoder, name)
+        names = [name for name, part in index.plan.vector_fields() if part.encoder != "given"]
+        await in_thread(index.pool.encoders, names)
         return index
 
     async def search(self, query: str | Query, **options: Any) -> Hits:

@@ -158,7 +158,7 @@ class AsyncIndex(AttachMixin, QualityMixin, DocumentsMixin):
             stored=stored,
             capabilities=known,
             pool=ready,
-            notes=(*compiled.notes, *ready.similarity_notes()),
+            notes=(*compiled.notes, *ready.similarity_notes(), *ready.sharing_notes()),
             rerankers=rerankers,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -26,12 +25,11 @@ from esembed.dialect.request import (
 from esembed.dialect.response import LegAnswer, shard_failure, single_hits, total_of
 from esembed.dialect.search import Compiler
 from esembed.dialect.values import check_unicode
-from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.querycache import QueryVectorCache
 from esembed.encode.tokens import TokenIds
-from esembed.errors import EncoderError, EsembedError, QueryError, TransientError
+from esembed.errors import EncoderError, EsembedError, QueryError
 from esembed.fusion import fuse
 from esembed.plan import IndexPlan, engine_endpoint
 from esembed.query.bind import (
@@ -45,13 +43,14 @@ from esembed.query.bind import (
 from esembed.query.checks import filter_of
 from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
 from esembed.transport import Response, error_from_response
-from esembed.types import Hits, SparseVector
+from esembed.types import Hits
 
-from ._shim import Batcher, Lock, gather, in_thread
+from ._shim import in_thread
 from .client import AsyncEngineClient
 from .fuse import AsyncFusing
 from .lifecycle import Live, index_path
 from .live_fields import AsyncLiveFields
+from .vectors import AsyncQueryVectors
 
 __all__ = ["AsyncSearcher"]
 
@@ -93,20 +92,8 @@ class AsyncSearcher:
         self.token_ids = dict(token_ids or {})
         self._path = index_path(index_name)
         self._live = AsyncLiveFields(client, index_name, plan, live.mapping if live is not None else None)
-        self._before_encoding = before_encoding
-        self._prepared: set[str] = set()
-        self._preparing = Lock()
-        self._batchers: dict[str, Batcher] = {}
+        self._vectors = AsyncQueryVectors(plan, pool, before_encoding)
         self._fusing = AsyncFusing(self)
-
-    @cached_property
-    def cache(self) -> QueryVectorCache:
-        """Query vectors by field and text; made for the first text that is encoded."""
-        return QueryVectorCache(self.pool.runtime.query_cache_bytes)
-
-    @cached_property
-    def _max_batch(self) -> int:
-        return max(1, self.pool.runtime.query_batch)
 
     # -- one search ------------------------------------------------------------------------------
 
@@ -308,8 +295,7 @@ class AsyncSearcher:
         else:
             wanted = list(dict.fromkeys((leg.field, str(leg.text)) for leg in open_legs))
             wanted = [key for key in wanted if key[0] not in inside]
-            results = await gather(*(self._vector(field, text, partial) for field, text in wanted))
-            vectors = dict(zip(wanted, results, strict=True))
+            vectors = await self._vectors.of(wanted, partial)
         for leg in open_legs:  # a text that the engine encodes stays in the leg, unless it may not
             if leg.field in inside:
                 vectors[leg.field, str(leg.text)] = inside[leg.field]
@@ -346,66 +332,20 @@ class AsyncSearcher:
                     found[field] = None
         return found
 
-    async def _vector(self, field: str, text: str, partial: bool) -> Any:
-        cached = self.cache.get(field, text)
-        if cached is not None:
-            return cached
-        batcher = self._batchers.get(field)
-        if batcher is None:
-            batcher = self._batchers[field] = Batcher(self._encoder_of(field), self._max_batch)
-        try:
-            await self._prepare(field)
-            vector = await batcher(text)
-        except (EncoderError, TransientError) as error:
-            if not partial:
-                raise
-            return error
-        self.cache.put(field, text, vector)
-        return vector
-
-    async def _prepare(self, field: str) -> None:
-        if field in self._prepared:
-            return
-        async with self._preparing:
-            if field not in self._prepared and self._before_encoding is not None:
-                await self._before_encoding(field)
-            self._prepared.add(field)
+    @property
+    def cache(self) -> QueryVectorCache:
+        """Query vectors by field and text."""
+        return self._vectors.cache
 
     @property
     def encode_calls(self) -> int:
-        """How many encode calls single searches have made; concurrent ones share them."""
-        return sum(batcher.calls for batcher in self._batchers.values())
+        """How many encode calls single searches have made; concurrent ones share them, and so do two
+        fields that share a pass."""
+        return self._vectors.encode_calls
 
     async def warm(self) -> None:
         """Load and run the encoder of every field that a text can be searched in."""
-        for field, part in self.plan.vector_fields():
-            if part.encoder.partition(":")[0] not in ("given", "engine"):
-                await self._prepare(field)
-                await in_thread(self._encoder_of(field), ["warm"])
-
-    def _encoder_of(self, field: str) -> Callable[[list[str]], list[Any]]:
-        def encode(texts: list[str]) -> list[Any]:
-            encoder = self.pool.encoder(field)
-            if encoder.info.spec.partition(":")[0] == "given":
-                raise EncoderError(
-                    f"{field} is filled by the caller (given): a text can't be searched in it; pass vector=…",
-                    spec="given",
-                )
-            unique = list(dict.fromkeys(texts))
-            found: list[Any]
-            if isinstance(encoder, SparseEncoder) and encoder.info.kind == "sparse":
-                found = [
-                    vector.to_dict() if isinstance(vector, SparseVector) else dict(vector)
-                    for vector in encoder.encode_query(unique)
-                ]
-            elif isinstance(encoder, DenseEncoder):
-                found = [tuple(row) for row in encoder.encode_query(unique).tolist()]
-            else:
-                raise EncoderError(f"{field}: {encoder!r} has no encode_query")
-            by_text = dict(zip(unique, found, strict=True))
-            return [by_text[text] for text in texts]
-
-        return encode
+        await self._vectors.warm()
 
     async def _encode_all(self, queries: Sequence[Query]) -> dict[tuple[str, str], Any]:
         """The vectors of many queries by (field, text): one encode call for each field and batch."""
@@ -417,24 +357,7 @@ class AsyncSearcher:
                 if leg.field in inside:
                     continue
                 wanted.setdefault(leg.field, {})[str(leg.text)] = None
-        vectors: dict[tuple[str, str], Any] = {}
-        for field, texts in wanted.items():
-            absent = []
-            for text in texts:
-                cached = self.cache.get(field, text)
-                if cached is None:
-                    absent.append(text)
-                else:
-                    vectors[field, text] = cached
-            if absent:
-                await self._prepare(field)
-            encode = self._encoder_of(field)
-            for start in range(0, len(absent), self._max_batch):
-                batch = absent[start : start + self._max_batch]
-                for text, vector in zip(batch, await in_thread(encode, batch), strict=True):
-                    vectors[field, text] = vector
-                    self.cache.put(field, text, vector)
-        return vectors
+        return await self._vectors.of_many(wanted)
 
     # -- answering --------------------------------------------------------------------------------
 

@@ -189,11 +189,9 @@ class DocumentsMixin:
 
     def _encoders(self) -> dict[str, Any]:
         """Field → encoder for every vector field that isn't brought by the caller."""
-        return {
-            name: self.pool.encoder(name)
-            for name, part in self.plan.vector_fields()
-            if split_spec(part.encoder)[0] != "given"
-        }
+        return self.pool.encoders(
+            name for name, part in self.plan.vector_fields() if split_spec(part.encoder)[0] != "given"
+        )
 
     def _settle_avgdl(self, records: Any, options: IngestOptions) -> Any:
         """Before the first record goes in, fix the average length that BM25 divides by, from the head

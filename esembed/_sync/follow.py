@@ -118,9 +118,8 @@ class Follower:
             capabilities=known,
             rerankers=self._rerankers,
         )
-        for name, part in index.plan.vector_fields():
-            if part.encoder != "given":
-                in_thread(index.pool.encoder, name)
+        names = [name for name, part in index.plan.vector_fields() if part.encoder != "given"]
+        in_thread(index.pool.encoders, names)
         return index
 
     def search(self, query: str | Query, **options: Any) -> Hits:

@@ -159,7 +159,7 @@ class Index(AttachMixin, QualityMixin, DocumentsMixin):
             stored=stored,
             capabilities=known,
             pool=ready,
-            notes=(*compiled.notes, *ready.similarity_notes()),
+            notes=(*compiled.notes, *ready.similarity_notes(), *ready.sharing_notes()),
             rerankers=rerankers,
         )
 

@@ -386,12 +386,13 @@ def _rollback(
 def _unchanged(stored: meta.StoredMeta, pool: EncoderPool, plan: IndexPlan) -> frozenset[str]:
     """Vector fields whose encoder promises what it promised."""
     same = set()
+    made = pool.make_contracts()
     for name, part in plan.vector_fields():
         if part.encoder == "given":
             same.add(name)
             continue
         old = stored.contracts.get(name)
-        if old is not None and not contract.compare(old, contract.make(pool.encoder(name)), field=name):
+        if old is not None and not contract.compare(old, made[name], field=name):
             same.add(name)
     return frozenset(same)
 

@@ -30,12 +30,13 @@ those of the batch:
     backbone's dtype; row r is ``hidden[offsets[r]:offsets[r + 1]]``; *offsets* is int64 (rows + 1,)
     on the same device. Returns a tuple of tensors.
 
-:class:`JoinedHead` runs several heads on one pass.
+:class:`JoinedHead` runs several heads on one pass, :class:`LazyProgram` compiles when it is first run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,7 +49,16 @@ from esembed.errors import EncoderError
 if TYPE_CHECKING:
     from esembed.encode.modelfiles import ModelFiles
 
-__all__ = ["Backbone", "Head", "JoinedHead", "Outputs", "Program", "TokenBatch", "load_backbone"]
+__all__ = [
+    "Backbone",
+    "Head",
+    "JoinedHead",
+    "LazyProgram",
+    "Outputs",
+    "Program",
+    "TokenBatch",
+    "load_backbone",
+]
 
 IntArray = npt.NDArray[np.int32]
 Outputs = tuple[npt.NDArray[Any], ...]
@@ -118,6 +128,35 @@ class Program(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class LazyProgram:
+    """A program that is made when it is first run: where several heads share a backbone, what nobody asks
+    for takes no memory."""
+
+    def __init__(self, make: Callable[[], Program]) -> None:
+        self._make = make
+        self._made: Program | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def made(self) -> bool:
+        """Whether it was needed yet."""
+        return self._made is not None
+
+    def run(self, batches: Iterable[TokenBatch]) -> Iterator[Outputs]:
+        """See :class:`Program`."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            made = self._made
+        return made.run(batches)
+
+    def close(self) -> None:
+        """Let what was made go."""
+        with self._lock:
+            if self._made is not None:
+                self._made.close()
 
 
 class Backbone(Protocol):

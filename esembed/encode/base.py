@@ -211,6 +211,11 @@ class EncodeStats:
     seconds: float = 0.0
     cost_usd: float = 0.0
 
+    def add(self, more: EncodeStats) -> None:
+        """Count what *more* counted as well."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(more, one.name))
+
 
 @runtime_checkable
 class DenseEncoder(Protocol):

@@ -1,36 +1,41 @@
 """Dense and sparse vectors of one text from one pass, where both come from the same transformer.
 
-Two fields of a plan can share the pass: ``encoder={"embedding": both.dense, "terms": both.sparse}``.
-Whichever field is encoded first runs the network; the other finds its vectors ready. The result is what
-``hf:`` and ``splade:`` give apart, and ``info`` says the same, so an index filled either way can be
-searched either way.
+An :class:`~esembed.encode.pool.EncoderPool` combines the fields of a plan by itself. The two halves are the
+``hf:`` and the ``splade:`` encoder on one backbone: what they declare and what they make is what they
+declare and make apart, so an index filled either way is searched either way. Whoever needs both vectors
+of a text asks the :class:`CombinedEncoder`, which runs the network once.
+
+A half that is asked alone pays for itself only. The sparse half takes the shared network along, since
+pooling costs nothing beside it. The dense half has a network without the masked-LM head, which is made
+when it is first needed; on torch it is the same model. BGE-M3's sparse head is as cheap as pooling, so
+there one network serves all.
 """
 
 from __future__ import annotations
 
-import collections
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
-from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
-from esembed.encode.dense_stages import dense_recipe
-from esembed.encode.pooling import DenseHead
-from esembed.encode.sparse_files import SparseFiles, SpladeSide, open_sparse_model
-from esembed.encode.splade import SpladeEncoder, SpladeRunner
-from esembed.encode.tokenizer import TextTokenizer
+from esembed.encode.backbone import Backbone, Head, LazyProgram, Program, load_backbone
+from esembed.encode.base import Encoder, EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.modelfiles import ModelFiles, open_model
+from esembed.encode.sparse_files import SparseFiles, SpladeSide, StaticSide, open_sparse_model
+from esembed.encode.splade import SpladeEncoder, sparse_prompts
+from esembed.encode.token_weights import TokenWeightHead
+from esembed.encode.transformer import TransformerEncoder, dense_prompts, spec_of
 from esembed.errors import EncoderError
 from esembed.types import DenseMatrix, SparseVector
 
-__all__ = ["CombinedEncoder", "load_combined"]
+__all__ = ["CombinedEncoder", "load_combined", "load_shared"]
 
 Side = Literal["document", "query"]
-T = TypeVar("T")
-
-_REMEMBERED_CALLS = 4
 
 
 def load_combined(
@@ -40,7 +45,7 @@ def load_combined(
     sparse: EncoderParams | None = None,
     runtime: RuntimeOptions | None = None,
 ) -> CombinedEncoder:
-    """A masked-LM checkpoint or SparseEncoder folder as a dense and a sparse encoder.
+    """A masked-LM checkpoint, SparseEncoder folder or BGE-M3 as a dense and a sparse encoder.
 
     Args:
         name: folder or hub id.
@@ -51,157 +56,243 @@ def load_combined(
         EncoderError: as ``splade:`` and ``hf:`` would; documents that need no network; dense params
             that would need a pass of their own.
     """
-    sparse = sparse or EncoderParams()
+    dense, sparse = dense or EncoderParams(), sparse or EncoderParams()
+    runtime = runtime or RuntimeOptions.from_environment()
     files = open_sparse_model(name, revision=sparse.revision, runtime=runtime)
-    return CombinedEncoder(
-        files, dense or EncoderParams(), sparse, runtime or RuntimeOptions.from_environment()
+    spec = f"splade:{files.name}"
+    if isinstance(files.document, StaticSide):
+        raise EncoderError(
+            f"{files.name} encodes documents without a transformer, so there is no pass to share: use "
+            "hf: and splade: apart",
+            spec=spec,
+        )
+    if dense != EncoderParams(dims=dense.dims, normalize=dense.normalize, pooling=dense.pooling):
+        raise EncoderError(
+            "the dense half takes dims, normalize and pooling; prompts and length are set on the sparse "
+            "half, for both",
+            spec=spec,
+        )
+    prompts = sparse_prompts(files, sparse)
+    dense = msgspec.structs.replace(
+        dense,
+        query_prompt=prompts["query"],
+        document_prompt=prompts["document"],
+        max_seq_length=sparse.max_seq_length,
     )
+    if _skips_prompt(files.document.files, prompts["document"]):
+        raise EncoderError(f"{files.name} pools without its prompt: use hf: and splade: apart", spec=spec)
+    return CombinedEncoder(files.document.files, files, dense, sparse, runtime)
+
+
+def load_shared(
+    name: str, dense: EncoderParams, sparse: EncoderParams, runtime: RuntimeOptions
+) -> CombinedEncoder | None:
+    """``hf:NAME`` and ``splade:NAME`` on one network, or None where one pass can't make the documents'
+    vectors of both: other lengths or document prompts, documents without a network, a folder that is
+    only one of the two.
+
+    Raises:
+        EncoderError: the model can't be run, or params don't fit.
+    """
+    try:
+        dense_files = open_model(name, revision=dense.revision, runtime=runtime)
+        files = open_sparse_model(name, revision=sparse.revision, runtime=runtime)
+    except EncoderError:
+        return None  # loaded apart, the one that can't be read says why
+    if isinstance(files.document, StaticSide):
+        return None
+    own = files.document.files
+    _, prompt, _ = dense_prompts(dense_files, dense)
+    same = (
+        own.transformer_folder == dense_files.transformer_folder
+        and own.lower_case == dense_files.lower_case
+        and (dense.max_seq_length or dense_files.max_seq_length)
+        == (sparse.max_seq_length or own.max_seq_length)
+        and prompt == sparse_prompts(files, sparse)["document"]
+        and not _skips_prompt(dense_files, prompt)
+    )
+    return CombinedEncoder(dense_files, files, dense, sparse, runtime) if same else None
+
+
+def _skips_prompt(files: ModelFiles, prompt: str) -> bool:
+    pooling = [module for module in files.modules if module.kind == "Pooling"]
+    return bool(prompt) and not all(module.config.get("include_prompt", True) for module in pooling)
 
 
 class CombinedEncoder:
     """One transformer, two heads. Safe to call from several threads.
 
+    A shared pass is counted once: tokens, truncated texts and seconds in ``dense.stats``, the texts in
+    both halves' stats.
+
+    Args:
+        dense_files: the model, as ``hf:`` reads it.
+        files: the model, as ``splade:`` reads it.
+        dense, sparse: params of each half; lengths and document prompts must come out the same.
+        runtime: how it runs here.
+
     Attributes:
         dense: the dense half, a ``DenseEncoder``.
         sparse: the sparse half, a ``SparseEncoder``.
+        shares_queries: whether one pass makes both vectors of a query, too (not where the prompts of
+            queries differ, or the sparse half encodes them without the network).
     """
 
     def __init__(
-        self, files: SparseFiles, dense: EncoderParams, sparse: EncoderParams, runtime: RuntimeOptions
+        self,
+        dense_files: ModelFiles,
+        files: SparseFiles,
+        dense: EncoderParams,
+        sparse: EncoderParams,
+        runtime: RuntimeOptions,
     ) -> None:
         side = files.document
-        spec = f"splade:{files.name}"
-        if not isinstance(side, SpladeSide) or files.query is not side:
-            raise EncoderError(
-                f"{files.name} encodes queries without its transformer, so there is no pass to share: use "
-                "hf: and splade: apart",
-                spec=spec,
+        if isinstance(side, StaticSide):
+            raise EncoderError(f"{files.name} encodes documents without a network")
+        backbone = _Shared(load_backbone(side.files, runtime), masked_lm=isinstance(side, SpladeSide))
+        try:
+            self.dense = TransformerEncoder(
+                dense_files, dense, runtime, spec=spec_of(dense_files), backbone=backbone
             )
-        if dense != EncoderParams(dims=dense.dims, normalize=dense.normalize, pooling=dense.pooling):
-            raise EncoderError(
-                "the dense half takes dims, normalize and pooling; prompts and length are set on the sparse "
-                "half, for both",
-                spec=spec,
+            self.sparse = SpladeEncoder(
+                files, sparse, runtime, backbone=backbone, first=self.dense.document_head
             )
-        self._dense_params = dense
-        self._recipe: Any = None
-
-        def dense_head(hidden_size: int) -> DenseHead:
-            recipe = self._recipe = dense_recipe(side.files, hidden_size, dense.pooling)
-            if dense.dims is not None and not 1 <= dense.dims <= recipe.dims:
-                raise EncoderError(f"{files.name} has {recipe.dims} dimensions, not {dense.dims}", spec=spec)
-            self._dims = dense.dims or recipe.dims
-            cut = self._dims < recipe.dims
-            wanted = dense.normalize
-            self._normalize = bool(recipe.normalize or cut) if wanted is None else wanted
-            return DenseHead(
-                recipe.modes, recipe.stages, dims=self._dims if cut else None, normalize=self._normalize
-            )
-
-        self._splade = SpladeEncoder(files, sparse, runtime, first=dense_head)
-        self._runner: SpladeRunner = self._splade.runner
-        self._ready: collections.OrderedDict[tuple[str, Side, tuple[str, ...]], Any] = (
-            collections.OrderedDict()
+        except BaseException:
+            backbone.close()
+            raise
+        self._runner = self.sparse.runner
+        if isinstance(self._runner.head, TokenWeightHead):
+            self.dense.run_on(self._runner.program)
+        same_query = self.dense.info.query_prompt == self.sparse.info.query_prompt
+        self.shares_queries = (
+            self.sparse.one_network and same_query and self.dense.query_head is self.dense.document_head
         )
-        self._lock = threading.Lock()
-        self._stats = {"dense": EncodeStats(), "sparse": EncodeStats()}
-        self.dense: _Half[DenseMatrix] = _Half(self, "dense", self._dense_info(files))
-        self.sparse: _Half[list[SparseVector]] = _Half(self, "sparse", self._splade.info)
-
-    def _dense_info(self, files: SparseFiles) -> EncoderInfo:
-        sparse, recipe = self._splade.info, self._recipe
-        return EncoderInfo(
-            spec=f"hf:{files.name}",
-            kind="dense",
-            dims=self._dims,
-            model=sparse.model,
-            revision=sparse.revision,
-            weights_hash=sparse.weights_hash,
-            tokenizer_hash=sparse.tokenizer_hash,
-            pooling="+".join(recipe.modes),
-            normalize=self._normalize,
-            max_seq_length=sparse.max_seq_length,
-            query_prompt=sparse.query_prompt,
-            document_prompt=sparse.document_prompt,
-            extra={"stages": list(recipe.described)} if recipe.described else {},
-            runtime=sparse.runtime,
-        )
+        self.dense.combined = self.sparse.combined = self
 
     def encode_document(self, texts: Sequence[str]) -> tuple[DenseMatrix, list[SparseVector]]:
-        """Both kinds: float32 (len(texts), dims), and one sparse vector for each text."""
+        """Both kinds: float32 (len(texts), dims), and one sparse vector for each text.
+
+        Raises:
+            EncoderError: something in *texts* is no string, or NaN or infinity came out.
+        """
         return self._both("document", texts)
 
     def encode_query(self, texts: Sequence[str]) -> tuple[DenseMatrix, list[SparseVector]]:
-        """Like :meth:`encode_document`, with the query's prompt and limit."""
+        """Like :meth:`encode_document`, with the query's prompt and limit; two passes where queries don't
+        share one."""
+        if not self.shares_queries:
+            return self.dense.encode_query(texts), self.sparse.encode_query(texts)
         return self._both("query", texts)
 
     def _both(self, side: Side, texts: Sequence[str]) -> tuple[DenseMatrix, list[SparseVector]]:
+        if isinstance(texts, str):
+            raise EncoderError("texts must be a sequence of strings, not one string: put it in a list")
         began = time.perf_counter()
-        prompt, top_k, threshold = self._splade.settings(side)
-        dense = np.empty((len(texts), self._dims), np.float32)
+        prompt, top_k, threshold = self.sparse.settings(side)
+        dense = np.empty((len(texts), self.dense.info.dims or 0), np.float32)
         sparse: list[Any] = [None] * len(texts)
-        count = EncodeStats()
-        for members, outputs in self._runner.passes(texts, prompt, count):
+        count = EncodeStats(texts=len(texts))
+        for members, ids, outputs in self._runner.passes(texts, prompt, count):
             dense[members] = outputs[0]
-            made = self._runner.vectors(outputs[1:], top_k=top_k, threshold=threshold)
+            made = self._runner.vectors(ids, outputs, top_k=top_k, threshold=threshold)
             for member, vector in zip(members, made, strict=True):
                 sparse[int(member)] = vector
-        if not np.isfinite(dense).all():
-            raise EncoderError(
-                f"{self.dense.info.spec} gave NaN or infinity: use dtype='float32'", spec=self.dense.info.spec
-            )
-        with self._lock:
-            for stats in self._stats.values():
-                stats.texts += len(texts)
-                stats.tokens += count.tokens
-                stats.truncated += count.truncated
-                stats.seconds += (time.perf_counter() - began) / 2  # one pass, shared by both
+        self.dense.check(dense)
+        count.seconds = time.perf_counter() - began
+        self.dense.count(count)
+        self.sparse.count(EncodeStats(texts=len(texts)))
         return dense, sparse
 
-    def _half(self, kind: Literal["dense", "sparse"], side: Side, texts: Sequence[str]) -> Any:
-        key = (kind, side, tuple(texts))
-        with self._lock:
-            if key in self._ready:
-                return self._ready.pop(key)
-        dense, sparse = self._both(side, texts)
-        other = ("sparse", side, key[2]) if kind == "dense" else ("dense", side, key[2])
-        with self._lock:
-            self._ready[other] = sparse if kind == "dense" else dense
-            while len(self._ready) > _REMEMBERED_CALLS:
-                self._ready.popitem(last=False)
-        return dense if kind == "dense" else sparse
+    def in_turn(self) -> tuple[Encoder, Encoder]:
+        """Two views, dense and sparse, for a caller that asks both for the vectors of the same few texts, one
+        after the other: the first runs the pass, the second finds its vectors. What only one of them is
+        asked for is kept as long as the views are."""
+        made: dict[tuple[Side, tuple[str, ...]], tuple[Any, set[int]]] = {}
+        lock = threading.Lock()
+
+        def take(place: int, side: Side, texts: Sequence[str]) -> Any:
+            key = (side, tuple(texts))
+            with lock:
+                if key not in made:
+                    encode = self.encode_document if side == "document" else self.encode_query
+                    made[key] = (encode(texts), set())
+                vectors, taken = made[key]
+                taken.add(place)
+                if len(taken) == 2:
+                    del made[key]
+                return vectors[place]
+
+        return _View(self.dense, partial(take, 0)), _View(self.sparse, partial(take, 1))
 
     def close(self) -> None:
-        """Release the model; either half may ask for it."""
-        self._splade.close()
+        """Release the model; closing either half does the same."""
+        self.dense.close()
+        self.sparse.close()
 
 
-class _Half(Generic[T]):
-    """One kind of a combined encoder's vectors, as an encoder of its own."""
+class _View:
+    """One half, whose vectors are made along with the other's."""
 
-    def __init__(self, whole: CombinedEncoder, kind: Literal["dense", "sparse"], info: EncoderInfo) -> None:
-        self._whole, self._kind, self._info = whole, kind, info
+    def __init__(
+        self, half: TransformerEncoder | SpladeEncoder, take: Callable[[Side, Sequence[str]], Any]
+    ) -> None:
+        self._half, self._take = half, take
 
     @property
     def info(self) -> EncoderInfo:
-        return self._info
+        return self._half.info
 
     @property
     def stats(self) -> EncodeStats:
-        return self._whole._stats[self._kind]
+        return self._half.stats
 
-    @property
-    def tokenizer(self) -> TextTokenizer:
-        """What counts its tokens; an ingest measures chunks with it."""
-        return self._whole._runner.tokenizer
+    def encode_document(self, texts: Sequence[str]) -> Any:
+        return self._take("document", texts)
 
-    def encode_document(self, texts: Sequence[str]) -> T:
-        vectors: T = self._whole._half(self._kind, "document", texts)
-        return vectors
-
-    def encode_query(self, texts: Sequence[str]) -> T:
-        vectors: T = self._whole._half(self._kind, "query", texts)
-        return vectors
+    def encode_query(self, texts: Sequence[str]) -> Any:
+        return self._take("query", texts)
 
     def close(self) -> None:
-        self._whole.close()
+        """Nothing: the half is closed by whoever made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _OfMaskedLM:
+    """A head on the model that has its masked-LM head too, so that one model serves both."""
+
+    head: Head
+
+    @property
+    def needs_masked_lm(self) -> bool:
+        return True
+
+    def openvino(self, graph: Any, hidden: Any, mask: Any) -> list[Any]:
+        return self.head.openvino(graph, hidden, mask)
+
+    def torch(self, model: Any, hidden: Any, offsets: Any) -> tuple[Any, ...]:
+        return self.head.torch(model, hidden, offsets)
+
+
+class _Shared:
+    """A backbone of two encoders. In torch its programs are views of one model; in OpenVINO each is a
+    network of its own, so it is built when it is first run."""
+
+    def __init__(self, backbone: Backbone, masked_lm: bool) -> None:
+        self._backbone, self._masked_lm = backbone, masked_lm
+        self._lazy = backbone.runtime.get("backend") == "openvino"
+        self.hidden_size = backbone.hidden_size
+        self.max_positions = backbone.max_positions
+        self.batch_tokens = backbone.batch_tokens
+        self.pad_multiple = backbone.pad_multiple
+
+    @property
+    def runtime(self) -> Mapping[str, Any]:
+        return self._backbone.runtime
+
+    def program(self, head: Head) -> Program:
+        if self._lazy:
+            return LazyProgram(lambda: self._backbone.program(head))
+        return self._backbone.program(_OfMaskedLM(head) if self._masked_lm else head)
+
+    def close(self) -> None:
+        self._backbone.close()

@@ -1,7 +1,8 @@
 """From ``name-or-folder`` to a folder: local, cached, or fetched from the model hub.
 
 Only safetensors, JSON and tokenizer files are fetched: a pickled checkpoint runs code when it is
-loaded, so it never comes onto the machine.
+loaded, so it never comes onto the machine. The one exception is BGE-M3's ``sparse_linear.pt``, of which
+nothing is run (:mod:`esembed.encode.pickled_tensors`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ ALLOW_PATTERNS = (
     "vocab.txt",
     "merges.txt",
     "query_token_weights.txt",
+    "sparse_linear.pt",
     "*.model",
     "*.jinja",
 )

@@ -121,6 +121,7 @@ def open_tensors(folder: Path, name: str) -> Tensors:
                 raise EncoderError(f"{name}: {index.name} names {shard!r}, which isn't there", spec=name)
         return Tensors([TensorFile(folder / shard) for shard in shards])
     pickled = [p.name for p in folder.glob("*.bin")] + [p.name for p in folder.glob("*.pt")]
+    pickled = [name for name in pickled if not name.endswith("_linear.pt")]  # BGE-M3's further heads
     if pickled:
         raise EncoderError(
             f"{name} has only a pickled checkpoint ({sorted(pickled)[0]}). Loading one runs whatever code it "
@@ -128,7 +129,12 @@ def open_tensors(folder: Path, name: str) -> Tensors:
             "once where you trust it: transformers' save_pretrained writes safetensors",
             spec=name,
         )
-    raise EncoderError(f"{name} holds no model.safetensors: is it a model's folder?", spec=name)
+    raise EncoderError(
+        f"{name} holds no model.safetensors: is it a model's folder? From the hub only safetensors are "
+        "fetched. Take a revision that has them, or convert the model once where you trust it: transformers' "
+        "save_pretrained writes safetensors",
+        spec=name,
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """The encoders of one plan: loaded when first needed, shared between fields, checked before first use.
 
+A dense field of ``hf:X`` and a sparse field of ``splade:X`` over the same text get the two halves of one
+network (:mod:`esembed.encode.combined`), which makes both vectors in one pass.
+
 ``_meta`` is untrusted input, so a pool for a plan that was read from an index loads only what the
 caller allowed (or what needs no address: ``minilm``, ``lexical``, ``given``).
 """
@@ -7,9 +10,11 @@ caller allowed (or what needs no address: ``minilm``, ``lexical``, ``given``).
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
 from esembed.encode.registry import load, split_spec
@@ -17,7 +22,10 @@ from esembed.encode.tokens import MAX_SEISMIC_IDS, TokenIds
 from esembed.errors import EncoderError, PlanError, QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 
-__all__ = ["WITHOUT_ADDRESS", "EncoderPool"]
+if TYPE_CHECKING:
+    from esembed.encode.combined import CombinedEncoder
+
+__all__ = ["WITHOUT_ADDRESS", "EncoderPool", "combined_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +38,26 @@ _TRAINED_FOR = {
 
 WITHOUT_ADDRESS = frozenset({"minilm", "lexical", "given"})
 """Specs that fetch nothing from an address that an index could have chosen."""
+
+
+def combined_of(dense: Encoder, sparse: Encoder) -> CombinedEncoder | None:
+    """What these two encoders are the halves of, or None."""
+    whole: CombinedEncoder | None = getattr(dense, "combined", None)
+    if whole is not None and whole.dense is dense and whole.sparse is sparse:
+        return whole
+    return None
+
+
+def _same_model(dense: str, sparse: str) -> bool:
+    """Whether these are ``hf:X`` and ``splade:X`` of one X."""
+    names = []
+    for spec, family in ((dense, "hf:"), (sparse, "splade:")):
+        if not spec.startswith(family) or spec == family:
+            return False
+        rest = spec.removeprefix(family)
+        folder = rest.startswith((".", "/", "~"))
+        names.append(os.path.normpath(os.path.expanduser(rest)) if folder else rest)
+    return names[0] == names[1]
 
 
 class EncoderPool:
@@ -108,6 +136,97 @@ class EncoderPool:
             raise QueryError(f"the plan has no vector field {name!r} (there are: {known})", field=name)
         return part
 
+    # -- fields that share a pass ----------------------------------------------------------------
+
+    @cached_property
+    def _pairs(self) -> dict[str, str]:
+        """Dense field → the sparse field that is encoded from the same text by the same model, as far as the
+        plan tells, and the other way round."""
+        pairs: dict[str, str] = {}
+        for name, dense in self.plan.dense.items():
+            for other, sparse in self.plan.sparse.items():
+                mine, theirs = self._callers(name, dense), self._callers(other, sparse)
+                if mine is None and theirs is None:
+                    same = _same_model(dense.encoder, sparse.encoder)
+                    same = same and dense.params.revision == sparse.params.revision
+                else:
+                    same = mine is not None and theirs is not None and combined_of(mine, theirs) is not None
+                same_text = all(
+                    getattr(dense, key) == getattr(sparse, key) for key in ("source", "separator", "chunked")
+                )
+                if same and same_text and other not in pairs:
+                    pairs[name], pairs[other] = other, name
+                    break
+        return pairs
+
+    def partner(self, name: str) -> str | None:
+        """The field that may be encoded in the same pass: of a dense one its sparse one, of a sparse one its
+        dense one. Looks at the plan only; :meth:`combined` says whether the models can do it."""
+        return self._pairs.get(name)
+
+    def combined(self, name: str) -> CombinedEncoder | None:
+        """What makes the vectors of this field and of its :meth:`partner` in one pass, or None; loads both.
+
+        Raises:
+            as :meth:`encoder`.
+        """
+        other = self.partner(name)
+        if other is None:
+            return None
+        found = self.encoders((name, other))
+        dense, sparse = (name, other) if name in self.plan.dense else (other, name)
+        return combined_of(found[dense], found[sparse])
+
+    def sharing_notes(self) -> list[str]:
+        """A line for each two fields in use whose vectors one pass makes."""
+        pairs = [(name, self._pairs[name]) for name in self.plan.dense if name in self._pairs]
+        return [
+            f"{dense}, {sparse}: one pass of {self.plan.dense[dense].encoder} makes both vectors"
+            for dense, sparse in pairs
+            if {dense, sparse} <= set(self._ready) and combined_of(self._ready[dense], self._ready[sparse])
+        ]
+
+    # -- encoders ----------------------------------------------------------------------------------
+
+    def encoders(self, names: Iterable[str]) -> dict[str, Encoder]:
+        """The encoders of several fields that are used together; those that share a pass are checked in one.
+
+        Raises:
+            as :meth:`encoder`.
+        """
+        wanted = list(names)
+        with self._lock:
+            for name in wanted:
+                other = self.partner(name)
+                if other in wanted and not {name, other} & set(self._ready):
+                    self._prepare_both(name, str(other))
+        return {name: self.encoder(name) for name in wanted}
+
+    def in_turn(self, names: Iterable[str]) -> dict[str, Encoder]:
+        """Like :meth:`encoders`, for a caller that asks each of them for the vectors of the same few texts,
+        one after the other: two that share a pass run it once. Not to be kept.
+
+        Raises:
+            as :meth:`encoder`.
+        """
+        found = self.encoders(names)
+        for name in self.plan.dense:
+            other = self.partner(name)
+            whole = combined_of(found[name], found[other]) if name in found and other in found else None
+            if whole is not None and other is not None:
+                found[name], found[other] = whole.in_turn()
+        return found
+
+    def _prepare_both(self, name: str, other: str) -> None:
+        if name not in self.plan.dense:
+            name, other = other, name
+        dense, sparse = self._fitting(name), self._fitting(other)
+        whole = combined_of(dense, sparse)
+        shown = (dense, sparse) if whole is None else whole.in_turn()
+        for field, one in zip((name, other), shown, strict=True):
+            self._check(field, one)
+        self._ready[name], self._ready[other] = dense, sparse
+
     def encoder(self, name: str) -> Encoder:
         """The encoder of a field, loaded and checked at the first call.
 
@@ -125,11 +244,22 @@ class EncoderPool:
             return self._ready[name]
 
     def _prepare(self, name: str) -> Encoder:
-        part = self.field(name)
-        encoder = self._given.get(name)
+        encoder = self._fitting(name)
+        self._check(name, encoder)
+        return encoder
+
+    def _callers(self, name: str, part: DenseField | SparseField) -> Encoder | None:
+        """The encoder that the caller brought for a field, or None."""
         kind = "dense" if isinstance(part, DenseField) else "sparse"
+        encoder = self._given.get(name)
         if encoder is None and self._for_all is not None and self._for_all.info.kind == kind:
             encoder = self._for_all
+        return encoder
+
+    def _fitting(self, name: str) -> Encoder:
+        part = self.field(name)
+        kind = "dense" if isinstance(part, DenseField) else "sparse"
+        encoder = self._callers(name, part)
         if encoder is None:
             encoder = self._load(name, part)
         if encoder.info.kind != kind and split_spec(part.encoder)[0] != "given":
@@ -144,12 +274,14 @@ class EncoderPool:
                 "set the field's dims to that, or params.dims to truncate a Matryoshka model",
                 spec=part.encoder,
             )
+        return encoder
+
+    def _check(self, name: str, encoder: Encoder) -> None:
         stored = self._contracts.get(name)
-        if stored is not None and split_spec(part.encoder)[0] != "given":
+        if stored is not None and split_spec(self.field(name).encoder)[0] != "given":
             from esembed.encode import contract
 
             contract.check(stored, encoder, field=name)
-        return encoder
 
     def _load(self, name: str, part: DenseField | SparseField) -> Encoder:
         spec, params, family = part.encoder, part.params, split_spec(part.encoder)[0]
@@ -161,16 +293,41 @@ class EncoderPool:
         key = (spec, params)
         if key in self._loaded:
             return self._loaded[key]
-        allowed = self._allow is None or part.encoder in self._allow or part.encoder in WITHOUT_ADDRESS
-        if not allowed and family != "own":  # whose loader says what to do
+        if not self._allowed(part.encoder) and family != "own":  # whose loader says what to do
             raise EncoderError(
                 f"{name}: the index says that {part.encoder!r} filled it, but what an index says is not "
                 f"loaded unasked: pass allow_encoders=[{part.encoder!r}] or encoder=…",
                 spec=part.encoder,
             )
-        encoder = load(spec, params, self.runtime)
-        self._loaded[key] = encoder
-        return encoder
+        self._load_shared(key)
+        if key not in self._loaded:
+            self._loaded[key] = load(spec, params, self.runtime)
+        return self._loaded[key]
+
+    def _allowed(self, spec: str) -> bool:
+        return self._allow is None or spec in self._allow or spec in WITHOUT_ADDRESS
+
+    def _load_shared(self, key: tuple[str, EncoderParams]) -> None:
+        """Load both halves of a pair that this encoder is of, where one pass can make their vectors."""
+        for name in self.plan.dense:
+            other = self._pairs.get(name)
+            if other is None:
+                continue
+            dense, sparse = self.plan.dense[name], self.plan.sparse[other]
+            keys = ((dense.encoder, dense.params), (sparse.encoder, sparse.params))
+            if key not in keys or any(one in self._loaded for one in keys):
+                continue
+            if self._callers(name, dense) is not None or not (
+                self._allowed(keys[0][0]) and self._allowed(keys[1][0])
+            ):
+                continue
+            from esembed.encode.combined import load_shared
+
+            rest = split_spec(dense.encoder)[1]
+            whole = load_shared(rest, dense.params, sparse.params, self.runtime)
+            if whole is not None:
+                self._loaded[keys[0]], self._loaded[keys[1]] = whole.dense, whole.sparse
+                return
 
     def for_plan(self, plan: IndexPlan) -> EncoderPool:
         """The same encoders for another state of the same plan (dims resolved, avgdl settled): what is
@@ -190,11 +347,8 @@ class EncoderPool:
         """Field → contract, for every vector field that isn't brought by the caller; loads the models."""
         from esembed.encode import contract
 
-        return {
-            name: dict(contract.make(self.encoder(name)))
-            for name, part in self.plan.vector_fields()
-            if split_spec(part.encoder)[0] != "given"
-        }
+        names = [name for name, part in self.plan.vector_fields() if split_spec(part.encoder)[0] != "given"]
+        return {name: dict(contract.make(encoder)) for name, encoder in self.in_turn(names).items()}
 
     def token_ids(self, *, ready_only: bool = False) -> dict[str, TokenIds]:
         """Field → id table, for the sparse fields that are stored as SEISMIC vectors, whose features are

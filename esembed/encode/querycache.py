@@ -60,6 +60,11 @@ class QueryVectorCache:
             self._entries.clear()
             self.bytes = 0
 
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        """Whether the vector of (field, text) is there; counts as no access."""
+        with self._lock:
+            return key in self._entries
+
     def __len__(self) -> int:
         return len(self._entries)
 

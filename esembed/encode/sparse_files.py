@@ -2,8 +2,9 @@
 
 Read as they stand: sentence-transformers' SparseEncoder folders (a transformer with ``SpladePooling``;
 ``SparseStaticEmbedding``; a ``Router`` with a route for queries and one for documents), plain
-masked-LM checkpoints, and OpenSearch's doc-only models (a masked-LM checkpoint with ``idf.json`` or
-``query_token_weights.txt`` for the queries).
+masked-LM checkpoints, OpenSearch's doc-only models (a masked-LM checkpoint with ``idf.json`` or
+``query_token_weights.txt`` for the queries), and BGE-M3 and what was trained from it (a transformer with
+``sparse_linear.safetensors`` or ``sparse_linear.pt``).
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from esembed.encode import hub
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.modelfiles import ModelFiles, Module, read_folder, read_json
+from esembed.encode.token_weights import token_weights_file
 from esembed.errors import EncoderError
 
-__all__ = ["SparseFiles", "SpladeSide", "StaticSide", "open_sparse_model"]
+__all__ = ["SparseFiles", "SpladeSide", "StaticSide", "TokenWeightSide", "open_sparse_model"]
 
+_DENSE_MODULES = {"Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout"}
 _TRANSFORMERS = ("Transformer", "MLMTransformer")
 
 
@@ -39,6 +42,19 @@ class SpladeSide:
 
 
 @dataclass(frozen=True)
+class TokenWeightSide:
+    """A transformer whose hidden states give each token its weight (BGE-M3).
+
+    Attributes:
+        files: the transformer.
+        weights: the projection's file; see :mod:`~esembed.encode.token_weights`.
+    """
+
+    files: ModelFiles
+    weights: Path
+
+
+@dataclass(frozen=True)
 class StaticSide:
     """A weight for each token, whatever stands around it; no network.
 
@@ -49,6 +65,9 @@ class StaticSide:
 
     folder: Path
     weights: Path | None = None
+
+
+Side: TypeAlias = SpladeSide | TokenWeightSide | StaticSide
 
 
 @dataclass(frozen=True)
@@ -65,8 +84,8 @@ class SparseFiles:
     name: str
     hub_id: str | None
     revision: str | None
-    document: SpladeSide | StaticSide
-    query: SpladeSide | StaticSide
+    document: Side
+    query: Side
     prompts: Mapping[str, str] = field(default_factory=dict)
     max_active_dims: int | None = None
 
@@ -84,9 +103,13 @@ def open_sparse_model(
     name = rest if hub_id else folder.name
     general = _optional(folder / "config_sentence_transformers.json")
     entries = _module_entries(folder, name)
-    document: SpladeSide | StaticSide
-    query: SpladeSide | StaticSide
-    if not entries:
+    document: Side
+    query: Side
+    linear = token_weights_file(folder)
+    if linear is not None and {kind for kind, _ in entries} <= _DENSE_MODULES:
+        files = read_folder(folder, name=name, hub_id=hub_id, revision=commit)
+        document = query = TokenWeightSide(files, linear)
+    elif not entries:
         document, query = _plain(folder, name, hub_id, commit)
     elif [kind for kind, _ in entries] in (["Router"], ["Asym"]):
         document, query = _routes(folder, folder / entries[0][1], name)
@@ -122,7 +145,7 @@ def _plain(
     return document, document
 
 
-def _routes(folder: Path, router: Path, name: str) -> tuple[SpladeSide | StaticSide, SpladeSide | StaticSide]:
+def _routes(folder: Path, router: Path, name: str) -> tuple[Side, Side]:
     path = next((p for p in (router / "router_config.json", router / "config.json") if p.is_file()), None)
     if path is None:
         raise EncoderError(f"{name} has a Router without router_config.json", spec=f"splade:{name}")

@@ -1,9 +1,9 @@
-"""``splade:NAME-or-FOLDER``: learned sparse vectors from a masked language model.
+"""``splade:NAME-or-FOLDER``: learned sparse vectors from a transformer.
 
-Read as they stand: sentence-transformers' SparseEncoder folders, plain masked-LM checkpoints, and
-OpenSearch's doc-only models with an inference-free query side (see ``sparse_files``). Features are the
-vocabulary's tokens as strings, unique for each id; ``tokens.encode`` makes engine field names of them.
-Special tokens never appear, whatever the model gives them.
+Read as they stand: sentence-transformers' SparseEncoder folders, plain masked-LM checkpoints,
+OpenSearch's doc-only models with an inference-free query side, and BGE-M3 (see ``sparse_files``).
+Features are the vocabulary's tokens as strings, unique for each id; ``tokens.encode`` makes engine field
+names of them. Special tokens never appear, whatever the model gives them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +21,24 @@ from esembed.encode.backbone import Backbone, Head, JoinedHead, Outputs, Program
 from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
 from esembed.encode.batching import WINDOW_TEXTS, prefetched, run_sorted
 from esembed.encode.modelfiles import ModelFiles
-from esembed.encode.sparse_files import SparseFiles, SpladeSide, StaticSide, open_sparse_model
+from esembed.encode.sparse_files import (
+    SparseFiles,
+    SpladeSide,
+    StaticSide,
+    TokenWeightSide,
+    open_sparse_model,
+)
 from esembed.encode.sparse_vectors import StaticWeights, Vocabulary, readable
 from esembed.encode.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
+from esembed.encode.token_weights import TokenWeightHead, heaviest, read_token_weights
 from esembed.encode.tokenizer import TextTokenizer, Tokenized
 from esembed.errors import EncoderError
-from esembed.types import SparseVector
+from esembed.types import FloatArray, SparseVector
 
-__all__ = ["SpladeEncoder", "SpladeRunner", "load"]
+if TYPE_CHECKING:
+    from esembed.encode.combined import CombinedEncoder
+
+__all__ = ["SpladeEncoder", "SpladeRunner", "load", "sparse_prompts"]
 
 _FOREIGN = ("dims", "normalize", "pooling", "k1", "b", "avgdl", "language", "stop_words", "statistics")
 
@@ -43,6 +53,16 @@ def load(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> SpladeEnc
     return SpladeEncoder(open_sparse_model(rest, revision=params.revision, runtime=runtime), params, runtime)
 
 
+def sparse_prompts(files: SparseFiles, params: EncoderParams) -> dict[str, str]:
+    """What stands before queries and documents: side → text."""
+    prompts = files.prompts
+    document = next((prompts[k] for k in ("document", "passage", "corpus") if prompts.get(k)), "")
+    return {
+        "query": prompts.get("query", "") if params.query_prompt is None else params.query_prompt,
+        "document": document if params.document_prompt is None else params.document_prompt,
+    }
+
+
 class SpladeEncoder:
     """A sparse model. Implements :class:`~esembed.encode.base.SparseEncoder`.
 
@@ -51,7 +71,12 @@ class SpladeEncoder:
         params: what changes the vectors. ``top_k`` and ``query_top_k`` default to the model's own
             ``max_active_dims``, else to all; ``threshold`` drops weights at or under it.
         runtime: how it runs here.
-        first: another head for the document's pass; see :class:`SpladeRunner`.
+        backbone: runs the documents' network, where another encoder uses it too; None loads one.
+        first: another head for the documents' pass; see :class:`SpladeRunner`.
+
+    Attributes:
+        combined: set where this is the sparse half of a
+            :class:`~esembed.encode.combined.CombinedEncoder`.
 
     Raises:
         EncoderError: see :func:`load`.
@@ -63,7 +88,8 @@ class SpladeEncoder:
         params: EncoderParams,
         runtime: RuntimeOptions,
         *,
-        first: Callable[[int], Head] | None = None,
+        backbone: Backbone | None = None,
+        first: Head | None = None,
     ) -> None:
         spec = f"splade:{files.name}"
         foreign = [name for name in _FOREIGN if getattr(params, name) is not None]
@@ -74,12 +100,8 @@ class SpladeEncoder:
         self._threshold = params.threshold or 0.0
         if min(self._top_k or 1, self._query_top_k or 1) < 1 or not self._threshold >= 0:
             raise EncoderError(f"{spec}: top_k must be at least 1 and threshold at least 0", spec=spec)
-        prompts = files.prompts
-        document = next((prompts[k] for k in ("document", "passage", "corpus") if prompts.get(k)), "")
-        self._prompts = {
-            "query": prompts.get("query", "") if params.query_prompt is None else params.query_prompt,
-            "document": document if params.document_prompt is None else params.document_prompt,
-        }
+        self._prompts = sparse_prompts(files, params)
+        self.combined: CombinedEncoder | None = None
         self._sides: dict[str, SpladeRunner | StaticWeights] = {}
         for name, side in (("document", files.document), ("query", files.query)):
             same = name == "query" and side is files.document
@@ -89,12 +111,13 @@ class SpladeEncoder:
                 self._sides[name] = StaticWeights(side, files.name)
             else:
                 top_k = self._device_top_k(files, side)
-                self._sides[name] = SpladeRunner(side, params, runtime, spec, top_k, first)
+                shared = (backbone, first) if name == "document" else (None, None)
+                self._sides[name] = SpladeRunner(side, params, runtime, spec, top_k, *shared)
         self._info = self._describe(files, spec, params)
         self._stats = EncodeStats()
         self._lock = threading.Lock()
 
-    def _device_top_k(self, files: SparseFiles, side: SpladeSide) -> int | None:
+    def _device_top_k(self, files: SparseFiles, side: SpladeSide | TokenWeightSide) -> int | None:
         """What may be cut on the device: the larger limit of all sides that *side* encodes."""
         limits = [self._top_k] if side is files.document else []
         limits += [self._query_top_k] if side is files.query else []
@@ -119,9 +142,10 @@ class SpladeEncoder:
             weights_hash = hashlib.sha256(document.weights.tobytes()).hexdigest()
             pooling, runtime = "static", {"backend": "numpy", "device": "cpu", "dtype": "float32"}
         else:
-            weights_hash = document.files.weights_hash()
-            pooling = f"splade_{document.strategy}"
-            extra["activation"] = document.activation
+            weights_hash = document.weights_hash()
+            pooling = document.pooling
+            if document.activation is not None:
+                extra["activation"] = document.activation
             runtime = dict(document.backbone.runtime)
         return EncoderInfo(
             spec=spec,
@@ -169,6 +193,11 @@ class SpladeEncoder:
             raise EncoderError(f"{self._info.spec} runs no network", spec=self._info.spec)
         return side
 
+    @property
+    def one_network(self) -> bool:
+        """Whether queries are encoded by the network of the documents."""
+        return self._sides["query"] is self._sides["document"]
+
     def settings(self, side: Literal["document", "query"]) -> tuple[str, int | None, float]:
         """Prompt, top_k and threshold of documents or queries."""
         return self._prompts[side], self._top_k if side == "document" else self._query_top_k, self._threshold
@@ -193,12 +222,13 @@ class SpladeEncoder:
         vectors, tokens, truncated = side.encode(
             texts, self._prompts[name], top_k=top_k, threshold=self._threshold
         )
-        with self._lock:
-            self._stats.texts += len(texts)
-            self._stats.tokens += tokens
-            self._stats.truncated += truncated
-            self._stats.seconds += time.perf_counter() - began
+        self.count(EncodeStats(len(texts), tokens, truncated, time.perf_counter() - began))
         return vectors
+
+    def count(self, more: EncodeStats) -> None:
+        """Add to the stats."""
+        with self._lock:
+            self._stats.add(more)
 
     @staticmethod
     def decode(vector: SparseVector, top_k: int | None = None) -> list[tuple[str, float]]:
@@ -217,46 +247,68 @@ class SpladeEncoder:
 
 
 class SpladeRunner:
-    """A masked language model on a backend, with the SPLADE head.
+    """A transformer on a backend, with a sparse head.
 
     Args:
         side: the model and how its scores are pooled.
         device_top_k: the most features that are needed of any text, or None for all.
-        first: makes another head from the backbone's width; its one output then stands first in
-            :meth:`passes` (dense and sparse from one pass).
+        backbone: runs the network; None loads it.
+        first: another head; its one output then stands first in :meth:`passes` (dense and sparse from
+            one pass).
+
+    Attributes:
+        head: what makes sparse weights of hidden states.
+        program: the network with its heads.
+        pooling, activation: what ``info`` tells of the head.
     """
 
     def __init__(
         self,
-        side: SpladeSide,
+        side: SpladeSide | TokenWeightSide,
         params: EncoderParams,
         runtime: RuntimeOptions,
         spec: str,
         device_top_k: int | None,
-        first: Callable[[int], Head] | None = None,
+        backbone: Backbone | None = None,
+        first: Head | None = None,
     ) -> None:
         self.files: ModelFiles = side.files
-        self.strategy, self.activation = side.strategy, side.activation
-        self.backbone: Backbone = load_backbone(side.files, runtime)
+        self.backbone: Backbone = load_backbone(side.files, runtime) if backbone is None else backbone
         self.max_seq_length = _length_limit(side.files, self.backbone, params.max_seq_length, spec)
         self.tokenizer = TextTokenizer(side.files, self.max_seq_length)
         self.tokenizer_hash = side.files.tokenizer_hash()
         self.vocabulary = Vocabulary(self.tokenizer, int(side.files.config["vocab_size"]))
-        threshold = params.threshold or 0.0
-        self.head = SpladeHead(
-            side.strategy,
-            side.activation,
-            self.vocabulary.excluded,
-            device_top_k,
-            raw_threshold(threshold, side.activation) if side.strategy == "max" else threshold,
-        )
+        self.head: SpladeHead | TokenWeightHead
+        self.activation: str | None = None
+        if isinstance(side, TokenWeightSide):
+            self.pooling = "token_weights_max"
+            self.head = TokenWeightHead(*read_token_weights(side.weights, self.backbone.hidden_size))
+        else:
+            self.pooling, self.activation = f"splade_{side.strategy}", side.activation
+            threshold = params.threshold or 0.0
+            self.head = SpladeHead(
+                side.strategy,
+                side.activation,
+                self.vocabulary.excluded,
+                device_top_k,
+                raw_threshold(threshold, side.activation) if side.strategy == "max" else threshold,
+            )
         self.batch_tokens = runtime.batch_tokens or self.backbone.batch_tokens
         self._spec = spec
         self._all_ids = np.arange(len(self.vocabulary.tokens))
-        head: Head = self.head
-        if first is not None:
-            head = JoinedHead((first(self.backbone.hidden_size), self.head))
-        self._program: Program = self.backbone.program(head)
+        self._excluded = np.zeros(len(self.vocabulary.tokens), bool)
+        self._excluded[list(self.vocabulary.excluded)] = True
+        self._others = 0 if first is None else 1
+        head: Head = self.head if first is None else JoinedHead((first, self.head))
+        self.program: Program = self.backbone.program(head)
+
+    def weights_hash(self) -> str:
+        """sha256 over the tensors that the weights come from."""
+        hashed = self.files.weights_hash()
+        if isinstance(self.head, TokenWeightHead):
+            own = self.head.weight.tobytes() + np.float32(self.head.bias).tobytes()
+            hashed = hashlib.sha256(hashed.encode() + own).hexdigest()
+        return hashed
 
     def encode(
         self, texts: Sequence[str], prompt: str, *, top_k: int | None, threshold: float
@@ -264,16 +316,17 @@ class SpladeRunner:
         """The vectors, the tokens, and how many texts were cut."""
         vectors: list[SparseVector | None] = [None] * len(texts)
         count = EncodeStats()
-        for members, outputs in self.passes(texts, prompt, count):
-            made = self.vectors(outputs, top_k=top_k, threshold=threshold)
+        for members, ids, outputs in self.passes(texts, prompt, count):
+            made = self.vectors(ids, outputs, top_k=top_k, threshold=threshold)
             for member, vector in zip(members, made, strict=True):
                 vectors[int(member)] = vector
         return [vector for vector in vectors if vector is not None], count.tokens, count.truncated
 
     def passes(
         self, texts: Sequence[str], prompt: str, count: EncodeStats
-    ) -> Iterator[tuple[npt.NDArray[np.int64], Outputs]]:
-        """For each batch the positions of its texts and the heads' outputs; adds to *count*."""
+    ) -> Iterator[tuple[npt.NDArray[np.int64], list[npt.NDArray[np.int32]], Outputs]]:
+        """For each batch the positions of its texts, their token ids and the heads' outputs; adds to
+        *count*."""
 
         def tokenize(window: int) -> Tokenized:
             start = window * WINDOW_TEXTS
@@ -281,19 +334,32 @@ class SpladeRunner:
 
         for window, ready in enumerate(prefetched(tokenize, -(-len(texts) // WINDOW_TEXTS))):
             for members, outputs in run_sorted(
-                self._program,
+                self.program,
                 ready.ids,
                 pad_id=self.tokenizer.pad_id,
                 batch_tokens=self.batch_tokens,
                 pad_multiple=self.backbone.pad_multiple,
                 limit=self.backbone.max_positions,
             ):
-                yield members + window * WINDOW_TEXTS, outputs
+                yield members + window * WINDOW_TEXTS, [ready.ids[i] for i in members], outputs
             count.tokens += sum(len(one) for one in ready.ids)
             count.truncated += ready.truncated
 
-    def vectors(self, outputs: Outputs, *, top_k: int | None, threshold: float) -> list[SparseVector]:
-        """The head's outputs for one batch as vectors."""
+    def vectors(
+        self,
+        tokens: Sequence[npt.NDArray[np.int32]],
+        outputs: Outputs,
+        *,
+        top_k: int | None,
+        threshold: float,
+    ) -> list[SparseVector]:
+        """One batch as vectors.
+
+        Args:
+            tokens: the token ids of each text.
+            outputs: the heads'.
+        """
+        outputs = outputs[self._others :]
         if not np.isfinite(outputs[0]).all():
             raise EncoderError(
                 f"{self._spec} gave NaN or infinity in {self.backbone.runtime.get('dtype')}: use "
@@ -302,16 +368,23 @@ class SpladeRunner:
             )
         return [
             self.vocabulary.vector(
-                self._all_ids if ids is None else ids,
-                weights_of(row, self.activation) if self.strategy == "max" else row,
-                top_k=top_k,
-                threshold=threshold,
+                self._all_ids if ids is None else ids, weights, top_k=top_k, threshold=threshold
             )
-            for ids, row in rows_of(outputs)
+            for ids, weights in self._rows(tokens, outputs)
         ]
 
+    def _rows(
+        self, tokens: Sequence[npt.NDArray[np.int32]], outputs: Outputs
+    ) -> Iterator[tuple[npt.NDArray[Any] | None, FloatArray]]:
+        """Ids and weights of each row; ids are None where a row has a weight for every id."""
+        if isinstance(self.head, TokenWeightHead):
+            yield from heaviest(outputs[0], tokens, self._excluded)
+            return
+        for ids, row in rows_of(outputs):
+            yield ids, weights_of(row, self.head.activation) if self.head.strategy == "max" else row
+
     def close(self) -> None:
-        self._program.close()
+        self.program.close()
         self.backbone.close()
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esembed.encode.backbone import Program, load_backbone
+from esembed.encode.backbone import Backbone, Program, load_backbone
 from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
 from esembed.encode.batching import WINDOW_TEXTS, prefetched, run_sorted
 from esembed.encode.dense_stages import dense_recipe
@@ -19,7 +20,10 @@ from esembed.encode.tokenizer import TextTokenizer, Tokenized
 from esembed.errors import EncoderError
 from esembed.types import DenseMatrix
 
-__all__ = ["TransformerEncoder", "load"]
+if TYPE_CHECKING:
+    from esembed.encode.combined import CombinedEncoder
+
+__all__ = ["TransformerEncoder", "dense_prompts", "load", "spec_of"]
 
 _FOREIGN = ("top_k", "query_top_k", "threshold", "k1", "b", "avgdl", "language", "statistics")
 
@@ -32,8 +36,19 @@ def load(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> Transform
             pickled checkpoint, params that don't fit.
     """
     files = open_model(rest, revision=params.revision, runtime=runtime)
-    spec = f"hf:{files.hub_id}" if files.hub_id else f"hf:{files.folder.resolve().name}"
-    return TransformerEncoder(files, params, runtime, spec=spec)
+    return TransformerEncoder(files, params, runtime, spec=spec_of(files))
+
+
+def spec_of(files: ModelFiles) -> str:
+    """The spec as ``info`` tells it: never a path of this machine."""
+    return f"hf:{files.hub_id or files.folder.resolve().name}"
+
+
+def dense_prompts(files: ModelFiles, params: EncoderParams) -> tuple[str, str, str | None]:
+    """The prompts of queries and documents, and a note where they come from the family's name."""
+    query, document, note = resolve_prompts(files.hub_id or files.folder.resolve().name, files.prompts)
+    query = query if params.query_prompt is None else params.query_prompt
+    return query, document if params.document_prompt is None else params.document_prompt, note
 
 
 class TransformerEncoder:
@@ -44,18 +59,31 @@ class TransformerEncoder:
         params: what changes the vectors.
         runtime: how it runs here.
         spec: what ``info.spec`` says.
+        backbone: runs the network, where another encoder uses it too; None loads one.
+
+    Attributes:
+        similarity: what the model's files say, or None.
+        document_head, query_head: what is computed from the hidden states of documents, of queries.
+        combined: set where this is the dense half of a
+            :class:`~esembed.encode.combined.CombinedEncoder`.
 
     Raises:
         EncoderError: see :func:`load`.
     """
 
     def __init__(
-        self, files: ModelFiles, params: EncoderParams, runtime: RuntimeOptions, *, spec: str
+        self,
+        files: ModelFiles,
+        params: EncoderParams,
+        runtime: RuntimeOptions,
+        *,
+        spec: str,
+        backbone: Backbone | None = None,
     ) -> None:
         foreign = [name for name in _FOREIGN if getattr(params, name) is not None]
         if foreign:
             raise EncoderError(f"{spec}: {', '.join(foreign)} mean nothing to a dense encoder", spec=spec)
-        self._backbone = load_backbone(files, runtime)
+        self._backbone = load_backbone(files, runtime) if backbone is None else backbone
         recipe = dense_recipe(files, self._backbone.hidden_size, params.pooling)
         if params.dims is not None and not 1 <= params.dims <= recipe.dims:
             raise EncoderError(
@@ -67,24 +95,23 @@ class TransformerEncoder:
         normalize = params.normalize if params.normalize is not None else recipe.normalize or cut
         limit = self._length_limit(files, params, spec)
         self._tokenizer = TextTokenizer(files, limit)
-        name = files.hub_id or files.folder.resolve().name
-        query, document, prompt_note = resolve_prompts(name, files.prompts)
-        query = query if params.query_prompt is None else params.query_prompt
-        document = document if params.document_prompt is None else params.document_prompt
+        query, document, prompt_note = dense_prompts(files, params)
+        self.combined: CombinedEncoder | None = None
         self.similarity = files.similarity
         self._dims = params.dims or recipe.dims
         self._limit = limit
 
-        def program(prompt: str) -> Program:
+        def head(prompt: str) -> DenseHead:
             skip = 0 if recipe.include_prompt else self._tokenizer.prompt_length(prompt)
-            head = DenseHead(
+            return DenseHead(
                 recipe.modes, recipe.stages, skip=skip, dims=params.dims if cut else None, normalize=normalize
             )
-            return self._backbone.program(head)
 
-        self._document_program = program(document)
-        shared = recipe.include_prompt or query == document
-        self._query_program = self._document_program if shared else program(query)
+        self.document_head = self.query_head = head(document)
+        self._document_program = self._query_program = self._backbone.program(self.document_head)
+        if not recipe.include_prompt and query != document:
+            self.query_head = head(query)
+            self._query_program = self._backbone.program(self.query_head)
         self._batch_tokens = runtime.batch_tokens or self._backbone.batch_tokens
         extra: dict[str, object] = {}
         if recipe.described:
@@ -170,19 +197,28 @@ class TransformerEncoder:
                 part[members] = outputs[0]
             tokens += sum(len(one) for one in ready.ids)
             truncated += ready.truncated
-        finite = np.isfinite(result).all(axis=1)
+        self.check(result)
+        self.count(EncodeStats(len(texts), tokens, truncated, time.perf_counter() - began))
+        return result
+
+    def check(self, vectors: DenseMatrix) -> None:
+        """Raises EncoderError where one of them has NaN or infinity."""
+        finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             raise EncoderError(
                 f"{self._info.spec} gave NaN or infinity for texts[{int(np.argmin(finite))}] in "
                 f"{self._info.runtime.get('dtype')}: use dtype='float32' (or 'bfloat16')",
                 spec=self._info.spec,
             )
+
+    def count(self, more: EncodeStats) -> None:
+        """Add to the stats."""
         with self._lock:
-            self._stats.texts += len(texts)
-            self._stats.tokens += tokens
-            self._stats.truncated += truncated
-            self._stats.seconds += time.perf_counter() - began
-        return result
+            self._stats.add(more)
+
+    def run_on(self, program: Program) -> None:
+        """Encode with this program, whose first output is the document head's, instead of an own one."""
+        self._document_program = self._query_program = program
 
     def close(self) -> None:
         """Release the model, and worker processes where there are any."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from esembed.dialect.default import searchable_legs
 from esembed.evaluate.ask import index_documents, store_query
@@ -31,10 +31,11 @@ def know_index(
     """
     options = options or TrustOptions()
     index.load_statistics()
-    encoders: dict[str, Any] = {}
-    for name, part in index.plan.vector_fields():
-        if part.encoder.partition(":")[0] not in ("given", "engine"):
-            encoders[name] = index.pool.encoder(name)
+    encoders = index.pool.in_turn(
+        name
+        for name, part in index.plan.vector_fields()
+        if part.encoder.partition(":")[0] not in ("given", "engine")
+    )
     scorers, notes = plan_scorers(index.plan, encoders)
     report = estimate_trust(
         index_documents(index, options.documents, seed=options.seed),

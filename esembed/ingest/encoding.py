@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from esembed.encode.base import Encoder
+from esembed.encode.pool import combined_of
 from esembed.errors import ContractError, PermanentError, RecordError
 from esembed.ingest.prepare import Work
-from esembed.plan import DenseField, IndexPlan, engine_endpoint
+from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 from esembed.types import SparseVector
 
 __all__ = ["BatchEncoder"]
+
+Part = DenseField | SparseField
+Encode = Callable[[Sequence[str]], list[tuple[Any, ...]]]
+"""Texts to, for each, (vector, statistics or None) of every field of a group, one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Fields whose vectors are made together, and what makes them."""
+
+    parts: Mapping[str, Part]
+    encode: Encode
+
+    @property
+    def label(self) -> str:
+        return " and ".join(map(repr, self.parts))
 
 
 class BatchEncoder:
     """Fills the vectors of works; those that the engine computes are left to it.
 
+    A dense and a sparse field of one combined encoder, over the same text, are encoded in one pass.
+
     Args:
         plan: the plan.
         encoders: field → encoder.
         on_dead: called with a work whose text the encoder refuses, and the error.
+
+    Attributes:
+        shared: the names of the fields that share a pass, two by two.
     """
 
     def __init__(
@@ -32,18 +55,34 @@ class BatchEncoder:
         on_dead: Callable[[Work, RecordError], None],
     ) -> None:
         self._plan = plan
-        self._fields = [
-            (name, part, encoders[name])
+        self.shared: list[tuple[str, str]] = []
+        self._groups: list[_Group] = []
+        fields = {
+            name: part
             for name, part in plan.vector_fields()
             if name in encoders and engine_endpoint(part.encoder) is None
-        ]
+        }
+        taken: set[str] = set()
+        for name, part in fields.items():
+            if name in taken:
+                continue
+            group, encode = {name: part}, _alone(encoders[name])
+            for other, theirs in fields.items():
+                whole = combined_of(encoders[name], encoders[other])
+                if whole is not None and other not in taken and _same_text(part, theirs):
+                    group[other], encode = theirs, _together(whole)
+                    taken.add(other)
+                    self.shared.append((name, other))
+                    break
+            self._groups.append(_Group(group, encode))
         self._on_dead = on_dead
         self._ever_worked: set[str] = set()
 
     def __call__(self, works: Sequence[Work]) -> list[Work]:
         """The works that got all their vectors, in order; the others went to *on_dead*."""
         dead: set[int] = set()
-        for name, part, encoder in self._fields:
+        for group in self._groups:
+            first, part = next(iter(group.parts.items()))
             chunked = part.chunked and self._plan.chunk is not None
             slots: list[tuple[int, int]] = []
             texts: list[str] = []
@@ -54,83 +93,104 @@ class BatchEncoder:
                     for number, text in enumerate(work.chunks or ()):
                         slots.append((at, number))
                         texts.append(text)
-                elif name in work.texts:
+                elif first in work.texts:
                     slots.append((at, -1))
-                    texts.append(work.texts[name])
+                    texts.append(work.texts[first])
             if not texts:
                 continue
-            results = self._encode(name, encoder, texts)
+            results = self._encode(group, texts)
             for (at, number), result in zip(slots, results, strict=True):
                 if at in dead:
                     continue
                 work = works[at]
-                error = result if isinstance(result, RecordError) else self._flaw(name, part, result[0])
+                error = result if isinstance(result, RecordError) else self._flaw(group, result)
                 if error is not None:
                     dead.add(at)
                     error.record_id, error.position = work.id, work.document.position
                     self._on_dead(work, error)
                     continue
-                vector, counted = result
-                if counted is not None:
-                    work.statistics.setdefault(name, []).append(counted)
-                if number < 0:
-                    work.vectors[name] = vector
-                else:
-                    while len(work.chunk_vectors) <= number:
-                        work.chunk_vectors.append({})
-                    work.chunk_vectors[number][name] = vector
+                for name, (vector, counted) in zip(group.parts, result, strict=True):
+                    if counted is not None:
+                        work.statistics.setdefault(name, []).append(counted)
+                    if number < 0:
+                        work.vectors[name] = vector
+                    else:
+                        while len(work.chunk_vectors) <= number:
+                            work.chunk_vectors.append({})
+                        work.chunk_vectors[number][name] = vector
         return [work for at, work in enumerate(works) if at not in dead]
 
-    def _flaw(self, name: str, part: Any, vector: Any) -> RecordError | None:
-        values = vector.values if isinstance(vector, SparseVector) else vector
-        if not np.isfinite(values).all():
-            return RecordError(f"the encoder made NaN or infinity for {name!r}", field=name)
-        if isinstance(part, DenseField) and part.similarity == "cosine" and not np.any(values):
-            return RecordError(f"the encoder made a vector of length 0 for {name!r}", field=name)
+    def _flaw(self, group: _Group, made: Sequence[tuple[Any, Any]]) -> RecordError | None:
+        for (name, part), (vector, _) in zip(group.parts.items(), made, strict=True):
+            values = vector.values if isinstance(vector, SparseVector) else vector
+            if not np.isfinite(values).all():
+                return RecordError(f"the encoder made NaN or infinity for {name!r}", field=name)
+            if isinstance(part, DenseField) and part.similarity == "cosine" and not np.any(values):
+                return RecordError(f"the encoder made a vector of length 0 for {name!r}", field=name)
         return None
 
-    def _encode(self, name: str, encoder: Encoder, texts: Sequence[str]) -> list[Any]:
-        """(vector, statistics or None) for each text, or the RecordError of a text that is refused."""
+    def _encode(self, group: _Group, texts: Sequence[str]) -> list[Any]:
+        """For each text what ``group.encode`` gives, or the RecordError of a text that is refused."""
         try:
-            out = _call(encoder, texts)
+            out = group.encode(texts)
         except ContractError:
             raise
         except (PermanentError, ValueError, TypeError) as error:
             if len(texts) == 1:
-                if name not in self._ever_worked:
+                if group.label not in self._ever_worked:
                     raise
-                return [RecordError(f"the encoder of {name!r} refuses this text: {error}", field=name)]
+                return [
+                    RecordError(
+                        f"the encoder of {group.label} refuses this text: {error}",
+                        field=next(iter(group.parts)),
+                    )
+                ]
             # One text may spoil a batch: halve until it is alone. When none goes through at all it
             # is the encoder, and its own error is raised.
-            return self._halves(name, encoder, texts, error)
+            return self._halves(group, texts, error)
         if len(out) != len(texts):
             raise PermanentError(
-                f"the encoder of {name!r} returned {len(out)} vectors for {len(texts)} texts"
+                f"the encoder of {group.label} returned {len(out)} vectors for {len(texts)} texts"
             )
-        self._ever_worked.add(name)
+        self._ever_worked.add(group.label)
         return out
 
-    def _halves(self, name: str, encoder: Encoder, texts: Sequence[str], error: Exception) -> list[Any]:
-        if name not in self._ever_worked:
+    def _halves(self, group: _Group, texts: Sequence[str], error: Exception) -> list[Any]:
+        if group.label not in self._ever_worked:
             for text in texts[:8]:
                 try:
-                    _call(encoder, [text])
+                    group.encode([text])
                 except (PermanentError, ValueError, TypeError):
                     continue
-                self._ever_worked.add(name)
+                self._ever_worked.add(group.label)
                 break
             else:
                 raise error
         middle = len(texts) // 2
-        return self._encode(name, encoder, texts[:middle]) + self._encode(name, encoder, texts[middle:])
+        return self._encode(group, texts[:middle]) + self._encode(group, texts[middle:])
 
 
-def _call(encoder: Any, texts: Sequence[str]) -> list[tuple[Any, Any]]:
-    if hasattr(encoder, "encode_and_count"):
-        # One text a call, so that each document's counts can be settled when the engine confirms it.
-        out: list[tuple[Any, Any]] = []
-        for text in texts:
-            vectors, counted = encoder.encode_and_count([text])
-            out.append((vectors[0], counted))
-        return out
-    return [(vector, None) for vector in encoder.encode_document(list(texts))]
+def _same_text(one: Part, two: Part) -> bool:
+    return (one.source, one.separator, one.chunked) == (two.source, two.separator, two.chunked)
+
+
+def _together(whole: Any) -> Encode:
+    def encode(texts: Sequence[str]) -> list[tuple[Any, ...]]:
+        dense, sparse = whole.encode_document(list(texts))
+        return [((row, None), (vector, None)) for row, vector in zip(dense, sparse, strict=True)]
+
+    return encode
+
+
+def _alone(encoder: Any) -> Encode:
+    def encode(texts: Sequence[str]) -> list[tuple[Any, ...]]:
+        if hasattr(encoder, "encode_and_count"):
+            # One text a call, so that each document's counts can be settled when the engine confirms it.
+            out: list[tuple[Any, ...]] = []
+            for text in texts:
+                vectors, counted = encoder.encode_and_count([text])
+                out.append(((vectors[0], counted),))
+            return out
+        return [((vector, None),) for vector in encoder.encode_document(list(texts))]
+
+    return encode

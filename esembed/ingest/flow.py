@@ -164,6 +164,8 @@ class _Run:
             BulkFormat.of(plan, capabilities, token_ids), vectors_only=options.vectors_only
         )
         self.encode = BatchEncoder(plan, self.encoders, self.ends.bury_pending)
+        for dense, sparse in self.encode.shared:
+            self.report.notices.append(f"{dense}, {sparse}: both vectors from one pass of their model")
         self.meter = ProgressMeter(source, self.report, total)
 
     # -- the whole -------------------------------------------------------------------------------------

@@ -1,0 +1,218 @@
+# Generated from esembed/_async/vectors.py by scripts/run_unasync.py; change that file and run the script.
+"""The vectors of queries' texts: cached, encoded together with those of other searches, two in one pass
+where a dense and a sparse field share their model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from esembed.encode.base import DenseEncoder, SparseEncoder
+from esembed.encode.pool import EncoderPool
+from esembed.encode.querycache import QueryVectorCache
+from esembed.errors import EncoderError, TransientError
+from esembed.plan import IndexPlan
+from esembed.types import SparseVector
+
+from ._shim import Batcher, Lock, gather, in_thread
+
+__all__ = ["QueryVectors"]
+
+Key = tuple[str, str]
+"""A field and a text."""
+
+
+class QueryVectors:
+    """Vectors of texts as the compiler takes them: tuples of floats, and token → weight.
+
+    Args:
+        plan: what the index is.
+        pool: the encoders.
+        before_encoding: called with a field's name before its first text is encoded.
+    """
+
+    def __init__(
+        self,
+        plan: IndexPlan,
+        pool: EncoderPool,
+        before_encoding: Callable[[str], None] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._pool = pool
+        self._before_encoding = before_encoding
+        self._prepared: set[str] = set()
+        self._preparing = Lock()
+        self._batchers: dict[tuple[str, ...], Batcher] = {}
+
+    @cached_property
+    def cache(self) -> QueryVectorCache:
+        """Vectors by field and text; made for the first text that is encoded."""
+        return QueryVectorCache(self._pool.runtime.query_cache_bytes)
+
+    @cached_property
+    def _max_batch(self) -> int:
+        return max(1, self._pool.runtime.query_batch)
+
+    @property
+    def encode_calls(self) -> int:
+        """How many encode calls single searches have made; concurrent ones share them, and so do two
+        fields that share a pass."""
+        return sum(batcher.calls for batcher in self._batchers.values())
+
+    def of(self, wanted: Sequence[Key], partial: bool) -> dict[Key, Any]:
+        """The vectors of one search, all at the same time.
+
+        Args:
+            wanted: fields and texts, each once.
+            partial: a field that can't be encoded has its error instead.
+
+        Raises:
+            EncoderError, TransientError: a text can't be encoded, unless *partial*.
+        """
+        pairs = self._pairs(wanted, [key for key in wanted if key not in self.cache])
+        paired = {key for dense, sparse, text in pairs for key in ((dense, text), (sparse, text))}
+        found = gather(
+            *(self._two(dense, sparse, text, partial) for dense, sparse, text in pairs),
+            *(self._one(field, text, partial) for field, text in wanted if (field, text) not in paired),
+        )
+        return {key: vector for some in found for key, vector in some.items()}
+
+    def of_many(self, wanted: Mapping[str, Collection[str]]) -> dict[Key, Any]:
+        """The vectors of many searches: an encode call for each field (or two that share a pass) and batch.
+
+        Args:
+            wanted: field → distinct texts.
+        """
+        vectors: dict[Key, Any] = {}
+        absent: dict[str, list[str]] = {}
+        for field, texts in wanted.items():
+            for text in texts:
+                cached = self.cache.get(field, text)
+                if cached is None:
+                    absent.setdefault(field, []).append(text)
+                else:
+                    vectors[field, text] = cached
+        for field in absent:
+            self._prepare(field)
+        keys = [(field, text) for field, texts in absent.items() for text in texts]
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for dense, sparse, text in self._pairs(keys, keys):
+            groups.setdefault((dense, sparse), []).append(text)
+            absent[dense].remove(text)
+            absent[sparse].remove(text)
+        groups.update({(field,): texts for field, texts in absent.items() if texts})
+        for fields, texts in groups.items():
+            encode = self._encoder_of(fields)
+            for start in range(0, len(texts), self._max_batch):
+                batch = texts[start : start + self._max_batch]
+                for text, made in zip(batch, in_thread(encode, batch), strict=True):
+                    for field, vector in zip(fields, made, strict=True):
+                        vectors[field, text] = vector
+                        self.cache.put(field, text, vector)
+        return vectors
+
+    def warm(self) -> None:
+        """Load and run the encoder of every field that a text can be searched in."""
+        fields = [
+            field
+            for field, part in self._plan.vector_fields()
+            if part.encoder.partition(":")[0] not in ("given", "engine")
+        ]
+        keys = [(field, "warm") for field in fields]
+        paired = self._pairs(keys, keys)
+        groups: list[tuple[str, ...]] = [(dense, sparse) for dense, sparse, _ in paired]
+        groups += [(field,) for field in fields if not any(field in group for group in groups)]
+        for group in groups:
+            for field in group:
+                self._prepare(field)
+            in_thread(self._encoder_of(group), ["warm"])
+
+    def _pairs(self, wanted: Sequence[Key], absent: Collection[Key]) -> list[tuple[str, str, str]]:
+        """Dense field, sparse field and text, where both vectors of a text are to be made by one model."""
+        missing = set(absent)
+        found = []
+        for field, text in wanted:
+            other = self._pool.partner(field) if field in self._plan.dense else None
+            if other is not None and {(field, text), (other, text)} <= missing:
+                found.append((field, other, text))
+        return found
+
+    def _one(self, field: str, text: str, partial: bool) -> dict[Key, Any]:
+        cached = self.cache.get(field, text)
+        if cached is not None:
+            return {(field, text): cached}
+        try:
+            self._prepare(field)
+            [vector] = self._batcher((field,))(text)
+        except (EncoderError, TransientError) as error:
+            if not partial:
+                raise
+            return {(field, text): error}
+        self.cache.put(field, text, vector)
+        return {(field, text): vector}
+
+    def _two(self, dense: str, sparse: str, text: str, partial: bool) -> dict[Key, Any]:
+        try:
+            self._prepare(dense)
+            self._prepare(sparse)
+            made = self._batcher((dense, sparse))(text)
+        except (EncoderError, TransientError):
+            if not partial:
+                raise
+            # one of them may be encoded all the same
+            return {**self._one(dense, text, True), **self._one(sparse, text, True)}
+        for field, vector in zip((dense, sparse), made, strict=True):
+            self.cache.put(field, text, vector)
+        return {(dense, text): made[0], (sparse, text): made[1]}
+
+    def _batcher(self, fields: tuple[str, ...]) -> Batcher:
+        batcher = self._batchers.get(fields)
+        if batcher is None:
+            batcher = self._batchers[fields] = Batcher(self._encoder_of(fields), self._max_batch)
+        return batcher
+
+    def _prepare(self, field: str) -> None:
+        if field in self._prepared:
+            return
+        with self._preparing:
+            if field not in self._prepared and self._before_encoding is not None:
+                self._before_encoding(field)
+            self._prepared.add(field)
+
+    def _encoder_of(self, fields: tuple[str, ...]) -> Callable[[list[str]], list[tuple[Any, ...]]]:
+        """Texts to the vectors of one field, or of two that share a pass, for each."""
+
+        def encode(texts: list[str]) -> list[tuple[Any, ...]]:
+            unique = list(dict.fromkeys(texts))
+            whole = self._pool.combined(fields[0]) if len(fields) == 2 else None
+            if whole is not None:
+                dense, sparse = whole.encode_query(unique)
+                found = [_dense(dense), _sparse(sparse)]
+            else:
+                found = [self._encode(field, unique) for field in fields]
+            by_text = dict(zip(unique, zip(*found, strict=True), strict=True))
+            return [by_text[text] for text in texts]
+
+        return encode
+
+    def _encode(self, field: str, texts: list[str]) -> list[Any]:
+        encoder = self._pool.encoder(field)
+        if encoder.info.spec.partition(":")[0] == "given":
+            raise EncoderError(
+                f"{field} is filled by the caller (given): a text can't be searched in it; pass vector=…",
+                spec="given",
+            )
+        if isinstance(encoder, SparseEncoder) and encoder.info.kind == "sparse":
+            return _sparse(encoder.encode_query(texts))
+        if isinstance(encoder, DenseEncoder):
+            return _dense(encoder.encode_query(texts))
+        raise EncoderError(f"{field}: {encoder!r} has no encode_query")
+
+
+def _dense(rows: Any) -> list[Any]:
+    return [tuple(row) for row in rows.tolist()]
+
+
+def _sparse(vectors: Any) -> list[Any]:
+    return [vector.to_dict() if isinstance(vector, SparseVector) else dict(vector) for vector in vectors]
