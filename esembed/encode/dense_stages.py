@@ -8,6 +8,7 @@ from typing import Any
 
 from esembed.encode.modelfiles import ModelFiles, Module
 from esembed.encode.pooling import POOLING_MODES, Stage
+from esembed.encode.token_weights import token_weights_file
 from esembed.errors import EncoderError
 
 __all__ = ["DenseRecipe", "dense_recipe"]
@@ -98,7 +99,12 @@ def dense_recipe(files: ModelFiles, hidden_size: int, pooling: str | None = None
             described.append("normalize")
         else:
             raise _unknown(files, module)
-    if not files.modules and not modes:
+    normalize = False
+    if not files.modules and token_weights_file(files.transformer_folder) is not None:
+        # what FlagEmbedding saves of a fine-tuned BGE-M3 says nothing about its dense side
+        normalize, modes = True, modes or ("cls",)
+        note = f"no modules.json beside BGE-M3's heads: pooling {modes[0]} and length 1 assumed"
+    elif not files.modules and not modes:
         decoder = any(str(a).endswith("ForCausalLM") for a in files.config.get("architectures") or ())
         modes = ("lasttoken",) if decoder else ("mean",)
         note = f"no modules.json: pooling {modes[0]} assumed"
@@ -108,7 +114,6 @@ def dense_recipe(files: ModelFiles, hidden_size: int, pooling: str | None = None
             f"{', '.join(m.kind for m in files.modules)}): it is no dense encoder; SPLADE is splade:…",
             spec=files.name,
         )
-    normalize = False
     while stages and stages[-1].kind == "normalize":
         stages.pop()
         described.pop()

@@ -195,6 +195,8 @@ class EncoderPool:
             as :meth:`encoder`.
         """
         wanted = list(names)
+        if all(name in self._ready for name in wanted):
+            return {name: self._ready[name] for name in wanted}
         with self._lock:
             for name in wanted:
                 other = self.partner(name)

@@ -123,6 +123,29 @@ def test_both_files_say_the_same(folder: Path, tmp_path: Path) -> None:
     encoder.close()
 
 
+def test_a_fine_tuned_model_as_flagembedding_saves_it(folder: Path, tmp_path: Path) -> None:
+    """It writes no modules.json: the dense side is BGE-M3's all the same, not a mean."""
+    place = shutil.copytree(folder, tmp_path / "tuned")
+    (place / "modules.json").unlink()
+    pool = EncoderPool(
+        IndexPlan.from_dict(
+            {
+                "dense": {"embedding": {"encoder": f"hf:{place}", "source": ["body"]}},
+                "sparse": {"terms": {"encoder": f"splade:{place}", "source": ["body"]}},
+            }
+        ),
+        allow_encoders=None,
+        runtime=RUNTIMES["openvino"],
+    )
+    whole = pool.combined("embedding")
+    assert whole is not None
+    assert (whole.dense.info.pooling, whole.dense.info.normalize) == ("cls", True)
+    assert "BGE-M3" in whole.dense.info.runtime["notes"][0]
+    dense, _ = whole.encode_document(TEXTS)
+    np.testing.assert_allclose(dense, [oracle(folder, text)[0] for text in TEXTS], atol=1e-5)
+    pool.close()
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_a_head_of_another_dtype_and_layout(folder: Path, tmp_path: Path, dtype: str) -> None:
     from esembed.encode.token_weights import read_token_weights
