@@ -30,26 +30,20 @@ def make_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def make_model(folder: Path, shape: str, seed: int = 0) -> Path:
+def make_masked_lm(folder: Path) -> Path:
+    """A BERT with its masked-LM head."""
     tokenizer = make_tokenizer(folder)
-    torch.manual_seed(seed)
-    size = len(tokenizer)
-    common = {"vocab_size": size + 3, "max_position_embeddings": 80, "initializer_range": 0.3}
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    if shape == "bert":
-        model = transformers.BertForMaskedLM(transformers.BertConfig(**common, **small))
-    elif shape == "distilbert":
-        model = transformers.DistilBertForMaskedLM(
-            transformers.DistilBertConfig(**common, dim=32, n_layers=2, n_heads=4, hidden_dim=48)
-        )
-    elif shape == "modernbert":
-        model = transformers.ModernBertForMaskedLM(
-            transformers.ModernBertConfig(**common, **small, pad_token_id=0, cls_token_id=2, sep_token_id=3)
-        )
-    else:
-        model = transformers.RobertaForMaskedLM(
-            transformers.RobertaConfig(**common, **small, type_vocab_size=1, pad_token_id=0)
-        )
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer) + 3,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=80,
+        initializer_range=0.3,
+    )
+    model = transformers.BertForMaskedLM(config)
     with torch.no_grad():  # a bias that matters, as in a trained head
         model.get_output_embeddings().bias.normal_(-1.0, 1.0)
     model.eval().save_pretrained(str(folder))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import make_m3, make_model
+from small_models import make_m3, make_masked_lm
 
 from esembed import Index, IndexPlan
 from esembed import query as q
@@ -36,7 +36,7 @@ RUNTIMES = {
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("combined")
-    return {"splade": make_model(root / "splade", "bert"), "m3": make_m3(root / "bge-m3")}
+    return {"splade": make_masked_lm(root / "splade"), "m3": make_m3(root / "bge-m3")}
 
 
 def plan_of(folder: Path, dense: Mapping[str, Any] | None = None, sparse: Mapping[str, Any] | None = None):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import SPECIAL, make_model
 
 from esembed.encode.base import EncoderParams, RuntimeOptions, SparseEncoder
 from esembed.encode.registry import load
@@ -25,6 +24,11 @@ pytest.importorskip("openvino")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+TAILS = ["##ing", "##ed", *(f"##{letter}" for letter in LETTERS)]
+PLAIN = ["the", "cat", "sat", "on", "mat", "dog", "ran", "fast", "over", "lazy", "fox", "jump", "14", "3"]
+WORDS = [*LETTERS, *TAILS, *PLAIN, ".", ",", "?", *(f"word{i}" for i in range(400))]
 TEXTS = [
     "The cat sat on the mat.",
     "a dog ran, jumping over lazy foxes?",
@@ -39,6 +43,45 @@ RUNTIMES = {
     "openvino": RuntimeOptions(backend="openvino", dtype="float32"),
     "torch": RuntimeOptions(backend="torch", device="cpu", dtype="float32"),
 }
+
+
+def make_tokenizer(folder: Path) -> Any:
+    """A folder with vocab.txt, read back: transformers 5 builds a five-token vocabulary otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS]) + "\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 64})
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
+    assert len(tokenizer) == len(SPECIAL) + len(WORDS)
+    return tokenizer
+
+
+def make_model(folder: Path, shape: str, seed: int = 0) -> Path:
+    tokenizer = make_tokenizer(folder)
+    torch.manual_seed(seed)
+    size = len(tokenizer)
+    common = {"vocab_size": size + 3, "max_position_embeddings": 80, "initializer_range": 0.3}
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    if shape == "bert":
+        model = transformers.BertForMaskedLM(transformers.BertConfig(**common, **small))
+    elif shape == "distilbert":
+        model = transformers.DistilBertForMaskedLM(
+            transformers.DistilBertConfig(**common, dim=32, n_layers=2, n_heads=4, hidden_dim=48)
+        )
+    elif shape == "modernbert":
+        model = transformers.ModernBertForMaskedLM(
+            transformers.ModernBertConfig(**common, **small, pad_token_id=0, cls_token_id=2, sep_token_id=3)
+        )
+    else:
+        model = transformers.RobertaForMaskedLM(
+            transformers.RobertaConfig(**common, **small, type_vocab_size=1, pad_token_id=0)
+        )
+    with torch.no_grad():  # a bias that matters, as in a trained head
+        model.get_output_embeddings().bias.normal_(-1.0, 1.0)
+    model.eval().save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
 
 
 @pytest.fixture(scope="module")
