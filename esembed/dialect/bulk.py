@@ -30,6 +30,8 @@ __all__ = ["BulkFormat", "Vectors", "action_line", "chunk_id", "dumps"]
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
+_UNKNOWN = "Type is not JSON serializable: "
+
 Vectors = Mapping[str, "npt.NDArray[Any] | SparseVector"]
 """Field name → one vector: an array of shape (dims,), or a sparse vector."""
 
@@ -49,6 +51,11 @@ def dumps(value: Any) -> bytes:
             text = "a string holds a lone surrogate (half of a character); repair its encoding"
         elif "Recursion" in text:
             text = "nested too deeply (more than 254 levels)"
+        elif text.startswith(_UNKNOWN):
+            text = (
+                f"JSON has no form for a {text.removeprefix(_UNKNOWN)}; make it text or a number (by a "
+                "transform hook), or leave the field out"
+            )
         raise RecordError(f"can't be written as JSON: {text}") from error
 
 

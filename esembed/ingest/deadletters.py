@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import IO, Any
 
 import orjson
 
-from esembed.errors import RecordError
+from esembed.errors import PermanentError, PlanError, RecordError
 from esembed.types import Document, ItemError
 
 __all__ = ["DeadLetters", "UnreadableRecord", "read_dead_letters"]
@@ -50,11 +52,15 @@ class DeadLetters:
     """Writes dead letters, one line each, safely from several threads.
 
     A new run starts a new file; the one of the run before is kept beside it with ``.1`` at its end.
-    Nothing is created before there is something to write.
+    Nothing is created before there is something to write. What is no regular file (``/dev/stderr``, a
+    named pipe) is written to as it is: never moved aside, never replaced.
 
     Args:
         path: the file, or None to only count.
         keep: how many to keep in ``errors``.
+
+    Raises:
+        PlanError: the path is a folder.
     """
 
     def __init__(self, path: Path | None, *, keep: int = 100) -> None:
@@ -64,8 +70,12 @@ class DeadLetters:
         self._keep = keep
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
-        if path is not None and path.exists():
-            path.replace(path.with_name(path.name + ".1"))
+        self._target: Path | None = None
+        self._stream = False
+        if path is not None:
+            self._target, self._stream = _where(path)
+        if self._target is not None and not self._stream and self._target.exists():
+            self._target.replace(self._target.with_name(self._target.name + ".1"))
 
     def write(
         self,
@@ -75,12 +85,16 @@ class DeadLetters:
         field: str | None = None,
         raw: bytes | None = None,
     ) -> None:
-        """One dead letter; it is on disk (in the system's cache) when this returns."""
+        """One dead letter; it is on disk (in the system's cache) when this returns.
+
+        Raises:
+            PermanentError: it can't be written (a full disk, no permission).
+        """
         with self._lock:
             self.count += 1
             if len(self.errors) < self._keep:
                 self.errors.append(error)
-            if self.path is None:
+            if self._target is None:
                 return
             line: dict[str, Any] = {
                 "reason": error.reason,
@@ -98,17 +112,51 @@ class DeadLetters:
                     line["raw"] = raw.decode("utf-8")
                 except UnicodeDecodeError:
                     line["raw_base64"] = base64.b64encode(raw).decode("ascii")
-            if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("wb")
-            self._file.write(orjson.dumps(_plain(line), option=_OPTIONS) + b"\n")
-            self._file.flush()
+            try:
+                self._append(self._target, orjson.dumps(_plain(line), option=_OPTIONS) + b"\n")
+            except OSError as failed:
+                raise PermanentError(
+                    f"the dead-letter file {self.path} can't be written: {failed.strerror or failed}. Make "
+                    "room, or name another file; the same command then goes on where it was. The record "
+                    f"that belongs there ({error.position or error.id}): {error.reason}"
+                ) from failed
+
+    def _append(self, target: Path, line: bytes) -> None:
+        """Without a buffer, so that nothing is left to write when the file is closed."""
+        if self._file is None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._file = target.open("ab" if self._stream else "wb", buffering=0)
+        before = 0 if self._stream else self._file.tell()
+        left = memoryview(line)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            if not self._stream:
+                os.ftruncate(self._file.fileno(), before)  # no half line stays behind
+            raise
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _where(path: Path) -> tuple[Path, bool]:
+    """The file itself, and whether it is something that only streams. The system's own links
+    (``/dev/stderr``) are never followed: what they lead to may be a log file that others write."""
+    if path.is_symlink():
+        if path.absolute().parts[1:2] in (("dev",), ("proc",)):
+            return path, True
+        path = path.resolve()
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return path, False  # not there yet; opening it tells what else is wrong
+    if stat.S_ISDIR(mode):
+        raise PlanError(f"{path} is a folder; name a file", path="dead_letters")
+    return path, not stat.S_ISREG(mode)
 
 
 def read_dead_letters(path: Path) -> Iterator[Document | UnreadableRecord]:

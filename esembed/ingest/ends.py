@@ -118,12 +118,16 @@ class Ends:
             position=error.position,
             error_type=kind or type(error).__name__,
         )
-        self.dead.write(
-            item,
-            work.document if work is not None else None,
-            field=error.field,
-            raw=getattr(error, "raw", None),
-        )
+        try:
+            self.dead.write(
+                item,
+                work.document if work is not None else None,
+                field=error.field,
+                raw=getattr(error, "raw", None),
+            )
+        except PermanentError as unwritten:
+            self._fail(unwritten)
+            raise Stopped("stopped") from unwritten
         with self._lock:
             self._report.dead += 1
             dead = self._report.dead

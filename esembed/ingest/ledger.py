@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from esembed.errors import PermanentError
+
 __all__ = ["Ledger"]
 
 _BATCH = 2_000
@@ -34,8 +36,11 @@ class Ledger:
             path = Path(self._temporary.name) / "seen.sqlite"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
+        self._path = path
         try:
             self._db = self._open(path)
+        except sqlite3.OperationalError as error:  # a full disk, no permission, a lock: no broken file
+            raise self._unusable(error) from error
         except sqlite3.DatabaseError:
             # It is a cache: a broken one is thrown away.
             path.unlink()
@@ -46,6 +51,17 @@ class Ledger:
             self._db.execute("INSERT OR REPLACE INTO about VALUES ('binding', ?)", (binding,))
             self._db.commit()
         self._waiting: dict[str, str | None] = {}
+
+    def _unusable(self, error: sqlite3.DatabaseError) -> PermanentError:
+        if self._temporary is not None:
+            return PermanentError(
+                f"{error} in the temporary folder {self._path.parent}, where verify and sync note ids; make "
+                "room there, or set TMPDIR to another folder"
+            )
+        return PermanentError(
+            f"the ledger {self._path} can't be written: {error}. It is only a cache: make room, name another "
+            "file, or run without it"
+        )
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
@@ -108,10 +124,14 @@ class Ledger:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._db.executemany(
-                "INSERT OR REPLACE INTO seen (id, hash) VALUES (?, ?)", list(self._waiting.items())
-            )
-            self._db.commit()
+            try:
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO seen (id, hash) VALUES (?, ?)", list(self._waiting.items())
+                )
+                self._db.commit()
+            except sqlite3.DatabaseError as error:
+                self._waiting.clear()  # else close() would fail with it once more
+                raise self._unusable(error) from error
             self._waiting.clear()
 
     def close(self) -> None:

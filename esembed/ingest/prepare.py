@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
@@ -160,6 +163,8 @@ class Preparer:
         declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
         self._strict = plan.index.dynamic == "strict"
         self._declared = declared
+        # Python and spreadsheets write True and TRUE into CSV files; the engines take lower case alone.
+        self._booleans = {name for name, part in plan.filter.items() if part.type == "boolean"}
 
     # -- one record ----------------------------------------------------------------------------
 
@@ -315,6 +320,8 @@ class Preparer:
                 continue
             if type(value) not in (str, int, bool):
                 value = self._clean_value(name, value)
+            elif name in self._booleans and isinstance(value, str) and value not in ("true", "false"):
+                value = {"true": True, "false": False}.get(value.lower(), value)
             out[name] = value
         checked = {k: v for k, v in out.items() if k not in self.given}
         try:
@@ -324,6 +331,11 @@ class Preparer:
         return out
 
     def _clean_value(self, path: str, value: Any, depth: int = 0) -> Any:
+        """What databases and data frames hand over, too: a Decimal becomes a number, a set a sorted list,
+        a path text, pandas' Timestamp an ISO date and its NaT nothing."""
+        if isinstance(value, Decimal):
+            whole = value.is_finite() and value == value.to_integral_value()
+            value = int(value) if whole and abs(value) < 2**63 else float(value)
         if isinstance(value, float):
             if math.isfinite(value):
                 return value
@@ -343,6 +355,12 @@ class Preparer:
             return self._clean_value(path, value.tolist(), depth + 1)
         if isinstance(value, np.generic):
             return self._clean_value(path, value.item(), depth + 1)
+        if isinstance(value, (set, frozenset)):  # sorted, so that equal sets have one hash
+            return sorted((self._clean_value(path, v, depth + 1) for v in value), key=dumps)
+        if isinstance(value, os.PathLike):
+            return os.fsdecode(value)
+        if isinstance(value, (datetime, date, time)) and type(value) not in (datetime, date, time):
+            return None if value != value else value.isoformat()
         return value
 
     def _text(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from lzma import LZMAError
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from esembed.errors import PlanError, RecordError
 from esembed.ingest.deadletters import UnreadableRecord, read_dead_letters
@@ -68,6 +69,32 @@ class ReadOptions:
     max_record_bytes: int = 256 * 1024 * 1024
     delimiter: str | None = None
     storage: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("encoding", "fallback_encoding"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            try:
+                "".encode(value)
+            except (LookupError, ValueError) as error:
+                raise PlanError(
+                    f"Python knows no text encoding {value!r} (common ones: utf-8, utf-16, latin-1, cp1252, "
+                    "iso8859-15, cp932, gb18030)",
+                    path=name,
+                ) from error
+        if self.delimiter is not None:
+            delimiter = _TABS.get(self.delimiter, self.delimiter)
+            object.__setattr__(self, "delimiter", delimiter)
+            if len(delimiter) != 1 or delimiter in '"\r\n':
+                raise PlanError(
+                    f"one character stands between CSV cells, not {delimiter!r} (a tab: '\\t')",
+                    path="delimiter",
+                )
+
+
+_TABS = {"\\t": "\t", "tab": "\t"}
+"""What people write on a command line where they mean a tab."""
 
 
 class Source:
@@ -373,7 +400,9 @@ class RecordMapper:
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             if hasattr(value, "item") and isinstance(value.item(), (str, int)):
                 return str(value.item()), source
-            raise RecordError(f"an id is a string or a whole number, not {value!r:.80}")
+            if isinstance(value, UUID):
+                return str(value), source
+            raise RecordError(f"an id is a string, a whole number or a UUID, not {value!r:.80}")
         return str(value), source
 
     def _rename(self, source: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from esembed.bench.ingest_parts import Sink, TimedEncoder, bench_plan
 from esembed.capabilities import Capabilities, Version
-from esembed.errors import RecordError
+from esembed.errors import PermanentError, RecordError
 from esembed.ingest import sender
 from esembed.ingest.chunk import Chunker
 from esembed.ingest.flow import run_ingest
@@ -123,6 +123,16 @@ def test_strict_stops_at_the_first_bad_record() -> None:
     with pytest.raises(RecordError, match="the fields 'title', 'body'") as caught:
         run(rows, Sink(), TimedEncoder(8, 0.0), strict=True)
     assert (caught.value.record_id, caught.value.position) == ("b", "record 2")
+
+
+def test_a_full_disk_under_the_dead_letters_ends_the_run() -> None:
+    full = Path("/dev/full")
+    if not full.is_char_device():
+        pytest.skip("needs /dev/full, a disk that is full")
+    rows = [{"id": "a", "title": "t"}, {"id": "b"}, {"id": "c", "title": "t"}]
+    with pytest.raises(PermanentError, match="No space left on device"):
+        run(rows, Sink(), TimedEncoder(8, 0.0), dead_letters=full)
+    assert full.is_char_device()
 
 
 def test_the_report_has_every_stage_and_adds_up() -> None:

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esembed.errors import PlanError, RecordError
+from esembed.errors import PermanentError, PlanError, RecordError
 from esembed.ingest.deadletters import DeadLetters, UnreadableRecord, read_dead_letters
+from esembed.ingest.ledger import Ledger
 from esembed.ingest.read import FileSource, ReadOptions, RecordMapper, Source, from_async, open_source
 from esembed.ingest.sources.lines import read_jsonl
 from esembed.ingest.sources.streams import Counter, decompress
@@ -315,7 +316,7 @@ def test_ids_operations_and_fields() -> None:
     assert plain.source["op"] == "a word"
     with pytest.raises(RecordError, match="needs an id"):
         mapper(Document(None, {"op": "delete"}))
-    with pytest.raises(RecordError, match="a string or a whole number"):
+    with pytest.raises(RecordError, match="a string, a whole number or a UUID"):
         mapper(Document(None, {"id": 1.5}))
     with pytest.raises(RecordError, match="id_field"):
         RecordMapper(id_field="sku")(Document(None, {"id": "a"}))
@@ -362,6 +363,44 @@ def test_dead_letters_come_back(tmp_path: Path) -> None:
     assert third.raw == b"\xff{"
     DeadLetters(path)
     assert path.with_name("dead.jsonl.1").exists(), "the last run's letters are kept"
+
+
+def test_dead_letters_never_replace_what_is_no_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        letters = DeadLetters(pipe)
+        letters.write(ItemError("7", "why", None, "f:3"), Document("7", {"a": 1}))
+        letters.close()
+        assert b'"why"' in reader.read()
+    assert pipe.is_fifo()
+    assert not (tmp_path / "pipe.1").exists()
+    with pytest.raises(PlanError, match="is a folder; name a file"):
+        DeadLetters(tmp_path)
+    (tmp_path / "real.jsonl").write_text("old")
+    (tmp_path / "link.jsonl").symlink_to("real.jsonl")
+    letters = DeadLetters(tmp_path / "link.jsonl")
+    letters.write(ItemError("7", "why", None, "f:3"), None)
+    letters.close()
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert (tmp_path / "real.jsonl.1").read_text() == "old"
+    assert b'"why"' in (tmp_path / "real.jsonl").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full, a disk that is full")
+def test_a_full_disk_under_the_dead_letters_is_an_error_with_the_record() -> None:
+    letters = DeadLetters(Path("/dev/full"))
+    with pytest.raises(PermanentError, match=r"No space left on device.*goes on where it was.*f:3.*: why"):
+        letters.write(ItemError("7", "why", None, "f:3"), Document("7", {"a": 1}))
+    letters.close()
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_ledger_that_cannot_be_written_says_so_and_is_not_thrown_away(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(PermanentError, match=r"the ledger .*folder can't be written.*only a cache"):
+        Ledger(tmp_path / "folder")
+    assert (tmp_path / "folder").is_dir()
 
 
 def test_a_line_of_an_open_pipe_is_there_when_it_is_written(tmp_path: Path) -> None:
@@ -455,3 +494,44 @@ def test_records_of_an_async_feed_come_one_by_one() -> None:
         thread.join()
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoding": "klingon"}, "no text encoding 'klingon' .common ones: utf-8"),
+        ({"fallback_encoding": "base64"}, "no text encoding 'base64'"),
+        ({"delimiter": ";;"}, "one character stands between CSV cells, not ';;'"),
+        ({"delimiter": ""}, "one character stands between CSV cells, not ''"),
+    ],
+)
+def test_read_options_are_checked_before_anything_is_read(options: dict[str, str], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        ReadOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_tab_can_be_written_on_a_command_line(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id\ttitle\n1\tone\n")
+    for tab in ("\t", "\\t", "tab"):
+        assert [d.source for d in read(tmp_path / "t.csv", delimiter=tab)[0]] == [{"id": "1", "title": "one"}]
+    with pytest.raises(PlanError, match=r"--delimiter '\\t'"):
+        read(tmp_path / "t.csv")
+    (tmp_path / "twice.csv").write_text("id,a,a\n1,2,3\n")
+    assert read(tmp_path / "twice.csv")[1][0].message == "two columns have the same name, 'a'"
+
+
+def test_parquet_times_in_nanoseconds_are_cut_to_what_python_has(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    stamp, day = 1_704_164_645_123_456_789, 86_400 * 10**9
+    table = pa.table(
+        {
+            "at": pa.array([stamp, None], pa.timestamp("ns", tz="UTC")),
+            "clock": pa.array([day - 1, None], pa.time64("ns")),
+        }
+    )
+    pq.write_table(table, tmp_path / "ns.parquet")
+    first, second = read(tmp_path / "ns.parquet")[0]
+    assert first.source == {"at": "2024-01-02T03:04:05.123456+00:00", "clock": "23:59:59.999999"}
+    assert second.source == {}

@@ -210,14 +210,15 @@ def read_csv(
             header = [name.strip() for name in row]
             other = next((c for c in (";", "\t", "|") if c in header[0]), None)
             if guessed and len(header) == 1 and other is not None:
-                shown = "a tab" if other == "\t" else repr(other)
+                shown = repr(other)  # a tab as '\\t', which the option takes
                 raise PlanError(
                     f"{label} has a header of one column, {header[0][:200]!r}; if its cells stand between "
                     f"others than commas, say so: --delimiter {shown}",
                     path="delimiter",
                 )
             if len(set(header)) != len(header):
-                yield UnreadableRecord("two columns have the same name", position=where)
+                twice = next(name for name in header if header.count(name) > 1)
+                yield UnreadableRecord(f"two columns have the same name, {twice!r}", position=where)
                 return
             continue
         raw = delimiter.join(row).encode("utf-8", "surrogateescape")

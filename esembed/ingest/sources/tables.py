@@ -30,6 +30,9 @@ def _column(pa: Any, column: Any) -> list[Any]:
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.dictionary_decode(), kind.value_type
+    if getattr(kind, "unit", None) == "ns":
+        # Python's own types end at microseconds, and the engines' dates at milliseconds.
+        column = column.cast(_microseconds(pa, kind), safe=False)
     fixed = pa.types.is_fixed_size_list(kind)
     listed = fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not (listed and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
@@ -56,6 +59,12 @@ def _column(pa: Any, column: Any) -> list[Any]:
         out.append(flat[at : at + length].copy())
         at += length
     return out
+
+
+def _microseconds(pa: Any, kind: Any) -> Any:
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    return pa.time64("us") if pa.types.is_time(kind) else pa.duration("us")
 
 
 def _rows(pa: Any, batch: Any, label: str, start: int) -> Iterator[Piece]:
