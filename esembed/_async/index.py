@@ -92,6 +92,11 @@ class AsyncIndex(AttachMixin, QualityMixin, DocumentsMixin):
         self._live = live
         self._searcher: AsyncSearcher | None = None
 
+    def __repr__(self) -> str:
+        behind = "" if self.concrete == self.name else f" (alias of {self.concrete})"
+        known = self.capabilities
+        return f"<{type(self).__name__} {self.name}{behind} on {known.kind} {known.version}>"
+
     # -- making and opening --------------------------------------------------------------------
 
     @classmethod
@@ -139,7 +144,8 @@ class AsyncIndex(AttachMixin, QualityMixin, DocumentsMixin):
             )
             if not exist_ok:
                 raise IndexExistsError(
-                    f"the index {name!r} exists already; open it (exist_ok=True), or delete it first",
+                    f"the index {name!r} exists already; open it (exist_ok=True, --exist-ok), or delete it "
+                    "first",
                     index=name,
                 )
             return opened

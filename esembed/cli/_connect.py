@@ -306,6 +306,16 @@ def _get(
 
 
 def _tls_error(url: str, error: ssl.SSLError) -> EsembedError:
+    # OpenSSL's words for an answer in clear text, of old and new versions.
+    if error.reason in (
+        "WRONG_VERSION_NUMBER",
+        "HTTP_REQUEST",
+        "PACKET_LENGTH_TOO_LONG",
+        "RECORD_LAYER_FAILURE",
+    ):
+        return EngineUnavailableError(
+            f"{url} doesn't speak TLS; if that is the right port, write http:// instead of https://"
+        )
     return PermanentError(
         f"TLS with {url} failed: {error.reason or error}; name the certificate authority with "
         "--ca-certs FILE (--insecure switches the check off)"

@@ -10,6 +10,8 @@ import typer
 from esembed.cli._connect import Connection, UsageError, takes_connection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from esembed.plan import IndexPlan
     from esembed.types import FloatArray
 
@@ -164,9 +166,11 @@ def _vectors(
     import itertools
     import time
 
+    import msgspec
     import numpy as np
 
     from esembed.encode.registry import load
+    from esembed.errors import RecordError
     from esembed.ingest.copying import document_text
 
     part = plan.dense.get(name)
@@ -185,11 +189,37 @@ def _vectors(
         from esembed.types import Document
 
         encoder = load(part.encoder, part.params)
-        texts = [
-            text
-            for record in itertools.islice(open_source(sample), limit)
-            if isinstance(record, Document) and (text := document_text(record.source, part))
-        ]
+        cut: Callable[[str], list[str]] | None = None
+        if part.chunked and plan.chunk is not None:
+            from esembed.ingest.chunk import Chunker
+
+            cut = Chunker(plan, {name: encoder})
+            part = msgspec.structs.replace(part, source=plan.chunk.source, separator="\n\n")
+        texts: list[str] = []
+        seen: set[str] = set()
+        read = 0
+        for record in itertools.islice(open_source(sample), limit):
+            if isinstance(record, Document):
+                seen.update(record.source)
+                try:
+                    text = document_text(record.source, part)
+                except RecordError:
+                    continue  # an ingest would make it a dead letter
+                read += 1
+                texts += [] if not text else [text] if cut is None else cut(text)
+        del texts[limit:]
+        if len(texts) < 4:
+            raise UsageError(
+                f"{sample} gives {len(texts)} texts for {name!r}, which is made from "
+                f"{', '.join(map(repr, part.source))}; its records have the fields "
+                f"{', '.join(sorted(seen)[:12]) or '(none)'}"
+            )
+        if cut is not None:
+            from esembed.cli import _output
+
+            _output.note(
+                f"{name} is chunked: {read} records gave {len(texts)} chunks, and --documents counts chunks"
+            )
         started = time.monotonic()
         vectors = np.concatenate(
             [encoder.encode_document(texts[i : i + 256]) for i in range(0, len(texts), 256)]

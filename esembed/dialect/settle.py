@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -55,12 +54,43 @@ def fill_in(plan: IndexPlan, stored: IndexPlan) -> IndexPlan:
 
 
 def plan_difference(old: IndexPlan, new: IndexPlan) -> str:
-    """The first lines in which two plans differ, for a message."""
-    lines = difflib.unified_diff(old.to_toml().splitlines(), new.to_toml().splitlines(), lineterm="", n=0)
-    changed = [
-        line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()
-    ]
-    return "; ".join(changed[:6]) or "their order of fields"
+    """What differs between two plans, by path, for a message; the order of fields doesn't count."""
+    before, after = _flat(msgspec.to_builtins(old)), _flat(msgspec.to_builtins(new))
+    changed: list[str] = []
+    added, gone = (
+        set(_sections(after)) - set(_sections(before)),
+        set(_sections(before)) - set(_sections(after)),
+    )
+    changed += [f"[{name}] is new" for name in sorted(added)]
+    changed += [f"[{name}] is gone" for name in sorted(gone)]
+    for path in sorted(before.keys() | after.keys()):
+        if ".".join(path[:2]) not in added | gone and before.get(path) != after.get(path):
+            was, now = (_shown(side[path]) if path in side else "not set" for side in (before, after))
+            changed.append(f"{'.'.join(path)} is {was} in the index and {now} in the plan")
+    more = f"; and {len(changed) - 8} more" if len(changed) > 8 else ""
+    return "; ".join(changed[:8]) + more
+
+
+def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    if not isinstance(value, Mapping) or (not value and len(path) != 2):
+        return {path: value}
+    out: dict[tuple[str, ...], Any] = {} if len(path) != 2 else {path: None}
+    for key, item in value.items():
+        out |= _flat(item, (*path, str(key)))
+    return out
+
+
+def _sections(flat: Mapping[tuple[str, ...], Any]) -> list[str]:
+    """The plan's fields, as TOML names them."""
+    return [".".join(path) for path in flat if len(path) == 2 and path[0] in _FIELDS]
+
+
+_FIELDS = ("text", "dense", "sparse", "filter")
+
+
+def _shown(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def stored_meta(mapping: Mapping[str, Any]) -> meta.StoredMeta | None:

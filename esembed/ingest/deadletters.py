@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,9 +17,46 @@ import orjson
 from esembed.errors import PermanentError, PlanError, RecordError
 from esembed.types import Document, ItemError
 
-__all__ = ["DeadLetters", "UnreadableRecord", "read_dead_letters"]
+__all__ = ["DeadLetters", "Reason", "UnreadableRecord", "read_dead_letters"]
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+MAX_REASONS = 100
+"""Kinds of reasons that are counted apart; the rest is counted together."""
+
+
+@dataclass(slots=True)
+class Reason:
+    """Dead letters that differ in their values only.
+
+    Attributes:
+        reason: the first one's.
+        position: where that one stands in the source.
+        count: how many there are.
+    """
+
+    reason: str
+    position: str | None
+    count: int = 0
+
+
+def _kind(reason: str) -> str:
+    """A reason without what is the single record's: its id, value, numbers and place in the line."""
+    reason = _OWN.sub("", reason)
+    return _NUMBER.sub("0", reason)[:300]
+
+
+_OWN = re.compile(
+    r"\[\d+:\d+\] "  # Elasticsearch: line and column
+    r"| in document with id '.*?'(?=\.|:|$)"
+    r"| ?Preview of field's value: .*"
+    r"|\n at \[Source: .*"
+    r"| \(unexpected .*"
+    r"|: unexpected .*",
+    re.DOTALL,
+)
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 class UnreadableRecord(RecordError):
@@ -67,6 +106,7 @@ class DeadLetters:
         self.path = path
         self.count = 0
         self.errors: list[ItemError] = []
+        self.reasons: dict[str | None, Reason] = {}
         self._keep = keep
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
@@ -94,6 +134,13 @@ class DeadLetters:
             self.count += 1
             if len(self.errors) < self._keep:
                 self.errors.append(error)
+            kind = _kind(error.reason)
+            found = self.reasons.get(kind)
+            if found is None and len(self.reasons) < MAX_REASONS:
+                found = self.reasons[kind] = Reason(error.reason, error.position)
+            elif found is None:
+                found = self.reasons.setdefault(None, Reason("other reasons", error.position))
+            found.count += 1
             if self._target is None:
                 return
             line: dict[str, Any] = {

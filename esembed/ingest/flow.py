@@ -467,6 +467,7 @@ class _Run:
         report.retried_items = self.sender.retried_items
         report.waited_seconds = self.patience.waited_seconds
         report.errors = self.ends.dead.errors
+        report.reasons = sorted(self.ends.dead.reasons.values(), key=lambda found: -found.count)
         report.dead_letters = self.options.dead_letters if self.ends.dead.count else None
         if report.complete and self._error is None and not report.adds_up:
             raise PlanError(f"the counts don't add up: {report.to_dict()}")

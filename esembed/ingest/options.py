@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from esembed.errors import PlanError
+from esembed.ingest.deadletters import Reason
 from esembed.types import ItemError
 
 __all__ = [
@@ -22,6 +23,9 @@ __all__ = [
     "ProgressState",
     "VerifyResult",
 ]
+
+SHOWN_REASONS = 5
+"""Kinds of dead letters that the summary names."""
 
 logger = logging.getLogger("esembed.ingest")
 
@@ -172,6 +176,7 @@ class IngestReport:
         waited_seconds: spent waiting for an engine that pushed back or was down, over all senders.
         cost_usd: what remote encoders cost, where their price is known.
         errors: the first 100 dead letters.
+        reasons: dead letters by kind of reason, most frequent first, all of them counted.
         dead_letters: the dead-letter file, if one was written.
         complete: the source was read to its end.
         read_errors: records that could not even be read.
@@ -205,10 +210,11 @@ class IngestReport:
     waited_seconds: float = 0.0
     cost_usd: float = 0.0
     errors: list[ItemError] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
     dead_letters: Path | None = None
     complete: bool = False
     read_errors: int = 0
-    statistics: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict, repr=False)
     statistics_complete: bool = False
     verified: VerifyResult | None = None
     notices: list[str] = field(default_factory=list)
@@ -235,7 +241,7 @@ class IngestReport:
         plain = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("errors", "verified", "statistics", "dead_letters")
+            if name not in ("errors", "reasons", "verified", "statistics", "dead_letters")
         }
         plain["documents_per_second"] = round(self.documents_per_second, 1)
         plain["stage_seconds"] = {k: round(v, 3) for k, v in self.stage_seconds.items()}
@@ -244,6 +250,7 @@ class IngestReport:
         plain["waited_seconds"] = round(self.waited_seconds, 3)
         plain["adds_up"] = self.adds_up
         plain["errors"] = [asdict(e) for e in self.errors]
+        plain["reasons"] = [asdict(r) for r in self.reasons]
         plain["dead_letters"] = str(self.dead_letters) if self.dead_letters else None
         plain["verified"] = asdict(self.verified) if self.verified else None
         plain["statistics"] = {k: getattr(v, "hash", None) for k, v in self.statistics.items()}
@@ -270,7 +277,17 @@ class IngestReport:
             text += f"; {self.truncated} texts were cut to what their encoder takes"
         if self.dead and self.dead_letters:
             text += f"\n{self.dead} dead letters with reasons: {self.dead_letters}"
+        for found in self.reasons[:SHOWN_REASONS]:
+            where = f" ({found.position})" if found.position else ""
+            first = found.reason.partition("\n")[0]
+            text += f"\n  {found.count} × {first if len(first) <= 240 else first[:239] + '…'}{where}"
+        if len(self.reasons) > SHOWN_REASONS:
+            text += f"\n  … and {len(self.reasons) - SHOWN_REASONS} other kinds"
         return text
+
+    def __str__(self) -> str:
+        """The summary; ``repr`` has every count."""
+        return self.summary()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

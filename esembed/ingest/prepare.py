@@ -208,7 +208,7 @@ class Preparer:
                 if name not in vectors:
                     raise RecordError(
                         f"the record brings no vector {name!r}, which the plan says is given; set "
-                        "missing_text=skip to store such records without it",
+                        "missing_text=skip (--missing-text skip) to store such records without it",
                         field=name,
                     )
         canonical = orjson.dumps(source, option=orjson.OPT_SORT_KEYS) if source else b"{}"
@@ -342,7 +342,8 @@ class Preparer:
             if self._nan == "null":
                 return None
             raise RecordError(
-                f"{path} is {value}, which JSON has no form for; leave it out, or ingest with nan=null",
+                f"{path} is {value}, which JSON has no form for; leave it out, or ingest with nan=null "
+                "(--nan null)",
                 field=path,
             )
         if depth > 200:
@@ -383,13 +384,13 @@ class Preparer:
         if not present:
             raise RecordError(
                 f"the record has none of the fields {names} that {name!r} is made from (it has "
-                f"{', '.join(sorted(source)[:12]) or 'no fields'}); map them with fields=, or set "
-                "missing_text=skip",
+                f"{', '.join(sorted(source)[:12]) or 'no fields'}); map them with fields= (--field), or "
+                "set missing_text=skip (--missing-text skip)",
                 field=fields[0] if fields else name,
             )
         raise RecordError(
-            f"the text for {name!r} (from {names}) is empty; set missing_text=skip to store such records "
-            "without that vector",
+            f"the text for {name!r} (from {names}) is empty; set missing_text=skip (--missing-text skip) "
+            "to store such records without that vector",
             field=fields[0] if fields else name,
         )
 

@@ -176,6 +176,20 @@ _SECTIONS: dict[str, Any] = {
 }
 
 
+def _choices(kind: Any, path: str) -> list[str]:
+    """The words that the attribute at *path* of a struct takes, where it takes certain words only."""
+    from msgspec import inspect
+
+    found: Any = inspect.type_info(kind)
+    for name in path.split("."):
+        fields = {part.name: part.type for part in getattr(found, "fields", ())}
+        if name not in fields:
+            return []
+        found = fields[name]
+    kinds = found.types if isinstance(found, inspect.UnionType) else (found,)
+    return [str(word) for part in kinds if isinstance(part, inspect.LiteralType) for word in part.values]
+
+
 def _convert(value: Any, kind: type[T], where: str) -> T:
     """*value* as *kind*; a PlanError names the path and, for a typing error, what was meant."""
     try:
@@ -192,4 +206,11 @@ def _convert(value: Any, kind: type[T], where: str) -> T:
             hint = f"; did you mean {close[0]!r}?" if close else ""
             if not inner:
                 hint += f" (there are: {', '.join(known)})"
+        wrong = re.match(r"Invalid enum value '(.*)'", text)
+        if wrong:
+            choices = _choices(kind, inner)
+            close = difflib.get_close_matches(wrong[1], choices, n=1)
+            text = f"there is no {wrong[1]!r}"
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint += f" (there are: {', '.join(choices)})" if choices else ""
         raise PlanError(text[:1].lower() + text[1:] + hint, path=path) from error

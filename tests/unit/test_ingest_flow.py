@@ -16,12 +16,14 @@ from esembed.capabilities import Capabilities, Version
 from esembed.errors import PermanentError, RecordError
 from esembed.ingest import sender
 from esembed.ingest.chunk import Chunker
+from esembed.ingest.deadletters import MAX_REASONS, DeadLetters
 from esembed.ingest.flow import run_ingest
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, ProgressState
 from esembed.ingest.progress import ProgressMeter
 from esembed.ingest.read import FileSource, Source
 from esembed.plan import ChunkOptions, DenseField, IndexPlan
 from esembed.transport import Response
+from esembed.types import ItemError
 
 CAPABILITIES = Capabilities(kind="elasticsearch", version=Version(9, 5), base64_vectors=True)
 BUFFER = 400_000
@@ -151,6 +153,38 @@ def test_the_report_has_every_stage_and_adds_up() -> None:
         "3 read, 2 indexed, 1 unchanged in 1.5 s (2/s); 40 tokens encoded for about 0.00123 USD; "
         "1 texts were cut to what their encoder takes"
     )
+
+
+def test_the_report_groups_reasons_and_prints_as_its_summary() -> None:
+    rows = [{"id": str(n), "title": {"n": n}} for n in range(40)]
+    rows += [{"id": f"b{n}", "title": "t", "price": float("nan")} for n in range(3)]
+    report = run(rows, Sink(), TimedEncoder(8, 0.0))
+    assert [(found.count, found.position) for found in report.reasons] == [(40, "record 1"), (3, "record 41")]
+    lines = str(report).splitlines()
+    assert lines[0].startswith("43 read, 0 indexed, 43 dead")
+    assert lines[1:] == [
+        "  40 × title holds a dict; an encoder needs text (record 1)",
+        "  3 × price is nan, which JSON has no form for; leave it out, or ingest with nan=null (--nan null) "
+        "(record 41)",
+    ]
+    assert report.to_dict()["reasons"][0]["count"] == 40
+
+
+def test_the_engines_reasons_are_grouped_without_what_is_the_single_records(tmp_path: Path) -> None:
+    letters = DeadLetters(None)
+    field = "failed to parse field [{}] of type [boolean] in document with id '{}'. "
+    field += "Preview of field's value: '{}'"
+    for n in range(30):
+        reason = f"the engine refuses it: [1:{n}] " + field.format("on", f"S{n}", n)  # Elasticsearch
+        letters.write(ItemError(str(n), reason, 400, f"f:{n}"), None)
+        letters.write(
+            ItemError(str(n), "the engine refuses it: " + field.format("off", n, n), 400, None), None
+        )
+    assert [found.count for found in letters.reasons.values()] == [30, 30]
+    for n in range(MAX_REASONS + 50):
+        letters.write(ItemError(None, "x" * n, None, None), None)
+    assert len(letters.reasons) == MAX_REASONS + 1
+    assert sum(found.count for found in letters.reasons.values()) == letters.count
 
 
 def _without_three(record: dict[str, Any]) -> dict[str, Any] | None:

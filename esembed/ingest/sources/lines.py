@@ -72,8 +72,8 @@ def _why(line: bytes, error: ValueError) -> str:
         line.decode("utf-8")
     except UnicodeDecodeError as problem:
         return (
-            f"not UTF-8 (byte {problem.start + 1} of the line); pass the source's encoding, or a "
-            "fallback_encoding for such lines"
+            f"not UTF-8 (byte {problem.start + 1} of the line); pass the source's encoding (--encoding), or "
+            "a fallback_encoding for such lines (--fallback-encoding)"
         )
     text = str(error)
     if "NaN" in line.decode("utf-8", "replace") and "expected a JSON value" in text:
@@ -231,7 +231,7 @@ def read_csv(
             cells = [_cell(cell, fallback) for cell in row]
         except UnicodeDecodeError:
             yield UnreadableRecord(
-                f"a cell is not {encoding}; pass the source's encoding, or a fallback_encoding",
+                f"a cell is not {encoding}; pass the source's encoding (--encoding), or a fallback_encoding",
                 position=where,
                 raw=raw,
             )
