@@ -228,7 +228,7 @@ def load_backbone(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
     if not have_torch:
         raise EncoderError(
             f"{files.name} needs a backend that isn't installed here: "
-            'pip install "esembed[openvino]" (BERT and RoBERTa shapes on the CPU) or "esembed[torch]"',
+            'pip install "esembed[openvino]" (BERT, Qwen and Llama shapes on the CPU) or "esembed[torch]"',
             spec=files.name,
         )
     from esembed.encode.torch_backend import load_torch_backbone

@@ -30,7 +30,7 @@ def unsupported(config: Mapping[str, Any]) -> str | None:
         return f"rotary positions of type {kind!r}"
     if rope_theta(config) is None:
         return "no rope_theta"
-    if config.get("use_bidirectional_attention"):
+    if config.get("use_bidirectional_attention") or config.get("is_causal") is False:
         return "attention in both directions"
     return None
 
