@@ -95,11 +95,7 @@ def hidden_states(graph: Graph, ids: Any, mask: Any) -> Any:
 
     shape = _shape(graph.config)
     x = _embeddings(graph, ids, shape.eps)
-    # (rows, 1, 1, length): 0 at tokens, a large negative number at padding
-    bias = ov.unsqueeze(
-        ov.multiply(ov.subtract(mask, graph.constant(1.0)), graph.constant(10000.0)),
-        graph.constant([1, 2], np.int64),
-    )
+    bias = graph.padding_bias(mask)
     if graph.config["model_type"] == "mpnet":
         bias = ov.add(bias, _relative_bias(graph, ids))
     for i in range(shape.layers):

@@ -94,9 +94,7 @@ def _ahead(graph: Graph, length: Any) -> Any:
     """(length, length): 0 at a query's own place and before, a large negative number after."""
     from openvino import opset13 as ov
 
-    zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
-    place = ov.range(zero, ov.squeeze(length, zero), one, "i64")
-    later = ov.greater(ov.unsqueeze(place, zero), ov.unsqueeze(place, one))
+    later = ov.less(graph.distances(length), graph.constant(0, np.int64))
     return ov.select(later, graph.constant(-10000.0), graph.constant(0.0))
 
 

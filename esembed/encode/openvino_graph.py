@@ -187,6 +187,21 @@ class Graph:
             self.constant(axes, np.int64),
         )
 
+    def padding_bias(self, mask: Any) -> Any:
+        """What is added to scores, (rows, 1, 1, length): 0 at tokens, a large negative number at padding."""
+        from openvino import opset13 as ov
+
+        away = ov.multiply(ov.subtract(mask, self.constant(1.0)), self.constant(10000.0))
+        return ov.unsqueeze(away, self.constant([1, 2], np.int64))
+
+    def distances(self, length: Any) -> Any:
+        """How far each query's place is behind each key's, int64 (length, length)."""
+        from openvino import opset13 as ov
+
+        zero, one = self.constant(0, np.int64), self.constant(1, np.int64)
+        place = ov.range(zero, ov.squeeze(length, zero), one, "i64")
+        return ov.subtract(ov.unsqueeze(place, one), ov.unsqueeze(place, zero))
+
     def rotated(self, x: Any, tables: tuple[Any, Any]) -> Any:
         """Rotary positions (Su et al. 2021): *x* is (rows, heads, length, depth), *tables* the cosines and
         sines of :func:`rotary_tables`, each (length, depth); the halves of the depth make the pairs."""

@@ -58,10 +58,7 @@ def hidden_states(graph: Graph, ids: Any, mask: Any) -> Any:
     length = graph.length(ids)
     words = graph.constant(graph.tensor(f"{p}embeddings.tok_embeddings.weight"))
     x = graph.layer_norm(ov.gather(words, ids, graph.constant(0, np.int64)), f"{p}embeddings.norm", eps)
-    padding = ov.unsqueeze(
-        ov.multiply(ov.subtract(mask, graph.constant(1.0)), graph.constant(10000.0)),
-        graph.constant([1, 2], np.int64),
-    )
+    padding = graph.padding_bias(mask)
     biases = {"global": padding, "local": ov.add(padding, _beyond_window(graph, length))}
     tables: dict[str, Any] = {}
     for kind in ("global", "local"):
@@ -90,9 +87,7 @@ def _beyond_window(graph: Graph, length: Any) -> Any:
     from openvino import opset13 as ov
 
     reach = int(graph.config.get("local_attention", 128)) // 2
-    zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
-    place = ov.range(zero, ov.squeeze(length, zero), one, "i64")
-    away = ov.abs(ov.subtract(ov.unsqueeze(place, one), ov.unsqueeze(place, zero)))
+    away = ov.abs(graph.distances(length))
     return ov.select(
         ov.less_equal(away, graph.constant(reach, np.int64)), graph.constant(0.0), graph.constant(-10000.0)
     )
