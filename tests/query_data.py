@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esembed.dialect.bulk import BulkFormat
+from esembed.dialect.documents import BulkFormat
 from esembed.dialect.mapping import compile_mapping
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.errors import EncoderError

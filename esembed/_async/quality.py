@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from esembed.dialect import meta
-from esembed.dialect.default import searchable_legs
 from esembed.errors import EsembedError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.plan import IndexPlan, engine_endpoint
+from esembed.plan.legs import searchable_legs
 from esembed.query import Query
 
 from ._shim import in_thread, sync_twin

@@ -11,7 +11,6 @@ import msgspec
 from esembed.capabilities import Capabilities
 from esembed.dialect.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
 from esembed.dialect.dates import dates_named
-from esembed.dialect.default import default_query
 from esembed.dialect.page import next_cursor, query_digest
 from esembed.dialect.request import (
     Reranker,
@@ -32,6 +31,7 @@ from esembed.encode.tokens import TokenIds
 from esembed.errors import EncoderError, EsembedError, QueryError
 from esembed.fusion import fuse
 from esembed.plan import IndexPlan, engine_endpoint
+from esembed.plan.legs import default_query
 from esembed.query.bind import (
     add_filter,
     bind,

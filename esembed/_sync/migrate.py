@@ -24,7 +24,7 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
-from esembed.dialect.elasticsearch_mapping import can_upgrade
+from esembed.dialect.elasticsearch.mapping import can_upgrade
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.settle import fill_in, stored_meta, with_dims
 from esembed.encode import contract

@@ -12,7 +12,7 @@ import msgspec
 from esembed.capabilities import Capabilities
 from esembed.dialect.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
 from esembed.dialect.dates import dates_named
-from esembed.dialect.default import default_query
+from esembed.plan.legs import default_query
 from esembed.dialect.page import next_cursor, query_digest
 from esembed.dialect.request import (
     Reranker,

@@ -17,8 +17,8 @@ from esembed.advise.cost import footprint
 from esembed.advise.emulate import emulate_many, exact_neighbours, graph_share, recall, recalls, unit
 from esembed.advise.measure import measure
 from esembed.capabilities import Capabilities
-from esembed.dialect.codes import calibrate
 from esembed.dialect.mapping import compile_mapping
+from esembed.dialect.quantize import calibrate
 from esembed.errors import PlanError, UnsupportedFeatureError
 from esembed.plan import DenseField, IndexPlan
 from esembed.types import FloatArray

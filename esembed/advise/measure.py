@@ -17,9 +17,9 @@ import numpy as np
 
 from esembed._sync.client import EngineClient
 from esembed.capabilities import Capabilities
-from esembed.dialect.bulk import BulkFormat
-from esembed.dialect.codes import coded
+from esembed.dialect.documents import BulkFormat
 from esembed.dialect.mapping import compile_mapping
+from esembed.dialect.quantize import coded
 from esembed.plan import DenseField, IndexPlan
 from esembed.types import FloatArray
 
@@ -72,7 +72,7 @@ def measure(
         vectors, queries: float32, shapes (n, dims) and (m, dims), of length 1.
         truth: int64, shape (m, ≥ k): the exact neighbours.
         part: the field to try; its dims and encoder are overridden. ``byte`` and ``bit`` fields are coded
-            as :mod:`esembed.dialect.codes` does it.
+            as :mod:`esembed.dialect.quantize` does it.
         oversamples: which rescoring factors; 1.0 is without.
 
     Raises:

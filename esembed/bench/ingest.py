@@ -213,7 +213,7 @@ def bench_bulk(
 def _ours(client: Any, capabilities: Any, plan: Any, index: str, rows: list[Any], vectors: Any) -> None:
     import threading
 
-    from esembed.dialect.bulk import BulkFormat
+    from esembed.dialect.documents import BulkFormat
     from esembed.ingest.bulk import BulkUnit
     from esembed.ingest.engine import Engine, Patience
     from esembed.ingest.options import IngestOptions

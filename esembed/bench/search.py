@@ -34,8 +34,8 @@ from esembed._sync.lifecycle import describe
 from esembed._sync.probe import probe
 from esembed._sync.search import Searcher
 from esembed.capabilities import Capabilities
-from esembed.dialect.bulk import BulkFormat
 from esembed.dialect.compiled import SearchOptions
+from esembed.dialect.documents import BulkFormat
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.page import query_digest
 from esembed.dialect.search import compile_query

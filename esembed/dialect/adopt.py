@@ -10,7 +10,7 @@ import msgspec
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.mapping_common import Draft
-from esembed.dialect.opensearch_mapping import SPACES, method
+from esembed.dialect.opensearch.mapping import SPACES, method
 from esembed.plan import DenseField, IndexPlan, Quantization, SparseField
 
 __all__ = ["ADOPTED", "Adopted", "adopt", "flat_properties"]

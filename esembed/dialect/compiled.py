@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from esembed.dialect.clauses import Json
+from esembed.dialect.query import Json
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode
 from esembed.query.nodes import Collapse, Query, Rescore, Scalar

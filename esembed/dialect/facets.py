@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from esembed.dialect.context import Context
 from esembed.dialect.fields import nested_path
+from esembed.dialect.scope import Context
 from esembed.errors import QueryError
 
 __all__ = ["check_aggregations", "facet_fields"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.clauses import Json
 from esembed.dialect.compiled import Leg, SearchOptions
-from esembed.dialect.context import Context
-from esembed.dialect.elasticsearch_query import ElasticsearchQuery
+from esembed.dialect.elasticsearch.query import ElasticsearchQuery
 from esembed.dialect.meta import PARENT_FIELD
-from esembed.dialect.opensearch_query import OpenSearchQuery
+from esembed.dialect.opensearch.query import OpenSearchQuery
+from esembed.dialect.query import Json
+from esembed.dialect.scope import Context
 from esembed.dialect.scores import converter
 from esembed.encode.tokens import TokenIds
 from esembed.plan import IndexPlan

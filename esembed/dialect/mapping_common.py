@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.codes import unit_scale
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.dialect.quantize import unit_scale
 from esembed.errors import PlanError
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from esembed.dialect.clauses import Json
 from esembed.dialect.compiled import CompiledSearch, SourceFilter
-from esembed.dialect.context import Context
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.dialect.query import Json
+from esembed.dialect.scope import Context
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
 from esembed.query.bind import walk

@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.clauses import Json
 from esembed.dialect.compiled import CompiledSearch, Leg, SearchOptions
-from esembed.dialect.elasticsearch_query import ElasticsearchQuery
+from esembed.dialect.elasticsearch.query import ElasticsearchQuery
 from esembed.dialect.facets import check_aggregations
 from esembed.dialect.legs import LegCompiler, milliseconds
 from esembed.dialect.page import highlight_spec, source_spec
+from esembed.dialect.query import Json
 from esembed.dialect.window import DEFAULT_WINDOW, check_timeouts, page_window
 from esembed.encode.tokens import TokenIds
 from esembed.errors import QueryError, UnsupportedFeatureError

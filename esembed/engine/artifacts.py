@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from ..capabilities import Kind
-from ..errors import DownloadError, EngineStartError
+from esembed.capabilities import Kind
+from esembed.errors import DownloadError, EngineStartError
 
 __all__ = [
     "ASSEMBLIES",

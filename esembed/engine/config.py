@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..capabilities import Kind
-from ..errors import EngineStartError
+from esembed.capabilities import Kind
+from esembed.errors import EngineStartError
 
 __all__ = ["Security", "User", "prepare_config", "write_security"]
 

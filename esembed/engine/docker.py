@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..capabilities import Kind
-from ..errors import EngineStartError
-from .artifacts import Progress, SilentProgress
+from esembed.capabilities import Kind
+from esembed.engine.artifacts import Progress, SilentProgress
+from esembed.errors import EngineStartError
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import EngineStartError
+from esembed.errors import EngineStartError
 
 __all__ = ["Java", "find_java", "inspect_java", "java_candidates"]
 

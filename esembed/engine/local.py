@@ -32,12 +32,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..capabilities import Kind
-from ..errors import EngineStartError
-from .artifacts import Assembly, Progress, SilentProgress, assembly, engine_root, install, make_public
-from .config import LOG_NAME, Security, prepare_config, write_security
-from .java import Java, find_java
-from .process import (
+from esembed.capabilities import Kind
+from esembed.engine.artifacts import (
+    Assembly,
+    Progress,
+    SilentProgress,
+    assembly,
+    engine_root,
+    install,
+    make_public,
+)
+from esembed.engine.config import LOG_NAME, Security, prepare_config, write_security
+from esembed.engine.java import Java, find_java
+from esembed.engine.process import (
     check_port_free,
     create_time,
     end_process,
@@ -51,6 +58,7 @@ from .process import (
     spawn,
     tail,
 )
+from esembed.errors import EngineStartError
 
 __all__ = ["EngineInfo", "Security", "destroy", "logs", "running", "start", "status", "stop"]
 

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..errors import EngineStartError
+from esembed.errors import EngineStartError
 
 __all__ = [
     "check_port_free",

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from esembed import query as q
-from esembed.dialect.default import default_query
 from esembed.errors import QueryError
 from esembed.evaluate.dataset import Dataset
 from esembed.evaluate.knowing import document_text
 from esembed.evaluate.legs import LegTable
 from esembed.evaluate.metrics import Latency
+from esembed.plan.legs import default_query
 from esembed.query import Query
 from esembed.query.bind import bind
 from esembed.query.nodes import BoostBy, Collapse, Knn, Rescore

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from esembed import query as q
-from esembed.dialect.default import default_query
 from esembed.errors import EsembedError
 from esembed.evaluate.ask import ask, index_documents, latency, plan_legs
 from esembed.evaluate.bootstrap import known_items, sample
@@ -15,6 +14,7 @@ from esembed.evaluate.dataset import Dataset, Problem, ProblemLog, Run, load_dat
 from esembed.evaluate.metrics import DEFAULT_MEASURES, Latency
 from esembed.evaluate.run import Evaluation, evaluate_runs
 from esembed.evaluate.significance import Test
+from esembed.plan.legs import default_query
 from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Rescore, Sparse
 

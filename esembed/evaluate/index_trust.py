@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from esembed.dialect.default import searchable_legs
 from esembed.evaluate.ask import index_documents, store_query
 from esembed.evaluate.knowing import evidence, knowing_query, plan_scorers
 from esembed.evaluate.trust import TrustOptions, TrustReport, estimate_trust
+from esembed.plan.legs import searchable_legs
 from esembed.query import Query
 
 if TYPE_CHECKING:

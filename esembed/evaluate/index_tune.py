@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from esembed.dialect.default import default_query
 from esembed.errors import EsembedError
 from esembed.evaluate.ask import ask, latency, leg_table, plan_legs, store_query
 from esembed.evaluate.axes import AxisChoice, bm25_parameters, choose, leg_variants, race, rerank_variants
@@ -18,6 +17,7 @@ from esembed.evaluate.legs import FusionConfig
 from esembed.evaluate.metrics import measure
 from esembed.evaluate.tune import Tuned, TuneOptions, fused_query, tune
 from esembed.plan import TextField
+from esembed.plan.legs import default_query
 from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Linear, Match, Rescore, Rrf, Sparse
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.bulk import BulkFormat
+from esembed.dialect.documents import BulkFormat
 from esembed.dialect.inference import plan_pipeline
 from esembed.encode.base import Encoder
 from esembed.encode.batching import interruptible

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from esembed.dialect.codes import coded
+from esembed.dialect.quantize import coded
 from esembed.errors import RecordError
 from esembed.plan import DenseField
 from esembed.types import SparseVector

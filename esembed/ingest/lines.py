@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from esembed.dialect.bulk import BulkFormat, chunk_id
+from esembed.dialect.documents import BulkFormat, chunk_id
 from esembed.dialect.meta import HASH_FIELD, TEXT_PREFIX
 from esembed.ingest.bulk import BulkUnit
 from esembed.ingest.prepare import Work

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from esembed.dialect.bulk import action_line, chunk_id
+from esembed.dialect.documents import action_line, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import PermanentError, PlanError
 from esembed.ingest.bulk import BulkUnit, judge

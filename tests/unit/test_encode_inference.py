@@ -15,7 +15,7 @@ from elasticsearch.dsl import Q, field, types
 
 from esembed import query as q
 from esembed.capabilities import profile
-from esembed.dialect.bulk import BulkFormat
+from esembed.dialect.documents import BulkFormat
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.search import compile_query
 from esembed.encode import contract, inference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esembed.capabilities import profile
-from esembed.dialect.elasticsearch_mapping import can_upgrade
+from esembed.dialect.elasticsearch.mapping import can_upgrade
 from esembed.dialect.mapping import compile_mapping, drift
 from esembed.errors import PlanError, UnsupportedFeatureError
 from esembed.plan import IndexPlan

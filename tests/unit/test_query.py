@@ -15,10 +15,10 @@ import pytest
 
 from esembed import query as q
 from esembed.capabilities import profile
-from esembed.dialect.default import default_query
 from esembed.dialect.page import Cursor, query_digest
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
+from esembed.plan.legs import default_query
 from esembed.query.bind import add_filter, leg_names, select_legs, walk
 from esembed.types import SparseVector
 

@@ -11,9 +11,8 @@ import orjson
 
 from esembed.errors import PlanError
 from esembed.ingest.deadletters import UnreadableRecord
+from esembed.ingest.sources.streams import sniff_encoding
 from esembed.types import Document
-
-from .streams import sniff_encoding
 
 __all__ = ["read_csv", "read_json", "read_jsonl", "read_text"]
 

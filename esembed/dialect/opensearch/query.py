@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from esembed.dialect.clauses import CLAUSE_HEADROOM, Clauses, Json, bool_clause
-from esembed.dialect.context import Context, FieldInfo
-from esembed.dialect.elasticsearch_query import rank_features_clause
+from esembed.dialect.elasticsearch.query import rank_features_clause
 from esembed.dialect.inference import opensearch_neural, opensearch_neural_sparse
+from esembed.dialect.query import CLAUSE_HEADROOM, Clauses, Json, bool_clause
+from esembed.dialect.scope import Context, FieldInfo
 from esembed.dialect.scores import SPACE_TYPES, score_of
 from esembed.errors import QueryError
 from esembed.query.nodes import Knn, Linear, Query, Rrf, Sparse

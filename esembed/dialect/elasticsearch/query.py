@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import msgspec
 
-from esembed.dialect.clauses import CLAUSE_HEADROOM, Clauses, Json, bool_clause
-from esembed.dialect.context import Context, FieldInfo
 from esembed.dialect.inference import elasticsearch_knn, elasticsearch_sparse_vector
+from esembed.dialect.query import CLAUSE_HEADROOM, Clauses, Json, bool_clause
+from esembed.dialect.scope import Context, FieldInfo
 from esembed.dialect.scores import exact_script, score_of
 from esembed.errors import QueryError
 from esembed.query.bind import leg_names

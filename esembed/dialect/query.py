@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from esembed.dialect.codes import coded
-from esembed.dialect.context import Context, FieldInfo
 from esembed.dialect.inference import inference_gap
+from esembed.dialect.quantize import coded
+from esembed.dialect.scope import Context, FieldInfo
 from esembed.dialect.values import check_value, fit_text
 from esembed.encode.tokens import encode_vector
 from esembed.errors import QueryError

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from esembed.capabilities import Version
-from esembed.dialect.codes import confidence_interval
 from esembed.dialect.mapping_common import Draft, byte_scale, known_dims
+from esembed.dialect.quantize import confidence_interval
 from esembed.plan import DenseField, SparseField
 
 __all__ = ["SPACES", "dense", "method", "sparse"]

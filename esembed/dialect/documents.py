@@ -19,8 +19,8 @@ import numpy.typing as npt
 import orjson
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.codes import coded
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.dialect.quantize import coded
 from esembed.encode.tokens import TokenIds, TokenTarget, encode_vector
 from esembed.errors import RecordError
 from esembed.plan import DenseField, IndexPlan

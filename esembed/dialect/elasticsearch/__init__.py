@@ -1,0 +1,1 @@
+"""What Elasticsearch's mappings and queries override."""

@@ -1,0 +1,1 @@
+"""What OpenSearch's mappings and queries override."""
