@@ -11,7 +11,6 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import meta
 from esembed.dialect.fields import mapped_types
 from esembed.dialect.mapping import compile_mapping, drift
-from esembed.dialect.request import Reranker, check_rerankers
 from esembed.dialect.settle import (
     fill_in,
     plan_difference,
@@ -26,6 +25,7 @@ from esembed.errors import IndexExistsError, IndexNotFoundError, PlanError
 from esembed.ingest.migration import MigrateOptions, MigrationReport
 from esembed.ingest.options import Progress
 from esembed.plan import IndexPlan
+from esembed.search.request import Reranker, check_rerankers
 
 from ._shim import in_thread
 from .attach import AttachMixin

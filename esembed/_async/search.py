@@ -9,20 +9,7 @@ from typing import Any
 import msgspec
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
 from esembed.dialect.dates import dates_named
-from esembed.dialect.page import next_cursor, query_digest
-from esembed.dialect.request import (
-    Reranker,
-    at_cursor,
-    check_query,
-    check_rerankers,
-    http_timeout,
-    inner_query,
-    without,
-)
-from esembed.dialect.response import LegAnswer, shard_failure, single_hits, total_of
-from esembed.dialect.search import Compiler
 from esembed.dialect.values import check_unicode
 from esembed.encode.inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
@@ -42,6 +29,19 @@ from esembed.query.bind import (
 )
 from esembed.query.checks import filter_of
 from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
+from esembed.search.answer import LegAnswer, shard_failure, single_hits, total_of
+from esembed.search.compile import Compiler
+from esembed.search.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
+from esembed.search.page import next_cursor, query_digest
+from esembed.search.request import (
+    Reranker,
+    at_cursor,
+    check_query,
+    check_rerankers,
+    http_timeout,
+    inner_query,
+    without,
+)
 from esembed.transport import Response, error_from_response
 from esembed.types import Hits
 
@@ -130,7 +130,7 @@ class AsyncSearcher:
             legs: only these legs of the (default) fusion, by name.
             source: which stored fields come along; vectors don't unless they are named.
             highlight: True, names of text fields, or the engine's own object.
-            aggregations: the engine's own object; see :class:`~esembed.dialect.compiled.SearchOptions`.
+            aggregations: the engine's own object; see :class:`~esembed.search.compiled.SearchOptions`.
             explain: each leg's rank, score and share.
             sort, search_after: the engine's own; not under fusion.
             fusion: ``auto``, ``server`` or ``client``.

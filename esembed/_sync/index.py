@@ -12,7 +12,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import meta
 from esembed.dialect.fields import mapped_types
 from esembed.dialect.mapping import compile_mapping, drift
-from esembed.dialect.request import Reranker, check_rerankers
+from esembed.search.request import Reranker, check_rerankers
 from esembed.dialect.settle import (
     fill_in,
     plan_difference,

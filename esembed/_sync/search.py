@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
+from esembed.search.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
 from esembed.dialect.dates import dates_named
 from esembed.plan.legs import default_query
-from esembed.dialect.page import next_cursor, query_digest
-from esembed.dialect.request import (
+from esembed.search.page import next_cursor, query_digest
+from esembed.search.request import (
     Reranker,
     at_cursor,
     check_query,
@@ -23,8 +23,8 @@ from esembed.dialect.request import (
     inner_query,
     without,
 )
-from esembed.dialect.response import LegAnswer, shard_failure, single_hits, total_of
-from esembed.dialect.search import Compiler
+from esembed.search.answer import LegAnswer, shard_failure, single_hits, total_of
+from esembed.search.compile import Compiler
 from esembed.dialect.values import check_unicode
 from esembed.encode.inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
@@ -131,7 +131,7 @@ class Searcher:
             legs: only these legs of the (default) fusion, by name.
             source: which stored fields come along; vectors don't unless they are named.
             highlight: True, names of text fields, or the engine's own object.
-            aggregations: the engine's own object; see :class:`~esembed.dialect.compiled.SearchOptions`.
+            aggregations: the engine's own object; see :class:`~esembed.search.compiled.SearchOptions`.
             explain: each leg's rank, score and share.
             sort, search_after: the engine's own; not under fusion.
             fusion: ``auto``, ``server`` or ``client``.

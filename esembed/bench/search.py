@@ -34,17 +34,17 @@ from esembed._sync.lifecycle import describe
 from esembed._sync.probe import probe
 from esembed._sync.search import Searcher
 from esembed.capabilities import Capabilities
-from esembed.dialect.compiled import SearchOptions
 from esembed.dialect.documents import BulkFormat
 from esembed.dialect.mapping import compile_mapping
-from esembed.dialect.page import query_digest
-from esembed.dialect.search import compile_query
 from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
 from esembed.plan import DenseField, FilterField, IndexPlan, TextField
 from esembed.query import Query
 from esembed.query.bind import text_legs
+from esembed.search.compile import compile_query
+from esembed.search.compiled import SearchOptions
+from esembed.search.page import query_digest
 
 __all__ = ["Latency", "app", "bench_search", "main"]
 

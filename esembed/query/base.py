@@ -105,7 +105,7 @@ class Node(
 
         Args:
             profile: a profile's name, or :class:`~esembed.capabilities.Capabilities`.
-            options: as :func:`esembed.dialect.search.compile_query` takes them (``size``, ``offset``,
+            options: as :func:`esembed.search.compile.compile_query` takes them (``size``, ``offset``,
                 ``plan`` …).
 
         Returns:
@@ -114,7 +114,7 @@ class Node(
         Raises:
             QueryError, UnsupportedFeatureError: it can't be compiled for that profile.
         """
-        module = importlib.import_module("esembed.dialect.search")
+        module = importlib.import_module("esembed.search.compile")
         body: dict[str, Any] | list[dict[str, Any]] = module.to_body(self, profile, **options)
         return body
 

@@ -9,10 +9,10 @@ from typing import Any
 from query_cases import CASES, Case, plans
 
 from esembed.capabilities import Capabilities, profile
-from esembed.dialect.compiled import SearchOptions
-from esembed.dialect.search import compile_query
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.plan import IndexPlan
+from esembed.search.compile import compile_query
+from esembed.search.compiled import SearchOptions
 
 PROFILES = [
     profile("elasticsearch-basic"),

@@ -31,11 +31,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from esembed import query as q
-from esembed.dialect.compiled import SearchOptions
-from esembed.dialect.response import LegAnswer, single_hits
-from esembed.dialect.search import Compiler
 from esembed.fusion import fuse
 from esembed.query import Filter, Query
+from esembed.search.answer import LegAnswer, single_hits
+from esembed.search.compile import Compiler
+from esembed.search.compiled import SearchOptions
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import query_data as data

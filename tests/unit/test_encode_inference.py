@@ -17,7 +17,6 @@ from esembed import query as q
 from esembed.capabilities import profile
 from esembed.dialect.documents import BulkFormat
 from esembed.dialect.mapping import compile_mapping
-from esembed.dialect.search import compile_query
 from esembed.encode import contract, inference
 from esembed.encode.base import DenseEncoder, EncoderParams, SparseEncoder
 from esembed.encode.pool import EncoderPool
@@ -27,6 +26,7 @@ from esembed.ingest.encoding import BatchEncoder
 from esembed.ingest.lines import UnitBuilder
 from esembed.ingest.prepare import Preparer
 from esembed.plan import DenseField, IndexPlan, SparseField, TextField
+from esembed.search.compile import compile_query
 from esembed.types import Document
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esembed.dialect.bounds import bound_of, idf_mass
 from esembed.fusion import Bound, FusionNode, LegList, LegRef, collapse, fuse, normalize
 from esembed.plan import DenseField, IndexPlan
 from esembed.query import build as q
+from esembed.search.bounds import bound_of, idf_mass
 
 
 def node(kind: str, count: int, **options: object) -> FusionNode:

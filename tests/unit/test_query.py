@@ -15,11 +15,11 @@ import pytest
 
 from esembed import query as q
 from esembed.capabilities import profile
-from esembed.dialect.page import Cursor, query_digest
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
 from esembed.plan.legs import default_query
 from esembed.query.bind import add_filter, leg_names, select_legs, walk
+from esembed.search.page import Cursor, query_digest
 from esembed.types import SparseVector
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "contract"))
@@ -256,7 +256,7 @@ def test_opensearch_weights_are_floats_that_sum_to_one() -> None:
 
 
 def test_light_query_terms_go_and_it_is_said() -> None:
-    from esembed.dialect.search import compile_query
+    from esembed.search.compile import compile_query
 
     vector = {f"t{i}": 1.0 + i for i in range(2000)}
     compiled = compile_query(q.sparse("s", vector=vector), profile("opensearch"))

@@ -12,9 +12,9 @@ import pytest
 from esembed._async import client as async_client
 from esembed._async._shim import Batcher
 from esembed._sync import client as sync_client
-from esembed.dialect.response import shard_failure
 from esembed.encode.querycache import QueryVectorCache
 from esembed.errors import EngineRequestError, EngineUnavailableError
+from esembed.search.answer import shard_failure
 
 
 def test_the_cache_keeps_to_its_bytes_and_drops_the_least_recently_used() -> None:

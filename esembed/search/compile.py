@@ -13,13 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.compiled import CompiledSearch, Leg, SearchOptions
 from esembed.dialect.elasticsearch.query import ElasticsearchQuery
-from esembed.dialect.facets import check_aggregations
-from esembed.dialect.legs import LegCompiler, milliseconds
-from esembed.dialect.page import highlight_spec, source_spec
 from esembed.dialect.query import Json
-from esembed.dialect.window import DEFAULT_WINDOW, check_timeouts, page_window
 from esembed.encode.tokens import TokenIds
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.fusion import FusionNode, LegRef
@@ -34,6 +29,11 @@ from esembed.query.nodes import (
     Rescore,
     Rrf,
 )
+from esembed.search.compiled import CompiledSearch, Leg, SearchOptions
+from esembed.search.facets import check_aggregations
+from esembed.search.legs import LegCompiler, milliseconds
+from esembed.search.page import highlight_spec, source_spec
+from esembed.search.window import DEFAULT_WINDOW, check_timeouts, page_window
 
 __all__ = ["DEFAULT_WINDOW", "Compiler", "compile_query", "to_body"]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from esembed.dialect.compiled import SearchOptions
-from esembed.dialect.page import Cursor
 from esembed.errors import EsembedError, QueryError
 from esembed.query.bind import drop_legs, leg_names, sum_legs, transform, walk
 from esembed.query.nodes import Collapse, Knn, Linear, Node, Query, Rescore, Rrf, Sparse
+from esembed.search.compiled import SearchOptions
+from esembed.search.page import Cursor
 
 __all__ = [
     "Reranker",

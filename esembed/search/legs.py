@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.compiled import Leg, SearchOptions
 from esembed.dialect.elasticsearch.query import ElasticsearchQuery
 from esembed.dialect.meta import PARENT_FIELD
 from esembed.dialect.opensearch.query import OpenSearchQuery
@@ -16,6 +15,7 @@ from esembed.encode.tokens import TokenIds
 from esembed.plan import IndexPlan
 from esembed.query.bind import add_filter, walk
 from esembed.query.nodes import Bool, Exists, Ids, Knn, Match, MatchPhrase, MultiMatch, Query, Sparse
+from esembed.search.compiled import Leg, SearchOptions
 
 __all__ = ["LegCompiler", "milliseconds"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from esembed.dialect.compiled import CompiledSearch, Leg
 from esembed.dialect.meta import PARENT_FIELD
 from esembed.errors import EngineRequestError, EngineUnavailableError, EsembedError
 from esembed.fusion import Fused, LegList
+from esembed.search.compiled import CompiledSearch, Leg
 from esembed.types import Hit, LegShare
 
 __all__ = [

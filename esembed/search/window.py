@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.compiled import SearchOptions
 from esembed.errors import QueryError
 from esembed.query.nodes import Collapse, Knn, Linear, Query, Rescore, Rrf
+from esembed.search.compiled import SearchOptions
 
 __all__ = ["DEFAULT_WINDOW", "check_timeouts", "page_window"]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from esembed.dialect.compiled import CompiledSearch, SourceFilter
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.query import Json
 from esembed.dialect.scope import Context
@@ -18,6 +17,7 @@ from esembed.errors import QueryError
 from esembed.plan import IndexPlan
 from esembed.query.bind import walk
 from esembed.query.nodes import Match, MatchPhrase, MultiMatch, Query
+from esembed.search.compiled import CompiledSearch, SourceFilter
 
 __all__ = [
     "Cursor",
