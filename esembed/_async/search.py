@@ -19,7 +19,9 @@ from esembed.errors import EncoderError, EsembedError, QueryError
 from esembed.fusion import fuse
 from esembed.plan import IndexPlan, engine_endpoint
 from esembed.plan.legs import default_query
-from esembed.query.bind import (
+from esembed.query.checks import filter_of
+from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
+from esembed.query.tree import (
     add_filter,
     bind,
     leg_names,
@@ -27,8 +29,6 @@ from esembed.query.bind import (
     text_legs,
     transform,
 )
-from esembed.query.checks import filter_of
-from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
 from esembed.search.answer import LegAnswer, shard_failure, single_hits, total_of
 from esembed.search.compile import Compiler
 from esembed.search.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter

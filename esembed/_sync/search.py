@@ -33,7 +33,7 @@ from esembed.encode.tokens import TokenIds
 from esembed.errors import EncoderError, EsembedError, QueryError
 from esembed.fusion import fuse
 from esembed.plan import IndexPlan, engine_endpoint
-from esembed.query.bind import (
+from esembed.query.tree import (
     add_filter,
     bind,
     leg_names,

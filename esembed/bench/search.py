@@ -41,7 +41,7 @@ from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
 from esembed.plan import DenseField, FilterField, IndexPlan, TextField
 from esembed.query import Query
-from esembed.query.bind import text_legs
+from esembed.query.tree import text_legs
 from esembed.search.compile import compile_query
 from esembed.search.compiled import SearchOptions
 from esembed.search.page import query_digest

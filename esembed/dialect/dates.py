@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from esembed.errors import EngineRequestError, QueryError
-from esembed.query.bind import walk
 from esembed.query.nodes import Query, Range, Term, Terms
+from esembed.query.tree import walk
 
 __all__ = ["DEFAULT_FORMAT", "UNKNOWN_FORMAT", "date_problem", "dates_named"]
 

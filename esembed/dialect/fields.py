@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from esembed.plan import IndexPlan
-from esembed.query.bind import walk
 from esembed.query.nodes import Match, MultiMatch, Query, Raw
+from esembed.query.tree import walk
 
 __all__ = ["mapped_formats", "mapped_types", "missing_fields", "nested_path", "type_of", "used_fields"]
 

@@ -15,8 +15,8 @@ from esembed.evaluate.legs import LegTable
 from esembed.evaluate.metrics import Latency
 from esembed.plan.legs import default_query
 from esembed.query import Query
-from esembed.query.bind import bind
 from esembed.query.nodes import BoostBy, Collapse, Knn, Rescore
+from esembed.query.tree import bind
 from esembed.types import Hits
 
 if TYPE_CHECKING:

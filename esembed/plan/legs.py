@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
-from esembed.query import build as q
+from esembed.query import builders as q
 from esembed.query.nodes import Query
 
 __all__ = ["default_query", "searchable_legs"]

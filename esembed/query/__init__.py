@@ -13,8 +13,7 @@ without talking to it: ``query.to_body("opensearch")``. A leg without a text tak
 search, so a query can be a template (a plan's default query is one).
 """
 
-from esembed.query.bind import bind, from_dict, text_legs, vector_fields
-from esembed.query.build import (
+from esembed.query.builders import (
     bool_,
     boost_by,
     collapse,
@@ -39,6 +38,7 @@ from esembed.query.build import (
     terms,
 )
 from esembed.query.nodes import Filter, Node, PruneOptions, Query
+from esembed.query.tree import bind, from_dict, text_legs, vector_fields
 
 __all__ = [
     "Filter",

@@ -13,8 +13,8 @@ from esembed.dialect.scope import Context
 from esembed.dialect.scores import converter
 from esembed.encode.tokens import TokenIds
 from esembed.plan import IndexPlan
-from esembed.query.bind import add_filter, walk
 from esembed.query.nodes import Bool, Exists, Ids, Knn, Match, MatchPhrase, MultiMatch, Query, Sparse
+from esembed.query.tree import add_filter, walk
 from esembed.search.compiled import Leg, SearchOptions
 
 __all__ = ["LegCompiler", "milliseconds"]

@@ -15,8 +15,8 @@ from esembed.dialect.query import Json
 from esembed.dialect.scope import Context
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
-from esembed.query.bind import walk
 from esembed.query.nodes import Match, MatchPhrase, MultiMatch, Query
+from esembed.query.tree import walk
 from esembed.search.compiled import CompiledSearch, SourceFilter
 
 __all__ = [

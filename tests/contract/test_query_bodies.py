@@ -161,7 +161,7 @@ def test_the_schema_refuses_what_the_specification_does_not_know(path: tuple[Any
 def test_the_cases_use_every_operator() -> None:
     from query_cases import CASES
 
-    from esembed.query.bind import walk
+    from esembed.query.tree import walk
 
     used = {type(node).__name__ for case in CASES for node in walk(case.query)}
     operators = {cls.__name__ for cls in nodes.Node.__subclasses__()}

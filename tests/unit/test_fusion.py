@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from esembed.fusion import Bound, FusionNode, LegList, LegRef, collapse, fuse, normalize
 from esembed.plan import DenseField, IndexPlan
-from esembed.query import build as q
+from esembed.query import builders as q
 from esembed.search.bounds import bound_of, idf_mass
 
 

@@ -18,7 +18,7 @@ from esembed.capabilities import profile
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
 from esembed.plan.legs import default_query
-from esembed.query.bind import add_filter, leg_names, select_legs, walk
+from esembed.query.tree import add_filter, leg_names, select_legs, walk
 from esembed.search.page import Cursor, query_digest
 from esembed.types import SparseVector
 

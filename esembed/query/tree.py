@@ -53,7 +53,7 @@ def from_dict(data: Mapping[str, Any]) -> Query:
 
 def check(query: Query) -> Query:
     """Put a query that came as data through the builders' checks. Raises QueryError."""
-    from esembed.query import build
+    from esembed.query import builders as build
 
     def rebuild(node: Query) -> Query:
         values = {name: getattr(node, name) for name in node.__struct_fields__}
