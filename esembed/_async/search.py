@@ -11,9 +11,9 @@ import msgspec
 from esembed.capabilities import Capabilities
 from esembed.dialect.dates import dates_named
 from esembed.dialect.values import check_unicode
-from esembed.encode.inference import EngineEncoder
+from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
-from esembed.encode.querycache import QueryVectorCache
+from esembed.encode.query_cache import QueryVectorCache
 from esembed.encode.tokens import TokenIds
 from esembed.errors import EncoderError, EsembedError, QueryError
 from esembed.fusion import fuse

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from esembed.encode.statistics import LexicalStatistics
+from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import EncoderError, IndexNotFoundError
 
 from .client import AsyncEngineClient

@@ -13,10 +13,10 @@ import msgspec
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
 from esembed.encode import contract
-from esembed.encode.lexical import LexicalEncoder
+from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import split_spec
-from esembed.encode.statistics import LexicalStatistics
+from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import AuthorizationError, EncoderError, RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.read import open_source

@@ -26,9 +26,9 @@ from esembed.search.request import (
 from esembed.search.answer import LegAnswer, shard_failure, single_hits, total_of
 from esembed.search.compile import Compiler
 from esembed.dialect.values import check_unicode
-from esembed.encode.inference import EngineEncoder
+from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
-from esembed.encode.querycache import QueryVectorCache
+from esembed.encode.query_cache import QueryVectorCache
 from esembed.encode.tokens import TokenIds
 from esembed.errors import EncoderError, EsembedError, QueryError
 from esembed.fusion import fuse

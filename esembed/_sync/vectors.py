@@ -10,7 +10,7 @@ from typing import Any
 
 from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.pool import EncoderPool
-from esembed.encode.querycache import QueryVectorCache
+from esembed.encode.query_cache import QueryVectorCache
 from esembed.errors import EncoderError, TransientError
 from esembed.plan import IndexPlan
 from esembed.types import SparseVector

@@ -15,8 +15,8 @@ import typer
 from esembed.bench.encode_run import Contender, EncodeBench, run_bench
 from esembed.bench.encode_shapes import SHAPES, flops_per_token, make_shape
 from esembed.bench.encode_texts import mixed_texts
-from esembed.encode.modelfiles import ModelFiles, open_model, read_folder
-from esembed.encode.tokenizer import TextTokenizer
+from esembed.encode.models.folder import ModelFiles, open_model, read_folder
+from esembed.encode.models.tokenizer import TextTokenizer
 from esembed.errors import EncoderError
 
 __all__ = ["app", "bench_encode", "default_contenders"]
@@ -162,8 +162,8 @@ def measure(
 
 
 def _files(spec: str) -> ModelFiles:
-    from esembed.encode.minilm import find_minilm
-    from esembed.encode.sparse_files import SpladeSide, open_sparse_model
+    from esembed.encode.models.sparse_folder import SpladeSide, open_sparse_model
+    from esembed.encode.transformer.minilm import find_minilm
 
     if spec == "minilm":
         return read_folder(find_minilm())

@@ -28,7 +28,7 @@ _BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
 
 def make_shape(name: str, folder: Path) -> Path:
     """Write the checkpoint of shape *name* of :data:`SHAPES` into *folder*, and return *folder*."""
-    from esembed.encode.minilm import find_minilm
+    from esembed.encode.transformer.minilm import find_minilm
 
     torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")

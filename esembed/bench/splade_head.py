@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.backbone import Outputs
-from esembed.encode.splade_head import SpladeHead, rows_of, weights_of
+from esembed.encode.backends.base import Outputs
+from esembed.encode.transformer.splade_head import SpladeHead, rows_of, weights_of
 
 __all__ = ["main"]
 
@@ -93,8 +93,8 @@ def _openvino(folder: Path, dtype: str, threads: int) -> Run:
     import openvino
     from openvino import opset13 as ov
 
-    from esembed.encode.modelfiles import read_folder
-    from esembed.encode.openvino_graph import Graph
+    from esembed.encode.backends.openvino_graph import Graph
+    from esembed.encode.models.folder import read_folder
 
     precision = "bf16" if dtype == "bfloat16" else "f32"
     graph = Graph(read_folder(folder), precision)
@@ -188,7 +188,7 @@ def measure(
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; prints a table, or JSON."""
-    from esembed.encode.cpu import available_threads, has_amx
+    from esembed.encode.backends.cpu import available_threads, has_amx
 
     parser = argparse.ArgumentParser(prog="python -m esembed.bench.splade_head", description=__doc__)
     parser.add_argument("--rows", type=int, default=16)

@@ -1,7 +1,7 @@
 """The encoders of one plan: loaded when first needed, shared between fields, checked before first use.
 
 A dense field of ``hf:X`` and a sparse field of ``splade:X`` over the same text get the two halves of one
-network (:mod:`esembed.encode.combined`), which makes both vectors in one pass.
+network (:mod:`esembed.encode.transformer.combined`), which makes both vectors in one pass.
 
 ``_meta`` is untrusted input, so a pool for a plan that was read from an index loads only what the
 caller allowed (or what needs no address: ``minilm``, ``lexical``, ``given``).
@@ -23,7 +23,7 @@ from esembed.errors import EncoderError, PlanError, QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 
 if TYPE_CHECKING:
-    from esembed.encode.combined import CombinedEncoder
+    from esembed.encode.transformer.combined import CombinedEncoder
 
 __all__ = ["WITHOUT_ADDRESS", "EncoderPool", "combined_of"]
 
@@ -323,7 +323,7 @@ class EncoderPool:
                 self._allowed(keys[0][0]) and self._allowed(keys[1][0])
             ):
                 continue
-            from esembed.encode.combined import load_shared
+            from esembed.encode.transformer.combined import load_shared
 
             rest = split_spec(dense.encoder)[1]
             whole = load_shared(rest, dense.params, sparse.params, self.runtime)

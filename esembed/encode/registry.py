@@ -28,15 +28,15 @@ from esembed.plan.checks import spec_problem
 __all__ = ["FAMILIES", "load", "split_spec"]
 
 FAMILIES: dict[str, str] = {
-    "minilm": "esembed.encode.minilm:load",
-    "hf": "esembed.encode.transformer:load",
-    "splade": "esembed.encode.splade:load",
-    "static": "esembed.encode.static:load",
-    "lexical": "esembed.encode.lexical:load",
+    "minilm": "esembed.encode.transformer.minilm:load",
+    "hf": "esembed.encode.transformer.dense:load",
+    "splade": "esembed.encode.transformer.splade:load",
+    "static": "esembed.encode.static.encoder:load",
+    "lexical": "esembed.encode.lexical.encoder:load",
     "openai": "esembed.encode.remote:load",
-    "engine": "esembed.encode.inference:load",
-    "own": "esembed.encode.given:load_own",
-    "given": "esembed.encode.given:load",
+    "engine": "esembed.encode.engine_inference:load",
+    "own": "esembed.encode.precomputed:load_own",
+    "given": "esembed.encode.precomputed:load",
 }
 
 Loader = Callable[[str, EncoderParams, RuntimeOptions], Encoder]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.modelfiles import ModelFiles, open_tensors
-from esembed.encode.sparse_files import StaticSide
-from esembed.encode.tokenizer import TextTokenizer
+from esembed.encode.models.folder import ModelFiles, open_tensors
+from esembed.encode.models.sparse_folder import StaticSide
+from esembed.encode.models.tokenizer import TextTokenizer
 from esembed.errors import EncoderError
 from esembed.types import FloatArray, SparseVector
 

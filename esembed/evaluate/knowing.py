@@ -7,7 +7,7 @@ from typing import Any
 
 from esembed import query as q
 from esembed.encode.base import Encoder
-from esembed.encode.wordsplit import ENGLISH_STOP_WORDS
+from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
 from esembed.evaluate.trust import DenseScorer, LexicalScorer, Scorer, SparseScorer, TrustReport
 from esembed.plan import IndexPlan, TextField
 from esembed.query import Query

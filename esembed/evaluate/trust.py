@@ -37,8 +37,8 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.encode.base import DenseEncoder, SparseEncoder
-from esembed.encode.lexical import LexicalEncoder
-from esembed.encode.statistics import LexicalStatistics
+from esembed.encode.lexical.encoder import LexicalEncoder
+from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import EsembedError
 from esembed.evaluate.bootstrap import HELD_OUT, Kind, KnownItem, known_items, sample
 

@@ -18,8 +18,8 @@ from esembed.capabilities import Capabilities
 from esembed.dialect.documents import BulkFormat
 from esembed.dialect.inference import plan_pipeline
 from esembed.encode.base import Encoder
-from esembed.encode.batching import interruptible
 from esembed.encode.tokens import TokenIds
+from esembed.encode.transformer.runner import interruptible
 from esembed.errors import EngineRequestError, EsembedError, PlanError, RecordError
 from esembed.ingest.chunk import Chunker
 from esembed.ingest.encoding import BatchEncoder

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from esembed.encode.base import Encoder
-from esembed.encode.statistics import LexicalStatistics
+from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.ingest.prepare import Work
 
 __all__ = ["StatisticsCollector"]

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from esembed.encode.base import Encoder
-from esembed.encode.lexical import LexicalEncoder
-from esembed.encode.statistics import LexicalStatistics
+from esembed.encode.lexical.encoder import LexicalEncoder
+from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import EsembedError, RecordError
 from esembed.ingest.options import IngestOptions
 from esembed.ingest.prepare import Preparer, Work

@@ -21,7 +21,7 @@ from esembed import (
 from esembed._async.client import AsyncEngineClient
 from esembed._async.lifecycle import describe, update_meta
 from esembed._async.statistics import STATISTICS_INDEX, delete_statistics
-from esembed.encode.lexical import LexicalEncoder
+from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.errors import (
     ContractError,
     EncoderError,

@@ -22,7 +22,7 @@ from esembed import (
 from esembed._sync.client import EngineClient
 from esembed._sync.lifecycle import describe, update_meta
 from esembed._sync.statistics import STATISTICS_INDEX, delete_statistics
-from esembed.encode.lexical import LexicalEncoder
+from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.errors import (
     ContractError,
     EncoderError,

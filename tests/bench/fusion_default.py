@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.encode.base import EncoderInfo, EncodeStats
+from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
 from esembed.encode.registry import load
-from esembed.encode.wordsplit import ENGLISH_STOP_WORDS
 from esembed.evaluate.dataset import Dataset, load_dataset
 from esembed.evaluate.knowing import DAMP_WORDS
 from esembed.evaluate.legs import FusionConfig, LegTable, untuned

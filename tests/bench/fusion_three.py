@@ -21,7 +21,7 @@ from fusion_engines import connect
 
 from esembed import DenseField, Index, IndexPlan, SparseField, TextField
 from esembed.encode.base import SparseEncoder
-from esembed.encode.lexical import LexicalEncoder
+from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.registry import load
 from esembed.evaluate.ask import leg_table
 from esembed.evaluate.dataset import Dataset, load_dataset

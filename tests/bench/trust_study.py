@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from fusion_default import SETS, CachedEncoder
 
-from esembed.encode.wordsplit import ENGLISH_STOP_WORDS
+from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
 from esembed.evaluate.dataset import Dataset, load_dataset, make_dataset
 from esembed.evaluate.knowing import DAMP_WORDS
 from esembed.evaluate.legs import FusionConfig, LegTable

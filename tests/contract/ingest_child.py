@@ -21,7 +21,7 @@ def main(kind: str, url: str, index: str, file: str) -> int:
     from esembed._sync.client import EngineClient
     from esembed._sync.probe import probe
     from esembed.dialect.mapping import compile_mapping
-    from esembed.encode.lexical import LexicalEncoder
+    from esembed.encode.lexical.encoder import LexicalEncoder
     from esembed.ingest.flow import run_ingest
     from esembed.ingest.options import IngestOptions
     from esembed.ingest.read import FileSource

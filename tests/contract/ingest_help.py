@@ -14,7 +14,7 @@ from query_engines import World
 
 from esembed.dialect.mapping import compile_mapping
 from esembed.encode.base import EncoderInfo, EncodeStats
-from esembed.encode.lexical import LexicalEncoder
+from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.errors import EncoderError
 from esembed.ingest.flow import run_ingest
 from esembed.ingest.options import IngestOptions, IngestReport

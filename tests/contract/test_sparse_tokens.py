@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from query_engines import World
 
-from esembed.encode.lexical import LexicalEncoder
+from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.tokens import TokenIds, TokenTarget, encode, encode_vector
 from esembed.types import SparseVector
 

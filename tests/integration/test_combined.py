@@ -17,9 +17,9 @@ from esembed import Index, IndexPlan
 from esembed import query as q
 from esembed.encode import contract
 from esembed.encode.base import EncoderParams, RuntimeOptions
-from esembed.encode.combined import CombinedEncoder, load_combined
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
+from esembed.encode.transformer.combined import CombinedEncoder, load_combined
 from esembed.errors import ContractError, EncoderError
 from esembed.ingest.options import IngestOptions
 

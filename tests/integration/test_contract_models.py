@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from esembed.encode import contract
 from esembed.encode.base import EncoderParams, RuntimeOptions
-from esembed.encode.minilm import find_minilm
 from esembed.encode.registry import load
+from esembed.encode.transformer.minilm import find_minilm
 
 OPENVINO = {"backend": "openvino", "dtype": "float32"}
 

@@ -25,8 +25,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from esembed.encode.base import EncoderParams, RuntimeOptions
-from esembed.encode.minilm import find_minilm
 from esembed.encode.registry import load
+from esembed.encode.transformer.minilm import find_minilm
 from esembed.errors import EncoderError
 
 WORDS = [

@@ -12,8 +12,8 @@ import pytest
 
 from esembed.encode.base import EncoderParams, RuntimeOptions, SparseEncoder
 from esembed.encode.registry import load
-from esembed.encode.splade import SpladeEncoder
 from esembed.encode.tokens import TokenIds
+from esembed.encode.transformer.splade import SpladeEncoder
 from esembed.errors import EncoderError
 from esembed.types import SparseVector
 
@@ -179,10 +179,10 @@ def test_pruned_on_the_device_and_whole_when_memory_runs_out(
     folders: dict[str, Path], top_k: int | None
 ) -> None:
     """Rows of different widths, from halves of different widths."""
-    from esembed.encode.batching import make_batch
-    from esembed.encode.modelfiles import read_folder
-    from esembed.encode.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
-    from esembed.encode.torch_backend import TorchBackbone
+    from esembed.encode.backends.torch import TorchBackbone
+    from esembed.encode.models.folder import read_folder
+    from esembed.encode.transformer.runner import make_batch
+    from esembed.encode.transformer.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
 
     class Hungry:
         needs_masked_lm = True
@@ -255,9 +255,9 @@ def test_products_stay_in_bfloat16_for_the_maximum(folders: dict[str, Path]) -> 
     """Else the runtime writes all of rows x length x vocabulary out in float32, chunk by chunk."""
     import openvino
 
-    from esembed.encode import openvino_graph
-    from esembed.encode.modelfiles import read_folder
-    from esembed.encode.splade_head import SpladeHead
+    from esembed.encode.backends import openvino_graph
+    from esembed.encode.models.folder import read_folder
+    from esembed.encode.transformer.splade_head import SpladeHead
 
     core = openvino.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -310,7 +310,7 @@ def test_both_backends_declare_the_same(folders: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("backend", RUNTIMES)
 def test_dense_and_sparse_from_one_pass(folders: dict[str, Path], backend: str) -> None:
-    from esembed.encode.combined import load_combined
+    from esembed.encode.transformer.combined import load_combined
 
     runtime = RUNTIMES[backend]
     both = load_combined(

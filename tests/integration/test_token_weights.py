@@ -17,8 +17,8 @@ from small_models import make_m3
 from esembed.encode.base import EncoderParams, RuntimeOptions, SparseEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
-from esembed.encode.splade import SpladeEncoder
 from esembed.encode.tokens import decode, encode
+from esembed.encode.transformer.splade import SpladeEncoder
 from esembed.errors import EncoderError, PlanError
 from esembed.plan import IndexPlan
 
@@ -148,7 +148,7 @@ def test_a_fine_tuned_model_as_flagembedding_saves_it(folder: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_a_head_of_another_dtype_and_layout(folder: Path, tmp_path: Path, dtype: str) -> None:
-    from esembed.encode.token_weights import read_token_weights
+    from esembed.encode.transformer.token_weights import read_token_weights
 
     kind = getattr(torch, dtype)
     numbers = torch.randn(40, 2, dtype=torch.float32).to(kind)

@@ -30,7 +30,7 @@ LAYERS: list[tuple[str, ...]] = [
 # ``query.to_body`` and a few conveniences reach up on purpose, inside a function.
 ALLOWED_UPWARD = {
     # (importing module, imported module)
-    ("esembed.search.compile", "esembed.encode.lexical"),
+    ("esembed.search.compile", "esembed.encode.lexical.encoder"),
 }
 
 GOOD_LINES, MAX_LINES = 500, 750

@@ -10,8 +10,8 @@ import pytest
 
 from esembed.encode import contract
 from esembed.encode.base import EncoderInfo, EncodeStats
-from esembed.encode.given import GivenEncoder
-from esembed.encode.lexical import LexicalEncoder
+from esembed.encode.lexical.encoder import LexicalEncoder
+from esembed.encode.precomputed import GivenEncoder
 from esembed.errors import ContractError
 from esembed.types import SparseVector
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esembed.encode.backbone import JoinedHead, TokenBatch
+from esembed.encode.backends.base import JoinedHead, TokenBatch
 from esembed.encode.base import DenseEncoder, EncoderParams, RuntimeOptions
-from esembed.encode.batching import Interrupted, interruptible, make_batch, plan_batches, prefetched
-from esembed.encode.given import validate_dense, validate_sparse
-from esembed.encode.modelfiles import read_folder
-from esembed.encode.prompts import resolve_prompts
+from esembed.encode.models.folder import read_folder
+from esembed.encode.precomputed import validate_dense, validate_sparse
 from esembed.encode.registry import load
+from esembed.encode.transformer.prompts import resolve_prompts
+from esembed.encode.transformer.runner import Interrupted, interruptible, make_batch, plan_batches, prefetched
 from esembed.errors import DownloadError, EncoderError, RecordError
 from esembed.ingest.chunk import Chunker
 from esembed.plan import ChunkOptions, DenseField, IndexPlan
@@ -158,7 +158,7 @@ def test_threads_share_an_encoder(encoder: Any) -> None:
 def test_windows_are_put_together_in_order(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"cat {'dog ' * (n % 7)}" for n in range(50)]
     expected = encoder.encode_document(texts)
-    monkeypatch.setattr("esembed.encode.transformer.WINDOW_TEXTS", 8)
+    monkeypatch.setattr("esembed.encode.transformer.dense.WINDOW_TEXTS", 8)
     assert np.allclose(encoder.encode_document(texts), expected, atol=1e-5)
 
 
@@ -386,7 +386,7 @@ class _Hungry:
 
 def test_out_of_memory_halves_and_goes_on(folder: Path) -> None:
     pytest.importorskip("transformers")
-    from esembed.encode.torch_backend import TorchBackbone
+    from esembed.encode.backends.torch import TorchBackbone
 
     backbone = TorchBackbone(read_folder(folder), RuntimeOptions(device="cpu", dtype="float32", threads=2))
     rng = np.random.default_rng(0)
@@ -405,9 +405,9 @@ def test_out_of_memory_halves_and_goes_on(folder: Path) -> None:
 
 def test_joined_heads_share_one_pass(folder: Path) -> None:
     pytest.importorskip("transformers")
-    from esembed.encode.openvino_backend import OpenVinoBackbone
-    from esembed.encode.pooling import DenseHead
-    from esembed.encode.torch_backend import TorchBackbone
+    from esembed.encode.backends.openvino import OpenVinoBackbone
+    from esembed.encode.backends.torch import TorchBackbone
+    from esembed.encode.transformer.pooling import DenseHead
 
     head = JoinedHead((DenseHead(("mean",), normalize=True), DenseHead(("cls", "max"))))
     batch = TokenBatch(np.array([[2, 5, 6, 3], [2, 7, 3, 0]], np.int32), np.array([4, 3], np.int32))
@@ -447,7 +447,7 @@ def test_minilm_damaged_cache_and_no_network(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     with pytest.raises(DownloadError, match="local_files_only"):
         load("minilm", EncoderParams(), RuntimeOptions(local_files_only=True))
-    from esembed.encode.minilm import _FILES, WEIGHTS_SHA256
+    from esembed.encode.transformer.minilm import _FILES, WEIGHTS_SHA256
 
     place = tmp_path / "cache" / "minilm" / WEIGHTS_SHA256[:16]
     for name in _FILES:

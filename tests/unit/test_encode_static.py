@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from esembed.encode.base import DenseEncoder, EncoderParams
+from esembed.encode.lexical.words import WordSplitter
 from esembed.encode.registry import load as load_spec
-from esembed.encode.wordsplit import WordSplitter
 from esembed.errors import EncoderError
 
 pytest.importorskip("tokenizers")

@@ -12,7 +12,7 @@ import pytest
 from esembed._async import client as async_client
 from esembed._async._shim import Batcher
 from esembed._sync import client as sync_client
-from esembed.encode.querycache import QueryVectorCache
+from esembed.encode.query_cache import QueryVectorCache
 from esembed.errors import EngineRequestError, EngineUnavailableError
 from esembed.search.answer import shard_failure
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from esembed.encode.openvino_graph import Graph
+    from esembed.encode.backends.openvino_graph import Graph
 
 __all__ = ["FAMILY", "hidden_states", "max_positions", "unsupported"]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from esembed.encode.openvino_decoder import rotary_tables
+from esembed.encode.backends.openvino_decoder import rotary_tables
 
 if TYPE_CHECKING:
-    from esembed.encode.openvino_graph import Graph
+    from esembed.encode.backends.openvino_graph import Graph
 
 __all__ = ["FAMILY", "hidden_states", "max_positions", "unsupported"]
 

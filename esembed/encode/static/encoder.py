@@ -28,8 +28,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
-from esembed.encode.static_sources import Sums, open_token_source
-from esembed.encode.word_vectors import open_word_source
+from esembed.encode.static.token_vectors import Sums, open_token_source
+from esembed.encode.static.word_vectors import open_word_source
 from esembed.errors import EncoderError
 from esembed.types import DenseMatrix
 

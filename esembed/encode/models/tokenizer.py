@@ -14,7 +14,7 @@ import numpy.typing as npt
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
-    from esembed.encode.modelfiles import ModelFiles
+    from esembed.encode.models.folder import ModelFiles
 
 __all__ = ["TextTokenizer", "Tokenized"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-from esembed.encode.tensors import Tensors, weights_hash
+from esembed.encode.models.tensors import Tensors, weights_hash
 from esembed.errors import EncoderError
 
 __all__ = ["cache_folder", "cached_weights_hash", "file_sha256", "tokenizer_hash"]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from esembed.encode.static_sources import IntArray, Sums, block_sums
-from esembed.encode.wordsplit import WordSplitter
+from esembed.encode.lexical.words import WordSplitter
+from esembed.encode.static.token_vectors import IntArray, Sums, block_sums
 from esembed.errors import EncoderError
 from esembed.types import FloatArray
 

@@ -16,13 +16,13 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from esembed.encode.backbone import Head, Outputs, Program, TokenBatch
+from esembed.encode.backends.base import Head, Outputs, Program, TokenBatch
+from esembed.encode.backends.cpu import available_threads
 from esembed.encode.base import RuntimeOptions
-from esembed.encode.cpu import available_threads
 from esembed.errors import EncoderError, EsembedError
 
 if TYPE_CHECKING:
-    from esembed.encode.modelfiles import ModelFiles
+    from esembed.encode.models.folder import ModelFiles
 
 __all__ = ["DevicePool"]
 
@@ -34,8 +34,8 @@ def _serve(connection: Connection, folder: str, name: str, runtime: RuntimeOptio
     """A worker: answers each message, in order, with ("ok", value) or ("error", exception)."""
     from pathlib import Path
 
-    from esembed.encode.modelfiles import read_folder
-    from esembed.encode.torch_backend import TorchBackbone
+    from esembed.encode.backends.torch import TorchBackbone
+    from esembed.encode.models.folder import read_folder
 
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -118,7 +118,7 @@ class _Worker:
 
 
 class DevicePool:
-    """A torch backbone on several devices. See :class:`~esembed.encode.backbone.Backbone`.
+    """A torch backbone on several devices. See :class:`~esembed.encode.backends.base.Backbone`.
 
     Raises:
         EncoderError: a device isn't there, or the model can't be loaded on it.
@@ -173,7 +173,7 @@ class PoolProgram:
         self._place = place
 
     def run(self, batches: Iterable[TokenBatch]) -> Iterator[Outputs]:
-        """See :class:`~esembed.encode.backbone.Program`."""
+        """See :class:`~esembed.encode.backends.base.Program`."""
         with self._pool.lock:
             workers = self._pool.workers
             if not workers:

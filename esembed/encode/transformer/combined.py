@@ -23,13 +23,13 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from esembed.encode.backbone import Backbone, Head, LazyProgram, Program, load_backbone
+from esembed.encode.backends.base import Backbone, Head, LazyProgram, Program, load_backbone
 from esembed.encode.base import Encoder, EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
-from esembed.encode.modelfiles import ModelFiles, open_model
-from esembed.encode.sparse_files import SparseFiles, SpladeSide, StaticSide, open_sparse_model
-from esembed.encode.splade import SpladeEncoder, sparse_prompts
-from esembed.encode.token_weights import TokenWeightHead
-from esembed.encode.transformer import TransformerEncoder, dense_prompts, spec_of
+from esembed.encode.models.folder import ModelFiles, open_model
+from esembed.encode.models.sparse_folder import SparseFiles, SpladeSide, StaticSide, open_sparse_model
+from esembed.encode.transformer.dense import TransformerEncoder, dense_prompts, spec_of
+from esembed.encode.transformer.splade import SpladeEncoder, sparse_prompts
+from esembed.encode.transformer.token_weights import TokenWeightHead
 from esembed.errors import EncoderError
 from esembed.types import DenseMatrix, SparseVector
 

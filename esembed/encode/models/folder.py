@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from esembed.encode import hub
 from esembed.encode.base import RuntimeOptions
-from esembed.encode.hashes import cached_weights_hash, tokenizer_hash
-from esembed.encode.tensors import TensorFile, Tensors
+from esembed.encode.models import hub
+from esembed.encode.models.hashes import cached_weights_hash, tokenizer_hash
+from esembed.encode.models.tensors import TensorFile, Tensors
 from esembed.errors import EncoderError
 
 __all__ = ["ModelFiles", "Module", "open_model"]

@@ -1,7 +1,7 @@
 """The torch backend: any architecture that transformers knows, on CUDA, MPS or the CPU.
 
 Batches come sorted by length, so that padding is a few per cent; heads get the real tokens only.
-With ``attention='packed'`` known architectures run without any padding (:mod:`esembed.encode.torch_packed`).
+With ``attention='packed'`` known architectures run without any padding (:mod:`esembed.encode.backends.torch_packed`).
 A batch that doesn't fit into the device's memory is halved and the run goes on with the smaller
 size. Results are fetched one batch behind, so that the device never waits for the host.
 """
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from esembed.encode.backbone import Backbone, Head, Outputs, TokenBatch
+from esembed.encode.backends.base import Backbone, Head, Outputs, TokenBatch
+from esembed.encode.backends.cpu import available_threads, has_amx
+from esembed.encode.backends.torch_packed import NAME, PACKABLE, layout, packed_model, positions
 from esembed.encode.base import RuntimeOptions
-from esembed.encode.cpu import available_threads, has_amx
-from esembed.encode.torch_packed import NAME, PACKABLE, layout, packed_model, positions
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
-    from esembed.encode.modelfiles import ModelFiles
+    from esembed.encode.models.folder import ModelFiles
 
 __all__ = ["TorchBackbone", "TorchProgram", "load_torch_backbone", "resolve_device"]
 
@@ -37,7 +37,7 @@ _ENCODERS_OF_PAIRS = ("t5", "mt5", "umt5")
 def load_torch_backbone(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
     """A backbone in this process, or in a process for each of several devices."""
     if len(runtime.devices) > 1:
-        from esembed.encode.device_pool import DevicePool
+        from esembed.encode.backends.device_pool import DevicePool
 
         return DevicePool(files, runtime)
     return TorchBackbone(files, runtime)
@@ -76,7 +76,7 @@ def _resolve_dtype(runtime: RuntimeOptions, device: torch.device) -> torch.dtype
 
 
 class TorchBackbone:
-    """A transformers model on one device. See :class:`~esembed.encode.backbone.Backbone`.
+    """A transformers model on one device. See :class:`~esembed.encode.backends.base.Backbone`.
 
     Raises:
         EncoderError: transformers doesn't know the architecture, or the device isn't there.
@@ -246,7 +246,7 @@ class TorchProgram:
         self._extra = {"use_cache": False} if "use_cache" in names else {}
 
     def run(self, batches: Iterable[TokenBatch]) -> Iterator[Outputs]:
-        """See :class:`~esembed.encode.backbone.Program`."""
+        """See :class:`~esembed.encode.backends.base.Program`."""
         waiting: collections.deque[list[_Pending]] = collections.deque()
         for batch in batches:
             with self._lock:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.backbone import Outputs, Program, TokenBatch
+from esembed.encode.backends.base import Outputs, Program, TokenBatch
 from esembed.errors import EsembedError
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""From a model's modules to a :class:`~esembed.encode.pooling.DenseHead`, or a refusal that says why."""
+"""From a model's modules to a :class:`~esembed.encode.transformer.pooling.DenseHead`, or a refusal that says why."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esembed.encode.modelfiles import ModelFiles, Module
-from esembed.encode.pooling import POOLING_MODES, Stage
-from esembed.encode.token_weights import token_weights_file
+from esembed.encode.models.folder import ModelFiles, Module
+from esembed.encode.transformer.pooling import POOLING_MODES, Stage
+from esembed.encode.transformer.token_weights import token_weights_file
 from esembed.errors import EncoderError
 
 __all__ = ["DenseRecipe", "dense_recipe"]

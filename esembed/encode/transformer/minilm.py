@@ -21,9 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from esembed.encode.base import EncoderParams, RuntimeOptions
-from esembed.encode.hashes import cache_folder, file_sha256
-from esembed.encode.modelfiles import read_folder
-from esembed.encode.transformer import TransformerEncoder
+from esembed.encode.models.folder import read_folder
+from esembed.encode.models.hashes import cache_folder, file_sha256
+from esembed.encode.transformer.dense import TransformerEncoder
 from esembed.errors import DownloadError, EncoderError
 
 __all__ = ["MODEL", "WEIGHTS_SHA256", "find_minilm", "load"]

@@ -17,26 +17,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.backbone import Backbone, Head, JoinedHead, Outputs, Program, load_backbone
+from esembed.encode.backends.base import Backbone, Head, JoinedHead, Outputs, Program, load_backbone
 from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
-from esembed.encode.batching import WINDOW_TEXTS, prefetched, run_sorted
-from esembed.encode.modelfiles import ModelFiles
-from esembed.encode.sparse_files import (
+from esembed.encode.models.folder import ModelFiles
+from esembed.encode.models.sparse_folder import (
     SparseFiles,
     SpladeSide,
     StaticSide,
     TokenWeightSide,
     open_sparse_model,
 )
+from esembed.encode.models.tokenizer import TextTokenizer, Tokenized
 from esembed.encode.sparse_vectors import StaticWeights, Vocabulary, readable
-from esembed.encode.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
-from esembed.encode.token_weights import TokenWeightHead, heaviest, read_token_weights
-from esembed.encode.tokenizer import TextTokenizer, Tokenized
+from esembed.encode.transformer.runner import WINDOW_TEXTS, prefetched, run_sorted
+from esembed.encode.transformer.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
+from esembed.encode.transformer.token_weights import TokenWeightHead, heaviest, read_token_weights
 from esembed.errors import EncoderError
 from esembed.types import FloatArray, SparseVector
 
 if TYPE_CHECKING:
-    from esembed.encode.combined import CombinedEncoder
+    from esembed.encode.transformer.combined import CombinedEncoder
 
 __all__ = ["SpladeEncoder", "SpladeRunner", "load", "sparse_prompts"]
 
@@ -76,7 +76,7 @@ class SpladeEncoder:
 
     Attributes:
         combined: set where this is the sparse half of a
-            :class:`~esembed.encode.combined.CombinedEncoder`.
+            :class:`~esembed.encode.transformer.combined.CombinedEncoder`.
 
     Raises:
         EncoderError: see :func:`load`.

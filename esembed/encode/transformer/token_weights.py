@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.pickled_tensors import read_pickled_tensors
-from esembed.encode.tensors import TensorFile, Tensors
+from esembed.encode.models.pickled_tensors import read_pickled_tensors
+from esembed.encode.models.tensors import TensorFile, Tensors
 from esembed.errors import EncoderError
 from esembed.types import FloatArray
 

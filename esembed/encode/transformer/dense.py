@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esembed.encode.backbone import Backbone, Program, load_backbone
+from esembed.encode.backends.base import Backbone, Program, load_backbone
 from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
-from esembed.encode.batching import WINDOW_TEXTS, prefetched, run_sorted
-from esembed.encode.dense_stages import dense_recipe
-from esembed.encode.modelfiles import ModelFiles, open_model
-from esembed.encode.pooling import DenseHead
-from esembed.encode.prompts import resolve_prompts
-from esembed.encode.tokenizer import TextTokenizer, Tokenized
+from esembed.encode.models.folder import ModelFiles, open_model
+from esembed.encode.models.tokenizer import TextTokenizer, Tokenized
+from esembed.encode.transformer.dense_stages import dense_recipe
+from esembed.encode.transformer.pooling import DenseHead
+from esembed.encode.transformer.prompts import resolve_prompts
+from esembed.encode.transformer.runner import WINDOW_TEXTS, prefetched, run_sorted
 from esembed.errors import EncoderError
 from esembed.types import DenseMatrix
 
 if TYPE_CHECKING:
-    from esembed.encode.combined import CombinedEncoder
+    from esembed.encode.transformer.combined import CombinedEncoder
 
 __all__ = ["TransformerEncoder", "dense_prompts", "load", "spec_of"]
 
@@ -65,7 +65,7 @@ class TransformerEncoder:
         similarity: what the model's files say, or None.
         document_head, query_head: what is computed from the hidden states of documents, of queries.
         combined: set where this is the dense half of a
-            :class:`~esembed.encode.combined.CombinedEncoder`.
+            :class:`~esembed.encode.transformer.combined.CombinedEncoder`.
 
     Raises:
         EncoderError: see :func:`load`.

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from esembed.encode import openvino_graph
-from esembed.encode.backbone import Head, Outputs, TokenBatch
+from esembed.encode.backends import openvino_graph
+from esembed.encode.backends.base import Head, Outputs, TokenBatch
+from esembed.encode.backends.cpu import available_threads, has_amx
 from esembed.encode.base import RuntimeOptions
-from esembed.encode.cpu import available_threads, has_amx
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
-    from esembed.encode.modelfiles import ModelFiles
+    from esembed.encode.models.folder import ModelFiles
 
 __all__ = ["OpenVinoBackbone", "OpenVinoProgram"]
 
@@ -35,7 +35,7 @@ _LARGE_BATCH_TOKENS = 512
 
 
 class OpenVinoBackbone:
-    """A transformer on the CPU. See :class:`~esembed.encode.backbone.Backbone`.
+    """A transformer on the CPU. See :class:`~esembed.encode.backends.base.Backbone`.
 
     Raises:
         EncoderError: the architecture isn't built here, or float16 or a device other than the CPU is
@@ -123,7 +123,7 @@ class OpenVinoProgram:
             return self._compiled[streams]
 
     def run(self, batches: Iterable[TokenBatch]) -> Iterator[Outputs]:
-        """See :class:`~esembed.encode.backbone.Program`."""
+        """See :class:`~esembed.encode.backends.base.Program`."""
         source = iter(batches)
         first = next(source, None)
         if first is None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from esembed.encode import hub
 from esembed.encode.base import RuntimeOptions
-from esembed.encode.modelfiles import ModelFiles, Module, read_folder, read_json
-from esembed.encode.token_weights import token_weights_file
+from esembed.encode.models import hub
+from esembed.encode.models.folder import ModelFiles, Module, read_folder, read_json
+from esembed.encode.transformer.token_weights import token_weights_file
 from esembed.errors import EncoderError
 
 __all__ = ["SparseFiles", "SpladeSide", "StaticSide", "TokenWeightSide", "open_sparse_model"]
@@ -33,7 +33,7 @@ class SpladeSide:
 
     Attributes:
         files: the transformer.
-        strategy, activation: see :class:`~esembed.encode.splade_head.SpladeHead`.
+        strategy, activation: see :class:`~esembed.encode.transformer.splade_head.SpladeHead`.
     """
 
     files: ModelFiles
@@ -47,7 +47,7 @@ class TokenWeightSide:
 
     Attributes:
         files: the transformer.
-        weights: the projection's file; see :mod:`~esembed.encode.token_weights`.
+        weights: the projection's file; see :mod:`~esembed.encode.transformer.token_weights`.
     """
 
     files: ModelFiles

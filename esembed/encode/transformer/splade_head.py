@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.backbone import Outputs
+from esembed.encode.backends.base import Outputs
 from esembed.errors import EncoderError
 from esembed.types import FloatArray
 

@@ -14,7 +14,7 @@ the length dl is exact, not rounded to one byte. See Robertson and Zaragoza, "Th
 Relevance Framework: BM25 and Beyond", 2009, and Kamphuis et al., "Which BM25 Do You Mean?", 2020.
 
 What is fixed when documents are written: tokens, k1, b, avgdl. What may change at any time without
-touching a document: N and df, in :class:`~esembed.encode.statistics.LexicalStatistics`.
+touching a document: N and df, in :class:`~esembed.encode.lexical.statistics.LexicalStatistics`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 
 from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
-from esembed.encode.statistics import LexicalStatistics
-from esembed.encode.wordsplit import WordSplitter
+from esembed.encode.lexical.statistics import LexicalStatistics
+from esembed.encode.lexical.words import WordSplitter
 from esembed.errors import EncoderError
 from esembed.types import SparseVector
 

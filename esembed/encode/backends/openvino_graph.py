@@ -17,7 +17,7 @@ from esembed.encode import openvino_bert, openvino_decoder, openvino_modernbert
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
-    from esembed.encode.modelfiles import ModelFiles
+    from esembed.encode.models.folder import ModelFiles
 
 __all__ = ["FAMILIES", "Graph", "build", "max_positions", "unsupported", "weights"]
 

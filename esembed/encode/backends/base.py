@@ -47,7 +47,7 @@ from esembed.encode.base import RuntimeOptions
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
-    from esembed.encode.modelfiles import ModelFiles
+    from esembed.encode.models.folder import ModelFiles
 
 __all__ = [
     "Backbone",
@@ -204,7 +204,7 @@ def load_backbone(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
     if backend == "auto":
         backend = "torch"
         if have_openvino:
-            from esembed.encode import openvino_graph
+            from esembed.encode.backends import openvino_graph
 
             if runtime.device in ("auto", "cpu") and not runtime.devices:
                 reason = openvino_graph.unsupported(files)
@@ -222,7 +222,7 @@ def load_backbone(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
             raise EncoderError(
                 'the openvino backend needs its packages: pip install "esembed[openvino]"', spec=files.name
             )
-        from esembed.encode.openvino_backend import OpenVinoBackbone
+        from esembed.encode.backends.openvino import OpenVinoBackbone
 
         return OpenVinoBackbone(files, runtime)
     if not have_torch:
@@ -231,7 +231,7 @@ def load_backbone(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
             'pip install "esembed[openvino]" (BERT, Qwen and Llama shapes on the CPU) or "esembed[torch]"',
             spec=files.name,
         )
-    from esembed.encode.torch_backend import load_torch_backbone
+    from esembed.encode.backends.torch import load_torch_backbone
 
     return load_torch_backbone(files, runtime)
 

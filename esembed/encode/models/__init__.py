@@ -1,0 +1,1 @@
+"""Reading model folders: configuration, tokenizer, tensors, hub."""

@@ -1,0 +1,1 @@
+"""Dense, sparse and combined encoders over a transformer."""
