@@ -19,8 +19,8 @@ from esembed.encode.registry import split_spec
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import AuthorizationError, EncoderError, RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
-from esembed.ingest.read import open_source
-from esembed.ingest.terms import Peeked, as_meant, count_terms
+from esembed.ingest.sources.mapper import open_source
+from esembed.ingest.term_statistics import Peeked, as_meant, count_terms
 from esembed.plan import IndexPlan
 from esembed.types import Document
 
@@ -58,7 +58,7 @@ class DocumentsMixin:
 
         Args:
             records: paths or globs, mappings, Documents, ``(id, mapping)`` pairs (any iterable, async ones
-                with Index), another index (opened), or a source of ``esembed.ingest.read``.
+                with Index), another index (opened), or a source of ``esembed.ingest.sources.mapper``.
             options: see :class:`~esembed.ingest.options.IngestOptions`.
             progress: is told how far it is.
             total: how many records there will be, for the ETA.
@@ -71,7 +71,7 @@ class DocumentsMixin:
             EngineUnavailableError: the engine stayed away too long; run again, it resumes.
             ContractError: an encoder is not the one that filled the index.
         """
-        from esembed.ingest.flow import run_ingest
+        from esembed.ingest.pipeline import run_ingest
 
         settings = options or IngestOptions()
         if isinstance(records, DocumentsMixin):

@@ -58,8 +58,8 @@ def engine_client(url: str, kind: str) -> Any:
 def _ingest(
     client: Any, capabilities: Any, plan: Any, encoder: Any, rows: Any, index: str, **options: Any
 ) -> Any:
-    from esembed.ingest.flow import run_ingest
     from esembed.ingest.options import IngestOptions
+    from esembed.ingest.pipeline import run_ingest
 
     return run_ingest(
         rows,
@@ -215,9 +215,9 @@ def _ours(client: Any, capabilities: Any, plan: Any, index: str, rows: list[Any]
 
     from esembed.dialect.documents import BulkFormat
     from esembed.ingest.bulk import BulkUnit
-    from esembed.ingest.engine import Engine, Patience
     from esembed.ingest.options import IngestOptions
-    from esembed.ingest.sender import Sender
+    from esembed.ingest.stages.send import Sender
+    from esembed.ingest.target import Engine, Patience
 
     form = BulkFormat.of(plan, capabilities)
     failed: list[Any] = []

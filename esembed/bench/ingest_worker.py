@@ -13,9 +13,9 @@ from typing import Any
 
 from esembed.bench.ingest_parts import Sink, TimedEncoder, bench_plan, fresh_index, records
 from esembed.capabilities import Capabilities, Version
-from esembed.ingest.flow import run_ingest
 from esembed.ingest.options import IngestOptions
-from esembed.ingest.read import Source
+from esembed.ingest.pipeline import run_ingest
+from esembed.ingest.sources.mapper import Source
 
 DIMS = 384
 

@@ -185,13 +185,13 @@ def _vectors(
     elif part.encoder == "given":
         raise UsageError("the field's vectors are given; pass them as a .npy file")
     else:
-        from esembed.ingest.read import open_source
+        from esembed.ingest.sources.mapper import open_source
         from esembed.types import Document
 
         encoder = load(part.encoder, part.params)
         cut: Callable[[str], list[str]] | None = None
         if part.chunked and plan.chunk is not None:
-            from esembed.ingest.chunk import Chunker
+            from esembed.ingest.stages.chunk import Chunker
 
             cut = Chunker(plan, {name: encoder})
             part = msgspec.structs.replace(part, source=plan.chunk.source, separator="\n\n")

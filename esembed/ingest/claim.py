@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from esembed.errors import EsembedError, PermanentError, TransientError
-from esembed.ingest.engine import Requester
+from esembed.ingest.target import Requester
 
 __all__ = ["BEAT_SECONDS", "SILENT_SECONDS", "Claim", "claim_index"]
 

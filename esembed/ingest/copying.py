@@ -18,9 +18,9 @@ import numpy as np
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.encode.base import DenseEncoder, EncoderInfo, EncodeStats
 from esembed.encode.tokens import TokenTarget, decode
-from esembed.ingest.engine import Engine, Patience, Requester
 from esembed.ingest.ledger import Ledger
-from esembed.ingest.prepare import _as_text, _lookup
+from esembed.ingest.stages.prepare import _as_text, _lookup
+from esembed.ingest.target import Engine, Patience, Requester
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 from esembed.types import DenseMatrix, Document, FloatArray
 

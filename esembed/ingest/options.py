@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from esembed.errors import PlanError
-from esembed.ingest.deadletters import Reason
+from esembed.ingest.dead_letters import Reason
 from esembed.types import ItemError
 
 __all__ = [

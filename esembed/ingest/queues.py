@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import Generic, TypeVar
 
-from esembed.ingest.engine import Stopped
+from esembed.ingest.target import Stopped
 
 __all__ = ["ByteQueue"]
 

@@ -9,10 +9,10 @@ from esembed.dialect.documents import action_line, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import PermanentError, PlanError
 from esembed.ingest.bulk import BulkUnit, judge
-from esembed.ingest.engine import Again, Engine
 from esembed.ingest.ledger import Ledger
 from esembed.ingest.options import IngestOptions, IngestReport, VerifyResult
-from esembed.ingest.prepare import hash_parts
+from esembed.ingest.stages.prepare import hash_parts
+from esembed.ingest.target import Again, Engine
 from esembed.plan import IndexPlan
 
 __all__ = ["reconcile"]

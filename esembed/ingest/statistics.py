@@ -8,7 +8,7 @@ from typing import Any
 
 from esembed.encode.base import Encoder
 from esembed.encode.lexical.statistics import LexicalStatistics
-from esembed.ingest.prepare import Work
+from esembed.ingest.stages.prepare import Work
 
 __all__ = ["StatisticsCollector"]
 

@@ -22,9 +22,9 @@ def main(kind: str, url: str, index: str, file: str) -> int:
     from esembed._sync.probe import probe
     from esembed.dialect.mapping import compile_mapping
     from esembed.encode.lexical.encoder import LexicalEncoder
-    from esembed.ingest.flow import run_ingest
     from esembed.ingest.options import IngestOptions
-    from esembed.ingest.read import FileSource
+    from esembed.ingest.pipeline import run_ingest
+    from esembed.ingest.sources.mapper import FileSource
 
     client = EngineClient(official_client(url, kind))
     capabilities = probe(client)

@@ -16,8 +16,8 @@ from esembed.dialect.mapping import compile_mapping
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.errors import EncoderError
-from esembed.ingest.flow import run_ingest
 from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.ingest.pipeline import run_ingest
 from esembed.plan import DenseField, FilterField, IndexPlan, LoadOptions, SparseField, TextField
 
 DIMS = 32

@@ -15,10 +15,10 @@ from query_engines import World
 
 from esembed.dialect.mapping import compile_mapping
 from esembed.errors import EngineUnavailableError, IndexNotFoundError, PlanError, RecordError
-from esembed.ingest.engine import Again, Engine, Patience
-from esembed.ingest.lookup import Lookup
-from esembed.ingest.read import FileSource, dead_letter_source
 from esembed.ingest.sources.index import IndexSource
+from esembed.ingest.sources.mapper import FileSource, dead_letter_source
+from esembed.ingest.stages.lookup import Lookup
+from esembed.ingest.target import Again, Engine, Patience
 from esembed.plan import ChunkOptions, DenseField, IndexPlan, LoadOptions, SparseField, TextField
 from esembed.types import Document
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from esembed.errors import PlanError, RecordError
-from esembed.ingest.read import FileSource, ReadOptions
+from esembed.ingest.sources.mapper import FileSource, ReadOptions
 from esembed.types import Document
 
 pytest.importorskip("fsspec", reason="remote sources need the extra remote")
@@ -169,7 +169,7 @@ class Web(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow each other at once."""
-    monkeypatch.setattr("esembed.ingest.sources.resume.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("esembed.ingest.sources.remote.PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")

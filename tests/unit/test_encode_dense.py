@@ -23,7 +23,7 @@ from esembed.encode.registry import load
 from esembed.encode.transformer.prompts import resolve_prompts
 from esembed.encode.transformer.runner import Interrupted, interruptible, make_batch, plan_batches, prefetched
 from esembed.errors import DownloadError, EncoderError, RecordError
-from esembed.ingest.chunk import Chunker
+from esembed.ingest.stages.chunk import Chunker
 from esembed.plan import ChunkOptions, DenseField, IndexPlan
 from esembed.types import SparseVector
 

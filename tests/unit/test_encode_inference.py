@@ -22,9 +22,9 @@ from esembed.encode.base import DenseEncoder, EncoderParams, SparseEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
 from esembed.errors import ContractError, EncoderError, PlanError, QueryError, UnsupportedFeatureError
-from esembed.ingest.encoding import BatchEncoder
-from esembed.ingest.lines import UnitBuilder
-from esembed.ingest.prepare import Preparer
+from esembed.ingest.stages.encode import BatchEncoder
+from esembed.ingest.stages.prepare import Preparer
+from esembed.ingest.stages.serialize import UnitBuilder
 from esembed.plan import DenseField, IndexPlan, SparseField, TextField
 from esembed.search.compile import compile_query
 from esembed.types import Document

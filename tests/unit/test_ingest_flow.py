@@ -14,13 +14,13 @@ import pytest
 from esembed.bench.ingest_parts import Sink, TimedEncoder, bench_plan
 from esembed.capabilities import Capabilities, Version
 from esembed.errors import PermanentError, RecordError
-from esembed.ingest import sender
-from esembed.ingest.chunk import Chunker
-from esembed.ingest.deadletters import MAX_REASONS, DeadLetters
-from esembed.ingest.flow import run_ingest
+from esembed.ingest.dead_letters import MAX_REASONS, DeadLetters
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, ProgressState
+from esembed.ingest.pipeline import run_ingest
 from esembed.ingest.progress import ProgressMeter
-from esembed.ingest.read import FileSource, Source
+from esembed.ingest.sources.mapper import FileSource, Source
+from esembed.ingest.stages import send as sender
+from esembed.ingest.stages.chunk import Chunker
 from esembed.plan import ChunkOptions, DenseField, IndexPlan
 from esembed.transport import Response
 from esembed.types import ItemError

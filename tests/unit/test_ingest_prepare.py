@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from esembed.errors import RecordError
-from esembed.ingest.prepare import Preparer
-from esembed.ingest.read import RecordMapper
+from esembed.ingest.sources.mapper import RecordMapper
+from esembed.ingest.stages.prepare import Preparer
 from esembed.plan import IndexPlan
 from esembed.types import Document
 

@@ -22,12 +22,19 @@ import numpy as np
 import pytest
 
 from esembed.errors import PermanentError, PlanError, RecordError
-from esembed.ingest.deadletters import DeadLetters, UnreadableRecord, read_dead_letters
+from esembed.ingest.dead_letters import DeadLetters, UnreadableRecord, read_dead_letters
 from esembed.ingest.ledger import Ledger
-from esembed.ingest.read import FileSource, ReadOptions, RecordMapper, Source, from_async, open_source
+from esembed.ingest.sources.files import Counter, decompress
 from esembed.ingest.sources.lines import read_jsonl
-from esembed.ingest.sources.streams import Counter, decompress
-from esembed.ingest.terms import Peeked
+from esembed.ingest.sources.mapper import (
+    FileSource,
+    ReadOptions,
+    RecordMapper,
+    Source,
+    from_async,
+    open_source,
+)
+from esembed.ingest.term_statistics import Peeked
 from esembed.types import Document, ItemError
 
 ROWS = [{"id": str(n), "title": f"title {n}", "text": "größer ✓"} for n in range(5)]
@@ -429,7 +436,7 @@ def test_a_line_of_an_open_pipe_is_there_when_it_is_written(tmp_path: Path) -> N
 
 
 def test_a_head_is_looked_at_without_waiting_for_a_silent_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esembed.ingest.terms.SAMPLE_SECONDS", 0.1)
+    monkeypatch.setattr("esembed.ingest.term_statistics.SAMPLE_SECONDS", 0.1)
     go = threading.Event()
 
     def slow(error: bool) -> Iterator[dict[str, Any]]:

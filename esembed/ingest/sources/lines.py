@@ -10,8 +10,8 @@ from typing import IO, Any
 import orjson
 
 from esembed.errors import PlanError
-from esembed.ingest.deadletters import UnreadableRecord
-from esembed.ingest.sources.streams import sniff_encoding
+from esembed.ingest.dead_letters import UnreadableRecord
+from esembed.ingest.sources.files import sniff_encoding
 from esembed.types import Document
 
 __all__ = ["read_csv", "read_json", "read_jsonl", "read_text"]

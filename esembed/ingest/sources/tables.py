@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from esembed.errors import PlanError
-from esembed.ingest.deadletters import UnreadableRecord
+from esembed.ingest.dead_letters import UnreadableRecord
 from esembed.types import Document
 
 __all__ = ["read_arrow", "read_parquet"]

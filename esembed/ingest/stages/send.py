@@ -9,8 +9,8 @@ from typing import Any
 
 from esembed.errors import AuthorizationError, EngineRequestError, EsembedError, IndexNotFoundError
 from esembed.ingest.bulk import BulkQueue, BulkUnit, Pacer, judge
-from esembed.ingest.engine import Again, Engine, Stopped
 from esembed.ingest.options import IngestOptions
+from esembed.ingest.target import Again, Engine, Stopped
 
 __all__ = ["Sender"]
 

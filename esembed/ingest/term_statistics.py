@@ -13,8 +13,8 @@ from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import EsembedError, RecordError
 from esembed.ingest.options import IngestOptions
-from esembed.ingest.prepare import Preparer, Work
-from esembed.ingest.read import RecordMapper, Source
+from esembed.ingest.sources.mapper import RecordMapper, Source
+from esembed.ingest.stages.prepare import Preparer, Work
 from esembed.plan import IndexPlan
 from esembed.types import Document
 

@@ -1,7 +1,7 @@
 """Records from anywhere: files, folders, globs, standard input, remote stores, iterables.
 
 Every source yields :class:`~esembed.types.Document` or, for what is no record, an
-:class:`~esembed.ingest.deadletters.UnreadableRecord`, each with its position, and never holds more
+:class:`~esembed.ingest.dead_letters.UnreadableRecord`, each with its position, and never holds more
 than one record (or one batch of a columnar file) in memory.
 """
 
@@ -18,9 +18,8 @@ from typing import Any
 from uuid import UUID
 
 from esembed.errors import PlanError, RecordError
-from esembed.ingest.deadletters import UnreadableRecord, read_dead_letters
-from esembed.ingest.sources.lines import read_csv, read_json, read_jsonl, read_text
-from esembed.ingest.sources.streams import (
+from esembed.ingest.dead_letters import UnreadableRecord, read_dead_letters
+from esembed.ingest.sources.files import (
     Counter,
     Location,
     decompress,
@@ -29,6 +28,7 @@ from esembed.ingest.sources.streams import (
     open_location,
     without_secrets,
 )
+from esembed.ingest.sources.lines import read_csv, read_json, read_jsonl, read_text
 from esembed.ingest.sources.tables import read_arrow, read_parquet
 from esembed.types import Document
 

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 from esembed.errors import RecordError
-from esembed.ingest.chunk import Chunker
-from esembed.ingest.engine import Engine, Stopped
 from esembed.ingest.ledger import Ledger
-from esembed.ingest.prepare import Preparer, Work, hash_parts
+from esembed.ingest.stages.chunk import Chunker
+from esembed.ingest.stages.prepare import Preparer, Work, hash_parts
+from esembed.ingest.target import Engine, Stopped
 from esembed.plan import IndexPlan
 
 __all__ = ["Lookup", "Pending"]

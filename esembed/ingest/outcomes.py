@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from esembed.errors import PermanentError, RecordError
 from esembed.ingest.bulk import BulkUnit
-from esembed.ingest.deadletters import DeadLetters
-from esembed.ingest.engine import Stopped
+from esembed.ingest.dead_letters import DeadLetters
 from esembed.ingest.ledger import Ledger
-from esembed.ingest.lookup import Pending
 from esembed.ingest.options import IngestOptions, IngestReport
-from esembed.ingest.prepare import Work
+from esembed.ingest.stages.lookup import Pending
+from esembed.ingest.stages.prepare import Work
 from esembed.ingest.statistics import StatisticsCollector
+from esembed.ingest.target import Stopped
 from esembed.types import ItemError
 
 __all__ = ["Ends"]

@@ -1,8 +1,8 @@
 """The flow: read → look up and cut → encode → serialise → bulk, overlapped, bounded, with back-pressure.
 
 Each stage is a thread; between two stages stands a queue bounded in bytes, so a slow engine or a slow
-encoder stops the reader and never grows memory. Only :mod:`esembed.ingest.engine` and
-:mod:`esembed.ingest.sender` try anything again.
+encoder stops the reader and never grows memory. Only :mod:`esembed.ingest.target` and
+:mod:`esembed.ingest.stages.send` try anything again.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from esembed.encode.base import Encoder
 from esembed.encode.tokens import TokenIds
 from esembed.encode.transformer.runner import interruptible
 from esembed.errors import EngineRequestError, EsembedError, PlanError, RecordError
-from esembed.ingest.chunk import Chunker
-from esembed.ingest.encoding import BatchEncoder
-from esembed.ingest.ends import Ends
-from esembed.ingest.engine import Engine, Patience, Requester, Stopped
 from esembed.ingest.ledger import Ledger
-from esembed.ingest.lines import UnitBuilder
-from esembed.ingest.lookup import Lookup, Pending
+from esembed.ingest.load_settings import LoadTuning, check_durability
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, Progress
-from esembed.ingest.prepare import Preparer, Work
+from esembed.ingest.outcomes import Ends
 from esembed.ingest.progress import ProgressMeter, StageClock
 from esembed.ingest.queues import ByteQueue
-from esembed.ingest.read import RecordMapper, Source, open_source
 from esembed.ingest.reconcile import reconcile
-from esembed.ingest.sender import Sender
-from esembed.ingest.tuning import LoadTuning, check_durability
+from esembed.ingest.sources.mapper import RecordMapper, Source, open_source
+from esembed.ingest.stages.chunk import Chunker
+from esembed.ingest.stages.encode import BatchEncoder
+from esembed.ingest.stages.lookup import Lookup, Pending
+from esembed.ingest.stages.prepare import Preparer, Work
+from esembed.ingest.stages.send import Sender
+from esembed.ingest.stages.serialize import UnitBuilder
+from esembed.ingest.target import Engine, Patience, Requester, Stopped
 from esembed.plan import IndexPlan
 
 __all__ = ["run_ingest"]

@@ -221,7 +221,7 @@ def open_location(location: Location, storage: Mapping[str, Any]) -> IO[bytes]:
         return sys.stdin.buffer
     if "://" in location.name:
         if location.format not in ("parquet", "arrow"):
-            from esembed.ingest.sources.resume import open_remote
+            from esembed.ingest.sources.remote import open_remote
 
             _fsspec()
             return cast("IO[bytes]", open_remote(location.name, location.label, storage, from_the_store))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from esembed.errors import EngineRequestError, PlanError
-from esembed.ingest.engine import Engine
+from esembed.ingest.target import Engine
 from esembed.plan import IndexPlan
 
 __all__ = ["LoadTuning", "check_durability"]

@@ -11,7 +11,7 @@ import numpy as np
 from esembed.encode.base import Encoder
 from esembed.encode.pool import combined_of
 from esembed.errors import ContractError, PermanentError, RecordError
-from esembed.ingest.prepare import Work
+from esembed.ingest.stages.prepare import Work
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 from esembed.types import SparseVector
 

@@ -7,7 +7,7 @@ from typing import Any
 from esembed.dialect.documents import BulkFormat, chunk_id
 from esembed.dialect.meta import HASH_FIELD, TEXT_PREFIX
 from esembed.ingest.bulk import BulkUnit
-from esembed.ingest.prepare import Work
+from esembed.ingest.stages.prepare import Work
 from esembed.plan import engine_endpoint
 
 __all__ = ["UnitBuilder"]

@@ -20,7 +20,7 @@ from esembed.dialect.documents import Vectors, dumps
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
 from esembed.encode.base import Encoder
 from esembed.errors import RecordError
-from esembed.ingest.given_vectors import given_dense, given_sparse, vector_bytes, vector_size
+from esembed.ingest.stages.given_vectors import given_dense, given_sparse, vector_bytes, vector_size
 from esembed.plan import DenseField, IndexPlan, engine_endpoint
 from esembed.types import Document, SparseVector
 
