@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from esembed.encode.base import EncoderParams, RuntimeOptions
     from esembed.encode.registry import load as load_encoder
     from esembed.errors import EsembedError
-    from esembed.ingest.migration import MigrateOptions, MigrationReport
     from esembed.ingest.options import IngestOptions, IngestReport
+    from esembed.migration.options import MigrateOptions, MigrationReport
     from esembed.plan import (
         ChunkOptions,
         DenseField,
@@ -91,8 +91,8 @@ _WHERE = {
     "IngestReport": "esembed.ingest.options",
     "ItemError": "esembed.types",
     "LoadOptions": "esembed.plan",
-    "MigrateOptions": "esembed.ingest.migration",
-    "MigrationReport": "esembed.ingest.migration",
+    "MigrateOptions": "esembed.migration.options",
+    "MigrationReport": "esembed.migration.options",
     "Query": "esembed.query",
     "RuntimeOptions": "esembed.encode.base",
     "SeismicOptions": "esembed.plan",

@@ -22,8 +22,8 @@ from esembed.encode import contract
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.errors import IndexExistsError, IndexNotFoundError, PlanError
-from esembed.ingest.migration import MigrateOptions, MigrationReport
 from esembed.ingest.options import Progress
+from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
 from esembed.search.request import Reranker, check_rerankers
 

@@ -30,10 +30,10 @@ from esembed.encode import contract
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.errors import IndexNotFoundError, PermanentError, PlanError
-from esembed.ingest.claim import Claim
-from esembed.ingest.copying import CopyingEncoder, Memory, compare_ids, copyable, read_for_copy
-from esembed.ingest.migration import MigrateOptions, MigrationReport
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
+from esembed.migration.copying import CopyingEncoder, Memory, compare_ids, copyable, read_for_copy
+from esembed.migration.lock import Claim
+from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
 from esembed.types import Document
 

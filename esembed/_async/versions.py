@@ -11,7 +11,7 @@ from typing import Any
 from esembed.dialect import meta
 from esembed.dialect.settle import stored_meta
 from esembed.errors import IndexNotFoundError, PermanentError, PlanError
-from esembed.ingest.claim import Claim
+from esembed.migration.lock import Claim
 
 from ._shim import in_thread, requester, sleep
 from .client import AsyncEngineClient

@@ -171,7 +171,7 @@ def _vectors(
 
     from esembed.encode.registry import load
     from esembed.errors import RecordError
-    from esembed.ingest.copying import document_text
+    from esembed.migration.copying import document_text
 
     part = plan.dense.get(name)
     if part is None:

@@ -76,7 +76,7 @@ def migrate(
     """
     from esembed._sync.migrate import migrate as run
     from esembed.cli import _output
-    from esembed.ingest.migration import MigrateOptions
+    from esembed.migration.options import MigrateOptions
     from esembed.plan import IndexPlan
 
     wanted = IndexPlan.load_file(plan)

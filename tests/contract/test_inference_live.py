@@ -27,8 +27,8 @@ from esembed import Index, IndexPlan
 from esembed import query as q
 from esembed.dialect.mapping import compile_mapping
 from esembed.errors import EncoderError, PlanError, RecordError, UnsupportedFeatureError
-from esembed.ingest.migration import MigrateOptions
 from esembed.ingest.options import IngestOptions
+from esembed.migration.options import MigrateOptions
 
 DIMS = 384
 RECORDS = [

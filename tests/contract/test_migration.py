@@ -30,10 +30,10 @@ from esembed.errors import (
     PlanError,
     UnsupportedFeatureError,
 )
-from esembed.ingest.claim import claim_index
-from esembed.ingest.migration import MigrateOptions
 from esembed.ingest.options import IngestOptions
 from esembed.ingest.sources.index import read_index
+from esembed.migration.lock import claim_index
+from esembed.migration.options import MigrateOptions
 from esembed.types import Document
 
 FIXED = 200
@@ -209,7 +209,7 @@ async def claims(client, alias):
 
 
 async def test_two_migrations_of_one_alias_are_one(client, alias, monkeypatch):
-    monkeypatch.setattr("esembed.ingest.claim.BEAT_SECONDS", 0.2)
+    monkeypatch.setattr("esembed.migration.lock.BEAT_SECONDS", 0.2)
     model = Gated("b")
     first = asyncio.create_task(migrate(client, alias, plan("b"), encoder=model))
     assert await asyncio.to_thread(model.asked.wait, 60)
@@ -233,7 +233,7 @@ async def test_two_migrations_of_one_alias_are_one(client, alias, monkeypatch):
 
 
 async def test_the_same_migration_thrice_at_once_is_done_once(client, alias, monkeypatch):
-    monkeypatch.setattr("esembed.ingest.claim.BEAT_SECONDS", 0.2)
+    monkeypatch.setattr("esembed.migration.lock.BEAT_SECONDS", 0.2)
     runs = [migrate(client, alias, plan("b"), encoder=Salted("b")) for _ in range(3)]
     ended = await asyncio.gather(*runs, return_exceptions=True)
     reports = [one for one in ended if not isinstance(one, PermanentError)]
@@ -245,8 +245,8 @@ async def test_the_same_migration_thrice_at_once_is_done_once(client, alias, mon
 
 
 async def test_a_silent_claim_is_taken_over_and_its_owner_stops(client, alias, monkeypatch):
-    monkeypatch.setattr("esembed.ingest.claim.BEAT_SECONDS", 0.2)
-    monkeypatch.setattr("esembed.ingest.claim.SILENT_SECONDS", 1.5)
+    monkeypatch.setattr("esembed.migration.lock.BEAT_SECONDS", 0.2)
+    monkeypatch.setattr("esembed.migration.lock.SILENT_SECONDS", 1.5)
     model = Gated("b")
     first = asyncio.create_task(migrate(client, alias, plan("b"), encoder=model))
     assert await asyncio.to_thread(model.asked.wait, 60)

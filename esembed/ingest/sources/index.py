@@ -8,9 +8,9 @@ from typing import Any
 
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import RecordError
-from esembed.ingest.copying import read_for_copy
 from esembed.ingest.sources.mapper import Source
 from esembed.ingest.target import Engine, Patience, Requester
+from esembed.migration.copying import read_for_copy
 from esembed.plan import IndexPlan
 from esembed.types import Document
 

@@ -1,0 +1,1 @@
+"""Moving an index to another plan: options, lock, copying."""
