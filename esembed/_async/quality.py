@@ -19,8 +19,8 @@ from ._shim import in_thread, sync_twin
 if TYPE_CHECKING:
     from esembed.evaluate.dataset import Dataset, Run
     from esembed.evaluate.run import Evaluation
-    from esembed.evaluate.trust import TrustOptions, TrustReport
     from esembed.evaluate.tune import Tuned, TuneOptions
+    from esembed.weights.estimate import TrustOptions, TrustReport
 
 __all__ = ["QualityMixin"]
 
@@ -118,7 +118,7 @@ class QualityMixin:
         A query that the plan's author or :meth:`tune` wrote is kept.
 
         Args:
-            options: see :class:`~esembed.evaluate.trust.TrustOptions`.
+            options: see :class:`~esembed.weights.estimate.TrustOptions`.
             write: store it.
 
         Returns:

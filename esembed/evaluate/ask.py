@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from esembed import query as q
 from esembed.errors import QueryError
 from esembed.evaluate.dataset import Dataset
-from esembed.evaluate.knowing import document_text
 from esembed.evaluate.legs import LegTable
 from esembed.evaluate.metrics import Latency
 from esembed.plan.legs import default_query
@@ -18,6 +17,7 @@ from esembed.query import Query
 from esembed.query.nodes import BoostBy, Collapse, Knn, Rescore
 from esembed.query.tree import bind
 from esembed.types import Hits
+from esembed.weights.query import document_text
 
 if TYPE_CHECKING:
     from esembed import Index

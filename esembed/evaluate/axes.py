@@ -21,11 +21,11 @@ from esembed import query as q
 from esembed.evaluate.dataset import Qrels, Run
 from esembed.evaluate.metrics import measure
 from esembed.evaluate.significance import Interval, bootstrap_interval
-from esembed.evaluate.trust import LexicalScorer
 from esembed.evaluate.tune import FEWEST_QUERIES, caution
 from esembed.plan import IndexPlan
 from esembed.query import Query
 from esembed.query.nodes import Knn, Match, Sparse
+from esembed.weights.estimate import LexicalScorer
 
 __all__ = ["AxisChoice", "bm25_parameters", "choose", "leg_variants", "race", "rerank_variants"]
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from esembed import query as q
 from esembed.errors import EsembedError
 from esembed.evaluate.ask import ask, index_documents, latency, plan_legs
-from esembed.evaluate.bootstrap import known_items, sample
 from esembed.evaluate.dataset import Dataset, Problem, ProblemLog, Run, load_dataset
 from esembed.evaluate.metrics import DEFAULT_MEASURES, Latency
 from esembed.evaluate.run import Evaluation, evaluate_runs
@@ -17,6 +16,7 @@ from esembed.evaluate.significance import Test
 from esembed.plan.legs import default_query
 from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Rescore, Sparse
+from esembed.weights.known_items import known_items, sample
 
 if TYPE_CHECKING:
     from esembed import Index

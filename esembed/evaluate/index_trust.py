@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from esembed.evaluate.ask import index_documents, store_query
-from esembed.evaluate.knowing import evidence, knowing_query, plan_scorers
-from esembed.evaluate.trust import TrustOptions, TrustReport, estimate_trust
 from esembed.plan.legs import searchable_legs
 from esembed.query import Query
+from esembed.weights.estimate import TrustOptions, TrustReport, estimate_trust
+from esembed.weights.query import evidence, knowing_query, plan_scorers
 
 if TYPE_CHECKING:
     from esembed import Index

@@ -12,7 +12,6 @@ from esembed.errors import EsembedError
 from esembed.evaluate.ask import ask, latency, leg_table, plan_legs, store_query
 from esembed.evaluate.axes import AxisChoice, bm25_parameters, choose, leg_variants, race, rerank_variants
 from esembed.evaluate.dataset import Dataset, Run, load_dataset
-from esembed.evaluate.knowing import document_text, lexical_scorer
 from esembed.evaluate.legs import FusionConfig
 from esembed.evaluate.metrics import measure
 from esembed.evaluate.tune import Tuned, TuneOptions, fused_query, tune
@@ -20,6 +19,7 @@ from esembed.plan import TextField
 from esembed.plan.legs import default_query
 from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Linear, Match, Rescore, Rrf, Sparse
+from esembed.weights.query import document_text, lexical_scorer
 
 if TYPE_CHECKING:
     from esembed import Index

@@ -24,11 +24,11 @@ from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
 from esembed.encode.registry import load
 from esembed.evaluate.dataset import Dataset, load_dataset
-from esembed.evaluate.knowing import DAMP_WORDS
 from esembed.evaluate.legs import FusionConfig, LegTable, untuned
 from esembed.evaluate.significance import bootstrap_interval
-from esembed.evaluate.trust import DenseScorer, LexicalScorer, estimate_trust
 from esembed.evaluate.tune import split_protocol
+from esembed.weights.estimate import DenseScorer, LexicalScorer, estimate_trust
+from esembed.weights.query import DAMP_WORDS
 
 Matrix = npt.NDArray[np.float32]
 SETS = ("scifact", "scifact/train", "npl", "med", "cosqa", "cosqa/dev", "xquad-en", "xquad-de")

@@ -28,8 +28,8 @@ from esembed.evaluate.dataset import Dataset, load_dataset
 from esembed.evaluate.index_tune import _config_of
 from esembed.evaluate.legs import FusionConfig, LegTable, untuned
 from esembed.evaluate.significance import bootstrap_interval
-from esembed.evaluate.trust import DenseScorer, LexicalScorer, SparseScorer, estimate_trust
 from esembed.evaluate.tune import split_protocol
+from esembed.weights.estimate import DenseScorer, LexicalScorer, SparseScorer, estimate_trust
 
 LEGS = ("bm25", "dense", "sparse")
 WINDOW = 100

@@ -27,9 +27,9 @@ from fusion_default import SETS, CachedEncoder
 
 from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
 from esembed.evaluate.dataset import Dataset, load_dataset, make_dataset
-from esembed.evaluate.knowing import DAMP_WORDS
 from esembed.evaluate.legs import FusionConfig, LegTable
-from esembed.evaluate.trust import DenseScorer, LegTrust, LexicalScorer, TrustOptions, estimate_trust
+from esembed.weights.estimate import DenseScorer, LegTrust, LexicalScorer, TrustOptions, estimate_trust
+from esembed.weights.query import DAMP_WORDS
 
 RATIOS = 2.0 ** np.arange(-7, 7.01, 0.25)
 EXPONENTS, FACTORS = (2.5, 3.0, 3.5, 4.0, 4.5), (4.0, 5.0, 6.0, 7.0, 8.0, 9.0)

@@ -21,9 +21,9 @@ from esembed.evaluate.dataset import Dataset, load_dataset
 from esembed.evaluate.outside import bm25s_run, read_published
 from esembed.evaluate.report import html_page, report_dict, terminal_table
 from esembed.evaluate.run import Evaluation, evaluate_runs
-from esembed.evaluate.trust import LexicalScorer
 from esembed.plan import IndexPlan
 from esembed.query import Query
+from esembed.weights.estimate import LexicalScorer
 
 Run = dict[str, list[tuple[str, float]]]
 

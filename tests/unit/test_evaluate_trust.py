@@ -13,7 +13,16 @@ import pytest
 
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.errors import EsembedError
-from esembed.evaluate.bootstrap import (
+from esembed.plan import IndexPlan
+from esembed.query.nodes import Bool, Knn, Match
+from esembed.weights.estimate import (
+    DenseScorer,
+    LexicalScorer,
+    TrustOptions,
+    TrustReport,
+    estimate_trust,
+)
+from esembed.weights.known_items import (
     HELD_OUT,
     Kind,
     agreement,
@@ -22,16 +31,7 @@ from esembed.evaluate.bootstrap import (
     rank_biased_overlap,
     sample,
 )
-from esembed.evaluate.knowing import document_text, knowing_query, plan_scorers
-from esembed.evaluate.trust import (
-    DenseScorer,
-    LexicalScorer,
-    TrustOptions,
-    TrustReport,
-    estimate_trust,
-)
-from esembed.plan import IndexPlan
-from esembed.query.nodes import Bool, Knn, Match
+from esembed.weights.query import document_text, knowing_query, plan_scorers
 
 TOPICS = 40
 

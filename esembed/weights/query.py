@@ -8,9 +8,9 @@ from typing import Any
 from esembed import query as q
 from esembed.encode.base import Encoder
 from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
-from esembed.evaluate.trust import DenseScorer, LexicalScorer, Scorer, SparseScorer, TrustReport
 from esembed.plan import IndexPlan, TextField
 from esembed.query import Query
+from esembed.weights.estimate import DenseScorer, LexicalScorer, Scorer, SparseScorer, TrustReport
 
 __all__ = ["DAMP_WORDS", "LEG_TEXT", "document_text", "knowing_query", "lexical_scorer", "plan_scorers"]
 
@@ -91,7 +91,7 @@ def knowing_query(plan: IndexPlan, report: TrustReport, *, k: int | None = None)
 
     Args:
         plan: the index's plan.
-        report: from :func:`~esembed.evaluate.trust.estimate_trust`, its legs named by field and ``bm25``.
+        report: from :func:`~esembed.weights.estimate.estimate_trust`, its legs named by field and ``bm25``.
         k: how many nearest vectors a dense leg brings. None: all of an index of up to 1,000 documents,
             else 200: a document beyond them gets nothing from the leg, which hurts where it is weak.
 

@@ -40,7 +40,7 @@ from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import EsembedError
-from esembed.evaluate.bootstrap import HELD_OUT, Kind, KnownItem, known_items, sample
+from esembed.weights.known_items import HELD_OUT, Kind, KnownItem, known_items, sample
 
 __all__ = [
     "DenseScorer",

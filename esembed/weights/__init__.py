@@ -1,0 +1,1 @@
+"""Leg weights of the default query, estimated from known items."""
