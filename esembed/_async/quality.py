@@ -17,9 +17,9 @@ from esembed.query import Query
 from ._shim import in_thread, sync_twin
 
 if TYPE_CHECKING:
-    from esembed.evaluate.dataset import Dataset, Run
-    from esembed.evaluate.run import Evaluation
-    from esembed.evaluate.tune import Tuned, TuneOptions
+    from esembed.evaluate.datasets import Dataset, Run
+    from esembed.evaluate.evaluation import Evaluation
+    from esembed.evaluate.tuning import Tuned, TuneOptions
     from esembed.weights.estimate import TrustOptions, TrustReport
 
 __all__ = ["QualityMixin"]
@@ -60,7 +60,7 @@ class QualityMixin:
         Raises:
             EsembedError: no judged queries, the extra isn't installed; what a search raises.
         """
-        from esembed.evaluate.index_run import evaluate_index
+        from esembed.evaluate.evaluate_index import evaluate_index
         from esembed.evaluate.metrics import DEFAULT_MEASURES
 
         twin = sync_twin(self)
@@ -88,7 +88,7 @@ class QualityMixin:
         """Fit the default query to judged queries; on few it stays as it is. See ``esembed tune``.
 
         Args:
-            options: see :class:`~esembed.evaluate.tune.TuneOptions`.
+            options: see :class:`~esembed.evaluate.tuning.TuneOptions`.
             write: store the query and its evidence, where something better was found.
             progress: told what is being done, one line each (from another thread).
 
@@ -99,7 +99,7 @@ class QualityMixin:
             EsembedError: no judged queries, the extra isn't installed, or the default query's reranker
                 wasn't given.
         """
-        from esembed.evaluate.index_tune import tune_index
+        from esembed.evaluate.tune_index import tune_index
 
         twin = sync_twin(self)
         result: tuple[Tuned, Query] = await in_thread(
@@ -124,7 +124,7 @@ class QualityMixin:
         Returns:
             the report, and the query, or None when there is nothing to weigh.
         """
-        from esembed.evaluate.index_trust import know_index
+        from esembed.evaluate.learn_weights import know_index
 
         twin = sync_twin(self)
         result: tuple[TrustReport, Query | None] = await in_thread(

@@ -18,7 +18,7 @@ from esembed.plan import FilterField, IndexPlan
 from esembed.query import Filter, Query
 
 if TYPE_CHECKING:
-    from esembed.evaluate.rerank import CrossEncoder
+    from esembed.encode.cross_encoder import CrossEncoder
 
 __all__ = ["Allow", "Cross", "cross_encoders", "parse_filters", "query_for_legs"]
 
@@ -60,7 +60,7 @@ def cross_encoders(values: Sequence[str] | None) -> dict[str, CrossEncoder]:
         name, separator, model = value.partition("=")
         if not separator or not name.strip() or not model.strip() or name.strip() in found:
             raise UsageError(f"--cross-encoder takes NAME=MODEL, each name once, not {value!r}")
-        from esembed.evaluate.rerank import CrossEncoder
+        from esembed.encode.cross_encoder import CrossEncoder
 
         model, prefix = model.strip(), "openvino:"
         found[name.strip()] = CrossEncoder(

@@ -13,10 +13,10 @@ from esembed.cli._query import Allow, Cross
 
 if TYPE_CHECKING:
     from esembed import Index
-    from esembed.evaluate.dataset import Dataset
-    from esembed.evaluate.run import Evaluation
+    from esembed.evaluate.datasets import Dataset
+    from esembed.evaluate.evaluation import Evaluation
     from esembed.evaluate.significance import Interval
-    from esembed.evaluate.tune import Tuned
+    from esembed.evaluate.tuning import Tuned
     from esembed.query import Query
 
 __all__ = ["app", "tune_app"]
@@ -40,7 +40,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def _dataset(source: str, split: str, topics: Path | None) -> Dataset:
-    from esembed.evaluate.dataset import load_dataset
+    from esembed.evaluate.datasets import load_dataset
 
     return load_dataset(source, split=split, topics=topics)
 
@@ -106,9 +106,9 @@ def index_command(
 
         $ esembed eval index scifact data/scifact --run other-tool.run --bm25s
     """
-    from esembed.evaluate.dataset import ProblemLog, read_run, write_run
-    from esembed.evaluate.index_run import evaluate_index
-    from esembed.evaluate.outside import bm25s_run, read_published
+    from esembed.evaluate.datasets import ProblemLog, read_run, write_run
+    from esembed.evaluate.evaluate_index import evaluate_index
+    from esembed.evaluate.reference import bm25s_run, read_published
 
     judged = _dataset(dataset, split, topics)
     log = ProblemLog()
@@ -151,8 +151,8 @@ def runs(
 
         $ esembed eval runs data/scifact bm25.run dense.run
     """
-    from esembed.evaluate.dataset import ProblemLog, read_run
-    from esembed.evaluate.run import evaluate_runs
+    from esembed.evaluate.datasets import ProblemLog, read_run
+    from esembed.evaluate.evaluation import evaluate_runs
 
     log = ProblemLog()
     found = {path.stem: read_run(path, log=log) for path in files}
@@ -178,7 +178,7 @@ def bootstrap(
 
         $ esembed eval bootstrap books
     """
-    from esembed.evaluate.index_run import bootstrap_index
+    from esembed.evaluate.evaluate_index import bootstrap_index
 
     client = connection.client()
     try:
@@ -207,7 +207,7 @@ def trust(
         $ esembed eval trust books --no-write
     """
     from esembed.cli import _output
-    from esembed.evaluate.index_trust import know_index
+    from esembed.evaluate.learn_weights import know_index
 
     client = connection.client()
     try:
@@ -272,8 +272,8 @@ def tune(
         $ esembed tune books judgements.csv --cross-encoder cross=cross-encoder/ms-marco-MiniLM-L6-v2
     """
     from esembed.cli import _output
-    from esembed.evaluate.index_tune import tune_index
-    from esembed.evaluate.tune import TuneOptions
+    from esembed.evaluate.tune_index import tune_index
+    from esembed.evaluate.tuning import TuneOptions
 
     judged = _dataset(dataset, split, topics)
     for problem in judged.problems:

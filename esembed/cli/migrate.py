@@ -12,7 +12,7 @@ import typer
 from esembed.cli._connect import Connection, takes_connection
 
 if TYPE_CHECKING:
-    from esembed.evaluate.dataset import Dataset
+    from esembed.evaluate.datasets import Dataset
 
 __all__ = ["abort", "cleanup", "migrate", "register", "rollback"]
 
@@ -83,7 +83,7 @@ def migrate(
     texts = [line for line in queries.read_text(encoding="utf-8").splitlines() if line] if queries else []
     judge = None
     if dataset is not None:
-        from esembed.evaluate.dataset import load_dataset
+        from esembed.evaluate.datasets import load_dataset
 
         judged = load_dataset(dataset)
         texts += list(dict.fromkeys(judged.queries.values()))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from esembed.errors import EsembedError
-from esembed.evaluate.dataset import Qrels, Run
+from esembed.evaluate.datasets import Qrels, Run
 
 __all__ = ["DEFAULT_MEASURES", "Latency", "measure", "measure_name", "summary"]
 

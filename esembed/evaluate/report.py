@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from esembed.evaluate.run import Evaluation, Measured
+from esembed.evaluate.evaluation import Evaluation, Measured
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,7 +14,7 @@ import typer
 from esembed import Index
 from esembed.cli._connect import Connection, takes_connection
 from esembed.cli._query import query_for_legs
-from esembed.evaluate.dataset import load_dataset, write_run
+from esembed.evaluate.datasets import load_dataset, write_run
 
 app = typer.Typer()
 

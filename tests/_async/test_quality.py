@@ -9,7 +9,7 @@ import pytest
 from esembed import AsyncIndex, DenseField, FilterField, IndexPlan, TextField
 from esembed import query as q
 from esembed.demo import corpus
-from esembed.evaluate.dataset import Dataset
+from esembed.evaluate.datasets import Dataset
 from esembed.ingest.options import IngestOptions
 from esembed.query.nodes import Bool, Knn, Match
 from esembed.weights.known_items import known_items

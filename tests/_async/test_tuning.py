@@ -11,7 +11,7 @@ import pytest
 from esembed import AsyncIndex, IndexPlan, TextField
 from esembed import query as q
 from esembed.errors import EsembedError
-from esembed.evaluate.dataset import Dataset
+from esembed.evaluate.datasets import Dataset
 from esembed.query.nodes import Match, Rescore
 from esembed.types import Document
 
@@ -98,7 +98,7 @@ async def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
     if backend == "openvino":
         pytest.importorskip("openvino", reason="needs the openvino extra")
     folders = {name: checkpoint(tmp_path / name, useful=name == "gold") for name in ("gold", "noise")}
-    from esembed.evaluate.rerank import CrossEncoder
+    from esembed.encode.cross_encoder import CrossEncoder
 
     crosses = {name: CrossEncoder(folder, backend=backend) for name, folder in folders.items()}
     plan = IndexPlan(text={"doc": TextField()})

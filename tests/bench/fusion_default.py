@@ -23,10 +23,10 @@ import numpy.typing as npt
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
 from esembed.encode.registry import load
-from esembed.evaluate.dataset import Dataset, load_dataset
-from esembed.evaluate.legs import FusionConfig, LegTable, untuned
+from esembed.evaluate.datasets import Dataset, load_dataset
+from esembed.evaluate.leg_table import FusionConfig, LegTable, untuned
 from esembed.evaluate.significance import bootstrap_interval
-from esembed.evaluate.tune import split_protocol
+from esembed.evaluate.tuning import split_protocol
 from esembed.weights.estimate import DenseScorer, LexicalScorer, estimate_trust
 from esembed.weights.query import DAMP_WORDS
 

@@ -18,7 +18,7 @@ from typing import Any
 from fusion_default import SETS, CachedEncoder
 
 from esembed import DenseField, Index, IndexPlan, TextField
-from esembed.evaluate.dataset import load_dataset
+from esembed.evaluate.datasets import load_dataset
 
 
 def connect(url: str) -> Any:

@@ -23,12 +23,12 @@ from esembed import DenseField, Index, IndexPlan, SparseField, TextField
 from esembed.encode.base import SparseEncoder
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.registry import load
-from esembed.evaluate.ask import leg_table
-from esembed.evaluate.dataset import Dataset, load_dataset
-from esembed.evaluate.index_tune import _config_of
-from esembed.evaluate.legs import FusionConfig, LegTable, untuned
+from esembed.evaluate.datasets import Dataset, load_dataset
+from esembed.evaluate.leg_table import FusionConfig, LegTable, untuned
 from esembed.evaluate.significance import bootstrap_interval
-from esembed.evaluate.tune import split_protocol
+from esembed.evaluate.target import leg_table
+from esembed.evaluate.tune_index import _config_of
+from esembed.evaluate.tuning import split_protocol
 from esembed.weights.estimate import DenseScorer, LexicalScorer, SparseScorer, estimate_trust
 
 LEGS = ("bm25", "dense", "sparse")

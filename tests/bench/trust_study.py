@@ -26,8 +26,8 @@ import numpy as np
 from fusion_default import SETS, CachedEncoder
 
 from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
-from esembed.evaluate.dataset import Dataset, load_dataset, make_dataset
-from esembed.evaluate.legs import FusionConfig, LegTable
+from esembed.evaluate.datasets import Dataset, load_dataset, make_dataset
+from esembed.evaluate.leg_table import FusionConfig, LegTable
 from esembed.weights.estimate import DenseScorer, LegTrust, LexicalScorer, TrustOptions, estimate_trust
 from esembed.weights.query import DAMP_WORDS
 

@@ -17,7 +17,7 @@ from esembed import Index, IndexPlan
 from esembed.cli import main
 from esembed.cli._connect import Connection
 from esembed.engine.pytest_plugin import EngineHandle
-from esembed.evaluate.dataset import read_run
+from esembed.evaluate.datasets import read_run
 
 PLAN = """
 id_field = "id"

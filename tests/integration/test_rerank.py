@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the torch extra")
 transformers = pytest.importorskip("transformers", reason="needs the torch extra")
 
+from esembed.encode.cross_encoder import CrossEncoder  # noqa: E402
 from esembed.errors import EncoderError  # noqa: E402
-from esembed.evaluate.rerank import CrossEncoder  # noqa: E402
 
 TEXT = "whales swim in the deep sea trees grow on land who where what fish"
 WORDS = TEXT.split()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from esembed.errors import EsembedError
-from esembed.evaluate.dataset import (
+from esembed.evaluate.datasets import (
     Dataset,
     DatasetError,
     ProblemLog,

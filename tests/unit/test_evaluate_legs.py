@@ -7,8 +7,8 @@ import pytest
 
 from esembed import query as q
 from esembed.errors import EsembedError
-from esembed.evaluate.legs import FusionConfig, LegTable, untuned
-from esembed.evaluate.tune import TuneOptions, caution, fused_query, split_protocol, tune
+from esembed.evaluate.leg_table import FusionConfig, LegTable, untuned
+from esembed.evaluate.tuning import TuneOptions, caution, fused_query, split_protocol, tune
 from esembed.fusion import FusionNode, LegList, LegRef, fuse
 
 Run = dict[str, list[tuple[str, float]]]

@@ -16,11 +16,11 @@ pytest.importorskip("ir_measures", reason="needs the eval extra")
 
 from esembed import query as q
 from esembed.errors import EsembedError
-from esembed.evaluate.axes import bm25_parameters, choose, leg_variants, race, rerank_variants
-from esembed.evaluate.dataset import Dataset, load_dataset
-from esembed.evaluate.outside import bm25s_run, read_published
+from esembed.evaluate.datasets import Dataset, load_dataset
+from esembed.evaluate.evaluation import Evaluation, evaluate_runs
+from esembed.evaluate.leg_parameters import bm25_parameters, choose, leg_variants, race, rerank_variants
+from esembed.evaluate.reference import bm25s_run, read_published
 from esembed.evaluate.report import html_page, report_dict, terminal_table
-from esembed.evaluate.run import Evaluation, evaluate_runs
 from esembed.plan import IndexPlan
 from esembed.query import Query
 from esembed.weights.estimate import LexicalScorer

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from esembed.errors import EsembedError
-from esembed.evaluate.dataset import Dataset, Problem, ProblemLog, Run, unique_hits
+from esembed.evaluate.datasets import Dataset, Problem, ProblemLog, Run, unique_hits
 from esembed.evaluate.metrics import DEFAULT_MEASURES, Latency, measure
 from esembed.evaluate.significance import Comparison, Interval, Test, bootstrap_interval, compare
 from esembed.weights.known_items import Agreement, agreement

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from esembed import query as q
 from esembed.errors import QueryError
-from esembed.evaluate.dataset import Dataset
-from esembed.evaluate.legs import LegTable
+from esembed.evaluate.datasets import Dataset
+from esembed.evaluate.leg_table import LegTable
 from esembed.evaluate.metrics import Latency
 from esembed.plan.legs import default_query
 from esembed.query import Query

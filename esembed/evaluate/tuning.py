@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from esembed import query as q
 from esembed.errors import EsembedError
-from esembed.evaluate.legs import FusionConfig, LegTable, untuned
+from esembed.evaluate.leg_table import FusionConfig, LegTable, untuned
 from esembed.evaluate.significance import Interval, bootstrap_interval
 from esembed.plan import IndexPlan
 from esembed.query import Query
@@ -86,7 +86,7 @@ class Tuned:
         dropped: legs whose help can't be shown.
         tried: how many configurations were measured.
         reason: one line for a person.
-        axes: the other settings that were tried (see :mod:`esembed.evaluate.axes`).
+        axes: the other settings that were tried (see :mod:`esembed.evaluate.leg_parameters`).
         similarity: text field → the ``k1`` and ``b`` that did better; an engine fixes them when an index is
             created, so they are for the next version of the index.
     """

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from esembed import query as q
 from esembed.errors import EsembedError
-from esembed.evaluate.ask import ask, index_documents, latency, plan_legs
-from esembed.evaluate.dataset import Dataset, Problem, ProblemLog, Run, load_dataset
+from esembed.evaluate.datasets import Dataset, Problem, ProblemLog, Run, load_dataset
+from esembed.evaluate.evaluation import Evaluation, evaluate_runs
 from esembed.evaluate.metrics import DEFAULT_MEASURES, Latency
-from esembed.evaluate.run import Evaluation, evaluate_runs
 from esembed.evaluate.significance import Test
+from esembed.evaluate.target import ask, index_documents, latency, plan_legs
 from esembed.plan.legs import default_query
 from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Rescore, Sparse

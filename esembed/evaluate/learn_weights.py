@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from esembed.evaluate.ask import index_documents, store_query
+from esembed.evaluate.target import index_documents, store_query
 from esembed.plan.legs import searchable_legs
 from esembed.query import Query
 from esembed.weights.estimate import TrustOptions, TrustReport, estimate_trust

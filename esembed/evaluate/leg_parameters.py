@@ -3,7 +3,7 @@
 Every variant is asked of the live index, so early stopping counts: queries come in blocks, and a variant
 that is clearly behind (its mean difference to the leader plus two standard errors is below zero) is asked
 no further. The setting in use is never stopped, and a variant must beat it as any candidate must
-(:func:`esembed.evaluate.tune.caution`), and in cross-validation, too. See Maron and Moore, "Hoeffding
+(:func:`esembed.evaluate.tuning.caution`), and in cross-validation, too. See Maron and Moore, "Hoeffding
 races", 1994.
 """
 
@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed import query as q
-from esembed.evaluate.dataset import Qrels, Run
+from esembed.evaluate.datasets import Qrels, Run
 from esembed.evaluate.metrics import measure
 from esembed.evaluate.significance import Interval, bootstrap_interval
-from esembed.evaluate.tune import FEWEST_QUERIES, caution
+from esembed.evaluate.tuning import FEWEST_QUERIES, caution
 from esembed.plan import IndexPlan
 from esembed.query import Query
 from esembed.query.nodes import Knn, Match, Sparse
@@ -189,7 +189,7 @@ def choose(
     folds: int = 5,
     seed: int = 0,
 ) -> AxisChoice:
-    """One of the variants, by its mean minus :func:`~esembed.evaluate.tune.caution` standard errors, if the
+    """One of the variants, by its mean minus :func:`~esembed.evaluate.tuning.caution` standard errors, if the
     same choosing also gains on queries that it didn't see.
 
     Args:

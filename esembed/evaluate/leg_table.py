@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.errors import EsembedError
-from esembed.evaluate.dataset import Qrels, Run
+from esembed.evaluate.datasets import Qrels, Run
 
 __all__ = ["FusionConfig", "LegTable", "untuned"]
 

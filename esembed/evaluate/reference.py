@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from esembed.errors import EsembedError
-from esembed.evaluate.dataset import Dataset
+from esembed.evaluate.datasets import Dataset
 
 __all__ = ["bm25s_run", "read_published"]
 

@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from esembed.errors import EsembedError
-from esembed.evaluate.ask import ask, latency, leg_table, plan_legs, store_query
-from esembed.evaluate.axes import AxisChoice, bm25_parameters, choose, leg_variants, race, rerank_variants
-from esembed.evaluate.dataset import Dataset, Run, load_dataset
-from esembed.evaluate.legs import FusionConfig
+from esembed.evaluate.datasets import Dataset, Run, load_dataset
+from esembed.evaluate.leg_parameters import (
+    AxisChoice,
+    bm25_parameters,
+    choose,
+    leg_variants,
+    race,
+    rerank_variants,
+)
+from esembed.evaluate.leg_table import FusionConfig
 from esembed.evaluate.metrics import measure
-from esembed.evaluate.tune import Tuned, TuneOptions, fused_query, tune
+from esembed.evaluate.target import ask, latency, leg_table, plan_legs, store_query
+from esembed.evaluate.tuning import Tuned, TuneOptions, fused_query, tune
 from esembed.plan import TextField
 from esembed.plan.legs import default_query
 from esembed.query import Query
@@ -41,7 +48,7 @@ def tune_index(
 
     First each leg's own settings (field boosts, pruning, num_candidates, oversampling), then the fusion,
     then the index's rerankers as a last stage; BM25's k1 and b are measured where the dataset brings its
-    documents, for the next version of the index (:meth:`~esembed.evaluate.tune.Tuned.next_plan`).
+    documents, for the next version of the index (:meth:`~esembed.evaluate.tuning.Tuned.next_plan`).
 
     Args:
         write: store it (only when something better than the default was found).
