@@ -14,9 +14,9 @@ from esembed._version import __version__
 
 if TYPE_CHECKING:
     from esembed import query
-    from esembed._async.follow import AsyncFollower
+    from esembed._async.follower import AsyncFollower
     from esembed._async.index import AsyncIndex
-    from esembed._sync.follow import Follower
+    from esembed._sync.follower import Follower
     from esembed._sync.index import Index
     from esembed.capabilities import Capabilities
     from esembed.encode.base import EncoderParams, RuntimeOptions
@@ -72,7 +72,7 @@ __all__ = [
 ]
 
 _WHERE = {
-    "AsyncFollower": "esembed._async.follow",
+    "AsyncFollower": "esembed._async.follower",
     "AsyncIndex": "esembed._async.index",
     "Capabilities": "esembed.capabilities",
     "ChunkOptions": "esembed.plan",
@@ -81,7 +81,7 @@ _WHERE = {
     "EncoderParams": "esembed.encode.base",
     "EsembedError": "esembed.errors",
     "FilterField": "esembed.plan",
-    "Follower": "esembed._sync.follow",
+    "Follower": "esembed._sync.follower",
     "Hit": "esembed.types",
     "Hits": "esembed.types",
     "Index": "esembed._sync.index",

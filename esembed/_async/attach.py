@@ -19,7 +19,7 @@ from esembed.plan import IndexPlan
 
 from ._shim import in_thread
 from .client import AsyncEngineClient
-from .lifecycle import describe, index_path, put_pipelines, update_meta
+from .live import describe, index_path, put_pipelines, update_meta
 from .probe import probe
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from esembed.types import Document
 
 from ._shim import in_thread, iterable, requester, stoppable
 from .client import AsyncEngineClient
-from .lifecycle import index_path, update_meta
-from .statistics import STATISTICS_INDEX, delete_statistics, load_statistics, save_statistics
+from .live import index_path, update_meta
+from .term_statistics import STATISTICS_INDEX, delete_statistics, load_statistics, save_statistics
 
 __all__ = ["DocumentsMixin"]
 

@@ -31,7 +31,7 @@ from ._shim import in_thread
 from .attach import AttachMixin
 from .client import AsyncEngineClient
 from .documents import DocumentsMixin
-from .lifecycle import Live, check_name, describe, drop_pipeline, index_path, put_pipelines
+from .live import Live, check_name, describe, drop_pipeline, index_path, put_pipelines
 from .probe import probe
 from .quality import QualityMixin
 from .search import AsyncSearcher
@@ -301,19 +301,19 @@ class AsyncIndex(AttachMixin, QualityMixin, DocumentsMixin):
         runtime: RuntimeOptions | None = None,
         progress: Progress | None = None,
     ) -> MigrationReport:
-        """Move to another plan without downtime, behind an alias; see :mod:`esembed._async.migrate`.
+        """Move to another plan without downtime, behind an alias; see :mod:`esembed._async.migration`.
 
         *encoder* serves the new plan; *old_encoder* and *allow_encoders* the old one, whose results are
         compared where ``options.queries`` are given.
 
         This object goes on with the old version; open the alias again, or use an
-        :class:`~esembed._async.follow.AsyncFollower`, to search the new one.
+        :class:`~esembed._async.follower.AsyncFollower`, to search the new one.
 
         Raises:
-            what :func:`esembed._async.migrate.migrate` raises; nothing is changed before it is sure
+            what :func:`esembed._async.migration.migrate` raises; nothing is changed before it is sure
             that it can work.
         """
-        from .migrate import migrate
+        from .migration import migrate
 
         return await migrate(
             self.client.official,
@@ -339,9 +339,9 @@ class AsyncIndex(AttachMixin, QualityMixin, DocumentsMixin):
         """Point the alias at the version before; *encoder* is the old version's.
 
         Raises:
-            what :func:`esembed._async.migrate.rollback` raises.
+            what :func:`esembed._async.migration.rollback` raises.
         """
-        from .migrate import rollback
+        from .migration import rollback
 
         return await rollback(
             self.client.official,
@@ -355,7 +355,7 @@ class AsyncIndex(AttachMixin, QualityMixin, DocumentsMixin):
 
     async def drop(self) -> None:
         """Delete the index, its companion statistics, and its pipeline where no other index runs it."""
-        from .statistics import delete_statistics
+        from .term_statistics import delete_statistics
 
         await self.client.request("DELETE", f"/{index_path(self.concrete)}")
         await drop_pipeline(self.client, str(self._live.settings.get("default_pipeline", "")))

@@ -12,7 +12,7 @@ from esembed.query.nodes import Query
 from esembed.search.facets import facet_fields
 
 from .client import AsyncEngineClient
-from .lifecycle import index_path
+from .live import index_path
 
 __all__ = ["AsyncLiveFields"]
 

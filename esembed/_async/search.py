@@ -47,10 +47,10 @@ from esembed.types import Hits
 
 from ._shim import in_thread
 from .client import AsyncEngineClient
-from .fuse import AsyncFusing
-from .lifecycle import Live, index_path
+from .client_fusion import AsyncFusing
+from .live import Live, index_path
 from .live_fields import AsyncLiveFields
-from .vectors import AsyncQueryVectors
+from .query_vectors import AsyncQueryVectors
 
 __all__ = ["AsyncSearcher"]
 

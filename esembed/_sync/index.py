@@ -32,7 +32,7 @@ from ._shim import in_thread
 from .attach import AttachMixin
 from .client import EngineClient
 from .documents import DocumentsMixin
-from .lifecycle import Live, check_name, describe, drop_pipeline, index_path, put_pipelines
+from .live import Live, check_name, describe, drop_pipeline, index_path, put_pipelines
 from .probe import probe
 from .quality import QualityMixin
 from .search import Searcher
@@ -302,19 +302,19 @@ class Index(AttachMixin, QualityMixin, DocumentsMixin):
         runtime: RuntimeOptions | None = None,
         progress: Progress | None = None,
     ) -> MigrationReport:
-        """Move to another plan without downtime, behind an alias; see :mod:`esembed._sync.migrate`.
+        """Move to another plan without downtime, behind an alias; see :mod:`esembed._sync.migration`.
 
         *encoder* serves the new plan; *old_encoder* and *allow_encoders* the old one, whose results are
         compared where ``options.queries`` are given.
 
         This object goes on with the old version; open the alias again, or use an
-        :class:`~esembed._sync.follow.Follower`, to search the new one.
+        :class:`~esembed._sync.follower.Follower`, to search the new one.
 
         Raises:
-            what :func:`esembed._sync.migrate.migrate` raises; nothing is changed before it is sure
+            what :func:`esembed._sync.migration.migrate` raises; nothing is changed before it is sure
             that it can work.
         """
-        from .migrate import migrate
+        from .migration import migrate
 
         return migrate(
             self.client.official,
@@ -340,9 +340,9 @@ class Index(AttachMixin, QualityMixin, DocumentsMixin):
         """Point the alias at the version before; *encoder* is the old version's.
 
         Raises:
-            what :func:`esembed._sync.migrate.rollback` raises.
+            what :func:`esembed._sync.migration.rollback` raises.
         """
-        from .migrate import rollback
+        from .migration import rollback
 
         return rollback(
             self.client.official,
@@ -356,7 +356,7 @@ class Index(AttachMixin, QualityMixin, DocumentsMixin):
 
     def drop(self) -> None:
         """Delete the index, its companion statistics, and its pipeline where no other index runs it."""
-        from .statistics import delete_statistics
+        from .term_statistics import delete_statistics
 
         self.client.request("DELETE", f"/{index_path(self.concrete)}")
         drop_pipeline(self.client, str(self._live.settings.get("default_pipeline", "")))

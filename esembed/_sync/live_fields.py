@@ -13,7 +13,7 @@ from esembed.plan import IndexPlan
 from esembed.query.nodes import Query
 
 from .client import EngineClient
-from .lifecycle import index_path
+from .live import index_path
 
 __all__ = ["LiveFields"]
 

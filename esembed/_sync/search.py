@@ -48,10 +48,10 @@ from esembed.types import Hits
 
 from ._shim import in_thread
 from .client import EngineClient
-from .fuse import Fusing
-from .lifecycle import Live, index_path
+from .client_fusion import Fusing
+from .live import Live, index_path
 from .live_fields import LiveFields
-from .vectors import QueryVectors
+from .query_vectors import QueryVectors
 
 __all__ = ["Searcher"]
 

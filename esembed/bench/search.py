@@ -30,7 +30,7 @@ from esembed import query as q
 from esembed._async.client import AsyncEngineClient
 from esembed._async.search import AsyncSearcher
 from esembed._sync.client import EngineClient
-from esembed._sync.lifecycle import describe
+from esembed._sync.live import describe
 from esembed._sync.probe import probe
 from esembed._sync.search import Searcher
 from esembed.capabilities import Capabilities

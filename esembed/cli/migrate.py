@@ -74,7 +74,7 @@ def migrate(
 
         $ esembed index migrate books plan.toml --dataset judged/ --max-drop 0.01
     """
-    from esembed._sync.migrate import migrate as run
+    from esembed._sync.migration import migrate as run
     from esembed.cli import _output
     from esembed.migration.options import MigrateOptions
     from esembed.plan import IndexPlan
@@ -126,7 +126,7 @@ def rollback(
 
         $ esembed index rollback books
     """
-    from esembed._sync.migrate import rollback as run
+    from esembed._sync.migration import rollback as run
 
     client = connection.client()
     try:
@@ -144,7 +144,7 @@ def abort(alias: Alias, *, connection: Connection) -> None:
 
         $ esembed index abort books
     """
-    from esembed._sync.versions import abort as run
+    from esembed._sync.aliases import abort as run
     from esembed.cli import _output
 
     client = connection.client()
@@ -172,7 +172,7 @@ def cleanup(
 
         $ esembed index cleanup books --keep 0
     """
-    from esembed._sync.versions import cleanup as run
+    from esembed._sync.aliases import cleanup as run
     from esembed.cli import _output
 
     client = connection.client()

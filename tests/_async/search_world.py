@@ -12,7 +12,7 @@ import pytest
 
 from esembed import query as q
 from esembed._async.client import AsyncEngineClient
-from esembed._async.lifecycle import describe
+from esembed._async.live import describe
 from esembed._async.probe import probe
 from esembed._async.search import AsyncSearcher
 from esembed.encode.pool import EncoderPool

@@ -19,8 +19,8 @@ from esembed import (
     query as q,
 )
 from esembed._async.client import AsyncEngineClient
-from esembed._async.lifecycle import describe, update_meta
-from esembed._async.statistics import STATISTICS_INDEX, delete_statistics
+from esembed._async.live import describe, update_meta
+from esembed._async.term_statistics import STATISTICS_INDEX, delete_statistics
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.errors import (
     ContractError,

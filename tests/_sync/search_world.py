@@ -13,7 +13,7 @@ import pytest
 
 from esembed import query as q
 from esembed._sync.client import EngineClient
-from esembed._sync.lifecycle import describe
+from esembed._sync.live import describe
 from esembed._sync.probe import probe
 from esembed._sync.search import Searcher
 from esembed.encode.pool import EncoderPool

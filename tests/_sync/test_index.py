@@ -20,8 +20,8 @@ from esembed import (
     query as q,
 )
 from esembed._sync.client import EngineClient
-from esembed._sync.lifecycle import describe, update_meta
-from esembed._sync.statistics import STATISTICS_INDEX, delete_statistics
+from esembed._sync.live import describe, update_meta
+from esembed._sync.term_statistics import STATISTICS_INDEX, delete_statistics
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.errors import (
     ContractError,

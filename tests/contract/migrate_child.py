@@ -11,7 +11,7 @@ import sys
 
 from migrate_help import Salted, plan
 
-from esembed._sync import migrate as module
+from esembed._sync import migration as module
 
 
 def die(*_args: object, **_options: object) -> None:

@@ -11,7 +11,7 @@ import pytest
 from esembed import query as q
 from esembed._sync.client import EngineClient
 from esembed._sync.index import Index
-from esembed._sync.lifecycle import describe
+from esembed._sync.live import describe
 from esembed.errors import EncoderError, PlanError
 from esembed.plan import IndexPlan
 

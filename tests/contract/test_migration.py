@@ -17,12 +17,12 @@ from migrate_help import Salted, plan
 
 from esembed import query as q
 from esembed._async._shim import in_thread, requester
+from esembed._async.aliases import abort, cleanup, versions
 from esembed._async.client import AsyncEngineClient
-from esembed._async.follow import AsyncFollower
+from esembed._async.follower import AsyncFollower
 from esembed._async.index import AsyncIndex
-from esembed._async.lifecycle import describe
-from esembed._async.migrate import migrate, rollback
-from esembed._async.versions import abort, cleanup, versions
+from esembed._async.live import describe
+from esembed._async.migration import migrate, rollback
 from esembed.errors import (
     EngineUnavailableError,
     IndexNotFoundError,

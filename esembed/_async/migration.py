@@ -11,7 +11,7 @@ The order of things, each safe to repeat::
     swap the alias                    one request; the old index stays, blocked, for a rollback
 
 A search that embeds its query for one version must be sent to that version: see
-:class:`~esembed._async.follow.AsyncFollower`.
+:class:`~esembed._async.follower.AsyncFollower`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from esembed.plan import IndexPlan
 from esembed.types import Document
 
 from ._shim import in_thread, requester
+from .aliases import MARK, checkpoint, choose_alias, claimed, enough_disk, next_name, swap, unblock
 from .client import AsyncEngineClient
 from .index import AsyncIndex
-from .lifecycle import Live, check_name, describe, index_path, update_meta
+from .live import Live, check_name, describe, index_path, update_meta
 from .probe import probe
-from .versions import MARK, checkpoint, choose_alias, claimed, enough_disk, next_name, swap, unblock
 
 __all__ = ["MigrateOptions", "MigrationReport", "migrate", "rollback"]
 

@@ -1,3 +1,4 @@
+# Generated from esembed/_async/follower.py by scripts/run_unasync.py; change that file and run the script.
 """Searching behind an alias that may move: always the version that the query was embedded for."""
 
 from __future__ import annotations
@@ -7,25 +8,25 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from esembed.search.request import Reranker
 from esembed.dialect.settle import stored_meta
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.errors import EsembedError, IndexNotFoundError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.query import Query
-from esembed.search.request import Reranker
 from esembed.types import Hits
 
 from ._shim import in_thread
-from .client import AsyncEngineClient
-from .index import AsyncIndex
-from .lifecycle import Live, describe
+from .client import EngineClient
+from .index import Index
+from .live import Live, describe
 
-__all__ = ["AsyncFollower"]
+__all__ = ["Follower"]
 
 logger = logging.getLogger("esembed.follow")
 
 
-class AsyncFollower:
+class Follower:
     """An alias, resolved to its concrete index, which is what requests are sent to.
 
     The alias is looked up again after *ttl_seconds* and when the index is gone. When it moved, the new
@@ -37,10 +38,10 @@ class AsyncFollower:
         client: the official client; it stays the caller's.
         alias: the alias (or an index).
         ttl_seconds: how long a look-up holds.
-        encoders: spec string → encoder, or concrete index → encoders (see :meth:`AsyncIndex.open`).
+        encoders: spec string → encoder, or concrete index → encoders (see :meth:`Index.open`).
         allow_encoders: spec strings that may be loaded.
         runtime: how loaded encoders run here.
-        rerankers: see :meth:`AsyncIndex.open`.
+        rerankers: see :meth:`Index.open`.
     """
 
     def __init__(
@@ -58,15 +59,15 @@ class AsyncFollower:
         self.ttl_seconds = ttl_seconds
         self.moves = 0
         self._client = client
-        self._engine = AsyncEngineClient(client)
+        self._engine = EngineClient(client)
         self._encoders = dict(encoders or {})
         self._allow = tuple(allow_encoders)
         self._runtime = runtime
         self._rerankers = rerankers
-        self._index: AsyncIndex | None = None
+        self._index: Index | None = None
         self._checked = 0.0
 
-    async def current(self, *, fresh: bool = False) -> AsyncIndex:
+    def current(self, *, fresh: bool = False) -> Index:
         """The version that the alias stands for, its encoders warm.
 
         Args:
@@ -78,12 +79,12 @@ class AsyncFollower:
         now = time.monotonic()
         if self._index is not None and not fresh and now - self._checked < self.ttl_seconds:
             return self._index
-        live = await describe(self._engine, self.alias)
+        live = describe(self._engine, self.alias)
         if live is None:
             raise IndexNotFoundError(f"there is no index or alias {self.alias!r}", index=self.alias)
         if self._index is None or self._index.uuid != live.uuid:
             try:
-                index = await self._open(live)
+                index = self._open(live)
             except EsembedError as error:
                 if self._index is None or fresh:
                     raise
@@ -97,7 +98,7 @@ class AsyncFollower:
         self._checked = now
         return self._index
 
-    async def _open(self, live: Live) -> AsyncIndex:
+    def _open(self, live: Live) -> Index:
         known = self._index.capabilities if self._index is not None else None
         encoder = self._encoders.get(live.concrete)
         stored = stored_meta(live.mapping)
@@ -108,7 +109,7 @@ class AsyncFollower:
                 if found is not None and not isinstance(found, Mapping):
                     named[name] = found
             encoder = named or None
-        index = await AsyncIndex.open(
+        index = Index.open(
             self._client,
             live.concrete,
             encoder=encoder,
@@ -118,19 +119,19 @@ class AsyncFollower:
             rerankers=self._rerankers,
         )
         names = [name for name, part in index.plan.vector_fields() if part.encoder != "given"]
-        await in_thread(index.pool.encoders, names)
+        in_thread(index.pool.encoders, names)
         return index
 
-    async def search(self, query: str | Query, **options: Any) -> Hits:
-        """:meth:`AsyncIndex.search` of the present version; looked up again when that index is gone."""
-        index = await self.current()
+    def search(self, query: str | Query, **options: Any) -> Hits:
+        """:meth:`Index.search` of the present version; looked up again when that index is gone."""
+        index = self.current()
         try:
-            return await index.search(query, **options)
+            return index.search(query, **options)
         except IndexNotFoundError:
-            index = await self.current(fresh=True)
-            return await index.search(query, **options)
+            index = self.current(fresh=True)
+            return index.search(query, **options)
 
-    async def ingest(self, records: Any, options: IngestOptions | None = None) -> IngestReport:
-        """:meth:`AsyncIndex.ingest` into the present version, looked up just before."""
-        index = await self.current(fresh=True)
-        return await index.ingest(records, options)
+    def ingest(self, records: Any, options: IngestOptions | None = None) -> IngestReport:
+        """:meth:`Index.ingest` into the present version, looked up just before."""
+        index = self.current(fresh=True)
+        return index.ingest(records, options)

@@ -1,4 +1,4 @@
-# Generated from esembed/_async/statistics.py by scripts/run_unasync.py; change that file and run the script.
+# Generated from esembed/_async/term_statistics.py by scripts/run_unasync.py; change that file and run the script.
 """Term statistics of ``lexical`` fields in a companion index: written once, named by their hash.
 
 They are too bulky for ``_meta`` (which lives in the cluster state), so ``_meta`` holds the hash and

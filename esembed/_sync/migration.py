@@ -1,4 +1,4 @@
-# Generated from esembed/_async/migrate.py by scripts/run_unasync.py; change that file and run the script.
+# Generated from esembed/_async/migration.py by scripts/run_unasync.py; change that file and run the script.
 """Another plan for a live index, without downtime: a new version behind the alias, then one atomic swap.
 
 The order of things, each safe to repeat::
@@ -12,7 +12,7 @@ The order of things, each safe to repeat::
     swap the alias                    one request; the old index stays, blocked, for a rollback
 
 A search that embeds its query for one version must be sent to that version: see
-:class:`~esembed._sync.follow.Follower`.
+:class:`~esembed._sync.follower.Follower`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from esembed.types import Document
 from ._shim import in_thread, requester
 from .client import EngineClient
 from .index import Index
-from .lifecycle import Live, check_name, describe, index_path, update_meta
+from .live import Live, check_name, describe, index_path, update_meta
 from .probe import probe
-from .versions import MARK, checkpoint, choose_alias, claimed, enough_disk, next_name, swap, unblock
+from .aliases import MARK, checkpoint, choose_alias, claimed, enough_disk, next_name, swap, unblock
 
 __all__ = ["MigrateOptions", "MigrationReport", "migrate", "rollback"]
 

@@ -1,11 +1,12 @@
+# Generated from esembed/_async/aliases.py by scripts/run_unasync.py; change that file and run the script.
 """The versions behind an alias: found, named, swapped, blocked, cleaned up."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from esembed.dialect import meta
@@ -14,8 +15,8 @@ from esembed.errors import IndexNotFoundError, PermanentError, PlanError
 from esembed.migration.lock import Claim
 
 from ._shim import in_thread, requester, sleep
-from .client import AsyncEngineClient
-from .lifecycle import Live, check_name, describe, index_path
+from .client import EngineClient
+from .live import Live, check_name, describe, index_path
 
 __all__ = [
     "MARK",
@@ -35,18 +36,18 @@ MARK = "migration"
 """The key under ``_meta.esembed`` that says where a version came from and how far it got."""
 
 
-@asynccontextmanager
-async def claimed(engine: AsyncEngineClient, alias: str, what: str) -> AsyncIterator[Claim]:
+@contextmanager
+def claimed(engine: EngineClient, alias: str, what: str) -> Iterator[Claim]:
     """The right to move an alias, given back at the end. Raises PermanentError while another run has it."""
     claim = Claim(requester(engine), alias, what)
-    await in_thread(claim.take, sender=claim.client)
+    in_thread(claim.take, sender=claim.client)
     try:
         yield claim
     finally:
-        await in_thread(claim.release)
+        in_thread(claim.release)
 
 
-async def abort(client: Any, alias: str) -> str | None:
+def abort(client: Any, alias: str) -> str | None:
     """Give up an unfinished migration: the half-filled version is deleted, writes are allowed again.
 
     Returns:
@@ -56,27 +57,27 @@ async def abort(client: Any, alias: str) -> str | None:
         IndexNotFoundError: no such alias.
         PermanentError: the migration is running.
     """
-    engine = AsyncEngineClient(client)
+    engine = EngineClient(client)
     check_name(alias)
-    if await describe(engine, alias) is None:
+    if describe(engine, alias) is None:
         raise IndexNotFoundError(f"there is no alias {alias!r}", index=alias)
-    async with claimed(engine, alias, "abort"):
-        return await _abort(engine, alias)
+    with claimed(engine, alias, "abort"):
+        return _abort(engine, alias)
 
 
-async def _abort(engine: AsyncEngineClient, alias: str) -> str | None:
-    live = await describe(engine, alias)
+def _abort(engine: EngineClient, alias: str) -> str | None:
+    live = describe(engine, alias)
     if live is None:
         raise IndexNotFoundError(f"there is no alias {alias!r}", index=alias)
-    await unblock(engine, live.concrete)
-    for name, mark in (await versions(engine.official, alias)).items():
+    unblock(engine, live.concrete)
+    for name, mark in (versions(engine.official, alias)).items():
         if name != live.concrete and mark.get("state") == "copying" and mark.get("from") == live.concrete:
-            await engine.request("DELETE", f"/{index_path(name)}")
+            engine.request("DELETE", f"/{index_path(name)}")
             return name
     return None
 
 
-async def cleanup(client: Any, alias: str, *, keep: int = 1, min_age_seconds: float = 3600.0) -> list[str]:
+def cleanup(client: Any, alias: str, *, keep: int = 1, min_age_seconds: float = 3600.0) -> list[str]:
     """Delete old versions of an alias, knowingly.
 
     Args:
@@ -89,8 +90,8 @@ async def cleanup(client: Any, alias: str, *, keep: int = 1, min_age_seconds: fl
     Raises:
         PermanentError: the last swap is too recent.
     """
-    engine = AsyncEngineClient(client)
-    live = await describe(engine, alias)
+    engine = EngineClient(client)
+    live = describe(engine, alias)
     if live is None or live.concrete == alias:
         raise PlanError(f"{alias!r} is no alias of an index")
     chain: list[str] = []
@@ -108,29 +109,29 @@ async def cleanup(client: Any, alias: str, *, keep: int = 1, min_age_seconds: fl
         if not isinstance(origin, str) or origin in (*chain, live.concrete):
             break
         check_name(origin)
-        here = await describe(engine, origin)
+        here = describe(engine, origin)
         if here is not None:
             chain.append(origin)
     # A version that was rolled back is in no chain any more.
     left = [
         name
-        for name, mark in (await versions(client, alias)).items()
+        for name, mark in (versions(client, alias)).items()
         if name != live.concrete and name not in chain and mark.get("state") == "done"
     ]
     deleted = []
     for name in [*chain[keep:], *left]:
-        answer = await engine.request("GET", f"/{index_path(name)}/_alias")
+        answer = engine.request("GET", f"/{index_path(name)}/_alias")
         if not (answer.body.get(name) or {}).get("aliases"):
-            await engine.request("DELETE", f"/{index_path(name)}")
+            engine.request("DELETE", f"/{index_path(name)}")
             deleted.append(name)
     return deleted
 
 
-async def versions(client: Any, alias: str) -> dict[str, Mapping[str, Any]]:
+def versions(client: Any, alias: str) -> dict[str, Mapping[str, Any]]:
     """Every version of an alias that is there, with what its migration left in its ``_meta``."""
-    engine = AsyncEngineClient(client)
+    engine = EngineClient(client)
     check_name(alias)
-    answer = await engine.request("GET", f"/{index_path(alias)}-v*/_mapping", ignore=(404,))
+    answer = engine.request("GET", f"/{index_path(alias)}-v*/_mapping", ignore=(404,))
     found: dict[str, Mapping[str, Any]] = {}
     for name, parts in (answer.body if answer.status == 200 else {}).items():
         if not re.fullmatch(re.escape(alias) + r"-v\d+", name):
@@ -141,26 +142,24 @@ async def versions(client: Any, alias: str) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-async def _is_fresh(engine: AsyncEngineClient, name: str) -> bool:
+def _is_fresh(engine: EngineClient, name: str) -> bool:
     """No document, no alias."""
-    live = await engine.request("GET", f"/{index_path(name)}")
+    live = engine.request("GET", f"/{index_path(name)}")
     for attempt in range(6):
-        count = await engine.request("GET", f"/{index_path(name)}/_count", ignore=(503,))
+        count = engine.request("GET", f"/{index_path(name)}/_count", ignore=(503,))
         if count.status == 200:
             break
-        await sleep(0.2 * 2**attempt)  # its shards are about to start
+        sleep(0.2 * 2**attempt)  # its shards are about to start
     else:
         return False
     return not (live.body.get(name) or {}).get("aliases") and count.body["count"] == 0
 
 
-async def enough_disk(engine: AsyncEngineClient, live: Live, factor: float, notes: list[str]) -> None:
+def enough_disk(engine: EngineClient, live: Live, factor: float, notes: list[str]) -> None:
     if factor <= 0:
         return
-    stats = await engine.request(
-        "GET", f"/{index_path(live.concrete)}/_stats/store", ignore=(400, 403, 404, 410)
-    )
-    nodes = await engine.request("GET", "/_nodes/stats/fs", ignore=(400, 403, 404, 410))
+    stats = engine.request("GET", f"/{index_path(live.concrete)}/_stats/store", ignore=(400, 403, 404, 410))
+    nodes = engine.request("GET", "/_nodes/stats/fs", ignore=(400, 403, 404, 410))
     if stats.status != 200 or nodes.status != 200:
         notes.append("free disk could not be asked for")
         return
@@ -176,9 +175,9 @@ async def enough_disk(engine: AsyncEngineClient, live: Live, factor: float, note
         )
 
 
-async def checkpoint(engine: AsyncEngineClient, index: str) -> int:
+def checkpoint(engine: EngineClient, index: str) -> int:
     """The sequence number up to which every shard has processed all writes."""
-    answer = await engine.request("GET", f"/{index_path(index)}/_stats", params={"level": "shards"})
+    answer = engine.request("GET", f"/{index_path(index)}/_stats", params={"level": "shards"})
     shards = next(iter(answer.body["indices"].values()))["shards"]
     return min(
         int(copy["seq_no"]["local_checkpoint"])
@@ -188,19 +187,19 @@ async def checkpoint(engine: AsyncEngineClient, index: str) -> int:
     )
 
 
-async def swap(engine: AsyncEngineClient, alias: str, old: str, new: str) -> None:
+def swap(engine: EngineClient, alias: str, old: str, new: str) -> None:
     actions = [
         {"remove": {"index": old, "alias": alias, "must_exist": True}},
         {"add": {"index": new, "alias": alias}},
     ]
-    await engine.request("POST", "/_aliases", body={"actions": actions})
+    engine.request("POST", "/_aliases", body={"actions": actions})
 
 
-async def unblock(engine: AsyncEngineClient, index: str) -> None:
-    await engine.request("PUT", f"/{index_path(index)}/_settings", body={"index.blocks.write": None})
+def unblock(engine: EngineClient, index: str) -> None:
+    engine.request("PUT", f"/{index_path(index)}/_settings", body={"index.blocks.write": None})
 
 
-async def choose_alias(engine: AsyncEngineClient, name: str, live: Live, wanted: str | None) -> str:
+def choose_alias(engine: EngineClient, name: str, live: Live, wanted: str | None) -> str:
     if live.concrete != name:
         if wanted not in (None, name):
             raise PlanError(f"{name!r} is an alias already; leave alias out", path="options.alias")
@@ -211,7 +210,7 @@ async def choose_alias(engine: AsyncEngineClient, name: str, live: Live, wanted:
             "(alias=…, --alias NAME) and search by that; nothing was changed"
         )
     check_name(wanted)
-    taken = await describe(engine, wanted)
+    taken = describe(engine, wanted)
     if taken is not None and taken.concrete != name:
         raise PermanentError(f"{wanted!r} stands for {taken.concrete!r} already; choose another alias")
     if taken is not None and taken.concrete == wanted:
@@ -219,12 +218,12 @@ async def choose_alias(engine: AsyncEngineClient, name: str, live: Live, wanted:
     return wanted
 
 
-async def next_name(engine: AsyncEngineClient, alias: str, concrete: str) -> str:
-    found = await versions(engine.official, alias)
+def next_name(engine: EngineClient, alias: str, concrete: str) -> str:
+    found = versions(engine.official, alias)
     for name, mark in found.items():
         if name != concrete and mark.get("state") == "copying" and mark.get("from") == concrete:
             return name
-        if name != concrete and not mark and await _is_fresh(engine, name):
+        if name != concrete and not mark and _is_fresh(engine, name):
             return name  # made by a run that ended before it could mark it
     numbers = [int(name.rpartition("-v")[2]) for name in (*found, concrete) if re.search(r"-v\d+$", name)]
     return f"{alias}-v{max(numbers, default=1) + 1}"

@@ -1,4 +1,4 @@
-# Generated from esembed/_async/lifecycle.py by scripts/run_unasync.py; change that file and run the script.
+# Generated from esembed/_async/live.py by scripts/run_unasync.py; change that file and run the script.
 """Reading and writing what an index says about itself, and the names it goes by."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# Generated from esembed/_async/vectors.py by scripts/run_unasync.py; change that file and run the script.
+# Generated from esembed/_async/query_vectors.py by scripts/run_unasync.py; change that file and run the script.
 """The vectors of queries' texts: cached, encoded together with those of other searches, two in one pass
 where a dense and a sparse field share their model."""
 
