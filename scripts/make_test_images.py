@@ -19,8 +19,8 @@ import tarfile
 from pathlib import Path
 from typing import IO
 
-from esembed.engine.artifacts import assembly, install
-from esembed.engine.java import find_java
+from esembed.local.artifacts import assembly, install
+from esembed.local.java import find_java
 
 UID = 1000
 ENTRYPOINT = """#!/bin/bash

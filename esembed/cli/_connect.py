@@ -27,7 +27,7 @@ from esembed.capabilities import Kind
 from esembed.errors import AuthorizationError, EngineUnavailableError, EsembedError, PermanentError
 
 if TYPE_CHECKING:
-    from esembed.engine.local import EngineInfo
+    from esembed.local.server import EngineInfo
 
 __all__ = ["Connection", "EngineKind", "UsageError", "detect_kind", "running_local", "takes_connection"]
 
@@ -223,7 +223,7 @@ def running_local(kind: Kind | None) -> EngineInfo | None:
 
     Engines with a name (``--name``, those of a test run) are their starter's: they take a ``--url``.
     """
-    from esembed.engine.local import KINDS, status
+    from esembed.local.server import KINDS, status
 
     for each in (kind,) if kind else KINDS:
         if (engine := status(each)) is not None:

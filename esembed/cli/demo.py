@@ -101,7 +101,7 @@ def _duration(seconds: float) -> str:
 
 def _local_engine(kind: Kind, steps: dict[str, float]) -> Connection:
     from esembed.cli import _output
-    from esembed.engine import local
+    from esembed.local import server as local
 
     engine = running_local(kind)
     if engine is not None:
@@ -197,7 +197,7 @@ def _style(name: str, agreed: set[str]) -> str:
 
 def _stop(kind: Kind) -> None:
     from esembed.cli import _output
-    from esembed.engine import local
+    from esembed.local import server as local
 
     if local.stop(kind):
         _output.note(f"✓ the local {kind} is stopped; its index is kept for the next run")

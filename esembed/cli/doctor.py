@@ -180,7 +180,7 @@ def _accelerator() -> str:
 
 
 def _cache_folder() -> Path:
-    from esembed.engine.artifacts import cache_dir
+    from esembed.local.artifacts import cache_dir
 
     return cache_dir()
 
@@ -207,14 +207,14 @@ def _openvino_precision() -> str:
 
 
 def _java() -> dict[str, Any]:
-    from esembed.engine.java import find_java
+    from esembed.local.java import find_java
 
     java = find_java()
     return {"found": f"{java.version} at {java.home} ({java.source})"}
 
 
 def _local_engines() -> dict[str, Any]:
-    from esembed.engine.local import KINDS, running
+    from esembed.local.server import KINDS, running
 
     found: dict[str, Any] = dict.fromkeys(KINDS, "not running")
     for engine in running():

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from esembed.engine.docker import ContainerInfo
-    from esembed.engine.local import EngineInfo
+    from esembed.local.docker import ContainerInfo
+    from esembed.local.server import EngineInfo
 
 __all__ = ["app"]
 
@@ -77,7 +77,7 @@ def start(
     progress = _output.EngineProgress()
     info: EngineInfo | ContainerInfo
     if docker:
-        from esembed.engine import docker as containers
+        from esembed.local import docker as containers
 
         if version is not None:
             raise UsageError("--version is for local servers; with --docker give --image NAME:TAG")
@@ -85,7 +85,7 @@ def start(
             kind.value, image=image, heap_mb=heap_mb, port=port, trial=trial, name=name, progress=progress
         )
     else:
-        from esembed.engine import local
+        from esembed.local import server as local
 
         if image is not None:
             raise UsageError("--image goes with --docker")
@@ -129,11 +129,11 @@ def stop(
     stopped: dict[str, bool] = {}
     for each in [kind] if kind else list(Kind):
         if docker:
-            from esembed.engine import docker as containers
+            from esembed.local import docker as containers
 
             stopped[each.value] = containers.stop(each.value, name=name)
             continue
-        from esembed.engine import local
+        from esembed.local import server as local
 
         stopped[each.value] = local.stop(each.value, name=name)
         if purge:
@@ -166,11 +166,11 @@ def status(
     for each in [kind] if kind else list(Kind):
         info: EngineInfo | ContainerInfo | None
         if docker:
-            from esembed.engine import docker as containers
+            from esembed.local import docker as containers
 
             info = containers.status(each.value, name=name)
         else:
-            from esembed.engine import local
+            from esembed.local import server as local
 
             info = local.status(each.value, name=name)
         if info is not None:
@@ -205,11 +205,11 @@ def logs(
     from esembed.cli import _output
 
     if docker:
-        from esembed.engine import docker as containers
+        from esembed.local import docker as containers
 
         shown = containers.logs(kind.value, lines, name=name)
     else:
-        from esembed.engine import local
+        from esembed.local import server as local
 
         shown = local.logs(kind.value, lines, name=name, stream="console" if console else "server")
     if json:

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     from esembed._sync.client import EngineClient
     from esembed._sync.probe import probe
     from esembed.advise.measure import TrialIndex
-    from esembed.engine import local
+    from esembed.local import server as local
 
     results = args.work / "results.jsonl"
     done = [json.loads(line) for line in results.open()] if results.exists() else []

@@ -211,7 +211,7 @@ def finish(world_: World, target: Target, clean: Target, path: Path) -> dict[str
 def test_kills_of_the_engine_are_waited_out(kind: str, tmp_path: Path) -> None:
     if os.environ.get("ESEMBED_CHAOS") == "0":
         pytest.skip("ESEMBED_CHAOS=0")
-    local = pytest.importorskip("esembed.engine.local", reason="the local engines need the extra local")
+    local = pytest.importorskip("esembed.local.server", reason="the local engines need the extra local")
     name = f"chaos-{os.getpid()}"
     rows = records(max(400, 60 * (ENGINE_KILLS + 1)))
     try:

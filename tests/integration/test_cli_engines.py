@@ -16,8 +16,8 @@ import pytest
 from esembed import Index, IndexPlan
 from esembed.cli import main
 from esembed.cli._connect import Connection
-from esembed.engine.pytest_plugin import EngineHandle
 from esembed.evaluate.datasets import read_run
+from esembed.pytest_plugin import EngineHandle
 
 PLAN = """
 id_field = "id"

@@ -8,7 +8,7 @@ import pytest
 
 from esembed.cli import main
 from esembed.demo import run
-from esembed.engine.pytest_plugin import EngineHandle
+from esembed.pytest_plugin import EngineHandle
 
 pytest.importorskip("openvino")
 

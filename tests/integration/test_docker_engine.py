@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from esembed.engine import docker
-from esembed.engine.docker import ContainerInfo
-from esembed.engine.pytest_plugin import EngineHandle
 from esembed.errors import EngineStartError
+from esembed.local import docker
+from esembed.local.docker import ContainerInfo
+from esembed.pytest_plugin import EngineHandle
 
 KINDS = ("opensearch", "elasticsearch")
 

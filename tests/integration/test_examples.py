@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from esembed.engine.pytest_plugin import EngineHandle
+from esembed.pytest_plugin import EngineHandle
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

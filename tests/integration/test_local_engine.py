@@ -25,9 +25,9 @@ from esembed import Index, IndexPlan, SparseField, TextField
 from esembed import query as q
 from esembed.cli import main
 from esembed.engine import artifacts, local
-from esembed.engine.config import Security, User
-from esembed.engine.local import EngineInfo
 from esembed.errors import DownloadError, EncoderError, EngineStartError
+from esembed.local.config import Security, User
+from esembed.local.server import EngineInfo
 
 pytestmark = pytest.mark.timeout(900)
 HEAP_MB = 512

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esembed.engine import local
+from esembed.local import server as local
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.timeout(900)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from esembed.engine.docker import IMAGES
+from esembed.local.docker import IMAGES
 
 FOLDER = Path(__file__).parents[2] / "docker"
 FILES = sorted(FOLDER.glob("compose*.yaml"))
@@ -28,7 +28,7 @@ def test_compose_file(path: Path) -> None:
     assert set(content) == {"name", "services", "volumes"}
     ((_, service),) = content["services"].items()
     kind = "opensearch" if "opensearch" in path.name else "elasticsearch"
-    assert service["image"].endswith(f":-{IMAGES[kind]}}}"), "the tag that esembed.engine.docker pins"
+    assert service["image"].endswith(f":-{IMAGES[kind]}}}"), "the tag that esembed.local.docker pins"
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     assert "/_cluster/health" in service["healthcheck"]["test"][1]
     assert service["environment"]["discovery.type"] == "single-node"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from esembed.engine import artifacts
-from esembed.engine.artifacts import Artifact, assembly, engine_root, fetch, unpack
 from esembed.errors import DownloadError, EngineStartError
+from esembed.local import artifacts
+from esembed.local.artifacts import Artifact, assembly, engine_root, fetch, unpack
 
 
 def _zip(path: Path, members: dict[str, bytes]) -> Path:

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from esembed.engine import java, local, process
-from esembed.engine.config import Security, User
-from esembed.engine.local import EngineInfo
 from esembed.errors import EngineStartError
+from esembed.local.config import Security, User
+from esembed.local.server import EngineInfo
 
 
 def _jdk(home: Path, version: str, modules: str = "jdk.jdi@1 jdk.incubator.vector@1") -> Path:

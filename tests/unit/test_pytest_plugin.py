@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from esembed.engine.artifacts import engine_root
+from esembed.local.artifacts import engine_root
 
 pytest_plugins = ["pytester"]
 
@@ -191,7 +191,7 @@ def test_one_test_runs_on_both_engines(pytester: pytest.Pytester, server: Thread
 
 def test_the_module_imports_only_pytest_and_the_standard_library() -> None:
     code = (
-        "import sys, pytest; before = set(sys.modules); import esembed.engine.pytest_plugin; "
+        "import sys, pytest; before = set(sys.modules); import esembed.pytest_plugin; "
         "new = {m.partition('.')[0] for m in set(sys.modules) - before}; "
         "known = {*sys.stdlib_module_names, 'esembed', '_pytest'}; print(sorted(new - known))"
     )

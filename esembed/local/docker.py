@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from esembed.capabilities import Kind
-from esembed.engine.artifacts import Progress, SilentProgress
 from esembed.errors import EngineStartError
+from esembed.local.artifacts import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer

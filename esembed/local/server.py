@@ -2,7 +2,7 @@
 
 ::
 
-    from esembed.engine import local
+    from esembed.local import server as local
 
     engine = local.start("opensearch")        # or finds the one that runs already
     print(engine.url)
@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import Literal
 
 from esembed.capabilities import Kind
-from esembed.engine.artifacts import (
+from esembed.errors import EngineStartError
+from esembed.local.artifacts import (
     Assembly,
     Progress,
     SilentProgress,
@@ -42,9 +43,9 @@ from esembed.engine.artifacts import (
     install,
     make_public,
 )
-from esembed.engine.config import LOG_NAME, Security, prepare_config, write_security
-from esembed.engine.java import Java, find_java
-from esembed.engine.process import (
+from esembed.local.config import LOG_NAME, Security, prepare_config, write_security
+from esembed.local.java import Java, find_java
+from esembed.local.process import (
     check_port_free,
     create_time,
     end_process,
@@ -58,7 +59,6 @@ from esembed.engine.process import (
     spawn,
     tail,
 )
-from esembed.errors import EngineStartError
 
 __all__ = ["EngineInfo", "Security", "destroy", "logs", "running", "start", "status", "stop"]
 

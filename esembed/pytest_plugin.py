@@ -270,7 +270,7 @@ def _obtain(
         why_not.append(f"no URL given (--esembed-{kind}-url)")
         return None
     if mode in ("auto", "docker"):
-        from esembed.engine import docker
+        from esembed.local import docker
 
         state = docker.docker_available()
         if state:
@@ -355,8 +355,8 @@ def _on_this_machine(
     kind: Literal["opensearch", "elasticsearch"], config: pytest.Config
 ) -> Iterator[EngineHandle]:
     """A local server for tests: whoever leaves last stops it, if it was started for tests."""
-    from esembed.engine import local
-    from esembed.engine.artifacts import engine_root
+    from esembed.local import server as local
+    from esembed.local.artifacts import engine_root
 
     name = str(config.getoption("--esembed-local-name"))
     users = _Users(engine_root() / "pytest" / f"{kind}-{name}.json")
@@ -388,7 +388,7 @@ def _in_container(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[EngineHandle]:
     """A container of this run; the worker that started it stays until the others have left."""
-    from esembed.engine import docker
+    from esembed.local import docker
 
     image = config.getoption(f"--esembed-image-{kind}")
     heap_mb = config.getoption("--esembed-heap-mb")

@@ -1,0 +1,1 @@
+"""Elasticsearch and OpenSearch servers on this machine."""
