@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from esembed.search.bounds import bound_of, idf_mass, mass_fields
-from esembed.search.compiled import CompiledSearch, Leg
-from esembed.search.page import highlight_spec, next_cursor, page_body, source_spec, text_query
-from esembed.search.answer import LegAnswer, best_chunk, hit_of, merge_hits, shard_failure, stored_texts
-from esembed.search.compile import Compiler
 from esembed.errors import EncoderError, EngineRequestError, EsembedError, QueryError, TransientError
 from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
 from esembed.query.nodes import Collapse, Match, MatchPhrase, MultiMatch, Query, Rescore
+from esembed.search.answer import LegAnswer, best_chunk, hit_of, merge_hits, shard_failure, stored_texts
+from esembed.search.bounds import bound_of, idf_mass, mass_fields
+from esembed.search.compile import Compiler
+from esembed.search.compiled import CompiledSearch, Leg
+from esembed.search.page import highlight_spec, next_cursor, page_body, source_spec, text_query
 from esembed.transport import Response, error_from_response
 from esembed.types import Hit, Hits, LegShare
 

@@ -14,9 +14,9 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import meta
 from esembed.encode import contract
 from esembed.encode.lexical.encoder import LexicalEncoder
+from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import split_spec
-from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import AuthorizationError, EncoderError, RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.sources.mapper import open_source

@@ -8,12 +8,12 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from esembed.search.request import Reranker
 from esembed.dialect.settle import stored_meta
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.errors import EsembedError, IndexNotFoundError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.query import Query
+from esembed.search.request import Reranker
 from esembed.types import Hits
 
 from ._shim import in_thread

@@ -12,7 +12,6 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import meta
 from esembed.dialect.fields import mapped_types
 from esembed.dialect.mapping import compile_mapping, drift
-from esembed.search.request import Reranker, check_rerankers
 from esembed.dialect.settle import (
     fill_in,
     plan_difference,
@@ -24,9 +23,10 @@ from esembed.encode import contract
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.errors import IndexExistsError, IndexNotFoundError, PlanError
-from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.ingest.options import Progress
+from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
+from esembed.search.request import Reranker, check_rerankers
 
 from ._shim import in_thread
 from .attach import AttachMixin

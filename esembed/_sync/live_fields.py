@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from esembed.search.facets import facet_fields
 from esembed.dialect.fields import mapped_formats, mapped_types, missing_fields, used_fields
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Query
+from esembed.search.facets import facet_fields
 
 from .client import EngineClient
 from .live import index_path

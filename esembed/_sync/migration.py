@@ -31,19 +31,19 @@ from esembed.encode import contract
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.errors import IndexNotFoundError, PermanentError, PlanError
-from esembed.migration.lock import Claim
-from esembed.migration.copying import CopyingEncoder, Memory, compare_ids, copyable, read_for_copy
-from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
+from esembed.migration.copying import CopyingEncoder, Memory, compare_ids, copyable, read_for_copy
+from esembed.migration.lock import Claim
+from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
 from esembed.types import Document
 
 from ._shim import in_thread, requester
+from .aliases import MARK, checkpoint, choose_alias, claimed, enough_disk, next_name, swap, unblock
 from .client import EngineClient
 from .index import Index
 from .live import Live, check_name, describe, index_path, update_meta
 from .probe import probe
-from .aliases import MARK, checkpoint, choose_alias, claimed, enough_disk, next_name, swap, unblock
 
 __all__ = ["MigrateOptions", "MigrationReport", "migrate", "rollback"]
 

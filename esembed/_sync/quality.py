@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from esembed.dialect import meta
-from esembed.plan.legs import searchable_legs
 from esembed.errors import EsembedError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.plan import IndexPlan, engine_endpoint
+from esembed.plan.legs import searchable_legs
 from esembed.query import Query
 
 from ._shim import in_thread, sync_twin
@@ -20,8 +20,8 @@ from ._shim import in_thread, sync_twin
 if TYPE_CHECKING:
     from esembed.evaluate.datasets import Dataset, Run
     from esembed.evaluate.evaluation import Evaluation
-    from esembed.weights.estimate import TrustOptions, TrustReport
     from esembed.evaluate.tuning import Tuned, TuneOptions
+    from esembed.weights.estimate import TrustOptions, TrustReport
 
 __all__ = ["QualityMixin"]
 

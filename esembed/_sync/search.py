@@ -10,9 +10,29 @@ from typing import Any
 import msgspec
 
 from esembed.capabilities import Capabilities
-from esembed.search.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
 from esembed.dialect.dates import dates_named
+from esembed.dialect.values import check_unicode
+from esembed.encode.engine_inference import EngineEncoder
+from esembed.encode.pool import EncoderPool
+from esembed.encode.query_cache import QueryVectorCache
+from esembed.encode.tokens import TokenIds
+from esembed.errors import EncoderError, EsembedError, QueryError
+from esembed.fusion import fuse
+from esembed.plan import IndexPlan, engine_endpoint
 from esembed.plan.legs import default_query
+from esembed.query.checks import filter_of
+from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
+from esembed.query.tree import (
+    add_filter,
+    bind,
+    leg_names,
+    select_legs,
+    text_legs,
+    transform,
+)
+from esembed.search.answer import LegAnswer, shard_failure, single_hits, total_of
+from esembed.search.compile import Compiler
+from esembed.search.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
 from esembed.search.page import next_cursor, query_digest
 from esembed.search.request import (
     Reranker,
@@ -23,26 +43,6 @@ from esembed.search.request import (
     inner_query,
     without,
 )
-from esembed.search.answer import LegAnswer, shard_failure, single_hits, total_of
-from esembed.search.compile import Compiler
-from esembed.dialect.values import check_unicode
-from esembed.encode.engine_inference import EngineEncoder
-from esembed.encode.pool import EncoderPool
-from esembed.encode.query_cache import QueryVectorCache
-from esembed.encode.tokens import TokenIds
-from esembed.errors import EncoderError, EsembedError, QueryError
-from esembed.fusion import fuse
-from esembed.plan import IndexPlan, engine_endpoint
-from esembed.query.tree import (
-    add_filter,
-    bind,
-    leg_names,
-    select_legs,
-    text_legs,
-    transform,
-)
-from esembed.query.checks import filter_of
-from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
 from esembed.transport import Response, error_from_response
 from esembed.types import Hits
 

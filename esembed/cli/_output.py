@@ -119,7 +119,7 @@ def progress(*, bytes_unit: bool = False) -> Iterator[Progress]:
 
 
 class EngineProgress:
-    """What :mod:`esembed.engine` reports while it downloads and starts, as bars and lines on stderr."""
+    """What :mod:`esembed.local` reports while it downloads and starts, as bars and lines on stderr."""
 
     @contextmanager
     def bar(self, label: str, total_bytes: int) -> Iterator[Callable[[int], None]]:

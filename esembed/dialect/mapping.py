@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esembed.capabilities import Capabilities
-from esembed.dialect import elasticsearch_mapping, opensearch_mapping
+from esembed.dialect.elasticsearch import mapping as elasticsearch_mapping
 from esembed.dialect.inference import inference_gap, plan_pipeline
 from esembed.dialect.mapping_common import Draft, place, shared
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.dialect.opensearch import mapping as opensearch_mapping
 from esembed.errors import UnsupportedFeatureError
 from esembed.plan import IndexPlan, engine_endpoint
 

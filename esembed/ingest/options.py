@@ -180,7 +180,8 @@ class IngestReport:
         dead_letters: the dead-letter file, if one was written.
         complete: the source was read to its end.
         read_errors: records that could not even be read.
-        statistics: BM25 term statistics by field (see esembed.encode.lexical.statistics), of what this run wrote.
+        statistics: BM25 term statistics by field (see esembed.encode.lexical.statistics), of what this
+            run wrote.
         statistics_complete: the index was empty before and nothing was replaced or deleted, so
             that these statistics are the whole index's.
         verified: what ``verify`` found, or None.

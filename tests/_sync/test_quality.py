@@ -10,10 +10,10 @@ import pytest
 from esembed import DenseField, FilterField, Index, IndexPlan, TextField
 from esembed import query as q
 from esembed.demo import corpus
-from esembed.weights.known_items import known_items
 from esembed.evaluate.datasets import Dataset
 from esembed.ingest.options import IngestOptions
 from esembed.query.nodes import Bool, Knn, Match
+from esembed.weights.known_items import known_items
 
 PLAN = IndexPlan(
     text={"doc": TextField()},

@@ -24,15 +24,16 @@ import pytest
 from esembed import Index, IndexPlan, SparseField, TextField
 from esembed import query as q
 from esembed.cli import main
-from esembed.engine import artifacts, local
 from esembed.errors import DownloadError, EncoderError, EngineStartError
+from esembed.local import artifacts
+from esembed.local import server as local
 from esembed.local.config import Security, User
 from esembed.local.server import EngineInfo
 
 pytestmark = pytest.mark.timeout(900)
 HEAP_MB = 512
 START = (
-    "import sys; from esembed.engine import local; "
+    "import sys; from esembed.local import server as local; "
     f"i = local.start('opensearch', name=sys.argv[1], heap_mb={HEAP_MB}); print(i.pid, i.url, i.reused)"
 )
 

@@ -32,7 +32,7 @@ def bare_machine(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("JAVA_HOME", str(pytester.path / "no-java"))
     # A machine without Java anywhere, whatever this one has; and nothing may be downloaded.
     pytester.makeconftest(
-        "from esembed.engine import java\n"
+        "from esembed.local import java\n"
         "from pathlib import Path\n"
         "import os\n"
         "java.java_candidates = lambda: iter([(Path(os.environ['JAVA_HOME']), 'JAVA_HOME')])\n"

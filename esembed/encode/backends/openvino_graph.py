@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode import openvino_bert, openvino_decoder, openvino_modernbert
+from esembed.encode.backends import openvino_bert, openvino_decoder, openvino_modernbert
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:

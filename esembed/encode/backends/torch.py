@@ -1,7 +1,7 @@
 """The torch backend: any architecture that transformers knows, on CUDA, MPS or the CPU.
 
 Batches come sorted by length, so that padding is a few per cent; heads get the real tokens only.
-With ``attention='packed'`` known architectures run without any padding (:mod:`esembed.encode.backends.torch_packed`).
+With ``attention='packed'`` known architectures run without any padding (``torch_packed``).
 A batch that doesn't fit into the device's memory is halved and the run goes on with the smaller
 size. Results are fetched one batch behind, so that the device never waits for the host.
 """

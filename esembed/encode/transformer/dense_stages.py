@@ -1,4 +1,4 @@
-"""From a model's modules to a :class:`~esembed.encode.transformer.pooling.DenseHead`, or a refusal that says why."""
+"""From a model's modules to a dense head (``pooling.DenseHead``), or a refusal that says why."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from esembed.query.tree import add_filter, leg_names, select_legs, walk
 from esembed.search.page import Cursor, query_digest
 from esembed.types import SparseVector
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "contract"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "contract"))
 from query_cases import CASES
 
 

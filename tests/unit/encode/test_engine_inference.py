@@ -17,7 +17,8 @@ from esembed import query as q
 from esembed.capabilities import profile
 from esembed.dialect.documents import BulkFormat
 from esembed.dialect.mapping import compile_mapping
-from esembed.encode import contract, inference
+from esembed.encode import contract
+from esembed.encode import engine_inference as inference
 from esembed.encode.base import DenseEncoder, EncoderParams, SparseEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load

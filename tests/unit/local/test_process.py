@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from esembed.engine import java, local, process
 from esembed.errors import EngineStartError
+from esembed.local import java, process
+from esembed.local import server as local
 from esembed.local.config import Security, User
 from esembed.local.server import EngineInfo
 
@@ -214,7 +215,7 @@ def test_a_server_that_somebody_killed_is_no_zombie(tmp_path: Path) -> None:
 
 def test_a_server_that_outlives_its_starter_is_no_warning(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from esembed.engine import process; here = Path(sys.argv[1]); "
+        "import sys; from pathlib import Path; from esembed.local import process; here = Path(sys.argv[1]); "
         "print(process.spawn(sys.argv[2:], env={}, log=here / 'log', uid=None, cwd=here))"
     )
     command = [sys.executable, "-W", "error::ResourceWarning", "-c", script, str(tmp_path), *SLEEP]

@@ -389,7 +389,7 @@ def test_doctor_shows_tables(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_page_about_the_command_line_is_up_to_date() -> None:
-    script = Path(__file__).resolve().parents[2] / "scripts" / "cli_docs.py"
+    script = Path(__file__).resolve().parents[3] / "scripts" / "cli_docs.py"
     if not script.is_file():
         pytest.skip("runs in a checkout")
     done = subprocess.run(
