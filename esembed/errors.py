@@ -3,8 +3,12 @@
 ::
 
     EsembedError
+    ├── InvariantError            a fault of esembed itself; please report it
     ├── PermanentError            trying again with the same input can't help
-    │   ├── PlanError             a plan, field or option that is wrong (``path`` names it)
+    │   ├── PlanError             a plan, or what an index says about its plan (``path`` names the place)
+    │   ├── OptionsError          an option, or two that contradict each other (``option``)
+    │   ├── SourceError           a source of records that can't be read (``source``)
+    │   ├── AliasError            a name that is no alias, or the wrong one (``alias``)
     │   ├── QueryError            a query that can't be compiled
     │   ├── UnsupportedFeatureError   the engine lacks something (``gaps`` lists all of it)
     │   ├── EncoderError          a model that can't be loaded or doesn't fit
@@ -12,6 +16,7 @@
     │   ├── RecordError           one record is wrong (``record_id``, ``field``, ``position``)
     │   ├── IndexNotFoundError    no such index
     │   ├── IndexExistsError      an index of that name exists, with another plan
+    │   ├── IndexChangedError     the index was deleted or made again while it was used
     │   ├── MappingDriftError     the live mapping is not the plan's
     │   ├── EngineStartError      a local or containerised engine did not start
     │   ├── DownloadError         an artifact is missing or its checksum is wrong
@@ -31,6 +36,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "AliasError",
     "AuthorizationError",
     "ContractError",
     "DownloadError",
@@ -39,14 +45,18 @@ __all__ = [
     "EngineStartError",
     "EngineUnavailableError",
     "EsembedError",
+    "IndexChangedError",
     "IndexExistsError",
     "IndexNotFoundError",
+    "InvariantError",
     "MappingDriftError",
+    "OptionsError",
     "PermanentError",
     "PlanError",
     "QueryError",
     "RateLimitedError",
     "RecordError",
+    "SourceError",
     "TransientError",
     "UnsupportedFeatureError",
 ]
@@ -81,8 +91,15 @@ class TransientError(EsembedError):
     """Trying again later can help."""
 
 
+class InvariantError(EsembedError, AssertionError):
+    """What can't be, is: a fault of esembed. The message asks for a report."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message}. This is a fault of esembed; please report it with the full traceback")
+
+
 class PlanError(PermanentError):
-    """A plan, field or option that is wrong.
+    """A plan that is wrong, or what an index says about its plan.
 
     Attributes:
         path: where, as a dotted path (``dense.embedding.dims``); empty when it is the whole plan.
@@ -91,6 +108,42 @@ class PlanError(PermanentError):
     def __init__(self, message: str, *, path: str = "") -> None:
         super().__init__(f"{path}: {message}" if path else message)
         self.path = path
+
+
+class OptionsError(PermanentError):
+    """An option that is out of range or unknown, or two options that contradict each other.
+
+    Attributes:
+        option: the option's name, dotted where it lies in another (``options.sync``), or empty.
+    """
+
+    def __init__(self, message: str, *, option: str = "") -> None:
+        super().__init__(f"{option}: {message}" if option else message)
+        self.option = option
+
+
+class SourceError(PermanentError):
+    """A source of records that isn't there, can't be read, or is no source.
+
+    Attributes:
+        source: its name as it was given, without secrets; empty for an object.
+    """
+
+    def __init__(self, message: str, *, source: str = "") -> None:
+        super().__init__(message)
+        self.source = source
+
+
+class AliasError(PermanentError):
+    """A name that is no alias, that stands for something else, or an alias that nothing can be done with.
+
+    Attributes:
+        alias: the name.
+    """
+
+    def __init__(self, message: str, *, alias: str) -> None:
+        super().__init__(message)
+        self.alias = alias
 
 
 class QueryError(PermanentError):
@@ -181,6 +234,14 @@ class IndexNotFoundError(PermanentError):
 
 class IndexExistsError(PermanentError):
     """An index of that name (``index``) exists, and its plan is another one (or it has none)."""
+
+    def __init__(self, message: str, *, index: str) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class IndexChangedError(PermanentError):
+    """The index (``index``) was deleted, or made again under its name, while it was used."""
 
     def __init__(self, message: str, *, index: str) -> None:
         super().__init__(message)

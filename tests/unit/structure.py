@@ -239,7 +239,7 @@ def mixins(module: str) -> Iterator[str]:
 
 
 LAZY = {
-    # They name modules by variables: public names, verbs, encoder families, hooks, and other people's modules.
+    # They name modules by variables: public names, verbs, encoder families, hooks, other packages.
     "esembed",
     "esembed.cli._lazy",
     "esembed.cli.ingest",
