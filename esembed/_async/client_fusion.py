@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from esembed.errors import EncoderError, EngineRequestError, EsembedError, QueryError, TransientError
 from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
+from esembed.plan import paths
 from esembed.query.nodes import Collapse, Match, MatchPhrase, MultiMatch, Query, Rescore
-from esembed.search.answer import LegAnswer, best_chunk, hit_of, merge_hits, shard_failure, stored_texts
+from esembed.search.answer import LegAnswer, best_chunk, hit_of, merge_hits, shard_failure
 from esembed.search.bounds import bound_of, idf_mass, mass_fields
 from esembed.search.compile import Compiler
 from esembed.search.compiled import CompiledSearch, Leg
@@ -270,7 +271,7 @@ class AsyncFusing:
             parts = []
             for name in stage.fields:
                 found = best_chunk(doc, lists) if name == chunk_text else None
-                parts += [found] if found else stored_texts(sources.get(doc, {}), name)
+                parts += [found] if found else paths.texts(sources.get(doc, {}), name)
             texts[doc] = "\n".join(parts)
         if not any(texts.values()):
             raise QueryError(

@@ -117,7 +117,7 @@ class AsyncFollower:
             capabilities=known,
             rerankers=self._rerankers,
         )
-        names = [name for name, part in index.plan.vector_fields() if part.encoder != "given"]
+        names = [name for name, part in index.plan.vector_fields() if not part.precomputed]
         await in_thread(index.pool.encoders, names)
         return index
 

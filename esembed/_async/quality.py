@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from esembed.dialect import meta
 from esembed.errors import EsembedError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
-from esembed.plan import IndexPlan, engine_endpoint
+from esembed.plan import IndexPlan
 from esembed.plan.legs import searchable_legs
 from esembed.query import Query
 
@@ -148,7 +148,7 @@ class QualityMixin:
             return
         if len(searchable_legs(self.plan)) < 2 or self.plan.chunk is not None:
             return
-        if any(engine_endpoint(part.encoder) is not None for _, part in self.plan.vector_fields()):
+        if any(part.endpoint is not None for _, part in self.plan.vector_fields()):
             return  # a leg that can't be scored on this side can't be weighed
         documents = await self.count()  # type: ignore[attr-defined]
         known = earlier.get("documents", 0) if isinstance(earlier, Mapping) else 0

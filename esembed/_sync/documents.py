@@ -16,7 +16,6 @@ from esembed.encode import contract
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.pool import EncoderPool
-from esembed.encode.registry import split_spec
 from esembed.errors import AuthorizationError, EncoderError, RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.sources.mapper import open_source
@@ -185,13 +184,11 @@ class DocumentsMixin:
     # -- term statistics of lexical fields -----------------------------------------------------
 
     def _lexical(self) -> list[str]:
-        return [name for name, part in self.plan.sparse.items() if split_spec(part.encoder)[0] == "lexical"]
+        return [name for name, part in self.plan.sparse.items() if part.family == "lexical"]
 
     def _encoders(self) -> dict[str, Any]:
         """Field → encoder for every vector field that isn't brought by the caller."""
-        return self.pool.encoders(
-            name for name, part in self.plan.vector_fields() if split_spec(part.encoder)[0] != "given"
-        )
+        return self.pool.encoders(name for name, part in self.plan.vector_fields() if not part.precomputed)
 
     def _settle_avgdl(self, records: Any, options: IngestOptions) -> Any:
         """Before the first record goes in, fix the average length that BM25 divides by, from the head

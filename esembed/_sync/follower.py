@@ -118,7 +118,7 @@ class Follower:
             capabilities=known,
             rerankers=self._rerankers,
         )
-        names = [name for name, part in index.plan.vector_fields() if part.encoder != "given"]
+        names = [name for name, part in index.plan.vector_fields() if not part.precomputed]
         in_thread(index.pool.encoders, names)
         return index
 

@@ -36,6 +36,7 @@ from esembed.migration.copying import CopyingEncoder, Memory, compare_ids, copya
 from esembed.migration.lock import Claim
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
+from esembed.plan.fields import PRECOMPUTED
 from esembed.types import Document
 
 from ._shim import in_thread, requester
@@ -180,8 +181,7 @@ def _migrate(
     memories = {field: Memory() for field in copied}
     encoders: dict[str, Any] = {}
     for field_name, part in compiled.resolved.vector_fields():
-        family = part.encoder.partition(":")[0]
-        if family not in ("given", "lexical"):
+        if part.family not in (PRECOMPUTED, "lexical"):
             inner: Any = in_thread(pool.encoder, field_name)
             memory = memories.get(field_name)
             encoders[field_name] = inner if memory is None else CopyingEncoder(inner, memory)
@@ -388,7 +388,7 @@ def _unchanged(stored: meta.StoredMeta, pool: EncoderPool, plan: IndexPlan) -> f
     same = set()
     made = pool.make_contracts()
     for name, part in plan.vector_fields():
-        if part.encoder == "given":
+        if part.precomputed:
             same.add(name)
             continue
         old = stored.contracts.get(name)

@@ -18,18 +18,11 @@ from esembed.encode.query_cache import QueryVectorCache
 from esembed.encode.tokens import TokenIds
 from esembed.errors import EncoderError, EsembedError, QueryError
 from esembed.fusion import fuse
-from esembed.plan import IndexPlan, engine_endpoint
-from esembed.plan.legs import default_query
+from esembed.plan import IndexPlan
+from esembed.plan.legs import default_query, expand_by_leg, leg_names, query_legs, select_legs
 from esembed.query.checks import filter_of
 from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
-from esembed.query.tree import (
-    add_filter,
-    bind,
-    leg_names,
-    select_legs,
-    text_legs,
-    transform,
-)
+from esembed.query.tree import add_filter, bind, text_legs, transform
 from esembed.search.answer import LegAnswer, shard_failure, single_hits, total_of
 from esembed.search.compile import Compiler
 from esembed.search.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
@@ -165,6 +158,9 @@ class Searcher:
             leg_timeouts_seconds=leg_timeouts_seconds or {},
         )
         bound = self._bound(query, text, filter, legs)
+        if leg_timeouts_seconds and len(fused := query_legs(bound)) > 1:
+            seconds = expand_by_leg(leg_timeouts_seconds, fused, "leg_timeouts_seconds")
+            options = replace(options, leg_timeouts_seconds=seconds)
         digest = query_digest(bound)
         if cursor is not None:
             bound, options = at_cursor(bound, options, cursor, digest)
@@ -318,7 +314,7 @@ class Searcher:
         forbids it: what an index says about itself doesn't decide where a query's text goes."""
         found: dict[str, EsembedError | None] = {}
         for field in dict.fromkeys(leg.field for leg in legs):
-            if engine_endpoint(self.pool.field(field).encoder) is None:
+            if self.pool.field(field).endpoint is None:
                 continue
             try:
                 encoder = in_thread(self.pool.encoder, field)

@@ -365,8 +365,8 @@ def _planned(plan: IndexPlan, name: str, part: DenseField, chosen: Trial, vector
     field_ = msgspec.structs.replace(
         _kept_as(part, CANDIDATES[chosen.quantization], unit(vectors[:, : chosen.dims])),
         oversample=chosen.oversample,
-        dims=chosen.dims if part.encoder == "given" or chosen.dims != full else part.dims,
-        params=params if part.encoder != "given" else part.params,
+        dims=chosen.dims if part.precomputed or chosen.dims != full else part.dims,
+        params=params if not part.precomputed else part.params,
     )
     return plan.replace(dense={**plan.dense, name: field_})
 

@@ -166,12 +166,10 @@ def _vectors(
     import itertools
     import time
 
-    import msgspec
     import numpy as np
 
     from esembed.encode.registry import load
     from esembed.errors import RecordError
-    from esembed.migration.copying import document_text
 
     part = plan.dense.get(name)
     if part is None:
@@ -182,7 +180,7 @@ def _vectors(
     encoder: Any = None
     if sample.suffix == ".npy":
         vectors = np.load(sample, allow_pickle=False)[:limit]
-    elif part.encoder == "given":
+    elif part.precomputed:
         raise UsageError("the field's vectors are given; pass them as a .npy file")
     else:
         from esembed.ingest.sources.mapper import open_source
@@ -194,7 +192,6 @@ def _vectors(
             from esembed.ingest.stages.chunk import Chunker
 
             cut = Chunker(plan, {name: encoder})
-            part = msgspec.structs.replace(part, source=plan.chunk.source, separator="\n\n")
         texts: list[str] = []
         seen: set[str] = set()
         read = 0
@@ -202,7 +199,7 @@ def _vectors(
             if isinstance(record, Document):
                 seen.update(record.source)
                 try:
-                    text = document_text(record.source, part)
+                    text = plan.vector_text(name, record.source) or ""
                 except RecordError:
                     continue  # an ingest would make it a dead letter
                 read += 1
@@ -211,7 +208,7 @@ def _vectors(
         if len(texts) < 4:
             raise UsageError(
                 f"{sample} gives {len(texts)} texts for {name!r}, which is made from "
-                f"{', '.join(map(repr, part.source))}; its records have the fields "
+                f"{', '.join(map(repr, plan.vector_source(name)))}; its records have the fields "
                 f"{', '.join(sorted(seen)[:12]) or '(none)'}"
             )
         if cut is not None:

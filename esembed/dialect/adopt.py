@@ -49,7 +49,7 @@ def adopt(plan: IndexPlan, mapping: Mapping[str, Any], capabilities: Capabilitie
     dense, sparse = dict(plan.dense), dict(plan.sparse)
     names = []
     for name, part in plan.vector_fields():
-        if part.encoder != "given" or part.chunked or name not in live:
+        if not part.precomputed or part.chunked or name not in live:
             continue
         names.append(name)
         if isinstance(part, DenseField):

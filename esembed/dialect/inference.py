@@ -24,7 +24,7 @@ import orjson
 from esembed.capabilities import Capabilities
 from esembed.dialect.meta import TEXT_PREFIX
 from esembed.errors import PlanError
-from esembed.plan import IndexPlan, engine_endpoint
+from esembed.plan import IndexPlan
 
 __all__ = [
     "PIPELINE_PREFIX",
@@ -55,7 +55,7 @@ def plan_pipeline(plan: IndexPlan, kind: str) -> tuple[str, dict[str, Any]] | No
     """
     by_endpoint: dict[tuple[Kind, str], dict[str, str]] = {}
     for name, part in plan.vector_fields():
-        endpoint = engine_endpoint(part.encoder)
+        endpoint = part.endpoint
         if endpoint is not None:
             section: Kind = "dense" if name in plan.dense else "sparse"
             by_endpoint.setdefault((section, endpoint), {})[f"{TEXT_PREFIX}{name}"] = name

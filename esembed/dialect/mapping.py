@@ -14,7 +14,7 @@ from esembed.dialect.mapping_common import Draft, place, shared
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.opensearch import mapping as opensearch_mapping
 from esembed.errors import UnsupportedFeatureError
-from esembed.plan import IndexPlan, engine_endpoint
+from esembed.plan import IndexPlan
 
 __all__ = ["CompiledMapping", "compile_mapping", "drift"]
 
@@ -78,7 +78,7 @@ def _engine_fields(plan: IndexPlan, draft: Draft) -> dict[str, dict[str, Any]]:
     gap = inference_gap(draft.capabilities)
     for section, fields in (("dense", plan.dense), ("sparse", plan.sparse)):
         for name, part in fields.items():
-            endpoint = engine_endpoint(part.encoder)
+            endpoint = part.endpoint
             if endpoint is None:
                 continue
             where = f"{section}.{name}"

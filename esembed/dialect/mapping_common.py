@@ -73,7 +73,7 @@ def known_dims(name: str, part: DenseField) -> int:
 
 def byte_scale(where: str, part: DenseField, dims: int, draft: Draft) -> DenseField:
     """The field with the scale by which an encoder's floats become bytes; others as they are."""
-    if part.element_type != "byte" or part.scale is not None or part.encoder == "given":
+    if part.element_type != "byte" or part.scale is not None or part.precomputed:
         return part
     if part.similarity not in ("cosine", "dot_product"):
         draft.gap(

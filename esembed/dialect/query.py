@@ -16,7 +16,7 @@ from esembed.dialect.scope import Context, FieldInfo
 from esembed.dialect.values import check_value, fit_text
 from esembed.encode.tokens import encode_vector
 from esembed.errors import QueryError
-from esembed.plan import DenseField, engine_endpoint
+from esembed.plan import DenseField
 from esembed.query.nodes import (
     Bool,
     BoostBy,
@@ -387,7 +387,7 @@ class Clauses:
         """
         if node.vector is not None or node.text is None or info.part is None:
             return None
-        endpoint = engine_endpoint(info.part.encoder)
+        endpoint = info.part.endpoint
         if endpoint is None:
             return None
         gap = inference_gap(context.capabilities)

@@ -13,7 +13,7 @@ from esembed.dialect.adopt import flat_properties
 from esembed.dialect.fields import mapped_types
 from esembed.dialect.mapping import CompiledMapping
 from esembed.errors import PlanError, UnsupportedFeatureError
-from esembed.plan import IndexPlan, engine_endpoint
+from esembed.plan import IndexPlan
 
 __all__ = ["attach_mapping", "fill_in", "plan_difference", "stored_meta", "with_dims", "with_meta"]
 
@@ -46,7 +46,7 @@ def fill_in(plan: IndexPlan, stored: IndexPlan) -> IndexPlan:
     sparse = dict(plan.sparse)
     for name, part in plan.sparse.items():
         other = stored.sparse.get(name)
-        if other is not None and part.encoder == "lexical" and part.params.avgdl is None:
+        if other is not None and part.family == "lexical" and part.params.avgdl is None:
             params = msgspec.structs.replace(part.params, avgdl=other.params.avgdl)
             sparse[name] = msgspec.structs.replace(part, params=params)
     query = plan.query if plan.query is not None else stored.query
@@ -137,7 +137,7 @@ def attach_mapping(
                 f"{name}: the engine can't compute vectors for documents that are there already; create an "
                 "index from the plan and ingest the records, or name an encoder that runs on your side"
                 for name, part in plan.vector_fields()
-                if engine_endpoint(part.encoder) is not None
+                if part.endpoint is not None
             ],
             profile=f"attach on {capabilities.kind}",
         )

@@ -17,10 +17,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
-from esembed.encode.registry import load, split_spec
+from esembed.encode.registry import load
 from esembed.encode.tokens import MAX_SEISMIC_IDS, TokenIds
 from esembed.errors import EncoderError, PlanError, QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
+from esembed.plan.encoders import split_spec
 
 if TYPE_CHECKING:
     from esembed.encode.transformer.combined import CombinedEncoder
@@ -264,7 +265,7 @@ class EncoderPool:
         encoder = self._callers(name, part)
         if encoder is None:
             encoder = self._load(name, part)
-        if encoder.info.kind != kind and split_spec(part.encoder)[0] != "given":
+        if encoder.info.kind != kind and not part.precomputed:
             raise EncoderError(
                 f"{name}: a {kind} field can't be filled by {encoder.info.spec!r}, a {encoder.info.kind} "
                 "encoder",
@@ -280,13 +281,13 @@ class EncoderPool:
 
     def _check(self, name: str, encoder: Encoder) -> None:
         stored = self._contracts.get(name)
-        if stored is not None and split_spec(self.field(name).encoder)[0] != "given":
+        if stored is not None and not self.field(name).precomputed:
             from esembed.encode import contract
 
             contract.check(stored, encoder, field=name)
 
     def _load(self, name: str, part: DenseField | SparseField) -> Encoder:
-        spec, params, family = part.encoder, part.params, split_spec(part.encoder)[0]
+        spec, params, family = part.encoder, part.params, part.family
         if family in ("given", "engine") and isinstance(part, DenseField) and params.dims is None:
             params = EncoderParams(dims=part.dims)
         if family == "engine":  # the section tells what the endpoint returns
@@ -349,7 +350,7 @@ class EncoderPool:
         """Field → contract, for every vector field that isn't brought by the caller; loads the models."""
         from esembed.encode import contract
 
-        names = [name for name, part in self.plan.vector_fields() if split_spec(part.encoder)[0] != "given"]
+        names = [name for name, part in self.plan.vector_fields() if not part.precomputed]
         return {name: dict(contract.make(encoder)) for name, encoder in self.in_turn(names).items()}
 
     def token_ids(self, *, ready_only: bool = False) -> dict[str, TokenIds]:
@@ -364,7 +365,7 @@ class EncoderPool:
         """
         tables: dict[str, TokenIds] = {}
         for name, part in self.plan.sparse.items():
-            if part.storage != "seismic" or split_spec(part.encoder)[0] == "given":
+            if part.storage != "seismic" or part.precomputed:
                 continue
             if name in self._tables:
                 tables[name] = self._tables[name]

@@ -23,9 +23,9 @@ from typing import cast
 
 from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
 from esembed.errors import EncoderError
-from esembed.plan.checks import spec_problem
+from esembed.plan.encoders import spec_problem, split_spec
 
-__all__ = ["FAMILIES", "load", "split_spec"]
+__all__ = ["FAMILIES", "load"]
 
 FAMILIES: dict[str, str] = {
     "minilm": "esembed.encode.transformer.minilm:load",
@@ -40,18 +40,6 @@ FAMILIES: dict[str, str] = {
 }
 
 Loader = Callable[[str, EncoderParams, RuntimeOptions], Encoder]
-
-
-def split_spec(spec: str) -> tuple[str, str]:
-    """``"hf:intfloat/e5-small-v2"`` → ``("hf", "intfloat/e5-small-v2")``.
-
-    Raises:
-        EncoderError: no such family.
-    """
-    family, _, rest = spec.partition(":")
-    if family not in FAMILIES:
-        raise EncoderError(f"{spec_problem(spec)} (in spec {spec!r})", spec=spec)
-    return family, rest
 
 
 def load(
@@ -71,6 +59,8 @@ def load(
             known, params that the family doesn't take.
     """
     family, rest = split_spec(spec)
+    if family not in FAMILIES:
+        raise EncoderError(f"{spec_problem(spec)} (in spec {spec!r})", spec=spec)
     module_name, _, function = FAMILIES[family].partition(":")
     try:
         module = importlib.import_module(module_name)

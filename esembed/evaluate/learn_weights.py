@@ -31,11 +31,7 @@ def know_index(
     """
     options = options or TrustOptions()
     index.load_statistics()
-    encoders = index.pool.in_turn(
-        name
-        for name, part in index.plan.vector_fields()
-        if part.encoder.partition(":")[0] not in ("given", "engine")
-    )
+    encoders = index.pool.in_turn(name for name, part in index.plan.vector_fields() if part.encoded_here)
     scorers, notes = plan_scorers(index.plan, encoders)
     report = estimate_trust(
         index_documents(index, options.documents, seed=options.seed),

@@ -12,12 +12,11 @@ from esembed.errors import QueryError
 from esembed.evaluate.datasets import Dataset
 from esembed.evaluate.leg_table import LegTable
 from esembed.evaluate.metrics import Latency
-from esembed.plan.legs import default_query
+from esembed.plan.legs import default_query, searchable_legs
 from esembed.query import Query
 from esembed.query.nodes import BoostBy, Collapse, Knn, Rescore
 from esembed.query.tree import bind
 from esembed.types import Hits
-from esembed.weights.query import document_text
 
 if TYPE_CHECKING:
     from esembed import Index
@@ -26,23 +25,15 @@ __all__ = ["ask", "index_documents", "latency", "leg_table", "plan_legs", "store
 
 
 def plan_legs(index: Index, *, k: int = 100) -> dict[str, Query]:
-    """The legs of an index, each a query by itself whose text is open: the text fields as ``bm25``, every
-    dense and sparse field by its name. Fields that the caller fills (``given``) have no encoder for a
-    query and are left out; so is a lexical field beside text fields."""
-    plan = index.plan
-    legs: dict[str, Query] = {}
-    if plan.text:
-        legs["bm25"] = q.match(name="bm25")
-    for name, dense in plan.dense.items():
-        if dense.encoder.partition(":")[0] != "given":
-            legs[name] = q.knn(name, k=k, name=name)
-    for name, sparse in plan.sparse.items():
-        family = sparse.encoder.partition(":")[0]
-        if family != "given" and not (family == "lexical" and plan.text):
-            legs[name] = q.sparse(name, name=name)
+    """The legs of an index, each a query by itself whose text is left out, by name.
+
+    Raises:
+        QueryError: the plan has no field that a text can be searched in.
+    """
+    legs = searchable_legs(index.plan)
     if not legs:
         raise QueryError("the plan has no field that a text can be searched in")
-    return legs
+    return {name: leg.replace(k=k) if isinstance(leg, Knn) else leg for name, leg in legs.items()}
 
 
 def ask(
@@ -72,7 +63,7 @@ def ask(
         run[query_id] = [(hit.id, hit.score) for hit in hits]
         for hit in list(hits)[:10]:
             if hit.id not in titles:
-                titles[hit.id] = " ".join(document_text(index.plan, hit.source).split())[:160]
+                titles[hit.id] = " ".join(index.plan.searched_text(hit.source).split())[:160]
     return run, titles
 
 
@@ -130,7 +121,7 @@ def index_documents(index: Index, count: int, *, seed: int = 0) -> list[tuple[st
     )
     found: list[tuple[str, str]] = []
     for hit in index.search(draw, size=min(count, 10_000)):
-        text = document_text(index.plan, hit.source)
+        text = index.plan.searched_text(hit.source)
         if text:
             found.append((hit.id, text))
     return found

@@ -26,7 +26,7 @@ from esembed.plan import TextField
 from esembed.plan.legs import default_query
 from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Linear, Match, Rescore, Rrf, Sparse
-from esembed.weights.query import document_text, lexical_scorer
+from esembed.weights.query import lexical_scorer
 
 if TYPE_CHECKING:
     from esembed import Index
@@ -177,9 +177,7 @@ def _corpus_texts(index: Index, dataset: Dataset) -> dict[str, str]:
     texts: dict[str, str] = {}
     for document in dataset.documents():
         values = document.source.values()
-        text = document_text(index.plan, document.source) or "\n".join(
-            v for v in values if isinstance(v, str)
-        )
+        text = index.plan.searched_text(document.source) or "\n".join(v for v in values if isinstance(v, str))
         texts[str(document.id)] = text
         if len(texts) > MAX_BM25_DOCUMENTS:
             return {}

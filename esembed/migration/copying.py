@@ -19,12 +19,11 @@ from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.encode.base import DenseEncoder, EncoderInfo, EncodeStats
 from esembed.encode.tokens import TokenTarget, decode
 from esembed.ingest.ledger import Ledger
-from esembed.ingest.stages.prepare import _as_text, _lookup
 from esembed.ingest.target import Engine, Patience, Requester
-from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
+from esembed.plan import IndexPlan
 from esembed.types import DenseMatrix, Document, FloatArray
 
-__all__ = ["CopyingEncoder", "Memory", "compare_ids", "copyable", "document_text", "read_for_copy"]
+__all__ = ["CopyingEncoder", "Memory", "compare_ids", "copyable", "read_for_copy"]
 
 
 class Memory:
@@ -137,7 +136,7 @@ def read_for_copy(
         exclude_vectors: Elasticsearch leaves vectors out unless told otherwise.
         max_documents_per_second: read no faster.
     """
-    given = {name for name, part in plan.vector_fields() if part.encoder == "given" and not part.chunked}
+    given = {name for name, part in plan.vector_fields() if part.precomputed and not part.chunked}
     excludes = [HASH_FIELD]
     excludes += [plan.field_path(n) for n, _ in plan.vector_fields() if n not in given and n not in copied]
     source: dict[str, Any] = {"excludes": excludes}
@@ -194,14 +193,7 @@ def _remember(plan: IndexPlan, fields: Mapping[str, Any], copied: Mapping[str, M
         vector = _vector(fields.get(name))
         if vector is None:
             continue
-        memory.put(document_text(fields, part), vector)
-
-
-def document_text(fields: Mapping[str, Any], part: DenseField | SparseField) -> str:
-    """The text that a field is encoded from; empty where a record has none."""
-    found = [_lookup(fields, path) for path in part.source]
-    texts = [_as_text(path, v) for path, v in zip(part.source, found, strict=True) if v is not None]
-    return part.separator.join(text for text in texts if text)
+        memory.put(part.source_text(fields) or "", vector)
 
 
 def compare_ids(client: Requester, old: str, new: str) -> tuple[list[str], list[str], int]:
@@ -246,9 +238,9 @@ def copyable(old: IndexPlan, new: IndexPlan, unchanged: Collection[str]) -> list
     names = []
     for name, part in new.dense.items():
         was = old.dense.get(name)
-        if was is None or name not in unchanged or part.encoder == "given":
+        if was is None or name not in unchanged or part.precomputed:
             continue
-        if engine_endpoint(part.encoder) is not None:  # its pipeline computes them again
+        if part.endpoint is not None:  # its pipeline computes them again
             continue
         same_text = (was.source, was.separator, was.chunked) == (part.source, part.separator, part.chunked)
         same_chunks = not part.chunked or (

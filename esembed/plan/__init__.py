@@ -33,6 +33,7 @@ from esembed.plan.fields import (
     SeismicOptions,
     SparseField,
     TextField,
+    VectorField,
     engine_endpoint,
 )
 from esembed.plan.index_plan import IndexPlan
@@ -48,5 +49,6 @@ __all__ = [
     "SeismicOptions",
     "SparseField",
     "TextField",
+    "VectorField",
     "engine_endpoint",
 ]

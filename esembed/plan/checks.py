@@ -1,97 +1,34 @@
-"""What can't stand in a plan: fields that contradict each other, encoders that nobody knows."""
+"""What can't stand in a plan: fields that contradict each other."""
 
 from __future__ import annotations
 
-import difflib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from esembed.encode.base import EncoderParams
 from esembed.errors import PlanError
-from esembed.plan.fields import DenseField, SparseField, engine_endpoint
+from esembed.plan.encoders import spec_problem
+from esembed.plan.fields import ChunkOptions, DenseField, IndexOptions, SparseField, TextField
 
-if TYPE_CHECKING:
-    from esembed.plan.index_plan import IndexPlan
-
-__all__ = ["FAMILIES", "spec_problem", "validate"]
-
-FAMILIES = {
-    "minilm": "",
-    "hf": "hf:intfloat/multilingual-e5-small",
-    "splade": "splade:naver/splade-v3",
-    "static": "static:./potion-base-8M",
-    "lexical": "",
-    "openai": "openai:text-embedding-3-small",
-    "engine": "engine:.elser-2-elasticsearch",
-    "own": "own:my-model",
-    "given": "",
-}
-"""Encoder family → an example of what its spec looks like; empty where nothing stands after the name."""
-
-_ALIASES = {
-    "allminilml6v2": "minilm",
-    "bm25": "lexical",
-    "custom": "own",
-    "elser": "engine",
-    "fasttext": "static",
-    "glove": "static",
-    "huggingface": "hf",
-    "inference": "engine",
-    "model2vec": "static",
-    "none": "given",
-    "ollama": "openai",
-    "sentencetransformer": "hf",
-    "sentencetransformers": "hf",
-    "sparseencoder": "splade",
-    "st": "hf",
-    "tei": "openai",
-    "transformers": "hf",
-    "vllm": "openai",
-    "word2vec": "static",
-}
-"""What people write → the family."""
+__all__ = ["validate"]
 
 
-def spec_problem(spec: str) -> str | None:
-    """What is wrong with an encoder's spec string, or None where its family is known and its form right.
+class Fields(Protocol):
+    """What of a plan is checked here; :class:`~esembed.plan.index_plan.IndexPlan` is made of it."""
 
-    Whether there is such a model is found out when it is loaded.
-    """
-    family, _, rest = spec.partition(":")
-    if family not in FAMILIES:
-        near = _near(family, rest, spec)
-        hint = f"; did you mean {near!r}?" if near else ""
-        return (
-            f"there is no encoder family {family!r}{hint} (there are: {', '.join(FAMILIES)}; own:NAME is an "
-            "encoder that you pass as encoder=)"
-        )
-    example = FAMILIES[family]
-    if example and not rest.strip():
-        return f"{spec!r} needs a name after the family, as in {example!r}"
-    if not example and rest:
-        way = f"; for another model write 'hf:{rest}'" if family == "minilm" else ""
-        return f"{family} takes no name after it{way}"
-    return None
-
-
-def _near(family: str, rest: str, spec: str) -> str | None:
-    """The spec that was probably meant."""
-    short = "".join(c for c in family.lower() if c.isalnum())
-    meant = _ALIASES.get(short)
-    if meant is None and "/" in family:
-        return f"hf:{spec}"
-    if meant is None:
-        known = {**_ALIASES, **{name: name for name in FAMILIES}}
-        close = difflib.get_close_matches(short, known, n=1, cutoff=0.75)
-        meant = known[close[0]] if close else None
-    if meant is None:
-        return None
-    return f"{meant}:{rest or FAMILIES[meant].partition(':')[2]}" if FAMILIES[meant] else meant
+    @property
+    def text(self) -> Mapping[str, TextField]: ...
+    @property
+    def chunk(self) -> ChunkOptions | None: ...
+    @property
+    def index(self) -> IndexOptions: ...
+    def vector_fields(self) -> Iterator[tuple[str, DenseField | SparseField]]: ...
 
 
 def _engine(name: str, part: DenseField | SparseField, where: str) -> None:
     """A field whose vectors the engine computes: what its endpoint decides can't stand in the plan."""
     section = where.partition(".")[0]
-    endpoint = engine_endpoint(part.encoder)
+    endpoint = part.endpoint
     if not endpoint or any(c.isspace() for c in endpoint):
         raise PlanError(
             "engine: needs the name of an inference endpoint or the id of a deployed model "
@@ -127,7 +64,7 @@ def _engine(name: str, part: DenseField | SparseField, where: str) -> None:
         )
 
 
-def validate(plan: IndexPlan) -> None:
+def validate(plan: Fields) -> None:
     """Raises PlanError naming the path of what is wrong."""
     seen: dict[str, str] = {}
     for section in ("text", "dense", "sparse", "filter"):
@@ -145,7 +82,7 @@ def validate(plan: IndexPlan) -> None:
     for name, part in plan.vector_fields():
         section = "dense" if isinstance(part, DenseField) else "sparse"
         where = f"{section}.{name}"
-        family = part.encoder.partition(":")[0]
+        family = part.family
         if family == "engine":
             _engine(name, part, where)
         elif problem := spec_problem(part.encoder):

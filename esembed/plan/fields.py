@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from esembed.encode.base import EncoderParams
+from esembed.errors import RecordError
+from esembed.plan import paths
+from esembed.plan.encoders import split_spec
 
 __all__ = [
+    "CHUNK_SEPARATOR",
+    "PRECOMPUTED",
     "ChunkOptions",
     "DenseField",
     "FilterField",
@@ -19,8 +25,39 @@ __all__ = [
     "SeismicOptions",
     "SparseField",
     "TextField",
+    "VectorField",
     "engine_endpoint",
+    "joined_text",
 ]
+
+
+PRECOMPUTED = "given"
+"""The encoder spec of a field whose vectors the caller brings."""
+
+CHUNK_SEPARATOR = "\n\n"
+"""Between the fields that are joined and then cut into chunks: a paragraph's end, where a chunk may end."""
+
+
+def joined_text(source: Sequence[str], separator: str, record: Mapping[str, Any]) -> str | None:
+    """The text of a record's fields, joined; None where it has none of them, "" where all are empty.
+
+    Raises:
+        RecordError: a field holds what is no text (an object, a boolean …).
+    """
+    found = [_as_text(path, value) for path in source if (value := paths.get(record, path)) is not None]
+    return separator.join(text for text in found if text) if found else None
+
+
+def _as_text(path: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, Mapping)):
+        raise RecordError(f"{path} holds a {type(value).__name__}; an encoder needs text", field=path)
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return "\n".join(_as_text(path, item) for item in value if item is not None)
+    raise RecordError(f"{path} holds a {type(value).__name__}; an encoder needs text", field=path)
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -82,7 +119,39 @@ class TextField(Part, frozen=True, kw_only=True):
     keyword: bool = False
 
 
-class DenseField(Part, frozen=True, kw_only=True):
+class VectorField(Part, frozen=True, kw_only=True):
+    """What dense and sparse fields share: an encoder, and the record's fields whose text it is given."""
+
+    encoder: str = PRECOMPUTED
+    source: tuple[str, ...] = ()
+    separator: str = "\n"
+
+    @property
+    def family(self) -> str:
+        """The encoder's family, what stands before the colon of its spec (``hf``, ``lexical`` …)."""
+        return split_spec(self.encoder)[0]
+
+    @property
+    def precomputed(self) -> bool:
+        """Whether the caller brings the vectors; there is no encoder then, for records or for queries."""
+        return self.family == PRECOMPUTED
+
+    @property
+    def endpoint(self) -> str | None:
+        """The engine's inference endpoint that computes the vectors, or None."""
+        return engine_endpoint(self.encoder)
+
+    @property
+    def encoded_here(self) -> bool:
+        """Whether an encoder of this process makes the vectors."""
+        return not self.precomputed and self.endpoint is None
+
+    def source_text(self, record: Mapping[str, Any]) -> str | None:
+        """The text that the field is encoded from; see :func:`joined_text`."""
+        return joined_text(self.source, self.separator, record)
+
+
+class DenseField(VectorField, frozen=True, kw_only=True):
     """A dense vector field.
 
     Attributes:
@@ -103,9 +172,7 @@ class DenseField(Part, frozen=True, kw_only=True):
         chunked: encode chunks of the text (see ``IndexPlan.chunk``) instead of the whole.
     """
 
-    encoder: str = "given"
-    source: tuple[str, ...] = ()
-    separator: str = "\n"
+    encoder: str = PRECOMPUTED
     dims: int | None = None
     similarity: Similarity = "cosine"
     element_type: Literal["float", "byte", "bit", "bfloat16"] = "float"
@@ -130,7 +197,7 @@ class SeismicOptions(Part, frozen=True, kw_only=True):
     quantization_ceiling_search: float | None = None
 
 
-class SparseField(Part, frozen=True, kw_only=True):
+class SparseField(VectorField, frozen=True, kw_only=True):
     """A sparse vector field.
 
     Attributes:
@@ -146,8 +213,6 @@ class SparseField(Part, frozen=True, kw_only=True):
     """
 
     encoder: str = "lexical"
-    source: tuple[str, ...] = ()
-    separator: str = "\n"
     storage: Literal["auto", "sparse_vector", "rank_features", "seismic"] = "auto"
     prune: bool = False
     seismic: SeismicOptions = SeismicOptions()
@@ -201,6 +266,10 @@ class ChunkOptions(Part, frozen=True, kw_only=True):
     store: Literal["nested", "documents"] = "nested"
     path: str = "chunks"
 
+    def source_text(self, record: Mapping[str, Any]) -> str | None:
+        """The text that is cut; see :func:`joined_text`."""
+        return joined_text(self.source, CHUNK_SEPARATOR, record)
+
 
 class IndexOptions(Part, frozen=True, kw_only=True):
     """Settings that the index is created with; None leaves the engine's default."""
@@ -231,7 +300,7 @@ class LoadOptions(Part, frozen=True, kw_only=True):
 
 def engine_endpoint(spec: str) -> str | None:
     """``"engine:my-e5"`` → ``"my-e5"``, ``"engine:sparse/ID"`` → ``"ID"``; None for any other spec."""
-    family, _, rest = spec.partition(":")
+    family, rest = split_spec(spec)
     if family != "engine":
         return None
     kind, slash, name = rest.partition("/")

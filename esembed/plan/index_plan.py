@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from esembed.errors import PlanError
+from esembed.plan import paths
 from esembed.plan.checks import validate
 from esembed.plan.fields import (
     ChunkOptions,
@@ -150,10 +151,39 @@ class IndexPlan(Part, frozen=True, kw_only=True):
     def field_path(self, name: str) -> str:
         """The name a vector field has in the mapping: under the chunks' path where it is chunked
         and chunks are nested."""
-        part = self.dense.get(name) or self.sparse.get(name)
+        part = self.vector_field(name)
         if part is not None and part.chunked and self.chunk is not None and self.chunk.store == "nested":
             return f"{self.chunk.path}.{name}"
         return name
+
+    def vector_field(self, name: str) -> DenseField | SparseField | None:
+        """The dense or sparse field of that name, or None."""
+        return self.dense.get(name) or self.sparse.get(name)
+
+    def vector_source(self, name: str) -> tuple[str, ...]:
+        """The record's fields that a vector field is made from: the chunks' where it is chunked."""
+        field = self.vector_field(name)
+        if field is None:
+            return ()
+        return self.chunk.source if field.chunked and self.chunk is not None else field.source
+
+    def vector_text(self, name: str, record: Mapping[str, Any]) -> str | None:
+        """The text that a vector field is made from (whole, where it is cut into chunks).
+
+        Raises:
+            RecordError: a source field holds what is no text.
+        """
+        field = self.vector_field(name)
+        if field is None:
+            return None
+        if field.chunked and self.chunk is not None:
+            return self.chunk.source_text(record)
+        return field.source_text(record)
+
+    def searched_text(self, stored: Mapping[str, Any]) -> str:
+        """A stored document's text fields in the plan's order, one value a line: what BM25 searches."""
+        lines = (line for name in self.text for line in paths.texts(stored, name))
+        return "\n".join(line for line in lines if line.strip())
 
     def only(self, vectors: Collection[str]) -> IndexPlan:
         """The same with these vector fields alone, and without a default query."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -10,36 +10,27 @@ import msgspec
 from esembed.errors import QueryError
 from esembed.query.nodes import (
     Bool,
-    BoostBy,
     Collapse,
     Filter,
     Knn,
-    Linear,
     Match,
     MatchPhrase,
     MultiMatch,
-    Nested,
     Node,
     Query,
     Rescore,
-    Rrf,
     Sparse,
 )
 
 __all__ = [
     "add_filter",
     "bind",
-    "drop_legs",
     "from_dict",
-    "leg_names",
-    "select_legs",
     "text_legs",
     "transform",
     "vector_fields",
     "walk",
 ]
-
-_KINDS: dict[str, str] = {"Match": "bm25", "MultiMatch": "bm25", "MatchPhrase": "bm25", "Knn": "dense"}
 
 
 def from_dict(data: Mapping[str, Any]) -> Query:
@@ -159,107 +150,3 @@ def add_filter(query: Query, extra: Filter | None) -> Query:
         both = extra if present is None else Bool(filter=(present, extra))
         return query.replace(filter=both)  # type: ignore[no-any-return]
     return Bool(must=(query,), filter=(extra,))
-
-
-def leg_names(legs: tuple[Query, ...]) -> list[str]:
-    """A distinct name for each leg: its own, else ``bm25``, ``dense``, ``sparse`` … by its kind.
-
-    Raises:
-        QueryError: two legs were given the same name.
-    """
-    given = [leg.name for leg in legs if getattr(leg, "name", None)]  # type: ignore[union-attr]
-    for name in given:
-        if given.count(name) > 1:
-            raise QueryError(f"two legs are named {name!r}; names must differ", field="name")
-    names: list[str] = []
-    for leg in legs:
-        name = getattr(leg, "name", None)
-        if name is None:
-            base = _kind(leg)
-            name, number = base, 1
-            while name in names or name in given:
-                number += 1
-                name = f"{base}_{number}"
-        names.append(name)
-    return names
-
-
-def _kind(leg: Query) -> str:
-    if isinstance(leg, BoostBy):
-        return _kind(leg.query)
-    if isinstance(leg, Nested):
-        return _kind(leg.query)
-    kind = type(leg).__name__
-    return _KINDS.get(kind, str(leg.__struct_config__.tag))
-
-
-def sum_legs(query: Query) -> tuple[Query, ...]:
-    """The legs of a weighted sum that is one request, a ``bool`` of ``should`` clauses alone (such as the
-    default query after an ingest); else none."""
-    if not isinstance(query, Bool) or query.must or len(query.should) < 2:
-        return ()
-    return query.should if query.minimum_should_match in (None, 1) else ()
-
-
-def _with_legs(query: Query, keep: list[int], names: list[str]) -> Query:
-    """A fusion or sum of legs with only those at *keep*."""
-    if isinstance(query, Bool):
-        return query.replace(should=tuple(query.should[i].replace(name=names[i]) for i in keep))  # type: ignore[no-any-return]
-    legs = tuple(query.legs[i].replace(name=names[i]) for i in keep)  # type: ignore[union-attr]
-    weights = None if query.weights is None else tuple(query.weights[i] for i in keep)  # type: ignore[union-attr]
-    if weights is not None and not any(weights):
-        weights = None
-    return query.replace(legs=legs, weights=weights)  # type: ignore[no-any-return]
-
-
-def select_legs(query: Query, legs: Collection[str] | None) -> Query:
-    """The query with only these legs of its outermost fusion; a single one stands alone.
-
-    Raises:
-        QueryError: no such leg, or the query isn't a fusion.
-    """
-    if legs is None:
-        return query
-    if isinstance(legs, str) or not legs:
-        raise QueryError(
-            f"legs takes a list of leg names, such as legs=['bm25'], not {legs!r}; leave it out for all",
-            field="legs",
-        )
-    if isinstance(query, (Rescore, Collapse)):
-        return query.replace(query=select_legs(query.query, legs))  # type: ignore[no-any-return]
-    inside = query.legs if isinstance(query, (Rrf, Linear)) else sum_legs(query)
-    if not inside:
-        if set(legs) == set(leg_names((query,))):
-            return query
-        raise QueryError(
-            f"the query is no fusion; its only leg is {leg_names((query,))[0]!r}, not {sorted(legs)}",
-            field="legs",
-        )
-    names = leg_names(inside)
-    unknown = sorted(set(legs) - set(names))
-    if unknown:
-        raise QueryError(
-            f"no leg {', '.join(map(repr, unknown))}; there are {', '.join(names)}", field="legs"
-        )
-    keep = [i for i, name in enumerate(names) if name in legs]
-    if len(keep) > 1:
-        return _with_legs(query, keep, names)
-    single: Query = inside[keep[0]].replace(name=names[keep[0]])
-    if not isinstance(query, Bool):
-        return add_filter(single, query.filter)  # type: ignore[union-attr]
-    if query.must_not:
-        return Bool(must=(single,), filter=query.filter, must_not=query.must_not)
-    for extra in query.filter:
-        single = add_filter(single, extra)
-    return single
-
-
-def drop_legs(query: Query, names: Collection[str]) -> Query:
-    """The query without these legs of its outermost fusion; one that is left stays a fusion."""
-    if isinstance(query, (Rescore, Collapse)):
-        return query.replace(query=drop_legs(query.query, names))  # type: ignore[no-any-return]
-    inside = query.legs if isinstance(query, (Rrf, Linear)) else sum_legs(query)
-    if not inside:
-        return query
-    labels = leg_names(inside)
-    return _with_legs(query, [i for i, label in enumerate(labels) if label not in names], labels)

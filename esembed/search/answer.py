@@ -18,7 +18,6 @@ __all__ = [
     "merge_hits",
     "shard_failure",
     "single_hits",
-    "stored_texts",
     "total_of",
 ]
 
@@ -186,17 +185,6 @@ def single_hits(
             parts = (LegShare(leg, position, score, score),)
         hits.append(hit_of(raw, score=score, shares=parts))
     return hits
-
-
-def stored_texts(source: Mapping[str, Any], path: str) -> list[str]:
-    """What a stored field holds, as texts; a dotted path leads into objects and lists of them."""
-    values: list[Any] = [source[path]] if path in source else [source]
-    if path not in source:
-        for name in path.split("."):
-            inner = [value[name] for value in values if isinstance(value, Mapping) and name in value]
-            values = [part for value in inner for part in (value if isinstance(value, list) else [value])]
-    flat = [part for value in values for part in (value if isinstance(value, list) else [value])]
-    return [str(part) for part in flat if part is not None]
 
 
 def best_chunk(doc_id: str, answers: Sequence[LegAnswer | None]) -> str | None:

@@ -19,6 +19,7 @@ from esembed.encode.tokens import TokenIds
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import IndexPlan
+from esembed.plan.legs import leg_names, sum_legs
 from esembed.query.nodes import (
     Bool,
     Collapse,
@@ -28,7 +29,7 @@ from esembed.query.nodes import (
     Rescore,
     Rrf,
 )
-from esembed.query.tree import add_filter, leg_names, sum_legs, walk
+from esembed.query.tree import add_filter, walk
 from esembed.search.compiled import CompiledSearch, Leg, SearchOptions
 from esembed.search.facets import check_aggregations
 from esembed.search.legs import LegCompiler, milliseconds

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from esembed.errors import EsembedError, QueryError
+from esembed.plan.legs import drop_legs, leg_names, sum_legs
 from esembed.query.nodes import Collapse, Knn, Linear, Node, Query, Rescore, Rrf, Sparse
-from esembed.query.tree import drop_legs, leg_names, sum_legs, transform, walk
+from esembed.query.tree import transform, walk
 from esembed.search.compiled import SearchOptions
 from esembed.search.page import Cursor
 

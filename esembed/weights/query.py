@@ -9,39 +9,19 @@ from esembed import query as q
 from esembed.encode.base import Encoder
 from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
 from esembed.plan import IndexPlan, TextField
+from esembed.plan.legs import BM25, searchable_legs
 from esembed.query import Query
 from esembed.weights.estimate import DenseScorer, LexicalScorer, Scorer, SparseScorer, TrustReport
 
-__all__ = ["DAMP_WORDS", "LEG_TEXT", "document_text", "knowing_query", "lexical_scorer", "plan_scorers"]
+__all__ = ["DAMP_WORDS", "knowing_query", "lexical_scorer", "plan_scorers"]
 
 DAMP_WORDS = 32
 """Queries of more words count for less in BM25, whose sum grows with every word."""
-
-LEG_TEXT = "bm25"
-"""The text leg's name."""
 
 _SNOWBALL = {
     "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian",
     "norwegian", "portuguese", "romanian", "russian", "spanish", "swedish", "turkish",
 }  # fmt: skip
-
-
-def document_text(plan: IndexPlan, source: Mapping[str, Any]) -> str:
-    """A document's text as known items are cut from it: the text fields in the plan's order, one a line."""
-    parts: list[str] = []
-    for name in plan.text:
-        value: Any = source
-        for step in name.split("."):
-            value = value.get(step) if isinstance(value, Mapping) else None
-        if isinstance(value, str):
-            parts.append(value)
-        elif isinstance(value, (list, tuple)):
-            parts.extend(item for item in value if isinstance(item, str))
-    return "\n".join(part for part in parts if part.strip())
-
-
-_NOT_HERE = ("given", "engine")
-"""Families without an encoder on this side."""
 
 
 def plan_scorers(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> tuple[dict[str, Scorer], list[str]]:
@@ -57,20 +37,20 @@ def plan_scorers(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> tuple[dict
     scorers: dict[str, Scorer] = {}
     notes: list[str] = []
     if plan.text:
-        scorers[LEG_TEXT] = lexical_scorer(next(iter(plan.text.values())))
+        scorers[BM25] = lexical_scorer(next(iter(plan.text.values())))
     for name, part in plan.dense.items():
         encoder: Any = encoders.get(name)
-        if encoder is None or part.encoder.partition(":")[0] in _NOT_HERE:
+        if encoder is None or not part.encoded_here:
             continue
         if part.similarity not in ("cosine", "dot_product"):
             notes.append(f"{name}: no bound is known for similarity {part.similarity}")
         else:
             scorers[name] = DenseScorer(encoder)
+    searchable = searchable_legs(plan)
     for name, sparse in plan.sparse.items():
         encoder = encoders.get(name)
-        family = sparse.encoder.partition(":")[0]
         # A lexical leg beside BM25 would count BM25 twice.
-        if encoder is not None and family not in _NOT_HERE and not (family == "lexical" and plan.text):
+        if encoder is not None and sparse.encoded_here and name in searchable:
             scorers[name] = SparseScorer(encoder)
     return scorers, notes
 

@@ -220,7 +220,7 @@ async def test_a_plain_string_is_the_default_query(world: World, searcher: Async
     wanted = data.plan(dense={"embedding": dense})
     searcher = await world.fill(data.plan(), DOCS, wanted)
     hits = await searcher.search("red dog", explain=True)
-    assert [share.leg for share in hits[0].shares] == ["bm25", "dense"]
+    assert [share.leg for share in hits[0].shares] == ["bm25", "embedding"]
     only = await searcher.search("red dog", legs=["bm25"])
     assert only.ids == (await searcher.search(q.match("red dog"))).ids
     calls = len(world.encoder.calls)

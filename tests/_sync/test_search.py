@@ -221,7 +221,7 @@ def test_a_plain_string_is_the_default_query(world: World, searcher: Searcher) -
     wanted = data.plan(dense={"embedding": dense})
     searcher = world.fill(data.plan(), DOCS, wanted)
     hits = searcher.search("red dog", explain=True)
-    assert [share.leg for share in hits[0].shares] == ["bm25", "dense"]
+    assert [share.leg for share in hits[0].shares] == ["bm25", "embedding"]
     only = searcher.search("red dog", legs=["bm25"])
     assert only.ids == (searcher.search(q.match("red dog"))).ids
     calls = len(world.encoder.calls)

@@ -16,8 +16,8 @@ from esembed.dialect.query import CLAUSE_HEADROOM, Clauses, Json, bool_clause
 from esembed.dialect.scope import Context, FieldInfo
 from esembed.dialect.scores import exact_script, score_of
 from esembed.errors import QueryError
+from esembed.plan.legs import leg_names
 from esembed.query.nodes import Knn, Linear, PruneOptions, Query, Rrf, Sparse
-from esembed.query.tree import leg_names
 
 __all__ = ["MAX_CANDIDATES", "ElasticsearchQuery"]
 

@@ -9,7 +9,7 @@ import pytest
 from esembed import DenseField, IndexPlan
 from esembed.encode.registry import FAMILIES, load
 from esembed.errors import EncoderError, PlanError
-from esembed.plan import checks
+from esembed.plan import encoders as checks
 
 
 def plan(spec: str, section: str = "dense") -> IndexPlan:

@@ -17,8 +17,8 @@ from esembed import query as q
 from esembed.capabilities import profile
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
-from esembed.plan.legs import default_query
-from esembed.query.tree import add_filter, leg_names, select_legs, walk
+from esembed.plan.legs import default_query, leg_names, select_legs
+from esembed.query.tree import add_filter, walk
 from esembed.search.page import Cursor, query_digest
 from esembed.types import SparseVector
 
@@ -80,7 +80,7 @@ def test_legs_have_names_and_can_be_chosen() -> None:
         q.sparse("s", vector={"a": 1}, name="spl"),
         weights=[1, 2, 3, 4],
     )
-    assert leg_names(query.legs) == ["bm25", "dense", "bm25_2", "spl"]
+    assert leg_names(query.legs) == ["bm25", "e", "bm25_2", "spl"]
     two = select_legs(query, ["spl", "bm25"])
     assert two.weights == (1.0, 4.0)
     assert leg_names(two.legs) == ["bm25", "spl"]

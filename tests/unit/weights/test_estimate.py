@@ -31,7 +31,7 @@ from esembed.weights.known_items import (
     rank_biased_overlap,
     sample,
 )
-from esembed.weights.query import document_text, knowing_query, plan_scorers
+from esembed.weights.query import knowing_query, plan_scorers
 
 TOPICS = 40
 
@@ -242,7 +242,7 @@ def test_the_query_that_trust_leads_to() -> None:
     assert (match.damp_words, knn.k) == (32, 200)
     expected = (report.leg("bm25").weight / 2.2) / (report.leg("emb").weight * 2)
     assert match.boost / knn.boost == pytest.approx(expected, rel=1e-3)
-    assert document_text(PLAN, {"title": "T", "body": ["a", "b"], "other": "x"}) == "T\na\nb"
+    assert PLAN.searched_text({"title": "T", "body": ["a", "b"], "other": "x"}) == "T\na\nb"
 
 
 def test_a_useless_leg_is_left_out() -> None:

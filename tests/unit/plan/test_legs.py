@@ -1,0 +1,83 @@
+"""What legs are called, and how they are chosen."""
+
+from __future__ import annotations
+
+import pytest
+
+from esembed import DenseField, IndexPlan, SparseField, TextField
+from esembed import query as q
+from esembed.errors import QueryError
+from esembed.plan.legs import (
+    default_query,
+    expand_by_leg,
+    leg_names,
+    query_legs,
+    searchable_legs,
+    select_legs,
+)
+
+PLAN = IndexPlan(
+    text={"title": TextField()},
+    dense={
+        "small": DenseField(encoder="minilm", source=("title",)),
+        "large": DenseField(encoder="hf:x/y", source=("title",)),
+        "brought": DenseField(dims=4),
+    },
+    sparse={
+        "learned": SparseField(encoder="splade:x/y", source=("title",)),
+        "words": SparseField(source=("title",)),
+    },
+)
+
+
+def test_a_vector_leg_is_called_by_its_field() -> None:
+    assert list(searchable_legs(PLAN)) == ["bm25", "small", "large", "learned"]
+    assert leg_names(query_legs(default_query(PLAN))) == ["bm25", "small", "large", "learned"]
+    legs = [
+        q.match(),
+        q.knn("a"),
+        q.boost_by(q.knn("a"), "n"),
+        q.sparse("s"),
+        q.term("x", 1),
+        q.match(name="own"),
+    ]
+    assert leg_names(legs) == ["bm25", "a", "a_2", "s", "term", "own"]
+
+
+def test_lexical_stands_in_for_bm25_and_never_beside_it() -> None:
+    assert list(searchable_legs(PLAN.replace(text={}))) == ["small", "large", "learned", "words"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (["dense"], ["small", "large"]),
+        (["large"], ["large"]),
+        (["sparse", "bm25"], ["bm25", "learned"]),
+        (["dense", "small", "learned"], ["small", "large", "learned"]),
+    ],
+)
+def test_legs_are_chosen_by_name_or_by_type(asked: list[str], found: list[str]) -> None:
+    chosen = select_legs(q.rescore(default_query(PLAN), by=q.match("x")), asked)
+    assert leg_names(query_legs(chosen)) == found
+
+
+def test_learned_weights_change_no_name() -> None:
+    learned = q.linear(*searchable_legs(PLAN).values(), weights=[0.4, 0.3, 0.2, 0.1])
+    assert leg_names(query_legs(learned)) == leg_names(query_legs(default_query(PLAN)))
+    assert select_legs(learned, ["dense"]).weights == (0.3, 0.2)
+
+
+def test_a_leg_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(QueryError, match=r"legs: no leg 'densest'; there are bm25, small, large, learned"):
+        select_legs(default_query(PLAN), ["densest"])
+    with pytest.raises(QueryError, match="no leg 'dense'; there are bm25"):
+        select_legs(q.match("x"), ["dense"])
+    with pytest.raises(QueryError, match="takes a list"):
+        select_legs(default_query(PLAN), "dense")  # type: ignore[arg-type]
+
+
+def test_a_value_by_type_goes_to_each_of_its_legs_and_a_name_counts_first() -> None:
+    legs = query_legs(default_query(PLAN))
+    found = expand_by_leg({"dense": 0.3, "small": 1.0, "bm25": 5.0}, legs, "leg_timeouts_seconds")
+    assert found == {"small": 1.0, "large": 0.3, "bm25": 5.0}
