@@ -15,13 +15,13 @@ __all__ = [
     "IS_ASYNC",
     "Batcher",
     "Lock",
+    "as_sync",
     "gather",
     "in_thread",
     "iterable",
     "requester",
     "sleep",
     "stoppable",
-    "sync_twin",
 ]
 
 IS_ASYNC = True
@@ -176,7 +176,7 @@ def iterable(records: Any) -> Any:
     return records
 
 
-def sync_twin(index: Any) -> Any:
+def as_sync(index: Any) -> Any:
     """The same index for blocking code in a thread; its requests go through this loop's client."""
     from esembed._sync.index import Index
 

@@ -11,13 +11,13 @@ __all__ = [
     "IS_ASYNC",
     "Batcher",
     "Lock",
+    "as_sync",
     "gather",
     "in_thread",
     "iterable",
     "requester",
     "sleep",
     "stoppable",
-    "sync_twin",
 ]
 
 IS_ASYNC = False
@@ -69,6 +69,6 @@ def iterable(records: Any) -> Any:
     return records
 
 
-def sync_twin(index: Any) -> Any:
+def as_sync(index: Any) -> Any:
     """The index itself."""
     return index

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from esembed._version import __version__
 from esembed.capabilities import Capabilities
@@ -23,19 +23,26 @@ from esembed.encode import contract
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.errors import IndexExistsError, IndexNotFoundError, PlanError
-from esembed.ingest.options import Progress
+from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
+from esembed.query import Query
 from esembed.search.request import Reranker, check_rerankers
 
-from ._shim import in_thread
+from . import relevance, weights
+from ._shim import as_sync, in_thread
 from .attach import AttachMixin
 from .client import EngineClient
 from .documents import DocumentsMixin
 from .live import Live, check_name, describe, drop_pipeline, index_path, put_pipelines
 from .probe import probe
-from .quality import QualityMixin
 from .search import Searcher
+
+if TYPE_CHECKING:
+    from esembed.evaluate.datasets import Dataset, Run
+    from esembed.evaluate.evaluation import Evaluation
+    from esembed.evaluate.tuning import Tuned, TuneOptions
+    from esembed.weights.estimate import TrustOptions, TrustReport
 
 __all__ = ["Index"]
 
@@ -55,7 +62,7 @@ def _by_searcher(
     return call  # type: ignore[return-value]
 
 
-class Index(AttachMixin, QualityMixin, DocumentsMixin):
+class Index(AttachMixin, DocumentsMixin):
     """A plan on a live engine. Made by :meth:`create`, :meth:`open` or :meth:`attach`.
 
     Attributes:
@@ -398,3 +405,98 @@ class Index(AttachMixin, QualityMixin, DocumentsMixin):
 
     def _changed(self) -> None:
         self._searcher = None
+
+    # -- its relevance ---------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        dataset: Dataset | str,
+        *,
+        configurations: Mapping[str, Query] | None = None,
+        runs: Mapping[str, Run] | None = None,
+        measures: Sequence[str] | None = None,
+        size: int = 100,
+        latency_queries: int = 30,
+        published: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> Evaluation:
+        """Measure the default query beside its legs and untuned fusions, on judged queries.
+
+        Args:
+            dataset: a BEIR folder, a CSV, ``ir_datasets:ID``, or what ``load_dataset`` made.
+            configurations: further queries by name, their texts open.
+            runs: further runs by name, from files or other tools.
+            measures: None is nDCG@10, recall@100, MRR@10, MAP, success@1 and @5.
+            size: how many hits are asked for.
+            latency_queries: how many queries are timed one after another; 0 times none.
+            published: outside figures for the report: name → measure → value.
+
+        Raises:
+            EsembedError: no judged queries, the extra isn't installed; what a search raises.
+        """
+        return relevance.evaluate(
+            as_sync(self),
+            dataset,
+            configurations=configurations,
+            runs=runs,
+            measures=measures,
+            size=size,
+            latency_queries=latency_queries,
+            published=published,
+        )
+
+    def tune(
+        self,
+        dataset: Dataset | str,
+        *,
+        options: TuneOptions | None = None,
+        write: bool = True,
+        progress: Callable[[str], None] | None = None,
+    ) -> tuple[Tuned, Query]:
+        """Fit the default query to judged queries; on few it stays as it is. See ``esembed tune``.
+
+        Args:
+            options: see :class:`~esembed.evaluate.tuning.TuneOptions`.
+            write: store the query and its evidence, where something better was found.
+            progress: told what is being done, one line each (from another thread).
+
+        Returns:
+            the choice with its evidence, and the query.
+
+        Raises:
+            EsembedError: no judged queries, the extra isn't installed, or the default query's reranker
+                wasn't given.
+        """
+        counterpart = as_sync(self)
+        result = relevance.tune(counterpart, dataset, options=options, write=write, progress=progress)
+        self._take_over(counterpart)
+        return result
+
+    def learn_weights(
+        self, options: TrustOptions | None = None, *, write: bool = True
+    ) -> tuple[TrustReport, Query | None]:
+        """Estimate without judgements how far each leg can be trusted, and store the default query that
+        follows: one request, weighted. :meth:`ingest` does it by itself.
+
+        A query that the plan's author or :meth:`tune` wrote is kept.
+
+        Args:
+            options: see :class:`~esembed.weights.estimate.TrustOptions`.
+            write: store it.
+
+        Returns:
+            the report, and the query, or None when there is nothing to weigh.
+        """
+        counterpart = as_sync(self)
+        result = weights.learn(counterpart, options=options, write=write)
+        self._take_over(counterpart)
+        return result
+
+    def _after_ingest(self, options: IngestOptions, report: IngestReport, progress: Progress | None) -> None:
+        weights.learn_after_ingest(self, options, report, progress)
+
+    def _take_over(self, counterpart: Any) -> None:
+        """Go on with what the sync counterpart stored while it worked in a thread."""
+        if counterpart.stored is not self.stored:
+            self.stored = counterpart.stored
+            self.plan = counterpart.stored.plan
+            self._changed()

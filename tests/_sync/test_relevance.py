@@ -1,4 +1,4 @@
-# Generated from tests/_async/test_quality.py by scripts/run_unasync.py; change that file and run the script.
+# Generated from tests/_async/test_relevance.py by scripts/run_unasync.py; change that file and run the script.
 """A default query that knows its index, and measuring it, on each real engine."""
 
 from __future__ import annotations
