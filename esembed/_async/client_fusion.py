@@ -94,7 +94,7 @@ class AsyncFusing:
         scored: dict[str, float] = {}
         for stage in compiled.stages:
             if isinstance(stage, Collapse):
-                path = compiler.context.sortable(stage.field, "collapse").path
+                path = compiler.scope.sortable(stage.field, "collapse").path
                 groups = {
                     doc: answer.value(doc, path) for answer in lists if answer for doc in answer.ranked.ids
                 }
@@ -182,7 +182,7 @@ class AsyncFusing:
         todo: list[tuple[int, Leg, list[str]]] = []
         for position, leg in wanted:
             answer = lists[position]
-            if answer is None or leg.parent_key:
+            if answer is None or leg.is_chunk_document:
                 continue
             absent = [doc for doc in candidates if doc not in answer]
             if absent:
@@ -218,7 +218,7 @@ class AsyncFusing:
             return fused, {}
         scores: dict[str, float] = {}
         if stage.by is not None:
-            (body,) = await self._msearch([compiler.scores_for(stage.by, ids, rescale=True)], params)
+            (body,) = await self._msearch([compiler.scores_for(stage.by, ids, align_scores=True)], params)
             for raw in body["hits"]["hits"]:
                 scores[str(raw["_id"])] = float(raw["_score"])
         else:
@@ -293,9 +293,9 @@ class AsyncFusing:
         spec = None
         if options.highlight is not None and options.highlight is not False:
             parts = [node for leg in compiled.legs for node in text_query(leg.node)]
-            shown = [compiler.dialect.clause(node, compiler.context.filtering()) for node in parts]
+            shown = [compiler.dialect.clause(node, compiler.scope.filtering()) for node in parts]
             query = {"bool": {"should": shown}} if shown else None
-            spec = highlight_spec(options.highlight, compiler.context, query)
+            spec = highlight_spec(options.highlight, compiler.scope, query)
         body = page_body([hit.id for hit in hits], source_spec(options.source, self.searcher.plan), spec)
         (answer,) = await self._msearch([body], params)
         found = {str(raw["_id"]): hit_of(raw) for raw in answer["hits"]["hits"]}

@@ -1,6 +1,6 @@
 """Query nodes to query clauses: everything that both engines spell alike.
 
-The two dialects subclass :class:`Clauses` and add vectors and features.
+The two dialects subclass :class:`QueryCompiler` and add vectors and features.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from esembed.dialect.inference import inference_gap
 from esembed.dialect.quantize import coded
-from esembed.dialect.scope import Context, FieldInfo
+from esembed.dialect.scope import Scope, FieldInfo
 from esembed.dialect.values import check_value, fit_text
 from esembed.encode.tokens import encode_vector
 from esembed.errors import QueryError
@@ -42,7 +42,7 @@ from esembed.query.nodes import (
 )
 from esembed.types import SparseVector
 
-__all__ = ["Clauses", "Json", "bool_clause"]
+__all__ = ["QueryCompiler", "Json", "bool_clause"]
 
 Json = dict[str, Any]
 MAX_TERMS = 65_536  # index.max_terms_count, both engines' default
@@ -64,86 +64,84 @@ def bool_clause(scoring: Json, filters: list[Json]) -> Json:
     return {"bool": {"must": [scoring], "filter": filters}}
 
 
-class Clauses:
-    """Compiles nodes to clauses. Stateless but for what the context collects."""
+class QueryCompiler:
+    """Compiles nodes to clauses. Stateless but for what the scope collects."""
 
     engine: ClassVar[str] = ""
 
-    def clause(self, node: Query, context: Context) -> Json:
+    def clause(self, node: Query, scope: Scope) -> Json:
         """The clause of any node that is one.
 
         Raises:
             QueryError: a fusion or stage where a clause must stand, or a field used wrongly.
         """
-        method: Callable[[Any, Context], Json] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
+        method: Callable[[Any, Scope], Json] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
         if method is None:
             name = type(node).__name__.lower()
             raise QueryError(
                 f"{name} stands at the top of a query (or as a leg of a fusion), not inside another clause"
             )
-        return method(node, context)
+        return method(node, scope)
 
-    def filters(self, node: Filter | None, context: Context) -> list[Json]:
+    def filters(self, node: Filter | None, scope: Scope) -> list[Json]:
         """A leg's filter as clauses."""
         if node is None:
             return []
         if isinstance(node, Bool) and not (node.must or node.should or node.must_not):
-            return [clause for part in node.filter for clause in self.filters(part, context)]
-        return [self.clause(node, context.filtering())]
+            return [clause for part in node.filter for clause in self.filters(part, scope)]
+        return [self.clause(node, scope.filtering())]
 
     # -- text ------------------------------------------------------------------------------------
 
-    def _match(self, node: Match, context: Context) -> Json:
+    def visit_match(self, node: Match, scope: Scope) -> Json:
         if node.damp_words is not None and node.text:
             words = len(node.text.split())
             if words > node.damp_words:
                 node = node.replace(boost=node.boost * node.damp_words / words, damp_words=None)
-        fields = self._text_fields(node.fields, context)
-        options: Json = {"query": self._fitted(_need_text(node.text, "match"), fields, context)}
+        fields = self._text_fields(node.fields, scope)
+        options: Json = {"query": self._fitted(_need_text(node.text, "match"), fields, scope)}
         if node.operator != "or":
             options["operator"] = node.operator
         _put(options, node, "fuzziness", "minimum_should_match", "analyzer")
         if len(fields) == 1:
             name, boost = fields[0]
-            boost *= node.boost * context.bm25_factor(name)
+            boost *= node.boost * scope.bm25_factor(name)
             if boost != 1.0:
                 options["boost"] = boost
             clause: Json = {"match": {name: options}}
         else:
-            clause = {
-                "multi_match": {**options, "type": "best_fields", **self._boosts(fields, node, context)}
-            }
-        clause = self._in_nested([name for name, _ in fields], clause, context)
-        return bool_clause(clause, self.filters(node.filter, context))
+            clause = {"multi_match": {**options, "type": "best_fields", **self._boosts(fields, node, scope)}}
+        clause = self._in_nested([name for name, _ in fields], clause, scope)
+        return bool_clause(clause, self.filters(node.filter, scope))
 
-    def _multimatch(self, node: MultiMatch, context: Context) -> Json:
-        fields = self._text_fields(node.fields, context)
+    def visit_multi_match(self, node: MultiMatch, scope: Scope) -> Json:
+        fields = self._text_fields(node.fields, scope)
         text = _need_text(node.text, "multi_match")
         if node.kind not in ("phrase", "phrase_prefix"):
-            text = self._fitted(text, fields, context)
+            text = self._fitted(text, fields, scope)
         options: Json = {"query": text, "type": node.kind}
         if node.operator != "or":
             options["operator"] = node.operator
         _put(options, node, "tie_breaker", "fuzziness", "minimum_should_match", "analyzer")
-        clause: Json = {"multi_match": {**options, **self._boosts(fields, node, context)}}
-        clause = self._in_nested([name for name, _ in fields], clause, context)
-        return bool_clause(clause, self.filters(node.filter, context))
+        clause: Json = {"multi_match": {**options, **self._boosts(fields, node, scope)}}
+        clause = self._in_nested([name for name, _ in fields], clause, scope)
+        return bool_clause(clause, self.filters(node.filter, scope))
 
-    def _matchphrase(self, node: MatchPhrase, context: Context) -> Json:
-        info = context.text(node.field)
+    def visit_match_phrase(self, node: MatchPhrase, scope: Scope) -> Json:
+        info = scope.text(node.field)
         options: Json = {"query": _need_text(node.text, "match_phrase")}
         if node.slop:
             options["slop"] = node.slop
         _put(options, node, "analyzer")
-        boost = node.boost * context.bm25_factor(node.field)
+        boost = node.boost * scope.bm25_factor(node.field)
         if boost != 1.0:
             options["boost"] = boost
-        clause = self._in_nested([node.field], {"match_phrase": {info.path: options}}, context)
-        return bool_clause(clause, self.filters(node.filter, context))
+        clause = self._in_nested([node.field], {"match_phrase": {info.path: options}}, scope)
+        return bool_clause(clause, self.filters(node.filter, scope))
 
-    def _in_nested(self, fields: list[str], clause: Json, context: Context) -> Json:
+    def _in_nested(self, fields: list[str], clause: Json, scope: Scope) -> Json:
         """A text clause on chunks stands in a nested query, with the best chunk coming along."""
-        paths = {context.text(name).nested for name in fields}
+        paths = {scope.text(name).nested for name in fields}
         if len(paths) > 1:
             raise QueryError(
                 f"{', '.join(fields)}: fields of the document and of its chunks can't be searched by one "
@@ -152,100 +150,100 @@ class Clauses:
                 field="fields",
             )
         (path,) = paths
-        return clause if path is None or path == context.inside else context.nested_query(path, clause, 1)
+        return clause if path is None or path == scope.nested_path else scope.nested_query(path, clause, 1)
 
-    def _text_fields(self, fields: tuple[str, ...], context: Context) -> list[tuple[str, float]]:
+    def _text_fields(self, fields: tuple[str, ...], scope: Scope) -> list[tuple[str, float]]:
         if not fields:
-            if context.plan is None:
+            if scope.plan is None:
                 raise QueryError(
                     "match needs fields=[…] where there is no plan to take them from", field="fields"
                 )
-            if not context.plan.text:
+            if not scope.plan.text:
                 raise QueryError("the plan has no text field to match in; name fields=[…]", field="fields")
-            return [(name, part.boost) for name, part in context.plan.text.items()]
+            return [(name, part.boost) for name, part in scope.plan.text.items()]
         found = []
         for field in fields:
             name, boost = _split_boost(field)
-            found.append((context.text(name).path, boost))
+            found.append((scope.text(name).path, boost))
         return found
 
-    def _fitted(self, text: str, fields: list[tuple[str, float]], context: Context) -> str:
+    def _fitted(self, text: str, fields: list[tuple[str, float]], scope: Scope) -> str:
         """The text, cut where its words would be more clauses than the engine takes (a pasted page)."""
-        limit = max(1, (context.capabilities.max_clauses - CLAUSE_HEADROOM) // len(fields))
+        limit = max(1, (scope.capabilities.max_clauses - CLAUSE_HEADROOM) // len(fields))
         text, kept = fit_text(text, limit)
         if kept is not None:
-            context.note(
+            scope.note(
                 f"{', '.join(name for name, _ in fields)}: only the text's first {kept} words are searched; "
-                f"this engine takes {context.capabilities.max_clauses} clauses"
+                f"this engine takes {scope.capabilities.max_clauses} clauses"
             )
         return text
 
-    def _boosts(self, fields: list[tuple[str, float]], node: Match | MultiMatch, context: Context) -> Json:
-        factors = {context.bm25_factor(name) for name, _ in fields}
+    def _boosts(self, fields: list[tuple[str, float]], node: Match | MultiMatch, scope: Scope) -> Json:
+        factors = {scope.bm25_factor(name) for name, _ in fields}
         if len(factors) == 1:
             boost = node.boost * factors.pop()
             names = [name if b == 1.0 else f"{name}^{b:g}" for name, b in fields]
         else:
             boost = node.boost
-            names = [f"{name}^{b * context.bm25_factor(name):g}" for name, b in fields]
+            names = [f"{name}^{b * scope.bm25_factor(name):g}" for name, b in fields]
         return {"fields": names, **({} if boost == 1.0 else {"boost": boost})}
 
     # -- filters ---------------------------------------------------------------------------------
 
-    def _term(self, node: Term, context: Context) -> Json:
-        info = context.exact(node.field, "term")
+    def visit_term(self, node: Term, scope: Scope) -> Json:
+        info = scope.exact(node.field, "term")
         check_value("term", node.field, info.kind, node.value, format=info.format)
         return {"term": {info.path: {"value": node.value}}}
 
-    def _terms(self, node: Terms, context: Context) -> Json:
+    def visit_terms(self, node: Terms, scope: Scope) -> Json:
         if len(node.values) > MAX_TERMS:
             raise QueryError(
                 f"terms on {node.field!r} has {len(node.values)} values; engines take {MAX_TERMS}. Split the "
                 "query, or mark the documents with a value of their own",
                 field=node.field,
             )
-        info = context.exact(node.field, "terms")
+        info = scope.exact(node.field, "terms")
         check_value("terms", node.field, info.kind, *node.values, format=info.format)
         return {"terms": {info.path: list(node.values)}}
 
-    def _range(self, node: Range, context: Context) -> Json:
+    def visit_range(self, node: Range, scope: Scope) -> Json:
         options: Json = {}
         _put(options, node, "gte", "gt", "lte", "lt", "format", "time_zone")
-        info = context.exact(node.field, "range")
+        info = scope.exact(node.field, "range")
         bounds = (node.gte, node.gt, node.lte, node.lt)
         check_value("range", node.field, info.kind, *bounds, format=node.format or info.format)
         return {"range": {info.path: options}}
 
-    def _exists(self, node: Exists, context: Context) -> Json:
-        info = context.existing(node.field)
+    def visit_exists(self, node: Exists, scope: Scope) -> Json:
+        info = scope.existing(node.field)
         clause: Json = {"exists": {"field": info.path}}
         return {"nested": {"path": info.nested, "query": clause}} if info.nested else clause
 
-    def _prefix(self, node: Prefix, context: Context) -> Json:
-        return {"prefix": {context.exact(node.field, "prefix").path: {"value": node.value}}}
+    def visit_prefix(self, node: Prefix, scope: Scope) -> Json:
+        return {"prefix": {scope.exact(node.field, "prefix").path: {"value": node.value}}}
 
-    def _ids(self, node: Ids, context: Context) -> Json:
+    def visit_ids(self, node: Ids, scope: Scope) -> Json:
         return {"ids": {"values": list(node.values)}}
 
-    def _geodistance(self, node: GeoDistance, context: Context) -> Json:
-        path = context.exact(node.field, "geo_distance").path
+    def visit_geo_distance(self, node: GeoDistance, scope: Scope) -> Json:
+        path = scope.exact(node.field, "geo_distance").path
         return {"geo_distance": {"distance": node.distance, path: {"lat": node.lat, "lon": node.lon}}}
 
-    def _nested(self, node: Nested, context: Context) -> Json:
+    def visit_nested(self, node: Nested, scope: Scope) -> Json:
         options: Json = {
             "path": node.path,
-            "query": self.clause(node.query, context.with_(inner_hits=False, inside=node.path)),
-            "score_mode": node.score_mode if context.scoring else "none",
+            "query": self.clause(node.query, scope.with_(inner_hits=False, nested_path=node.path)),
+            "score_mode": node.score_mode if scope.scoring else "none",
         }
-        if node.chunks and context.inner_hits:
-            options["inner_hits"] = {"name": context.inner_name(node.path), "size": node.chunks}
-        return bool_clause({"nested": options}, self.filters(node.filter, context))
+        if node.chunks and scope.inner_hits:
+            options["inner_hits"] = {"name": scope.inner_name(node.path), "size": node.chunks}
+        return bool_clause({"nested": options}, self.filters(node.filter, scope))
 
-    def _bool(self, node: Bool, context: Context) -> Json:
+    def visit_bool(self, node: Bool, scope: Scope) -> Json:
         scoring = len(node.must) + len(node.should)
-        inside = context.with_(rescale=context.rescale or (context.scoring and scoring > 1))
+        inner = scope.with_(align_scores=scope.align_scores or (scope.scoring and scoring > 1))
         total = scoring + len(node.filter) + len(node.must_not)
-        limit = context.capabilities.max_clauses
+        limit = scope.capabilities.max_clauses
         if total > limit:
             raise QueryError(
                 f"bool_ has {total} clauses; this engine takes {limit} "
@@ -256,48 +254,48 @@ class Clauses:
         options: Json = {}
         for name in ("must", "should"):
             if nodes := getattr(node, name):
-                options[name] = [self.clause(part, inside) for part in nodes]
-        filters = [clause for part in node.filter for clause in self.filters(part, context)]
+                options[name] = [self.clause(part, inner) for part in nodes]
+        filters = [clause for part in node.filter for clause in self.filters(part, scope)]
         if filters:
             options["filter"] = filters
         if node.must_not:
-            options["must_not"] = [self.clause(part, context.filtering()) for part in node.must_not]
+            options["must_not"] = [self.clause(part, scope.filtering()) for part in node.must_not]
         _put(options, node, "minimum_should_match")
         if node.boost != 1.0:
             options["boost"] = node.boost
         return {"bool": options}
 
-    def _matchall(self, node: MatchAll, context: Context) -> Json:
+    def visit_match_all(self, node: MatchAll, scope: Scope) -> Json:
         clause: Json = {"match_all": {} if node.boost == 1.0 else {"boost": node.boost}}
-        return bool_clause(clause, self.filters(node.filter, context))
+        return bool_clause(clause, self.filters(node.filter, scope))
 
-    def _raw(self, node: Raw, context: Context) -> Json:
+    def visit_raw(self, node: Raw, scope: Scope) -> Json:
         body = node.bodies.get(self.engine)
         if body is None:
-            context.gap(
+            scope.gap(
                 f"raw has no clause for {self.engine}; add the key {self.engine!r} (it has "
                 f"{', '.join(sorted(node.bodies))})"
             )
             return {"match_none": {}}
         clause: Json = thaw(body)
-        return bool_clause(clause, self.filters(node.filter, context))
+        return bool_clause(clause, self.filters(node.filter, scope))
 
     # -- features and boosts -----------------------------------------------------------------------
 
-    def _rankfeature(self, node: RankFeature, context: Context) -> Json:
-        if not context.capabilities.rank_feature:
-            context.gap(
+    def visit_rank_feature(self, node: RankFeature, scope: Scope) -> Json:
+        if not scope.capabilities.rank_feature:
+            scope.gap(
                 "rank_feature is not in this build (mapper-extras is missing); use a full distribution, "
                 "or index "
                 "the number as a filter field and use q.boost_by"
             )
         if node.feature is None:
-            path = context.rank_feature(node.field).path
+            path = scope.rank_feature(node.field).path
         else:
-            info = context.sparse(node.field)
-            target, storage = context.target(info)
+            info = scope.sparse(node.field)
+            target, storage = scope.target(info)
             if storage != "rank_features":
-                context.gap(
+                scope.gap(
                     f"one feature of {node.field!r} can be scored only where it is stored as "
                     "rank_features (it is "
                     f"{storage}); use q.sparse with a vector of that one feature"
@@ -309,33 +307,33 @@ class Clauses:
         clause: Json = {"rank_feature": {"field": path, node.function: options}}
         if node.boost != 1.0:
             clause["rank_feature"]["boost"] = node.boost
-        return bool_clause(clause, self.filters(node.filter, context))
+        return bool_clause(clause, self.filters(node.filter, scope))
 
-    def _boostby(self, node: BoostBy, context: Context) -> Json:
-        path = context.numeric(node.field, "boost_by").path
-        inside = context.with_(rescale=context.rescale or node.mode == "sum")
+    def visit_boost_by(self, node: BoostBy, scope: Scope) -> Json:
+        path = scope.numeric(node.field, "boost_by").path
+        inner = scope.with_(align_scores=scope.align_scores or node.mode == "sum")
         function: Json = {"field": path, "factor": node.factor, "missing": node.missing}
         if node.modifier != "none":
             function["modifier"] = node.modifier
         options: Json = {
-            "query": self.clause(node.query, inside),
+            "query": self.clause(node.query, inner),
             "functions": [{"field_value_factor": function}],
             "boost_mode": node.mode,
         }
         if node.max_boost is not None:
             options["max_boost"] = node.max_boost
-        return bool_clause({"function_score": options}, self.filters(node.filter, context))
+        return bool_clause({"function_score": options}, self.filters(node.filter, scope))
 
     # -- vectors: the dialects' part ------------------------------------------------------------------
 
-    def _knn(self, node: Knn, context: Context) -> Json:
+    def visit_knn(self, node: Knn, scope: Scope) -> Json:
         raise NotImplementedError
 
-    def _sparse(self, node: Sparse, context: Context) -> Json:
+    def visit_sparse(self, node: Sparse, scope: Scope) -> Json:
         raise NotImplementedError
 
     def sparse_weights(
-        self, node: Sparse, info: FieldInfo, context: Context, limit: int | None
+        self, node: Sparse, info: FieldInfo, scope: Scope, limit: int | None
     ) -> dict[str, float]:
         """The query's feature names and weights, light terms cut off.
 
@@ -369,17 +367,17 @@ class Clauses:
             heaviest = sorted(weights.items(), key=lambda item: (-item[1], item[0]))[:keep]
             weights = dict(heaviest)
         if len(weights) < before:
-            context.note(f"{node.field}: {len(weights)} of {before} query terms kept, the heaviest")
-        target, storage = context.target(info)
-        if storage == "seismic" and node.field not in context.token_ids:
+            scope.note(f"{node.field}: {len(weights)} of {before} query terms kept, the heaviest")
+        target, storage = scope.target(info)
+        if storage == "seismic" and node.field not in scope.token_ids:
             vector: Any = SparseVector.from_dict(
                 {_as_id(token, node.field): w for token, w in weights.items()}
             )
         else:
             vector = SparseVector.from_dict(weights)
-        return encode_vector(vector, target, context.token_ids.get(node.field), unknown="drop")
+        return encode_vector(vector, target, scope.token_ids.get(node.field), unknown="drop")
 
-    def inside(self, node: Knn | Sparse, info: FieldInfo, context: Context) -> tuple[str, str] | None:
+    def inference_target(self, node: Knn | Sparse, info: FieldInfo, scope: Scope) -> tuple[str, str] | None:
         """The endpoint and the text, where the engine itself is to encode this leg's text; else None.
 
         Raises:
@@ -390,9 +388,9 @@ class Clauses:
         endpoint = info.part.endpoint
         if endpoint is None:
             return None
-        gap = inference_gap(context.capabilities)
+        gap = inference_gap(scope.capabilities)
         if gap is not None:
-            context.gap(f"{node.field!r} is encoded by the engine: {gap[0]}; {gap[1]}")
+            scope.gap(f"{node.field!r} is encoded by the engine: {gap[0]}; {gap[1]}")
         for option in ("exact", "max_terms", "min_weight"):
             if getattr(node, option, None):
                 raise QueryError(

@@ -16,7 +16,7 @@ from esembed.encode.tokens import TokenIds, TokenTarget
 from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
 
-__all__ = ["Context", "FieldInfo", "resolve_storage"]
+__all__ = ["Scope", "FieldInfo", "resolve_storage"]
 
 DEFAULT_K1 = 1.2
 KEYWORD_LIKE = frozenset({"keyword", "constant_keyword", "wildcard", "ip"})
@@ -31,7 +31,7 @@ class FieldInfo:
         kind: ``text``, ``dense``, ``sparse``, a filter field's type, or ``any`` without a plan.
         part: the plan's part, where it has one.
         nested: the nested object's path that it lies in, or None.
-        parent_key: its documents are chunks of their own that name their parent.
+        is_chunk_document: its documents are chunks of their own that name their parent.
         format: of a date field; None is the engine's default.
     """
 
@@ -39,7 +39,7 @@ class FieldInfo:
     kind: str
     part: Any = None
     nested: str | None = None
-    parent_key: bool = False
+    is_chunk_document: bool = False
     format: str | None = None
 
 
@@ -54,7 +54,7 @@ def resolve_storage(
 
 
 @dataclass(slots=True, kw_only=True)
-class Context:
+class Scope:
     """One compilation.
 
     Attributes:
@@ -65,10 +65,10 @@ class Context:
             known.
         token_ids: sparse field → its id table (SEISMIC).
         window: how many hits a leg returns.
-        rescale: BM25 scores are brought to the common scale, since they are added to others.
+        align_scores: BM25 scores are brought to the common scale, since they are added to others.
         scoring: False inside filters.
         inner_hits: whether chunks are asked for.
-        inside: the path of the nested clause that this stands in.
+        nested_path: the path of the nested clause that this stands in.
         notes: what was resolved or cut, for people.
         gaps: what the engine lacks, each with its way out.
         names: the inner hits' names handed out so far, so that they stay distinct in one request.
@@ -80,17 +80,17 @@ class Context:
     formats: Mapping[str, str] | None = None
     token_ids: Mapping[str, TokenIds] = field(default_factory=dict)
     window: int = 100
-    rescale: bool = False
+    align_scores: bool = False
     scoring: bool = True
     inner_hits: bool = True
-    inside: str | None = None
+    nested_path: str | None = None
     notes: list[str] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
 
-    def filtering(self) -> Context:
+    def filtering(self) -> Scope:
         """The same for clauses whose score doesn't count."""
-        return self.with_(scoring=False, rescale=False, inner_hits=False)
+        return self.with_(scoring=False, align_scores=False, inner_hits=False)
 
     def nested_query(self, path: str, clause: dict[str, Any], chunks: int) -> dict[str, Any]:
         """A clause on the objects under *path*; the best one's score counts, and *chunks* come along."""
@@ -108,10 +108,10 @@ class Context:
         name = self.inner_name(path)
         return {"name": name, "size": chunks, "_source": False, "fields": [f"{path}.text"]}
 
-    def with_(self, **changes: Any) -> Context:
+    def with_(self, **changes: Any) -> Scope:
         """The same with some attributes changed; notes and gaps stay shared."""
         # By hand: this is called for every leg, and dataclasses.replace takes three times as long.
-        new = Context.__new__(Context)
+        new = Scope.__new__(Scope)
         for name in self.__slots__:
             setattr(new, name, changes[name] if name in changes else getattr(self, name))
         return new
@@ -259,7 +259,7 @@ class Context:
         """What this engine's BM25 score is multiplied by to be on the common scale: that with the factor
         (k1 + 1), as Elasticsearch scores. OpenSearch left it out from 3.0 on."""
         engine = self.capabilities
-        if not self.rescale or engine.kind == "elasticsearch" or engine.version.major < 3:
+        if not self.align_scores or engine.kind == "elasticsearch" or engine.version.major < 3:
             return 1.0
         return self.k1(name) + 1.0
 
@@ -284,7 +284,7 @@ class Context:
             return FieldInfo(name, "keyword")
         if chunk is not None and base == chunk.path and last == "text":
             own = chunk.store == "documents"
-            return FieldInfo(name, "text", nested=None if own else chunk.path, parent_key=own)
+            return FieldInfo(name, "text", nested=None if own else chunk.path, is_chunk_document=own)
         if name in (HASH_FIELD, PARENT_FIELD):
             return FieldInfo(name, "keyword")
         if chunk is not None and base == chunk.path and (last in plan.dense or last in plan.sparse):
@@ -304,7 +304,9 @@ class Context:
         """Engines answer a clause on a field of nested objects with no hits where it stands outside."""
         path = nested_path(name, self.mapping)
         own = self.plan.chunk.path if self.plan is not None and self.plan.chunk is not None else None
-        if path in (None, own) or (self.inside is not None and f"{self.inside}.".startswith(f"{path}.")):
+        if path in (None, own) or (
+            self.nested_path is not None and f"{self.nested_path}.".startswith(f"{path}.")
+        ):
             return
         raise QueryError(
             f"{name!r} lies in the nested objects {path!r}: put the clause into q.nested({path!r}, …)",

@@ -42,15 +42,15 @@ class LegAnswer:
 
     def __init__(self, body: Mapping[str, Any], leg: Leg, chunk_path: str | None) -> None:
         self._leg = leg
-        self._chunk_path = chunk_path if leg.parent_key else None
+        self._chunk_path = chunk_path if leg.is_chunk_document else None
         hits = body["hits"]["hits"]
         convert = leg.convert
         self._raw: dict[str, Mapping[str, Any]] = {raw["_id"]: raw for raw in hits}
-        if leg.parent_key or len(self._raw) < len(hits):
+        if leg.is_chunk_document or len(self._raw) < len(hits):
             self._raw = {}
             for raw in hits:  # the first one of each is the best one
                 doc_id = raw["_id"]
-                if leg.parent_key:
+                if leg.is_chunk_document:
                     doc_id = str(((raw.get("fields") or {}).get(PARENT_FIELD) or (doc_id,))[0])
                 self._raw.setdefault(doc_id, raw)
         scores = [raw.get("_score") or 0.0 for raw in self._raw.values()]

@@ -109,23 +109,23 @@ class Compiler(LegCompiler):
         if isinstance(core, Knn) and core.k is not None and not self.options.offset and not stages:
             # The k nearest are fewer than a page: a short first page is what was asked for.
             self.options = replace(self.options, size=min(self.options.size, core.k))
-        self.context.window = window = page_window(core, stages, self.options, self.capabilities)
+        self.scope.window = window = page_window(core, stages, self.options, self.capabilities)
         if isinstance(core, (Rrf, Linear)):
             compiled = self._fusion(core, stages, window)
         else:
             compiled = self._single(core, stages, window)
         names = [leg.name for leg in self.legs] if isinstance(core, (Rrf, Linear)) else []
         check_timeouts(self.options, names)
-        if self.context.gaps:
-            raise UnsupportedFeatureError(self.context.gaps, profile=self.capabilities.profile)
-        return replace(compiled, notes=tuple(self.context.notes))
+        if self.scope.gaps:
+            raise UnsupportedFeatureError(self.scope.gaps, profile=self.capabilities.profile)
+        return replace(compiled, notes=tuple(self.scope.notes))
 
     # -- one leg -------------------------------------------------------------------------------------
 
     def _single(self, core: Query, stages: list[Rescore | Collapse], window: int) -> CompiledSearch:
         options = self.options
         leg = self._leg(core, "", window)
-        ours = self._stages_are_ours(core, stages) or leg.parent_key
+        ours = self._stages_are_ours(core, stages) or leg.is_chunk_document
         if ours:
             if options.sort or options.search_after:
                 raise QueryError(
@@ -135,7 +135,7 @@ class Compiler(LegCompiler):
             node = FusionNode(kind="linear", children=(LegRef(name, 0),), weights=(1.0,), window=window)
             self.legs = [self._leg(core, name, window)]
             return self._client(node, stages, window, [core])
-        body = self._body_of(core, self._context(core))
+        body = self._body_of(core, self._scope(core))
         if isinstance(core, Knn):
             body["size"] = min(options.size, window - options.offset)
         else:
@@ -146,9 +146,9 @@ class Compiler(LegCompiler):
         self._extras(body, core)
         for stage in stages:
             if isinstance(stage, Collapse):
-                body["collapse"] = {"field": self.context.sortable(stage.field, "collapse").path}
+                body["collapse"] = {"field": self.scope.sortable(stage.field, "collapse").path}
             elif stage.by is not None:
-                scaled = self._context(core).with_(rescale=True, inner_hits=False)
+                scaled = self._scope(core).with_(align_scores=True, inner_hits=False)
                 body["rescore"] = {
                     "window_size": stage.window_size,
                     "query": {
@@ -197,7 +197,7 @@ class Compiler(LegCompiler):
                 for extra in (*core.filter, *(Bool(must_not=(no,)) for no in core.must_not)):
                     part = add_filter(part, extra)
             # Inside the sum scores are the engine's own, brought to one scale but not converted.
-            found.append(replace(self._leg(part, name, EXPLAINED_HITS, rescale=True), convert=None))
+            found.append(replace(self._leg(part, name, EXPLAINED_HITS, align_scores=True), convert=None))
         return tuple(found)
 
     def _stages_are_ours(self, core: Query, stages: list[Rescore | Collapse]) -> bool:
@@ -223,7 +223,7 @@ class Compiler(LegCompiler):
         if stage is None:
             return None
         if self.capabilities.kind != "elasticsearch" or not self.capabilities.rrf:
-            self.context.gap(
+            self.scope.gap(
                 "rescore by inference_id is Elasticsearch's text_similarity_reranker and needs an "
                 "Enterprise or "
                 "trial licence; use reranker=, which runs on your side"
@@ -234,7 +234,7 @@ class Compiler(LegCompiler):
         return {
             "retriever": {
                 "text_similarity_reranker": {
-                    "retriever": self.dialect.retriever(core, self.context.with_(inner_hits=False)),
+                    "retriever": self.dialect.retriever(core, self.scope.with_(inner_hits=False)),
                     "field": stage.fields[0],
                     "inference_id": stage.inference_id,
                     "inference_text": stage.text,
@@ -246,9 +246,9 @@ class Compiler(LegCompiler):
     def _extras(self, body: Json, core: Query) -> None:
         options = self.options
         if options.highlight is not None and options.highlight is not False:
-            body["highlight"] = highlight_spec(options.highlight, self.context, None)
+            body["highlight"] = highlight_spec(options.highlight, self.scope, None)
         if options.aggregations:
-            body["aggs"] = check_aggregations(options.aggregations, self.context)
+            body["aggs"] = check_aggregations(options.aggregations, self.scope)
         if options.timeout_seconds is not None:
             body["timeout"] = milliseconds(options.timeout_seconds)
 
@@ -263,7 +263,7 @@ class Compiler(LegCompiler):
                 field="sort",
             )
         core = _push_filters(core)
-        node = self._node(core, "", window, rescale=False)
+        node = self._node(core, "", window, align_scores=False)
         if any(isinstance(s, Rescore) and s.inference_id for s in stages):
             return self._server_rerank(core, stages, window)
         gaps = self._server_gaps(core, stages)
@@ -274,15 +274,15 @@ class Compiler(LegCompiler):
             leaves = [leg.node for leg in self.legs]
             return self._client(node, stages, window, leaves)
         if differs:
-            self.context.note(differs)
+            self.scope.note(differs)
         return self._server(core, node, stages, window)
 
     def _server_rerank(
         self, core: Rrf | Linear, stages: list[Rescore | Collapse], window: int
     ) -> CompiledSearch:
         inference = self._inference(core, stages) or {}
-        for gap in self.dialect.fusion_gaps(core, self.context):
-            self.context.gap(gap)
+        for gap in self.dialect.fusion_gaps(core, self.scope):
+            self.scope.gap(gap)
         body = {
             **inference,
             "size": self.options.size,
@@ -294,14 +294,14 @@ class Compiler(LegCompiler):
         return CompiledSearch(path="server", body=body, window=window, options=self.options)
 
     def _server_gaps(self, core: Rrf | Linear, stages: list[Rescore | Collapse]) -> list[str]:
-        gaps = list(self.dialect.fusion_gaps(core, self.context))
+        gaps = list(self.dialect.fusion_gaps(core, self.scope))
         on_elasticsearch = self.capabilities.kind == "elasticsearch"
         for stage in stages:
             if isinstance(stage, Rescore):
                 gaps.append('rescore after a fusion runs on our side; fusion="auto"')
             elif not on_elasticsearch:
                 gaps.append('hybrid collapses each leg before it fuses, not the fused list; fusion="auto"')
-        if any(leg.parent_key for leg in self.legs):
+        if any(leg.is_chunk_document for leg in self.legs):
             gaps.append(
                 'chunks that are documents of their own are brought together on our side; fusion="auto"'
             )
@@ -317,11 +317,11 @@ class Compiler(LegCompiler):
         self, core: Rrf | Linear, node: FusionNode, stages: list[Rescore | Collapse], window: int
     ) -> CompiledSearch:
         options = self.options
-        context = self.context.with_(names=[])
+        scope = self.scope.with_(names=[])
         if isinstance(self.dialect, ElasticsearchQuery):
-            body: Json = {"retriever": self.dialect.retriever(core, context)}
+            body: Json = {"retriever": self.dialect.retriever(core, scope)}
         else:
-            body = self.dialect.hybrid_body(core, context)
+            body = self.dialect.hybrid_body(core, scope)
         body["size"] = options.size
         if options.offset:
             body["from"] = options.offset
@@ -331,7 +331,7 @@ class Compiler(LegCompiler):
             body["track_total_hits"] = True
         for stage in stages:
             if isinstance(stage, Collapse):
-                body["collapse"] = {"field": self.context.sortable(stage.field, "collapse").path}
+                body["collapse"] = {"field": self.scope.sortable(stage.field, "collapse").path}
         shards = self.plan.index.shards if self.plan is not None else 1
         legs = [replace(leg, body={**leg.body, "_source": False}) for leg in self.legs]
         return CompiledSearch(
@@ -349,12 +349,12 @@ class Compiler(LegCompiler):
         self, node: FusionNode, stages: list[Rescore | Collapse], window: int, leaves: list[Query]
     ) -> CompiledSearch:
         options = self.options
-        documents = any(leg.parent_key for leg in self.legs)
+        documents = any(leg.is_chunk_document for leg in self.legs)
         highlighted = options.highlight is not None and options.highlight is not False
         light = self.inline or options.source not in (None, True)
         inline = light and window <= INLINE_WINDOW and not documents and not highlighted
         fields = [s.field for s in stages if isinstance(s, Collapse)]
-        paths = [self.context.sortable(name, "collapse").path for name in fields]
+        paths = [self.scope.sortable(name, "collapse").path for name in fields]
         legs = []
         for leg in self.legs:
             body = dict(leg.body)
@@ -372,12 +372,12 @@ class Compiler(LegCompiler):
                     field="aggregations" if options.aggregations else "count",
                 )
             union = {
-                **self.dialect.union_body(leaves, self.context),
+                **self.dialect.union_body(leaves, self.scope),
                 "size": 0,
                 "track_total_hits": True,
             }
             if options.aggregations:
-                union["aggs"] = check_aggregations(options.aggregations, self.context)
+                union["aggs"] = check_aggregations(options.aggregations, self.scope)
         return CompiledSearch(
             path="client",
             body=None,
@@ -391,7 +391,7 @@ class Compiler(LegCompiler):
         )
 
     def _node(
-        self, node: Rrf | Linear, prefix: str, window: int, *, rescale: bool, complete: bool = False
+        self, node: Rrf | Linear, prefix: str, window: int, *, align_scores: bool, complete: bool = False
     ) -> FusionNode:
         """The fusion as data; its leaves are appended to ``self.legs``."""
         children: list[LegRef | FusionNode] = []
@@ -405,13 +405,13 @@ class Compiler(LegCompiler):
                 inner = leg.rank_window_size or window
                 children.append(
                     replace(
-                        self._node(leg, f"{name}/", min(inner, window), rescale=raw, complete=whole),
+                        self._node(leg, f"{name}/", min(inner, window), align_scores=raw, complete=whole),
                         name=name,
                     )
                 )
             else:
                 children.append(LegRef(name, len(self.legs), whole))
-                made = self._leg(leg, name, window, rescale=raw)
+                made = self._leg(leg, name, window, align_scores=raw)
                 self.legs.append(replace(made, complete=whole))
         weights = node.weights or (1.0,) * len(node.legs)
         if isinstance(node, Rrf):

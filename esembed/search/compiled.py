@@ -68,8 +68,8 @@ class Leg:
         node: the query, the fusion's filters put into it.
         body: the body of ``_search``.
         convert: what brings the engine's score to the common one, or None.
-        parent_key: its hits are chunks of their own; the hit that counts is their parent.
-        rescale: its score is combined with others as it is.
+        is_chunk_document: its hits are chunks of their own; the hit that counts is their parent.
+        align_scores: its score is combined with others as it is.
         complete: every candidate is to be scored by it.
     """
 
@@ -77,8 +77,8 @@ class Leg:
     node: Query
     body: Json
     convert: Callable[[float], float] | None = None
-    parent_key: bool = False
-    rescale: bool = False
+    is_chunk_document: bool = False
+    align_scores: bool = False
     complete: bool = False
 
 

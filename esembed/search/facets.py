@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from esembed.dialect.fields import nested_path
-from esembed.dialect.scope import Context
+from esembed.dialect.scope import Scope
 from esembed.errors import QueryError
 
 __all__ = ["check_aggregations", "facet_fields"]
@@ -28,12 +28,12 @@ def facet_fields(aggregations: Mapping[str, Any]) -> Iterator[tuple[str, str, st
 
 
 def _fields(
-    aggregations: Mapping[str, Any], prefix: str, inside: str | None
+    aggregations: Mapping[str, Any], prefix: str, nested: str | None
 ) -> Iterator[tuple[str, str, str | None]]:
     for name, body in aggregations.items():
         if not isinstance(body, Mapping):
             continue
-        where, path = f"{prefix}{name}", inside
+        where, path = f"{prefix}{name}", nested
         for kind, options in body.items():
             if kind in (*_INSIDE, "meta") or not isinstance(options, Mapping):
                 continue
@@ -44,12 +44,12 @@ def _fields(
                 path = options.get("path")
             elif kind in ("filter", "filters", "adjacency_matrix"):
                 for field in _filtered(options):
-                    yield where, field, inside
+                    yield where, field, nested
             elif kind in ("top_hits", "scripted_metric"):
                 continue  # sorts and scripts of the engine's own
             else:
                 for field in _named(options):
-                    yield where, field, inside
+                    yield where, field, nested
         for key in _INSIDE:
             if isinstance(body.get(key), Mapping):
                 yield from _fields(body[key], f"{where}.", path)
@@ -89,19 +89,19 @@ def _filtered(value: Any) -> Iterator[str]:
             yield from _filtered(inner)
 
 
-def check_aggregations(aggregations: Mapping[str, Any], context: Context) -> dict[str, Any]:
+def check_aggregations(aggregations: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
     """The aggregations as they are sent.
 
     Raises:
         QueryError: a field that the index doesn't have, or one in nested objects outside of them.
     """
-    for where, field, inside in facet_fields(aggregations) if context.plan is not None else ():
+    for where, field, nested in facet_fields(aggregations) if scope.plan is not None else ():
         try:
-            context.known(field)
+            scope.known(field)
         except QueryError as error:
             raise QueryError(f"aggregation {where!r}: {error}", field=field) from None
-        path = nested_path(field, context.mapping)
-        if path is not None and not f"{inside}.".startswith(f"{path}.") and inside != field:
+        path = nested_path(field, scope.mapping)
+        if path is not None and not f"{nested}.".startswith(f"{path}.") and nested != field:
             raise QueryError(
                 f"aggregation {where!r}: {field!r} lies in the nested objects {path!r}: put it into "
                 f'{{"nested": {{"path": "{path}"}}, "aggs": …}}',

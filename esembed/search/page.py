@@ -12,7 +12,7 @@ import msgspec
 
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.query import Json
-from esembed.dialect.scope import Context
+from esembed.dialect.scope import Scope
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Match, MatchPhrase, MultiMatch, Query
@@ -70,7 +70,7 @@ def text_query(query: Query) -> list[Match | MultiMatch | MatchPhrase]:
 
 
 def highlight_spec(
-    highlight: bool | Sequence[str] | Mapping[str, Any], context: Context, query: Json | None
+    highlight: bool | Sequence[str] | Mapping[str, Any], scope: Scope, query: Json | None
 ) -> Json:
     """The engine's ``highlight`` object.
 
@@ -81,16 +81,16 @@ def highlight_spec(
     if isinstance(highlight, Mapping):
         spec: Json = dict(highlight)
     elif highlight is True:
-        names = list(context.plan.text) if context.plan is not None else []
+        names = list(scope.plan.text) if scope.plan is not None else []
         if not names:
             raise QueryError(
                 "highlight=True needs a plan with text fields; name the fields", field="highlight"
             )
         spec = {"fields": {name: {} for name in names}}
     elif isinstance(highlight, str):
-        spec = {"fields": {context.text(highlight).path: {}}}
+        spec = {"fields": {scope.text(highlight).path: {}}}
     else:
-        spec = {"fields": {context.text(name).path: {} for name in highlight or ()}}
+        spec = {"fields": {scope.text(name).path: {} for name in highlight or ()}}
     if query is not None:
         spec.setdefault("highlight_query", query)
     return spec

@@ -12,8 +12,8 @@ from typing import ClassVar
 import msgspec
 
 from esembed.dialect.inference import elasticsearch_knn, elasticsearch_sparse_vector
-from esembed.dialect.query import CLAUSE_HEADROOM, Clauses, Json, bool_clause
-from esembed.dialect.scope import Context, FieldInfo
+from esembed.dialect.query import CLAUSE_HEADROOM, QueryCompiler, Json, bool_clause
+from esembed.dialect.scope import Scope, FieldInfo
 from esembed.dialect.scores import exact_script, score_of
 from esembed.errors import QueryError
 from esembed.plan.legs import leg_names
@@ -25,21 +25,21 @@ MAX_CANDIDATES = 10_000
 _NORMALIZERS = {"minmax": "minmax", "l2": "l2_norm", "none": "none"}
 
 
-class ElasticsearchQuery(Clauses):
+class ElasticsearchQuery(QueryCompiler):
     """The Elasticsearch half of the compilers."""
 
     engine: ClassVar[str] = "elasticsearch"
 
-    def leg_body(self, node: Query, context: Context) -> Json:
+    def leg_body(self, node: Query, scope: Scope) -> Json:
         """A leg as the part of a search body that finds its hits: ``knn`` where k then counts over all
         shards, else ``query``."""
         if isinstance(node, Knn) and not node.exact:
-            return {"knn": self._knn_section(node, context, top=True)}
-        return {"query": self.clause(node, context)}
+            return {"knn": self._knn_section(node, scope, top=True)}
+        return {"query": self.clause(node, scope)}
 
-    def union_body(self, nodes: list[Query], context: Context) -> Json:
+    def union_body(self, nodes: list[Query], scope: Scope) -> Json:
         """Everything that some leg finds, unranked: for counts and aggregations."""
-        plain = context.with_(inner_hits=False)
+        plain = scope.with_(inner_hits=False)
         sections = [
             self._knn_section(node, plain, top=True)
             for node in nodes
@@ -57,19 +57,19 @@ class ElasticsearchQuery(Clauses):
 
     # -- vectors -----------------------------------------------------------------------------------
 
-    def _knn(self, node: Knn, context: Context) -> Json:
-        info = context.dense(node.field)
+    def visit_knn(self, node: Knn, scope: Scope) -> Json:
+        info = scope.dense(node.field)
         if node.exact:
-            return self._exact(node, info, context)
-        clause: Json = {"knn": self._knn_section(node, context, top=False)}
-        if info.nested is not None and context.inside != info.nested:
-            return context.nested_query(info.nested, clause, node.chunks)
+            return self._exact(node, info, scope)
+        clause: Json = {"knn": self._knn_section(node, scope, top=False)}
+        if info.nested is not None and scope.nested_path != info.nested:
+            return scope.nested_query(info.nested, clause, node.chunks)
         return clause
 
-    def _knn_section(self, node: Knn, context: Context, *, top: bool) -> Json:
-        info = context.dense(node.field)
-        k = node.k or context.window
-        if info.parent_key:
+    def _knn_section(self, node: Knn, scope: Scope, *, top: bool) -> Json:
+        info = scope.dense(node.field)
+        k = node.k or scope.window
+        if info.is_chunk_document:
             # Several chunks of one document are one hit in the end.
             k = min(MAX_CANDIDATES, k * 4)
         if k > MAX_CANDIDATES:
@@ -92,10 +92,10 @@ class ElasticsearchQuery(Clauses):
                 "is given); raise it",
                 field="num_candidates",
             )
-        inside = self.inside(node, info, context)
+        target = self.inference_target(node, info, scope)
         section: Json
-        if inside is not None:
-            section = elasticsearch_knn(info.path, inside[1], inside[0], k=k, num_candidates=candidates)
+        if target is not None:
+            section = elasticsearch_knn(info.path, target[1], target[0], k=k, num_candidates=candidates)
         else:
             section = {
                 "field": info.path,
@@ -105,31 +105,31 @@ class ElasticsearchQuery(Clauses):
             }
         if node.similarity is not None:
             section["similarity"] = node.similarity
-        filters = self.filters(node.filter, context)
+        filters = self.filters(node.filter, scope)
         if filters:
             section["filter"] = filters[0] if len(filters) == 1 else {"bool": {"filter": filters}}
         if node.oversample is not None:
-            if context.capabilities.rescore_vector:
+            if scope.capabilities.rescore_vector:
                 section["rescore_vector"] = {"oversample": node.oversample}
             else:
-                context.gap("knn oversample (rescore_vector) needs Elasticsearch 8.18 or 9.0; leave it out")
+                scope.gap("knn oversample (rescore_vector) needs Elasticsearch 8.18 or 9.0; leave it out")
         if node.boost != 1.0:
             section["boost"] = node.boost
-        if top and info.nested is not None and node.chunks and context.inner_hits:
-            section["inner_hits"] = context.chunk_hits(info.nested, node.chunks)
+        if top and info.nested is not None and node.chunks and scope.inner_hits:
+            section["inner_hits"] = scope.chunk_hits(info.nested, node.chunks)
         return section
 
-    def _exact(self, node: Knn, info: FieldInfo, context: Context) -> Json:
-        self.inside(node, info, context)
-        if not context.capabilities.scripts:
-            context.gap(
+    def _exact(self, node: Knn, info: FieldInfo, scope: Scope) -> Json:
+        self.inference_target(node, info, scope)
+        if not scope.capabilities.scripts:
+            scope.gap(
                 "knn exact=True runs a painless script and this build has none; use a full distribution, or "
                 f"num_candidates={MAX_CANDIDATES} (exact up to that many documents a shard), or quantization "
                 '"flat", which is always exact'
             )
         similarity = info.part.similarity if info.part is not None else "cosine"
         query: Json = {"bool": {"filter": [{"exists": {"field": info.path}}]}}
-        outside = self.filters(node.filter, context)
+        outside = self.filters(node.filter, scope)
         if info.nested is None:
             query["bool"]["filter"] += outside
             outside = []
@@ -145,26 +145,26 @@ class ElasticsearchQuery(Clauses):
         if node.boost != 1.0:
             options["boost"] = node.boost
         clause: Json = {"script_score": options}
-        if info.nested is not None and context.inside != info.nested:
-            clause = context.nested_query(info.nested, clause, node.chunks)
+        if info.nested is not None and scope.nested_path != info.nested:
+            clause = scope.nested_query(info.nested, clause, node.chunks)
         return bool_clause(clause, outside)
 
-    def _sparse(self, node: Sparse, context: Context) -> Json:
-        info = context.sparse(node.field)
-        _, storage = context.target(info)
-        limit = max(1, context.capabilities.max_clauses - CLAUSE_HEADROOM)
+    def visit_sparse(self, node: Sparse, scope: Scope) -> Json:
+        info = scope.sparse(node.field)
+        _, storage = scope.target(info)
+        limit = max(1, scope.capabilities.max_clauses - CLAUSE_HEADROOM)
         clause: Json
-        if storage not in context.capabilities.sparse_storages:
-            context.gap(
+        if storage not in scope.capabilities.sparse_storages:
+            scope.gap(
                 f"{node.field!r} is stored as {storage}, which this engine lacks; it has "
-                f"{', '.join(sorted(context.capabilities.sparse_storages)) or 'no sparse storage'}"
+                f"{', '.join(sorted(scope.capabilities.sparse_storages)) or 'no sparse storage'}"
             )
-        inside = self.inside(node, info, context)
-        if inside is not None:
-            clause = elasticsearch_sparse_vector(info.path, inside[1], inside[0], boost=node.boost)
+        target = self.inference_target(node, info, scope)
+        if target is not None:
+            clause = elasticsearch_sparse_vector(info.path, target[1], target[0], boost=node.boost)
             clause["sparse_vector"] |= self._pruning(node, info)
-            return bool_clause(clause, self.filters(node.filter, context))
-        weights = self.sparse_weights(node, info, context, limit)
+            return bool_clause(clause, self.filters(node.filter, scope))
+        weights = self.sparse_weights(node, info, scope, limit)
         if not weights:
             return {"match_none": {}}
         if storage == "rank_features":
@@ -174,9 +174,9 @@ class ElasticsearchQuery(Clauses):
             if node.boost != 1.0:
                 options["boost"] = node.boost
             clause = {"sparse_vector": options}
-        if info.nested is not None and context.inside != info.nested:
-            clause = context.nested_query(info.nested, clause, node.chunks)
-        return bool_clause(clause, self.filters(node.filter, context))
+        if info.nested is not None and scope.nested_path != info.nested:
+            clause = scope.nested_query(info.nested, clause, node.chunks)
+        return bool_clause(clause, self.filters(node.filter, scope))
 
     def _pruning(self, node: Sparse, info: FieldInfo) -> Json:
         prune = node.prune if node.prune is not None else getattr(info.part, "prune", False)
@@ -186,13 +186,13 @@ class ElasticsearchQuery(Clauses):
 
     # -- fusion --------------------------------------------------------------------------------------
 
-    def retriever(self, node: Query, context: Context) -> Json:
+    def retriever(self, node: Query, scope: Scope) -> Json:
         """A query as a retriever; fusions become ``rrf`` and ``linear``."""
         if isinstance(node, Rrf):
             weights = node.weights
             parts = []
             for position, leg in enumerate(node.legs):
-                inner = self.retriever(leg, context)
+                inner = self.retriever(leg, scope)
                 if weights is not None and len(set(weights)) > 1:
                     parts.append({"retriever": inner, "weight": weights[position]})
                 else:
@@ -201,30 +201,30 @@ class ElasticsearchQuery(Clauses):
                 "rrf": {
                     "retrievers": parts,
                     "rank_constant": node.rank_constant,
-                    "rank_window_size": context.window,
+                    "rank_window_size": scope.window,
                 }
             }
         if isinstance(node, Linear):
             weights = node.weights or (1.0,) * len(node.legs)
-            inside = context.with_(rescale=node.normalizer == "none")
+            inner = scope.with_(align_scores=node.normalizer == "none")
             return {
                 "linear": {
                     "retrievers": [
                         {
-                            "retriever": self.retriever(leg, inside),
+                            "retriever": self.retriever(leg, inner),
                             "weight": weight,
                             "normalizer": _NORMALIZERS[node.normalizer],
                         }
                         for leg, weight in zip(node.legs, weights, strict=True)
                     ],
-                    "rank_window_size": context.window,
+                    "rank_window_size": scope.window,
                 }
             }
         if isinstance(node, Knn) and not node.exact and node.boost == 1.0:
-            info = context.dense(node.field)
+            info = scope.dense(node.field)
             if info.nested is None:
-                return {"knn": self._knn_section(node, context, top=False)}
-        return {"standard": {"query": self.clause(node, context)}}
+                return {"knn": self._knn_section(node, scope, top=False)}
+        return {"standard": {"query": self.clause(node, scope)}}
 
     def fusion_differs(self, node: Rrf | Linear) -> str | None:
         """Why ``auto`` doesn't leave this fusion to the engine although it could."""
@@ -236,9 +236,9 @@ class ElasticsearchQuery(Clauses):
             return node.weights[0]
         return 1.0
 
-    def fusion_gaps(self, node: Rrf | Linear, context: Context) -> list[str]:
+    def fusion_gaps(self, node: Rrf | Linear, scope: Scope) -> list[str]:
         """Why the engine can't fuse this itself; empty when it can."""
-        caps = context.capabilities
+        caps = scope.capabilities
         gaps = []
         if isinstance(node, Rrf):
             if not caps.rrf:
@@ -262,7 +262,7 @@ class ElasticsearchQuery(Clauses):
                 gaps.append('complete=True scores candidates in a second trip; fusion="auto"')
         for leg, name in zip(node.legs, leg_names(node.legs), strict=True):
             if isinstance(leg, (Rrf, Linear)):
-                gaps.extend(f"{name}: {gap}" for gap in self.fusion_gaps(leg, context))
+                gaps.extend(f"{name}: {gap}" for gap in self.fusion_gaps(leg, scope))
         return gaps
 
 

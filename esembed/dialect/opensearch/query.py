@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from esembed.dialect.elasticsearch.query import rank_features_clause
 from esembed.dialect.inference import opensearch_neural, opensearch_neural_sparse
-from esembed.dialect.query import CLAUSE_HEADROOM, Clauses, Json, bool_clause
-from esembed.dialect.scope import Context, FieldInfo
+from esembed.dialect.query import CLAUSE_HEADROOM, QueryCompiler, Json, bool_clause
+from esembed.dialect.scope import Scope, FieldInfo
 from esembed.dialect.scores import SPACE_TYPES, score_of
 from esembed.errors import QueryError
 from esembed.query.nodes import Knn, Linear, Query, Rrf, Sparse
@@ -23,29 +23,29 @@ MAX_HYBRID_LEGS = 5
 _NORMALIZATION = {"minmax": "min_max", "l2": "l2", "zscore": "z_score"}
 
 
-class OpenSearchQuery(Clauses):
+class OpenSearchQuery(QueryCompiler):
     """The OpenSearch half of the compilers."""
 
     engine: ClassVar[str] = "opensearch"
 
-    def leg_body(self, node: Query, context: Context) -> Json:
+    def leg_body(self, node: Query, scope: Scope) -> Json:
         """A leg as the part of a search body that finds its hits."""
-        return {"query": self.clause(node, context)}
+        return {"query": self.clause(node, scope)}
 
-    def union_body(self, nodes: list[Query], context: Context) -> Json:
+    def union_body(self, nodes: list[Query], scope: Scope) -> Json:
         """Everything that some leg finds, unranked: for counts and aggregations."""
-        plain = context.with_(inner_hits=False)
+        plain = scope.with_(inner_hits=False)
         clauses = [self.clause(node, plain) for node in nodes]
         return {"query": {"bool": {"should": clauses, "minimum_should_match": 1}}}
 
     # -- vectors -----------------------------------------------------------------------------------
 
-    def _knn(self, node: Knn, context: Context) -> Json:
-        info = context.dense(node.field)
+    def visit_knn(self, node: Knn, scope: Scope) -> Json:
+        info = scope.dense(node.field)
         if node.exact:
-            return self._exact(node, info, context)
-        k = node.k or context.window
-        if info.parent_key:
+            return self._exact(node, info, scope)
+        k = node.k or scope.window
+        if info.is_chunk_document:
             k = min(MAX_K, k * 4)
         if k > MAX_K:
             raise QueryError(
@@ -60,41 +60,41 @@ class OpenSearchQuery(Clauses):
                 "unless it is given); raise it",
                 field="num_candidates",
             )
-        inside = self.inside(node, info, context)
+        target = self.inference_target(node, info, scope)
         options: Json
-        if inside is not None:
-            options = opensearch_neural(info.path, inside[1], inside[0], k=k)["neural"][info.path]
+        if target is not None:
+            options = opensearch_neural(info.path, target[1], target[0], k=k)["neural"][info.path]
         else:
             options = {"vector": self.vector(node, info), "k": k}
-        filters = self.filters(node.filter, context)
+        filters = self.filters(node.filter, scope)
         if filters:
             options["filter"] = filters[0] if len(filters) == 1 else {"bool": {"filter": filters}}
         if node.num_candidates is not None:
             options["method_parameters"] = {"ef_search": node.num_candidates}
         if node.oversample is not None:
-            if context.capabilities.rescore_vector:
+            if scope.capabilities.rescore_vector:
                 options["rescore"] = {"oversample_factor": node.oversample}
             else:
-                context.gap("knn oversample (rescore) needs OpenSearch 2.17; leave it out")
+                scope.gap("knn oversample (rescore) needs OpenSearch 2.17; leave it out")
         if node.boost != 1.0:
             options["boost"] = node.boost
-        nested = info.nested is not None and context.inside != info.nested
-        if nested and node.chunks > 1 and context.inner_hits:
+        nested = info.nested is not None and scope.nested_path != info.nested
+        if nested and node.chunks > 1 and scope.inner_hits:
             options["expand_nested_docs"] = True
-        clause: Json = {"knn" if inside is None else "neural": {info.path: options}}
+        clause: Json = {"knn" if target is None else "neural": {info.path: options}}
         if nested and info.nested is not None:
-            clause = context.nested_query(info.nested, clause, node.chunks)
+            clause = scope.nested_query(info.nested, clause, node.chunks)
         if node.similarity is not None:
             similarity = info.part.similarity if info.part is not None else "cosine"
             minimum = score_of(similarity, node.similarity, "opensearch") * node.boost
             clause = {"function_score": {"query": clause, "min_score": minimum}}
         return clause
 
-    def _exact(self, node: Knn, info: FieldInfo, context: Context) -> Json:
-        self.inside(node, info, context)
+    def _exact(self, node: Knn, info: FieldInfo, scope: Scope) -> Json:
+        self.inference_target(node, info, scope)
         similarity = info.part.similarity if info.part is not None else "cosine"
         query: Json = {"bool": {"filter": [{"exists": {"field": info.path}}]}}
-        outside = self.filters(node.filter, context)
+        outside = self.filters(node.filter, scope)
         if info.nested is None:
             query["bool"]["filter"] += outside
             outside = []
@@ -115,34 +115,34 @@ class OpenSearchQuery(Clauses):
         if node.boost != 1.0:
             options["boost"] = node.boost
         clause: Json = {"script_score": options}
-        if info.nested is not None and context.inside != info.nested:
-            clause = context.nested_query(info.nested, clause, node.chunks)
+        if info.nested is not None and scope.nested_path != info.nested:
+            clause = scope.nested_query(info.nested, clause, node.chunks)
         return bool_clause(clause, outside)
 
-    def _sparse(self, node: Sparse, context: Context) -> Json:
-        info = context.sparse(node.field)
-        _, storage = context.target(info)
-        caps = context.capabilities
+    def visit_sparse(self, node: Sparse, scope: Scope) -> Json:
+        info = scope.sparse(node.field)
+        _, storage = scope.target(info)
+        caps = scope.capabilities
         if storage not in caps.sparse_storages:
-            context.gap(
+            scope.gap(
                 f"{node.field!r} is stored as {storage}, which this engine lacks; it has "
                 f"{', '.join(sorted(caps.sparse_storages)) or 'no sparse storage'}"
             )
         if node.prune is not None and node.prune is not False:
-            context.gap("sparse prune= is Elasticsearch's; use max_terms or min_weight")
+            scope.gap("sparse prune= is Elasticsearch's; use max_terms or min_weight")
         limit = None if storage == "seismic" else max(1, caps.max_clauses - CLAUSE_HEADROOM)
-        inside = self.inside(node, info, context)
-        if inside is not None:
-            by_text = opensearch_neural_sparse(info.path, inside[1], model_id=inside[0])
+        target = self.inference_target(node, info, scope)
+        if target is not None:
+            by_text = opensearch_neural_sparse(info.path, target[1], model_id=target[0])
             if node.boost != 1.0:
                 by_text["neural_sparse"][info.path]["boost"] = node.boost
-            return bool_clause(by_text, self.filters(node.filter, context))
-        weights = self.sparse_weights(node, info, context, limit)
+            return bool_clause(by_text, self.filters(node.filter, scope))
+        weights = self.sparse_weights(node, info, scope, limit)
         if not weights:
             return {"match_none": {}}
-        filters = self.filters(node.filter, context)
+        filters = self.filters(node.filter, scope)
         if storage == "seismic":
-            parameters: Json = {"k": node.k or context.window, "top_n": len(weights)}
+            parameters: Json = {"k": node.k or scope.window, "top_n": len(weights)}
             if node.heap_factor is not None:
                 parameters["heap_factor"] = node.heap_factor
             if filters:
@@ -152,19 +152,19 @@ class OpenSearchQuery(Clauses):
                 options["boost"] = node.boost
             return {"neural_sparse": {info.path: options}}
         clause = rank_features_clause(info.path, weights, node.boost)
-        if info.nested is not None and context.inside != info.nested:
-            clause = context.nested_query(info.nested, clause, node.chunks)
+        if info.nested is not None and scope.nested_path != info.nested:
+            clause = scope.nested_query(info.nested, clause, node.chunks)
         return bool_clause(clause, filters)
 
     # -- fusion --------------------------------------------------------------------------------------
 
-    def hybrid_body(self, node: Rrf | Linear, context: Context) -> Json:
+    def hybrid_body(self, node: Rrf | Linear, scope: Scope) -> Json:
         """The fusion as ``hybrid`` with the pipeline that makes its scores mean something."""
         body: Json = {
             "query": {
                 "hybrid": {
-                    "pagination_depth": context.window,
-                    "queries": [self.clause(leg, context) for leg in node.legs],
+                    "pagination_depth": scope.window,
+                    "queries": [self.clause(leg, scope) for leg in node.legs],
                 }
             }
         }
@@ -203,9 +203,9 @@ class OpenSearchQuery(Clauses):
             return weights[0]
         return float(sum(weights))
 
-    def fusion_gaps(self, node: Rrf | Linear, context: Context) -> list[str]:
+    def fusion_gaps(self, node: Rrf | Linear, scope: Scope) -> list[str]:
         """Why the engine can't fuse this itself (with the same result); empty when it can."""
-        caps = context.capabilities
+        caps = scope.capabilities
         ours = 'fusion="auto" fuses on our side'
         gaps = []
         if len(node.legs) > MAX_HYBRID_LEGS:
