@@ -12,7 +12,7 @@ import numpy as np
 
 from esembed.dialect.inference import inference_gap
 from esembed.dialect.quantize import coded
-from esembed.dialect.scope import Scope, FieldInfo
+from esembed.dialect.scope import FieldInfo, Scope
 from esembed.dialect.values import check_value, fit_text
 from esembed.encode.tokens import encode_vector
 from esembed.errors import QueryError
@@ -42,7 +42,7 @@ from esembed.query.nodes import (
 )
 from esembed.types import SparseVector
 
-__all__ = ["QueryCompiler", "Json", "bool_clause"]
+__all__ = ["Json", "QueryCompiler", "bool_clause"]
 
 Json = dict[str, Any]
 MAX_TERMS = 65_536  # index.max_terms_count, both engines' default
@@ -75,11 +75,11 @@ class QueryCompiler:
         Raises:
             QueryError: a fusion or stage where a clause must stand, or a field used wrongly.
         """
-        method: Callable[[Any, Scope], Json] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
+        tag = node.__struct_config__.tag
+        method: Callable[[Any, Scope], Json] | None = getattr(self, f"visit_{tag}", None)
         if method is None:
-            name = type(node).__name__.lower()
             raise QueryError(
-                f"{name} stands at the top of a query (or as a leg of a fusion), not inside another clause"
+                f"{tag} stands at the top of a query (or as a leg of a fusion), not inside another clause"
             )
         return method(node, scope)
 

@@ -16,7 +16,7 @@ from esembed.encode.tokens import TokenIds, TokenTarget
 from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
 
-__all__ = ["Scope", "FieldInfo", "resolve_storage"]
+__all__ = ["FieldInfo", "Scope", "resolve_storage"]
 
 DEFAULT_K1 = 1.2
 KEYWORD_LIKE = frozenset({"keyword", "constant_keyword", "wildcard", "ip"})

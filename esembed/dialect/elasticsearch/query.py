@@ -12,8 +12,8 @@ from typing import ClassVar
 import msgspec
 
 from esembed.dialect.inference import elasticsearch_knn, elasticsearch_sparse_vector
-from esembed.dialect.query import CLAUSE_HEADROOM, QueryCompiler, Json, bool_clause
-from esembed.dialect.scope import Scope, FieldInfo
+from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause
+from esembed.dialect.scope import FieldInfo, Scope
 from esembed.dialect.scores import exact_script, score_of
 from esembed.errors import QueryError
 from esembed.plan.legs import leg_names
@@ -206,12 +206,12 @@ class ElasticsearchQuery(QueryCompiler):
             }
         if isinstance(node, Linear):
             weights = node.weights or (1.0,) * len(node.legs)
-            inner = scope.with_(align_scores=node.normalizer == "none")
+            aligned = scope.with_(align_scores=node.normalizer == "none")
             return {
                 "linear": {
                     "retrievers": [
                         {
-                            "retriever": self.retriever(leg, inner),
+                            "retriever": self.retriever(leg, aligned),
                             "weight": weight,
                             "normalizer": _NORMALIZERS[node.normalizer],
                         }

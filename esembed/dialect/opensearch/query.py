@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from esembed.dialect.elasticsearch.query import rank_features_clause
 from esembed.dialect.inference import opensearch_neural, opensearch_neural_sparse
-from esembed.dialect.query import CLAUSE_HEADROOM, QueryCompiler, Json, bool_clause
-from esembed.dialect.scope import Scope, FieldInfo
+from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause
+from esembed.dialect.scope import FieldInfo, Scope
 from esembed.dialect.scores import SPACE_TYPES, score_of
 from esembed.errors import QueryError
 from esembed.query.nodes import Knn, Linear, Query, Rrf, Sparse
