@@ -31,7 +31,8 @@ from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.errors import IndexNotFoundError, PermanentError, PlanError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
-from esembed.migration.copying import CopyingEncoder, Memory, compare_ids, copyable, read_for_copy
+from esembed.ingest.sources.index import read_documents
+from esembed.migration.copying import CopyingEncoder, Memory, compare_ids, copyable
 from esembed.migration.lock import Claim
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
@@ -242,7 +243,7 @@ class _Move:
         before = await checkpoint(self.engine, self.old)
         await self.engine.request("POST", f"/{index_path(self.old)}/_refresh")
         capabilities = self.new.capabilities
-        records = read_for_copy(
+        records = read_documents(
             requester(self.engine),
             self.old,
             self.old_plan,

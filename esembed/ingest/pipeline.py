@@ -115,7 +115,7 @@ class _Run:
         self._error: BaseException | None = None
         self.clock = StageClock()
         self.encoders = {
-            n: encoders[n] for n, p in plan.vector_fields() if p.encoder != "given" and n in encoders
+            n: encoders[n] for n, p in plan.vector_fields() if not p.precomputed and n in encoders
         }
         self._before = {
             id(e): (e.stats.tokens, e.stats.truncated, e.stats.cost_usd) for e in self.encoders.values()

@@ -1,29 +1,28 @@
-"""Reading an index for a copy: documents as records, with the vectors that need no encoding remembered.
+"""Vectors that a migration takes over from the old index instead of encoding their texts again.
 
 A migration re-encodes only what changed. The vectors of other fields are read along with each document
-and handed back when the ingest asks for that text; a text that isn't known any more is encoded.
+(``read_documents`` of :mod:`esembed.ingest.sources.index`) and handed back when the ingest asks for that
+text; a text that isn't known any more is encoded.
 """
 
 from __future__ import annotations
 
-import base64
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
-from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.dialect.meta import PARENT_FIELD
 from esembed.encode.base import DenseEncoder, EncoderInfo, EncodeStats
-from esembed.encode.tokens import TokenTarget, decode
 from esembed.ingest.ledger import Ledger
-from esembed.ingest.target import Engine, Patience, Requester
+from esembed.ingest.sources.index import scan_target
+from esembed.ingest.target import Requester
 from esembed.plan import IndexPlan
-from esembed.types import DenseMatrix, Document, FloatArray
+from esembed.types import DenseMatrix, FloatArray
 
-__all__ = ["CopyingEncoder", "Memory", "compare_ids", "copyable", "read_for_copy"]
+__all__ = ["CopyingEncoder", "Memory", "compare_ids", "copyable"]
 
 
 class Memory:
@@ -102,100 +101,6 @@ class CopyingEncoder:
         """Nothing: the inner encoder is closed by whoever made it."""
 
 
-def _engine(client: Requester, index: str) -> Engine:
-    return Engine(client, index, Patience(600.0, threading.Event(), lambda _: None), 120.0)
-
-
-def _vector(value: Any) -> FloatArray | None:
-    if isinstance(value, str):
-        return np.frombuffer(base64.b64decode(value), dtype=">f4").astype(np.float32)
-    if isinstance(value, list) and value:
-        return np.asarray(value, dtype=np.float32)
-    return None
-
-
-def read_for_copy(
-    client: Requester,
-    index: str,
-    plan: IndexPlan,
-    *,
-    copied: Mapping[str, Memory],
-    kind: str,
-    exclude_vectors: bool,
-    after_seq_no: int | None = None,
-    max_documents_per_second: float | None = None,
-) -> Iterator[Document]:
-    """Every document of an index, or those written after a sequence number, as records.
-
-    Vectors that the caller brought (``given``) are part of the record.
-
-    Args:
-        index, plan: the old index and its plan.
-        copied: dense field → where to remember its vectors.
-        kind: the engine, for the feature names of given sparse vectors.
-        exclude_vectors: Elasticsearch leaves vectors out unless told otherwise.
-        max_documents_per_second: read no faster.
-    """
-    given = {name for name, part in plan.vector_fields() if part.precomputed and not part.chunked}
-    excludes = [HASH_FIELD]
-    excludes += [plan.field_path(n) for n, _ in plan.vector_fields() if n not in given and n not in copied]
-    source: dict[str, Any] = {"excludes": excludes}
-    if exclude_vectors:
-        source["exclude_vectors"] = False
-    query: dict[str, Any] = {"match_all": {}}
-    if after_seq_no is not None:
-        query = {"range": {"_seq_no": {"gt": after_seq_no}}}
-    if plan.chunk is not None and plan.chunk.store == "documents":
-        query = {"bool": {"filter": [query], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
-    started = time.monotonic()
-    for count, hit in enumerate(_engine(client, index).scan(source, query=query, size=500), 1):
-        fields = dict(hit.get("_source") or {})
-        _remember(plan, fields, copied)
-        for name in copied:
-            fields.pop(name, None)
-        if plan.chunk is not None:
-            fields.pop(plan.chunk.path, None)
-        for name in given & set(plan.sparse):
-            fields[name] = _decoded(plan, name, fields.get(name), kind)
-        for name in given:
-            if fields.get(name) is None:
-                fields.pop(name, None)
-            elif isinstance(fields[name], str):
-                fields[name] = _vector(fields[name])
-        yield Document(id=hit["_id"], source=fields, position=f"{index}/{hit['_id']}")
-        if max_documents_per_second:
-            ahead = count / max_documents_per_second - (time.monotonic() - started)
-            if ahead > 0.05:
-                time.sleep(ahead)
-
-
-def _decoded(plan: IndexPlan, name: str, weights: Any, kind: str) -> Any:
-    if not isinstance(weights, Mapping):
-        return weights
-    storage = plan.sparse[name].storage
-    target: TokenTarget = "elasticsearch.sparse_vector"
-    if storage == "seismic":
-        return {int(k): v for k, v in weights.items()}
-    if storage == "rank_features" or kind == "opensearch":
-        target = "elasticsearch.rank_features" if kind == "elasticsearch" else "opensearch.rank_features"
-    return {decode(key, target): value for key, value in weights.items()}
-
-
-def _remember(plan: IndexPlan, fields: Mapping[str, Any], copied: Mapping[str, Memory]) -> None:
-    for name, memory in copied.items():
-        part = plan.dense[name]
-        if part.chunked and plan.chunk is not None:
-            for chunk in fields.get(plan.chunk.path) or ():
-                vector = _vector(chunk.get(name)) if isinstance(chunk, Mapping) else None
-                if vector is not None and isinstance(chunk.get("text"), str):
-                    memory.put(chunk["text"], vector)
-            continue
-        vector = _vector(fields.get(name))
-        if vector is None:
-            continue
-        memory.put(part.source_text(fields) or "", vector)
-
-
 def compare_ids(client: Requester, old: str, new: str) -> tuple[list[str], list[str], int]:
     """Ids that only the old index has (the first 100), ids that only the new one has, documents in both.
 
@@ -208,11 +113,11 @@ def compare_ids(client: Requester, old: str, new: str) -> tuple[list[str], list[
     seen = Ledger(None)
     both = 0
     try:
-        for hit in _engine(client, old).scan(source):
+        for hit in scan_target(client, old).scan(source):
             if not (hit.get("_source") or {}).get(PARENT_FIELD):
                 seen.put(hit["_id"], None)
         batch: list[str] = []
-        for hit in _engine(client, new).scan(source):
+        for hit in scan_target(client, new).scan(source):
             parent = (hit.get("_source") or {}).get(PARENT_FIELD)
             if (parent or hit["_id"]) not in seen:
                 extra.append(hit["_id"])

@@ -30,6 +30,7 @@ from esembed.ingest.sources.files import (
 )
 from esembed.ingest.sources.lines import read_csv, read_json, read_jsonl, read_text
 from esembed.ingest.sources.tables import read_arrow, read_parquet
+from esembed.plan import paths
 from esembed.types import Document
 
 __all__ = [
@@ -408,11 +409,7 @@ class RecordMapper:
     def _rename(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
         out = {k: v for k, v in source.items() if k not in self._fields.values()}
         for target, path in self._fields.items():
-            value: Any = source.get(path)
-            if value is None and "." in path:
-                value = source
-                for part in path.split("."):
-                    value = value.get(part) if isinstance(value, Mapping) else None
+            value = paths.get(source, path)
             if value is not None:
                 out[target] = value
         return out

@@ -12,7 +12,7 @@ from esembed.encode.base import Encoder
 from esembed.encode.pool import combined_of
 from esembed.errors import ContractError, PermanentError, RecordError
 from esembed.ingest.stages.prepare import Work
-from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
+from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.types import SparseVector
 
 __all__ = ["BatchEncoder"]
@@ -58,9 +58,7 @@ class BatchEncoder:
         self.shared: list[tuple[str, str]] = []
         self._groups: list[_Group] = []
         fields = {
-            name: part
-            for name, part in plan.vector_fields()
-            if name in encoders and engine_endpoint(part.encoder) is None
+            name: part for name, part in plan.vector_fields() if name in encoders and part.endpoint is None
         }
         taken: set[str] = set()
         for name, part in fields.items():

@@ -21,7 +21,7 @@ from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
 from esembed.encode.base import Encoder
 from esembed.errors import RecordError
 from esembed.ingest.stages.given_vectors import given_dense, given_sparse, vector_bytes, vector_size
-from esembed.plan import DenseField, IndexPlan, engine_endpoint
+from esembed.plan import DenseField, IndexPlan
 from esembed.types import Document, SparseVector
 
 __all__ = ["Preparer", "Work", "contract_fingerprint", "hash_parts"]
@@ -148,11 +148,9 @@ class Preparer:
     ) -> None:
         self.plan = plan
         self.contract = contract_fingerprint(plan, encoders)
-        self.encoded = {name: part for name, part in plan.vector_fields() if part.encoder != "given"}
-        self.given = {name: part for name, part in plan.vector_fields() if part.encoder == "given"}
-        self.inside = {
-            name for name, part in self.encoded.items() if engine_endpoint(part.encoder) is not None
-        }
+        self.encoded = {name: part for name, part in plan.vector_fields() if not part.precomputed}
+        self.given = {name: part for name, part in plan.vector_fields() if part.precomputed}
+        self.inside = {name for name, part in self.encoded.items() if part.endpoint is not None}
         for name in self.encoded:
             if name not in encoders:
                 raise RecordError(f"no encoder for the field {name!r}", field=name)
@@ -265,14 +263,15 @@ class Preparer:
             part = self.encoded[name]
             if part.chunked and self.plan.chunk is not None:
                 continue
-            text = self._text(name, part.source, part.separator, source)
+            text = self._checked(name, part.source, part.source_text(source), source)
             if text is not None:
                 if self._limits[name] and len(text) > MAX_ENCODE_CHARS:
                     text = text[:MAX_ENCODE_CHARS]
                 work.texts[name] = text
                 work.size += len(text)
-        if self.plan.chunk is not None and any(self.encoded[n].chunked for n in names):
-            work.chunk_text = self._text("chunk", self.plan.chunk.source, "\n\n", source)
+        chunk = self.plan.chunk
+        if chunk is not None and any(self.encoded[n].chunked for n in names):
+            work.chunk_text = self._checked("chunk", chunk.source, chunk.source_text(source), source)
             work.size += 2 * len(work.chunk_text or "")
 
     def without_vectors(self, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -364,24 +363,16 @@ class Preparer:
             return None if value != value else value.isoformat()
         return value
 
-    def _text(
-        self, name: str, fields: Sequence[str], separator: str, source: Mapping[str, Any]
+    def _checked(
+        self, name: str, fields: Sequence[str], text: str | None, source: Mapping[str, Any]
     ) -> str | None:
-        found: list[str] = []
-        present = False
-        for path in fields:
-            value = _lookup(source, path)
-            if value is None:
-                continue
-            present = True
-            found.append(_as_text(path, value))
-        text = separator.join(part for part in found if part)
-        if text.strip():
+        """A text that there is something in; None where a record may come without."""
+        if text is not None and text.strip():
             return text
         if self._missing_text == "skip":
             return None
         names = ", ".join(repr(f) for f in fields)
-        if not present:
+        if text is None:
             raise RecordError(
                 f"the record has none of the fields {names} that {name!r} is made from (it has "
                 f"{', '.join(sorted(source)[:12]) or 'no fields'}); map them with fields= (--field), or "
@@ -428,26 +419,3 @@ _METADATA = frozenset(
         "_nested_path",
     }
 )
-
-
-def _lookup(source: Mapping[str, Any], path: str) -> Any:
-    if path in source:
-        return source[path]
-    value: Any = source
-    for part in path.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value
-
-
-def _as_text(path: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (bool, Mapping)):
-        raise RecordError(f"{path} holds a {type(value).__name__}; an encoder needs text", field=path)
-    if isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, (list, tuple)):
-        return "\n".join(_as_text(path, item) for item in value if item is not None)
-    raise RecordError(f"{path} holds a {type(value).__name__}; an encoder needs text", field=path)

@@ -8,7 +8,6 @@ from esembed.dialect.documents import BulkFormat, chunk_id
 from esembed.dialect.meta import HASH_FIELD, TEXT_PREFIX
 from esembed.ingest.bulk import BulkUnit
 from esembed.ingest.stages.prepare import Work
-from esembed.plan import engine_endpoint
 
 __all__ = ["UnitBuilder"]
 
@@ -24,7 +23,7 @@ class UnitBuilder:
     def __init__(self, form: BulkFormat, *, vectors_only: bool) -> None:
         self._form = form
         self._vectors_only = vectors_only
-        self._inside = {n for n, p in form.plan.vector_fields() if engine_endpoint(p.encoder) is not None}
+        self._inside = {n for n, p in form.plan.vector_fields() if p.endpoint is not None}
         chunk = form.plan.chunk
         self._nested = chunk is not None and chunk.store == "nested"
 
