@@ -77,7 +77,8 @@ def exit_code(error: BaseException) -> int:
     from esembed import errors
     from esembed.cli._connect import UsageError
 
-    if isinstance(error, (UsageError, errors.PlanError, errors.QueryError)):
+    wrong = (errors.PlanError, errors.OptionsError, errors.SourceError, errors.AliasError, errors.QueryError)
+    if isinstance(error, (UsageError, *wrong)):
         return 2
     if isinstance(error, errors.EngineUnavailableError):
         return 4

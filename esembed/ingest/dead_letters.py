@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import orjson
 
-from esembed.errors import PermanentError, PlanError, RecordError
+from esembed.errors import OptionsError, PermanentError, RecordError
 from esembed.types import Document, ItemError
 
 __all__ = ["DeadLetters", "Reason", "UnreadableRecord", "read_dead_letters"]
@@ -99,7 +99,7 @@ class DeadLetters:
         keep: how many to keep in ``errors``.
 
     Raises:
-        PlanError: the path is a folder.
+        OptionsError: the path is a folder.
     """
 
     def __init__(self, path: Path | None, *, keep: int = 100) -> None:
@@ -202,7 +202,7 @@ def _where(path: Path) -> tuple[Path, bool]:
     except OSError:
         return path, False  # not there yet; opening it tells what else is wrong
     if stat.S_ISDIR(mode):
-        raise PlanError(f"{path} is a folder; name a file", path="dead_letters")
+        raise OptionsError(f"{path} is a folder; name a file", option="dead_letters")
     return path, not stat.S_ISREG(mode)
 
 

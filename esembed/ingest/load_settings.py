@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from esembed.errors import EngineRequestError, PlanError
+from esembed.errors import IndexChangedError, OptionsError
 from esembed.ingest.target import Engine
 from esembed.plan import IndexPlan
 
@@ -24,13 +24,13 @@ def check_durability(settings: Mapping[str, Any], index: str) -> None:
     """Refuse an index whose translog is written late: what it confirms can be lost with the node.
 
     Raises:
-        PlanError: ``index.translog.durability`` is ``async``.
+        OptionsError: ``index.translog.durability`` is ``async``.
     """
     if settings.get("translog", {}).get("durability") == "async":
-        raise PlanError(
+        raise OptionsError(
             f"{index} has index.translog.durability = async: what the engine confirms can be lost, and then "
             'a resumed load would leave holes. Set it to "request" for the load',
-            path="index.translog.durability",
+            option="index.translog.durability",
         )
 
 
@@ -102,10 +102,10 @@ class LoadTuning:
         now = self._engine.settings()
         for name, value in self._before.items():
             if name != GRAPHS and value is not None and str(now.get(name)) != str(value):
-                raise EngineRequestError(
+                raise IndexChangedError(
                     f"{self._engine.index}: {name} is {now.get(name)} instead of {value} after the load; set "
                     "it by hand",
-                    status=200,
+                    index=self._engine.index,
                 )
         meta = dict(self._engine.mapping().get("_meta", {}))
         if meta.pop(MARKER, None) is not None:

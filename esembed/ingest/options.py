@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
-from esembed.errors import PlanError
+from esembed.errors import OptionsError
 from esembed.ingest.dead_letters import Reason
 from esembed.types import ItemError
 
@@ -110,15 +110,15 @@ class IngestOptions:
             "encode_workers",
         ):
             if getattr(self, name) < 1:
-                raise PlanError("must be at least 1", path=f"options.{name}")
+                raise OptionsError("must be at least 1", option=f"options.{name}")
         if not 0 <= self.sync_max_delete <= 1:
-            raise PlanError("a share between 0 and 1", path="options.sync_max_delete")
+            raise OptionsError("a share between 0 and 1", option="options.sync_max_delete")
         for name in ("dead_letters", "ledger"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, Path(value))
         if self.sync and self.vectors_only:
-            raise PlanError("sync and vectors_only can't go together", path="options.sync")
+            raise OptionsError("sync and vectors_only can't go together", option="options.sync")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

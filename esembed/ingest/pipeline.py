@@ -20,7 +20,14 @@ from esembed.dialect.inference import plan_pipeline
 from esembed.encode.base import Encoder
 from esembed.encode.tokens import TokenIds
 from esembed.encode.transformer.runner import interruptible
-from esembed.errors import EngineRequestError, EsembedError, PlanError, RecordError
+from esembed.errors import (
+    EsembedError,
+    IndexChangedError,
+    InvariantError,
+    MappingDriftError,
+    OptionsError,
+    RecordError,
+)
 from esembed.ingest.ledger import Ledger
 from esembed.ingest.load_settings import LoadTuning, check_durability
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, Progress
@@ -82,7 +89,10 @@ def run_ingest(
         EngineUnavailableError: the engine was away for longer than ``max_wait_seconds``. The same call
             resumes.
         AuthorizationError, IndexNotFoundError, EngineRequestError: nothing can get in.
-        PlanError: the index has an asynchronous translog; a source that isn't there.
+        OptionsError: the index has an asynchronous translog; options that contradict the plan.
+        SourceError: a source that isn't there.
+        MappingDriftError: what the engine encodes has lost its pipeline.
+        IndexChangedError: the index was deleted and made again during the load.
     """
     return _Run(
         open_source(records), client, index, plan, capabilities, encoders, options or IngestOptions(),
@@ -209,16 +219,19 @@ class _Run:
             return
         names = ", ".join(inside)
         if self.options.vectors_only:
-            raise PlanError(
+            raise OptionsError(
                 f"{names}: vectors that the engine computes can't be filled in afterwards (its ingest "
-                "pipelines don't see partial updates); ingest the records again, or migrate to a new index"
+                "pipelines don't see partial updates); ingest the records again, or migrate to a new index",
+                option="options.vectors_only",
             )
         wanted = plan_pipeline(self.plan, self.kind)
         found = settings.get("default_pipeline")
         if wanted is not None and found != wanted[0]:
-            raise PlanError(
+            raise MappingDriftError(
                 f"{names}: the index's default_pipeline is {found or 'not set'}, and without {wanted[0]} "
-                "nothing computes these vectors; esembed index repair puts it back"
+                "nothing computes these vectors; esembed index repair puts it back",
+                index=self.engine.index,
+                differences=(f"default_pipeline: {found or 'not set'} instead of {wanted[0]}",),
             )
         self.report.notices.append(
             f"{names}: encoded by the engine; tokens, truncation and the model's identity are not seen here"
@@ -238,9 +251,9 @@ class _Run:
         if self.options.refresh or self.ends.seen is not None:
             self.engine.refresh()
         if self.engine.settings().get("uuid") != uuid:
-            raise EngineRequestError(
-                f"the index {self.engine.index!r} was deleted and made anew during the load; run it again",
-                status=200,
+            raise IndexChangedError(
+                f"the index {self.engine.index!r} was deleted and made again during the load; run it again",
+                index=self.engine.index,
             )
         if self.ends.seen is not None:
             with self.clock.timed("reconcile"):
@@ -470,4 +483,4 @@ class _Run:
         report.reasons = sorted(self.ends.dead.reasons.values(), key=lambda found: -found.count)
         report.dead_letters = self.options.dead_letters if self.ends.dead.count else None
         if report.complete and self._error is None and not report.adds_up:
-            raise PlanError(f"the counts don't add up: {report.to_dict()}")
+            raise InvariantError(f"the counts don't add up: {report.to_dict()}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from esembed.dialect.documents import action_line, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
-from esembed.errors import PermanentError, PlanError
+from esembed.errors import OptionsError, PermanentError
 from esembed.ingest.bulk import BulkUnit, judge
 from esembed.ingest.ledger import Ledger
 from esembed.ingest.options import IngestOptions, IngestReport, VerifyResult
@@ -32,7 +32,7 @@ def reconcile(
     """Read every document's id and hash once, compare with what the source had, and act.
 
     Raises:
-        PlanError: *sync* after a pass that wasn't complete and clean, or it would delete more than
+        OptionsError: *sync* after a pass that wasn't complete and clean, or it would delete more than
             ``sync_max_delete``. Nothing was deleted then.
     """
     phase("verify")
@@ -106,17 +106,17 @@ def _sync(
     phase: Callable[[str], None],
 ) -> None:
     if not report.complete or report.read_errors:
-        raise PlanError(
+        raise OptionsError(
             f"sync deletes only after a complete pass over the source without read errors; this one had "
             f"{report.read_errors}. Repair the source, or leave sync out. Nothing was deleted",
-            path="sync",
+            option="sync",
         )
     if total and extra > options.sync_max_delete * total:
-        raise PlanError(
+        raise OptionsError(
             f"sync would delete {extra} of {total} documents ({extra / total:.0%}), more than "
             f"sync_max_delete = {options.sync_max_delete:.0%}. Is it the right source? Raise sync_max_delete "
             "if so. Nothing was deleted",
-            path="sync_max_delete",
+            option="sync_max_delete",
         )
     phase("sync")
     units: list[BulkUnit] = []

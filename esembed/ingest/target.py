@@ -17,7 +17,7 @@ from urllib.parse import quote
 import tenacity
 
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
-from esembed.errors import EngineRequestError, EngineUnavailableError, EsembedError, PlanError
+from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError, EsembedError
 from esembed.transport import Response
 
 __all__ = ["Engine", "Patience", "Requester", "Stopped"]
@@ -310,13 +310,13 @@ class Engine:
         """The settings under ``index`` of the one concrete index.
 
         Raises:
-            PlanError: the alias stands for several indices.
+            AliasError: the alias stands for several indices.
         """
         body = self.call("GET", f"{self._path}/_settings").body
         if len(body) != 1:
-            raise PlanError(
+            raise AliasError(
                 f"{self.index!r} stands for {len(body)} indices; ingest into one of them by its name",
-                path="index",
+                alias=self.index,
             )
         found: Mapping[str, Any] = next(iter(body.values()))["settings"]["index"]
         return found

@@ -26,7 +26,7 @@ from query_world import all_bodies, canonical, needs
 from esembed import Index, IndexPlan
 from esembed import query as q
 from esembed.dialect.mapping import compile_mapping
-from esembed.errors import EncoderError, PlanError, RecordError, UnsupportedFeatureError
+from esembed.errors import EncoderError, MappingDriftError, OptionsError, RecordError, UnsupportedFeatureError
 from esembed.ingest.options import IngestOptions
 from esembed.migration.options import MigrateOptions
 
@@ -208,7 +208,7 @@ def test_updates_resumes_and_what_is_refused(live: Live, index: Index) -> None:
     with pytest.raises(RecordError, match="send the whole"):
         index.update("cat", {"title": "dogs"})
     assert index.get("cat")["title"] == RECORDS[1]["title"]
-    with pytest.raises(PlanError, match="can't be filled in afterwards"):
+    with pytest.raises(OptionsError, match="can't be filled in afterwards"):
         index.backfill()
     plain = f"{live.world.name}-plain"
     body = {"mappings": {"properties": {"title": {"type": "text"}, "lang": {"type": "keyword"}}}}
@@ -220,7 +220,7 @@ def test_updates_resumes_and_what_is_refused(live: Live, index: Index) -> None:
 def test_a_lost_pipeline_setting_is_noticed_and_repaired(live: Live, index: Index) -> None:
     settings = f"/{index.name}/_settings"
     live.world.client.request("PUT", settings, body={"index": {"default_pipeline": "_none"}})
-    with pytest.raises(PlanError, match="default_pipeline is _none"):
+    with pytest.raises(MappingDriftError, match="default_pipeline is _none"):
         index.ingest([{"_id": "new", "title": "new"}])
     repaired = Index.repair(live.world.official, index.name, live.plan())
     assert repaired.ingest([{"_id": "new", "title": "new", "lang": "en"}]).created == 1

@@ -14,7 +14,7 @@ from ingest_help import DIMS, PLAN, HashEncoder, make, records
 from query_engines import World
 
 from esembed.dialect.mapping import compile_mapping
-from esembed.errors import EngineUnavailableError, IndexNotFoundError, PlanError, RecordError
+from esembed.errors import EngineUnavailableError, IndexNotFoundError, OptionsError, RecordError
 from esembed.ingest.sources.index import IndexSource
 from esembed.ingest.sources.mapper import FileSource, dead_letter_source
 from esembed.ingest.stages.lookup import Lookup
@@ -366,10 +366,10 @@ def test_sync_deletes_only_what_it_may(query_world: World) -> None:
     assert report.verified is not None
     assert not report.verified.extra_count, "what was only in the index is gone"
     assert "d96" in target.all(), "a dead letter's older version stays"
-    with pytest.raises(PlanError, match="sync_max_delete"):
+    with pytest.raises(OptionsError, match="sync_max_delete"):
         target.ingest(records(50), sync=True)
     assert target.count() == 96
-    with pytest.raises(PlanError, match="read errors"):
+    with pytest.raises(OptionsError, match="read errors"):
         target.ingest([*records(95), 7], sync=True)
     assert target.count() == 96
     assert target.ingest(records(50), sync=True, sync_max_delete=0.5).sync_deleted == 46
@@ -466,7 +466,7 @@ def test_what_can_never_work_ends_the_run(query_world: World) -> None:
     target = make(query_world)
     client = target.world.client
     client.request("PUT", f"/{target.index}/_settings", body={"index": {"translog.durability": "async"}})
-    with pytest.raises(PlanError, match="translog"):
+    with pytest.raises(OptionsError, match="translog"):
         target.ingest(records(1))
     client.request("DELETE", f"/{target.index}")
     with pytest.raises(IndexNotFoundError):

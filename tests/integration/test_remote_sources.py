@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from esembed.errors import PlanError, RecordError
+from esembed.errors import RecordError, SourceError
 from esembed.ingest.sources.mapper import FileSource, ReadOptions
 from esembed.types import Document
 
@@ -78,14 +78,14 @@ def test_s3_globs_folders_and_gzip(bucket: Any) -> None:
 
 
 def test_s3_says_what_is_missing(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(PlanError, match=r"nothing matches s3://bucket/none/\*\.jsonl"):
+    with pytest.raises(SourceError, match=r"nothing matches s3://bucket/none/\*\.jsonl"):
         FileSource(["s3://bucket/none/*.jsonl"])
-    with pytest.raises(PlanError, match=r"there is no bucket/none\.jsonl"):
+    with pytest.raises(SourceError, match=r"there is no bucket/none\.jsonl"):
         FileSource(["s3://bucket/none.jsonl"])
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     type(bucket).clear_instance_cache()
-    with pytest.raises(PlanError, match=r"can't open s3://bucket/a\.jsonl: Unable to locate credentials"):
+    with pytest.raises(SourceError, match=r"can't open s3://bucket/a\.jsonl: Unable to locate credentials"):
         FileSource(["s3://bucket/a.jsonl"])
 
 
@@ -93,7 +93,7 @@ def test_a_store_without_its_package_is_named() -> None:
     try:
         import gcsfs  # noqa: F401
     except ImportError:
-        with pytest.raises(PlanError, match="gcsfs"):
+        with pytest.raises(SourceError, match="gcsfs"):
             FileSource(["gs://bucket/a.jsonl"])
     else:
         pytest.skip("gcsfs is installed")
@@ -255,7 +255,7 @@ def test_https_that_is_refused_says_so_without_the_secret(web: tuple[str, ReadOp
     url, options = web
     for name in ("secret", "broken"):
         with pytest.raises(
-            PlanError, match=rf"there is no https://[0-9.:]+/{name}\.jsonl, or it can't be read$"
+            SourceError, match=rf"there is no https://[0-9.:]+/{name}\.jsonl, or it can't be read$"
         ):
             FileSource([f"{url}/{name}.jsonl?token=HUSH"], options)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from esembed.errors import PlanError
+from esembed.errors import SourceError
 
 __all__ = [
     "Counter",
@@ -79,11 +79,11 @@ def _format_of(name: str, explicit: str) -> str | None:
     return None
 
 
-def _needs_format(name: str) -> PlanError:
-    return PlanError(
+def _needs_format(name: str) -> SourceError:
+    return SourceError(
         f"can't tell the format of {name}; say it with --format or ReadOptions(format=…): jsonl, json, csv, "
         "tsv, parquet, arrow or text",
-        path="source",
+        source=name,
     )
 
 
@@ -91,7 +91,7 @@ def expand(name: str, explicit: str, storage: Mapping[str, Any]) -> Iterator[Loc
     """The files that a path, folder, glob or URL means, in order of their names.
 
     Raises:
-        PlanError: nothing there, or a format that can't be told.
+        SourceError: nothing there, or a format that can't be told.
     """
     if name == "-":
         yield Location("-", "stdin", "jsonl" if explicit == "auto" else explicit, None)
@@ -103,13 +103,13 @@ def expand(name: str, explicit: str, storage: Mapping[str, Any]) -> Iterator[Loc
     if path.is_dir():
         found = [p for p in sorted(path.rglob("*")) if p.is_file() and _format_of(p.name, "auto")]
         if not found:
-            raise PlanError(f"the folder {name} holds no file of a known format", path="source")
+            raise SourceError(f"the folder {name} holds no file of a known format", source=name)
     elif path.exists():
         found = [path]
     else:
         found = [p for p in (Path(f) for f in sorted(glob.glob(name, recursive=True))) if p.is_file()]
         if not found:
-            raise PlanError(f"there is no file {name}", path="source")
+            raise SourceError(f"there is no file {name}", source=name)
     for file in found:
         kind = _format_of(file.name, explicit if len(found) == 1 or not path.is_dir() else "auto")
         if kind is None:
@@ -122,9 +122,8 @@ def _fsspec() -> Any:
     try:
         import fsspec
     except ModuleNotFoundError as error:
-        raise PlanError(
-            'remote sources need fsspec and the store\'s own package: pip install "esembed[remote]"',
-            path="source",
+        raise SourceError(
+            'remote sources need fsspec and the store\'s own package: pip install "esembed[remote]"'
         ) from error
     return fsspec
 
@@ -142,9 +141,11 @@ def _expand_remote(name: str, explicit: str, storage: Mapping[str, Any]) -> Iter
     except Exception as error:
         if not isinstance(error, (ValueError, ImportError)) and not from_the_store(error):
             raise
-        raise PlanError(f"can't open {_public(name)}: {without_secrets(error)}", path="source") from error
+        raise SourceError(
+            f"can't open {_public(name)}: {without_secrets(error)}", source=_public(name)
+        ) from error
     if not paths:
-        raise PlanError(f"nothing matches {_public(name)}", path="source")
+        raise SourceError(f"nothing matches {_public(name)}", source=_public(name))
     for item in paths:
         kind = _format_of(item, explicit)
         if kind is None:
@@ -152,7 +153,9 @@ def _expand_remote(name: str, explicit: str, storage: Mapping[str, Any]) -> Iter
         try:
             size = fs.size(item)
         except FileNotFoundError as error:
-            raise PlanError(f"there is no {_public(item)}, or it can't be read", path="source") from error
+            raise SourceError(
+                f"there is no {_public(item)}, or it can't be read", source=_public(item)
+            ) from error
         except Exception as error:
             if not isinstance(error, NotImplementedError) and not from_the_store(error):
                 raise
@@ -233,7 +236,7 @@ def decompress(stream: io.RawIOBase, label: str) -> IO[bytes]:
     """The stream as it is, or decompressed, told by its first bytes, not its name.
 
     Raises:
-        PlanError: zstd without the zstandard package.
+        SourceError: zstd without the zstandard package.
     """
     buffered = io.BufferedReader(stream, 1 << 16)
     head = buffered.peek(6)[:6]
@@ -243,9 +246,9 @@ def decompress(stream: io.RawIOBase, label: str) -> IO[bytes]:
         try:
             import zstandard
         except ModuleNotFoundError as error:
-            raise PlanError(
+            raise SourceError(
                 f'{label} is compressed by zstd; reading it needs: pip install "esembed[ingest]"',
-                path="source",
+                source=label,
             ) from error
         reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(
             buffered, read_across_frames=True

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import orjson
 
-from esembed.errors import PlanError
+from esembed.errors import OptionsError
 from esembed.ingest.dead_letters import UnreadableRecord
 from esembed.ingest.sources.files import sniff_encoding
 from esembed.types import Document
@@ -185,7 +185,7 @@ def read_csv(
     csv module; it is only ever raised. Without a delimiter it is a comma.
 
     Raises:
-        PlanError: no delimiter was given and the header looks like another one's.
+        OptionsError: no delimiter was given and the header looks like another one's.
     """
     guessed, delimiter = delimiter is None, delimiter or ","
     stream, encoding = sniff_encoding(stream, encoding)
@@ -210,10 +210,10 @@ def read_csv(
             other = next((c for c in (";", "\t", "|") if c in header[0]), None)
             if guessed and len(header) == 1 and other is not None:
                 shown = repr(other)  # a tab as '\\t', which the option takes
-                raise PlanError(
+                raise OptionsError(
                     f"{label} has a header of one column, {header[0][:200]!r}; if its cells stand between "
                     f"others than commas, say so: --delimiter {shown}",
-                    path="delimiter",
+                    option="delimiter",
                 )
             if len(set(header)) != len(header):
                 twice = next(name for name in header if header.count(name) > 1)

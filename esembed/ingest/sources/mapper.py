@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from esembed.errors import PlanError, RecordError
+from esembed.errors import OptionsError, RecordError, SourceError
 from esembed.ingest.dead_letters import UnreadableRecord, read_dead_letters
 from esembed.ingest.sources.files import (
     Counter,
@@ -79,18 +79,18 @@ class ReadOptions:
             try:
                 "".encode(value)
             except (LookupError, ValueError) as error:
-                raise PlanError(
+                raise OptionsError(
                     f"Python knows no text encoding {value!r} (common ones: utf-8, utf-16, latin-1, cp1252, "
                     "iso8859-15, cp932, gb18030)",
-                    path=name,
+                    option=name,
                 ) from error
         if self.delimiter is not None:
             delimiter = _TABS.get(self.delimiter, self.delimiter)
             object.__setattr__(self, "delimiter", delimiter)
             if len(delimiter) != 1 or delimiter in '"\r\n':
-                raise PlanError(
+                raise OptionsError(
                     f"one character stands between CSV cells, not {delimiter!r} (a tab: '\\t')",
-                    path="delimiter",
+                    option="delimiter",
                 )
 
 
@@ -140,7 +140,7 @@ class FileSource(Source):
         options: how.
 
     Raises:
-        PlanError: a file that isn't there, a format that can't be told, a missing extra.
+        SourceError: a file that isn't there, a format that can't be told, a missing extra.
     """
 
     def __init__(self, names: Sequence[str | Path], options: ReadOptions | None = None) -> None:
@@ -208,7 +208,7 @@ class FileSource(Source):
         elif location.format == "text":
             yield from read_text(stream, label, **common)
         else:
-            raise PlanError(f"there is no format {location.format!r}", path="format")
+            raise OptionsError(f"there is no format {location.format!r}", option="format")
 
 
 def open_source(what: Any, options: ReadOptions | None = None) -> Source:
@@ -219,28 +219,28 @@ def open_source(what: Any, options: ReadOptions | None = None) -> Source:
             (mappings, Documents, (id, mapping) pairs). An async iterable needs :func:`from_async`.
 
     Raises:
-        PlanError: see FileSource; also for an async iterable.
+        SourceError: see FileSource; also for an async iterable.
     """
     if isinstance(what, Source):
         return what
     if isinstance(what, (str, Path)):
         return FileSource([what], options)
     if isinstance(what, AsyncIterable):
-        raise PlanError("an async iterable needs AsyncIndex (or from_async and its loop)", path="records")
+        raise SourceError("an async iterable needs AsyncIndex (or from_async and its loop)")
     if isinstance(what, Mapping):
-        raise PlanError("one mapping is one record; pass [record]", path="records")
+        raise SourceError("one mapping is one record; pass [record]")
     if isinstance(what, (list, tuple)) and what and all(isinstance(w, (str, Path)) for w in what):
         return FileSource(what, options)
     if not isinstance(what, Iterable):
-        raise PlanError(f"can't read records from a {type(what).__name__}", path="records")
+        raise SourceError(f"can't read records from a {type(what).__name__}")
     return Source(what)
 
 
 def dead_letter_source(path: str | Path) -> Source:
-    """The records of a dead-letter file, to be tried again. Raises PlanError when it isn't there."""
+    """The records of a dead-letter file, to be tried again. Raises SourceError when it isn't there."""
     path = Path(path)
     if not path.is_file():
-        raise PlanError(f"there is no dead-letter file {path}", path="source")
+        raise SourceError(f"there is no dead-letter file {path}", source=str(path))
     return Source(read_dead_letters(path))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, Any
 
-from esembed.errors import PlanError
+from esembed.errors import SourceError
 from esembed.ingest.dead_letters import UnreadableRecord
 from esembed.types import Document
 
@@ -19,9 +19,7 @@ def _pyarrow() -> Any:
     try:
         import pyarrow
     except ModuleNotFoundError as error:
-        raise PlanError(
-            'Parquet and Arrow files need pyarrow: pip install "esembed[parquet]"', path="source"
-        ) from error
+        raise SourceError('Parquet and Arrow files need pyarrow: pip install "esembed[parquet]"') from error
     return pyarrow
 
 

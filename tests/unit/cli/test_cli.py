@@ -141,6 +141,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (UsageError("x"), 2),
         (errors.PlanError("x", path="dense"), 2),
+        (errors.OptionsError("x", option="y"), 2),
+        (errors.SourceError("x"), 2),
+        (errors.AliasError("x", alias="y"), 2),
         (errors.QueryError("x"), 2),
         (errors.EngineUnavailableError("x"), 4),
         (errors.AuthorizationError("x", status=401), 5),

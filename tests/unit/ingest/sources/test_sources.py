@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esembed.errors import PermanentError, PlanError, RecordError
+from esembed.errors import OptionsError, PermanentError, RecordError, SourceError
 from esembed.ingest.dead_letters import DeadLetters, UnreadableRecord, read_dead_letters
 from esembed.ingest.ledger import Ledger
 from esembed.ingest.sources.files import Counter, decompress
@@ -162,7 +162,7 @@ def test_csv(tmp_path: Path) -> None:
 def test_csv_of_another_delimiter_says_so_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('id;title\n1;"two\nlines"\n2;x\n')
-    with pytest.raises(PlanError, match="--delimiter ';'"):
+    with pytest.raises(OptionsError, match="--delimiter ';'"):
         read(path)
     good, bad = read(path, delimiter=";")
     assert not bad
@@ -236,9 +236,9 @@ def test_folders_globs_and_what_is_not_there(tmp_path: Path) -> None:
     assert [d.position for d in good] == ["a.jsonl:1", "sub/b.csv:2", "sub/c.md"]
     assert good[2].id == "sub/c.md"
     assert len(read(str(tmp_path / "**" / "*.csv"))[0]) == 1
-    with pytest.raises(PlanError, match="there is no file"):
+    with pytest.raises(SourceError, match="there is no file"):
         read(tmp_path / "none.jsonl")
-    with pytest.raises(PlanError, match="can't tell the format"):
+    with pytest.raises(SourceError, match="can't tell the format"):
         read(tmp_path / "ignored.bin")
 
 
@@ -285,7 +285,7 @@ def test_https(tmp_path: Path, https_server: tuple[str, ssl.SSLContext]) -> None
     assert not bad
     assert [d.source for d in good] == ROWS
     assert good[0].position == "a.jsonl.gz:1", "no query string, which may hold a secret"
-    with pytest.raises(PlanError, match=r"none\.jsonl") as caught:
+    with pytest.raises(SourceError, match=r"none\.jsonl") as caught:
         read(f"{url}/none.jsonl?signature=secret", storage={"ssl": trust})
     assert "secret" not in str(caught.value)
 
@@ -303,7 +303,7 @@ def test_iterables_of_many_shapes() -> None:
     assert [p.id for p in pieces[:3] if isinstance(p, Document)] == [None, "x", "y"]
     assert isinstance(pieces[3], UnreadableRecord)
     for wrong in ({"a": 1}, 3):
-        with pytest.raises(PlanError):
+        with pytest.raises(SourceError):
             open_source(wrong)
 
 
@@ -382,7 +382,7 @@ def test_dead_letters_never_replace_what_is_no_file(tmp_path: Path) -> None:
         assert b'"why"' in reader.read()
     assert pipe.is_fifo()
     assert not (tmp_path / "pipe.1").exists()
-    with pytest.raises(PlanError, match="is a folder; name a file"):
+    with pytest.raises(OptionsError, match="is a folder; name a file"):
         DeadLetters(tmp_path)
     (tmp_path / "real.jsonl").write_text("old")
     (tmp_path / "link.jsonl").symlink_to("real.jsonl")
@@ -513,7 +513,7 @@ def test_records_of_an_async_feed_come_one_by_one() -> None:
     ],
 )
 def test_read_options_are_checked_before_anything_is_read(options: dict[str, str], message: str) -> None:
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(OptionsError, match=message):
         ReadOptions(**options)  # type: ignore[arg-type]
 
 
@@ -521,7 +521,7 @@ def test_a_tab_can_be_written_on_a_command_line(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id\ttitle\n1\tone\n")
     for tab in ("\t", "\\t", "tab"):
         assert [d.source for d in read(tmp_path / "t.csv", delimiter=tab)[0]] == [{"id": "1", "title": "one"}]
-    with pytest.raises(PlanError, match=r"--delimiter '\\t'"):
+    with pytest.raises(OptionsError, match=r"--delimiter '\\t'"):
         read(tmp_path / "t.csv")
     (tmp_path / "twice.csv").write_text("id,a,a\n1,2,3\n")
     assert read(tmp_path / "twice.csv")[1][0].message == "two columns have the same name, 'a'"
