@@ -12,7 +12,7 @@ from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.errors import EsembedError, IndexNotFoundError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.query import Query
-from esembed.search.request import Reranker
+from esembed.search.options import Reranker
 from esembed.types import Hits
 
 from ._shim import in_thread

@@ -26,7 +26,7 @@ from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
 from esembed.query import Query
-from esembed.search.request import Reranker, check_rerankers
+from esembed.search.options import Reranker, check_rerankers
 
 from . import relevance, weights
 from ._shim import as_sync, in_thread

@@ -6,96 +6,108 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from esembed.errors import EncoderError, EngineRequestError, EsembedError, QueryError, TransientError
+from esembed.errors import (
+    EncoderError,
+    EngineRequestError,
+    EsembedError,
+    InvariantError,
+    QueryError,
+    TransientError,
+)
 from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
-from esembed.plan import paths
-from esembed.query.nodes import Collapse, Match, MatchPhrase, MultiMatch, Query, Rescore
-from esembed.search.answer import LegAnswer, best_chunk, hit_of, merge_hits, shard_failure
+from esembed.plan import IndexPlan, paths
+from esembed.query.nodes import Collapse, Match, MatchPhrase, MultiMatch, Rescore
+from esembed.search.answer import (
+    LegAnswer,
+    best_chunk,
+    checked_item,
+    hit_of,
+    merge_hits,
+    next_cursor,
+    shard_failure,
+)
 from esembed.search.bounds import bound_of, idf_mass, mass_fields
-from esembed.search.compile import Compiler
-from esembed.search.compiled import CompiledSearch, Leg
-from esembed.search.page import highlight_spec, next_cursor, page_body, source_spec, text_query
+from esembed.search.compile import CompiledLeg, CompiledSearch, SearchCompiler
+from esembed.search.options import Reranker
+from esembed.search.page import highlight_spec, page_body, source_spec, text_query
 from esembed.transport import Response, error_from_response
 from esembed.types import Hit, Hits, LegShare
 
 from ._shim import in_thread
+from .client import EngineClient
+from .live import index_path
 
-if TYPE_CHECKING:
-    from .search import Searcher
-
-__all__ = ["Fusing"]
+__all__ = ["ClientFusion"]
 
 MAX_MASSES = 4096
-MAX_INLINE_CHARACTERS = 512 * 1024  # some 5 ms of parsing, where a round trip takes 1 to 2
+MAX_FETCHED_CHARACTERS = 512 * 1024
+"""Up to this many characters of stored fields the legs bring them along: some 5 ms of parsing, where a round
+trip of its own takes 1 to 2."""
 
 
-class Fusing:
-    """The client's path of one searcher.
+class ClientFusion:
+    """Fuses what the legs of one index answered, with the later round trips that this takes.
+
+    Args:
+        client: the caller's client behind one method.
+        index_name: an index or an alias of one.
+        plan: what the index is.
+        rerankers: name → cross-encoder.
 
     Attributes:
-        inline: legs bring stored fields along, as long as documents are small.
+        fetch_with_legs: legs bring stored fields along, as long as documents are small.
     """
 
-    def __init__(self, searcher: Searcher) -> None:
-        self.searcher = searcher
-        self.inline = True
+    def __init__(
+        self,
+        client: EngineClient,
+        index_name: str,
+        plan: IndexPlan,
+        rerankers: Mapping[str, Reranker],
+    ) -> None:
+        self.client = client
+        self.plan = plan
+        self.rerankers = rerankers
+        self.fetch_with_legs = True
+        self._path = index_path(index_name)
         self._masses: dict[tuple[str, str | None, str], float] = {}
 
     def hits(
         self,
-        compiler: Compiler,
+        compiler: SearchCompiler,
         compiled: CompiledSearch,
-        answers: list[Any],
-        query: Query,
-        digest: str,
-        missing: Mapping[str, str],
-        partial: bool,
+        answers: Sequence[Any],
         params: Mapping[str, Any],
+        *,
+        partial: bool,
     ) -> Hits:
-        """The page, from the legs' answers."""
-        node = compiled.fusion
+        """The page, from the legs' answers.
+
+        Args:
+            params: the header of later requests.
+            partial: legs that failed are left out and named in ``legs_missing``.
+
+        Raises:
+            EsembedError: a leg failed, or all of them.
+        """
+        node, options, request = compiled.fusion, compiled.options, compiled.request
         if node is None:
-            raise QueryError("nothing to fuse")
-        legs_missing = dict(missing)
-        plan = self.searcher.plan
-        chunk_path = plan.chunk.path if plan.chunk is not None else None
-        lists: list[LegAnswer | None] = []
-        failures: list[EsembedError] = []
-        for leg, answer in zip(compiled.legs, answers, strict=False):
-            if "error" in answer:
-                status = int(answer.get("status", 500))
-                error = error_from_response("POST", f"leg {leg.name}", Response(status, answer))
-                if not partial:
-                    raise error
-                failures.append(error)
-                legs_missing[leg.name] = str(error)
-                lists.append(None)
-            else:
-                lost = shard_failure(answer)
-                if lost is not None and not partial:
-                    raise lost
-                lists.append(LegAnswer(answer, leg, chunk_path))
-                if lost is not None:
-                    legs_missing[leg.name] = f"{lost}: what the others found was used"
-                elif answer.get("timed_out"):
-                    legs_missing[leg.name] = "the engine's time was up: what it had by then was used"
-        if failures and all(answer is None for answer in lists):
-            raise failures[0]
-        notes = list(compiled.notes)
-        bounds = self._bounds(compiled, notes) if _uses_bounds(node) else {}
+            raise InvariantError("a search on the client path has no fusion")
+        lists, legs_missing = self._lists(compiled, answers, partial)
+        bounds = self._bounds(compiled) if _uses_bounds(node) else {}
         lists = self._complete(compiler, compiled, lists, params)
         fused = fuse(
             node,
             [None if a is None else a.ranked for a in lists],
             bounds=bounds,
-            explain=compiled.options.explain,
+            explain=options.explain,
         )
         scored: dict[str, float] = {}
-        for stage in compiled.stages:
+        for stage in request.stages:
             if isinstance(stage, Collapse):
-                path = compiler.scope.sortable(stage.field, "collapse").path
+                path = compiled.scope.sortable(stage.field, "collapse").path
                 groups = {
                     doc: answer.value(doc, path) for answer in lists if answer for doc in answer.ranked.ids
                 }
@@ -108,28 +120,23 @@ class Fusing:
                         raise
                     legs_missing["rescore"] = str(error)
         window = len(fused)
-        shown = fused[compiled.options.offset : compiled.options.offset + compiled.options.size]
-        hits = merge_hits(shown, lists, compiled.options.explain)
+        shown = fused[options.offset : options.offset + options.size]
+        hits = merge_hits(shown, lists, options.explain)
         if scored:
             hits = [replace(hit, rescored=scored.get(hit.id)) for hit in hits]
-        if (
-            not compiled.inline
-            and hits
-            and (compiled.options.source is not False or compiled.options.highlight)
-        ):
+        if not compiled.fetch_with_legs and hits and (options.source is not False or options.highlight):
             hits = self._page(compiler, compiled, hits, params)
-        if hits and compiled.options.source in (None, True):
+        if hits and options.source in (None, True):
             self._weigh(hits, sum(len(a.ranked.ids) for a in lists if a is not None))
-        union = answers[len(compiled.legs)] if compiled.union is not None else None
         total: int | None = None
         aggregations: Mapping[str, Any] = {}
-        if union is not None:
-            body = self.searcher._good(union)
+        if compiled.match_any is not None:
+            body = checked_item(answers[len(compiled.legs)], f"/{self._path}/_msearch")
             aggregations = body.get("aggregations") or {}
-            if compiled.options.count:
+            if options.count:
                 total = int(body["hits"]["total"]["value"])
-        single = len(compiled.legs) == 1 and node.kind == "linear" and not node.name
-        end = compiled.options.offset + len(hits)
+        alone = request.fusion is None and not any(isinstance(stage, Rescore) for stage in request.stages)
+        end = options.offset + len(hits)
         return Hits(
             hits,
             total=total,
@@ -137,10 +144,40 @@ class Fusing:
             timed_out=any(a.timed_out for a in lists if a is not None),
             legs_missing=legs_missing,
             aggregations=aggregations,
-            next_cursor=next_cursor(compiled, digest, len(hits), window) if end < window else None,
-            path="single" if single and not isinstance(query, Rescore) else "client",
-            notes=tuple(notes),
+            next_cursor=next_cursor(compiled, len(hits), window) if end < window else None,
+            path="single" if alone else "client",
+            notes=compiled.notes,
         )
+
+    def _lists(
+        self, compiled: CompiledSearch, answers: Sequence[Any], partial: bool
+    ) -> tuple[list[LegAnswer | None], dict[str, str]]:
+        """Each leg's answer, None for one that failed; and what is missing, by leg."""
+        missing = dict(compiled.request.legs_missing)
+        chunk_path = self.plan.chunk.path if self.plan.chunk is not None else None
+        lists: list[LegAnswer | None] = []
+        failures: list[EsembedError] = []
+        for leg, answer in zip(compiled.legs, answers, strict=False):
+            if "error" in answer:
+                status = int(answer.get("status", 500))
+                error = error_from_response("POST", f"leg {leg.name}", Response(status, answer))
+                if not partial:
+                    raise error
+                failures.append(error)
+                missing[leg.name] = str(error)
+                lists.append(None)
+                continue
+            lost = shard_failure(answer)
+            if lost is not None and not partial:
+                raise lost
+            lists.append(LegAnswer(answer, leg, chunk_path))
+            if lost is not None:
+                missing[leg.name] = f"{lost}: what the others found was used"
+            elif answer.get("timed_out"):
+                missing[leg.name] = "the engine's time was up: what it had by then was used"
+        if failures and all(answer is None for answer in lists):
+            raise failures[0]
+        return lists, missing
 
     def _weigh(self, page: Sequence[Hit], listed: int) -> None:
         """Settle whether later searches let every leg bring its hits' stored fields (one round trip), or
@@ -150,20 +187,20 @@ class Fusing:
             page: the hits shown, whose mean stands for all.
             listed: how many hits the legs listed.
         """
-        heavy = sum(len(v) for hit in page for v in hit.source.values() if isinstance(v, str)) / len(page)
-        self.inline = heavy * listed <= MAX_INLINE_CHARACTERS
+        mean = sum(len(v) for hit in page for v in hit.source.values() if isinstance(v, str)) / len(page)
+        self.fetch_with_legs = mean * listed <= MAX_FETCHED_CHARACTERS
 
     # -- second round trips ------------------------------------------------------------------------
 
     def _msearch(self, bodies: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[Any]:
         lines = [line for body in bodies for line in (params, body)]
-        path = f"/{self.searcher._path}/_msearch"
-        response = self.searcher.client.request("POST", path, body=lines)
-        return [self.searcher._good(answer) for answer in response.body["responses"]]
+        path = f"/{self._path}/_msearch"
+        response = self.client.request("POST", path, body=lines)
+        return [checked_item(answer, path) for answer in response.body["responses"]]
 
     def _complete(
         self,
-        compiler: Compiler,
+        compiler: SearchCompiler,
         compiled: CompiledSearch,
         lists: list[LegAnswer | None],
         params: Mapping[str, Any],
@@ -172,7 +209,7 @@ class Fusing:
         wanted = [
             (position, leg)
             for position, leg in enumerate(compiled.legs)
-            if leg.complete and lists[position] is not None
+            if leg.leg.complete and lists[position] is not None
         ]
         if len(wanted) < 2:
             return lists
@@ -180,7 +217,7 @@ class Fusing:
         for position, _ in wanted:
             answer = lists[position]
             candidates.update(dict.fromkeys(answer.ranked.ids if answer is not None else ()))
-        todo: list[tuple[int, Leg, list[str]]] = []
+        todo: list[tuple[int, CompiledLeg, list[str]]] = []
         for position, leg in wanted:
             answer = lists[position]
             if answer is None or leg.is_chunk_document:
@@ -190,7 +227,11 @@ class Fusing:
                 todo.append((position, leg, absent))
         if not todo:
             return lists
-        answers = self._msearch([compiler.leg_for(leg, absent) for _, leg, absent in todo], params)
+        bodies = [
+            compiler.scores_for(leg.leg.query, absent, compiled.scope, align_scores=leg.leg.align_scores)
+            for _, leg, absent in todo
+        ]
+        answers = self._msearch(bodies, params)
         for (position, leg, _), body in zip(todo, answers, strict=True):
             known = lists[position]
             if known is None:
@@ -205,7 +246,7 @@ class Fusing:
 
     def _rescore(
         self,
-        compiler: Compiler,
+        compiler: SearchCompiler,
         stage: Rescore,
         fused: list[Fused],
         lists: Sequence[LegAnswer | None],
@@ -219,14 +260,16 @@ class Fusing:
             return fused, {}
         scores: dict[str, float] = {}
         if stage.by is not None:
-            (body,) = self._msearch([compiler.scores_for(stage.by, ids, align_scores=True)], params)
+            (body,) = self._msearch(
+                [compiler.scores_for(stage.by, ids, compiled.scope, align_scores=True)], params
+            )
             for raw in body["hits"]["hits"]:
                 scores[str(raw["_id"])] = float(raw["_score"])
         else:
             name = stage.reranker or ""
-            reranker = self.searcher.rerankers.get(name)
+            reranker = self.rerankers.get(name)
             if reranker is None:
-                known = ", ".join(sorted(self.searcher.rerankers)) or "none"
+                known = ", ".join(sorted(self.rerankers)) or "none"
                 raise QueryError(
                     f"no reranker {name!r} (there are: {known}); give the index "
                     f"rerankers={{{name!r}: function}}",
@@ -265,7 +308,7 @@ class Fusing:
         """What a cross-encoder reads of each document: its stored fields, or of its chunks the best one."""
         (body,) = self._msearch([page_body(ids, list(stage.fields), None)], params)
         sources = {str(raw["_id"]): raw.get("_source") or {} for raw in body["hits"]["hits"]}
-        chunk = self.searcher.plan.chunk
+        chunk = self.plan.chunk
         chunk_text = f"{chunk.path}.text" if chunk is not None else None
         texts: dict[str, str] = {}
         for doc in ids:
@@ -284,7 +327,7 @@ class Fusing:
 
     def _page(
         self,
-        compiler: Compiler,
+        compiler: SearchCompiler,
         compiled: CompiledSearch,
         hits: Sequence[Hit],
         params: Mapping[str, Any],
@@ -292,12 +335,12 @@ class Fusing:
         """The page's stored fields and highlights, fetched for the page alone."""
         options = compiled.options
         spec = None
-        if options.highlight is not None and options.highlight is not False:
-            parts = [node for leg in compiled.legs for node in text_query(leg.node)]
-            shown = [compiler.dialect.clause(node, compiler.scope.filtering()) for node in parts]
+        if options.highlight is not None and options.highlights:
+            parts = [node for leg in compiled.legs for node in text_query(leg.leg.query)]
+            shown = [compiler.dialect.clause(node, compiled.scope.filtering()) for node in parts]
             query = {"bool": {"should": shown}} if shown else None
-            spec = highlight_spec(options.highlight, compiler.scope, query)
-        body = page_body([hit.id for hit in hits], source_spec(options.source, self.searcher.plan), spec)
+            spec = highlight_spec(options.highlight, compiled.scope, query)
+        body = page_body([hit.id for hit in hits], source_spec(options.source, self.plan), spec)
         (answer,) = self._msearch([body], params)
         found = {str(raw["_id"]): hit_of(raw) for raw in answer["hits"]["hits"]}
         return [
@@ -311,21 +354,21 @@ class Fusing:
 
     # -- bounds --------------------------------------------------------------------------------------
 
-    def _bounds(self, compiled: CompiledSearch, notes: list[str]) -> dict[str, Bound]:
+    def _bounds(self, compiled: CompiledSearch) -> dict[str, Bound]:
         bounds: dict[str, Bound] = {}
         for leg in compiled.legs:
-            node = leg.node
+            node = leg.leg.query
             mass: float | None = None
             if isinstance(node, (Match, MultiMatch, MatchPhrase)) and node.scale is None:
                 masses = [
                     boost * self._mass(field, node.analyzer, str(node.text))
-                    for field, boost in mass_fields(node, self.searcher.plan)
+                    for field, boost in mass_fields(node, self.plan)
                 ]
                 mass = max(masses, default=None)
-            bound, note = bound_of(node, self.searcher.plan, mass)
+            bound, note = bound_of(node, self.plan, mass)
             bounds[leg.name] = bound
             if note:
-                notes.append(f"{leg.name}: {note}")
+                compiled.scope.note(f"{leg.name}: {note}")
         return bounds
 
     def _mass(self, field: str, analyzer: str | None, text: str) -> float:
@@ -344,7 +387,7 @@ class Fusing:
         }
         if analyzer is not None:
             body["per_field_analyzer"] = {field: analyzer}
-        answer = self.searcher.client.request("POST", f"/{self.searcher._path}/_termvectors", body=body)
+        answer = self.client.request("POST", f"/{self._path}/_termvectors", body=body)
         mass = idf_mass((answer.body.get("term_vectors") or {}).get(field) or {})
         if len(self._masses) >= MAX_MASSES:
             self._masses.clear()

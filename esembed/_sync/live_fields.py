@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esembed.dialect.fields import mapped_formats, mapped_types, missing_fields, used_fields
@@ -50,7 +50,7 @@ class LiveFields:
     def _learn(self, mapping: Mapping[str, Any]) -> None:
         self.types, self.formats = mapped_types(mapping), mapped_formats(mapping)
 
-    def check(self, query: Query, aggregations: Mapping[str, Any] | None = None) -> None:
+    def check(self, nodes: Sequence[Query], aggregations: Mapping[str, Any] | None = None) -> None:
         """A field that isn't mapped finds nothing and raises nothing in the engines: it is an error here.
 
         Raises:
@@ -59,7 +59,7 @@ class LiveFields:
         """
         if self.types is None:
             return
-        used = used_fields(query, self.plan)
+        used = used_fields(nodes, self.plan)
         faceted = {field for _, field, _ in facet_fields(aggregations or {}) if field[:1] != "_"}
         if not missing_fields(used | faceted, self.types):
             return

@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
-
-import msgspec
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.dates import dates_named
@@ -17,31 +14,25 @@ from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
 from esembed.encode.tokens import TokenIds
 from esembed.errors import EncoderError, EsembedError, QueryError
-from esembed.fusion import fuse
 from esembed.plan import IndexPlan
-from esembed.plan.legs import default_query, expand_by_leg, leg_names, query_legs, select_legs
 from esembed.query.checks import filter_of
-from esembed.query.nodes import Filter, Knn, Linear, Query, Rrf, Scalar, Sparse
-from esembed.query.tree import add_filter, bind, text_legs, transform
-from esembed.search.answer import LegAnswer, shard_failure, single_hits, total_of
-from esembed.search.compile import Compiler
-from esembed.search.compiled import CompiledSearch, FusionPath, SearchOptions, SourceFilter
-from esembed.search.page import next_cursor, query_digest
-from esembed.search.request import (
+from esembed.query.nodes import Filter, Knn, Query, Scalar, Sparse
+from esembed.search.answer import ranked_by_engine
+from esembed.search.compile import CompiledSearch, SearchCompiler
+from esembed.search.options import (
+    FusionPath,
     Reranker,
-    at_cursor,
-    check_query,
+    SearchOptions,
+    SourceFilter,
     check_rerankers,
     http_timeout,
-    inner_query,
-    without,
 )
-from esembed.transport import Response, error_from_response
+from esembed.search.request import Request, make_request, resolve
 from esembed.types import Hits
 
 from ._shim import in_thread
 from .client import EngineClient
-from .client_fusion import Fusing
+from .client_fusion import ClientFusion
 from .live import Live, index_path
 from .live_fields import LiveFields
 from .query_vectors import QueryVectors
@@ -87,7 +78,8 @@ class Searcher:
         self._path = index_path(index_name)
         self._live = LiveFields(client, index_name, plan, live.mapping if live is not None else None)
         self._vectors = QueryVectors(plan, pool, before_encoding)
-        self._fusing = Fusing(self)
+        self._fusing = ClientFusion(client, index_name, plan, self.rerankers)
+        self._made: tuple[Any, SearchCompiler] | None = None
 
     # -- one search ------------------------------------------------------------------------------
 
@@ -124,7 +116,7 @@ class Searcher:
             legs: only these legs of the (default) fusion, by name.
             source: which stored fields come along; vectors don't unless they are named.
             highlight: True, names of text fields, or the engine's own object.
-            aggregations: the engine's own object; see :class:`~esembed.search.compiled.SearchOptions`.
+            aggregations: the engine's own object; see :class:`~esembed.search.options.SearchOptions`.
             explain: each leg's rank, score and share.
             sort, search_after: the engine's own; not under fusion.
             fusion: ``auto``, ``server`` or ``client``.
@@ -157,32 +149,23 @@ class Searcher:
             timeout_seconds=timeout_seconds,
             leg_timeouts_seconds=leg_timeouts_seconds or {},
         )
-        bound = self._bound(query, text, filter, legs)
-        if leg_timeouts_seconds and len(fused := query_legs(bound)) > 1:
-            seconds = expand_by_leg(leg_timeouts_seconds, fused, "leg_timeouts_seconds")
-            options = replace(options, leg_timeouts_seconds=seconds)
-        digest = query_digest(bound)
-        if cursor is not None:
-            bound, options = at_cursor(bound, options, cursor, digest)
-        self._live.check(bound, aggregations)
-        filled, missing = self._filled(bound, partial_results)
-        if missing and options.leg_timeouts_seconds:
-            left = {k: v for k, v in options.leg_timeouts_seconds.items() if k not in missing}
-            options = replace(options, leg_timeouts_seconds=left)
-        compiler = self._compiler(options)
-        compiled = compiler.compile(filled)
-        params: dict[str, Any] = {"preference": preference or f"esembed-{digest}"}
-        alone = compiled.body is not None and not compiled.legs
-        with dates_named(filled):
+        request = self._request(query, options, text=text, filter=filter, legs=legs, cursor=cursor)
+        self._live.check(request.nodes, aggregations)
+        request = self._encoded(request, partial=partial_results)
+        compiler = self._compiler()
+        compiled = compiler.compile(request, fetch_with_legs=self._fusing.fetch_with_legs)
+        params: dict[str, Any] = {"preference": preference or f"esembed-{request.digest}"}
+        where = f"/{self._path}/{'_search' if compiled.alone else '_msearch'}"
+        with dates_named(request.query):
             response = self.client.request(
                 "POST",
-                f"/{self._path}/{'_search' if alone else '_msearch'}",
-                params=params if alone else None,
-                body=compiled.body if alone else compiled.lines(params),
-                timeout_seconds=http_timeout(options),
+                where,
+                params=params if compiled.alone else None,
+                body=compiled.body if compiled.alone else compiled.lines(params),
+                timeout_seconds=http_timeout(request.options),
             )
-            answers: list[Any] = [response.body] if alone else list(response.body["responses"])
-            return self._hits(compiler, compiled, answers, filled, digest, missing, partial_results, params)
+            answers: list[Any] = [response.body] if compiled.alone else list(response.body["responses"])
+            return self._hits(compiler, compiled, answers, where, partial_results, params)
 
     def search_many(
         self,
@@ -222,98 +205,93 @@ class Searcher:
         filter: Filter | Sequence[Filter] | None,
         legs: Collection[str] | None,
     ) -> list[Hits]:
-        bound = [self._bound(query, None, filter, legs) for query in queries]
-        for query in bound:
-            self._live.check(query)
-        vectors = self._encode_all(bound)
-        filled = [(self._filled(query, False, vectors))[0] for query in bound]
-        compilers = [self._compiler(options) for _ in filled]
-        compiled = [c.compile(query) for c, query in zip(compilers, filled, strict=True)]
+        requests = [self._request(query, options, filter=filter, legs=legs) for query in queries]
+        for request in requests:
+            self._live.check(request.nodes)
+        vectors = self._encode_all(requests)
+        requests = [self._encoded(request, vectors) for request in requests]
+        compiler = self._compiler()
+        compiled = [
+            compiler.compile(request, fetch_with_legs=self._fusing.fetch_with_legs) for request in requests
+        ]
         lines: list[Mapping[str, Any]] = []
         for one in compiled:
             lines.extend(one.lines({}))
-        response = self.client.request(
-            "POST", f"/{self._path}/_msearch", body=lines, timeout_seconds=http_timeout(options)
-        )
+        where = f"/{self._path}/_msearch"
+        response = self.client.request("POST", where, body=lines, timeout_seconds=http_timeout(options))
         answers = list(response.body["responses"])
         found: list[Hits] = []
         position = 0
-        for compiler, one, query in zip(compilers, compiled, filled, strict=True):
+        for one in compiled:
             mine = answers[position : position + len(one.bodies)]
             position += len(one.bodies)
-            with dates_named(query):
-                found.append(self._hits(compiler, one, mine, query, query_digest(query), {}, False, {}))
+            with dates_named(one.request.query):
+                found.append(self._hits(compiler, one, mine, where, False, {}))
         return found
 
     # -- preparing --------------------------------------------------------------------------------
 
-    def _compiler(self, options: SearchOptions) -> Compiler:
-        ids = {**self.pool.token_ids(ready_only=True), **self.token_ids}
-        return Compiler(
-            self.capabilities,
-            options,
-            plan=self.plan,
-            mapping=self._live.types,
-            formats=self._live.formats,
-            token_ids=ids,
-            inline=self._fusing.inline,
-        )
-
-    def _bound(
+    def _request(
         self,
         query: str | Query,
-        text: str | None,
-        filter: Filter | Sequence[Filter] | None,
-        legs: Collection[str] | None,
-    ) -> Query:
+        options: SearchOptions,
+        *,
+        text: str | None = None,
+        filter: Filter | Sequence[Filter] | None = None,
+        legs: Collection[str] | None = None,
+        cursor: str | None = None,
+    ) -> Request:
         if text is not None:
             check_unicode(text, "text")
         if isinstance(query, str):
-            if text is not None:
-                raise QueryError("query is the text already; leave text= out", field="text")
-            asked = bind(default_query(self.plan), check_unicode(query, "query"))
-        else:
-            asked = bind(check_query(query, "query", "a text, q.match(…), q.rrf(…)"), text)
-        return add_filter(select_legs(asked, legs), filter_of(filter))
+            check_unicode(query, "query")
+        resolved = resolve(query, self.plan, text=text, filter=filter_of(filter), legs=legs)
+        return make_request(resolved, options, max_window=self.capabilities.max_result_window, cursor=cursor)
 
-    def _filled(
-        self, query: Query, partial: bool, known: Mapping[tuple[str, str], Any] | None = None
-    ) -> tuple[Query, dict[str, str]]:
-        """The query with a vector in every leg that has a text; legs that can't be encoded left out where
-        partial results are wanted. *known* holds the vectors of (field, text) where they are made already."""
-        open_legs = text_legs(query)
-        if not open_legs:
-            return query, {}
-        inside = self._inside(open_legs, partial)
+    def _compiler(self) -> SearchCompiler:
+        """The compiler for what is known of the index now; the same one until something more is learned."""
+        ids = {**self.pool.token_ids(ready_only=True), **self.token_ids}
+        known = (self._live.types, self._live.formats, {name: id(table) for name, table in ids.items()})
+        if self._made is None or self._made[0] != known:
+            compiler = SearchCompiler(
+                self.capabilities,
+                plan=self.plan,
+                mapping=self._live.types,
+                formats=self._live.formats,
+                token_ids=ids,
+            )
+            self._made = (known, compiler)
+        return self._made[1]
+
+    def _encoded(
+        self, request: Request, known: Mapping[tuple[str, str], Any] | None = None, *, partial: bool = False
+    ) -> Request:
+        """The request with a vector in every leg that has a text; legs that can't be encoded are left out
+        where partial results are wanted. *known* holds the vectors of (field, text) that are made already."""
+        nodes = request.unencoded
+        if not nodes:
+            return request
+        by_engine = self._encoded_by_engine(nodes, partial)
         if known is not None:
             vectors = dict(known)
         else:
-            wanted = list(dict.fromkeys((leg.field, str(leg.text)) for leg in open_legs))
-            wanted = [key for key in wanted if key[0] not in inside]
-            vectors = self._vectors.of(wanted, partial)
-        for leg in open_legs:  # a text that the engine encodes stays in the leg, unless it may not
-            if leg.field in inside:
-                vectors[leg.field, str(leg.text)] = inside[leg.field]
+            wanted = list(dict.fromkeys((node.field, str(node.text)) for node in nodes))
+            vectors = self._vectors.of([key for key in wanted if key[0] not in by_engine], partial)
         failed = {key: value for key, value in vectors.items() if isinstance(value, EsembedError)}
-        missing: dict[str, str] = {}
-        if failed:
-            query, missing = without(query, failed)
+        for node in nodes:  # a text that the engine encodes stays in the leg, unless it may not
+            error = by_engine.get(node.field)
+            if error is not None:
+                failed[node.field, str(node.text)] = error
+        kept = request.without(failed, max_window=self.capabilities.max_result_window)
+        return kept.with_vectors({key: value for key, value in vectors.items() if key not in failed})
 
-        def fill(node: Query) -> Query:
-            if isinstance(node, (Knn, Sparse)) and node.vector is None and node.field not in inside:
-                filled: Query = msgspec.structs.replace(
-                    node, text=None, vector=vectors[(node.field, str(node.text))]
-                )
-                return filled
-            return node
-
-        return transform(query, fill), missing
-
-    def _inside(self, legs: Sequence[Knn | Sparse], partial: bool) -> dict[str, EsembedError | None]:
-        """Those of the legs' fields whose texts the engine encodes itself, each with None, or with what
+    def _encoded_by_engine(
+        self, nodes: Sequence[Knn | Sparse], partial: bool
+    ) -> dict[str, EsembedError | None]:
+        """Those of the nodes' fields whose texts the engine encodes itself, each with None, or with what
         forbids it: what an index says about itself doesn't decide where a query's text goes."""
         found: dict[str, EsembedError | None] = {}
-        for field in dict.fromkeys(leg.field for leg in legs):
+        for field in dict.fromkeys(node.field for node in nodes):
             if self.pool.field(field).endpoint is None:
                 continue
             try:
@@ -342,80 +320,28 @@ class Searcher:
         """Load and run the encoder of every field that a text can be searched in."""
         self._vectors.warm()
 
-    def _encode_all(self, queries: Sequence[Query]) -> dict[tuple[str, str], Any]:
-        """The vectors of many queries by (field, text): one encode call for each field and batch."""
+    def _encode_all(self, requests: Sequence[Request]) -> dict[tuple[str, str], Any]:
+        """The vectors of many requests by (field, text): one encode call for each field and batch."""
         wanted: dict[str, dict[str, None]] = {}
-        for query in queries:
-            legs = text_legs(query)
-            inside = self._inside(legs, False) if legs else {}
-            for leg in legs:
-                if leg.field in inside:
-                    continue
-                wanted.setdefault(leg.field, {})[str(leg.text)] = None
+        for request in requests:
+            nodes = request.unencoded
+            by_engine = self._encoded_by_engine(nodes, False) if nodes else {}
+            for node in nodes:
+                if node.field not in by_engine:
+                    wanted.setdefault(node.field, {})[str(node.text)] = None
         return self._vectors.of_many(wanted)
 
     # -- answering --------------------------------------------------------------------------------
 
     def _hits(
         self,
-        compiler: Compiler,
+        compiler: SearchCompiler,
         compiled: CompiledSearch,
-        answers: list[Any],
-        query: Query,
-        digest: str,
-        missing: Mapping[str, str],
+        answers: Sequence[Any],
+        where: str,
         partial: bool,
         params: Mapping[str, Any],
     ) -> Hits:
         if compiled.path == "client":
-            return self._fusing.hits(compiler, compiled, answers, query, digest, missing, partial, params)
-        options = compiled.options
-        body = self._good(answers[0])
-        missing = dict(missing)
-        lost = shard_failure(body)
-        if lost is not None:
-            if not partial:
-                raise lost
-            core = inner_query(query)
-            names = leg_names(core.legs if isinstance(core, (Rrf, Linear)) else (core,))
-            missing.update(dict.fromkeys(names, f"{lost}: what the others found was used"))
-        leg = ""
-        shares = None
-        if compiled.path == "single" and options.explain:
-            (leg,) = leg_names((inner_query(query),))
-        if compiled.legs and compiled.fusion is not None:
-            lists: list[LegAnswer] = [
-                LegAnswer(self._good(answer), one, None)
-                for answer, one in zip(answers[1:], compiled.legs, strict=True)
-            ]
-            fused = {hit.id: hit.shares for hit in fuse(compiled.fusion, [a.ranked for a in lists])}
-
-            def shares(doc: str) -> Sequence[Any]:
-                return fused.get(doc, ())
-
-        hits = single_hits(body, compiled, leg=leg, shares=shares)
-        total, relation = total_of(body)
-        if compiled.path == "server":
-            total = total if options.count else None
-        elif not compiled.counted:
-            total = None
-        return Hits(
-            hits,
-            total=total,
-            total_relation=relation if total is not None else "eq",
-            took_ms=float(body.get("took", 0)),
-            timed_out=bool(body.get("timed_out", False)),
-            legs_missing=missing,
-            aggregations=body.get("aggregations") or {},
-            next_cursor=next_cursor(compiled, digest, len(hits), total),
-            path=compiled.path,
-            approximate=compiled.approximate,
-            notes=compiled.notes,
-        )
-
-    def _good(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
-        """An item of ``_msearch``. Raises the error that it is."""
-        if "error" in answer:
-            status = int(answer.get("status", 500))
-            raise error_from_response("POST", f"/{self._path}/_msearch", Response(status, answer))
-        return answer
+            return self._fusing.hits(compiler, compiled, answers, params, partial=partial)
+        return ranked_by_engine(compiled, answers, where, partial=partial)

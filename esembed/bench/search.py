@@ -43,8 +43,8 @@ from esembed.plan import DenseField, FilterField, IndexPlan, TextField
 from esembed.query import Query
 from esembed.query.tree import text_legs
 from esembed.search.compile import compile_query
-from esembed.search.compiled import SearchOptions
-from esembed.search.page import query_digest
+from esembed.search.options import SearchOptions
+from esembed.search.request import query_digest
 
 __all__ = ["Latency", "app", "bench_search", "main"]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Match, MultiMatch, Query, Raw
-from esembed.query.tree import walk
 
 __all__ = ["mapped_formats", "mapped_types", "missing_fields", "nested_path", "type_of", "used_fields"]
 
@@ -68,10 +67,10 @@ def nested_path(name: str, types: Mapping[str, str]) -> str | None:
     return None
 
 
-def used_fields(query: Query, plan: IndexPlan) -> set[str]:
-    """The mapping's names of the fields that a query reads (``raw`` is its author's business)."""
+def used_fields(nodes: Iterable[Query], plan: IndexPlan) -> set[str]:
+    """The mapping's names of the fields that a query's nodes read (``raw`` is its author's business)."""
     names: set[str] = set()
-    for node in walk(query):
+    for node in nodes:
         if isinstance(node, Raw):
             continue
         field = getattr(node, "field", None)

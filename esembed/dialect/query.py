@@ -5,17 +5,19 @@ The two dialects subclass :class:`QueryCompiler` and add vectors and features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from esembed.capabilities import Capabilities
 from esembed.dialect.inference import inference_gap
 from esembed.dialect.quantize import coded
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.dialect.values import check_value, fit_text
 from esembed.encode.tokens import encode_vector
 from esembed.errors import QueryError
+from esembed.fusion import FusionNode, LegRef
 from esembed.plan import DenseField
 from esembed.query.nodes import (
     Bool,
@@ -35,6 +37,7 @@ from esembed.query.nodes import (
     Range,
     RankFeature,
     Raw,
+    Rescore,
     Sparse,
     Term,
     Terms,
@@ -42,7 +45,7 @@ from esembed.query.nodes import (
 )
 from esembed.types import SparseVector
 
-__all__ = ["Json", "QueryCompiler", "bool_clause"]
+__all__ = ["Json", "QueryCompiler", "bool_clause", "completes"]
 
 Json = dict[str, Any]
 MAX_TERMS = 65_536  # index.max_terms_count, both engines' default
@@ -64,10 +67,61 @@ def bool_clause(scoring: Json, filters: list[Json]) -> Json:
     return {"bool": {"must": [scoring], "filter": filters}}
 
 
+def completes(fusion: FusionNode) -> bool:
+    """Whether some leg of the fusion is to score every candidate."""
+    return any(isinstance(child, LegRef) and child.whole for child in fusion.children)
+
+
 class QueryCompiler:
     """Compiles nodes to clauses. Stateless but for what the scope collects."""
 
     engine: ClassVar[str] = ""
+    collapses_fused: ClassVar[bool] = False
+    """Whether the engine collapses the fused list, not each leg's."""
+
+    # -- what each engine does its own way -------------------------------------------------------------
+
+    def leg_body(self, node: Query, scope: Scope) -> Json:
+        """A leg as the part of a search body that finds its hits."""
+        return {"query": self.clause(node, scope)}
+
+    def union_body(self, nodes: list[Query], scope: Scope) -> Json:
+        """Everything that some leg finds, unranked: for counts and aggregations."""
+        plain = scope.with_(inner_hits=False)
+        clauses = [self.clause(node, plain) for node in nodes]
+        return {"query": {"bool": {"should": clauses, "minimum_should_match": 1}}}
+
+    def fusion_gaps(self, fusion: FusionNode, scope: Scope) -> list[str]:
+        """Why the engine can't fuse this itself with the same result; empty when it can."""
+        raise NotImplementedError
+
+    def fusion_differs(self, fusion: FusionNode) -> str | None:
+        """Why ``auto`` doesn't leave this fusion to the engine although it could, or None."""
+        return None
+
+    def fusion_body(self, fusion: FusionNode, legs: Sequence[Query], scope: Scope) -> Json:
+        """The part of a search body that finds and fuses; *legs* by their positions in the fusion."""
+        raise NotImplementedError
+
+    def score_factor(self, fusion: FusionNode) -> float:
+        """What a server-fused score is multiplied by to be Σ weight · value."""
+        raise NotImplementedError
+
+    def rerank(
+        self, stage: Rescore, fusion: FusionNode | None, legs: Sequence[Query], scope: Scope
+    ) -> Json | None:
+        """The query inside the engine's own reranker; None after a gap was noted."""
+        scope.gap(
+            "rescore by inference_id is Elasticsearch's text_similarity_reranker and needs an Enterprise or "
+            "trial licence; use reranker=, which runs on your side"
+        )
+        return None
+
+    def scores_vectors_exactly(self, capabilities: Capabilities) -> bool:
+        """Whether a query can compare vectors one by one (``q.knn(…, exact=True)``)."""
+        return True
+
+    # -- clauses -----------------------------------------------------------------------------------------
 
     def clause(self, node: Query, scope: Scope) -> Json:
         """The clause of any node that is one.

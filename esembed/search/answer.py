@@ -7,15 +7,20 @@ from typing import Any
 
 from esembed.dialect.meta import PARENT_FIELD
 from esembed.errors import EngineRequestError, EngineUnavailableError, EsembedError
-from esembed.fusion import Fused, LegList
-from esembed.search.compiled import CompiledSearch, Leg
-from esembed.types import Hit, LegShare
+from esembed.fusion import Fused, LegList, fuse
+from esembed.search.compile import CompiledLeg, CompiledSearch
+from esembed.search.page import Cursor
+from esembed.transport import Response, error_from_response
+from esembed.types import Hit, Hits, LegShare
 
 __all__ = [
     "LegAnswer",
     "best_chunk",
+    "checked_item",
     "hit_of",
     "merge_hits",
+    "next_cursor",
+    "ranked_by_engine",
     "shard_failure",
     "single_hits",
     "total_of",
@@ -35,16 +40,16 @@ class LegAnswer:
     Attributes:
         ranked: ids and common scores, best first.
         took_ms: the engine's time.
-        timed_out: the engine gave up early.
+        timed_out: the engine's time was up.
     """
 
     __slots__ = ("_chunk_path", "_leg", "_raw", "ranked", "timed_out", "took_ms")
 
-    def __init__(self, body: Mapping[str, Any], leg: Leg, chunk_path: str | None) -> None:
+    def __init__(self, body: Mapping[str, Any], leg: CompiledLeg, chunk_path: str | None) -> None:
         self._leg = leg
         self._chunk_path = chunk_path if leg.is_chunk_document else None
         hits = body["hits"]["hits"]
-        convert = leg.convert
+        convert = leg.to_common
         self._raw: dict[str, Mapping[str, Any]] = {raw["_id"]: raw for raw in hits}
         if leg.is_chunk_document or len(self._raw) < len(hits):
             self._raw = {}
@@ -168,23 +173,97 @@ def merge_hits(fused: Sequence[Fused], answers: Sequence[LegAnswer | None], expl
 def single_hits(
     body: Mapping[str, Any],
     compiled: CompiledSearch,
-    *,
-    leg: str,
     shares: Callable[[str], Sequence[LegShare]] | None = None,
 ) -> list[Hit]:
     """The hits of a request whose ranking is final: one leg, or fused by the engine."""
     hits = []
+    transform, factor = compiled.to_common, compiled.score_factor
+    explained = compiled.request.legs[0].name if compiled.options.explain else None
     for position, raw in enumerate(body["hits"]["hits"], compiled.options.offset + 1):
-        score = float(raw.get("_score") or 0.0) * compiled.score_factor
-        if compiled.convert is not None:
-            score = compiled.convert(score)
+        score = float(raw.get("_score") or 0.0) * factor
+        if transform is not None:
+            score = transform(score)
         parts: Sequence[LegShare] = ()
         if shares is not None:
             parts = shares(str(raw["_id"]))
-        elif compiled.options.explain:
-            parts = (LegShare(leg, position, score, score),)
+        elif explained is not None:
+            parts = (LegShare(explained, position, score, score),)
         hits.append(hit_of(raw, score=score, shares=parts))
     return hits
+
+
+def checked_item(answer: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """An item of ``_msearch``. Raises the error that it is."""
+    if "error" in answer:
+        status = int(answer.get("status", 500))
+        raise error_from_response("POST", where, Response(status, answer))
+    return answer
+
+
+def ranked_by_engine(
+    compiled: CompiledSearch, answers: Sequence[Mapping[str, Any]], where: str, *, partial: bool
+) -> Hits:
+    """The page of a single query or of a fusion that the engine did.
+
+    Args:
+        answers: the ranked one, then each leg's where the page is explained.
+        where: the path they came from, for messages.
+        partial: an answer without all shards is taken, and said in ``legs_missing``.
+
+    Raises:
+        EsembedError: the engine refused, or shards failed.
+    """
+    request, options = compiled.request, compiled.options
+    body = checked_item(answers[0], where)
+    missing = dict(request.legs_missing)
+    lost = shard_failure(body)
+    if lost is not None:
+        if not partial:
+            raise lost
+        names = [request.legs[0].name]
+        if request.fusion is not None:
+            names = [child.name for child in request.fusion.children]
+        missing.update(dict.fromkeys(names, f"{lost}: what the others found was used"))
+    shares = None
+    if compiled.legs and compiled.fusion is not None:
+        lists = [
+            LegAnswer(checked_item(answer, where), leg, None).ranked
+            for answer, leg in zip(answers[1:], compiled.legs, strict=True)
+        ]
+        fused = {hit.id: hit.shares for hit in fuse(compiled.fusion, lists)}
+
+        def shares(doc: str) -> Sequence[LegShare]:
+            return fused.get(doc, ())
+
+    hits = single_hits(body, compiled, shares)
+    total, relation = total_of(body)
+    if not (options.count if compiled.path == "server" else compiled.counted):
+        total = None
+    return Hits(
+        hits,
+        total=total,
+        total_relation=relation if total is not None else "eq",
+        took_ms=float(body.get("took", 0)),
+        timed_out=bool(body.get("timed_out", False)),
+        legs_missing=missing,
+        aggregations=body.get("aggregations") or {},
+        next_cursor=next_cursor(compiled, len(hits), total),
+        path=compiled.path,
+        approximate=compiled.approximate,
+        notes=compiled.notes,
+    )
+
+
+def next_cursor(compiled: CompiledSearch, shown: int, total: int | None) -> str | None:
+    """The cursor to the page after this one, or None where there is none (or the order isn't by score)."""
+    options, window = compiled.options, compiled.request.window
+    end = options.offset + shown
+    windowed = compiled.path != "single" or not compiled.counted
+    limit = window if windowed else 10_000
+    more = shown == options.size > 0 and end < limit and (total is None or end < total)
+    if not more or options.sort is not None:
+        return None
+    return Cursor(version=1, offset=end, window=window, digest=compiled.request.digest).encode()
 
 
 def best_chunk(doc_id: str, answers: Sequence[LegAnswer | None]) -> str | None:

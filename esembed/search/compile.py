@@ -1,20 +1,23 @@
-"""A query to requests, pure: which path, which window, which bodies.
+"""A request to bodies, pure: which path, and what is sent on it.
 
 The paths: one leg is one ``_search``. A fusion is one ``_search`` where the engine fuses with the same
-result (Elasticsearch's retrievers where the licence has them, OpenSearch's ``hybrid`` with an inline
+result (Elasticsearch's retrievers where the license has them, OpenSearch's ``hybrid`` with an inline
 pipeline where ranks are global), else one ``_msearch`` and :mod:`esembed.fusion`.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from esembed.capabilities import Capabilities
+from esembed.capabilities import Capabilities, profile
 from esembed.dialect.elasticsearch.query import ElasticsearchQuery
-from esembed.dialect.query import Json
+from esembed.dialect.meta import PARENT_FIELD
+from esembed.dialect.opensearch.query import OpenSearchQuery
+from esembed.dialect.query import Json, QueryCompiler
+from esembed.dialect.scope import Scope
+from esembed.dialect.scores import converter
 from esembed.encode.tokens import TokenIds
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.fusion import FusionNode, LegRef
@@ -23,23 +26,111 @@ from esembed.plan.legs import leg_names, sum_legs
 from esembed.query.nodes import (
     Bool,
     Collapse,
+    Exists,
+    Ids,
     Knn,
-    Linear,
+    Match,
+    MatchPhrase,
+    MultiMatch,
     Query,
     Rescore,
-    Rrf,
+    Sparse,
 )
 from esembed.query.tree import add_filter, walk
-from esembed.search.compiled import CompiledSearch, Leg, SearchOptions
 from esembed.search.facets import check_aggregations
-from esembed.search.legs import LegCompiler, milliseconds
+from esembed.search.options import SearchOptions
 from esembed.search.page import highlight_spec, source_spec
-from esembed.search.window import DEFAULT_WINDOW, check_timeouts, page_window
+from esembed.search.request import Request, RequestLeg, make_request
 
-__all__ = ["DEFAULT_WINDOW", "Compiler", "compile_query", "to_body"]
+__all__ = ["CompiledLeg", "CompiledSearch", "SearchCompiler", "compile_query", "to_body"]
 
 EXPLAINED_HITS = 1000  # how many hits of each leg of a sum are asked for to explain a page
-INLINE_WINDOW = 200  # up to here the legs bring the stored fields; beyond, the page is fetched alone
+FETCHED_WINDOW = 200
+"""Up to this window the legs bring their hits' stored fields along; beyond, the page is fetched alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledLeg:
+    """One leg as a request of its own.
+
+    Attributes:
+        leg: what was asked.
+        body: the body of ``_search``.
+        to_common: what brings the engine's score to the common scale, or None.
+        is_chunk_document: its hits are chunks of their own; the hit that counts is their parent.
+    """
+
+    leg: RequestLeg
+    body: Json
+    to_common: Callable[[float], float] | None = None
+    is_chunk_document: bool = False
+
+    @property
+    def name(self) -> str:
+        """The leg's name."""
+        return self.leg.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledSearch:
+    """A compiled request.
+
+    Attributes:
+        request: what was compiled.
+        scope: what it was compiled against; later round trips are compiled with it, too.
+        path: ``single`` (one leg), ``server`` (the engine fuses) or ``client``.
+        body: the body of ``_search`` for single and server, None for client.
+        legs: the legs as requests of their own: for client fusion, and for ``explain`` on the server's.
+        match_any: the request behind counts and aggregations of client fusion, or None.
+        fusion: what to do with the legs' lists, or None.
+        fetch_with_legs: the legs bring the page's stored fields; else they are fetched for the page alone.
+        score_factor: what the engine's fused scores are multiplied by.
+        to_common: what brings the single query's scores to the common scale, or None.
+        counted: the single query's total is a count of matches (a kNN's isn't).
+        approximate: fused by the engine over several shards.
+        notes: what was resolved or cut.
+    """
+
+    request: Request
+    scope: Scope
+    path: Literal["single", "server", "client"]
+    body: Json | None
+    legs: tuple[CompiledLeg, ...] = ()
+    match_any: Json | None = None
+    fusion: FusionNode | None = None
+    fetch_with_legs: bool = True
+    score_factor: float = 1.0
+    to_common: Callable[[float], float] | None = None
+    counted: bool = True
+    approximate: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was resolved or cut, for people."""
+        return tuple(self.scope.notes)
+
+    @property
+    def options(self) -> SearchOptions:
+        """The request's options."""
+        return self.request.options
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one body, for ``_search``; else several, for ``_msearch``."""
+        return self.body is not None and not self.legs
+
+    @property
+    def bodies(self) -> list[Json]:
+        """Every body of the first round trip, in the order sent."""
+        bodies = [] if self.body is None else [self.body]
+        bodies.extend(leg.body for leg in self.legs)
+        if self.match_any is not None:
+            bodies.append(self.match_any)
+        return bodies
+
+    def lines(self, header: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The lines of ``_msearch``, *header* before each body."""
+        return [line for body in self.bodies for line in (header, body)]
 
 
 def compile_query(
@@ -52,7 +143,7 @@ def compile_query(
     formats: Mapping[str, str] | None = None,
     token_ids: Mapping[str, TokenIds] | None = None,
 ) -> CompiledSearch:
-    """Compile a query whose texts are bound and whose vectors are filled in.
+    """Compile a query whose texts are resolved and whose vectors are filled in.
 
     Args:
         query: what to search for.
@@ -67,92 +158,114 @@ def compile_query(
         QueryError: a field that isn't there or is used wrongly, a page beyond the window …
         UnsupportedFeatureError: what the engine lacks, all of it.
     """
-    compiler = Compiler(
-        capabilities,
-        options or SearchOptions(),
-        plan=plan,
-        mapping=mapping,
-        formats=formats,
-        token_ids=token_ids,
-    )
-    return compiler.compile(query)
+    compiler = SearchCompiler(capabilities, plan=plan, mapping=mapping, formats=formats, token_ids=token_ids)
+    asked = make_request(query, options or SearchOptions(), max_window=capabilities.max_result_window)
+    return compiler.compile(asked)
 
 
 def to_body(
     query: Query,
-    profile: str | Capabilities,
+    engine: str | Capabilities,
     *,
     plan: IndexPlan | None = None,
     **options: Any,
 ) -> Json | list[Json]:
-    """The body of ``_search``, or the lines of ``_msearch`` where the fusion is ours."""
-    if isinstance(profile, str):
-        capabilities: Capabilities = importlib.import_module("esembed.capabilities").profile(profile)
-    else:
-        capabilities = profile
+    """The body of ``_search``, or the lines of ``_msearch`` where the client fuses.
+
+    Args:
+        engine: a capability profile's name (``opensearch``, ``elasticsearch-basic`` …), or capabilities.
+        options: as :class:`~esembed.search.options.SearchOptions` has them.
+
+    Raises:
+        QueryError, UnsupportedFeatureError: it can't be compiled for that engine.
+    """
+    capabilities = profile(engine) if isinstance(engine, str) else engine
     try:
         asked = SearchOptions(**options)
     except TypeError as error:
         raise QueryError(f"to_body: {error}") from error
     compiled = compile_query(query, capabilities, asked, plan=plan)
-    if compiled.body is not None and not compiled.legs:
+    if compiled.body is not None and compiled.alone:
         return compiled.body
     return [dict(line) for line in compiled.lines({})]
 
 
-class Compiler(LegCompiler):
-    """One query's compilation; keeps what later round trips are compiled with."""
+class SearchCompiler:
+    """Compiles the searches of one index; made once, safe to share.
 
-    def compile(self, query: Query) -> CompiledSearch:
-        """See :func:`compile_query`."""
-        core, stages = _unwrap(query)
-        if isinstance(core, Knn) and core.k is not None and not self.options.offset and not stages:
-            # The k nearest are fewer than a page: a short first page is what was asked for.
-            self.options = replace(self.options, size=min(self.options.size, core.k))
-        self.scope.window = window = page_window(core, stages, self.options, self.capabilities)
-        if isinstance(core, (Rrf, Linear)):
-            compiled = self._fusion(core, stages, window)
+    Args:
+        capabilities: the engine.
+        plan: the index's plan, or None.
+        mapping, formats, token_ids: see :func:`compile_query`.
+        fetch_with_legs: whether the legs of a client fusion may bring stored fields along.
+    """
+
+    def __init__(
+        self,
+        capabilities: Capabilities,
+        *,
+        plan: IndexPlan | None = None,
+        mapping: Mapping[str, str] | None = None,
+        formats: Mapping[str, str] | None = None,
+        token_ids: Mapping[str, TokenIds] | None = None,
+    ) -> None:
+        self.capabilities = capabilities
+        self.plan = plan
+        self.dialect: QueryCompiler = (
+            ElasticsearchQuery() if capabilities.kind == "elasticsearch" else OpenSearchQuery()
+        )
+        self._scope = Scope(
+            capabilities=capabilities,
+            plan=plan,
+            mapping=mapping or {},
+            formats=formats,
+            token_ids=token_ids or {},
+        )
+        chunk = plan.chunk if plan is not None else None
+        self._chunk_documents = chunk if chunk is not None and chunk.store == "documents" else None
+
+    def compile(self, request: Request, *, fetch_with_legs: bool = True) -> CompiledSearch:
+        """The bodies of a request, and what to make of their answers.
+
+        Args:
+            fetch_with_legs: whether the legs of a client fusion may bring stored fields along.
+
+        Raises:
+            QueryError: a field that isn't there or is used wrongly.
+            UnsupportedFeatureError: what the engine lacks, all of it.
+        """
+        scope = self._scope.with_(window=request.window, notes=[], gaps=[], names=[])
+        if request.fusion is not None:
+            compiled = self._fused(request, request.fusion, scope, fetch_with_legs)
+        elif self._stages_need_the_client(request) or self._finds_chunk_documents(request.inner, scope):
+            compiled = self._single_by_client(request, scope, fetch_with_legs)
         else:
-            compiled = self._single(core, stages, window)
-        names = [leg.name for leg in self.legs] if isinstance(core, (Rrf, Linear)) else []
-        check_timeouts(self.options, names)
-        if self.scope.gaps:
-            raise UnsupportedFeatureError(self.scope.gaps, profile=self.capabilities.profile)
-        return replace(compiled, notes=tuple(self.scope.notes))
+            compiled = self._single(request, scope)
+        if scope.gaps:
+            raise UnsupportedFeatureError(scope.gaps, profile=self.capabilities.profile)
+        return compiled
 
     # -- one leg -------------------------------------------------------------------------------------
 
-    def _single(self, core: Query, stages: list[Rescore | Collapse], window: int) -> CompiledSearch:
-        options = self.options
-        leg = self._leg(core, "", window)
-        ours = self._stages_are_ours(core, stages) or leg.is_chunk_document
-        if ours:
-            if options.sort or options.search_after:
-                raise QueryError(
-                    "sort and search_after don't go with rescore or chunk documents", field="sort"
-                )
-            (name,) = leg_names((core,))
-            node = FusionNode(kind="linear", children=(LegRef(name, 0),), weights=(1.0,), window=window)
-            self.legs = [self._leg(core, name, window)]
-            return self._client(node, stages, window, [core])
-        body = self._body_of(core, self._scope(core))
-        if isinstance(core, Knn):
-            body["size"] = min(options.size, window - options.offset)
-        else:
-            body["size"] = options.size
+    def _single(self, request: Request, scope: Scope) -> CompiledSearch:
+        options, core, stages = request.options, request.inner, request.stages
+        body = self.dialect.leg_body(self._no_chunk_documents(core, scope), scope.with_(names=[]))
+        body["size"] = (
+            min(options.size, request.window - options.offset) if isinstance(core, Knn) else options.size
+        )
         if options.offset:
             body["from"] = options.offset
         body["_source"] = source_spec(options.source, self.plan)
-        self._extras(body, core)
+        self._add_extras(body, options, scope)
         for stage in stages:
             if isinstance(stage, Collapse):
-                body["collapse"] = {"field": self.scope.sortable(stage.field, "collapse").path}
+                body["collapse"] = {"field": scope.sortable(stage.field, "collapse").path}
             elif stage.by is not None:
-                scaled = self._scope(core).with_(align_scores=True, inner_hits=False)
+                aligned = scope.with_(names=[], align_scores=True, inner_hits=False)
                 body["rescore"] = {
                     "window_size": stage.window_size,
                     "query": {
-                        "rescore_query": self.dialect.clause(stage.by, scaled),
+                        "rescore_query": self.dialect.clause(stage.by, aligned),
                         "query_weight": stage.query_weight,
                         "rescore_query_weight": stage.rescore_weight,
                     },
@@ -166,204 +279,175 @@ class Compiler(LegCompiler):
                 body.pop("from", None)
         elif options.search_after is not None:
             raise QueryError("search_after needs sort", field="search_after")
-        inference = self._inference(core, stages)
-        if inference is not None:
-            body = {**{k: v for k, v in body.items() if k not in ("query", "knn")}, **inference}
-        parts = self._explained(core) if options.explain and not stages else ()
+        reranked = self._engine_rerank(request, scope)
+        if reranked is not None:
+            body = {**{k: v for k, v in body.items() if k not in ("query", "knn")}, **reranked}
+        parts = self._explained(core, request, scope) if options.explain and not stages else ()
         return CompiledSearch(
+            request=request,
+            scope=scope,
             path="single",
             body=body,
             legs=parts,
-            fusion=FusionNode(
-                kind="linear",
-                children=tuple(LegRef(part.name, i) for i, part in enumerate(parts)),
-                weights=(1.0,) * len(parts),
-                normalizer="none",
-                window=EXPLAINED_HITS,
-            )
-            if parts
-            else None,
-            window=window,
-            convert=leg.convert,
-            counted=not any(isinstance(n, Knn) for n in walk(core)) and not stages,
-            options=options,
+            fusion=_sum_of(parts) if parts else None,
+            to_common=self._to_common(core, scope),
+            counted=not stages and not request.finds_nearest,
         )
 
-    def _explained(self, core: Query) -> tuple[Leg, ...]:
+    def _explained(self, core: Query, request: Request, scope: Scope) -> tuple[CompiledLeg, ...]:
         """The legs of a sum that is one request, as requests of their own: what each gave to a hit."""
         found = []
         for part, name in zip(sum_legs(core), leg_names(sum_legs(core)), strict=True):
             if isinstance(core, Bool):
                 for extra in (*core.filter, *(Bool(must_not=(no,)) for no in core.must_not)):
                     part = add_filter(part, extra)
+            leg = RequestLeg(
+                name=name, query=part, align_scores=True, timeout_seconds=request.options.timeout_seconds
+            )
             # Inside the sum scores are the engine's own, brought to one scale but not converted.
-            found.append(replace(self._leg(part, name, EXPLAINED_HITS, align_scores=True), convert=None))
+            found.append(replace(self._leg(leg, scope, EXPLAINED_HITS), to_common=None))
         return tuple(found)
 
-    def _stages_are_ours(self, core: Query, stages: list[Rescore | Collapse]) -> bool:
-        if not stages:
+    def _single_by_client(self, request: Request, scope: Scope, fetch_with_legs: bool) -> CompiledSearch:
+        """One leg whose stages or chunks need later round trips: a fusion of that leg alone."""
+        if request.options.sort or request.options.search_after:
+            raise QueryError("sort and search_after don't go with rescore or chunk documents", field="sort")
+        (leg,) = request.legs
+        fusion = FusionNode(
+            kind="linear", children=(LegRef(leg.name, 0),), weights=(1.0,), window=request.window
+        )
+        return self._by_client(request, fusion, scope, fetch_with_legs)
+
+    def _stages_need_the_client(self, request: Request) -> bool:
+        if not request.stages:
             return False
-        if len(stages) > 1:
+        if len(request.stages) > 1:
             return True
-        (stage,) = stages
-        if isinstance(stage, Collapse):
-            return False
-        if stage.inference_id is not None:
+        (stage,) = request.stages
+        if isinstance(stage, Collapse) or stage.inference_id is not None:
             return False
         if stage.by is None:
             return True
-        vectors = [n for n in walk(stage.by) if isinstance(n, Knn)]
-        exact = self.capabilities.kind == "opensearch" or self.capabilities.scripts
+        vectors = [node for node in walk(stage.by) if isinstance(node, Knn)]
+        exact = self.dialect.scores_vectors_exactly(self.capabilities)
         # A kNN as the rescoring query scores only its own k hits; by ids it scores the whole window.
         return any(not (node.exact and exact) for node in vectors)
 
-    def _inference(self, core: Query, stages: list[Rescore | Collapse]) -> Json | None:
-        """Elasticsearch's ``text_similarity_reranker`` around a query, where an endpoint is named."""
-        stage = next((s for s in stages if isinstance(s, Rescore) and s.inference_id is not None), None)
+    def _engine_rerank(self, request: Request, scope: Scope) -> Json | None:
+        """The engine's own reranker around the query, where an endpoint is named."""
+        stage = next(
+            (s for s in request.stages if isinstance(s, Rescore) and s.inference_id is not None), None
+        )
         if stage is None:
             return None
-        if self.capabilities.kind != "elasticsearch" or not self.capabilities.rrf:
-            self.scope.gap(
-                "rescore by inference_id is Elasticsearch's text_similarity_reranker and needs an "
-                "Enterprise or "
-                "trial licence; use reranker=, which runs on your side"
-            )
-            return None
-        if len(stages) > 1 or not isinstance(self.dialect, ElasticsearchQuery):
+        if len(request.stages) > 1:
             raise QueryError("rescore by inference_id goes with no other stage", field="inference_id")
-        return {
-            "retriever": {
-                "text_similarity_reranker": {
-                    "retriever": self.dialect.retriever(core, self.scope.with_(inner_hits=False)),
-                    "field": stage.fields[0],
-                    "inference_id": stage.inference_id,
-                    "inference_text": stage.text,
-                    "rank_window_size": stage.window_size,
-                }
-            }
-        }
+        return self.dialect.rerank(stage, request.fusion, _queries(request), scope.with_(inner_hits=False))
 
-    def _extras(self, body: Json, core: Query) -> None:
-        options = self.options
-        if options.highlight is not None and options.highlight is not False:
-            body["highlight"] = highlight_spec(options.highlight, self.scope, None)
+    def _add_extras(self, body: Json, options: SearchOptions, scope: Scope) -> None:
+        if options.highlight is not None and options.highlights:
+            body["highlight"] = highlight_spec(options.highlight, scope, None)
         if options.aggregations:
-            body["aggs"] = check_aggregations(options.aggregations, self.scope)
+            body["aggs"] = check_aggregations(options.aggregations, scope)
         if options.timeout_seconds is not None:
-            body["timeout"] = milliseconds(options.timeout_seconds)
+            body["timeout"] = _milliseconds(options.timeout_seconds)
 
     # -- fusion --------------------------------------------------------------------------------------
 
-    def _fusion(self, core: Rrf | Linear, stages: list[Rescore | Collapse], window: int) -> CompiledSearch:
-        options = self.options
-        if options.sort is not None or options.search_after is not None:
-            raise QueryError(
-                "sort and search_after don't go with fusion: its order is the fused score, which only exists "
-                "within the window. Page with offset or cursor, or sort a single query",
-                field="sort",
-            )
-        core = _push_filters(core)
-        node = self._node(core, "", window, align_scores=False)
-        if any(isinstance(s, Rescore) and s.inference_id for s in stages):
-            return self._server_rerank(core, stages, window)
-        gaps = self._server_gaps(core, stages)
+    def _fused(
+        self, request: Request, fusion: FusionNode, scope: Scope, fetch_with_legs: bool
+    ) -> CompiledSearch:
+        if any(isinstance(s, Rescore) and s.inference_id for s in request.stages):
+            return self._reranked_by_engine(request, fusion, scope)
+        options = request.options
+        gaps = self._server_gaps(request, fusion, scope)
         if options.fusion == "server" and gaps:
             raise UnsupportedFeatureError(gaps, profile=self.capabilities.profile)
-        differs = self.dialect.fusion_differs(core)
+        differs = self.dialect.fusion_differs(fusion)
         if options.fusion == "client" or gaps or (options.fusion == "auto" and differs):
-            leaves = [leg.node for leg in self.legs]
-            return self._client(node, stages, window, leaves)
+            return self._by_client(request, fusion, scope, fetch_with_legs)
         if differs:
-            self.scope.note(differs)
-        return self._server(core, node, stages, window)
+            scope.note(differs)
+        return self._by_server(request, fusion, scope)
 
-    def _server_rerank(
-        self, core: Rrf | Linear, stages: list[Rescore | Collapse], window: int
-    ) -> CompiledSearch:
-        inference = self._inference(core, stages) or {}
-        for gap in self.dialect.fusion_gaps(core, self.scope):
-            self.scope.gap(gap)
-        body = {
-            **inference,
-            "size": self.options.size,
-            "_source": source_spec(self.options.source, self.plan),
-        }
-        if self.options.offset:
-            body["from"] = self.options.offset
-        self._extras(body, core)
-        return CompiledSearch(path="server", body=body, window=window, options=self.options)
-
-    def _server_gaps(self, core: Rrf | Linear, stages: list[Rescore | Collapse]) -> list[str]:
-        gaps = list(self.dialect.fusion_gaps(core, self.scope))
-        on_elasticsearch = self.capabilities.kind == "elasticsearch"
-        for stage in stages:
+    def _server_gaps(self, request: Request, fusion: FusionNode, scope: Scope) -> list[str]:
+        """Why the engine can't fuse this with the same result; empty where it can."""
+        gaps = list(self.dialect.fusion_gaps(fusion, scope))
+        for stage in request.stages:
             if isinstance(stage, Rescore):
                 gaps.append('rescore after a fusion runs on our side; fusion="auto"')
-            elif not on_elasticsearch:
+            elif not self.dialect.collapses_fused:
                 gaps.append('hybrid collapses each leg before it fuses, not the fused list; fusion="auto"')
-        if any(leg.is_chunk_document for leg in self.legs):
+        if any(self._finds_chunk_documents(leg.query, scope) for leg in request.legs):
             gaps.append(
                 'chunks that are documents of their own are brought together on our side; fusion="auto"'
             )
-        if isinstance(core, Linear) and any(leg.convert for leg in self.legs):
+        if fusion.kind == "linear" and any(self._to_common(leg.query, scope) for leg in request.legs):
             gaps.append(
                 'dot_product scores differ from Elasticsearch\'s until they are converted; fusion="auto"'
             )
-        if self.options.leg_timeouts_seconds:
+        if request.options.leg_timeouts_seconds:
             gaps.append('legs have time-outs of their own only where the fusion is ours; fusion="auto"')
         return gaps
 
-    def _server(
-        self, core: Rrf | Linear, node: FusionNode, stages: list[Rescore | Collapse], window: int
-    ) -> CompiledSearch:
-        options = self.options
-        scope = self.scope.with_(names=[])
-        if isinstance(self.dialect, ElasticsearchQuery):
-            body: Json = {"retriever": self.dialect.retriever(core, scope)}
-        else:
-            body = self.dialect.hybrid_body(core, scope)
+    def _by_server(self, request: Request, fusion: FusionNode, scope: Scope) -> CompiledSearch:
+        options = request.options
+        body = self.dialect.fusion_body(fusion, _queries(request), scope.with_(names=[]))
         body["size"] = options.size
         if options.offset:
             body["from"] = options.offset
         body["_source"] = source_spec(options.source, self.plan)
-        self._extras(body, core)
+        self._add_extras(body, options, scope)
         if options.count:
             body["track_total_hits"] = True
-        for stage in stages:
+        for stage in request.stages:
             if isinstance(stage, Collapse):
-                body["collapse"] = {"field": self.scope.sortable(stage.field, "collapse").path}
+                body["collapse"] = {"field": scope.sortable(stage.field, "collapse").path}
         shards = self.plan.index.shards if self.plan is not None else 1
-        legs = [replace(leg, body={**leg.body, "_source": False}) for leg in self.legs]
         return CompiledSearch(
+            request=request,
+            scope=scope,
             path="server",
             body=body,
-            legs=tuple(legs) if options.explain else (),
-            fusion=node,
-            window=window,
-            score_factor=self.dialect.score_factor(core),
+            legs=tuple(self._leg(leg, scope, request.window) for leg in request.legs)
+            if options.explain
+            else (),
+            fusion=fusion,
+            score_factor=self.dialect.score_factor(fusion),
             approximate=shards > 1,
-            options=options,
         )
 
-    def _client(
-        self, node: FusionNode, stages: list[Rescore | Collapse], window: int, leaves: list[Query]
+    def _reranked_by_engine(self, request: Request, fusion: FusionNode, scope: Scope) -> CompiledSearch:
+        body = self._engine_rerank(request, scope) or {}
+        for gap in self.dialect.fusion_gaps(fusion, scope):
+            scope.gap(gap)
+        body["size"] = request.options.size
+        body["_source"] = source_spec(request.options.source, self.plan)
+        if request.options.offset:
+            body["from"] = request.options.offset
+        self._add_extras(body, request.options, scope)
+        return CompiledSearch(request=request, scope=scope, path="server", body=body)
+
+    def _by_client(
+        self, request: Request, fusion: FusionNode, scope: Scope, fetch_with_legs: bool
     ) -> CompiledSearch:
-        options = self.options
-        documents = any(leg.is_chunk_document for leg in self.legs)
-        highlighted = options.highlight is not None and options.highlight is not False
-        light = self.inline or options.source not in (None, True)
-        inline = light and window <= INLINE_WINDOW and not documents and not highlighted
-        fields = [s.field for s in stages if isinstance(s, Collapse)]
-        paths = [self.scope.sortable(name, "collapse").path for name in fields]
-        legs = []
-        for leg in self.legs:
-            body = dict(leg.body)
-            if inline:
-                body["_source"] = source_spec(options.source, self.plan)
+        options = request.options
+        legs = [self._leg(leg, scope, request.window) for leg in request.legs]
+        documents = any(leg.is_chunk_document for leg in legs)
+        small = fetch_with_legs or options.source not in (None, True)
+        fetch = small and request.window <= FETCHED_WINDOW and not documents and not options.highlights
+        stored = source_spec(options.source, self.plan) if fetch else None
+        paths = [
+            scope.sortable(stage.field, "collapse").path
+            for stage in request.stages
+            if isinstance(stage, Collapse)
+        ]
+        for leg in legs:
+            if fetch:
+                leg.body["_source"] = stored
             if paths:
-                body["fields"] = [*body.get("fields", ()), *paths]
-            legs.append(replace(leg, body=body))
-        union: Json | None = None
+                leg.body["fields"] = [*leg.body.get("fields", ()), *paths]
+        match_any: Json | None = None
         if options.aggregations or options.count:
             if documents:
                 raise QueryError(
@@ -371,80 +455,106 @@ class Compiler(LegCompiler):
                     'ask for them with a query of the text fields alone, or use chunk.store = "nested"',
                     field="aggregations" if options.aggregations else "count",
                 )
-            union = {
-                **self.dialect.union_body(leaves, self.scope),
+            match_any = {
+                **self.dialect.union_body([leg.query for leg in request.legs], scope),
                 "size": 0,
                 "track_total_hits": True,
             }
             if options.aggregations:
-                union["aggs"] = check_aggregations(options.aggregations, self.scope)
+                match_any["aggs"] = check_aggregations(options.aggregations, scope)
         return CompiledSearch(
+            request=request,
+            scope=scope,
             path="client",
             body=None,
             legs=tuple(legs),
-            union=union,
-            fusion=node,
-            stages=tuple(stages),
-            window=window,
-            inline=inline,
-            options=options,
+            match_any=match_any,
+            fusion=fusion,
+            fetch_with_legs=fetch,
         )
 
-    def _node(
-        self, node: Rrf | Linear, prefix: str, window: int, *, align_scores: bool, complete: bool = False
-    ) -> FusionNode:
-        """The fusion as data; its leaves are appended to ``self.legs``."""
-        children: list[LegRef | FusionNode] = []
-        raw = isinstance(node, Linear) and node.normalizer in ("none", "bound")
-        whole = isinstance(node, Linear) and (
-            node.normalizer == "bound" if node.complete is None else node.complete
+    # -- legs ----------------------------------------------------------------------------------------
+
+    def _leg(self, leg: RequestLeg, scope: Scope, window: int) -> CompiledLeg:
+        inner = scope.with_(names=[], window=window, align_scores=leg.align_scores)
+        body = self.dialect.leg_body(self._no_chunk_documents(leg.query, scope), inner)
+        body["size"] = window
+        body["_source"] = False
+        body["track_total_hits"] = False
+        is_chunk_document = self._finds_chunk_documents(leg.query, scope)
+        if is_chunk_document and self._chunk_documents is not None:
+            body["collapse"] = {"field": PARENT_FIELD}
+            body["_source"] = [f"{self._chunk_documents.path}.text"]
+        if leg.timeout_seconds is not None:
+            body["timeout"] = _milliseconds(leg.timeout_seconds)
+        return CompiledLeg(
+            leg=leg,
+            body=body,
+            to_common=self._to_common(leg.query, scope),
+            is_chunk_document=is_chunk_document,
         )
-        for leg, short in zip(node.legs, leg_names(node.legs), strict=True):
-            name = f"{prefix}{short}"
-            if isinstance(leg, (Rrf, Linear)):
-                inner = leg.rank_window_size or window
-                children.append(
-                    replace(
-                        self._node(leg, f"{name}/", min(inner, window), align_scores=raw, complete=whole),
-                        name=name,
-                    )
-                )
+
+    def _to_common(self, query: Query, scope: Scope) -> Callable[[float], float] | None:
+        """What brings a leg's scores to the common scale; None where they are on it."""
+        if not isinstance(query, Knn):
+            return None
+        field = scope.dense(query.field).part
+        return converter(field.similarity if field is not None else "cosine", self.capabilities.kind)
+
+    def _no_chunk_documents(self, query: Query, scope: Scope) -> Query:
+        """Where chunks are documents of their own, legs of whole documents must not find them."""
+        if self._chunk_documents is None or self._finds_chunk_documents(query, scope):
+            return query
+        return add_filter(query, Bool(must_not=(Exists(field=PARENT_FIELD),)))
+
+    def _finds_chunk_documents(self, query: Query, scope: Scope) -> bool:
+        if self._chunk_documents is None:
+            return False
+        for node in walk(query):
+            if isinstance(node, Knn):
+                found = scope.dense(node.field).is_chunk_document
+            elif isinstance(node, Sparse):
+                found = scope.sparse(node.field).is_chunk_document
+            elif isinstance(node, (Match, MultiMatch)):
+                names = [name.partition("^")[0] for name in node.fields]
+                found = any(scope.text(name).is_chunk_document for name in names)
             else:
-                children.append(LegRef(name, len(self.legs), whole))
-                made = self._leg(leg, name, window, align_scores=raw)
-                self.legs.append(replace(made, complete=whole))
-        weights = node.weights or (1.0,) * len(node.legs)
-        if isinstance(node, Rrf):
-            return FusionNode(
-                kind="rrf",
-                children=tuple(children),
-                weights=weights,
-                rank_constant=node.rank_constant,
-                window=window,
-            )
-        return FusionNode(
-            kind="linear",
-            children=tuple(children),
-            weights=weights,
-            normalizer=node.normalizer,
-            window=window,
-        )
+                found = isinstance(node, MatchPhrase) and scope.text(node.field).is_chunk_document
+            if found:
+                return True
+        return False
+
+    # -- later round trips -----------------------------------------------------------------------------
+
+    def scores_for(self, query: Query, ids: Sequence[str], scope: Scope, *, align_scores: bool) -> Json:
+        """A query's scores of these documents alone, exactly: a filter this narrow makes the engines compare
+        vector by vector."""
+        if isinstance(query, Knn):
+            knn: Knn = query.replace(k=len(ids), num_candidates=None)
+            if knn.exact and not self.dialect.scores_vectors_exactly(self.capabilities):
+                oversample = 1.0 if self.capabilities.rescore_vector else None
+                knn = knn.replace(exact=False, oversample=oversample)
+            query = knn
+        narrowed = add_filter(query, Ids(values=tuple(ids)))
+        inner = scope.with_(names=[], window=len(ids), align_scores=align_scores, inner_hits=False)
+        body = self.dialect.leg_body(narrowed, inner)
+        return {**body, "size": len(ids), "_source": False, "track_total_hits": False}
 
 
-def _unwrap(query: Query) -> tuple[Query, list[Rescore | Collapse]]:
-    """The query inside the stages, and the stages from the inside out."""
-    stages: list[Rescore | Collapse] = []
-    while isinstance(query, (Rescore, Collapse)):
-        stages.append(query)
-        query = query.query
-    return query, stages[::-1]
+def _queries(request: Request) -> list[Query]:
+    return [leg.query for leg in request.legs]
 
 
-def _push_filters(node: Rrf | Linear) -> Rrf | Linear:
-    """The fusion's filter inside every leg."""
-    legs: list[Query] = []
-    for leg in node.legs:
-        inner = add_filter(leg, node.filter)
-        legs.append(_push_filters(inner) if isinstance(inner, (Rrf, Linear)) else inner)
-    pushed: Rrf | Linear = node.replace(legs=tuple(legs), filter=None)
-    return pushed
+def _sum_of(legs: Sequence[CompiledLeg]) -> FusionNode:
+    return FusionNode(
+        kind="linear",
+        children=tuple(LegRef(leg.name, i) for i, leg in enumerate(legs)),
+        weights=(1.0,) * len(legs),
+        normalizer="none",
+        window=EXPLAINED_HITS,
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    """A time as the engines write it."""
+    return f"{max(1, round(seconds * 1000))}ms"

@@ -1,10 +1,9 @@
-"""What a page shows: stored fields, highlights, the request that fetches them, the cursor to the next."""
+"""What a page shows: stored fields, highlights, the request that fetches them, the cursor to it."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,14 +16,12 @@ from esembed.errors import QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Match, MatchPhrase, MultiMatch, Query
 from esembed.query.tree import walk
-from esembed.search.compiled import CompiledSearch, SourceFilter
+from esembed.search.options import SourceFilter
 
 __all__ = [
     "Cursor",
     "highlight_spec",
-    "next_cursor",
     "page_body",
-    "query_digest",
     "source_spec",
     "text_query",
 ]
@@ -109,12 +106,6 @@ def page_body(ids: Sequence[str], source: Any, highlight: Json | None) -> Json:
     return body
 
 
-def query_digest(query: Query, extra: Any = None) -> str:
-    """A short digest that tells one query from another; equal queries have equal digests."""
-    data = msgspec.json.encode([query, extra], order="deterministic")
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
 class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, array_like=True):
     """Where the next page begins, and of what. Opaque to its bearer, and checked when it comes back.
 
@@ -153,14 +144,3 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 field="cursor",
             )
         return cursor
-
-
-def next_cursor(compiled: CompiledSearch, digest: str, shown: int, total: int | None) -> str | None:
-    """The cursor to the page after this one, or None where there is none (or the order isn't by score)."""
-    end = compiled.options.offset + shown
-    windowed = compiled.path != "single" or not compiled.counted
-    limit = compiled.window if windowed else 10_000
-    more = shown == compiled.options.size > 0 and end < limit and (total is None or end < total)
-    if not more or compiled.options.sort is not None:
-        return None
-    return Cursor(version=1, offset=end, window=compiled.window, digest=digest).encode()

@@ -12,7 +12,7 @@ from esembed.capabilities import Capabilities, profile
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.plan import IndexPlan
 from esembed.search.compile import compile_query
-from esembed.search.compiled import SearchOptions
+from esembed.search.options import SearchOptions
 
 PROFILES = [
     profile("elasticsearch-basic"),

@@ -34,8 +34,8 @@ from esembed import query as q
 from esembed.fusion import fuse
 from esembed.query import Filter, Query
 from esembed.search.answer import LegAnswer, single_hits
-from esembed.search.compile import Compiler
-from esembed.search.compiled import SearchOptions
+from esembed.search.compile import CompiledSearch, compile_query
+from esembed.search.options import SearchOptions
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import query_data as data
@@ -257,8 +257,8 @@ def send(world: Any, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(answer.body["responses"])
 
 
-def compiler(world: Any, **options: Any) -> Compiler:
-    return Compiler(world.capabilities, SearchOptions(**options), plan=data.plan())
+def compiled_for(world: Any, query: Query, **options: Any) -> CompiledSearch:
+    return compile_query(query, world.capabilities, SearchOptions(**options), plan=data.plan())
 
 
 def test_legs_rank_as_the_definitions_say(small_index: Any) -> None:
@@ -268,7 +268,7 @@ def test_legs_rank_as_the_definitions_say(small_index: Any) -> None:
         bodies, wanted = [], []
         for leg, extra in drawn:
             fused = q.linear(leg, normalizer="none", filter=extra)
-            compiled = compiler(small_index, size=10, fusion="client").compile(fused)
+            compiled = compiled_for(small_index, fused, size=10, fusion="client")
             bodies.append(compiled.legs[0])
             wanted.append((leg, leg_scores(leg, extra)))
         for answer, one, (leg, scores) in zip(
@@ -302,8 +302,8 @@ def test_every_fusion_path_gives_the_oracles_order(small_index: Any) -> None:
         compiled = []
         for query in queries:
             size = min(10, query.rank_window_size)  # type: ignore[union-attr]
-            auto = compiler(small_index, size=size).compile(query)
-            client = compiler(small_index, size=size, explain=True, fusion="client").compile(query)
+            auto = compiled_for(small_index, query, size=size)
+            client = compiled_for(small_index, query, size=size, explain=True, fusion="client")
             compiled.append((query, size, auto if auto.path == "server" else None, client))
         bodies = []
         for _, _, auto, client in compiled:
@@ -323,11 +323,11 @@ def test_every_fusion_path_gives_the_oracles_order(small_index: Any) -> None:
                 assert hit.score == pytest.approx(oracle[hit.id], abs=1e-9 * scale)
                 assert hit.score == pytest.approx(score, abs=1e-9 * scale)
                 assert sum(s.share for s in hit.shares) == pytest.approx(hit.score, abs=1e-6 * scale)
-            assert len(fused) == min(len(oracle), client.window)
+            assert len(fused) == min(len(oracle), client.request.window)
             counts["fused by us"] += 1
             if auto is None:
                 continue
-            hits = single_hits(served, auto, leg="")  # type: ignore[arg-type]
+            hits = single_hits(served, auto)  # type: ignore[arg-type]
             assert len(hits) == min(size, len(oracle))
             tolerance = 3e-6 * scale
             for hit, score in zip(hits, best, strict=False):

@@ -7,17 +7,19 @@ https://www.elastic.co/docs/reference/elasticsearch/rest-apis/retrievers
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
 
+from esembed.capabilities import Capabilities
 from esembed.dialect.inference import elasticsearch_knn, elasticsearch_sparse_vector
-from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause
+from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause, completes
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.dialect.scores import exact_script, score_of
 from esembed.errors import QueryError
-from esembed.plan.legs import leg_names
-from esembed.query.nodes import Knn, Linear, PruneOptions, Query, Rrf, Sparse
+from esembed.fusion import FusionNode, LegRef
+from esembed.query.nodes import Knn, PruneOptions, Query, Rescore, Sparse
 
 __all__ = ["MAX_CANDIDATES", "ElasticsearchQuery"]
 
@@ -29,6 +31,11 @@ class ElasticsearchQuery(QueryCompiler):
     """The Elasticsearch half of the compilers."""
 
     engine: ClassVar[str] = "elasticsearch"
+    collapses_fused: ClassVar[bool] = True
+
+    def scores_vectors_exactly(self, capabilities: Capabilities) -> bool:
+        """Only by a painless script: reduced builds have none."""
+        return capabilities.scripts
 
     def leg_body(self, node: Query, scope: Scope) -> Json:
         """A leg as the part of a search body that finds its hits: ``knn`` where k then counts over all
@@ -186,67 +193,80 @@ class ElasticsearchQuery(QueryCompiler):
 
     # -- fusion --------------------------------------------------------------------------------------
 
-    def retriever(self, node: Query, scope: Scope) -> Json:
-        """A query as a retriever; fusions become ``rrf`` and ``linear``."""
-        if isinstance(node, Rrf):
-            weights = node.weights
-            parts = []
-            for position, leg in enumerate(node.legs):
-                inner = self.retriever(leg, scope)
-                if weights is not None and len(set(weights)) > 1:
-                    parts.append({"retriever": inner, "weight": weights[position]})
-                else:
-                    parts.append(inner)
-            return {
-                "rrf": {
-                    "retrievers": parts,
-                    "rank_constant": node.rank_constant,
-                    "rank_window_size": scope.window,
-                }
-            }
-        if isinstance(node, Linear):
-            weights = node.weights or (1.0,) * len(node.legs)
-            aligned = scope.with_(align_scores=node.normalizer == "none")
-            return {
-                "linear": {
-                    "retrievers": [
-                        {
-                            "retriever": self.retriever(leg, aligned),
-                            "weight": weight,
-                            "normalizer": _NORMALIZERS[node.normalizer],
-                        }
-                        for leg, weight in zip(node.legs, weights, strict=True)
-                    ],
-                    "rank_window_size": scope.window,
-                }
-            }
+    def fusion_body(self, fusion: FusionNode, legs: Sequence[Query], scope: Scope) -> Json:
+        """The fusion as a retriever; the legs by their positions."""
+        return {"retriever": self._fusion_retriever(fusion, legs, scope)}
+
+    def _fusion_retriever(self, fusion: FusionNode, legs: Sequence[Query], scope: Scope) -> Json:
+        if fusion.kind == "linear":
+            scope = scope.with_(align_scores=fusion.normalizer == "none")
+        parts: list[Json] = []
+        for child, weight in zip(fusion.children, fusion.weights, strict=True):
+            part = (
+                self._leg_retriever(legs[child.position], scope)
+                if isinstance(child, LegRef)
+                else self._fusion_retriever(child, legs, scope)
+            )
+            if fusion.kind == "linear":
+                parts.append(
+                    {"retriever": part, "weight": weight, "normalizer": _NORMALIZERS[fusion.normalizer]}
+                )
+            elif len(set(fusion.weights)) > 1:
+                parts.append({"retriever": part, "weight": weight})
+            else:
+                parts.append(part)
+        options: Json = {"retrievers": parts}
+        if fusion.kind == "rrf":
+            options["rank_constant"] = fusion.rank_constant
+        options["rank_window_size"] = scope.window
+        return {fusion.kind: options}
+
+    def _leg_retriever(self, node: Query, scope: Scope) -> Json:
         if isinstance(node, Knn) and not node.exact and node.boost == 1.0:
             info = scope.dense(node.field)
             if info.nested is None:
                 return {"knn": self._knn_section(node, scope, top=False)}
         return {"standard": {"query": self.clause(node, scope)}}
 
-    def fusion_differs(self, node: Rrf | Linear) -> str | None:
-        """Why ``auto`` doesn't leave this fusion to the engine although it could."""
-        return None
+    def rerank(
+        self, stage: Rescore, fusion: FusionNode | None, legs: Sequence[Query], scope: Scope
+    ) -> Json | None:
+        """``text_similarity_reranker`` around the query."""
+        if not scope.capabilities.rrf:
+            # The same license has both; no probe tells the reranker's own.
+            return super().rerank(stage, fusion, legs, scope)
+        inner = (
+            self._leg_retriever(legs[0], scope)
+            if fusion is None
+            else self._fusion_retriever(fusion, legs, scope)
+        )
+        return {
+            "retriever": {
+                "text_similarity_reranker": {
+                    "retriever": inner,
+                    "field": stage.fields[0],
+                    "inference_id": stage.inference_id,
+                    "inference_text": stage.text,
+                    "rank_window_size": stage.window_size,
+                }
+            }
+        }
 
-    def score_factor(self, node: Rrf | Linear) -> float:
+    def score_factor(self, fusion: FusionNode) -> float:
         """What a server-fused score is multiplied by to be Σ weight · value."""
-        if isinstance(node, Rrf) and node.weights is not None and len(set(node.weights)) == 1:
-            return node.weights[0]
-        return 1.0
+        return fusion.weights[0] if fusion.kind == "rrf" and len(set(fusion.weights)) == 1 else 1.0
 
-    def fusion_gaps(self, node: Rrf | Linear, scope: Scope) -> list[str]:
+    def fusion_gaps(self, fusion: FusionNode, scope: Scope) -> list[str]:
         """Why the engine can't fuse this itself; empty when it can."""
         caps = scope.capabilities
         gaps = []
-        if isinstance(node, Rrf):
+        if fusion.kind == "rrf":
             if not caps.rrf:
                 gaps.append(
                     "the rrf retriever is not there (it needs an Enterprise or trial licence and a full "
                     'distribution); fusion="auto" fuses on our side'
                 )
-            elif node.weights is not None and len(set(node.weights)) > 1 and not caps.rrf_weights:
+            elif len(set(fusion.weights)) > 1 and not caps.rrf_weights:
                 gaps.append('rrf weights need Elasticsearch 9.2; fusion="auto" fuses on our side')
         else:
             if not caps.linear:
@@ -254,15 +274,22 @@ class ElasticsearchQuery(QueryCompiler):
                     "the linear retriever is not there (it needs an Enterprise or trial licence and a full "
                     'distribution); fusion="auto" fuses on our side'
                 )
-            if node.normalizer not in _NORMALIZERS or (
-                caps.linear and node.normalizer not in caps.linear_normalizers
+            if fusion.normalizer not in _NORMALIZERS or (
+                caps.linear and fusion.normalizer not in caps.linear_normalizers
             ):
-                gaps.append(f'the linear retriever has no normalizer {node.normalizer!r}; fusion="auto"')
-            if node.complete:
+                gaps.append(f'the linear retriever has no normalizer {fusion.normalizer!r}; fusion="auto"')
+            if completes(fusion):
                 gaps.append('complete=True scores candidates in a second trip; fusion="auto"')
-        for leg, name in zip(node.legs, leg_names(node.legs), strict=True):
-            if isinstance(leg, (Rrf, Linear)):
-                gaps.extend(f"{name}: {gap}" for gap in self.fusion_gaps(leg, scope))
+        for child in fusion.children:
+            if isinstance(child, FusionNode):
+                if child.window < fusion.window:
+                    # Elasticsearch takes no inner window below the outer one, and would widen it.
+                    gaps.append(
+                        f"{child.name}: rank_window_size = {child.window} inside a fusion of "
+                        f'{fusion.window} is widened by Elasticsearch; fusion="auto" fuses on our side'
+                    )
+                short = child.name.rpartition("/")[2]
+                gaps.extend(f"{short}: {gap}" for gap in self.fusion_gaps(child, scope))
         return gaps
 
 

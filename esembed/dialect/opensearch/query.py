@@ -6,15 +6,17 @@ https://docs.opensearch.org/latest/search-plugins/search-pipelines/score-ranker-
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from esembed.dialect.elasticsearch.query import rank_features_clause
 from esembed.dialect.inference import opensearch_neural, opensearch_neural_sparse
-from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause
+from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause, completes
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.dialect.scores import SPACE_TYPES, score_of
 from esembed.errors import QueryError
-from esembed.query.nodes import Knn, Linear, Query, Rrf, Sparse
+from esembed.fusion import FusionNode
+from esembed.query.nodes import Knn, Query, Sparse
 
 __all__ = ["MAX_HYBRID_LEGS", "OpenSearchQuery"]
 
@@ -27,16 +29,6 @@ class OpenSearchQuery(QueryCompiler):
     """The OpenSearch half of the compilers."""
 
     engine: ClassVar[str] = "opensearch"
-
-    def leg_body(self, node: Query, scope: Scope) -> Json:
-        """A leg as the part of a search body that finds its hits."""
-        return {"query": self.clause(node, scope)}
-
-    def union_body(self, nodes: list[Query], scope: Scope) -> Json:
-        """Everything that some leg finds, unranked: for counts and aggregations."""
-        plain = scope.with_(inner_hits=False)
-        clauses = [self.clause(node, plain) for node in nodes]
-        return {"query": {"bool": {"should": clauses, "minimum_should_match": 1}}}
 
     # -- vectors -----------------------------------------------------------------------------------
 
@@ -158,20 +150,20 @@ class OpenSearchQuery(QueryCompiler):
 
     # -- fusion --------------------------------------------------------------------------------------
 
-    def hybrid_body(self, node: Rrf | Linear, scope: Scope) -> Json:
+    def fusion_body(self, fusion: FusionNode, legs: Sequence[Query], scope: Scope) -> Json:
         """The fusion as ``hybrid`` with the pipeline that makes its scores mean something."""
         body: Json = {
             "query": {
                 "hybrid": {
                     "pagination_depth": scope.window,
-                    "queries": [self.clause(leg, scope) for leg in node.legs],
+                    "queries": [self.clause(leg, scope) for leg in legs],
                 }
             }
         }
-        weights = self._weights(node)
+        weights = self._weights(fusion)
         combination: Json
-        if isinstance(node, Rrf):
-            combination = {"technique": "rrf", "rank_constant": node.rank_constant}
+        if fusion.kind == "rrf":
+            combination = {"technique": "rrf", "rank_constant": fusion.rank_constant}
             if weights is not None:
                 combination["parameters"] = {"weights": weights}
             processor: Json = {"score-ranker-processor": {"combination": combination}}
@@ -181,60 +173,57 @@ class OpenSearchQuery(QueryCompiler):
                 combination["parameters"] = {"weights": weights}
             processor = {
                 "normalization-processor": {
-                    "normalization": {"technique": _NORMALIZATION[node.normalizer]},
+                    "normalization": {"technique": _NORMALIZATION[fusion.normalizer]},
                     "combination": combination,
                 }
             }
         body["search_pipeline"] = {"phase_results_processors": [processor]}
         return body
 
-    def _weights(self, node: Rrf | Linear) -> list[float] | None:
+    def _weights(self, fusion: FusionNode) -> list[float] | None:
         """Weights in [0, 1] that sum to 1, as JSON floats; None when all are the same (the default)."""
-        if node.weights is None or len(set(node.weights)) == 1:
+        if len(set(fusion.weights)) == 1:
             # Without weights the mean leaves out nothing either: a leg without the document counts as 0.
             return None
-        total = sum(node.weights)
-        return [weight / total for weight in node.weights]
+        total = sum(fusion.weights)
+        return [weight / total for weight in fusion.weights]
 
-    def score_factor(self, node: Rrf | Linear) -> float:
+    def score_factor(self, fusion: FusionNode) -> float:
         """What a server-fused score is multiplied by to be Σ weight · value."""
-        weights = node.weights or (1.0,) * len(node.legs)
-        if isinstance(node, Rrf) and len(set(weights)) == 1:
-            return weights[0]
-        return float(sum(weights))
+        if fusion.kind == "rrf" and len(set(fusion.weights)) == 1:
+            return fusion.weights[0]
+        return float(sum(fusion.weights))
 
-    def fusion_gaps(self, node: Rrf | Linear, scope: Scope) -> list[str]:
+    def fusion_gaps(self, fusion: FusionNode, scope: Scope) -> list[str]:
         """Why the engine can't fuse this itself (with the same result); empty when it can."""
         caps = scope.capabilities
         ours = 'fusion="auto" fuses on our side'
         gaps = []
-        if len(node.legs) > MAX_HYBRID_LEGS:
-            gaps.append(f"hybrid takes at most {MAX_HYBRID_LEGS} legs, not {len(node.legs)}; {ours}")
-        if any(isinstance(leg, (Rrf, Linear)) for leg in node.legs):
+        if len(fusion.children) > MAX_HYBRID_LEGS:
+            gaps.append(f"hybrid takes at most {MAX_HYBRID_LEGS} legs, not {len(fusion.children)}; {ours}")
+        if any(isinstance(child, FusionNode) for child in fusion.children):
             gaps.append(f"hybrid can't be nested; {ours}")
-        weighted = node.weights is not None and len(set(node.weights)) > 1
-        if isinstance(node, Rrf):
+        if fusion.kind == "rrf":
             if not caps.rrf:
                 gaps.append(f"RRF with global ranks is not there (OpenSearch 3.6.0 has it); {ours}")
-            elif weighted and not caps.rrf_weights:
+            elif len(set(fusion.weights)) > 1 and not caps.rrf_weights:
                 gaps.append(f"RRF weights need OpenSearch 3.1; {ours}")
         else:
             if not caps.linear or caps.version.major < 3:
                 gaps.append(f"score normalization with global lists is not there (OpenSearch 3); {ours}")
-            if node.normalizer not in _NORMALIZATION:
-                gaps.append(f"the normalization processor has no {node.normalizer!r}; {ours}")
-            elif caps.linear and node.normalizer not in caps.linear_normalizers:
-                gaps.append(f"this version's normalization processor has no {node.normalizer!r}; {ours}")
-            if node.complete:
+            if fusion.normalizer not in _NORMALIZATION:
+                gaps.append(f"the normalization processor has no {fusion.normalizer!r}; {ours}")
+            elif caps.linear and fusion.normalizer not in caps.linear_normalizers:
+                gaps.append(f"this version's normalization processor has no {fusion.normalizer!r}; {ours}")
+            if completes(fusion):
                 gaps.append(f"complete=True scores candidates in a second trip; {ours}")
         return gaps
 
-    def fusion_differs(self, node: Rrf | Linear) -> str | None:
+    def fusion_differs(self, fusion: FusionNode) -> str | None:
         """Why ``auto`` doesn't leave this fusion to the engine although it could."""
-        if isinstance(node, Linear) and node.normalizer in ("minmax", "zscore"):
+        if fusion.kind == "linear" and fusion.normalizer in ("minmax", "zscore"):
             return (
-                f"OpenSearch lifts {node.normalizer} scores at or under 0 to 0.001, Elasticsearch and "
-                "our own "
-                "fusion don't"
+                f"OpenSearch lifts {fusion.normalizer} scores at or under 0 to 0.001, Elasticsearch and our "
+                "own fusion don't"
             )
         return None

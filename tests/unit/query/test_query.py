@@ -19,7 +19,8 @@ from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
 from esembed.plan.legs import default_query, leg_names, select_legs
 from esembed.query.tree import add_filter, walk
-from esembed.search.page import Cursor, query_digest
+from esembed.search.page import Cursor
+from esembed.search.request import query_digest
 from esembed.types import SparseVector
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "contract"))

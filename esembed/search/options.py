@@ -1,0 +1,89 @@
+"""What a search asks for besides the query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from esembed.errors import QueryError
+from esembed.query.nodes import Scalar
+
+__all__ = ["FusionPath", "Reranker", "SearchOptions", "SourceFilter", "check_rerankers", "http_timeout"]
+
+FusionPath = Literal["auto", "server", "client"]
+SourceFilter = bool | Sequence[str] | Mapping[str, Any] | None
+"""Which stored fields come along: None is all but vectors, False none, a list these, a mapping the
+engine's own ``includes`` and ``excludes``."""
+
+Reranker = Callable[[str, Sequence[str]], Sequence[float]]
+"""A cross-encoder: a query and n texts to n scores, larger is better."""
+
+HTTP_MARGIN_SECONDS = 5.0
+"""How much longer the connection waits than the engine was told to take: its answer has to travel, and it
+looks at its clock between segments only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """What a search asks for besides the query.
+
+    Attributes:
+        size: hits on the page, 0…10000.
+        offset: hits before it.
+        source: which stored fields come along.
+        highlight: True for every text field, names of fields, or the engine's own object.
+        aggregations: the engine's own object. Under fusion they count every document that some leg
+            finds: all matches of a text leg, the k nearest of a dense one.
+        explain: each leg's rank, score and share for every hit.
+        sort, search_after: the engine's own; refused under fusion.
+        fusion: who fuses: the engine where the result is the same (``auto``), always it (``server``), or
+            always the client.
+        count: count under fusion, too, as aggregations do.
+        timeout_seconds: the time after which the engine answers with what it has.
+        leg_timeouts_seconds: the same for single legs, by name or type, where the client fuses.
+    """
+
+    size: int = 10
+    offset: int = 0
+    source: SourceFilter = None
+    highlight: bool | Sequence[str] | Mapping[str, Any] | None = None
+    aggregations: Mapping[str, Any] | None = None
+    explain: bool = False
+    sort: Sequence[Any] | None = None
+    search_after: Sequence[Scalar | None] | None = None
+    fusion: FusionPath = "auto"
+    count: bool = False
+    timeout_seconds: float | None = None
+    leg_timeouts_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (("size", self.size), ("offset", self.offset)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise QueryError(f"{name} must be a whole number, not {value!r}", field=name)
+        if self.fusion not in ("auto", "server", "client"):
+            raise QueryError(f"fusion is auto, server or client, not {self.fusion!r}", field="fusion")
+
+    @property
+    def highlights(self) -> bool:
+        """Whether highlights are asked for."""
+        return self.highlight is not None and self.highlight is not False
+
+
+def check_rerankers(rerankers: Mapping[str, Reranker] | None) -> dict[str, Reranker]:
+    """A copy. Raises TypeError naming what can't be called."""
+    for name, function in (rerankers or {}).items():
+        if not callable(function):
+            raise TypeError(
+                f"rerankers[{name!r}] is a {type(function).__name__}, not a function of a query and texts"
+            )
+    return dict(rerankers or {})
+
+
+def http_timeout(options: SearchOptions) -> float | None:
+    """How long the connection waits, seconds; None is the client's own."""
+    longest = max(options.leg_timeouts_seconds.values(), default=0.0)
+    if options.timeout_seconds is not None:
+        return max(longest, options.timeout_seconds) + HTTP_MARGIN_SECONDS
+    # A leg without a time-out has the client's own, which is not to be cut to another leg's.
+    return longest + HTTP_MARGIN_SECONDS if longest > HTTP_MARGIN_SECONDS else None
