@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         TextField,
     )
     from esembed.query import Query
+    from esembed.search.compile import to_body
     from esembed.types import Document, Hit, Hits, ItemError, SparseVector
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "__version__",
     "load_encoder",
     "query",
+    "to_body",
 ]
 
 _WHERE = {
@@ -99,6 +101,7 @@ _WHERE = {
     "SparseField": "esembed.plan",
     "SparseVector": "esembed.types",
     "TextField": "esembed.plan",
+    "to_body": "esembed.search.compile",
 }
 
 

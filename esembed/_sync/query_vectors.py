@@ -13,6 +13,7 @@ from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
 from esembed.errors import EncoderError, TransientError
 from esembed.plan import IndexPlan
+from esembed.query.nodes import DenseVector, SparseWeights
 from esembed.types import SparseVector
 
 from ._shim import Batcher, Lock, gather, in_thread
@@ -207,8 +208,20 @@ class QueryVectors:
 
 
 def _dense(rows: Any) -> list[Any]:
-    return [tuple(row) for row in rows.tolist()]
+    return [_checked(DenseVector, row) for row in rows.tolist()]
 
 
 def _sparse(vectors: Any) -> list[Any]:
-    return [vector.to_dict() if isinstance(vector, SparseVector) else dict(vector) for vector in vectors]
+    found = []
+    for vector in vectors:
+        weights = vector.to_dict() if isinstance(vector, SparseVector) else dict(vector)
+        found.append(_checked(SparseWeights, {token: w for token, w in weights.items() if w != 0}))
+    return found
+
+
+def _checked(kind: type[DenseVector] | type[SparseWeights], values: Any) -> Any:
+    """A vector as query nodes keep it, so that it is checked here and once, not at every search."""
+    try:
+        return kind(values)
+    except ValueError as error:
+        raise EncoderError(f"the encoder's query vector can't be searched with: {error}") from None

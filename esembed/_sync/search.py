@@ -15,8 +15,7 @@ from esembed.encode.query_cache import QueryVectorCache
 from esembed.encode.tokens import TokenIds
 from esembed.errors import EncoderError, EsembedError, QueryError
 from esembed.plan import IndexPlan
-from esembed.query.checks import filter_of
-from esembed.query.nodes import Filter, Knn, Query, Scalar, Sparse
+from esembed.query.nodes import Filter, Knn, Query, Scalar, Sparse, filter_of
 from esembed.search.answer import ranked_by_engine
 from esembed.search.compile import CompiledSearch, SearchCompiler
 from esembed.search.options import (

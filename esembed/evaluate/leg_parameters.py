@@ -99,7 +99,7 @@ def leg_variants(
                 fields = [f"{f}^{b:g}" for f, b in changed.items() if b > 0]
                 found[" ".join(fields)] = leg.replace(fields=tuple(fields))
         axes[f"{name}: field boosts"] = found
-    if isinstance(leg, Knn):
+    if isinstance(leg, Knn) and not leg.exact:
         part = plan.dense.get(leg.field)
         k = leg.k or 100
         if part is not None and not part.quantization.endswith("flat"):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from esembed.errors import PlanError
+from esembed.errors import PlanError, QueryError
 from esembed.plan import paths
 from esembed.plan.checks import validate
 from esembed.plan.fields import (
@@ -26,6 +26,7 @@ from esembed.plan.fields import (
 )
 from esembed.query import Query
 from esembed.query.nodes import FrozenMap
+from esembed.query.tree import check_depth
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -84,6 +85,12 @@ class IndexPlan(Part, frozen=True, kw_only=True):
                 parts[section] = {
                     name: _convert(value, kind, f"{section}.{name}") for name, value in named.items()
                 }
+        if isinstance(parts.get("query"), Mapping):
+            try:
+                check_depth(parts["query"])
+                parts["query"] = _convert(parts["query"], _QUERY, "query")
+            except QueryError as error:  # the query's nodes check themselves
+                raise PlanError(error.message, path="query") from error
         return _convert(parts, cls, "")
 
     @classmethod
@@ -204,6 +211,9 @@ _SECTIONS: dict[str, Any] = {
     "sparse": SparseField,
     "filter": FilterField,
 }
+
+
+_QUERY: Any = Query
 
 
 def _choices(kind: Any, path: str) -> list[str]:

@@ -9,36 +9,21 @@
     )
 
 A query is immutable, equal by value, prints as the Python that makes it, and is compiled for an engine
-without talking to it: ``query.to_body("opensearch")``. A leg without a text takes the text of the
-search, so a query can be a template (a plan's default query is one).
+without talking to it: ``esembed.to_body(query, "opensearch")``. A leg without a text has a placeholder for
+the text of the search, so a query can be a template (a plan's default query is one).
 """
 
-from esembed.query.builders import (
-    bool_,
-    boost_by,
-    collapse,
-    exists,
-    geo_distance,
-    ids,
-    knn,
-    linear,
-    match,
-    match_all,
-    match_phrase,
-    multi_match,
-    nested,
-    prefix,
-    range,
-    rank_feature,
-    raw,
-    rescore,
-    rrf,
-    sparse,
-    term,
-    terms,
-)
+from esembed.query import builders
+from esembed.query.builders import *  # noqa: F403 - a builder is added in builders.py alone
 from esembed.query.nodes import Filter, Node, PruneOptions, Query
-from esembed.query.tree import bind, from_dict, text_legs, vector_fields
+from esembed.query.tree import (
+    bind,
+    from_dict,
+    legs_to_encode,
+    resolve_text,
+    text_legs,
+    vector_fields,
+)
 
 __all__ = [
     "Filter",
@@ -46,29 +31,10 @@ __all__ = [
     "PruneOptions",
     "Query",
     "bind",
-    "bool_",
-    "boost_by",
-    "collapse",
-    "exists",
     "from_dict",
-    "geo_distance",
-    "ids",
-    "knn",
-    "linear",
-    "match",
-    "match_all",
-    "match_phrase",
-    "multi_match",
-    "nested",
-    "prefix",
-    "range",
-    "rank_feature",
-    "raw",
-    "rescore",
-    "rrf",
-    "sparse",
-    "term",
-    "terms",
+    "legs_to_encode",
+    "resolve_text",
     "text_legs",
     "vector_fields",
 ]
+__all__ += builders.__all__

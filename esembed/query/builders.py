@@ -1,20 +1,47 @@
-"""Every function of the algebra in one place; :mod:`esembed.query` hands them out."""
+"""The functions that make nodes, by the engines' names; :mod:`esembed.query` hands them out.
 
-from esembed.query.compose import boost_by, collapse, linear, rescore, rrf
-from esembed.query.filters import (
-    bool_,
-    exists,
-    geo_distance,
-    ids,
-    match_all,
-    nested,
-    prefix,
-    range,
-    raw,
-    term,
-    terms,
+A builder only takes what is convenient to write (one field for a list of one, a list of filters, arrays);
+the node that it makes checks the values. ``__all__`` names every builder: :mod:`esembed.query` exports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any, Literal
+
+from esembed.query.nodes import (
+    Bool,
+    BoostBy,
+    Collapse,
+    Exists,
+    Filter,
+    GeoDistance,
+    Ids,
+    Knn,
+    Linear,
+    Match,
+    MatchAll,
+    MatchPhrase,
+    MultiMatch,
+    Nested,
+    Node,
+    Normalizer,
+    Prefix,
+    PruneOptions,
+    Query,
+    Range,
+    RankFeature,
+    Raw,
+    Rescore,
+    Rrf,
+    Scalar,
+    Sparse,
+    Term,
+    Terms,
+    filter_of,
 )
-from esembed.query.leaves import knn, match, match_phrase, multi_match, rank_feature, sparse
+from esembed.types import SparseVector
 
 __all__ = [
     "bool_",
@@ -40,3 +67,584 @@ __all__ = [
     "term",
     "terms",
 ]
+
+Fields = str | Sequence[str] | None
+"""One field, several, or the default."""
+
+Vector = Sequence[float] | Any
+"""Numbers; arrays are taken as well."""
+
+
+def _fields(fields: Fields) -> tuple[str, ...]:
+    if fields is None:
+        return ()
+    return (fields,) if isinstance(fields, str) else tuple(fields)
+
+
+def _several(value: Any) -> Any:
+    """One query or value as a tuple of one; what is no list is left for the node to refuse."""
+    if value is None:
+        return ()
+    if isinstance(value, Node):
+        return (value,)
+    try:
+        return value if isinstance(value, (str, bytes)) else tuple(value)
+    except TypeError:
+        return value
+
+
+def _as_is(value: Any) -> Any:
+    """What the node itself makes plain: dates, arrays, NumPy's numbers."""
+    return value
+
+
+def match(
+    text: str | None = None,
+    *,
+    fields: Fields = (),
+    operator: Literal["or", "and"] = "or",
+    fuzziness: str | int | None = None,
+    minimum_should_match: str | int | None = None,
+    analyzer: str | None = None,
+    boost: float = 1.0,
+    filter: Filter | Sequence[Filter] | None = None,
+    scale: float | None = None,
+    damp_words: int | None = None,
+    name: str | None = None,
+) -> Match:
+    """Full text, scored by BM25. The text is analysed, never parsed: a search box can't inject syntax.
+
+    Args:
+        text: what to look for; None takes the search's text.
+        fields: one or several, each with a boost if wanted (``"title^2"``); None takes the plan's text
+            fields with their boosts. Of several fields the best one's score counts.
+        operator: whether one word suffices (``or``) or all must be there.
+        fuzziness: ``"AUTO"`` or the number of edits allowed in a word.
+        minimum_should_match: how many words must be there (``2``, ``"75%"``).
+        analyzer: another analyzer for the text than the field's own.
+        boost: factor of the score.
+        filter: only documents that match it.
+        scale: under ``linear(normalizer="bound")``, what to divide the score by instead of the idf mass.
+        damp_words: a text with more words than this has its score multiplied by damp_words / words, so
+            that a text of a whole page doesn't drown the legs that it is added to.
+        name: the leg's name in ``explain`` and ``legs=``.
+
+    Raises:
+        QueryError: a boost or scale that is negative or not finite, damp_words below 1.
+    """
+    return Match(
+        text=text,
+        fields=_fields(fields),
+        operator=operator,
+        fuzziness=fuzziness,
+        minimum_should_match=minimum_should_match,
+        analyzer=analyzer,
+        boost=boost,
+        filter=filter_of(filter),
+        scale=scale,
+        damp_words=damp_words,
+        name=name,
+    )
+
+
+def multi_match(
+    text: str | None = None,
+    *,
+    fields: Fields = (),
+    kind: Literal[
+        "best_fields", "most_fields", "cross_fields", "phrase", "phrase_prefix", "bool_prefix"
+    ] = "best_fields",
+    operator: Literal["or", "and"] = "or",
+    tie_breaker: float | None = None,
+    fuzziness: str | int | None = None,
+    minimum_should_match: str | int | None = None,
+    analyzer: str | None = None,
+    boost: float = 1.0,
+    filter: Filter | Sequence[Filter] | None = None,
+    scale: float | None = None,
+    name: str | None = None,
+) -> MultiMatch:
+    """Full text over several fields; *kind* is the engines' ``type`` of multi_match.
+
+    Raises:
+        QueryError: fuzziness with a kind that has none, or a bad number.
+    """
+    return MultiMatch(
+        text=text,
+        fields=_fields(fields),
+        kind=kind,
+        operator=operator,
+        tie_breaker=tie_breaker,
+        fuzziness=fuzziness,
+        minimum_should_match=minimum_should_match,
+        analyzer=analyzer,
+        boost=boost,
+        filter=filter_of(filter),
+        scale=scale,
+        name=name,
+    )
+
+
+def match_phrase(
+    field: str,
+    text: str | None = None,
+    *,
+    slop: int = 0,
+    analyzer: str | None = None,
+    boost: float = 1.0,
+    filter: Filter | Sequence[Filter] | None = None,
+    scale: float | None = None,
+    name: str | None = None,
+) -> MatchPhrase:
+    """Words in this order, at most *slop* places apart. Raises QueryError for a negative slop."""
+    return MatchPhrase(
+        field=field,
+        text=text,
+        slop=slop,
+        analyzer=analyzer,
+        boost=boost,
+        filter=filter_of(filter),
+        scale=scale,
+        name=name,
+    )
+
+
+def knn(
+    field: str,
+    *,
+    text: str | None = None,
+    vector: Vector | None = None,
+    k: int | None = None,
+    num_candidates: int | None = None,
+    similarity: float | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
+    oversample: float | None = None,
+    exact: bool = False,
+    chunks: int = 1,
+    boost: float = 1.0,
+    name: str | None = None,
+) -> Knn:
+    """The documents with the nearest vectors.
+
+    Args:
+        field: a dense field.
+        text: encoded by the field's encoder; None (without *vector*) takes the search's text.
+        vector: shape (dims,), finite numbers, instead of text.
+        k: how many; None takes the fusion's window, or enough for the page.
+        num_candidates: how many the graph looks at in each shard (``ef_search`` on OpenSearch), ≥ k.
+        similarity: only vectors at least this similar, in the field's own measure (the cosine, the dot
+            product; for ``l2_norm`` the largest distance).
+        filter: applied inside the search, so that k documents remain.
+        oversample: rescore this many times k candidates with the full vectors, 1…10.
+        exact: compare with every vector that the filter leaves, by a script.
+        chunks: how many of the best chunks come with each hit of a chunked field.
+        boost: factor of the score.
+        name: the leg's name.
+
+    Raises:
+        QueryError: text and vector both, a vector that isn't finite, numbers out of range.
+    """
+    return Knn(
+        field=field,
+        text=text,
+        vector=_as_is(vector),
+        k=k,
+        num_candidates=num_candidates,
+        similarity=similarity,
+        filter=filter_of(filter),
+        oversample=oversample,
+        exact=exact,
+        chunks=chunks,
+        boost=boost,
+        name=name,
+    )
+
+
+def sparse(
+    field: str,
+    *,
+    text: str | None = None,
+    vector: SparseVector | Mapping[str, float] | Mapping[int, float] | None = None,
+    max_terms: int | None = None,
+    min_weight: float | None = None,
+    prune: bool | PruneOptions | None = None,
+    k: int | None = None,
+    heap_factor: float | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
+    chunks: int = 1,
+    boost: float = 1.0,
+    scale: float | None = None,
+    name: str | None = None,
+) -> Sparse:
+    """The inner product of the field's sparse vectors with the query's.
+
+    Args:
+        field: a sparse field.
+        text: encoded by the field's encoder; None (without *vector*) takes the search's text.
+        vector: feature → weight > 0, instead of text; features as the encoder names them.
+        max_terms: keep this many of the heaviest terms.
+        min_weight: drop terms below this weight.
+        prune: Elasticsearch's own pruning of frequent, light tokens (``True`` for its defaults, tuned
+            for ELSER); None takes the plan's.
+        k, heap_factor: SEISMIC's search parameters.
+        filter: only documents that match it.
+        chunks: how many of the best chunks come with each hit of a chunked field.
+        boost: factor of the score.
+        scale: under ``linear(normalizer="bound")``, what to divide the score by instead of the sum of
+            the query's weights.
+        name: the leg's name.
+
+    Raises:
+        QueryError: text and vector both, a weight that isn't positive and finite.
+    """
+    return Sparse(
+        field=field,
+        text=text,
+        vector=_as_is(vector),
+        max_terms=max_terms,
+        min_weight=min_weight,
+        prune=prune,
+        k=k,
+        heap_factor=heap_factor,
+        filter=filter_of(filter),
+        chunks=chunks,
+        boost=boost,
+        scale=scale,
+        name=name,
+    )
+
+
+def rank_feature(
+    field: str,
+    feature: str | None = None,
+    *,
+    function: Literal["saturation", "log", "sigmoid", "linear"] = "saturation",
+    pivot: float | None = None,
+    scaling_factor: float | None = None,
+    exponent: float | None = None,
+    boost: float = 1.0,
+    filter: Filter | Sequence[Filter] | None = None,
+    name: str | None = None,
+) -> RankFeature:
+    """A stored signal (popularity, PageRank, a category's weight) as a score.
+
+    Args:
+        field: a ``rank_feature`` field, or a sparse field together with *feature*.
+        feature: one feature of a sparse field.
+        function: ``saturation`` S/(S+pivot), ``log`` ln(scaling_factor+S), ``sigmoid``
+            Sᵉ/(Sᵉ+pivotᵉ), ``linear`` S.
+        pivot: of saturation (None: the engine's estimate) and of sigmoid.
+        scaling_factor: of log, ≥ 1.
+        exponent: of sigmoid.
+
+    Raises:
+        QueryError: a parameter that the function needs is missing, or has no use.
+    """
+    return RankFeature(
+        field=field,
+        feature=feature,
+        function=function,
+        pivot=pivot,
+        scaling_factor=scaling_factor,
+        exponent=exponent,
+        boost=boost,
+        filter=filter_of(filter),
+        name=name,
+    )
+
+
+def term(field: str, value: Scalar | date) -> Term:
+    """The field holds exactly this value. Raises QueryError for none, and for several."""
+    return Term(
+        field=field,
+        value=_as_is(value),
+    )
+
+
+def terms(field: str, values: Iterable[Scalar | date]) -> Terms:
+    """The field holds one of these values. Raises QueryError for a string in place of a list."""
+    return Terms(
+        field=field,
+        values=_several(values),
+    )
+
+
+def range(
+    field: str,
+    *,
+    gte: float | str | date | None = None,
+    gt: float | str | date | None = None,
+    lte: float | str | date | None = None,
+    lt: float | str | date | None = None,
+    format: str | None = None,
+    time_zone: str | None = None,
+) -> Range:
+    """Values between bounds; dates as Python's own or as strings (``"2024-01-31"``, ``"now-7d"``).
+
+    Raises:
+        QueryError: no bound, or two on one side.
+    """
+    return Range(
+        field=field,
+        gte=_as_is(gte),
+        gt=_as_is(gt),
+        lte=_as_is(lte),
+        lt=_as_is(lt),
+        format=format,
+        time_zone=time_zone,
+    )
+
+
+def exists(field: str) -> Exists:
+    """The document has a value in the field."""
+    return Exists(
+        field=field,
+    )
+
+
+def prefix(field: str, value: str) -> Prefix:
+    """The keyword field's value begins with this."""
+    return Prefix(
+        field=field,
+        value=value,
+    )
+
+
+def ids(*values: str | Iterable[str]) -> Ids:
+    """Documents by id: ``q.ids("a", "b")`` or ``q.ids(["a", "b"])``."""
+    flat: list[str] = []
+    for value in values:
+        alone = isinstance(value, str) or not isinstance(value, Iterable)
+        flat.extend([str(value)] if alone else map(str, value))
+    return Ids(values=tuple(flat))
+
+
+def geo_distance(field: str, *, lat: float, lon: float, distance: str) -> GeoDistance:
+    """Points within *distance* (a number and a unit: ``"800m"``, ``"12km"``). Raises QueryError."""
+    return GeoDistance(
+        field=field,
+        lat=lat,
+        lon=lon,
+        distance=distance,
+    )
+
+
+def nested(
+    path: str,
+    query: Query,
+    *,
+    score_mode: Literal["max", "avg", "sum", "min", "none"] = "max",
+    chunks: int = 0,
+    filter: Filter | Sequence[Filter] | None = None,
+    name: str | None = None,
+) -> Nested:
+    """A query on the objects under *path*; field names stay whole (``"chunks.page"``).
+
+    Args:
+        score_mode: what the objects' scores make the document's.
+        chunks: how many of the matching objects come with each hit.
+    """
+    return Nested(
+        path=path,
+        query=query,
+        score_mode=score_mode,
+        chunks=chunks,
+        filter=filter_of(filter),
+        name=name,
+    )
+
+
+def bool_(
+    *,
+    must: Query | Sequence[Query] = (),
+    should: Query | Sequence[Query] = (),
+    filter: Filter | Sequence[Filter] = (),
+    must_not: Filter | Sequence[Filter] = (),
+    minimum_should_match: int | str | None = None,
+    boost: float = 1.0,
+    name: str | None = None,
+) -> Bool:
+    """Clauses combined. Raises QueryError when there is none."""
+    return Bool(
+        must=_several(must),
+        should=_several(should),
+        filter=_several(filter),
+        must_not=_several(must_not),
+        minimum_should_match=minimum_should_match,
+        boost=boost,
+        name=name,
+    )
+
+
+def match_all(
+    *, boost: float = 1.0, filter: Filter | Sequence[Filter] | None = None, name: str | None = None
+) -> MatchAll:
+    """Every document, all with the score *boost*."""
+    return MatchAll(
+        boost=boost,
+        filter=filter_of(filter),
+        name=name,
+    )
+
+
+def raw(
+    bodies: Mapping[str, Any], *, filter: Filter | Sequence[Filter] | None = None, name: str | None = None
+) -> Raw:
+    """The escape hatch: ``{"elasticsearch": {…}, "opensearch": {…}}``, each a query clause as the engine
+    takes it. Raises QueryError for other keys."""
+    return Raw(
+        bodies=bodies,
+        filter=filter_of(filter),
+        name=name,
+    )
+
+
+def rrf(
+    *legs: Query,
+    weights: Sequence[float] | None = None,
+    rank_constant: int = 60,
+    rank_window_size: int | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
+    name: str | None = None,
+) -> Rrf:
+    """Legs fused by reciprocal rank: the sum of weight / (rank_constant + rank) over the legs.
+
+    Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank
+    learning methods", 2009.
+
+    Args:
+        legs: at least one query; a leg may be a fusion itself.
+        weights: one for each leg, ≥ 0, not all 0; None is 1 each.
+        rank_constant: ≥ 1; larger flattens the difference between first and later ranks.
+        rank_window_size: how many hits of each leg take part, and how deep paging can go; None is 100,
+            or the page's size where that is larger.
+        filter: put inside every leg.
+
+    Raises:
+        QueryError: no leg, weights that don't fit, numbers out of range.
+    """
+    return Rrf(
+        legs=legs,
+        weights=None if weights is None else _several(weights),
+        rank_constant=rank_constant,
+        rank_window_size=rank_window_size,
+        filter=filter_of(filter),
+        name=name,
+    )
+
+
+def linear(
+    *legs: Query,
+    weights: Sequence[float] | None = None,
+    normalizer: Normalizer = "minmax",
+    complete: bool | None = None,
+    rank_window_size: int | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
+    name: str | None = None,
+) -> Linear:
+    """Legs fused by the weighted sum of their scores. See Bruch, Gai and Ingber, "An analysis of fusion
+    functions for hybrid retrieval", 2023.
+
+    Args:
+        legs: at least one query; a leg may be a fusion itself.
+        weights: one for each leg, ≥ 0, not all 0; None is 1 each.
+        normalizer: ``minmax`` and ``zscore`` by the leg's list at hand, ``l2`` by its length as a
+            vector, ``none``, or ``bound``: by a theoretical bound instead of the list – BM25 divided by
+            the query's idf mass (or the leg's ``scale``), sparse by the sum of the query's weights,
+            cosine as it is.
+        complete: score every candidate by every leg, in a second round trip, so that a document outside
+            of a leg's window isn't taken for one without a score; None does so for ``bound``.
+        rank_window_size: as for :func:`rrf`.
+        filter: put inside every leg.
+
+    Raises:
+        QueryError: no leg, weights that don't fit, numbers out of range.
+    """
+    return Linear(
+        legs=legs,
+        weights=None if weights is None else _several(weights),
+        normalizer=normalizer,
+        complete=complete,
+        rank_window_size=rank_window_size,
+        filter=filter_of(filter),
+        name=name,
+    )
+
+
+def rescore(
+    query: Query,
+    *,
+    by: Query | None = None,
+    reranker: str | None = None,
+    inference_id: str | None = None,
+    fields: Fields = (),
+    text: str | None = None,
+    window_size: int = 50,
+    query_weight: float = 0.0,
+    rescore_weight: float = 1.0,
+    name: str | None = None,
+) -> Rescore:
+    """Score the first *window_size* hits again: query_weight · old + rescore_weight · new.
+
+    Args:
+        query: what finds the hits.
+        by: a query that scores them, such as ``q.knn(…, exact=True)``; or
+        reranker: the name of a cross-encoder given to the index (``rerankers={name: function}``); or
+        inference_id: a rerank endpoint inside Elasticsearch (the ``text_similarity_reranker`` retriever).
+        fields: the stored fields whose text a cross-encoder reads.
+        text: what it compares them with; None takes the search's text.
+        window_size: how many hits; paging can't go beyond them.
+        query_weight, rescore_weight: ≥ 0.
+
+    Raises:
+        QueryError: none or several of by, reranker and inference_id; fields missing; bad numbers.
+    """
+    return Rescore(
+        query=query,
+        by=by,
+        reranker=reranker,
+        inference_id=inference_id,
+        fields=_fields(fields),
+        text=text,
+        window_size=window_size,
+        query_weight=query_weight,
+        rescore_weight=rescore_weight,
+        name=name,
+    )
+
+
+def collapse(query: Query, field: str, *, name: str | None = None) -> Collapse:
+    """The best hit of each value of a keyword or numeric field. Under fusion the window is collapsed after
+    it was fused, so it may hold fewer groups than the page asks for: raise ``rank_window_size``."""
+    return Collapse(
+        query=query,
+        field=field,
+        name=name,
+    )
+
+
+def boost_by(
+    query: Query,
+    field: str,
+    *,
+    factor: float = 1.0,
+    modifier: Literal["none", "log1p", "log2p", "ln1p", "ln2p", "square", "sqrt", "reciprocal"] = "none",
+    missing: float = 1.0,
+    mode: Literal["multiply", "sum"] = "multiply",
+    max_boost: float | None = None,
+    filter: Filter | Sequence[Filter] | None = None,
+    name: str | None = None,
+) -> BoostBy:
+    """Scores changed by modifier(factor · value) of a numeric field (``function_score`` with
+    ``field_value_factor``). Raises QueryError under a fusion's place: put it around a leg."""
+    return BoostBy(
+        query=query,
+        field=field,
+        factor=factor,
+        modifier=modifier,
+        missing=missing,
+        mode=mode,
+        max_boost=max_boost,
+        filter=filter_of(filter),
+        name=name,
+    )

@@ -1,4 +1,4 @@
-"""Walking over queries: the search's text put in, filters added, legs chosen, vectors filled in."""
+"""Walking over queries: read from JSON, the search's text put in, filters added, vectors found."""
 
 from __future__ import annotations
 
@@ -13,48 +13,62 @@ from esembed.query.nodes import (
     Collapse,
     Filter,
     Knn,
-    Match,
-    MatchPhrase,
-    MultiMatch,
     Node,
     Query,
     Rescore,
     Sparse,
+    VectorNode,
 )
 
 __all__ = [
+    "MAX_DEPTH",
     "add_filter",
     "bind",
+    "check_depth",
     "from_dict",
+    "legs_to_encode",
+    "resolve_text",
     "text_legs",
     "transform",
     "vector_fields",
     "walk",
 ]
 
+MAX_DEPTH = 100
+"""Objects and lists inside each other in a query's JSON, two for each level of nodes. Elasticsearch takes 30
+levels of ``bool`` (indices.query.bool.max_nested_depth); Python's own limit of 1,000 calls would be met by a
+few hundred when the query is walked."""
+
+_NESTED = (dict, list, tuple)
+_FLAT = {str, int, float, bool, type(None)}
+
 
 def from_dict(data: Mapping[str, Any]) -> Query:
-    """A query from plain JSON values (``node.to_dict()`` writes them). Raises QueryError."""
+    """A query from plain JSON values, which may come from anywhere; ``node.to_dict()`` writes them.
+
+    Raises:
+        QueryError: unknown nodes or attributes, values of another type or out of range, more than
+            :data:`MAX_DEPTH` levels.
+    """
+    check_depth(data)
     try:
         query: Query = msgspec.convert(data, Query)
     except msgspec.ValidationError as error:
-        raise QueryError(f"not a query: {error}") from error
-    return check(query)
+        where = str(error).partition(" - at `$")[2].rstrip("`").lstrip(".")
+        raise QueryError(f"not a query: {error}", field=where or None) from error
+    return query
 
 
-def check(query: Query) -> Query:
-    """Put a query that came as data through the builders' checks. Raises QueryError."""
-    from esembed.query import builders as build
-
-    def rebuild(node: Query) -> Query:
-        values = {name: getattr(node, name) for name in node.__struct_fields__}
-        positional = [values.pop(name) for name in node._positional]
-        if node._spread:
-            positional.extend(values.pop(node._spread))
-        made: Query = getattr(build, node._builder)(*positional, **values)
-        return made
-
-    return transform(query, rebuild)
+def check_depth(data: Any) -> None:
+    """Raises QueryError for JSON values that lie deeper than :data:`MAX_DEPTH`."""
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        # A vector is one look at the types of its numbers.
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, _NESTED)]
+        level = [value for values in inner if not set(map(type, values)) <= _FLAT for value in values]
+        if not level:
+            return
+    raise QueryError(f"not a query: it is nested deeper than {MAX_DEPTH} levels")
 
 
 def children(node: Query) -> Iterator[tuple[str, Query | tuple[Query, ...]]]:
@@ -74,7 +88,7 @@ def walk(query: Query) -> Iterator[Query]:
 
 
 def transform(query: Query, function: Callable[[Query], Query]) -> Query:
-    """The tree with *function* applied to every node, from the leaves up."""
+    """The tree with *function* applied to every node, from the leaves up; unchanged nodes are kept."""
     changes: dict[str, Any] = {}
     for name, value in children(query):
         if isinstance(value, tuple):
@@ -88,24 +102,19 @@ def transform(query: Query, function: Callable[[Query], Query]) -> Query:
     return function(msgspec.structs.replace(query, **changes) if changes else query)
 
 
-def bind(query: Query, text: str | None) -> Query:
-    """The query with *text* in every leg that has none of its own.
+def resolve_text(query: Query, text: str | None) -> Query:
+    """The query with *text* in every leg that has a placeholder: no text of its own, nor a vector.
 
     Raises:
         QueryError: a leg needs a text and there is none.
     """
 
     def put(node: Query) -> Query:
-        open_text = (
-            (isinstance(node, (Match, MultiMatch, MatchPhrase)) and node.text is None)
-            or (isinstance(node, (Knn, Sparse)) and node.text is None and node.vector is None)
-            or (isinstance(node, Rescore) and node.by is None and node.text is None)
-        )
-        if not open_text:
+        if not node.has_placeholder_text:
             return node
         if text is None:
             raise QueryError(
-                f"{type(node).__name__.lower()} has no text (nor vector), and the search has none to give "
+                f"{node.builder()} has no text (nor vector), and the search has none to give "
                 "it: write text=… in it, or pass text= to the search"
             )
         return msgspec.structs.replace(node, text=text)
@@ -113,14 +122,22 @@ def bind(query: Query, text: str | None) -> Query:
     return transform(query, put)
 
 
-def text_legs(query: Query) -> list[Knn | Sparse]:
-    """The knn and sparse nodes whose text is still to be encoded."""
-    return [n for n in walk(query) if isinstance(n, (Knn, Sparse)) and n.vector is None]
+bind = resolve_text
+"""The old name of :func:`resolve_text`."""
+
+
+def legs_to_encode(query: Query) -> list[Knn | Sparse]:
+    """The knn and sparse nodes whose text is still to be encoded, or that have a placeholder for one."""
+    return [node for node in walk(query) if isinstance(node, VectorNode) and node.vector is None]
+
+
+text_legs = legs_to_encode
+"""The old name of :func:`legs_to_encode`."""
 
 
 def vector_fields(query: Query) -> set[str]:
     """The names of the vector fields that a query uses."""
-    return {n.field for n in walk(query) if isinstance(n, (Knn, Sparse))}
+    return {node.field for node in walk(query) if isinstance(node, VectorNode)}
 
 
 def add_filter(query: Query, extra: Filter | None) -> Query:
@@ -133,7 +150,7 @@ def add_filter(query: Query, extra: Filter | None) -> Query:
 
         def inside(part: Query) -> Query:
             # Beside a vector search a filter only thins out the k nearest that were found without it.
-            vectors = any(isinstance(node, (Knn, Sparse)) for node in walk(part))
+            vectors = any(isinstance(node, VectorNode) for node in walk(part))
             return add_filter(part, extra) if vectors else part
 
         return query.replace(  # type: ignore[no-any-return]

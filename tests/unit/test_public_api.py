@@ -37,6 +37,7 @@ PUBLIC = {
     "TextField",
     "load_encoder",
     "query",
+    "to_body",
 }
 HEAVY = ("torch", "transformers", "openvino", "elasticsearch", "opensearchpy", "sentence_transformers")
 
