@@ -339,7 +339,7 @@ class AsyncClientFusion:
             shown = [compiler.dialect.clause(node, compiled.scope.filtering()) for node in parts]
             query = {"bool": {"should": shown}} if shown else None
             spec = highlight_spec(options.highlight, compiled.scope, query)
-        body = page_body([hit.id for hit in hits], source_spec(options.source, self.plan), spec)
+        body = page_body([hit.id for hit in hits], source_spec(options.source, compiler.hidden), spec)
         (answer,) = await self._msearch([body], params)
         found = {str(raw["_id"]): hit_of(raw) for raw in answer["hits"]["hits"]}
         return [

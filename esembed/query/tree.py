@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -71,12 +73,25 @@ def check_depth(data: Any) -> None:
     raise QueryError(f"not a query: it is nested deeper than {MAX_DEPTH} levels")
 
 
+@functools.cache
+def _child_fields(kind: type[Query]) -> tuple[str, ...]:
+    """The attributes that may hold queries, by their types: asked at every step of every walk."""
+    hints = typing.get_type_hints(kind)
+    return tuple(name for name in kind.__struct_fields__ if _may_hold_query(hints[name]))
+
+
+def _may_hold_query(hint: Any) -> bool:
+    if isinstance(hint, type) and not typing.get_args(hint):
+        return issubclass(hint, Node)
+    return any(_may_hold_query(part) for part in typing.get_args(hint))
+
+
 def children(node: Query) -> Iterator[tuple[str, Query | tuple[Query, ...]]]:
     """The attributes of a node that hold queries, and what they hold."""
-    for name in node.__struct_fields__:
+    for name in _child_fields(type(node)):
         value = getattr(node, name)
-        if isinstance(value, Node) or (isinstance(value, tuple) and value and isinstance(value[0], Node)):
-            yield name, value  # type: ignore[misc]
+        if value:
+            yield name, value
 
 
 def walk(query: Query) -> Iterator[Query]:

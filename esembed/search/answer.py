@@ -68,10 +68,19 @@ class LegAnswer:
     def __contains__(self, doc_id: str) -> bool:
         return doc_id in self._raw
 
-    def hit(self, doc_id: str) -> Hit | None:
-        """A document's hit, with the stored fields and chunks that the leg brought."""
-        raw = self._raw.get(doc_id)
-        return None if raw is None else hit_of(raw, leg=self._leg.name, chunk_path=self._chunk_path)
+    def raw(self, doc_id: str) -> Mapping[str, Any] | None:
+        """A document's hit as the engine returned it, or None."""
+        return self._raw.get(doc_id)
+
+    def chunks(self, raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The chunks that a hit of this leg brought, best first."""
+        if self._chunk_path is not None and _parent(raw):
+            return [_chunk_document(raw, self._leg.name, self._chunk_path)]
+        return _chunks(raw, self._leg.name)
+
+    def source(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The stored fields that a hit of this leg brought; a chunk has none of its parent's."""
+        return {} if self._chunk_path is not None and _parent(raw) else raw.get("_source") or {}
 
     def value(self, doc_id: str, path: str) -> Any:
         """The first value of a field that was asked for by ``fields``, or None."""
@@ -106,63 +115,67 @@ def _first(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def hit_of(
-    raw: Mapping[str, Any],
-    *,
-    leg: str | None = None,
-    chunk_path: str | None = None,
-    score: float | None = None,
-    shares: Sequence[LegShare] = (),
-) -> Hit:
+def _parent(raw: Mapping[str, Any]) -> Any:
+    return (raw.get("fields") or {}).get(PARENT_FIELD)
+
+
+def _chunk_document(raw: Mapping[str, Any], leg: str | None, chunk_path: str) -> dict[str, Any]:
+    """A chunk that is a document of its own, as a chunk of its parent."""
+    text = ((raw.get("_source") or {}).get(chunk_path) or {}).get("text")
+    return {"_score": raw.get("_score"), "_id": raw["_id"], "_leg": leg, "text": text}
+
+
+def _fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+    found = raw.get("fields")
+    return {k: v for k, v in found.items() if k != PARENT_FIELD} if found else {}
+
+
+def hit_of(raw: Mapping[str, Any], *, score: float | None = None, shares: Sequence[LegShare] = ()) -> Hit:
     """One hit as the engine returned it.
 
     Args:
         score, shares: what to put in place of the raw score.
-        leg: the leg's name, for its chunks.
-        chunk_path: for chunks that are documents of their own: where their text is; the hit then is
-            their parent.
     """
-    fields = raw.get("fields") or {}
-    source = raw.get("_source") or {}
-    chunks = _chunks(raw, leg)
-    doc_id = str(raw["_id"])
-    parent = fields.get(PARENT_FIELD)
-    if chunk_path is not None and parent:
-        doc_id = str(parent[0])
-        text = (source.get(chunk_path) or {}).get("text")
-        chunks = [{"_score": raw.get("_score"), "_id": raw["_id"], "_leg": leg, "text": text}]
-        source = {}
     if score is None:
         score = float(raw.get("_score") or 0.0)
     return Hit(
-        id=doc_id,
+        id=str(raw["_id"]),
         score=score,
-        source=source,
+        source=raw.get("_source") or {},
         index=raw.get("_index"),
         highlight=raw.get("highlight") or {},
-        chunks=tuple(chunks),
-        fields={k: v for k, v in fields.items() if k != PARENT_FIELD} if fields else {},
+        chunks=tuple(_chunks(raw, None)) if "inner_hits" in raw else (),
+        fields=_fields(raw),
         shares=tuple(shares),
     )
 
 
 def merge_hits(fused: Sequence[Fused], answers: Sequence[LegAnswer | None], explain: bool) -> list[Hit]:
-    """The fused hits with what the legs know about them."""
+    """The fused hits with what the legs know about them: the first stored fields, all chunks."""
+    present = [answer for answer in answers if answer is not None]
     merged = []
     for item in fused:
-        found = [hit for a in answers if a is not None and (hit := a.hit(item.id)) is not None]
-        first = next((hit for hit in found if hit.source), found[0] if found else Hit(item.id, item.score))
+        found = [(answer, raw) for answer in present if (raw := answer.raw(item.id)) is not None]
+        first: Mapping[str, Any] = {}
+        source: Mapping[str, Any] = {}
+        chunks: list[dict[str, Any]] = []
         fields: dict[str, Any] = {}
-        for hit in found:
-            fields.update(hit.fields)
+        for answer, raw in found:
+            if not source:
+                source = answer.source(raw)
+                if source or not first:
+                    first = raw
+            chunks += answer.chunks(raw)
+            if "fields" in raw:
+                fields.update(_fields(raw))
         merged.append(
             Hit(
                 id=item.id,
                 score=item.score,
-                source=first.source,
-                index=first.index,
-                highlight=first.highlight,
-                chunks=tuple(chunk for hit in found for chunk in hit.chunks),
+                source=source,
+                index=first.get("_index"),
+                highlight=first.get("highlight") or {},
+                chunks=tuple(chunks),
                 fields=fields,
                 shares=item.shares if explain else (),
             )
@@ -269,9 +282,10 @@ def next_cursor(compiled: CompiledSearch, shown: int, total: int | None) -> str 
 def best_chunk(doc_id: str, answers: Sequence[LegAnswer | None]) -> str | None:
     """The text of the best chunk that the first leg with one brought for a document."""
     for answer in answers:
-        hit = answer.hit(doc_id) if answer is not None else None
-        if hit is not None and hit.chunks and hit.chunks[0].get("text"):
-            return str(hit.chunks[0]["text"])
+        raw = answer.raw(doc_id) if answer is not None else None
+        chunks = answer.chunks(raw) if answer is not None and raw is not None else []
+        if chunks and chunks[0].get("text"):
+            return str(chunks[0]["text"])
     return None
 
 

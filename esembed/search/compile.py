@@ -39,7 +39,7 @@ from esembed.query.nodes import (
 from esembed.query.tree import add_filter, walk
 from esembed.search.facets import check_aggregations
 from esembed.search.options import SearchOptions
-from esembed.search.page import highlight_spec, source_spec
+from esembed.search.page import hidden_fields, highlight_spec, source_spec
 from esembed.search.request import Request, RequestLeg, make_request
 
 __all__ = ["CompiledLeg", "CompiledSearch", "SearchCompiler", "compile_query", "to_body"]
@@ -221,6 +221,7 @@ class SearchCompiler:
             formats=formats,
             token_ids=token_ids or {},
         )
+        self.hidden = hidden_fields(plan)
         chunk = plan.chunk if plan is not None else None
         self._chunk_documents = chunk if chunk is not None and chunk.store == "documents" else None
 
@@ -255,7 +256,7 @@ class SearchCompiler:
         )
         if options.offset:
             body["from"] = options.offset
-        body["_source"] = source_spec(options.source, self.plan)
+        body["_source"] = source_spec(options.source, self.hidden)
         self._add_extras(body, options, scope)
         for stage in stages:
             if isinstance(stage, Collapse):
@@ -396,7 +397,7 @@ class SearchCompiler:
         body["size"] = options.size
         if options.offset:
             body["from"] = options.offset
-        body["_source"] = source_spec(options.source, self.plan)
+        body["_source"] = source_spec(options.source, self.hidden)
         self._add_extras(body, options, scope)
         if options.count:
             body["track_total_hits"] = True
@@ -422,7 +423,7 @@ class SearchCompiler:
         for gap in self.dialect.fusion_gaps(fusion, scope):
             scope.gap(gap)
         body["size"] = request.options.size
-        body["_source"] = source_spec(request.options.source, self.plan)
+        body["_source"] = source_spec(request.options.source, self.hidden)
         if request.options.offset:
             body["from"] = request.options.offset
         self._add_extras(body, request.options, scope)
@@ -436,7 +437,7 @@ class SearchCompiler:
         documents = any(leg.is_chunk_document for leg in legs)
         small = fetch_with_legs or options.source not in (None, True)
         fetch = small and request.window <= FETCHED_WINDOW and not documents and not options.highlights
-        stored = source_spec(options.source, self.plan) if fetch else None
+        stored = source_spec(options.source, self.hidden) if fetch else None
         paths = [
             scope.sortable(stage.field, "collapse").path
             for stage in request.stages

@@ -20,6 +20,7 @@ from esembed.search.options import SourceFilter
 
 __all__ = [
     "Cursor",
+    "hidden_fields",
     "highlight_spec",
     "page_body",
     "source_spec",
@@ -40,11 +41,14 @@ def hidden_fields(plan: IndexPlan | None) -> list[str]:
     return names
 
 
-def source_spec(source: SourceFilter, plan: IndexPlan | None) -> Any:
-    """The engine's ``_source`` for what was asked."""
+def source_spec(source: SourceFilter, hidden: list[str]) -> Any:
+    """The engine's ``_source`` for what was asked.
+
+    Args:
+        hidden: what doesn't come unasked (:func:`hidden_fields`).
+    """
     if source is False:
         return False
-    hidden = hidden_fields(plan)
     if source is None or source is True:
         return {"excludes": hidden} if hidden else True
     if isinstance(source, Mapping):
