@@ -75,6 +75,7 @@ class Capabilities:
         base64_vectors: bulk accepts base64-packed dense vectors.
         exclude_vectors: ``_source.exclude_vectors`` is understood.
         vectors_in_source: by default vectors come back in ``_source``.
+        bm25_k1_factor: BM25 scores carry Lucene's old factor (k1 + 1), as Elasticsearch's do.
         inference: the engine can compute vectors itself: Elasticsearch's inference endpoints (Enterprise or
             trial licence), OpenSearch's ml-commons plugin.
         max_clauses: the most clauses of a bool query.
@@ -106,6 +107,7 @@ class Capabilities:
     base64_vectors: bool = False
     exclude_vectors: bool = False
     vectors_in_source: bool = True
+    bm25_k1_factor: bool = True
     inference: bool = False
     max_clauses: int = 1024
     max_result_window: int = 10_000
@@ -279,6 +281,8 @@ def derive(
         rescore_vector=knn,
         exclude_vectors=False,
         vectors_in_source=version < Version(3),
+        # OpenSearch 3.0 took Lucene's newer BM25, whose scores are smaller by this factor.
+        bm25_k1_factor=version < Version(3),
         inference=inference and neural,
         unknown=unknown,
         details=details,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esembed.dialect.documents import BulkFormat
+from esembed.dialect import dialect_for
 from esembed.dialect.mapping import compile_mapping
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.errors import EncoderError
@@ -115,7 +115,7 @@ def mapping_body(the_plan: IndexPlan, capabilities: Any) -> dict[str, Any]:
 
 def bulk_bytes(the_plan: IndexPlan, capabilities: Any, docs: dict[str, dict[str, Any]]) -> bytes:
     """The documents as bulk lines; with ``chunks``, a list of texts, each becomes a chunk."""
-    form = BulkFormat.of(the_plan, capabilities)
+    form = dialect_for(capabilities).documents.bulk(the_plan)
     data = b""
     for doc_id, doc in docs.items():
         source = {k: v for k, v in doc.items() if k not in ("embedding", "terms", "chunks")}

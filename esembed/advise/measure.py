@@ -17,7 +17,7 @@ import numpy as np
 
 from esembed._sync.client import EngineClient
 from esembed.capabilities import Capabilities
-from esembed.dialect.documents import BulkFormat
+from esembed.dialect import dialect_for
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.quantize import coded
 from esembed.plan import DenseField, IndexPlan
@@ -130,7 +130,7 @@ class TrialIndex:
         self._compiled = compile_mapping(IndexPlan(dense={FIELD: field}), capabilities)
         self.part = self._compiled.resolved.dense[FIELD]
         self.rescores = capabilities.rescore_vector and self.part.quantization not in ("hnsw", "flat")
-        self._form = BulkFormat.of(self._compiled.resolved, capabilities)
+        self._form = dialect_for(capabilities).documents.bulk(self._compiled.resolved)
 
     def create(self) -> None:
         """Without replicas, and without refreshes while it is filled."""

@@ -213,13 +213,13 @@ def bench_bulk(
 def _ours(client: Any, capabilities: Any, plan: Any, index: str, rows: list[Any], vectors: Any) -> None:
     import threading
 
-    from esembed.dialect.documents import BulkFormat
+    from esembed.dialect import dialect_for
     from esembed.ingest.bulk import BulkUnit
     from esembed.ingest.options import IngestOptions
     from esembed.ingest.stages.send import Sender
     from esembed.ingest.target import Engine, Patience
 
-    form = BulkFormat.of(plan, capabilities)
+    form = dialect_for(capabilities).documents.bulk(plan)
     failed: list[Any] = []
     options = IngestOptions()
     sender = Sender(

@@ -34,7 +34,7 @@ from esembed._sync.live import describe
 from esembed._sync.probe import probe
 from esembed._sync.search import Searcher
 from esembed.capabilities import Capabilities
-from esembed.dialect.documents import BulkFormat
+from esembed.dialect import dialect_for
 from esembed.dialect.mapping import compile_mapping
 from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
 from esembed.encode.pool import EncoderPool
@@ -97,7 +97,11 @@ def _fill(
     compiled = compile_mapping(plan, capabilities)
     plan = compiled.resolved
     client.request("PUT", f"/{name}", body=dict(compiled.body))
-    form, rng, noise = BulkFormat.of(plan, capabilities), random.Random(1), np.random.default_rng(1)
+    form, rng, noise = (
+        dialect_for(capabilities).documents.bulk(plan),
+        random.Random(1),
+        np.random.default_rng(1),
+    )
     for start in range(0, documents, 500):
         data = b""
         for number in range(start, min(start + 500, documents)):

@@ -1,4 +1,4 @@
-"""Documents to bulk lines, for each engine. Pure: bytes in the end, no I/O.
+"""Records to bulk lines, and stored documents back to values. Pure: no I/O.
 
 Dense vectors travel in the form that the engine takes fastest: base64 of big-endian float32 on
 Elasticsearch where it accepts that (https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/dense-vector),
@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,25 @@ import orjson
 from esembed.capabilities import Capabilities
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.quantize import coded
-from esembed.encode.tokens import TokenIds, TokenTarget, encode_vector
+from esembed.encode.tokens import TokenIds, TokenTarget, decode, encode_vector
 from esembed.errors import RecordError
-from esembed.plan import DenseField, IndexPlan
-from esembed.types import SparseVector
+from esembed.plan import DenseField, IndexPlan, SparseField
+from esembed.types import FloatArray, SparseVector
 
-__all__ = ["BulkFormat", "Vectors", "action_line", "chunk_id", "dumps"]
+__all__ = [
+    "BulkFormat",
+    "DocumentFormat",
+    "PointInTime",
+    "Storage",
+    "TokenTarget",
+    "Vectors",
+    "action_line",
+    "chunk_id",
+    "dumps",
+]
+
+Storage = Literal["sparse_vector", "rank_features", "seismic"]
+"""How an engine keeps a sparse field; a plan's ``auto`` is resolved."""
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
@@ -69,55 +82,48 @@ def action_line(op: str, doc_id: str, **more: Any) -> bytes:
     return dumps({op: {"_id": doc_id, **more}}) + b"\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BulkFormat:
-    """How one plan's documents are written for one engine.
+@dataclass(frozen=True, slots=True)
+class DocumentFormat:
+    """How an engine takes documents and gives them back; an engine's subclass says what differs.
 
     Attributes:
-        plan: the plan.
-        base64_vectors: pack float vectors as base64 (Elasticsearch).
-        targets: sparse field → the kind of feature names it takes.
-        token_ids: sparse field → its id table (SEISMIC only).
+        capabilities: the engine's.
+        auto_storage: what a sparse field's storage ``auto`` is here.
+        targets: storage → the kind of feature names that it takes.
+        pit: how a point in time is opened and closed.
     """
 
-    plan: IndexPlan
-    base64_vectors: bool
-    targets: Mapping[str, TokenTarget] = field(default_factory=dict)
-    token_ids: Mapping[str, TokenIds] = field(default_factory=dict)
+    capabilities: Capabilities
 
-    @classmethod
-    def of(
-        cls,
-        plan: IndexPlan,
-        capabilities: Capabilities,
-        token_ids: Mapping[str, TokenIds] | None = None,
-    ) -> BulkFormat:
-        """The format for an engine with these capabilities."""
-        targets: dict[str, TokenTarget] = {}
-        for name, part in plan.sparse.items():
-            storage = part.storage
-            if storage == "auto":
-                storage = "sparse_vector" if capabilities.kind == "elasticsearch" else "rank_features"
-            kind = "sparse_vector" if storage == "seismic" else storage
-            targets[name] = cast(TokenTarget, f"{capabilities.kind}.{kind}")
-        return cls(
-            plan=plan,
-            base64_vectors=capabilities.base64_vectors,
-            targets=targets,
-            token_ids=dict(token_ids or {}),
-        )
+    auto_storage: ClassVar[Storage]
+    targets: ClassVar[Mapping[str, TokenTarget]]
+    pit: ClassVar[PointInTime]
 
-    # -- vectors -------------------------------------------------------------------------------
+    def bulk(self, plan: IndexPlan, token_ids: Mapping[str, TokenIds] | None = None) -> BulkFormat:
+        """How one plan's documents are written.
 
-    def dense_value(self, part: DenseField, vector: npt.NDArray[Any]) -> Any:
-        """What stands in the document for one dense vector of shape (dims,)."""
-        if part.element_type in ("byte", "bit"):
-            return np.ascontiguousarray(coded(part, vector))
-        if self.base64_vectors and part.element_type == "float":
-            return base64.b64encode(np.asarray(vector, dtype=">f4").tobytes()).decode("ascii")
-        return np.ascontiguousarray(vector, dtype=np.float32)
+        Args:
+            token_ids: sparse field → its id table (SEISMIC only).
+        """
+        return BulkFormat(plan=plan, format=self, token_ids=dict(token_ids or {}))
 
-    def sparse_value(self, name: str, vector: SparseVector) -> dict[str, Any]:
+    # -- sparse vectors --------------------------------------------------------------------------
+
+    def sparse_storage(self, field: SparseField | None) -> Storage:
+        """How the engine keeps a sparse field. This alone resolves ``auto``.
+
+        Args:
+            field: None for a field without a plan, which is taken for ``auto``.
+        """
+        return self.auto_storage if field is None or field.storage == "auto" else field.storage
+
+    def token_target(self, field: SparseField | None) -> TokenTarget:
+        """Which feature names the field takes."""
+        return self.targets[self.sparse_storage(field)]
+
+    def sparse_value(
+        self, name: str, field: SparseField | None, vector: SparseVector, ids: TokenIds | None = None
+    ) -> dict[str, Any]:
         """Feature name → weight; features without a weight above zero are not in it.
 
         Raises:
@@ -129,17 +135,105 @@ class BulkFormat:
                 f"{name}: engines take sparse weights that are finite and above 0; leave the others out",
                 field=name,
             )
-        weights = encode_vector(vector, self.targets[name], self.token_ids.get(name))
+        weights = encode_vector(vector, self.token_target(field), ids)
         # numpy's own scalars come out of orjson as the shortest float32 form: half the bytes of a double.
         return dict(zip(weights, np.fromiter(weights.values(), np.float32, len(weights)), strict=True))
+
+    def read_sparse(self, field: SparseField | None, stored: Any) -> Any:
+        """Token → weight of a stored sparse vector (SEISMIC: token id → weight); anything else unchanged."""
+        if not isinstance(stored, Mapping):
+            return stored
+        if self.sparse_storage(field) == "seismic":
+            return {int(name): weight for name, weight in stored.items()}
+        target = self.token_target(field)
+        return {decode(name, target): weight for name, weight in stored.items()}
+
+    # -- dense vectors ---------------------------------------------------------------------------
+
+    def dense_value(self, field: DenseField, vector: npt.NDArray[Any]) -> Any:
+        """What stands in the document for one dense vector of shape (dims,)."""
+        if field.element_type in ("byte", "bit"):
+            return np.ascontiguousarray(coded(field, vector))
+        if self.capabilities.base64_vectors and field.element_type == "float":
+            # Big-endian, as Elasticsearch reads it from 9.3 on; bfloat16 is refused in this form.
+            return base64.b64encode(np.asarray(vector, dtype=">f4").tobytes()).decode("ascii")
+        return np.ascontiguousarray(vector, dtype=np.float32)
+
+    @staticmethod
+    def read_dense(stored: Any) -> FloatArray | None:
+        """float32, shape (dims,), from a stored vector; None where there is none."""
+        # An engine gives back what it was sent: base64 of big-endian floats, or a list.
+        if isinstance(stored, str):
+            return np.frombuffer(base64.b64decode(stored), dtype=">f4").astype(np.float32)
+        if isinstance(stored, list) and stored:
+            return np.asarray(stored, dtype=np.float32)
+        return None
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def source_params(self, *, excludes: Sequence[str] = (), vectors: bool = False) -> dict[str, str]:
+        """Parameters of ``GET /INDEX/_doc/ID``: stored fields without *excludes*.
+
+        Args:
+            vectors: vectors come back, too.
+        """
+        params = {"_source_excludes": ",".join(excludes)} if excludes else {}
+        if vectors and self.capabilities.exclude_vectors:
+            # From 9.2 on Elasticsearch leaves vectors out of _source unless told otherwise.
+            params["_source_exclude_vectors"] = "false"
+        return params
+
+    def source_filter(self, *, excludes: Sequence[str] = (), vectors: bool = False) -> dict[str, Any]:
+        """``_source`` of a search body, as :meth:`source_params`."""
+        source: dict[str, Any] = {"excludes": list(excludes)}
+        if vectors and self.capabilities.exclude_vectors:
+            source["exclude_vectors"] = False
+        return source
+
+
+@dataclass(frozen=True, slots=True)
+class PointInTime:
+    """How an engine's point in time is opened and closed; searches in it are alike.
+
+    Attributes:
+        open: the path after ``/INDEX/`` that opens one (``POST``).
+        close: the path that closes it (``DELETE``).
+        key: where its id stands in the answer, and in the request that closes it.
+        closes_many: that request takes a list of ids.
+    """
+
+    open: str
+    close: str
+    key: str
+    closes_many: bool
+
+    def close_body(self, id: str) -> dict[str, Any]:
+        """The body of the request that closes it."""
+        return {self.key: [id] if self.closes_many else id}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkFormat:
+    """How one plan's documents are written for one engine.
+
+    Attributes:
+        plan: the plan.
+        format: the engine's.
+        token_ids: sparse field → its id table (SEISMIC only).
+    """
+
+    plan: IndexPlan
+    format: DocumentFormat
+    token_ids: Mapping[str, TokenIds] = field(default_factory=dict)
 
     def _values(self, vectors: Vectors) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for name, vector in vectors.items():
             if isinstance(vector, SparseVector):
-                out[name] = self.sparse_value(name, vector)
+                field, ids = self.plan.sparse[name], self.token_ids.get(name)
+                out[name] = self.format.sparse_value(name, field, vector, ids)
             else:
-                out[name] = self.dense_value(self.plan.dense[name], vector)
+                out[name] = self.format.dense_value(self.plan.dense[name], vector)
         return out
 
     # -- documents -----------------------------------------------------------------------------

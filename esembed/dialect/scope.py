@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any
 
 from esembed.capabilities import Capabilities
+from esembed.dialect import dialect_for
 from esembed.dialect.dates import UNKNOWN_FORMAT
 from esembed.dialect.fields import nested_path, type_of
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
@@ -16,7 +17,7 @@ from esembed.encode.tokens import TokenIds, TokenTarget
 from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
 
-__all__ = ["FieldInfo", "Scope", "resolve_storage"]
+__all__ = ["FieldInfo", "Scope"]
 
 DEFAULT_K1 = 1.2
 KEYWORD_LIKE = frozenset({"keyword", "constant_keyword", "wildcard", "ip"})
@@ -41,16 +42,6 @@ class FieldInfo:
     nested: str | None = None
     is_chunk_document: bool = False
     format: str | None = None
-
-
-def resolve_storage(
-    part: SparseField | None, capabilities: Capabilities
-) -> Literal["sparse_vector", "rank_features", "seismic"]:
-    """How the engine keeps a sparse field: ``auto`` is ``sparse_vector`` on Elasticsearch and
-    ``rank_features`` on OpenSearch."""
-    if part is not None and part.storage != "auto":
-        return part.storage
-    return "sparse_vector" if capabilities.kind == "elasticsearch" else "rank_features"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -244,11 +235,9 @@ class Scope:
 
     def target(self, info: FieldInfo) -> tuple[TokenTarget, str]:
         """What the sparse field's feature names are for, and its storage."""
-        storage = resolve_storage(
-            info.part if isinstance(info.part, SparseField) else None, self.capabilities
-        )
-        kind = "sparse_vector" if storage == "seismic" else storage
-        return cast(TokenTarget, f"{self.capabilities.kind}.{kind}"), storage
+        field = info.part if isinstance(info.part, SparseField) else None
+        documents = dialect_for(self.capabilities).documents
+        return documents.token_target(field), documents.sparse_storage(field)
 
     def k1(self, name: str) -> float:
         """BM25's k1 of a text field."""
@@ -258,10 +247,9 @@ class Scope:
     def bm25_factor(self, name: str) -> float:
         """What this engine's BM25 score is multiplied by to be on the common scale: that with the factor
         (k1 + 1), as Elasticsearch scores. OpenSearch left it out from 3.0 on."""
-        engine = self.capabilities
-        if not self.align_scores or engine.kind == "elasticsearch" or engine.version.major < 3:
+        if not self.align_scores:
             return 1.0
-        return self.k1(name) + 1.0
+        return dialect_for(self.capabilities).scores.bm25_factor(self.k1(name))
 
     def _find(self, name: str, vector: str | None = None) -> FieldInfo:
         if self.plan is None:

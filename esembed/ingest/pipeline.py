@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.documents import BulkFormat
+from esembed.dialect import dialect_for
 from esembed.dialect.inference import plan_pipeline
 from esembed.encode.base import Encoder
 from esembed.encode.tokens import TokenIds
@@ -171,7 +171,7 @@ class _Run:
             on_error=self.fail,
         )
         self.units = UnitBuilder(
-            BulkFormat.of(plan, capabilities, token_ids), vectors_only=options.vectors_only
+            dialect_for(capabilities).documents.bulk(plan, token_ids), vectors_only=options.vectors_only
         )
         self.encode = BatchEncoder(plan, self.encoders, self.ends.bury_pending)
         for dense, sparse in self.encode.shared:

@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from esembed.capabilities import Capabilities, profile
-from esembed.dialect.elasticsearch.query import ElasticsearchQuery
+from esembed.dialect import dialect_for
 from esembed.dialect.meta import PARENT_FIELD
-from esembed.dialect.opensearch.query import OpenSearchQuery
 from esembed.dialect.query import Json, QueryCompiler
 from esembed.dialect.scope import Scope
-from esembed.dialect.scores import converter
 from esembed.encode.tokens import TokenIds
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.fusion import FusionNode, LegRef
@@ -211,9 +209,7 @@ class SearchCompiler:
     ) -> None:
         self.capabilities = capabilities
         self.plan = plan
-        self.dialect: QueryCompiler = (
-            ElasticsearchQuery() if capabilities.kind == "elasticsearch" else OpenSearchQuery()
-        )
+        self.dialect: QueryCompiler = dialect_for(capabilities).query
         self._scope = Scope(
             capabilities=capabilities,
             plan=plan,
@@ -500,7 +496,8 @@ class SearchCompiler:
         if not isinstance(query, Knn):
             return None
         field = scope.dense(query.field).part
-        return converter(field.similarity if field is not None else "cosine", self.capabilities.kind)
+        similarity = field.similarity if field is not None else "cosine"
+        return dialect_for(self.capabilities).scores.to_common(similarity)
 
     def _no_chunk_documents(self, query: Query, scope: Scope) -> Query:
         """Where chunks are documents of their own, legs of whole documents must not find them."""

@@ -13,10 +13,10 @@ from typing import ClassVar
 import msgspec
 
 from esembed.capabilities import Capabilities
+from esembed.dialect.elasticsearch.scores import ElasticsearchScores, exact_script
 from esembed.dialect.inference import elasticsearch_knn, elasticsearch_sparse_vector
 from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause, completes
 from esembed.dialect.scope import FieldInfo, Scope
-from esembed.dialect.scores import exact_script, score_of
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode, LegRef
 from esembed.query.nodes import Knn, PruneOptions, Query, Rescore, Sparse
@@ -148,7 +148,9 @@ class ElasticsearchQuery(QueryCompiler):
             },
         }
         if node.similarity is not None:
-            options["min_score"] = score_of(similarity, node.similarity, "elasticsearch")
+            options["min_score"] = ElasticsearchScores(scope.capabilities).of_similarity(
+                similarity, node.similarity
+            )
         if node.boost != 1.0:
             options["boost"] = node.boost
         clause: Json = {"script_score": options}

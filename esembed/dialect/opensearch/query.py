@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from esembed.dialect.elasticsearch.query import rank_features_clause
 from esembed.dialect.inference import opensearch_neural, opensearch_neural_sparse
+from esembed.dialect.opensearch.scores import SPACE_TYPES, OpenSearchScores
 from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause, completes
 from esembed.dialect.scope import FieldInfo, Scope
-from esembed.dialect.scores import SPACE_TYPES, score_of
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode
 from esembed.query.nodes import Knn, Query, Sparse
@@ -78,7 +78,9 @@ class OpenSearchQuery(QueryCompiler):
             clause = scope.nested_query(info.nested, clause, node.chunks)
         if node.similarity is not None:
             similarity = info.part.similarity if info.part is not None else "cosine"
-            minimum = score_of(similarity, node.similarity, "opensearch") * node.boost
+            minimum = (
+                OpenSearchScores(scope.capabilities).of_similarity(similarity, node.similarity) * node.boost
+            )
             clause = {"function_score": {"query": clause, "min_score": minimum}}
         return clause
 
@@ -103,7 +105,9 @@ class OpenSearchQuery(QueryCompiler):
             },
         }
         if node.similarity is not None:
-            options["min_score"] = score_of(similarity, node.similarity, "opensearch")
+            options["min_score"] = OpenSearchScores(scope.capabilities).of_similarity(
+                similarity, node.similarity
+            )
         if node.boost != 1.0:
             options["boost"] = node.boost
         clause: Json = {"script_score": options}

@@ -15,7 +15,7 @@ from elasticsearch.dsl import Q, field, types
 
 from esembed import query as q
 from esembed.capabilities import profile
-from esembed.dialect.documents import BulkFormat
+from esembed.dialect import dialect_for
 from esembed.dialect.mapping import compile_mapping
 from esembed.encode import contract
 from esembed.encode import engine_inference as inference
@@ -183,7 +183,7 @@ def test_records_carry_their_text_to_the_engine_and_no_vector() -> None:
     preparer = Preparer(wanted, encoders)
     source = {"title": "a", "body": "b", "esembed_text_emb": "not mine"}
     (work,) = BatchEncoder(wanted, encoders, pytest.fail)([preparer.prepare(Document("1", source))])
-    build = UnitBuilder(BulkFormat.of(wanted, profile("opensearch")), vectors_only=False)
+    build = UnitBuilder(dialect_for(profile("opensearch")).documents.bulk(wanted), vectors_only=False)
     document = json.loads(build(work).lines[0].splitlines()[1])
     digest = document.pop("esembed_hash")
     assert digest.endswith(".0")

@@ -1,0 +1,33 @@
+"""One engine's way to say things, as an object: what a plan, a query and a record become there.
+
+:func:`esembed.dialect.dialect_for` picks it from an engine's capabilities. Everything in it is pure: it
+builds JSON and reads JSON, and never sends a request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esembed.capabilities import Capabilities
+from esembed.dialect.documents import DocumentFormat
+from esembed.dialect.query import QueryCompiler
+from esembed.dialect.scores import ScoreScale
+
+__all__ = ["Dialect"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """What one engine, with these capabilities, understands.
+
+    Attributes:
+        capabilities: what the engine can do; what it can't becomes a gap with its remedy.
+        query: a query node to the clauses of a search body.
+        documents: a record to its bulk lines, and a stored document back to a record.
+        scores: the engine's scores to one scale.
+    """
+
+    capabilities: Capabilities
+    query: QueryCompiler
+    documents: DocumentFormat
+    scores: ScoreScale
