@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from esembed._sync.follower import Follower
     from esembed._sync.index import Index
     from esembed.capabilities import Capabilities
-    from esembed.encode.base import EncoderParams, RuntimeOptions
+    from esembed.encode.base import RuntimeOptions
     from esembed.encode.registry import load as load_encoder
     from esembed.errors import EsembedError
     from esembed.ingest.options import IngestOptions, IngestReport
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         SparseField,
         TextField,
     )
+    from esembed.plan.params import EncoderParams
     from esembed.query import Query
     from esembed.search.compile import to_body
     from esembed.types import Document, Hit, Hits, ItemError, SparseVector
@@ -80,7 +81,7 @@ _WHERE = {
     "ChunkOptions": "esembed.plan",
     "DenseField": "esembed.plan",
     "Document": "esembed.types",
-    "EncoderParams": "esembed.encode.base",
+    "EncoderParams": "esembed.plan.params",
     "EsembedError": "esembed.errors",
     "FilterField": "esembed.plan",
     "Follower": "esembed._sync.follower",

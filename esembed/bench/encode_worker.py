@@ -17,8 +17,9 @@ STARTED = time.perf_counter()
 
 
 def _ours(job: dict[str, Any]) -> Any:
-    from esembed.encode.base import EncoderParams, RuntimeOptions
+    from esembed.encode.base import RuntimeOptions
     from esembed.encode.registry import load
+    from esembed.plan.params import EncoderParams
 
     runtime = RuntimeOptions(
         backend=job["backend"], dtype=job["dtype"], threads=job["threads"], device=job["device"]

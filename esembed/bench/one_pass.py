@@ -33,9 +33,9 @@ def _status(name: str) -> int:
 
 def _run(way: str, folder: str, options: dict[str, Any], texts: list[str], queries: list[str]) -> Any:
     """In a process of its own: seconds for the documents, milliseconds of each kind of query, memory."""
-    from esembed.encode.base import EncoderParams
     from esembed.encode.registry import load
     from esembed.encode.transformer.combined import load_shared
+    from esembed.plan.params import EncoderParams
 
     runtime, params = RuntimeOptions(**options), EncoderParams(top_k=256, query_top_k=32)
     before = _status("VmRSS")

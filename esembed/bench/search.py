@@ -36,10 +36,11 @@ from esembed._sync.search import Searcher
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.mapping import compile_mapping
-from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
+from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
 from esembed.plan import DenseField, FilterField, IndexPlan, TextField
+from esembed.plan.params import EncoderParams
 from esembed.query import Query
 from esembed.query.tree import text_legs
 from esembed.search.compile import compile_query

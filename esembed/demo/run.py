@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from esembed import query as q
 from esembed.demo import corpus
-from esembed.encode.base import EncoderParams
 from esembed.errors import IndexNotFoundError
 from esembed.ingest.options import IngestOptions
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
+from esembed.plan.params import EncoderParams
 from esembed.query import Query
 
 if TYPE_CHECKING:

@@ -22,9 +22,10 @@ from esembed.dialect.inference import (
     opensearch_neural_sparse,
     opensearch_semantic_field,
 )
-from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.errors import EncoderError
 from esembed.plan import engine_endpoint
+from esembed.plan.params import EncoderParams
 
 __all__ = [
     "EngineEncoder",

@@ -16,12 +16,13 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
+from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.registry import load
 from esembed.encode.tokens import MAX_SEISMIC_IDS, TokenIds
 from esembed.errors import EncoderError, PlanError, QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 from esembed.plan.encoders import split_spec
+from esembed.plan.params import EncoderParams
 
 if TYPE_CHECKING:
     from esembed.encode.transformer.combined import CombinedEncoder

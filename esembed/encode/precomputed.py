@@ -11,8 +11,9 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.errors import EncoderError, RecordError
+from esembed.plan.params import EncoderParams
 from esembed.types import DenseMatrix, FloatArray, SparseVector
 
 __all__ = ["GivenEncoder", "load", "load_own", "validate_dense", "validate_sparse"]

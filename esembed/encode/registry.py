@@ -21,9 +21,10 @@ import importlib
 from collections.abc import Callable
 from typing import cast
 
-from esembed.encode.base import Encoder, EncoderParams, RuntimeOptions
+from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.errors import EncoderError
 from esembed.plan.encoders import spec_problem, split_spec
+from esembed.plan.params import EncoderParams
 
 __all__ = ["FAMILIES", "load"]
 

@@ -23,9 +23,10 @@ import httpx
 import numpy as np
 import tenacity
 
-from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.remote_http import answer_error, checked_url, is_too_large, parse_vectors
 from esembed.errors import EncoderError, RateLimitedError, TransientError
+from esembed.plan.params import EncoderParams
 from esembed.types import DenseMatrix, FloatArray
 
 __all__ = ["OpenAIEncoder", "estimate_tokens", "load"]

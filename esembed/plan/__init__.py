@@ -37,10 +37,12 @@ from esembed.plan.fields import (
     engine_endpoint,
 )
 from esembed.plan.index_plan import IndexPlan
+from esembed.plan.params import EncoderParams
 
 __all__ = [
     "ChunkOptions",
     "DenseField",
+    "EncoderParams",
     "FilterField",
     "IndexOptions",
     "IndexPlan",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from esembed.encode.base import EncoderParams
 from esembed.errors import PlanError
 from esembed.plan.encoders import spec_problem
 from esembed.plan.fields import ChunkOptions, DenseField, IndexOptions, SparseField, TextField
+from esembed.plan.params import EncoderParams
 
 __all__ = ["validate"]
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from esembed.encode.base import EncoderParams
 from esembed.errors import RecordError
 from esembed.plan import paths
 from esembed.plan.encoders import split_spec
+from esembed.plan.params import EncoderParams
 
 __all__ = [
     "CHUNK_SEPARATOR",

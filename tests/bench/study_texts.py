@@ -57,8 +57,9 @@ def vectors(data: Path, cache: Path, count: int, asked: int) -> tuple[np.ndarray
     The texts are a sample with a fixed seed where there are more. Blocks that were encoded are kept,
     so that an interrupted run goes on.
     """
-    from esembed.encode.base import EncoderParams, RuntimeOptions
+    from esembed.encode.base import RuntimeOptions
     from esembed.encode.registry import load
+    from esembed.plan.params import EncoderParams
 
     cache.mkdir(parents=True, exist_ok=True)
     done, done_queries = cache / f"texts-{count}.npy", cache / f"queries-{asked}.npy"

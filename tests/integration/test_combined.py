@@ -16,12 +16,13 @@ from small_models import make_m3, make_masked_lm
 from esembed import Index, IndexPlan
 from esembed import query as q
 from esembed.encode import contract
-from esembed.encode.base import EncoderParams, RuntimeOptions
+from esembed.encode.base import RuntimeOptions
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
 from esembed.encode.transformer.combined import CombinedEncoder, load_combined
 from esembed.errors import ContractError, EncoderError
 from esembed.ingest.options import IngestOptions
+from esembed.plan.params import EncoderParams
 
 pytest.importorskip("torch")
 pytest.importorskip("openvino")

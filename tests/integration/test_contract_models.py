@@ -13,9 +13,10 @@ pytest.importorskip("openvino")
 from safetensors.numpy import load_file, save_file
 
 from esembed.encode import contract
-from esembed.encode.base import EncoderParams, RuntimeOptions
+from esembed.encode.base import RuntimeOptions
 from esembed.encode.registry import load
 from esembed.encode.transformer.minilm import find_minilm
+from esembed.plan.params import EncoderParams
 
 OPENVINO = {"backend": "openvino", "dtype": "float32"}
 

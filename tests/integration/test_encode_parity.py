@@ -24,10 +24,11 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from esembed.encode.base import EncoderParams, RuntimeOptions
+from esembed.encode.base import RuntimeOptions
 from esembed.encode.registry import load
 from esembed.encode.transformer.minilm import find_minilm
 from esembed.errors import EncoderError
+from esembed.plan.params import EncoderParams
 
 WORDS = [
     "a",

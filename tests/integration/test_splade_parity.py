@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esembed.encode.base import EncoderParams, RuntimeOptions, SparseEncoder
+from esembed.encode.base import RuntimeOptions, SparseEncoder
 from esembed.encode.registry import load
 from esembed.encode.tokens import TokenIds
 from esembed.encode.transformer.splade import SpladeEncoder
 from esembed.errors import EncoderError
+from esembed.plan.params import EncoderParams
 from esembed.types import SparseVector
 
 torch = pytest.importorskip("torch")

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from small_models import make_m3
 
-from esembed.encode.base import EncoderParams, RuntimeOptions, SparseEncoder
+from esembed.encode.base import RuntimeOptions, SparseEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
 from esembed.encode.tokens import decode, encode
 from esembed.encode.transformer.splade import SpladeEncoder
 from esembed.errors import EncoderError, PlanError
 from esembed.plan import IndexPlan
+from esembed.plan.params import EncoderParams
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -29,10 +29,11 @@ from typing import Any
 
 import numpy as np
 
-from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.lexical.words import WordSplitter
 from esembed.errors import EncoderError
+from esembed.plan.params import EncoderParams
 from esembed.types import SparseVector
 
 __all__ = ["DEFAULT_AVGDL", "LexicalEncoder", "LexicalStatistics", "load"]

@@ -27,10 +27,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.static.token_vectors import Sums, open_token_source
 from esembed.encode.static.word_vectors import open_word_source
 from esembed.errors import EncoderError
+from esembed.plan.params import EncoderParams
 from esembed.types import DenseMatrix
 
 __all__ = ["StaticEncoder", "load"]

@@ -24,13 +24,14 @@ import msgspec
 import numpy as np
 
 from esembed.encode.backends.base import Backbone, Head, LazyProgram, Program, load_backbone
-from esembed.encode.base import Encoder, EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.base import Encoder, EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.models.folder import ModelFiles, open_model
 from esembed.encode.models.sparse_folder import SparseFiles, SpladeSide, StaticSide, open_sparse_model
 from esembed.encode.transformer.dense import TransformerEncoder, dense_prompts, spec_of
 from esembed.encode.transformer.splade import SpladeEncoder, sparse_prompts
 from esembed.encode.transformer.token_weights import TokenWeightHead
 from esembed.errors import EncoderError
+from esembed.plan.params import EncoderParams
 from esembed.types import DenseMatrix, SparseVector
 
 __all__ = ["CombinedEncoder", "load_combined", "load_shared"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esembed.encode.backends.base import Backbone, Program, load_backbone
-from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.models.folder import ModelFiles, open_model
 from esembed.encode.models.tokenizer import TextTokenizer, Tokenized
 from esembed.encode.transformer.dense_stages import dense_recipe
@@ -18,6 +18,7 @@ from esembed.encode.transformer.pooling import DenseHead
 from esembed.encode.transformer.prompts import resolve_prompts
 from esembed.encode.transformer.runner import WINDOW_TEXTS, prefetched, run_sorted
 from esembed.errors import EncoderError
+from esembed.plan.params import EncoderParams
 from esembed.types import DenseMatrix
 
 if TYPE_CHECKING:

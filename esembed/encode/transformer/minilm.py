@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from esembed.encode.base import EncoderParams, RuntimeOptions
+from esembed.encode.base import RuntimeOptions
 from esembed.encode.models.folder import read_folder
 from esembed.encode.models.hashes import cache_folder, file_sha256
 from esembed.encode.transformer.dense import TransformerEncoder
 from esembed.errors import DownloadError, EncoderError
+from esembed.plan.params import EncoderParams
 
 __all__ = ["MODEL", "WEIGHTS_SHA256", "find_minilm", "load"]
 

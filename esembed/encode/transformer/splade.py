@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.encode.backends.base import Backbone, Head, JoinedHead, Outputs, Program, load_backbone
-from esembed.encode.base import EncoderInfo, EncoderParams, EncodeStats, RuntimeOptions
+from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.models.folder import ModelFiles
 from esembed.encode.models.sparse_folder import (
     SparseFiles,
@@ -33,6 +33,7 @@ from esembed.encode.transformer.runner import WINDOW_TEXTS, prefetched, run_sort
 from esembed.encode.transformer.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
 from esembed.encode.transformer.token_weights import TokenWeightHead, heaviest, read_token_weights
 from esembed.errors import EncoderError
+from esembed.plan.params import EncoderParams
 from esembed.types import FloatArray, SparseVector
 
 if TYPE_CHECKING:

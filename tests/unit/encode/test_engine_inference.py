@@ -19,7 +19,7 @@ from esembed.dialect import dialect_for
 from esembed.dialect.mapping import compile_mapping
 from esembed.encode import contract
 from esembed.encode import engine_inference as inference
-from esembed.encode.base import DenseEncoder, EncoderParams, SparseEncoder
+from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
 from esembed.errors import ContractError, EncoderError, PlanError, QueryError, UnsupportedFeatureError
@@ -27,6 +27,7 @@ from esembed.ingest.stages.encode import BatchEncoder
 from esembed.ingest.stages.prepare import Preparer
 from esembed.ingest.stages.serialize import UnitBuilder
 from esembed.plan import DenseField, IndexPlan, SparseField, TextField
+from esembed.plan.params import EncoderParams
 from esembed.search.compile import compile_query
 from esembed.types import Document
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esembed.encode.base import DenseEncoder, EncoderParams, RuntimeOptions
+from esembed.encode.base import DenseEncoder, RuntimeOptions
 from esembed.encode.registry import load
 from esembed.encode.remote import OpenAIEncoder, estimate_tokens
 from esembed.errors import EncoderError, RateLimitedError, TransientError
+from esembed.plan.params import EncoderParams
 
 KEY = "sk-very-secret-0123456789"
 DIMS = 8

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esembed.encode.base import EncoderParams, RuntimeOptions, SparseEncoder
+from esembed.encode.base import RuntimeOptions, SparseEncoder
 from esembed.encode.lexical.encoder import LexicalEncoder, load
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.lexical.words import ENGLISH_STOP_WORDS, WordSplitter
 from esembed.encode.registry import load as load_spec
 from esembed.errors import EncoderError
+from esembed.plan.params import EncoderParams
 
 WORDS = st.lists(st.sampled_from(["ant", "bee", "cat", "dog", "eel", "fox"]), max_size=12)
 

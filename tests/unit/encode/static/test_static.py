@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esembed.encode.base import DenseEncoder, EncoderParams
+from esembed.encode.base import DenseEncoder
 from esembed.encode.lexical.words import WordSplitter
 from esembed.encode.registry import load as load_spec
 from esembed.errors import EncoderError
+from esembed.plan.params import EncoderParams
 
 pytest.importorskip("tokenizers")
 safetensors_numpy = pytest.importorskip("safetensors.numpy")

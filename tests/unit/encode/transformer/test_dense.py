@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from esembed.encode.backends.base import JoinedHead, TokenBatch
-from esembed.encode.base import DenseEncoder, EncoderParams, RuntimeOptions
+from esembed.encode.base import DenseEncoder, RuntimeOptions
 from esembed.encode.models.folder import read_folder
 from esembed.encode.precomputed import validate_dense, validate_sparse
 from esembed.encode.registry import load
@@ -25,6 +25,7 @@ from esembed.encode.transformer.runner import Interrupted, interruptible, make_b
 from esembed.errors import DownloadError, EncoderError, RecordError
 from esembed.ingest.stages.chunk import Chunker
 from esembed.plan import ChunkOptions, DenseField, IndexPlan
+from esembed.plan.params import EncoderParams
 from esembed.types import SparseVector
 
 pytest.importorskip("openvino")
