@@ -58,6 +58,8 @@ def from_dict(data: Mapping[str, Any]) -> Query:
     except msgspec.ValidationError as error:
         where = str(error).partition(" - at `$")[2].rstrip("`").lstrip(".")
         raise QueryError(f"not a query: {error}", field=where or None) from error
+    except UnicodeEncodeError as error:  # half a surrogate pair, which Python's own JSON reader lets through
+        raise QueryError(f"not a query: {error.object!r} is not valid Unicode") from None
     return query
 
 
