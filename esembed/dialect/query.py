@@ -454,6 +454,15 @@ class QueryCompiler:
                 )
         return endpoint, node.text
 
+    def oversample(self, node: Knn, info: FieldInfo, scope: Scope) -> float | None:
+        """How many times k candidates are compared by their full vectors, or None: the query's own number,
+        else the field's where the mapping can't hold it (OpenSearch; Elasticsearch 8.18 to 9.0)."""
+        field = info.part
+        if node.oversample is not None or not isinstance(field, DenseField):
+            return node.oversample
+        caps = scope.capabilities
+        return field.oversample if caps.rescore_vector and not caps.mapping_rescore else None
+
     def vector(self, node: Knn, info: FieldInfo) -> list[float] | list[int]:
         """The query vector, checked against the field. Raises QueryError."""
         if node.vector is None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from esembed.capabilities import Capabilities, profile
 from esembed.dialect import dialect_for
 from esembed.dialect.meta import PARENT_FIELD
-from esembed.dialect.query import Json, QueryCompiler
+from esembed.dialect.query import Json
 from esembed.dialect.scope import Scope
 from esembed.encode.tokens import TokenIds
 from esembed.errors import QueryError, UnsupportedFeatureError
@@ -209,7 +209,7 @@ class SearchCompiler:
     ) -> None:
         self.capabilities = capabilities
         self.plan = plan
-        self.dialect: QueryCompiler = dialect_for(capabilities).query
+        self.dialect = dialect_for(capabilities).query
         self._scope = Scope(
             capabilities=capabilities,
             plan=plan,

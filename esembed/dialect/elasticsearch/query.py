@@ -115,9 +115,10 @@ class ElasticsearchQuery(QueryCompiler):
         filters = self.filters(node.filter, scope)
         if filters:
             section["filter"] = filters[0] if len(filters) == 1 else {"bool": {"filter": filters}}
-        if node.oversample is not None:
+        oversample = self.oversample(node, info, scope)
+        if oversample is not None:
             if scope.capabilities.rescore_vector:
-                section["rescore_vector"] = {"oversample": node.oversample}
+                section["rescore_vector"] = {"oversample": oversample}
             else:
                 scope.gap("knn oversample (rescore_vector) needs Elasticsearch 8.18 or 9.0; leave it out")
         if node.boost != 1.0:

@@ -63,9 +63,10 @@ class OpenSearchQuery(QueryCompiler):
             options["filter"] = filters[0] if len(filters) == 1 else {"bool": {"filter": filters}}
         if node.num_candidates is not None:
             options["method_parameters"] = {"ef_search": node.num_candidates}
-        if node.oversample is not None:
+        oversample = self.oversample(node, info, scope)
+        if oversample is not None:
             if scope.capabilities.rescore_vector:
-                options["rescore"] = {"oversample_factor": node.oversample}
+                options["rescore"] = {"oversample_factor": oversample}
             else:
                 scope.gap("knn oversample (rescore) needs OpenSearch 2.17; leave it out")
         if node.boost != 1.0:

@@ -1,0 +1,52 @@
+"""What a request is compiled to, for profiles of engines that aren't here."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from esembed import DenseField, IndexPlan
+from esembed import query as q
+from esembed.capabilities import profile
+from esembed.dialect.mapping import compile_mapping
+from esembed.errors import UnsupportedFeatureError
+from esembed.search.compile import compile_query, to_body
+from esembed.search.options import SearchOptions
+
+
+def test_an_inner_window_that_the_engine_would_widen_is_fused_by_the_client() -> None:
+    capabilities = profile("elasticsearch-enterprise")
+    inner = q.rrf(q.match("a", fields=["t"]), q.knn("v", vector=[1, 2]), rank_window_size=20)
+    query = q.rrf(inner, q.match("b", fields=["t"]), rank_window_size=50)
+    assert compile_query(query, capabilities).path == "client"
+    with pytest.raises(UnsupportedFeatureError, match="rank_window_size = 20 inside a fusion of 50"):
+        compile_query(query, capabilities, SearchOptions(fusion="server"))
+    same = query.replace(legs=(inner.replace(rank_window_size=50), query.legs[1]))
+    assert compile_query(same, capabilities).path == "server"
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "sent"),
+    [
+        ("opensearch", None, True),
+        ("opensearch", "2.19", True),
+        ("elasticsearch-basic", "8.18", True),
+        ("elasticsearch-basic", "9.0", True),
+        ("elasticsearch-basic", None, False),  # its mapping holds it
+    ],
+)
+def test_a_fields_oversample_is_sent_where_the_mapping_cannot_hold_it(
+    engine: str, version: str | None, sent: bool
+) -> None:
+    quantization = "on_disk_4x" if engine == "opensearch" else "int8_hnsw"
+    plan = IndexPlan(dense={"v": DenseField(dims=2, quantization=quantization, oversample=2.5)})
+    capabilities = profile(engine, version)
+    mapping = compile_mapping(plan, capabilities)
+    held = "rescore_vector" in json.dumps(mapping.body)
+    assert held is not sent
+    assert any("sent with each query" in note for note in mapping.notes) is sent
+    for query, number in ((q.knn("v", vector=[1, 2]), 2.5), (q.knn("v", vector=[1, 2], oversample=4), 4.0)):
+        text = json.dumps(to_body(query, capabilities, plan=mapping.resolved))
+        asked = sent or number == 4.0
+        assert (f'"oversample": {number}' in text or f'"oversample_factor": {number}' in text) is asked
