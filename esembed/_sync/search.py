@@ -12,7 +12,6 @@ from esembed.dialect.values import check_unicode
 from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
-from esembed.encode.tokens import TokenIds
 from esembed.errors import EncoderError, EsembedError, QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Filter, Knn, Query, Scalar, Sparse, filter_of
@@ -50,7 +49,7 @@ class Searcher:
         pool: the encoders.
         live: the index as the engine has it, for its mapping; None skips that check.
         rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
-        token_ids: sparse field → its id table (SEISMIC), where it is not its encoder's vocabulary.
+        token_ids: sparse field → token → id (SEISMIC), where that is not its encoder's vocabulary.
         before_encoding: called with a field's name before its first text is encoded.
     """
 
@@ -64,7 +63,7 @@ class Searcher:
         *,
         live: Live | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
-        token_ids: Mapping[str, TokenIds] | None = None,
+        token_ids: Mapping[str, Mapping[str, int]] | None = None,
         before_encoding: Callable[[str], None] | None = None,
     ) -> None:
         self.client = client

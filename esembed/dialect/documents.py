@@ -4,7 +4,7 @@ Dense vectors travel in the form that the engine takes fastest: base64 of big-en
 Elasticsearch where it accepts that (https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/dense-vector),
 else a JSON list of the shortest decimal form that is the same float32 again (orjson), so nothing is
 lost on either way. Sparse weights are written as shortest float32 decimals, too, under the feature
-names of :mod:`esembed.encode.tokens`.
+names of :mod:`esembed.dialect.tokens`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import orjson
 from esembed.capabilities import Capabilities
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.quantize import coded
-from esembed.encode.tokens import TokenIds, TokenTarget, decode, encode_vector
+from esembed.dialect.tokens import TokenTarget, decode, encode_vector
 from esembed.errors import RecordError
 from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.types import FloatArray, SparseVector
@@ -99,11 +99,11 @@ class DocumentFormat:
     targets: ClassVar[Mapping[str, TokenTarget]]
     pit: ClassVar[PointInTime]
 
-    def bulk(self, plan: IndexPlan, token_ids: Mapping[str, TokenIds] | None = None) -> BulkFormat:
+    def bulk(self, plan: IndexPlan, token_ids: Mapping[str, Mapping[str, int]] | None = None) -> BulkFormat:
         """How one plan's documents are written.
 
         Args:
-            token_ids: sparse field → its id table (SEISMIC only).
+            token_ids: sparse field → token → id (SEISMIC only).
         """
         return BulkFormat(plan=plan, format=self, token_ids=dict(token_ids or {}))
 
@@ -122,7 +122,7 @@ class DocumentFormat:
         return self.targets[self.sparse_storage(field)]
 
     def sparse_value(
-        self, name: str, field: SparseField | None, vector: SparseVector, ids: TokenIds | None = None
+        self, name: str, field: SparseField | None, vector: SparseVector, ids: Mapping[str, int] | None = None
     ) -> dict[str, Any]:
         """Feature name → weight; features without a weight above zero are not in it.
 
@@ -219,12 +219,12 @@ class BulkFormat:
     Attributes:
         plan: the plan.
         format: the engine's.
-        token_ids: sparse field → its id table (SEISMIC only).
+        token_ids: sparse field → token → id (SEISMIC only).
     """
 
     plan: IndexPlan
     format: DocumentFormat
-    token_ids: Mapping[str, TokenIds] = field(default_factory=dict)
+    token_ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def _values(self, vectors: Vectors) -> dict[str, Any]:
         out: dict[str, Any] = {}

@@ -14,8 +14,8 @@ from esembed.capabilities import Capabilities
 from esembed.dialect.inference import inference_gap
 from esembed.dialect.quantize import coded
 from esembed.dialect.scope import FieldInfo, Scope
+from esembed.dialect.tokens import encode_vector
 from esembed.dialect.values import check_value, fit_text
-from esembed.encode.tokens import encode_vector
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import DenseField

@@ -12,8 +12,8 @@ from esembed.dialect import dialect_for
 from esembed.dialect.dates import UNKNOWN_FORMAT
 from esembed.dialect.fields import nested_path, type_of
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.dialect.tokens import TokenTarget
 from esembed.dialect.values import NUMERIC
-from esembed.encode.tokens import TokenIds, TokenTarget
 from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
 
@@ -54,7 +54,7 @@ class Scope:
         mapping: field → type of the live mapping, for fields that the plan doesn't know.
         formats: date field → its format in the live mapping, where it has one; None where the mapping is not
             known.
-        token_ids: sparse field → its id table (SEISMIC).
+        token_ids: sparse field → token → id (SEISMIC).
         window: how many hits a leg returns.
         align_scores: BM25 scores are brought to the common scale, since they are added to others.
         scoring: False inside filters.
@@ -69,7 +69,7 @@ class Scope:
     plan: IndexPlan | None = None
     mapping: Mapping[str, str] = field(default_factory=dict)
     formats: Mapping[str, str] | None = None
-    token_ids: Mapping[str, TokenIds] = field(default_factory=dict)
+    token_ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     window: int = 100
     align_scores: bool = False
     scoring: bool = True

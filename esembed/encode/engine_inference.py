@@ -2,8 +2,7 @@
 
 Elasticsearch: an inference endpoint (``.elser-2-elasticsearch``, ``.multilingual-e5-small-elasticsearch``,
 or one made with ``PUT _inference/…``). OpenSearch: the id of a model deployed through ml-commons. No
-vector passes through this process: what a plan with such a field compiles to is made by
-:mod:`esembed.dialect.inference`, whose functions are named here too, for bodies of one's own.
+vector passes through this process; the dialects make what a plan with such a field compiles to.
 """
 
 from __future__ import annotations
@@ -11,35 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NoReturn
 
-from esembed.dialect.inference import (
-    elasticsearch_ingest_pipeline,
-    elasticsearch_knn,
-    elasticsearch_semantic_match,
-    elasticsearch_semantic_text,
-    elasticsearch_sparse_vector,
-    opensearch_ingest_pipeline,
-    opensearch_neural,
-    opensearch_neural_sparse,
-    opensearch_semantic_field,
-)
 from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.errors import EncoderError
 from esembed.plan import engine_endpoint
 from esembed.plan.params import EncoderParams
 
-__all__ = [
-    "EngineEncoder",
-    "elasticsearch_ingest_pipeline",
-    "elasticsearch_knn",
-    "elasticsearch_semantic_match",
-    "elasticsearch_semantic_text",
-    "elasticsearch_sparse_vector",
-    "load",
-    "opensearch_ingest_pipeline",
-    "opensearch_neural",
-    "opensearch_neural_sparse",
-    "opensearch_semantic_field",
-]
+__all__ = ["EngineEncoder", "load"]
 
 Kind = Literal["dense", "sparse"]
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.registry import load
-from esembed.encode.tokens import MAX_SEISMIC_IDS, TokenIds
 from esembed.errors import EncoderError, PlanError, QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 from esembed.plan.encoders import split_spec
+from esembed.plan.fields import MAX_SEISMIC_IDS
 from esembed.plan.params import EncoderParams
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class EncoderPool:
         self._contracts = dict(contracts or {})
         self._loaded: dict[tuple[str, EncoderParams], Encoder] = {}
         self._ready: dict[str, Encoder] = {}
-        self._tables: dict[str, TokenIds] = {}
+        self._token_ids: dict[str, dict[str, int]] = {}
         self._lock = threading.RLock()
 
     @property
@@ -354,8 +354,8 @@ class EncoderPool:
         names = [name for name, part in self.plan.vector_fields() if not part.precomputed]
         return {name: dict(contract.make(encoder)) for name, encoder in self.in_turn(names).items()}
 
-    def token_ids(self, *, ready_only: bool = False) -> dict[str, TokenIds]:
-        """Field → id table, for the sparse fields that are stored as SEISMIC vectors, whose features are
+    def token_ids(self, *, ready_only: bool = False) -> dict[str, dict[str, int]]:
+        """Field → token → id, for the sparse fields that are stored as SEISMIC vectors, whose features are
         integers.
 
         Args:
@@ -364,15 +364,18 @@ class EncoderPool:
         Raises:
             PlanError: an encoder without a fixed vocabulary of at most 32,768 tokens.
         """
-        tables: dict[str, TokenIds] = {}
+        found: dict[str, dict[str, int]] = {}
         for name, part in self.plan.sparse.items():
             if part.storage != "seismic" or part.precomputed:
                 continue
-            if name in self._tables:
-                tables[name] = self._tables[name]
+            if name in self._token_ids:
+                found[name] = self._token_ids[name]
                 continue
             if ready_only and name not in self._ready:
                 continue
+            # Imported here: it reads model folders, which most plans of a search process never need.
+            from esembed.encode.models.vocabulary import token_ids
+
             vocabulary = getattr(self.encoder(name), "vocabulary", None)
             if vocabulary is None or len(vocabulary) > MAX_SEISMIC_IDS:
                 raise PlanError(
@@ -380,8 +383,8 @@ class EncoderPool:
                     f'{part.encoder!r} lacks; use storage = "rank_features"',
                     path=f"sparse.{name}.storage",
                 )
-            tables[name] = self._tables[name] = TokenIds.from_vocabulary(vocabulary)
-        return tables
+            found[name] = self._token_ids[name] = token_ids(vocabulary)
+        return found
 
     def trust(self, contracts: Mapping[str, Mapping[str, Any]]) -> None:
         """Check against these contracts from now on."""

@@ -18,7 +18,6 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.inference import plan_pipeline
 from esembed.encode.base import Encoder
-from esembed.encode.tokens import TokenIds
 from esembed.encode.transformer.runner import interruptible
 from esembed.errors import (
     EsembedError,
@@ -62,7 +61,7 @@ def run_ingest(
     options: IngestOptions | None = None,
     progress: Progress | None = None,
     total: int | None = None,
-    token_ids: Mapping[str, TokenIds] | None = None,
+    token_ids: Mapping[str, Mapping[str, int]] | None = None,
     stop: threading.Event | None = None,
 ) -> IngestReport:
     """Put records into an index that exists. Blocks; run it in a thread from async code.
@@ -77,7 +76,7 @@ def run_ingest(
         options: see IngestOptions.
         progress: told how far it is; None logs a line a minute.
         total: how many records there will be, where the source doesn't know.
-        token_ids: sparse field → id table, for SEISMIC.
+        token_ids: sparse field → token → id, for SEISMIC.
         stop: set it from outside to end the run early.
 
     Returns:
@@ -114,7 +113,7 @@ class _Run:
         options: IngestOptions,
         progress: Progress,
         total: int | None,
-        token_ids: Mapping[str, TokenIds] | None,
+        token_ids: Mapping[str, Mapping[str, int]] | None,
         stop: threading.Event,
     ) -> None:
         self.source, self.plan, self.options, self.progress = source, plan, options, progress

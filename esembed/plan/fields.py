@@ -14,6 +14,7 @@ from esembed.plan.params import EncoderParams
 
 __all__ = [
     "CHUNK_SEPARATOR",
+    "MAX_SEISMIC_IDS",
     "PRECOMPUTED",
     "ChunkOptions",
     "DenseField",
@@ -184,6 +185,10 @@ class DenseField(VectorField, frozen=True, kw_only=True):
     model_id: str | None = None
     params: EncoderParams = EncoderParams()
     chunked: bool = False
+
+
+MAX_SEISMIC_IDS = 32_768
+"""SEISMIC keeps 15 bits of a token id, and folds larger ids onto others without a word."""
 
 
 class SeismicOptions(Part, frozen=True, kw_only=True):

@@ -16,7 +16,6 @@ from esembed.dialect import dialect_for
 from esembed.dialect.meta import PARENT_FIELD
 from esembed.dialect.query import Json
 from esembed.dialect.scope import Scope
-from esembed.encode.tokens import TokenIds
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import IndexPlan
@@ -139,7 +138,7 @@ def compile_query(
     plan: IndexPlan | None = None,
     mapping: Mapping[str, str] | None = None,
     formats: Mapping[str, str] | None = None,
-    token_ids: Mapping[str, TokenIds] | None = None,
+    token_ids: Mapping[str, Mapping[str, int]] | None = None,
 ) -> CompiledSearch:
     """Compile a query whose texts are resolved and whose vectors are filled in.
 
@@ -150,7 +149,7 @@ def compile_query(
         plan: the index's plan; without it, names and types are taken as the query implies them.
         mapping: field → type of the live mapping, for fields that the plan doesn't know.
         formats: date field → its format in the live mapping.
-        token_ids: sparse field → its id table (SEISMIC).
+        token_ids: sparse field → token → id (SEISMIC).
 
     Raises:
         QueryError: a field that isn't there or is used wrongly, a page beyond the window …
@@ -205,7 +204,7 @@ class SearchCompiler:
         plan: IndexPlan | None = None,
         mapping: Mapping[str, str] | None = None,
         formats: Mapping[str, str] | None = None,
-        token_ids: Mapping[str, TokenIds] | None = None,
+        token_ids: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         self.capabilities = capabilities
         self.plan = plan

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from query_engines import World
 
-from esembed.encode import engine_inference as inference
+from esembed.dialect import inference
 
 ANY = (400, 404, 500)
 

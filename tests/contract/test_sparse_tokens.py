@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from query_engines import World
 
+from esembed.dialect.tokens import TokenTarget, encode, encode_vector
 from esembed.encode.lexical.encoder import LexicalEncoder
-from esembed.encode.tokens import TokenIds, TokenTarget, encode, encode_vector
+from esembed.encode.models.vocabulary import token_ids
 from esembed.types import SparseVector
 
 ODD = ["", ".", "a.b", "a_b", "%", "%2E", "##x", "cat", "日本", "\x00", "a b", "*", "é", "[unused1]"]
@@ -65,7 +66,7 @@ def test_every_token_is_found_by_itself(
     request: pytest.FixtureRequest, target: TokenTarget, engine: str
 ) -> None:
     world: World = request.getfixturevalue(engine)
-    ids = TokenIds.from_vocabulary([*ODD, "common"])
+    ids = token_ids([*ODD, "common"])
     vectors = [
         encode_vector(SparseVector((token, "common"), np.array([i + 1, 0.5], np.float32)), target, ids)
         for i, token in enumerate(ODD)

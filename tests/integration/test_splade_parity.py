@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from esembed.encode.base import RuntimeOptions, SparseEncoder
+from esembed.encode.models.vocabulary import token_ids
 from esembed.encode.registry import load
-from esembed.encode.tokens import TokenIds
 from esembed.encode.transformer.splade import SpladeEncoder
 from esembed.errors import EncoderError
 from esembed.plan.params import EncoderParams
@@ -280,8 +280,8 @@ def test_special_tokens_are_left_out_and_words_come_back(folders: dict[str, Path
     words = encoder.decode(vector, 3)
     assert [word for word, _ in words] == list(vector.indices[:3])
     assert words[0][1] == pytest.approx(float(vector.values[0]))
-    ids = TokenIds.from_vocabulary(encoder.vocabulary)
-    assert ids.to_tokens(ids.to_ids(vector)) == vector
+    ids = token_ids(encoder.vocabulary)
+    assert [encoder.vocabulary[ids[token]] for token in vector.indices] == list(vector.indices)
     encoder.close()
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from small_models import make_m3
 
+from esembed.dialect.tokens import decode, encode
 from esembed.encode.base import RuntimeOptions, SparseEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
-from esembed.encode.tokens import decode, encode
 from esembed.encode.transformer.splade import SpladeEncoder
 from esembed.errors import EncoderError, PlanError
 from esembed.plan import IndexPlan

@@ -48,7 +48,12 @@ BESIDE = {
     ("cli", "bench"),
 }  # fmt: skip
 
-DEPRECATED = {"esembed.evaluate.rerank", "esembed.evaluate.dataset", "esembed.encode.combined"}
+DEPRECATED = {
+    "esembed.evaluate.rerank",
+    "esembed.evaluate.dataset",
+    "esembed.encode.combined",
+    "esembed.encode.inference",
+}
 """Old paths that only re-export."""
 
 

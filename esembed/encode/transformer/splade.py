@@ -2,7 +2,7 @@
 
 Read as they stand: sentence-transformers' SparseEncoder folders, plain masked-LM checkpoints,
 OpenSearch's doc-only models with an inference-free query side, and BGE-M3 (see ``sparse_files``).
-Features are the vocabulary's tokens as strings, unique for each id; ``tokens.encode`` makes engine field
+Features are the vocabulary's tokens as strings, unique for each id; ``dialect.tokens`` makes engine field
 names of them. Special tokens never appear, whatever the model gives them.
 """
 
@@ -28,7 +28,7 @@ from esembed.encode.models.sparse_folder import (
     open_sparse_model,
 )
 from esembed.encode.models.tokenizer import TextTokenizer, Tokenized
-from esembed.encode.sparse_vectors import StaticWeights, Vocabulary, readable
+from esembed.encode.models.vocabulary import StaticWeights, Vocabulary, readable
 from esembed.encode.transformer.runner import WINDOW_TEXTS, prefetched, run_sorted
 from esembed.encode.transformer.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
 from esembed.encode.transformer.token_weights import TokenWeightHead, heaviest, read_token_weights
@@ -174,7 +174,7 @@ class SpladeEncoder:
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """The tokens by id, for ``TokenIds.from_vocabulary`` (SEISMIC)."""
+        """The tokens by id, for ``models.vocabulary.token_ids`` (SEISMIC)."""
         return self._sides["document"].vocabulary.tokens
 
     @property

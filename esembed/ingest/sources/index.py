@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
-from esembed.encode.tokens import TokenTarget, decode
+from esembed.dialect.tokens import TokenTarget, decode
 from esembed.errors import RecordError
 from esembed.ingest.sources.mapper import Source
 from esembed.ingest.target import Engine, Patience, Requester

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import get_args
 
 import numpy as np
@@ -10,15 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esembed.encode.tokens import (
-    MAX_SEISMIC_IDS,
-    TokenIds,
-    TokenTarget,
-    decode,
-    decode_vector,
-    encode,
-    encode_vector,
-)
+from esembed.dialect.tokens import TokenTarget, decode, encode, encode_vector
 from esembed.errors import EncoderError, RecordError
 from esembed.types import SparseVector
 
@@ -70,48 +61,19 @@ def test_a_term_beyond_lucenes_limit_is_refused() -> None:
     assert encode("a" * 32_766, "elasticsearch.rank_features") == "a" * 32_766
 
 
-def test_seismic_ids_are_dense_and_reversible() -> None:
-    ids = TokenIds.from_vocabulary(["[PAD]", "cat", "dog"])
+def test_seismic_takes_ids() -> None:
+    ids = {"[PAD]": 0, "cat": 1, "dog": 2}
     vector = SparseVector(("dog", "cat"), np.array([1.0, 0.5], np.float32))
     assert encode_vector(vector, "opensearch.sparse_vector", ids) == {"2": 1.0, "1": 0.5}
-    assert decode_vector({"2": 1.0, "1": 0.5}, "opensearch.sparse_vector", ids) == vector
-    assert ids.to_tokens(ids.to_ids(vector)) == vector
     query = SparseVector(("dog", "unseen"), np.array([1.0, 2.0], np.float32))
     with pytest.raises(EncoderError, match="'unseen' has no id"):
         encode_vector(query, "opensearch.sparse_vector", ids)
     assert encode_vector(query, "opensearch.sparse_vector", ids, unknown="drop") == {"2": 1.0}
-    assert len(ids.to_ids(query, drop_unknown=True)) == 1
+    assert decode("2", "opensearch.sparse_vector") == "2"
 
 
 def test_seismic_refuses_what_it_would_fold() -> None:
     with pytest.raises(EncoderError, match="fold"):
         encode_vector(SparseVector((40_000,), np.ones(1, np.float32)), "opensearch.sparse_vector")
-    with pytest.raises(EncoderError, match="don't fit"):
-        TokenIds.from_vocabulary([str(i) for i in range(MAX_SEISMIC_IDS + 1)])
     with pytest.raises(EncoderError, match="pass ids"):
         encode("cat", "opensearch.sparse_vector")
-    with pytest.raises(EncoderError, match="no token id"):
-        decode("7", "opensearch.sparse_vector", TokenIds(("a",)))
-
-
-def test_a_large_vocabulary_is_mapped_by_count_and_says_what_it_lost() -> None:
-    counts = {f"t{i}": i for i in range(1, 11)}
-    with pytest.raises(EncoderError, match="lose the 7 rarest"):
-        TokenIds.from_counts(counts, max_ids=3)
-    ids = TokenIds.from_counts(counts, max_ids=3, drop_rare=True)
-    assert ids.tokens == ("t10", "t9", "t8")
-    assert ids.dropped == 7
-    assert TokenIds.from_counts(dict(reversed(counts.items())), max_ids=3, drop_rare=True) == ids
-
-
-def test_an_id_table_survives_json_and_notices_tampering() -> None:
-    ids = TokenIds(("b", "a.", ""), dropped=4)
-    data = json.loads(json.dumps(ids.to_json()))
-    again = TokenIds.from_json(data)
-    assert (again, again.hash, again.dropped) == (ids, ids.hash, 4)
-    with pytest.raises(EncoderError, match="hash"):
-        TokenIds.from_json({**data, "tokens": ["a.", "b", ""]})
-    with pytest.raises(EncoderError, match="version"):
-        TokenIds.from_json({**data, "version": 2})
-    with pytest.raises(EncoderError, match="twice"):
-        TokenIds(("a", "a"))

@@ -1,24 +1,18 @@
-"""``engine:``: nothing is encoded here, and the bodies fit Elasticsearch's published specification.
-
-The specification is at hand as the classes that the official client generates from it.
-"""
+"""``engine:``: nothing is encoded here, and what a plan with such a field compiles to."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from elasticsearch.dsl import Q, field, types
 
 from esembed import query as q
 from esembed.capabilities import profile
 from esembed.dialect import dialect_for
 from esembed.dialect.mapping import compile_mapping
 from esembed.encode import contract
-from esembed.encode import engine_inference as inference
 from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
@@ -30,10 +24,6 @@ from esembed.plan import DenseField, IndexPlan, SparseField, TextField
 from esembed.plan.params import EncoderParams
 from esembed.search.compile import compile_query
 from esembed.types import Document
-
-
-def parameters(of: Any) -> set[str]:
-    return set(inspect.signature(of.__init__).parameters)
 
 
 def test_it_encodes_nothing_and_says_who_does() -> None:
@@ -217,94 +207,3 @@ def test_opening_allows_nothing_that_only_the_index_says() -> None:
     with pytest.raises(EncoderError, match="allow_encoders"):
         EncoderPool(plan(), allow_encoders=()).encoder("emb")
     assert EncoderPool(plan(), allow_encoders=["engine:e5"]).encoder("emb").info.model == "e5"
-
-
-def test_semantic_text_is_as_specified() -> None:
-    chunk = {"strategy": "sentence", "max_chunk_size": 250, "sentence_overlap": 1}
-    body = inference.elasticsearch_semantic_text("e", search_endpoint="s", chunk=chunk)
-    assert body == {
-        "type": "semantic_text",
-        "inference_id": "e",
-        "search_inference_id": "s",
-        "chunking_settings": chunk,
-    }
-    assert body.keys() - {"type"} <= parameters(field.SemanticText)
-    assert chunk.keys() <= parameters(types.ChunkingSettings)
-    assert inference.elasticsearch_semantic_text("e") == {"type": "semantic_text", "inference_id": "e"}
-
-
-def test_elasticsearch_queries_are_as_specified() -> None:
-    sparse = inference.elasticsearch_sparse_vector("f", "text", "e", prune=False, boost=2.0)
-    assert sparse["sparse_vector"].keys() <= parameters(type(Q("sparse_vector", field="f"))) | {"boost"}
-    assert Q(sparse).to_dict() == sparse
-    semantic = inference.elasticsearch_semantic_match("f", "text")
-    assert Q(semantic).to_dict() == semantic == {"semantic": {"field": "f", "query": "text"}}
-    knn = inference.elasticsearch_knn("f", "t", "e", k=3, num_candidates=9, filter={"term": {"a": "b"}})
-    assert knn.keys() <= parameters(type(Q("knn", field="f")))
-    builder = knn["query_vector_builder"]
-    assert builder.keys() <= parameters(types.QueryVectorBuilder)
-    assert builder["text_embedding"].keys() == {"model_id", "model_text"}
-    assert builder["text_embedding"].keys() <= parameters(types.TextEmbedding)
-    with pytest.raises(PlanError, match="at least k"):
-        inference.elasticsearch_knn("f", "t", "e", k=10, num_candidates=9)
-
-
-def test_pipelines() -> None:
-    assert inference.elasticsearch_ingest_pipeline("e", {"title": "v", "body": "w"}, description="d") == {
-        "description": "d",
-        "processors": [
-            {
-                "inference": {
-                    "model_id": "e",
-                    "input_output": [
-                        {"input_field": "title", "output_field": "v"},
-                        {"input_field": "body", "output_field": "w"},
-                    ],
-                }
-            }
-        ],
-    }
-    assert inference.opensearch_ingest_pipeline("dense", "m", {"a": "v"}) == {
-        "processors": [{"text_embedding": {"model_id": "m", "field_map": {"a": "v"}}}]
-    }
-    pruned = inference.opensearch_ingest_pipeline(
-        "sparse", "m", {"a": "v"}, prune_type="max_ratio", prune_ratio=0.1
-    )
-    assert pruned == {
-        "processors": [
-            {
-                "sparse_encoding": {
-                    "model_id": "m",
-                    "field_map": {"a": "v"},
-                    "prune_type": "max_ratio",
-                    "prune_ratio": 0.1,
-                }
-            }
-        ]
-    }
-    with pytest.raises(PlanError, match="at least one"):
-        inference.elasticsearch_ingest_pipeline("e", {})
-    with pytest.raises(PlanError, match="sparse encodings"):
-        inference.opensearch_ingest_pipeline("dense", "m", {"a": "v"}, prune_type="top_k", prune_ratio=8)
-    with pytest.raises(PlanError, match="go together"):
-        inference.opensearch_ingest_pipeline("sparse", "m", {"a": "v"}, prune_type="top_k")
-
-
-def test_opensearch_queries_and_fields() -> None:
-    assert inference.opensearch_neural("f", "t", "m", k=5) == {
-        "neural": {"f": {"query_text": "t", "model_id": "m", "k": 5}}
-    }
-    assert inference.opensearch_neural_sparse("f", "t", analyzer="bert-uncased") == {
-        "neural_sparse": {"f": {"query_text": "t", "analyzer": "bert-uncased"}}
-    }
-    assert inference.opensearch_neural_sparse("f", "t", model_id="m") == {
-        "neural_sparse": {"f": {"query_text": "t", "model_id": "m"}}
-    }
-    with pytest.raises(PlanError, match="either"):
-        inference.opensearch_neural_sparse("f", "t")
-    assert inference.opensearch_semantic_field("m", search_model_id="s", chunking=True) == {
-        "type": "semantic",
-        "model_id": "m",
-        "search_model_id": "s",
-        "chunking": True,
-    }

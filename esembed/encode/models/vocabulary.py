@@ -1,4 +1,4 @@
-"""Rows of vocabulary scores to sparse vectors over tokens, and token weights that need no network."""
+"""A model's vocabulary: ids and tokens, rows of scores to sparse vectors, weights that need no network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from esembed.encode.models.tokenizer import TextTokenizer
 from esembed.errors import EncoderError
 from esembed.types import FloatArray, SparseVector
 
-__all__ = ["StaticWeights", "Vocabulary", "readable"]
+__all__ = ["StaticWeights", "Vocabulary", "readable", "token_ids"]
 
 _MARKS = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
 
@@ -25,6 +25,18 @@ def readable(token: str) -> str:
     """A vocabulary entry as people read it: ``##ing`` and plain words as they are, the word-start marks
     of byte-level BPE and SentencePiece as a space."""
     return token.translate(_MARKS)
+
+
+def token_ids(tokens: Sequence[str]) -> dict[str, int]:
+    """Token → id, its position in the vocabulary: what SEISMIC fields store.
+
+    Raises:
+        EncoderError: a token stands in it twice, so that its id would be a matter of chance.
+    """
+    ids = {token: i for i, token in enumerate(tokens)}
+    if len(ids) != len(tokens):
+        raise EncoderError("token ids need distinct tokens, and some stand in this vocabulary twice")
+    return ids
 
 
 class Vocabulary:
