@@ -18,7 +18,7 @@ from esembed.errors import (
 )
 from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
 from esembed.plan import IndexPlan, paths
-from esembed.query.nodes import Collapse, Match, MatchPhrase, MultiMatch, Rescore
+from esembed.query.nodes import Collapse, Rescore, TextNode
 from esembed.search.answer import (
     LegAnswer,
     best_chunk,
@@ -359,7 +359,7 @@ class ClientFusion:
         for leg in compiled.legs:
             node = leg.leg.query
             mass: float | None = None
-            if isinstance(node, (Match, MultiMatch, MatchPhrase)) and node.scale is None:
+            if isinstance(node, TextNode) and node.scale is None:
                 masses = [
                     boost * self._mass(field, node.analyzer, str(node.text))
                     for field, boost in mass_fields(node, self.plan)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from esembed.errors import EngineRequestError, QueryError
-from esembed.query.nodes import Query, Range, Term, Terms
+from esembed.query.nodes import Query, VectorNode
 from esembed.query.tree import walk
 
 __all__ = ["DEFAULT_FORMAT", "UNKNOWN_FORMAT", "date_problem", "dates_named"]
@@ -147,19 +147,23 @@ def _refused_date(error: EngineRequestError, query: Query) -> QueryError | None:
     if found is None:
         return None
     for node in walk(query):
-        values: tuple[Any, ...] = ()
-        if isinstance(node, Term):
-            values = (node.value,)
-        elif isinstance(node, Terms):
-            values = node.values
-        elif isinstance(node, Range):
-            values = (node.gte, node.gt, node.lte, node.lt)
-        for value in values:
-            if value is not None and found[1] in (str(value), str(value).partition("||")[0]):
-                field = str(getattr(node, "field", ""))
+        field = getattr(node, "field", None)
+        if field is None or isinstance(node, VectorNode):
+            continue
+        for value in _values(node):
+            if found[1] in (str(value), str(value).partition("||")[0]):
                 return QueryError(
-                    f"{type(node).__name__.lower()} on {field!r}, of type date: {value!r} is not a date: the "
-                    f"engine can't read it as {found[2]}",
+                    f"{node.builder()} on {field!r}, of type date: {value!r} is not a date: the engine can't "
+                    f"read it as {found[2]}",
                     field=field,
                 )
     return None
+
+
+def _values(node: Query) -> Iterator[Any]:
+    """Every text and number that a node compares its field with, whatever the attribute is called."""
+    for name in node.__struct_fields__:
+        value = getattr(node, name) if name != "field" else None
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, (str, int, float)):
+                yield one

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from esembed.plan import IndexPlan
-from esembed.query.nodes import Match, MultiMatch, Query, Raw
+from esembed.query.nodes import Query, TextNode
 
 __all__ = ["mapped_formats", "mapped_types", "missing_fields", "nested_path", "type_of", "used_fields"]
 
@@ -71,13 +71,11 @@ def used_fields(nodes: Iterable[Query], plan: IndexPlan) -> set[str]:
     """The mapping's names of the fields that a query's nodes read (``raw`` is its author's business)."""
     names: set[str] = set()
     for node in nodes:
-        if isinstance(node, Raw):
-            continue
         field = getattr(node, "field", None)
-        if isinstance(field, str):
+        if field is not None:
             names.add(plan.field_path(field))
-        if isinstance(node, (Match, MultiMatch)):
-            fields = node.fields or tuple(plan.text)
+        elif isinstance(node, TextNode):
+            fields = getattr(node, "fields", ()) or tuple(plan.text)
             names.update(name.partition("^")[0] for name in fields)
     return names
 

@@ -19,14 +19,13 @@ from esembed.query.nodes import (
     Collapse,
     Knn,
     Linear,
-    Match,
-    MatchPhrase,
-    MultiMatch,
     Nested,
     Query,
     Rescore,
     Rrf,
     Sparse,
+    TextNode,
+    VectorNode,
 )
 from esembed.query.tree import add_filter
 
@@ -102,7 +101,7 @@ def leg_type(leg: Query) -> str:
     """``bm25``, ``dense``, ``sparse``, or for another query its node's own name (``bool``, ``term`` …)."""
     while isinstance(leg, (BoostBy, Nested)):
         leg = leg.query
-    if isinstance(leg, (Match, MultiMatch, MatchPhrase)):
+    if isinstance(leg, TextNode):
         return BM25
     return {Knn: "dense", Sparse: "sparse"}.get(type(leg)) or str(leg.__struct_config__.tag)
 
@@ -133,7 +132,7 @@ def leg_names(legs: Sequence[Query]) -> list[str]:
 def _field(leg: Query) -> str | None:
     while isinstance(leg, (BoostBy, Nested)):
         leg = leg.query
-    return leg.field if isinstance(leg, (Knn, Sparse)) else None
+    return leg.field if isinstance(leg, VectorNode) else None
 
 
 def expand_leg_names(names: Collection[str], legs: Sequence[Query], option: str) -> list[str]:

@@ -14,7 +14,7 @@ from esembed.dialect.query import Json
 from esembed.dialect.scope import Scope
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
-from esembed.query.nodes import Match, MatchPhrase, MultiMatch, Query
+from esembed.query.nodes import Match, MatchPhrase, MultiMatch, Query, TextNode
 from esembed.query.tree import walk
 from esembed.search.options import SourceFilter
 
@@ -67,7 +67,7 @@ def source_spec(source: SourceFilter, hidden: list[str]) -> Any:
 
 def text_query(query: Query) -> list[Match | MultiMatch | MatchPhrase]:
     """The full-text parts of a query: what its highlights show."""
-    return [node for node in walk(query) if isinstance(node, (Match, MultiMatch, MatchPhrase))]
+    return [node for node in walk(query) if isinstance(node, TextNode)]
 
 
 def highlight_spec(
