@@ -66,7 +66,7 @@ async def serve(url: str, name: str = "books", port: int = 8000) -> AsyncIterato
     """Open the index once, warm it up, and answer until the block ends."""
     async with AsyncOpenSearch(url) as client:  # or elasticsearch.AsyncElasticsearch(url, api_key=…)
         index = await AsyncIndex.open(client, name)
-        await index.warm()  # the model is loaded and its contract checked here
+        await index.warm_up()  # the model is loaded and its contract checked here
         async with await asyncio.start_server(lambda r, w: handle(index, r, w), "127.0.0.1", port) as server:
             yield server
 

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from esembed.transport import Response
@@ -16,6 +16,7 @@ __all__ = [
     "Batcher",
     "Lock",
     "as_sync",
+    "done",
     "gather",
     "in_thread",
     "iterable",
@@ -176,15 +177,32 @@ def iterable(records: Any) -> Any:
     return records
 
 
-def as_sync(index: Any) -> Any:
-    """The same index for blocking code in a thread; its requests go through this loop's client."""
-    from esembed._sync.index import Index
+def as_sync(target: Any) -> Any:
+    """An ``AsyncIndexTarget``'s sync counterpart, for blocking code in a thread. Its requests go through this
+    loop's client; it shares the encoders, and what it stores is in its own state."""
+    from esembed._sync.state import IndexState
+    from esembed._sync.target import IndexTarget
 
-    return Index(
-        client=requester(index.client),
-        live=index._live,
-        stored=index.stored,
-        capabilities=index.capabilities,
-        pool=index.pool,
-        rerankers=index.rerankers,
+    state = target.state
+    return IndexTarget(
+        IndexState(
+            client=requester(state.client),
+            live=state.live,
+            stored=state.stored,
+            capabilities=state.capabilities,
+            pool=state.pool,
+            rerankers=state.rerankers,
+        )
     )
+
+
+class Done:
+    """What a call that has ended already returns where it may be awaited."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+def done() -> Done:
+    """An awaitable with nothing to wait for. Leaving it un-awaited loses nothing and warns of nothing."""
+    return Done()

@@ -1,4 +1,8 @@
-"""The versions behind an alias: found, named, swapped, blocked, cleaned up."""
+"""The versions behind an alias: found, named, swapped, blocked, deleted.
+
+``ALIAS-v1``, ``ALIAS-v2`` … are the versions. What a migration did to one stands in its ``_meta`` (the
+migration state): the alias, the version it was copied from, ``copying`` or ``done``, and when it was swapped.
+"""
 
 from __future__ import annotations
 
@@ -10,142 +14,189 @@ from typing import Any
 
 from esembed.dialect import meta
 from esembed.dialect.settle import stored_meta
-from esembed.errors import IndexNotFoundError, PermanentError, PlanError
-from esembed.migration.lock import Claim
+from esembed.errors import AliasError, IndexNotFoundError, OptionsError, PermanentError
+from esembed.migration.lock import MigrationLock
 
 from ._shim import in_thread, requester, sleep
 from .client import AsyncEngineClient
-from .live import Live, check_name, describe, index_path
+from .live import LiveIndex, check_name, describe, index_path
 
 __all__ = [
-    "MARK",
-    "abort",
+    "MIGRATION_STATE",
+    "abort_migration",
+    "allow_writes",
+    "block_writes",
     "checkpoint",
     "choose_alias",
-    "claimed",
-    "cleanup",
+    "delete_old_versions",
     "enough_disk",
+    "locked",
+    "migration_state",
     "next_name",
     "swap",
-    "unblock",
     "versions",
 ]
 
-MARK = "migration"
+MIGRATION_STATE = "migration"
 """The key under ``_meta.esembed`` that says where a version came from and how far it got."""
 
 
+def migration_state(stored: meta.StoredMeta | None) -> Mapping[str, Any]:
+    """What a migration left in an index's ``_meta``; empty where none made it. Untrusted input."""
+    found = None if stored is None else stored.rest.get(MIGRATION_STATE)
+    return found if isinstance(found, Mapping) else {}
+
+
 @asynccontextmanager
-async def claimed(engine: AsyncEngineClient, alias: str, what: str) -> AsyncIterator[Claim]:
+async def locked(client: AsyncEngineClient, alias: str, what: str) -> AsyncIterator[MigrationLock]:
     """The right to move an alias, given back at the end. Raises PermanentError while another run has it."""
-    claim = Claim(requester(engine), alias, what)
-    await in_thread(claim.take, sender=claim.client)
+    lock = MigrationLock(requester(client), alias, what)
+    await in_thread(lock.take, sender=lock.client)
     try:
-        yield claim
+        yield lock
     finally:
-        await in_thread(claim.release)
+        await in_thread(lock.release)
 
 
-async def abort(client: Any, alias: str) -> str | None:
-    """Give up an unfinished migration: the half-filled version is deleted, writes are allowed again.
+# -- giving up, and deleting -------------------------------------------------------------------------
 
-    Returns:
-        the deleted index's name, or None when there was none.
 
-    Raises:
-        IndexNotFoundError: no such alias.
-        PermanentError: the migration is running.
-    """
-    engine = AsyncEngineClient(client)
+async def abort_migration(client: AsyncEngineClient, alias: str) -> str | None:
+    """Give up an unfinished migration; see ``AsyncIndex.abort_migration``."""
     check_name(alias)
-    if await describe(engine, alias) is None:
+    # Before the lock, which would create its index for any name.
+    if await describe(client, alias) is None:
         raise IndexNotFoundError(f"there is no alias {alias!r}", index=alias)
-    async with claimed(engine, alias, "abort"):
-        return await _abort(engine, alias)
-
-
-async def _abort(engine: AsyncEngineClient, alias: str) -> str | None:
-    live = await describe(engine, alias)
-    if live is None:
-        raise IndexNotFoundError(f"there is no alias {alias!r}", index=alias)
-    await unblock(engine, live.concrete)
-    for name, mark in (await versions(engine.official, alias)).items():
-        if name != live.concrete and mark.get("state") == "copying" and mark.get("from") == live.concrete:
-            await engine.request("DELETE", f"/{index_path(name)}")
-            return name
+    async with locked(client, alias, "abort"):
+        # Again under the lock: the run that held it may just have moved the alias.
+        live = await describe(client, alias)
+        if live is None:
+            raise IndexNotFoundError(f"there is no alias {alias!r}", index=alias)
+        # First, since writers wait for it: a run that ends between the two leaves a version that nobody
+        # reads, and which the next abort deletes.
+        await allow_writes(client, live.concrete_index)
+        for name, state in (await versions(client, alias)).items():
+            unfinished = state.get("state") == "copying" and state.get("from") == live.concrete_index
+            if name != live.concrete_index and unfinished:
+                await client.request("DELETE", f"/{index_path(name)}")
+                return name
     return None
 
 
-async def cleanup(client: Any, alias: str, *, keep: int = 1, min_age_seconds: float = 3600.0) -> list[str]:
-    """Delete old versions of an alias, knowingly.
-
-    Args:
-        keep: how many versions before the present one stay for a rollback.
-        min_age_seconds: the swap must be older than this, so that every searcher has moved on.
-
-    Returns:
-        the names that were deleted.
-
-    Raises:
-        PermanentError: the last swap is too recent.
-    """
-    engine = AsyncEngineClient(client)
-    live = await describe(engine, alias)
-    if live is None or live.concrete == alias:
-        raise PlanError(f"{alias!r} is no alias of an index")
+async def delete_old_versions(
+    client: AsyncEngineClient, alias: str, *, keep: int, min_age_seconds: float
+) -> list[str]:
+    """Delete the versions before the present one; see ``AsyncIndex.delete_old_versions``."""
+    live = await describe(client, alias)
+    if live is None or live.concrete_index == alias:
+        raise AliasError(f"{alias!r} is no alias of an index", alias=alias)
     chain: list[str] = []
-    here: Live | None = live
+    here: LiveIndex | None = live
     while here is not None:
-        stored = stored_meta(here.mapping)
-        mark = stored.rest.get(MARK) if stored is not None else None
-        origin = mark.get("from") if isinstance(mark, Mapping) else None
-        swapped = mark.get("swapped_at", 0) if isinstance(mark, Mapping) else 0
-        if here is live and time.time() - float(swapped) < min_age_seconds:
-            raise PermanentError(
+        state = migration_state(stored_meta(here.mapping))
+        origin, swapped = state.get("from"), state.get("swapped_at")
+        since_swap = time.time() - (swapped if isinstance(swapped, (int, float)) else 0.0)
+        if here is live and since_swap < min_age_seconds:
+            raise AliasError(
                 f"{alias!r} was swapped less than {min_age_seconds:.0f} s ago; searchers may still use the "
-                "old one; wait, or say min_age_seconds=0 (--min-age-minutes 0)"
+                "old one; wait, or say min_age_seconds=0 (--min-age-minutes 0)",
+                alias=alias,
             )
-        if not isinstance(origin, str) or origin in (*chain, live.concrete):
-            break
+        if not isinstance(origin, str) or origin in (*chain, live.concrete_index):
+            break  # _meta is untrusted: a circle would never end
         check_name(origin)
-        here = await describe(engine, origin)
+        here = await describe(client, origin)
         if here is not None:
             chain.append(origin)
     # A version that was rolled back is in no chain any more.
     left = [
         name
-        for name, mark in (await versions(client, alias)).items()
-        if name != live.concrete and name not in chain and mark.get("state") == "done"
+        for name, state in (await versions(client, alias)).items()
+        if name != live.concrete_index and name not in chain and state.get("state") == "done"
     ]
     deleted = []
     for name in [*chain[keep:], *left]:
-        answer = await engine.request("GET", f"/{index_path(name)}/_alias")
+        answer = await client.request("GET", f"/{index_path(name)}/_alias")
+        # Somebody may still search an old version by another alias.
         if not (answer.body.get(name) or {}).get("aliases"):
-            await engine.request("DELETE", f"/{index_path(name)}")
+            await client.request("DELETE", f"/{index_path(name)}")
             deleted.append(name)
     return deleted
 
 
-async def versions(client: Any, alias: str) -> dict[str, Mapping[str, Any]]:
-    """Every version of an alias that is there, with what its migration left in its ``_meta``."""
-    engine = AsyncEngineClient(client)
+# -- finding and naming ------------------------------------------------------------------------------
+
+
+async def versions(client: AsyncEngineClient, alias: str) -> dict[str, Mapping[str, Any]]:
+    """Every version of an alias that is there, each with its migration state."""
     check_name(alias)
-    answer = await engine.request("GET", f"/{index_path(alias)}-v*/_mapping", ignore=(404,))
+    answer = await client.request("GET", f"/{index_path(alias)}-v*/_mapping", ignore=(404,))
     found: dict[str, Mapping[str, Any]] = {}
     for name, parts in (answer.body if answer.status == 200 else {}).items():
+        # The pattern finds "ALIAS-vault", too.
         if not re.fullmatch(re.escape(alias) + r"-v\d+", name):
             continue
+        # Not by stored_meta: one version whose _meta is damaged must not hide the others.
         own = ((parts.get("mappings") or {}).get("_meta") or {}).get(meta.META_KEY)
-        mark = own.get(MARK) if isinstance(own, Mapping) else None
-        found[name] = mark if isinstance(mark, Mapping) else {}
+        state = own.get(MIGRATION_STATE) if isinstance(own, Mapping) else None
+        found[name] = state if isinstance(state, Mapping) else {}
     return found
 
 
-async def _is_fresh(engine: AsyncEngineClient, name: str) -> bool:
+async def choose_alias(client: AsyncEngineClient, name: str, live: LiveIndex, wanted: str | None) -> str:
+    """The alias that a migration moves.
+
+    Args:
+        name: what the caller named, an index or an alias.
+        live: what stands behind it.
+        wanted: ``MigrateOptions.alias``.
+
+    Raises:
+        AliasError: an index needs an alias, or that one is taken.
+        OptionsError: an alias beside the alias that was named.
+    """
+    if live.concrete_index != name:
+        if wanted not in (None, name):
+            raise OptionsError(f"{name!r} is an alias already; leave alias out", option="options.alias")
+        return name
+    if wanted is None:
+        raise AliasError(
+            f"{name!r} is an index, and an alias can't take an index's name: give it an alias "
+            "(alias=…, --alias NAME) and search by that; nothing was changed",
+            alias=name,
+        )
+    check_name(wanted)
+    taken = await describe(client, wanted)
+    if taken is not None and taken.concrete_index != name:
+        raise AliasError(
+            f"{wanted!r} stands for {taken.concrete_index!r} already; choose another alias", alias=wanted
+        )
+    if taken is not None and taken.concrete_index == wanted:
+        raise AliasError(f"{wanted!r} is the index itself; an alias needs a name of its own", alias=wanted)
+    return wanted
+
+
+async def next_name(client: AsyncEngineClient, alias: str, concrete_index: str) -> str:
+    """The version that a migration from *concrete_index* fills: one that was begun, else a new name."""
+    found = await versions(client, alias)
+    for name, state in found.items():
+        if name == concrete_index:
+            continue
+        if state.get("state") == "copying" and state.get("from") == concrete_index:
+            return name
+        if not state and await _is_fresh(client, name):
+            return name  # made by a run that ended before it could write the migration state
+    numbers = [
+        int(name.rpartition("-v")[2]) for name in (*found, concrete_index) if re.search(r"-v\d+$", name)
+    ]
+    return f"{alias}-v{max(numbers, default=1) + 1}"
+
+
+async def _is_fresh(client: AsyncEngineClient, name: str) -> bool:
     """No document, no alias."""
-    live = await engine.request("GET", f"/{index_path(name)}")
+    live = await client.request("GET", f"/{index_path(name)}")
     for attempt in range(6):
-        count = await engine.request("GET", f"/{index_path(name)}/_count", ignore=(503,))
+        count = await client.request("GET", f"/{index_path(name)}/_count", ignore=(503,))
         if count.status == 200:
             break
         await sleep(0.2 * 2**attempt)  # its shards are about to start
@@ -154,13 +205,21 @@ async def _is_fresh(engine: AsyncEngineClient, name: str) -> bool:
     return not (live.body.get(name) or {}).get("aliases") and count.body["count"] == 0
 
 
-async def enough_disk(engine: AsyncEngineClient, live: Live, factor: float, notes: list[str]) -> None:
+# -- steps of a migration ----------------------------------------------------------------------------
+
+
+async def enough_disk(client: AsyncEngineClient, live: LiveIndex, factor: float, notes: list[str]) -> None:
+    """Check that a second copy fits; without the privilege a note says that it isn't known.
+
+    Raises:
+        PermanentError: less than *factor* times the index's primaries is free.
+    """
     if factor <= 0:
         return
-    stats = await engine.request(
-        "GET", f"/{index_path(live.concrete)}/_stats/store", ignore=(400, 403, 404, 410)
+    stats = await client.request(
+        "GET", f"/{index_path(live.concrete_index)}/_stats/store", ignore=(400, 403, 404, 410)
     )
-    nodes = await engine.request("GET", "/_nodes/stats/fs", ignore=(400, 403, 404, 410))
+    nodes = await client.request("GET", "/_nodes/stats/fs", ignore=(400, 403, 404, 410))
     if stats.status != 200 or nodes.status != 200:
         notes.append("free disk could not be asked for")
         return
@@ -171,16 +230,17 @@ async def enough_disk(engine: AsyncEngineClient, live: Live, factor: float, note
     )
     if free < size * factor:
         raise PermanentError(
-            f"a second copy of {live.concrete!r} needs about {size * factor / 2**20:.0f} MiB, "
+            f"a second copy of {live.concrete_index!r} needs about {size * factor / 2**20:.0f} MiB, "
             f"{free / 2**20:.0f} MiB are free; make room, or lower disk_factor. Nothing was changed"
         )
 
 
-async def checkpoint(engine: AsyncEngineClient, index: str) -> int:
+async def checkpoint(client: AsyncEngineClient, index: str) -> int:
     """The sequence number up to which every shard has processed all writes."""
-    answer = await engine.request("GET", f"/{index_path(index)}/_stats", params={"level": "shards"})
+    answer = await client.request("GET", f"/{index_path(index)}/_stats", params={"level": "shards"})
     shards = next(iter(answer.body["indices"].values()))["shards"]
     return min(
+        # The local checkpoint, not max_seq_no: below it no write is still on its way.
         int(copy["seq_no"]["local_checkpoint"])
         for copies in shards.values()
         for copy in copies
@@ -188,43 +248,21 @@ async def checkpoint(engine: AsyncEngineClient, index: str) -> int:
     )
 
 
-async def swap(engine: AsyncEngineClient, alias: str, old: str, new: str) -> None:
+async def swap(client: AsyncEngineClient, alias: str, old: str, new: str) -> None:
+    """Move the alias from one index to another in one step. Fails where it isn't on *old* any more."""
     actions = [
         {"remove": {"index": old, "alias": alias, "must_exist": True}},
         {"add": {"index": new, "alias": alias}},
     ]
-    await engine.request("POST", "/_aliases", body={"actions": actions})
+    await client.request("POST", "/_aliases", body={"actions": actions})
 
 
-async def unblock(engine: AsyncEngineClient, index: str) -> None:
-    await engine.request("PUT", f"/{index_path(index)}/_settings", body={"index.blocks.write": None})
+async def block_writes(client: AsyncEngineClient, index: str) -> None:
+    """Refuse writes from now on; returns when those in flight have ended."""
+    # By adding a block: setting index.blocks.write would refuse writes, too, but not wait for any.
+    await client.request("PUT", f"/{index_path(index)}/_block/write")
 
 
-async def choose_alias(engine: AsyncEngineClient, name: str, live: Live, wanted: str | None) -> str:
-    if live.concrete != name:
-        if wanted not in (None, name):
-            raise PlanError(f"{name!r} is an alias already; leave alias out", path="options.alias")
-        return name
-    if wanted is None:
-        raise PermanentError(
-            f"{name!r} is an index, and an alias can't take an index's name: give it an alias "
-            "(alias=…, --alias NAME) and search by that; nothing was changed"
-        )
-    check_name(wanted)
-    taken = await describe(engine, wanted)
-    if taken is not None and taken.concrete != name:
-        raise PermanentError(f"{wanted!r} stands for {taken.concrete!r} already; choose another alias")
-    if taken is not None and taken.concrete == wanted:
-        raise PermanentError(f"{wanted!r} is the index itself; an alias needs a name of its own")
-    return wanted
-
-
-async def next_name(engine: AsyncEngineClient, alias: str, concrete: str) -> str:
-    found = await versions(engine.official, alias)
-    for name, mark in found.items():
-        if name != concrete and mark.get("state") == "copying" and mark.get("from") == concrete:
-            return name
-        if name != concrete and not mark and await _is_fresh(engine, name):
-            return name  # made by a run that ended before it could mark it
-    numbers = [int(name.rpartition("-v")[2]) for name in (*found, concrete) if re.search(r"-v\d+$", name)]
-    return f"{alias}-v{max(numbers, default=1) + 1}"
+async def allow_writes(client: AsyncEngineClient, index: str) -> None:
+    """Take the block away."""
+    await client.request("PUT", f"/{index_path(index)}/_settings", body={"index.blocks.write": None})

@@ -18,7 +18,7 @@ from esembed.types import Hits
 from ._shim import in_thread
 from .client import AsyncEngineClient
 from .index import AsyncIndex
-from .live import Live, describe
+from .live import LiveIndex, describe
 
 __all__ = ["AsyncFollower"]
 
@@ -88,7 +88,7 @@ class AsyncFollower:
                 if self._index is None or fresh:
                     raise
                 # The old version still answers, and rightly; better than no answer.
-                logger.warning("can't follow %s to %s yet: %s", self.alias, live.concrete, error)
+                logger.warning("can't follow %s to %s yet: %s", self.alias, live.concrete_index, error)
                 self._checked = now
                 return self._index
             if self._index is not None:
@@ -97,9 +97,9 @@ class AsyncFollower:
         self._checked = now
         return self._index
 
-    async def _open(self, live: Live) -> AsyncIndex:
+    async def _open(self, live: LiveIndex) -> AsyncIndex:
         known = self._index.capabilities if self._index is not None else None
-        encoder = self._encoders.get(live.concrete)
+        encoder = self._encoders.get(live.concrete_index)
         stored = stored_meta(live.mapping)
         if encoder is None and stored is not None:
             named: dict[str, Encoder] = {}
@@ -110,7 +110,7 @@ class AsyncFollower:
             encoder = named or None
         index = await AsyncIndex.open(
             self._client,
-            live.concrete,
+            live.concrete_index,
             encoder=encoder,
             allow_encoders=self._allow,
             runtime=self._runtime,

@@ -3,11 +3,11 @@
 The order of things, each safe to repeat::
 
     refuse what can't work            nothing is changed yet
-    claim the alias                   one migration at a time; a crashed one's claim is taken over
-    create ALIAS-vN, mark it          the mark makes a second run resume
-    copy, catch up, catch up …        re-encodes only what changed; by sequence number
+    lock the alias                    one migration at a time; a crashed one's lock is taken over
+    create ALIAS-vN, write its state  the migration state makes a second run resume
+    copy, delta pass, delta pass …    encodes again only what changed; by sequence number
     block writes on the old index     writers get 403 and try again; in-flight writes are waited for
-    last catch-up, ids compared       deletes and late writes are carried over
+    last delta pass, ids compared     deletes and late writes are replayed
     swap the alias                    one request; the old index stays, blocked, for a rollback
 
 A search that embeds its query for one version must be sent to that version: see
@@ -27,142 +27,140 @@ from esembed.dialect.elasticsearch.mapping import can_upgrade
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.settle import fill_in, stored_meta, with_dims
 from esembed.encode import contract
-from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool
-from esembed.errors import IndexNotFoundError, PermanentError, PlanError
+from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.sources.index import read_documents
 from esembed.migration.copying import CopyingEncoder, Memory, compare_ids, copyable
-from esembed.migration.lock import Claim
+from esembed.migration.lock import MigrationLock
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
 from esembed.plan.fields import PRECOMPUTED
 from esembed.types import Document
 
 from ._shim import in_thread, requester
-from .aliases import MARK, checkpoint, choose_alias, claimed, enough_disk, next_name, swap, unblock
+from .aliases import (
+    MIGRATION_STATE,
+    allow_writes,
+    block_writes,
+    checkpoint,
+    choose_alias,
+    enough_disk,
+    locked,
+    migration_state,
+    next_name,
+    swap,
+)
 from .client import AsyncEngineClient
-from .index import AsyncIndex
-from .live import Live, check_name, describe, index_path, update_meta
+from .ingest import ingest
+from .live import LiveIndex, check_name, describe, index_path, write_meta
+from .opening import PLACEHOLDER_DIMS, create, open_index, prepare
 from .probe import probe
+from .state import Encoders, IndexState
 
-__all__ = ["MigrateOptions", "MigrationReport", "migrate", "rollback"]
+__all__ = ["migrate", "rollback"]
 
 
 async def migrate(
-    client: Any,
+    client: AsyncEngineClient,
     name: str,
     plan: IndexPlan,
     *,
     options: MigrateOptions | None = None,
-    encoder: Encoder | Mapping[str, Encoder] | None = None,
-    old_encoder: Encoder | Mapping[str, Encoder] | None = None,
-    allow_encoders: Collection[str] = (),
-    runtime: RuntimeOptions | None = None,
+    encoders: Encoders,
+    old_encoders: Encoders,
     capabilities: Capabilities | None = None,
     progress: Progress | None = None,
 ) -> MigrationReport:
-    """Bring an index to another plan while it is searched and written.
-
-    Run it again after an interruption: it goes on where it was.
+    """Bring an index to another plan while it is searched and written; see ``AsyncIndex.migrate``.
 
     Args:
-        client: the official client.
+        client: carries the requests.
         name: the alias (or the index, with ``options.alias``).
         plan: the new plan; the caller vouches for its encoders.
         options: see :class:`MigrateOptions`.
-        encoder: encoders of the new plan, instead of loading them.
-        old_encoder, allow_encoders: encoders of the old index, needed for the gate alone.
-        runtime: how loaded encoders run here.
+        encoders: of the new plan.
+        old_encoders: of the old index, needed for the gate alone.
         capabilities: skip probing.
         progress: is told how far the copying is.
-
-    Raises:
-        PlanError, UnsupportedFeatureError, EncoderError: refused; nothing was changed.
-        PermanentError: refused before the start (an index where an alias is needed, too little disk, another
-            migration of the alias is running), or the gate was not passed; the old index serves on.
     """
     settings = options or MigrateOptions()
-    engine = AsyncEngineClient(client)
-    live = await describe(engine, name)
+    live = await describe(client, name)
     if live is None:
         raise IndexNotFoundError(f"there is no index or alias {name!r}", index=name)
-    alias = await choose_alias(engine, name, live, settings.alias)
+    # All that can be refused without a model is refused before the lock, which writes to the cluster.
+    alias = await choose_alias(client, name, live, settings.alias)
     if stored_meta(live.mapping) is None:
-        raise PlanError(f"{live.concrete!r} doesn't say how it was encoded; repair or attach it first")
-    known = capabilities or await probe(engine)
-    compile_mapping(with_dims(plan, lambda _: 64), known)
-    async with claimed(engine, alias, "migrate") as claim:
+        raise PlanError(f"{live.concrete_index!r} doesn't say how it was encoded; repair or attach it first")
+    known = capabilities or await probe(client)
+    compile_mapping(with_dims(plan, lambda _: PLACEHOLDER_DIMS), known)
+    async with locked(client, alias, "migrate") as lock:
         return await _migrate(
             client,
             name,
             alias,
             plan,
-            claim=claim,
-            seen=live.concrete,
+            lock=lock,
+            seen=live.concrete_index,
             settings=settings,
-            encoder=encoder,
-            old_encoder=old_encoder,
-            allow_encoders=allow_encoders,
-            runtime=runtime,
+            encoders=encoders,
+            old_encoders=old_encoders,
             known=known,
             progress=progress,
         )
 
 
 async def _migrate(
-    client: Any,
+    client: AsyncEngineClient,
     name: str,
     alias: str,
     plan: IndexPlan,
     *,
-    claim: Claim,
+    lock: MigrationLock,
     seen: str,
     settings: MigrateOptions,
-    encoder: Encoder | Mapping[str, Encoder] | None,
-    old_encoder: Encoder | Mapping[str, Encoder] | None,
-    allow_encoders: Collection[str],
-    runtime: RuntimeOptions | None,
+    encoders: Encoders,
+    old_encoders: Encoders,
     known: Capabilities,
     progress: Progress | None,
 ) -> MigrationReport:
-    """What :func:`migrate` does once the alias is claimed; *seen* is the index it stood for before that."""
+    """What :func:`migrate` does once the alias is locked; *seen* is the index it stood for before that."""
     started = time.monotonic()
-    engine = AsyncEngineClient(client)
-    live = await describe(engine, name)  # as it is now: another run may just have ended
+    live = await describe(client, name)  # as it is now: another run may just have ended
     stored = stored_meta(live.mapping) if live is not None else None
     if live is None or stored is None:
         raise IndexNotFoundError(f"{name!r} is gone", index=name)
-    pool = EncoderPool(plan, encoder=encoder, allow_encoders=None, runtime=runtime)
-    resolved = await in_thread(with_dims, plan, lambda field: pool.encoder(field).info.dims)
-    compiled = compile_mapping(resolved, known)
-    unchanged = await in_thread(_unchanged, stored, pool.for_plan(compiled.resolved), compiled.resolved)
-    report = MigrationReport(alias=alias, old=live.concrete, new=live.concrete)
-    if claim.note is not None:
-        report.notes.append(claim.note)
-    mark = stored.rest.get(MARK)
-    same_plan = fill_in(compiled.resolved, stored.plan) == stored.plan
-    same_plan = same_plan and unchanged == {field for field, _ in compiled.resolved.vector_fields()}
-    if same_plan and live.concrete != seen and isinstance(mark, Mapping) and mark.get("from") == seen:
+    prepared = await prepare(plan, known, encoders)
+    resolved, pool = prepared.plan, prepared.pool
+    unchanged = await in_thread(_unchanged, stored, pool, resolved)
+    report = MigrationReport(alias=alias, old=live.concrete_index, new=live.concrete_index)
+    if lock.note is not None:
+        report.notes.append(lock.note)
+    state = migration_state(stored)
+    same_plan = fill_in(resolved, stored.plan) == stored.plan
+    same_plan = same_plan and unchanged == {field for field, _ in resolved.vector_fields()}
+    if same_plan and live.concrete_index != seen and state.get("from") == seen:
         report.old, report.seconds = seen, time.monotonic() - started
         report.notes.append("another run has just done this")
         return report
-    if isinstance(mark, Mapping) and mark.get("state") == "copying" and same_plan:
+    if state.get("state") == "copying" and same_plan:
         # A run that ended between the swap and its last note: the alias is where it should be.
-        origin = await describe(engine, check_name(str(mark.get("from"))))
+        origin = await describe(client, check_name(str(state.get("from"))))
         blocks = {} if origin is None else origin.settings.get("blocks") or {}
+        # The swap comes after the block, so an old index that takes writes was never swapped by a migration.
         if origin is not None and str(blocks.get("write")).lower() != "true":
-            raise PermanentError(
-                f"{alias!r} was moved to {live.concrete!r} by hand before the copy was complete; point it "
-                f"back at {origin.concrete!r} and run the migration again"
+            raise AliasError(
+                f"{alias!r} was moved to {live.concrete_index!r} by hand before the copy was complete; point "
+                f"it back at {origin.concrete_index!r} and run the migration again",
+                alias=alias,
             )
-        await _finish_mark(engine, live, stored, mark)
-        report.old, report.resumed = str(mark.get("from")), True
+        await _write_state(client, live.concrete_index, stored, _done(state))
+        report.old, report.resumed = str(state.get("from")), True
         report.seconds = time.monotonic() - started
         report.notes.append("an earlier run had moved the alias already")
         return report
-    if settings.in_place and _only_upgrades(stored.plan, compiled.resolved, unchanged, known):
-        await _in_place(engine, live, stored, compiled.resolved, compiled.body)
+    if settings.in_place and _only_upgrades(stored.plan, resolved, unchanged, known):
+        await _in_place(client, live, stored, resolved, prepared.compiled.body)
         report.in_place, report.seconds = True, time.monotonic() - started
         report.notes.append("segments keep the old form until they are merged (POST INDEX/_forcemerge)")
         return report
@@ -170,32 +168,39 @@ async def _migrate(
     if isinstance(learned, Mapping) and "trust" in learned and plan.query == stored.plan.query:
         # Weights that the old index learned say nothing about the new one, which learns its own.
         plan = plan.replace(query=None)
-    await enough_disk(engine, live, settings.disk_factor, report.notes)
+    await enough_disk(client, live, settings.disk_factor, report.notes)
     if alias != name:
-        await engine.request(
-            "POST", "/_aliases", body={"actions": [{"add": {"index": live.concrete, "alias": alias}}]}
+        await client.request(
+            "POST", "/_aliases", body={"actions": [{"add": {"index": live.concrete_index, "alias": alias}}]}
         )
-    report.new = await next_name(engine, alias, live.concrete)
-    report.resumed = await describe(engine, report.new) is not None
-    copied = copyable(stored.plan, compiled.resolved, unchanged)
+    report.new = await next_name(client, alias, live.concrete_index)
+    report.resumed = await describe(client, report.new) is not None
+    copied = copyable(stored.plan, resolved, unchanged)
     memories = {field: Memory() for field in copied}
-    encoders: dict[str, Any] = {}
-    for field_name, part in compiled.resolved.vector_fields():
-        if part.family not in (PRECOMPUTED, "lexical"):
-            inner: Any = await in_thread(pool.encoder, field_name)
-            memory = memories.get(field_name)
-            encoders[field_name] = inner if memory is None else CopyingEncoder(inner, memory)
-    new = await AsyncIndex.create(
-        client, report.new, plan, exist_ok=True, encoder=encoders or None, runtime=runtime, capabilities=known
+    copying: dict[str, Any] = {}
+    for field, spec in resolved.vector_fields():
+        if spec.family not in (PRECOMPUTED, "lexical"):
+            inner: Any = await in_thread(pool.encoder, field)
+            memory = memories.get(field)
+            copying[field] = inner if memory is None else CopyingEncoder(inner, memory)
+    new = await create(
+        client,
+        report.new,
+        plan,
+        exist_ok=True,  # a run before this one may have made it
+        encoders=Encoders(encoder=copying or None, runtime=encoders.runtime),
+        capabilities=known,
     )
-    mark = {"alias": alias, "from": live.concrete, "state": "copying"}
-    await _mark(new, mark)
+    state = {"alias": alias, "from": live.concrete_index, "state": "copying"}
+    # Before the first document: a run that ends later is resumed by it, and abort knows what to delete.
+    await _store_state(new, state)
     report.copied = tuple(copied)
-    report.encoded = tuple(field for field, _ in compiled.resolved.vector_fields() if field not in copied)
-    move = _Move(engine, live.concrete, stored.plan, new, settings, memories, report, progress, claim)
-    await move.copy()
-    await _gate(client, live.concrete, new, settings, report, old_encoder, allow_encoders, runtime, known)
-    await move.finish(mark)
+    report.encoded = tuple(field for field, _ in resolved.vector_fields() if field not in copied)
+    job = CopyJob(client, live.concrete_index, stored.plan, new, settings, memories, report, progress, lock)
+    await job.copy()
+    # While both versions are searchable and writers still write: nobody waits for the comparison.
+    await _gate(client, live.concrete_index, new, settings, report, old_encoders, known)
+    await job.finish(state)
     report.vectors_copied = sum(memory.hits for memory in memories.values())
     report.vectors_encoded = sum(memory.misses for memory in memories.values())
     report.seconds = time.monotonic() - started
@@ -203,22 +208,22 @@ async def _migrate(
     return report
 
 
-class _Move:
+class CopyJob:
     """The documents of one index into another, until the alias points there."""
 
     def __init__(
         self,
-        engine: AsyncEngineClient,
+        client: AsyncEngineClient,
         old: str,
         old_plan: IndexPlan,
-        new: AsyncIndex,
+        new: IndexState,
         settings: MigrateOptions,
         memories: Mapping[str, Memory],
         report: MigrationReport,
         progress: Progress | None,
-        claim: Claim,
+        lock: MigrationLock,
     ) -> None:
-        self.engine = engine
+        self.client = client
         self.old = old
         self.old_plan = old_plan
         self.new = new
@@ -226,31 +231,35 @@ class _Move:
         self.memories = memories
         self.report = report
         self.progress = progress
-        self.claim = claim
-        self._seen: int | None = None
+        self.lock = lock
+        self._copied_to: int | None = None  # the sequence number up to which all writes were copied
 
     async def copy(self) -> None:
-        """Everything, then what was written meanwhile, until little is."""
-        await self._pass(trust=self.settings.ingest.trust)
+        """Copy everything, then what was written meanwhile, until little is."""
+        # Weights are learned from the first pass, which has nearly all documents; not from each delta.
+        await self._pass(learn_weights=self.settings.ingest.trust)
         for _ in range(self.settings.max_catch_ups):
             carried = await self._pass()
             self.report.catch_ups.append(carried)
             if carried <= self.settings.small_catch_up:
                 break
 
-    async def _pass(self, *, trust: bool = False) -> int:
-        await in_thread(self.claim.check)
-        before = await checkpoint(self.engine, self.old)
-        await self.engine.request("POST", f"/{index_path(self.old)}/_refresh")
+    async def _pass(self, *, learn_weights: bool = False) -> int:
+        """Copy what was written since the pass before; returns how many documents that was."""
+        await in_thread(self.lock.check)
+        # First the checkpoint, then the refresh, then the read: what is written in between is copied now and
+        # again by the next pass. The other way round it would be copied by none.
+        before = await checkpoint(self.client, self.old)
+        await self.client.request("POST", f"/{index_path(self.old)}/_refresh")
         capabilities = self.new.capabilities
         records = read_documents(
-            requester(self.engine),
+            requester(self.client),
             self.old,
             self.old_plan,
             copied=self.memories,
-            kind=self.engine.kind,
+            kind=self.client.kind,
             exclude_vectors=capabilities.kind == "elasticsearch" and capabilities.exclude_vectors,
-            after_seq_no=self._seen,
+            after_seq_no=self._copied_to,
             max_documents_per_second=self.settings.max_documents_per_second,
         )
         options = dataclasses.replace(
@@ -261,142 +270,141 @@ class _Move:
             refresh=True,
             sync=False,
             tuning=False,
-            trust=trust,
+            trust=learn_weights,
         )
-        records = self.claim.watched(records)
-        ran: IngestReport = await self.new.ingest(records, options, progress=self.progress)
-        self._seen = before
+        ran: IngestReport = await ingest(
+            self.new, self.lock.watched(records), options, progress=self.progress
+        )
+        self._copied_to = before
         return ran.read - ran.unchanged
 
-    async def finish(self, mark: Mapping[str, Any]) -> None:
-        """Block, carry over the rest, compare ids, swap; on any failure the old index is writable again."""
-        await in_thread(self.claim.check)
+    async def finish(self, state: Mapping[str, Any]) -> None:
+        """Block writes, replay the rest, compare ids, swap. On any failure the old index is writable again.
+
+        Args:
+            state: the new version's migration state, which says ``done`` afterwards.
+
+        Raises:
+            PermanentError: a document is missing in the new version, or another run took over.
+        """
+        await in_thread(self.lock.check)
         started = time.monotonic()
         try:
-            # Adding the block waits for writes in flight; setting the setting would not.
-            await self.engine.request("PUT", f"/{index_path(self.old)}/_block/write")
+            await block_writes(self.client, self.old)
+            # With the block in place this pass reads the last writes that there can be.
             self.report.catch_ups.append(await self._pass())
-            sender = requester(self.engine)
+            sender = requester(self.client)
             missing, extra, both = await in_thread(
-                compare_ids, sender, self.old, self.new.concrete, sender=sender
+                compare_ids, sender, self.old, self.new.concrete_index, sender=sender
             )
             if extra:
+                # Deletes have no document to read: they show as ids that only the new version has.
                 gone = (Document(doc_id, {}, op="delete") for doc_id in extra)
-                await self.new.ingest(gone, IngestOptions(strict=True, tuning=False, trust=False))
+                await ingest(self.new, gone, IngestOptions(strict=True, tuning=False, trust=False))
                 self.report.deleted = len(extra)
             if missing:
                 raise PermanentError(
-                    f"{len(missing)} or more documents of {self.old!r} are not in {self.new.concrete!r} "
-                    f"(for one {missing[0]!r}); the alias was not moved. Run the migration again"
+                    f"{len(missing)} or more documents of {self.old!r} are not in "
+                    f"{self.new.concrete_index!r} (for one {missing[0]!r}); the alias was not moved. Run the "
+                    "migration again"
                 )
             self.report.documents = both
-            await in_thread(self.claim.check)
-            await swap(self.engine, self.report.alias, self.old, self.new.concrete)
+            # Once more just before the swap: a run that was taken over must not move the alias.
+            await in_thread(self.lock.check)
+            await swap(self.client, self.report.alias, self.old, self.new.concrete_index)
         except BaseException:
-            if not self.claim.lost:  # who took over decides now
-                await unblock(self.engine, self.old)
+            if not self.lock.lost:  # who took over decides now
+                await allow_writes(self.client, self.old)
             raise
         self.report.blocked_seconds = time.monotonic() - started
-        await _mark(self.new, {**mark, "state": "done", "swapped_at": int(time.time())})
+        # The old index stays blocked: a write to it by its own name would be missing in the new version.
+        await _store_state(self.new, _done(state))
 
 
 async def rollback(
-    client: Any,
+    client: AsyncEngineClient,
     alias: str,
     *,
-    carry_back: bool = True,
-    encoder: Encoder | Mapping[str, Encoder] | None = None,
-    allow_encoders: Collection[str] = (),
-    runtime: RuntimeOptions | None = None,
+    replay_writes: bool,
+    encoders: Encoders,
     capabilities: Capabilities | None = None,
 ) -> MigrationReport:
-    """Point the alias at the version before, with what was written since carried back.
-
-    Args:
-        carry_back: bring writes and deletes since the swap into the old index; it needs the old encoder
-            for changed documents. False: they are left in the newer index.
-
-    Raises:
-        PlanError: the index behind the alias did not come from a migration, or its origin is gone.
-    """
-    engine = AsyncEngineClient(client)
+    """Point the alias at the version before; see ``AsyncIndex.rollback``."""
     check_name(alias)
-    async with claimed(engine, alias, "rollback") as claim:
+    async with locked(client, alias, "rollback") as lock:
         return await _rollback(
             client,
             alias,
-            claim=claim,
-            carry_back=carry_back,
-            encoder=encoder,
-            allow_encoders=allow_encoders,
-            runtime=runtime,
+            lock=lock,
+            replay_writes=replay_writes,
+            encoders=encoders,
             capabilities=capabilities,
         )
 
 
 async def _rollback(
-    client: Any,
+    client: AsyncEngineClient,
     alias: str,
     *,
-    claim: Claim,
-    carry_back: bool,
-    encoder: Encoder | Mapping[str, Encoder] | None,
-    allow_encoders: Collection[str],
-    runtime: RuntimeOptions | None,
+    lock: MigrationLock,
+    replay_writes: bool,
+    encoders: Encoders,
     capabilities: Capabilities | None,
 ) -> MigrationReport:
-    """What :func:`rollback` does once the alias is claimed."""
+    """What :func:`rollback` does once the alias is locked."""
     started = time.monotonic()
-    engine = AsyncEngineClient(client)
-    live = await describe(engine, alias)
-    if live is None or live.concrete == alias:
-        raise PlanError(f"{alias!r} is no alias of an index")
+    live = await describe(client, alias)
+    if live is None or live.concrete_index == alias:
+        raise AliasError(f"{alias!r} is no alias of an index", alias=alias)
     stored = stored_meta(live.mapping)
-    mark = stored.rest.get(MARK) if stored is not None else None
-    origin = mark.get("from") if isinstance(mark, Mapping) else None
-    if stored is None or not isinstance(origin, str) or not isinstance(mark, Mapping):
-        raise PlanError(f"{live.concrete!r} did not come from a migration; there is nothing to go back to")
-    check_name(origin)
-    if await describe(engine, origin) is None:
-        raise PlanError(f"the version before, {origin!r}, was deleted; migrate with its plan instead")
-    known = capabilities or await probe(engine)
-    target = await AsyncIndex.open(
-        client, origin, encoder=encoder, allow_encoders=allow_encoders, runtime=runtime, capabilities=known
-    )
-    report = MigrationReport(alias=alias, old=live.concrete, new=origin)
-    await unblock(engine, origin)
-    if carry_back:
-        move = _Move(engine, live.concrete, stored.plan, target, MigrateOptions(), {}, report, None, claim)
+    origin = migration_state(stored).get("from")
+    if stored is None or not isinstance(origin, str):
+        raise AliasError(
+            f"{live.concrete_index!r} did not come from a migration; there is nothing to go back to",
+            alias=alias,
+        )
+    check_name(origin)  # _meta is untrusted input, and this goes into a path
+    if await describe(client, origin) is None:
+        raise AliasError(
+            f"the version before, {origin!r}, was deleted; migrate with its plan instead", alias=alias
+        )
+    known = capabilities or await probe(client)
+    target = await open_index(client, origin, encoders=encoders, capabilities=known)
+    report = MigrationReport(alias=alias, old=live.concrete_index, new=origin)
+    await allow_writes(client, origin)
+    if replay_writes:
+        # The same copy as a migration, the other way: what is in both is found unchanged by its hash.
+        job = CopyJob(
+            client, live.concrete_index, stored.plan, target, MigrateOptions(), {}, report, None, lock
+        )
         try:
-            await move.copy()
-            back = target.stored.rest.get(MARK)
-            await move.finish(
-                dict(back) if isinstance(back, Mapping) else {"alias": alias, "state": "origin"}
-            )
+            await job.copy()
+            back = migration_state(target.stored)
+            await job.finish(dict(back) if back else {"alias": alias, "state": "origin"})
         except BaseException:
-            if not claim.lost:
-                await engine.request("PUT", f"/{index_path(origin)}/_block/write")
+            if not lock.lost:
+                await block_writes(client, origin)  # as it was found
             raise
     else:
-        await swap(engine, alias, live.concrete, origin)
-        report.notes.append(f"what was written since the swap is in {live.concrete!r} only")
+        await swap(client, alias, live.concrete_index, origin)
+        report.notes.append(f"what was written since the swap is in {live.concrete_index!r} only")
     report.seconds = time.monotonic() - started
     return report
 
 
-# -- steps ---------------------------------------------------------------------------------------
+# -- steps -------------------------------------------------------------------------------------------
 
 
 def _unchanged(stored: meta.StoredMeta, pool: EncoderPool, plan: IndexPlan) -> frozenset[str]:
     """Vector fields whose encoder promises what it promised."""
     same = set()
-    made = pool.make_contracts()
-    for name, part in plan.vector_fields():
-        if part.precomputed:
+    contracts = pool.make_contracts()
+    for name, spec in plan.vector_fields():
+        if spec.precomputed:
             same.add(name)
             continue
         old = stored.contracts.get(name)
-        if old is not None and not contract.compare(old, made[name], field=name):
+        if old is not None and not contract.compare(old, contracts[name], field=name):
             same.add(name)
     return frozenset(same)
 
@@ -404,20 +412,21 @@ def _unchanged(stored: meta.StoredMeta, pool: EncoderPool, plan: IndexPlan) -> f
 def _only_upgrades(
     old: IndexPlan, new: IndexPlan, unchanged: Collection[str], capabilities: Capabilities
 ) -> bool:
+    """Whether the plans differ in nothing but quantizations that the live mapping can be changed to."""
     if capabilities.kind != "elasticsearch" or set(old.dense) != set(new.dense):
         return False
     dense = {}
-    for name, part in new.dense.items():
+    for name, spec in new.dense.items():
         was = old.dense[name]
         if name not in unchanged:
             return False
-        if was.quantization != part.quantization and not can_upgrade(was.quantization, part.quantization):
+        if was.quantization != spec.quantization and not can_upgrade(was.quantization, spec.quantization):
             return False
         # What the mapping may change in place beside the type, brought to the old values for the comparison.
-        dense[name] = part.__class__(
+        dense[name] = spec.__class__(
             **{
-                f: getattr(was if f in ("quantization", "oversample", "m", "ef_construction") else part, f)
-                for f in part.__struct_fields__
+                f: getattr(was if f in ("quantization", "oversample", "m", "ef_construction") else spec, f)
+                for f in spec.__struct_fields__
             }
         )
     changed = any(old.dense[n].quantization != p.quantization for n, p in new.dense.items())
@@ -426,70 +435,70 @@ def _only_upgrades(
 
 
 async def _in_place(
-    engine: AsyncEngineClient,
-    live: Live,
+    client: AsyncEngineClient,
+    live: LiveIndex,
     stored: meta.StoredMeta,
     plan: IndexPlan,
     body: Mapping[str, Any],
 ) -> None:
-    path = f"/{index_path(live.concrete)}/_mapping"
+    """Change the quantization in the live mapping."""
+    path = f"/{index_path(live.concrete_index)}/_mapping"
     properties = {k: v for k, v in body["mappings"]["properties"].items() if k != meta.HASH_FIELD}
-    await engine.request("PUT", path, body={"properties": properties})
+    # The mapping first: where the engine refuses it, the index still says what it is.
+    await client.request("PUT", path, body={"properties": properties})
     if plan.query is None:
         plan = plan.replace(query=stored.plan.query)
-    data = meta.build(dataclasses.replace(stored, plan=plan))
-    await update_meta(engine, live.concrete, lambda _: data)
+    await write_meta(client, live.concrete_index, dataclasses.replace(stored, plan=plan))
 
 
-async def _mark(index: AsyncIndex, mark: Mapping[str, Any]) -> None:
-    index.stored = dataclasses.replace(index.stored, rest={**index.stored.rest, MARK: dict(mark)})
-    data = meta.build(index.stored)
-    await update_meta(index.client, index.concrete, lambda _: data)
+def _done(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A version's migration state after the swap."""
+    return {**state, "state": "done", "swapped_at": int(time.time())}
 
 
-async def _finish_mark(
-    engine: AsyncEngineClient, live: Live, stored: meta.StoredMeta, mark: Mapping[str, Any]
+def _with_state(stored: meta.StoredMeta, state: Mapping[str, Any]) -> meta.StoredMeta:
+    return dataclasses.replace(stored, rest={**stored.rest, MIGRATION_STATE: dict(state)})
+
+
+async def _store_state(index: IndexState, state: Mapping[str, Any]) -> None:
+    await index.store(_with_state(index.stored, state))
+
+
+async def _write_state(
+    client: AsyncEngineClient, index: str, stored: meta.StoredMeta, state: Mapping[str, Any]
 ) -> None:
-    done = {**mark, "state": "done", "swapped_at": int(time.time())}
-    data = meta.build(dataclasses.replace(stored, rest={**stored.rest, MARK: done}))
-    await update_meta(engine, live.concrete, lambda _: data)
+    """As :func:`_store_state`, of an index that isn't open."""
+    await write_meta(client, index, _with_state(stored, state))
 
 
 async def _gate(
-    client: Any,
+    client: AsyncEngineClient,
     old: str,
-    new: AsyncIndex,
+    new: IndexState,
     settings: MigrateOptions,
     report: MigrationReport,
-    encoder: Encoder | Mapping[str, Encoder] | None,
-    allow_encoders: Collection[str],
-    runtime: RuntimeOptions | None,
+    old_encoders: Encoders,
     capabilities: Capabilities,
 ) -> None:
-    """Compare the two versions' results. Raises PermanentError when the new one falls short.
+    """Compare the two versions' results. Without *min_overlap* and *quality_metric* the overlap is only
+    reported.
 
-    Without *min_overlap* and *judge* the overlap is only told.
+    Raises:
+        PermanentError: the new version falls short.
     """
     if not settings.queries:
         return
-    before = await AsyncIndex.open(
-        client,
-        old,
-        encoder=encoder,
-        allow_encoders=allow_encoders,
-        runtime=runtime,
-        capabilities=capabilities,
-    )
+    before = await open_index(client, old, encoders=old_encoders, capabilities=capabilities)
     runs: list[dict[str, list[str]]] = [{}, {}]
     for run, index in zip(runs, (before, new), strict=True):
         for text in settings.queries:
-            run[text] = (await index.search(text, size=settings.k)).ids
+            run[text] = (await index.searcher.search(text, size=settings.k)).ids
     shares = [len(set(ids) & set(runs[1][text])) / len(ids) if ids else 1.0 for text, ids in runs[0].items()]
     report.overlap = sum(shares) / len(shares)
     if settings.min_overlap is not None and report.overlap < settings.min_overlap:
         raise PermanentError(
             f"overlap@{settings.k} of old and new is {report.overlap:.3f}, the gate asks for "
-            f"{settings.min_overlap}; the alias was not moved. {new.concrete!r} is kept to look "
+            f"{settings.min_overlap}; the alias was not moved. {new.concrete_index!r} is kept to look "
             "into (or abort)"
         )
     if settings.judge is not None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from esembed.query import Query
 
-from ._shim import in_thread
+from ._shim import as_sync, in_thread
+from .state import IndexState
+from .target import AsyncIndexTarget
 
 if TYPE_CHECKING:
     from esembed.evaluate.datasets import Dataset, Run
@@ -23,7 +25,7 @@ __all__ = ["evaluate", "tune"]
 
 
 async def evaluate(
-    target: Any,
+    state: IndexState,
     dataset: Dataset | str,
     *,
     configurations: Mapping[str, Query] | None,
@@ -33,15 +35,12 @@ async def evaluate(
     latency_queries: int,
     published: Mapping[str, Mapping[str, float]] | None,
 ) -> Evaluation:
-    """Measure an index's default query beside its legs and untuned fusions; see ``AsyncIndex.evaluate``.
-
-    Args:
-        target: the sync counterpart of the index.
-    """
+    """Measure an index's default query beside its legs and untuned fusions; see ``AsyncIndex.evaluate``."""
     # Imported here: a search must not wait for what only an evaluation needs (numpy's statistics).
     from esembed.evaluate.evaluate_index import evaluate_index
     from esembed.evaluate.metrics import DEFAULT_MEASURES
 
+    target = as_sync(AsyncIndexTarget(state))
     call = functools.partial(
         evaluate_index,
         target,
@@ -57,20 +56,21 @@ async def evaluate(
 
 
 async def tune(
-    target: Any,
+    state: IndexState,
     dataset: Dataset | str,
     *,
     options: TuneOptions | None,
     write: bool,
+    tune_legs: bool,
     progress: Callable[[str], None] | None,
 ) -> tuple[Tuned, Query]:
-    """Fit an index's default query to judged queries; see ``AsyncIndex.tune``.
-
-    Args:
-        target: the sync counterpart of the index; what is stored is stored through it.
-    """
+    """Fit an index's default query to judged queries; see ``AsyncIndex.tune``."""
     from esembed.evaluate.tune_index import tune_index
 
-    call = functools.partial(tune_index, target, dataset, options=options, write=write, progress=progress)
+    target = as_sync(AsyncIndexTarget(state))
+    call = functools.partial(
+        tune_index, target, dataset, options=options, axes=tune_legs, write=write, progress=progress
+    )
     result: tuple[Tuned, Query] = await in_thread(call, sender=target.client)
+    state.replace_stored(target.stored)
     return result

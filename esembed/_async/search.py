@@ -30,7 +30,7 @@ from esembed.types import Hits
 from ._shim import in_thread
 from .client import AsyncEngineClient
 from .client_fusion import AsyncClientFusion
-from .live import Live, index_path
+from .live import LiveIndex, index_path
 from .live_fields import AsyncLiveFields
 from .query_vectors import AsyncQueryVectors
 
@@ -60,7 +60,7 @@ class AsyncSearcher:
         capabilities: Capabilities,
         pool: EncoderPool,
         *,
-        live: Live | None = None,
+        live: LiveIndex | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
         token_ids: Mapping[str, Mapping[str, int]] | None = None,
         before_encoding: Callable[[str], Awaitable[None]] | None = None,

@@ -1,7 +1,7 @@
-"""Term statistics of ``lexical`` fields in a companion index: written once, named by their hash.
+"""Term statistics of ``lexical`` fields in an index of their own: written once, named by their hash.
 
 They are too bulky for ``_meta`` (which lives in the cluster state), so ``_meta`` holds the hash and
-the companion index the counts. A set of counts never changes: a refresh writes another one and moves
+the statistics index the counts. A set of counts never changes: a refresh writes another one and moves
 the hash.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import EncoderError, IndexNotFoundError
+from esembed.transport import Response, error_from_response
 
 from .client import AsyncEngineClient
 
@@ -43,7 +44,7 @@ async def save_statistics(client: AsyncEngineClient, statistics: LexicalStatisti
     """
     created = await client.request("PUT", f"/{STATISTICS_INDEX}", body=_BODY, ignore=(400,))
     if created.status == 400 and "exists" not in str(created.body):
-        raise EncoderError(f"can't create the index {STATISTICS_INDEX}: {created.body}")
+        raise error_from_response("PUT", f"/{STATISTICS_INDEX}", created)
     digest = statistics.hash
     lines: list[Mapping[str, Any]] = []
     for document in statistics.to_documents():
@@ -53,6 +54,7 @@ async def save_statistics(client: AsyncEngineClient, statistics: LexicalStatisti
             await _write(client, lines)
             lines = []
     await _write(client, lines)
+    # Who reads the hash in _meta next must find the counts by a search.
     await client.request("POST", f"/{STATISTICS_INDEX}/_refresh")
     return digest
 
@@ -63,7 +65,8 @@ async def _write(client: AsyncEngineClient, lines: list[Mapping[str, Any]]) -> N
     answer = await client.request("POST", f"/{STATISTICS_INDEX}/_bulk", body=lines)
     if answer.body.get("errors"):
         failed = next(i["index"] for i in answer.body["items"] if i["index"]["status"] >= 300)
-        raise EncoderError(f"can't write term statistics: {failed.get('error')}")
+        response = Response(int(failed["status"]), {"error": failed.get("error")})
+        raise error_from_response("POST", f"/{STATISTICS_INDEX}/_bulk", response)
 
 
 async def load_statistics(client: AsyncEngineClient, digest: str) -> LexicalStatistics:

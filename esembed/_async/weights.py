@@ -12,7 +12,10 @@ from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.plan.legs import searchable_legs
 from esembed.query import Query
 
-from ._shim import in_thread
+from . import documents
+from ._shim import as_sync, in_thread
+from .state import IndexState
+from .target import AsyncIndexTarget
 
 if TYPE_CHECKING:
     from esembed.weights.estimate import TrustOptions, TrustReport
@@ -24,48 +27,43 @@ FEWEST_DOCUMENTS = 50
 
 
 async def learn(
-    target: Any, *, options: TrustOptions | None, write: bool
+    state: IndexState, *, options: TrustOptions | None, write: bool
 ) -> tuple[TrustReport, Query | None]:
-    """Estimate the legs' weights and store the query that follows; see ``AsyncIndex.learn_weights``.
-
-    Args:
-        target: the sync counterpart of the index; what is stored is stored through it.
-    """
+    """Estimate the legs' weights and store the query that follows; see ``AsyncIndex.learn_weights``."""
     from esembed.evaluate.learn_weights import know_index
 
+    target = as_sync(AsyncIndexTarget(state))
     call = functools.partial(know_index, target, options=options, write=write)
     result: tuple[TrustReport, Query | None] = await in_thread(call, sender=target.client)
+    state.replace_stored(target.stored)
     return result
 
 
 async def learn_after_ingest(
-    index: Any, options: IngestOptions, report: IngestReport, progress: Progress | None
+    state: IndexState, options: IngestOptions, report: IngestReport, progress: Progress | None
 ) -> None:
     """Weigh the legs once the index has something to learn from, and again when it has doubled.
 
     Adds a notice and the time to *report*. A failure is a notice, too: it never fails an ingest whose
     documents are in.
-
-    Args:
-        index: the index that was filled, which learns.
     """
     if not options.trust or not report.complete or not (report.indexed + report.updated):
         return
-    evidence: Any = index.stored.rest.get("evidence") or {}
+    evidence: Any = state.stored.rest.get("evidence") or {}
     earlier = evidence.get("trust") if isinstance(evidence, Mapping) else None
-    if index.plan.query is not None and earlier is None:
+    if state.plan.query is not None and earlier is None:
         return  # the plan's author or a tuning wrote it: nothing that is learned here replaces that
-    if len(searchable_legs(index.plan)) < 2 or index.plan.chunk is not None:
+    if len(searchable_legs(state.plan)) < 2 or state.plan.chunk is not None:
         return
-    if any(part.endpoint is not None for _, part in index.plan.vector_fields()):
+    if any(part.endpoint is not None for _, part in state.plan.vector_fields()):
         return  # a leg that can't be scored in this process can't be weighed
-    documents = await index.count()
+    count = await documents.count(state)
     known = earlier.get("documents", 0) if isinstance(earlier, Mapping) else 0
-    if documents < max(FEWEST_DOCUMENTS, 2 * int(known)):
+    if count < max(FEWEST_DOCUMENTS, 2 * int(known)):
         return
     started = time.monotonic()
     try:
-        found, query = await index.learn_weights()
+        found, query = await learn(state, options=None, write=True)
     except EsembedError as error:
         line = f"the legs' trust was not estimated (esembed eval trust does it later): {error}"
     else:

@@ -12,6 +12,7 @@ __all__ = [
     "Batcher",
     "Lock",
     "as_sync",
+    "done",
     "gather",
     "in_thread",
     "iterable",
@@ -69,6 +70,10 @@ def iterable(records: Any) -> Any:
     return records
 
 
-def as_sync(index: Any) -> Any:
-    """The index itself."""
-    return index
+def as_sync(target: Any) -> Any:
+    """The target itself."""
+    return target
+
+
+def done() -> None:
+    """Nothing to wait for."""

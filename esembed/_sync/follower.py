@@ -19,7 +19,7 @@ from esembed.types import Hits
 from ._shim import in_thread
 from .client import EngineClient
 from .index import Index
-from .live import Live, describe
+from .live import LiveIndex, describe
 
 __all__ = ["Follower"]
 
@@ -89,7 +89,7 @@ class Follower:
                 if self._index is None or fresh:
                     raise
                 # The old version still answers, and rightly; better than no answer.
-                logger.warning("can't follow %s to %s yet: %s", self.alias, live.concrete, error)
+                logger.warning("can't follow %s to %s yet: %s", self.alias, live.concrete_index, error)
                 self._checked = now
                 return self._index
             if self._index is not None:
@@ -98,9 +98,9 @@ class Follower:
         self._checked = now
         return self._index
 
-    def _open(self, live: Live) -> Index:
+    def _open(self, live: LiveIndex) -> Index:
         known = self._index.capabilities if self._index is not None else None
-        encoder = self._encoders.get(live.concrete)
+        encoder = self._encoders.get(live.concrete_index)
         stored = stored_meta(live.mapping)
         if encoder is None and stored is not None:
             named: dict[str, Encoder] = {}
@@ -111,7 +111,7 @@ class Follower:
             encoder = named or None
         index = Index.open(
             self._client,
-            live.concrete,
+            live.concrete_index,
             encoder=encoder,
             allow_encoders=self._allow,
             runtime=self._runtime,

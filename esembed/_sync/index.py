@@ -1,42 +1,33 @@
 # Generated from esembed/_async/index.py by scripts/run_unasync.py; change that file and run the script.
-"""A plan on a live engine: create it, open it, fill it, search it."""
+"""An index: a plan on a live engine. Every public method, each thin over a function of this package."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from esembed._version import __version__
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
 from esembed.dialect.fields import mapped_types
 from esembed.dialect.mapping import compile_mapping, drift
-from esembed.dialect.settle import (
-    fill_in,
-    plan_difference,
-    stored_meta,
-    with_dims,
-    with_meta,
-)
 from esembed.encode import contract
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool
-from esembed.errors import IndexExistsError, IndexNotFoundError, PlanError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
 from esembed.query import Query
-from esembed.search.options import Reranker, check_rerankers
+from esembed.search.options import Reranker
+from esembed.types import Document
 
-from . import relevance, weights
-from ._shim import as_sync, in_thread
-from .attach import AttachMixin
+from . import aliases, documents, ingest, migration, opening, relevance, weights
+from ._shim import done
 from .client import EngineClient
-from .documents import DocumentsMixin
-from .live import Live, check_name, describe, drop_pipeline, index_path, put_pipelines
-from .probe import probe
+from .live import describe
 from .search import Searcher
+from .state import Encoders, IndexState
 
 if TYPE_CHECKING:
     from esembed.evaluate.datasets import Dataset, Run
@@ -62,50 +53,135 @@ def _by_searcher(
     return call  # type: ignore[return-value]
 
 
-class Index(AttachMixin, DocumentsMixin):
-    """A plan on a live engine. Made by :meth:`create`, :meth:`open` or :meth:`attach`.
+class Index:
+    """A plan on a live engine. Made by :meth:`create`, :meth:`open`, :meth:`attach` or :meth:`repair`.
+
+    The caller's official client carries every request; it is never changed, and never closed here.
+    ``with`` (or :meth:`close`) frees the encoders that were loaded for the index.
 
     Attributes:
-        name: the name it was asked for by (an index or an alias).
-        concrete: the one index behind that name.
-        plan: the plan as the index has it, ``auto`` values resolved.
-        capabilities: what the engine can do.
-        client: the seam over the caller's client.
-        pool: the encoders of the plan's fields.
-        rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
-        notes: what was resolved or can't be checked, one line each.
+        state: what the functions of this package work on; not part of the public API.
     """
 
-    def __init__(
-        self,
-        *,
-        client: EngineClient,
-        live: Live,
-        stored: meta.StoredMeta,
-        capabilities: Capabilities,
-        pool: EncoderPool,
-        notes: tuple[str, ...] = (),
-        rerankers: Mapping[str, Reranker] | None = None,
-    ) -> None:
-        self.client = client
-        self.name = live.name
-        self.concrete = live.concrete
-        self.uuid = live.uuid
-        self.plan = stored.plan
-        self.stored = stored
-        self.capabilities = capabilities
-        self.pool = pool
-        self.notes = notes
-        self.rerankers = check_rerankers(rerankers)
-        self._live = live
-        self._searcher: Searcher | None = None
+    def __init__(self, state: IndexState) -> None:
+        self.state = state
 
     def __repr__(self) -> str:
-        behind = "" if self.concrete == self.name else f" (alias of {self.concrete})"
-        known = self.capabilities
-        return f"<{type(self).__name__} {self.name}{behind} on {known.kind} {known.version}>"
+        behind = "" if self.concrete_index == self.name else f" (alias of {self.concrete_index})"
+        engine = self.capabilities
+        return f"<{type(self).__name__} {self.name}{behind} on {engine.kind} {engine.version}>"
 
-    # -- making and opening --------------------------------------------------------------------
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the encoders that were loaded for this index. The client stays the caller's.
+
+        They are freed when this returns. ``Index.close()`` may be awaited, like any other method, and
+        does the same where it isn't.
+        """
+        self.state.pool.close()
+        return done()
+
+    # -- what it is --------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name it was asked for by: an index or an alias."""
+        return self.state.name
+
+    @property
+    def concrete_index(self) -> str:
+        """The one index behind that name, which requests are sent to."""
+        return self.state.concrete_index
+
+    @property
+    def uuid(self) -> str:
+        """The UUID that the engine gave the index."""
+        return self.state.live.uuid
+
+    @property
+    def plan(self) -> IndexPlan:
+        """The plan as the index has it, ``auto`` values resolved."""
+        return self.state.plan
+
+    @property
+    def stored(self) -> meta.StoredMeta:
+        """What the index says about itself."""
+        return self.state.stored
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do."""
+        return self.state.capabilities
+
+    @property
+    def client(self) -> EngineClient:
+        """What carries requests over the caller's client; ``index.client.official`` is that one."""
+        return self.state.client
+
+    @property
+    def pool(self) -> EncoderPool:
+        """The encoders of the plan's fields."""
+        return self.state.pool
+
+    @property
+    def rerankers(self) -> Mapping[str, Reranker]:
+        """Name → cross-encoder, for ``q.rescore(…, reranker=name)``."""
+        return self.state.rerankers or {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was resolved or can't be checked, one line each."""
+        return self.state.notes
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Every field that the index had when it was opened, by dotted name, with its type: what can be
+        filtered, sorted and counted by, in the plan or not."""
+        return mapped_types(self.state.live.mapping)
+
+    @property
+    def fields_to_fill(self) -> tuple[str, ...]:
+        """The vector fields that an ingest or :meth:`backfill` fills: all of the plan's, but for those that
+        the index had before the plan was attached."""
+        there = opening.existing_fields(self.state)
+        return tuple(name for name, _ in self.plan.vector_fields() if name not in there)
+
+    def inspect(self) -> dict[str, Any]:
+        """What the index is, for people and scripts; loads no model.
+
+        Returns:
+            JSON values: ``index``, ``concrete_index``, ``engine``, ``documents``, ``plan``,
+            ``contracts``, ``statistics``, ``drift`` (differences of the live mapping) and ``notes``.
+        """
+        state, stored = self.state, self.stored
+        live = describe(self.client, self.name)
+        mapping = live.mapping if live is not None else {}
+        compiled = compile_mapping(self.plan, self.capabilities)
+        return {
+            "index": self.name,
+            "concrete_index": self.concrete_index,
+            "engine": f"{self.capabilities.kind} {self.capabilities.version}",
+            "license": self.capabilities.license,
+            "documents": documents.count(state),
+            "written_by": stored.written_by,
+            "plan": self.plan.to_dict(),
+            "contracts": {name: contract.describe(value) for name, value in stored.contracts.items()},
+            "statistics": dict(stored.statistics),
+            "drift": list(drift(compiled, mapping, opening.existing_fields(state))),
+            "notes": list(self.notes),
+        }
+
+    # -- making and opening ------------------------------------------------------------------------
 
     @classmethod
     def create(
@@ -137,81 +213,16 @@ class Index(AttachMixin, DocumentsMixin):
             UnsupportedFeatureError: the engine lacks something; nothing was created.
             PlanError, EncoderError: the plan or a model is wrong; nothing was created.
         """
-        check_name(name)
-        engine = EngineClient(client)
-        known = capabilities or probe(engine)
-        # A plan that the engine can't do is refused before a model is loaded for it.
-        compile_mapping(with_dims(plan, lambda _: 64), known)
-        pool = EncoderPool(plan, encoder=encoder, allow_encoders=None, runtime=runtime)
-        resolved = in_thread(with_dims, plan, lambda field: pool.encoder(field).info.dims)
-        compiled = compile_mapping(resolved, known)
-        existing = describe(engine, name)
-        if existing is not None:
-            opened = cls._from_existing(
-                engine, existing, compiled.resolved, known, encoder, runtime, rerankers
-            )
-            if not exist_ok:
-                raise IndexExistsError(
-                    f"the index {name!r} exists already; open it (exist_ok=True, --exist-ok), or delete it "
-                    "first",
-                    index=name,
-                )
-            return opened
-        ready = pool.for_plan(compiled.resolved)
-        contracts = in_thread(ready.make_contracts)
-        stored = meta.StoredMeta(plan=compiled.resolved, contracts=contracts, written_by=__version__)
-        body = with_meta(compiled.body, meta.build(stored))
-        put_pipelines(engine, compiled.pipelines)
-        engine.request("PUT", f"/{index_path(name)}", body=body)
-        live = describe(engine, name)
-        if live is None:
-            raise IndexNotFoundError(f"{name!r} was created and is gone already", index=name)
-        return cls(
-            client=engine,
-            live=live,
-            stored=stored,
-            capabilities=known,
-            pool=ready,
-            notes=(*compiled.notes, *ready.similarity_notes(), *ready.sharing_notes()),
-            rerankers=rerankers,
-        )
-
-    @classmethod
-    def _from_existing(
-        cls,
-        engine: EngineClient,
-        live: Live,
-        resolved: IndexPlan,
-        capabilities: Capabilities,
-        encoder: Encoder | Mapping[str, Encoder] | None,
-        runtime: RuntimeOptions | None,
-        rerankers: Mapping[str, Reranker] | None = None,
-    ) -> Index:
-        stored = stored_meta(live.mapping)
-        if stored is None:
-            raise IndexExistsError(
-                f"the index {live.name!r} exists and esembed did not make it; choose another name, or add "
-                "vector fields to it with Index.attach (esembed index attach)",
-                index=live.name,
-            )
-        wanted = fill_in(resolved, stored.plan)
-        if stored.plan != wanted:
-            raise IndexExistsError(
-                f"the index {live.name!r} exists with another plan: {plan_difference(stored.plan, wanted)}; "
-                "migrate it (esembed index migrate), choose another name, or delete it",
-                index=live.name,
-            )
-        pool = EncoderPool(
-            stored.plan, encoder=encoder, allow_encoders=None, runtime=runtime, contracts=stored.contracts
-        )
-        return cls(
-            client=engine,
-            live=live,
-            stored=stored,
+        state = opening.create(
+            EngineClient(client),
+            name,
+            plan,
+            exist_ok=exist_ok,
+            encoders=Encoders(encoder=encoder, runtime=runtime),
             capabilities=capabilities,
-            pool=pool,
             rerankers=rerankers,
         )
+        return cls(state)
 
     @classmethod
     def open(
@@ -245,168 +256,212 @@ class Index(AttachMixin, DocumentsMixin):
             IndexNotFoundError: no such index.
             PlanError: it has no (readable) plan; attach or repair it.
         """
-        engine = EngineClient(client)
-        live = describe(engine, name)
-        if live is None:
-            raise IndexNotFoundError(f"there is no index {name!r}", index=name)
-        stored = stored_meta(live.mapping)
-        if stored is None:
-            raise PlanError(
-                f"the index {name!r} does not say how it was encoded (_meta.esembed is missing): esembed did "
-                "not make it (use Index.attach), or its _meta was overwritten (esembed index repair --plan)"
-            )
-        known = capabilities or probe(engine)
-        pool = EncoderPool(
-            stored.plan,
-            encoder=encoder,
-            allow_encoders=allow_encoders,
-            runtime=runtime,
-            contracts=stored.contracts,
+        state = opening.open_index(
+            EngineClient(client),
+            name,
+            encoders=Encoders(encoder=encoder, allow=allow_encoders, runtime=runtime),
+            capabilities=capabilities,
+            rerankers=rerankers,
         )
-        return cls(
-            client=engine, live=live, stored=stored, capabilities=known, pool=pool, rerankers=rerankers
-        )
+        return cls(state)
 
-    # -- looking at it, and its end ------------------------------------------------------------
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """Every field that the index had when it was opened, by dotted name, with its type: what can be
-        filtered, sorted and counted by, in the plan or not."""
-        return mapped_types(self._live.mapping)
-
-    def inspect(self) -> dict[str, Any]:
-        """What the index is, for people and scripts; loads no model.
-
-        Returns:
-            JSON values: ``index``, ``concrete_index``, ``engine``, ``documents``, ``plan``,
-            ``contracts``, ``statistics``, ``drift`` (differences of the live mapping) and ``notes``.
-        """
-        live = describe(self.client, self.name)
-        mapping = live.mapping if live is not None else {}
-        return {
-            "index": self.name,
-            "concrete_index": self.concrete,
-            "engine": f"{self.capabilities.kind} {self.capabilities.version}",
-            "license": self.capabilities.license,
-            "documents": self.count(),
-            "written_by": self.stored.written_by,
-            "plan": self.plan.to_dict(),
-            "contracts": {name: contract.describe(value) for name, value in self.stored.contracts.items()},
-            "statistics": dict(self.stored.statistics),
-            "drift": list(drift(compile_mapping(self.plan, self.capabilities), mapping, self._adopted)),
-            "notes": list(self.notes),
-        }
-
-    def migrate(
-        self,
+    @classmethod
+    def attach(
+        cls,
+        client: Any,
+        name: str,
         plan: IndexPlan,
         *,
-        options: MigrateOptions | None = None,
         encoder: Encoder | Mapping[str, Encoder] | None = None,
-        old_encoder: Encoder | Mapping[str, Encoder] | None = None,
-        allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
-        progress: Progress | None = None,
-    ) -> MigrationReport:
-        """Move to another plan without downtime, behind an alias; see :mod:`esembed._sync.migration`.
+        capabilities: Capabilities | None = None,
+        rerankers: Mapping[str, Reranker] | None = None,
+    ) -> Index:
+        """Add the plan's vector fields to an index that exists; :meth:`backfill` fills them.
 
-        *encoder* serves the new plan; *old_encoder* and *allow_encoders* the old one, whose results are
-        compared where ``options.queries`` are given.
+        The plan names the index's own text and filter fields, which are left as they are. The same call
+        opens it again, and :meth:`backfill` goes on where it was interrupted. A field whose encoder is
+        ``given`` and that the index has already is searched as it is: no document is written for it.
 
-        This object goes on with the old version; open the alias again, or use an
-        :class:`~esembed._sync.follower.Follower`, to search the new one.
+        Args:
+            client: the official client; it stays the caller's.
+            name: an index, or an alias of one index.
+            plan: what is added, and what is there.
+            encoder, runtime, capabilities, rerankers: as in :meth:`create`.
 
         Raises:
-            what :func:`esembed._sync.migration.migrate` raises; nothing is changed before it is sure
-            that it can work.
+            IndexNotFoundError: no such index.
+            IndexExistsError: esembed made it, or attached to it, with another plan.
+            PlanError: a text or filter field of the plan is missing in the index or of another type, or a
+                given field has other dims, another similarity … there.
+            UnsupportedFeatureError: the engine, or this index's settings, can't take the fields.
         """
-        from .migration import migrate
-
-        return migrate(
-            self.client.official,
-            self.name,
+        state = opening.attach(
+            EngineClient(client),
+            name,
             plan,
-            options=options,
-            encoder=encoder,
-            old_encoder=old_encoder,
-            allow_encoders=allow_encoders,
-            runtime=runtime,
-            capabilities=self.capabilities,
-            progress=progress,
+            encoders=Encoders(encoder=encoder, runtime=runtime),
+            capabilities=capabilities,
+            rerankers=rerankers,
         )
+        return cls(state)
 
-    def rollback(
-        self,
+    @classmethod
+    def repair(
+        cls,
+        client: Any,
+        name: str,
+        plan: IndexPlan,
         *,
-        carry_back: bool = True,
         encoder: Encoder | Mapping[str, Encoder] | None = None,
-        allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
-    ) -> MigrationReport:
-        """Point the alias at the version before; *encoder* is the old version's.
+        capabilities: Capabilities | None = None,
+        rerankers: Mapping[str, Reranker] | None = None,
+    ) -> Index:
+        """Write a lost or damaged ``_meta`` again.
+
+        The caller vouches that *plan* is the one the index was made with; its mapping must agree with the
+        live one.
+
+        Args:
+            client: the official client; it stays the caller's.
+            name: an index, or an alias of one index.
+            plan: what the index was made with.
+            encoder, runtime, capabilities, rerankers: as in :meth:`create`.
 
         Raises:
-            what :func:`esembed._sync.migration.rollback` raises.
+            IndexNotFoundError: no such index.
+            MappingDriftError: the live mapping is not what the plan compiles to; nothing was written.
         """
-        from .migration import rollback
-
-        return rollback(
-            self.client.official,
-            self.name,
-            carry_back=carry_back,
-            encoder=encoder,
-            allow_encoders=allow_encoders,
-            runtime=runtime,
-            capabilities=self.capabilities,
+        state = opening.repair(
+            EngineClient(client),
+            name,
+            plan,
+            encoders=Encoders(encoder=encoder, runtime=runtime),
+            capabilities=capabilities,
+            rerankers=rerankers,
         )
+        return cls(state)
 
-    def drop(self) -> None:
-        """Delete the index, its companion statistics, and its pipeline where no other index runs it."""
-        from .term_statistics import delete_statistics
+    def delete_index(self) -> None:
+        """Delete the index, its term statistics, and its pipeline where no other index runs it.
 
-        self.client.request("DELETE", f"/{index_path(self.concrete)}")
-        drop_pipeline(self.client, str(self._live.settings.get("default_pipeline", "")))
-        for digest in self.stored.statistics.values():
-            delete_statistics(self.client, digest)
+        Behind an alias the version that it stands for is deleted; other versions stay.
+        """
+        opening.delete(self.state)
 
-    def close(self) -> None:
-        """Free the encoders that were loaded for this index. The client stays the caller's."""
-        self.pool.close()
-
-    # -- searching -----------------------------------------------------------------------------
+    # -- searching ---------------------------------------------------------------------------------
 
     search = _by_searcher(Searcher.search)
     search_many = _by_searcher(Searcher.search_many)
 
     def searcher(self) -> Searcher:
-        """What searches: encoders warm, query vectors cached. Made at the first search."""
-        if self._searcher is None:
-            self._searcher = Searcher(
-                self.client,
-                self.concrete,
-                self.plan,
-                self.capabilities,
-                self.pool,
-                live=self._live,
-                rerankers=self.rerankers,
-                before_encoding=self.load_statistics,
-            )
-        return self._searcher
+        """What searches: encoders stay loaded, query vectors cached. Made at the first search."""
+        return self.state.searcher
 
-    def warm(self) -> None:
+    def warm_up(self) -> None:
         """Load, check and run every encoder that a text can be searched with, so that the first search of
         a backend doesn't wait for a model.
 
         Raises:
             EncoderError, ContractError: an encoder can't be loaded, or isn't the one that filled the index.
         """
-        (self.searcher()).warm()
+        self.state.searcher.warm()
 
-    def _changed(self) -> None:
-        self._searcher = None
+    # -- documents ---------------------------------------------------------------------------------
 
-    # -- its relevance ---------------------------------------------------------------------------
+    def ingest(
+        self,
+        records: Any,
+        options: IngestOptions | None = None,
+        *,
+        progress: Progress | None = None,
+        total: int | None = None,
+    ) -> IngestReport:
+        """Encode and write records; stages overlap, memory is bounded, unchanged ones are left alone.
+
+        Args:
+            records: paths or globs, mappings, Documents, ``(id, mapping)`` pairs (any iterable, async ones
+                with Index), another index (opened), or a source of ``esembed.ingest.sources.mapper``.
+            options: see :class:`~esembed.ingest.options.IngestOptions`.
+            progress: is told how far it is.
+            total: how many records there will be, for the ETA.
+
+        Returns:
+            the report, whose counts add up. Records that could not get in are in its ``errors`` and in
+            the dead-letter file; they don't raise, unless ``strict``.
+
+        Raises:
+            EngineUnavailableError: the engine stayed away too long; run again, it resumes.
+            ContractError: an encoder is not the one that filled the index.
+        """
+        if isinstance(records, Index):
+            records = records.documents()
+        return ingest.ingest(self.state, records, options, progress=progress, total=total)
+
+    def backfill(
+        self, options: IngestOptions | None = None, *, progress: Progress | None = None
+    ) -> IngestReport:
+        """Fill the vector fields of documents that are in the index already, by partial updates that
+        never overwrite a document changed meanwhile. Documents that have their vectors are left alone.
+        """
+        return ingest.backfill(self.state, options, progress=progress)
+
+    def update(self, id: str | int, fields: Mapping[str, Any], *, refresh: bool = False) -> None:
+        """Merge *fields* into a document; vectors whose source text changes are encoded anew, the
+        others stay.
+
+        Raises:
+            RecordError: no such document, or a field that can't be stored.
+        """
+        document = Document(documents.document_id(id), fields, op="update")
+        ingest.change_one(self.state, document, refresh=refresh)
+
+    def delete(self, id: str | int, *, refresh: bool = False) -> None:
+        """Remove a document and its chunks; no such document is fine."""
+        document = Document(documents.document_id(id), {}, op="delete")
+        ingest.change_one(self.state, document, refresh=refresh)
+
+    def get(self, id: str | int, *, vectors: bool = False) -> dict[str, Any] | None:
+        """The document's fields, or None when there is no such document.
+
+        Args:
+            vectors: with its vectors, for a search of what is like it (``q.knn(…, vector=…)``).
+        """
+        return documents.get(self.state, id, vectors=vectors)
+
+    def documents(self) -> Any:
+        """Every document as a source of records, as of when the reading begins: without the vectors that
+        encoders made, with those that were given. ``target.ingest(source_index)`` reads it."""
+        return documents.source(self.state)
+
+    def count(self) -> int:
+        """How many documents a search can find (chunks that are documents of their own not counted)."""
+        return documents.count(self.state)
+
+    def refresh(self) -> None:
+        """Make what was written searchable."""
+        documents.refresh(self.state)
+
+    def load_statistics(self, field: str | None = None) -> None:
+        """Give lexical fields the collection's term statistics, once; a search in them does it by itself.
+
+        Args:
+            field: only this one, where it is lexical; None is all of them.
+
+        Raises:
+            EncoderError: they are gone, or the credentials may not read them.
+        """
+        self.state.load_statistics(field)
+
+    def refresh_statistics(self) -> None:
+        """Count the terms of lexical fields anew over all documents, without touching a document.
+
+        Due when many documents were replaced or deleted, or when the counts were lost.
+        """
+        ingest.recount_terms(self.state)
+
+    # -- relevance ---------------------------------------------------------------------------------
 
     def evaluate(
         self,
@@ -434,7 +489,7 @@ class Index(AttachMixin, DocumentsMixin):
             EsembedError: no judged queries, the extra isn't installed; what a search raises.
         """
         return relevance.evaluate(
-            as_sync(self),
+            self.state,
             dataset,
             configurations=configurations,
             runs=runs,
@@ -450,6 +505,7 @@ class Index(AttachMixin, DocumentsMixin):
         *,
         options: TuneOptions | None = None,
         write: bool = True,
+        tune_legs: bool = True,
         progress: Callable[[str], None] | None = None,
     ) -> tuple[Tuned, Query]:
         """Fit the default query to judged queries; on few it stays as it is. See ``esembed tune``.
@@ -457,6 +513,7 @@ class Index(AttachMixin, DocumentsMixin):
         Args:
             options: see :class:`~esembed.evaluate.tuning.TuneOptions`.
             write: store the query and its evidence, where something better was found.
+            tune_legs: try the legs' own settings (boosts, pruning, num_candidates …) before the fusion.
             progress: told what is being done, one line each (from another thread).
 
         Returns:
@@ -466,10 +523,9 @@ class Index(AttachMixin, DocumentsMixin):
             EsembedError: no judged queries, the extra isn't installed, or the default query's reranker
                 wasn't given.
         """
-        counterpart = as_sync(self)
-        result = relevance.tune(counterpart, dataset, options=options, write=write, progress=progress)
-        self._take_over(counterpart)
-        return result
+        return relevance.tune(
+            self.state, dataset, options=options, write=write, tune_legs=tune_legs, progress=progress
+        )
 
     def learn_weights(
         self, options: TrustOptions | None = None, *, write: bool = True
@@ -486,17 +542,100 @@ class Index(AttachMixin, DocumentsMixin):
         Returns:
             the report, and the query, or None when there is nothing to weigh.
         """
-        counterpart = as_sync(self)
-        result = weights.learn(counterpart, options=options, write=write)
-        self._take_over(counterpart)
-        return result
+        return weights.learn(self.state, options=options, write=write)
 
-    def _after_ingest(self, options: IngestOptions, report: IngestReport, progress: Progress | None) -> None:
-        weights.learn_after_ingest(self, options, report, progress)
+    # -- versions behind an alias ------------------------------------------------------------------
 
-    def _take_over(self, counterpart: Any) -> None:
-        """Go on with what the sync counterpart stored while it worked in a thread."""
-        if counterpart.stored is not self.stored:
-            self.stored = counterpart.stored
-            self.plan = counterpart.stored.plan
-            self._changed()
+    def migrate(
+        self,
+        plan: IndexPlan,
+        *,
+        options: MigrateOptions | None = None,
+        encoder: Encoder | Mapping[str, Encoder] | None = None,
+        old_encoder: Encoder | Mapping[str, Encoder] | None = None,
+        allow_encoders: Collection[str] = (),
+        runtime: RuntimeOptions | None = None,
+        progress: Progress | None = None,
+    ) -> MigrationReport:
+        """Move to another plan without downtime, behind an alias; see :mod:`esembed._sync.migration`.
+
+        *encoder* serves the new plan; *old_encoder* and *allow_encoders* the old one, whose results are
+        compared where ``options.queries`` are given.
+
+        This object goes on with the old version; open the alias again, or use an
+        :class:`~esembed._sync.follower.Follower`, to search the new one.
+
+        Raises:
+            what :func:`esembed._sync.migration.migrate` raises; nothing is changed before it is sure
+            that it can work.
+        """
+        return migration.migrate(
+            self.client,
+            self.name,
+            plan,
+            options=options,
+            encoders=Encoders(encoder=encoder, runtime=runtime),
+            old_encoders=Encoders(encoder=old_encoder, allow=allow_encoders, runtime=runtime),
+            capabilities=self.capabilities,
+            progress=progress,
+        )
+
+    def rollback(
+        self,
+        *,
+        replay_writes: bool = True,
+        encoder: Encoder | Mapping[str, Encoder] | None = None,
+        allow_encoders: Collection[str] = (),
+        runtime: RuntimeOptions | None = None,
+    ) -> MigrationReport:
+        """Point the alias at the version before; *encoder* is the old version's.
+
+        Raises:
+            what :func:`esembed._sync.migration.rollback` raises.
+        """
+        return migration.rollback(
+            self.client,
+            self.name,
+            replay_writes=replay_writes,
+            encoders=Encoders(encoder=encoder, allow=allow_encoders, runtime=runtime),
+            capabilities=self.capabilities,
+        )
+
+    @classmethod
+    def abort_migration(cls, client: Any, alias: str) -> str | None:
+        """Give up an unfinished migration: the half-filled version is deleted, writes are allowed again.
+
+        Args:
+            client: the official client; it stays the caller's.
+            alias: the alias that was to be moved.
+
+        Returns:
+            the deleted index's name, or None when there was none.
+
+        Raises:
+            IndexNotFoundError: no such alias.
+            PermanentError: the migration is running.
+        """
+        return aliases.abort_migration(EngineClient(client), alias)
+
+    @classmethod
+    def delete_old_versions(
+        cls, client: Any, alias: str, *, keep: int = 1, min_age_seconds: float = 3600.0
+    ) -> list[str]:
+        """Delete old versions of an alias, those without an alias of their own.
+
+        Args:
+            client: the official client; it stays the caller's.
+            alias: the alias.
+            keep: how many versions before the present one stay for a rollback.
+            min_age_seconds: the last swap must be older than this, so that every searcher has moved on.
+
+        Returns:
+            the names that were deleted.
+
+        Raises:
+            AliasError: no such alias, or its last swap is too recent.
+        """
+        return aliases.delete_old_versions(
+            EngineClient(client), alias, keep=keep, min_age_seconds=min_age_seconds
+        )

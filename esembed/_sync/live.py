@@ -1,5 +1,5 @@
 # Generated from esembed/_async/live.py by scripts/run_unasync.py; change that file and run the script.
-"""Reading and writing what an index says about itself, and the names it goes by."""
+"""An index as the engine has it: described, its ``_meta`` written, the names it goes by."""
 
 from __future__ import annotations
 
@@ -11,45 +11,40 @@ from urllib.parse import quote
 
 from esembed.dialect import meta
 from esembed.dialect.inference import PIPELINE_PREFIX
-from esembed.errors import EngineRequestError, IndexNotFoundError, PermanentError
+from esembed.errors import IndexNotFoundError, PermanentError, TransientError
 
 from ._shim import sleep
 from .client import EngineClient
 
 __all__ = [
-    "Live",
+    "LiveIndex",
     "check_name",
     "describe",
     "drop_pipeline",
     "index_path",
     "put_pipelines",
     "update_meta",
+    "write_meta",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveIndex:
     """One index as the engine has it.
 
     Attributes:
         name: what was asked for, an index or an alias.
-        concrete: the one index behind it.
+        concrete_index: the one index behind it.
         mapping: the live mapping (``properties``, ``_meta`` …).
         settings: the live settings, flat strings under ``index``.
         uuid: the index's UUID.
     """
 
     name: str
-    concrete: str
+    concrete_index: str
     mapping: Mapping[str, Any]
     settings: Mapping[str, Any]
     uuid: str
-
-    @property
-    def esembed(self) -> Mapping[str, Any] | None:
-        """``_meta.esembed`` as it stands, or None; untrusted."""
-        own = (self.mapping.get("_meta") or {}).get(meta.META_KEY)
-        return own if isinstance(own, Mapping) else None
 
 
 def check_name(name: str) -> str:
@@ -74,7 +69,7 @@ def index_path(name: str) -> str:
     return quote(name, safe="")
 
 
-def describe(client: EngineClient, name: str) -> Live | None:
+def describe(client: EngineClient, name: str) -> LiveIndex | None:
     """What stands behind a name, or None when nothing does.
 
     Raises:
@@ -90,11 +85,11 @@ def describe(client: EngineClient, name: str) -> Live | None:
         raise PermanentError(
             f"{name!r} stands for {len(answer.body)} indices ({', '.join(sorted(answer.body)[:5])}); name one"
         )
-    concrete, parts = next(iter(answer.body.items()))
+    concrete_index, parts = next(iter(answer.body.items()))
     settings = (parts.get("settings") or {}).get("index") or {}
-    return Live(
+    return LiveIndex(
         name=name,
-        concrete=concrete,
+        concrete_index=concrete_index,
         mapping=parts.get("mappings") or {},
         settings=settings,
         uuid=str(settings.get("uuid", "")),
@@ -102,13 +97,13 @@ def describe(client: EngineClient, name: str) -> Live | None:
 
 
 def put_pipelines(client: EngineClient, pipelines: Mapping[str, Mapping[str, Any]]) -> None:
-    """Store the ingest pipelines that a plan compiles to, where they aren't there yet. Their names are hashes
-    of what they do, so one that is there is the right one.
+    """Store the ingest pipelines that a plan compiles to, where they aren't there yet.
 
     Raises:
         EngineRequestError: the engine refused (it lacks a processor, or the privilege is missing).
     """
     for name, body in pipelines.items():
+        # A name is the hash of what the pipeline does, so one that is there is the right one.
         path = f"/_ingest/pipeline/{quote(name, safe='')}"
         known = client.request("GET", path, ignore=(403, 404))
         if known.status != 200:
@@ -138,16 +133,22 @@ def update_meta(
 ) -> Mapping[str, Any]:
     """Read, merge, write, verify ``_meta.esembed``.
 
-    ``PUT _mapping`` replaces ``_meta`` whole and knows no condition, so what others keep there is read
-    first and written back, and the result is read again: when somebody else wrote in between, once more.
-
     Args:
         change: takes a copy of ``_meta.esembed`` (empty when there is none), returns the new one.
+        attempts: how often it is tried while others write, too.
+
+    Returns:
+        ``_meta.esembed`` as it was written.
 
     Raises:
         IndexNotFoundError: no such index.
-        EngineRequestError: others wrote each time, or the engine refused.
+        PlanError: it would take more than 16 KiB; nothing was written.
+        TransientError: others wrote each time.
+        EngineRequestError: the engine refused.
     """
+    # PUT _mapping replaces _meta whole and knows no condition (no if_seq_no, unlike a document). So what
+    # others keep there is read first and written back, and the result is read again: where somebody else
+    # wrote in between, all of it once more.
     for attempt in range(attempts):
         live = describe(client, name)
         if live is None:
@@ -157,13 +158,22 @@ def update_meta(
         wanted = dict(change(copy.deepcopy(dict(own)) if isinstance(own, Mapping) else {}))
         meta.check_size(wanted)
         whole[meta.META_KEY] = wanted
-        client.request("PUT", f"/{index_path(live.concrete)}/_mapping", body={"_meta": whole})
-        after = describe(client, live.concrete)
+        client.request("PUT", f"/{index_path(live.concrete_index)}/_mapping", body={"_meta": whole})
+        after = describe(client, live.concrete_index)
         if after is not None and after.mapping.get("_meta") == whole:
             return wanted
         sleep(0.05 * 2**attempt)
-    raise EngineRequestError(
-        f"_meta of {name!r} was changed by somebody else {attempts} times while it was written; try again",
-        status=409,
-        error_type="meta_conflict",
+    raise TransientError(
+        f"_meta of {name!r} was changed by somebody else {attempts} times while it was written; try again"
     )
+
+
+def write_meta(client: EngineClient, name: str, stored: meta.StoredMeta) -> None:
+    """Write what an index says about itself; what others keep in ``_meta`` stays.
+
+    Raises:
+        PlanError: it would take more than 16 KiB; nothing was written.
+        IndexNotFoundError, TransientError, EngineRequestError: as :func:`update_meta`.
+    """
+    data = meta.build(stored)
+    update_meta(client, name, lambda _: data)

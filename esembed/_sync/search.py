@@ -31,7 +31,7 @@ from esembed.types import Hits
 from ._shim import in_thread
 from .client import EngineClient
 from .client_fusion import ClientFusion
-from .live import Live, index_path
+from .live import LiveIndex, index_path
 from .live_fields import LiveFields
 from .query_vectors import QueryVectors
 
@@ -61,7 +61,7 @@ class Searcher:
         capabilities: Capabilities,
         pool: EncoderPool,
         *,
-        live: Live | None = None,
+        live: LiveIndex | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
         token_ids: Mapping[str, Mapping[str, int]] | None = None,
         before_encoding: Callable[[str], None] | None = None,

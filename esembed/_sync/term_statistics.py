@@ -1,8 +1,8 @@
 # Generated from esembed/_async/term_statistics.py by scripts/run_unasync.py; change that file and run the script.
-"""Term statistics of ``lexical`` fields in a companion index: written once, named by their hash.
+"""Term statistics of ``lexical`` fields in an index of their own: written once, named by their hash.
 
 They are too bulky for ``_meta`` (which lives in the cluster state), so ``_meta`` holds the hash and
-the companion index the counts. A set of counts never changes: a refresh writes another one and moves
+the statistics index the counts. A set of counts never changes: a refresh writes another one and moves
 the hash.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import EncoderError, IndexNotFoundError
+from esembed.transport import Response, error_from_response
 
 from .client import EngineClient
 
@@ -44,7 +45,7 @@ def save_statistics(client: EngineClient, statistics: LexicalStatistics) -> str:
     """
     created = client.request("PUT", f"/{STATISTICS_INDEX}", body=_BODY, ignore=(400,))
     if created.status == 400 and "exists" not in str(created.body):
-        raise EncoderError(f"can't create the index {STATISTICS_INDEX}: {created.body}")
+        raise error_from_response("PUT", f"/{STATISTICS_INDEX}", created)
     digest = statistics.hash
     lines: list[Mapping[str, Any]] = []
     for document in statistics.to_documents():
@@ -54,6 +55,7 @@ def save_statistics(client: EngineClient, statistics: LexicalStatistics) -> str:
             _write(client, lines)
             lines = []
     _write(client, lines)
+    # Who reads the hash in _meta next must find the counts by a search.
     client.request("POST", f"/{STATISTICS_INDEX}/_refresh")
     return digest
 
@@ -64,7 +66,8 @@ def _write(client: EngineClient, lines: list[Mapping[str, Any]]) -> None:
     answer = client.request("POST", f"/{STATISTICS_INDEX}/_bulk", body=lines)
     if answer.body.get("errors"):
         failed = next(i["index"] for i in answer.body["items"] if i["index"]["status"] >= 300)
-        raise EncoderError(f"can't write term statistics: {failed.get('error')}")
+        response = Response(int(failed["status"]), {"error": failed.get("error")})
+        raise error_from_response("POST", f"/{STATISTICS_INDEX}/_bulk", response)
 
 
 def load_statistics(client: EngineClient, digest: str) -> LexicalStatistics:

@@ -107,7 +107,6 @@ def index_command(
         $ esembed eval index scifact data/scifact --run other-tool.run --bm25s
     """
     from esembed.evaluate.datasets import ProblemLog, read_run, write_run
-    from esembed.evaluate.evaluate_index import evaluate_index
     from esembed.evaluate.reference import bm25s_run, read_published
 
     judged = _dataset(dataset, split, topics)
@@ -125,7 +124,7 @@ def index_command(
                 k1=1.2 if text is None or text.k1 is None else text.k1,
                 b=0.75 if text is None or text.b is None else text.b,
             )
-        evaluation = evaluate_index(index, judged, runs=outside, published=figures)
+        evaluation = index.evaluate(judged, runs=outside, published=figures)
     finally:
         client.close()
     if save_runs is not None:
@@ -207,11 +206,10 @@ def trust(
         $ esembed eval trust books --no-write
     """
     from esembed.cli import _output
-    from esembed.evaluate.learn_weights import know_index
 
     client = connection.client()
     try:
-        report, query = know_index(_opened(client, name, allow_encoder), write=write)
+        report, query = _opened(client, name, allow_encoder).learn_weights(write=write)
     finally:
         client.close()
     shown: dict[str, Any] = report.to_dict() | {"query": None if query is None else query.to_dict()}
@@ -272,7 +270,6 @@ def tune(
         $ esembed tune books judgements.csv --cross-encoder cross=cross-encoder/ms-marco-MiniLM-L6-v2
     """
     from esembed.cli import _output
-    from esembed.evaluate.tune_index import tune_index
     from esembed.evaluate.tuning import TuneOptions
 
     judged = _dataset(dataset, split, topics)
@@ -281,11 +278,10 @@ def tune(
     client = connection.client()
     try:
         index = _opened(client, name, allow_encoder, cross_encoder)
-        tuned, query = tune_index(
-            index,
+        tuned, query = index.tune(
             judged,
             write=write,
-            axes=axes,
+            tune_legs=axes,
             options=TuneOptions(latency_weight=latency_weight),
             progress=lambda line: _output.note(f"… {line}"),
         )

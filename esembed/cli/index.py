@@ -120,7 +120,9 @@ def attach(
     try:
         with _output.progress() as bars:
             bar = _output.IngestProgress(bars, label="filling vectors") if backfill else None
-            index, report = Index.attach(client, name, wanted, backfill=backfill, progress=bar)
+            index = Index.attach(client, name, wanted)
+            # Nothing to fill where the index has all of the plan's vectors already.
+            report = index.backfill(progress=bar) if backfill and index.fields_to_fill else None
         if json:
             _output.print_json(
                 {"index": index.name, "backfill": None if report is None else report.to_dict()}
@@ -227,10 +229,10 @@ def delete(
     client = connection.client()
     try:
         index = Index.open(client, name)
-        index.drop()
+        index.delete_index()
     finally:
         client.close()
-    behind = "" if index.concrete == name else f", which is {index.concrete}; other versions stay"
+    behind = "" if index.concrete_index == name else f", which is {index.concrete_index}; other versions stay"
     _output.note(f"deleted {name}{behind}")
 
 

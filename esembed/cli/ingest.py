@@ -253,7 +253,7 @@ def _other_index(target: Index, client: Any, name: str) -> Source:
     from esembed.errors import PlanError
     from esembed.ingest.sources.index import IndexSource
 
-    if name in (target.name, target.concrete):
+    if name in (target.name, target.concrete_index):
         raise UsageError(f"--from-index and --index are both {name!r}")
     try:
         source: Source = Index.open(client, name, capabilities=target.capabilities).documents()

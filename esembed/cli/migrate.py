@@ -74,7 +74,7 @@ def migrate(
 
         $ esembed index migrate books plan.toml --dataset judged/ --max-drop 0.01
     """
-    from esembed._sync.migration import migrate as run
+    from esembed import Index
     from esembed.cli import _output
     from esembed.migration.options import MigrateOptions
     from esembed.plan import IndexPlan
@@ -98,7 +98,7 @@ def migrate(
     )
     client = connection.client()
     try:
-        report = run(client, name, wanted, options=options, allow_encoders=allow_encoder or ())
+        report = Index.open(client, name).migrate(wanted, options=options, allow_encoders=allow_encoder or ())
     finally:
         client.close()
     _tell(report, json)
@@ -126,11 +126,13 @@ def rollback(
 
         $ esembed index rollback books
     """
-    from esembed._sync.migration import rollback as run
+    from esembed import Index
 
     client = connection.client()
     try:
-        report = run(client, alias, carry_back=carry_back, allow_encoders=allow_encoder or ())
+        report = Index.open(client, alias).rollback(
+            replay_writes=carry_back, allow_encoders=allow_encoder or ()
+        )
     finally:
         client.close()
     _tell(report, json)
@@ -144,12 +146,12 @@ def abort(alias: Alias, *, connection: Connection) -> None:
 
         $ esembed index abort books
     """
-    from esembed._sync.aliases import abort as run
+    from esembed import Index
     from esembed.cli import _output
 
     client = connection.client()
     try:
-        gone = run(client, alias)
+        gone = Index.abort_migration(client, alias)
     finally:
         client.close()
     _output.note(f"deleted {gone}" if gone else "there was no unfinished migration")
@@ -172,12 +174,12 @@ def cleanup(
 
         $ esembed index cleanup books --keep 0
     """
-    from esembed._sync.aliases import cleanup as run
+    from esembed import Index
     from esembed.cli import _output
 
     client = connection.client()
     try:
-        deleted = run(client, alias, keep=keep, min_age_seconds=min_age_minutes * 60)
+        deleted = Index.delete_old_versions(client, alias, keep=keep, min_age_seconds=min_age_minutes * 60)
     finally:
         client.close()
     if json:

@@ -142,7 +142,7 @@ def fill(
     index = None if fresh else existing(client, plan)
     if index is None:
         with contextlib.suppress(IndexNotFoundError):
-            Index.open(client, INDEX).drop()
+            Index.open(client, INDEX).delete_index()
         index = Index.create(client, INDEX, plan)
     # The demo asks every leg by itself, so nothing has to be weighed.
     options = IngestOptions(trust=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from esembed import query as q
@@ -127,10 +126,5 @@ def index_documents(index: Index, count: int, *, seed: int = 0) -> list[tuple[st
     return found
 
 
-def store_query(index: Index, query: Query | None, why: Mapping[str, Any]) -> None:
-    stored = replace(
-        index.stored,
-        plan=index.plan.replace(query=query),
-        rest={**index.stored.rest, "evidence": dict(why)},
-    )
-    index._store(stored)
+def store_query(index: Any, query: Query | None, why: Mapping[str, Any]) -> None:
+    index.store_query(query, why)

@@ -24,7 +24,7 @@ from urllib.parse import quote
 from esembed.errors import EsembedError, PermanentError, TransientError
 from esembed.ingest.target import Requester
 
-__all__ = ["BEAT_SECONDS", "SILENT_SECONDS", "Claim", "claim_index"]
+__all__ = ["BEAT_SECONDS", "SILENT_SECONDS", "MigrationLock", "claim_index"]
 
 BEAT_SECONDS = 4.0
 SILENT_SECONDS = 20.0
@@ -42,7 +42,7 @@ def claim_index(alias: str) -> str:
     return f"{alias}-migration"
 
 
-class Claim:
+class MigrationLock:
     """The right to move one alias. Blocking; safe to use from several threads.
 
     Args:

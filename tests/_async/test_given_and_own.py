@@ -55,15 +55,15 @@ async def foreign(client: Any, name: str, **dense: Any) -> AsyncEngineClient:
 
 async def test_vectors_that_are_there_are_searched_as_they_are(client: Any, esembed_index_name: str) -> None:
     engine = await foreign(client, esembed_index_name)
-    index, report = await AsyncIndex.attach(client, esembed_index_name, PLAN)
-    assert report is None, "nothing is to be filled"
+    index = await AsyncIndex.attach(client, esembed_index_name, PLAN)
+    assert index.fields_to_fill == ()
     assert index.plan.dense["vec.title"].quantization == "int8_hnsw"
     assert any("the index has it, 8 dims, l2_norm, int8_hnsw" in note for note in index.notes)
     stats = await engine.request("GET", f"/{esembed_index_name}/_stats/docs,indexing")
     primaries = stats.body["_all"]["primaries"]
     assert primaries["indexing"]["index_total"] == len(DOCS), "no document was written"
-    again, report = await AsyncIndex.attach(client, esembed_index_name, PLAN)
-    assert report is None
+    again = await AsyncIndex.attach(client, esembed_index_name, PLAN)
+    assert again.fields_to_fill == ()
     assert again.plan == index.plan
 
     opened = await AsyncIndex.open(client, esembed_index_name)
@@ -100,7 +100,6 @@ async def test_vectors_that_are_there_are_searched_as_they_are(client: Any, esem
     assert (await opened.inspect())["drift"] == ["+ more: in the index (keyword), not in the plan"]
     new = [{"_id": "new", "title": "red", "vec.title": [1.0] * 8, "terms": {"red": 1.0}}]
     report = await opened.ingest(new)
-    assert report is not None
     assert (report.indexed, report.dead) == (1, 0), report.errors
     await opened.refresh()
     assert (await opened.search(q.knn("vec.title", vector=[1.0] * 8), size=1)).ids == ["new"]
@@ -138,8 +137,9 @@ async def test_given_vectors_stay_while_another_field_is_filled(client: Any, ese
     plan = PLAN.replace(dense={**PLAN.dense, "made": own})
     with pytest.raises(EncoderError, match=r"own:tiny.*encoder="):
         await AsyncIndex.attach(client, esembed_index_name, plan)
-    index, report = await AsyncIndex.attach(client, esembed_index_name, plan, encoder={"made": mine})
-    assert report is not None
+    index = await AsyncIndex.attach(client, esembed_index_name, plan, encoder={"made": mine})
+    assert index.fields_to_fill == ("made",)
+    report = await index.backfill()
     assert (report.read, report.dead, report.adds_up) == (len(DOCS), 0, True)
     assert index.plan.dense["made"].dims == data.DIMS
     await engine.request("POST", f"/{esembed_index_name}/_refresh")

@@ -124,7 +124,7 @@ async def test_every_leg_answers_and_the_default_is_hybrid(client: Any, esembed_
     index = await filled(client, esembed_index_name)
     hits = await index.search("split a path into folder and file name", size=2, explain=True)
     assert hits[0].id == "paths"
-    assert {share.leg for share in hits[0].shares} == {"bm25", "dense"}
+    assert {share.leg for share in hits[0].shares} == {"bm25", "embedding"}
     assert sum(share.share for share in hits[0].shares) == pytest.approx(hits[0].score, rel=1e-6)
     assert not {"embedding", "terms", "esembed_hash"} & set(hits[0].source)
     lexical = await index.search(q.sparse("terms"), text="similar sequences")
@@ -153,12 +153,12 @@ async def test_an_index_of_equal_documents_keeps_the_statistics_that_it_shares(
     index = await filled(client, esembed_index_name)
     copy = await filled(client, f"{esembed_index_name}-copy")
     assert copy.stored.statistics == index.stored.statistics
-    await copy.drop()
+    await copy.delete_index()
     await index.client.request("POST", f"/{STATISTICS_INDEX}/_refresh")
     again = await AsyncIndex.open(client, esembed_index_name)
     assert (await again.search(q.sparse("terms"), text="similar sequences")).ids[0] == "diff"
     digest = index.stored.statistics["terms"]
-    await index.drop()
+    await index.delete_index()
     gone = await index.client.request("GET", f"/{STATISTICS_INDEX}/_doc/{digest}-0", ignore=(404,))
     assert gone.status == 404
 
@@ -206,9 +206,9 @@ async def test_lost_term_statistics_stop_only_the_field_that_needs_them(
     hits = await index.search(q.rrf(q.match("similar sequences", name="bm25"), lexical), partial_results=True)
     assert (hits.ids[0], list(hits.legs_missing)) == ("diff", ["terms"])
     with pytest.raises(EncoderError, match="run refresh_statistics"):
-        await index.warm()
+        await index.warm_up()
     await index.refresh_statistics()
-    await index.warm()
+    await index.warm_up()
     assert (await index.search(lexical)).ids[0] == "diff"
 
 
@@ -311,8 +311,9 @@ async def test_attach_adds_vectors_to_an_index_that_is_there(client: Any, esembe
         await engine.request("PUT", f"/{esembed_index_name}/_doc/{record['id']}", body=record)
     await engine.request("POST", f"/{esembed_index_name}/_refresh")
     plan = PLAN.replace(id_field=None)
-    index, report = await AsyncIndex.attach(client, esembed_index_name, plan)
-    assert report is not None
+    index = await AsyncIndex.attach(client, esembed_index_name, plan)
+    assert await index.get("paths", vectors=True) == await index.get("paths"), "attach fills nothing"
+    report = await index.backfill()
     assert (report.read, report.dead, report.adds_up) == (4, 0, True)
     hits = await index.search("split a path into folder and file name")
     assert hits.ids[0] == "paths"
@@ -320,8 +321,8 @@ async def test_attach_adds_vectors_to_an_index_that_is_there(client: Any, esembe
     live = await describe(engine, esembed_index_name)
     assert live is not None
     assert live.mapping["_meta"]["owner"] == "somebody else"
-    again, second = await AsyncIndex.attach(client, esembed_index_name, plan)
-    assert second is not None
+    again = await AsyncIndex.attach(client, esembed_index_name, plan)
+    second = await again.backfill()
     assert second.unchanged == 4  # what has its vectors is left alone
     assert await again.count() == 4
 
@@ -350,7 +351,7 @@ async def test_attach_to_what_an_engine_mapped_by_itself(client: Any, esembed_in
     sub = plan.replace(filter={"lang.keyword": FilterField()})
     with pytest.raises(PlanError, match=r"lang\.keyword: it is a sub-field"):
         await AsyncIndex.attach(client, esembed_index_name, sub)
-    index, _ = await AsyncIndex.attach(client, esembed_index_name, plan.replace(filter={}), backfill=False)
+    index = await AsyncIndex.attach(client, esembed_index_name, plan.replace(filter={}))
     await index.refresh()
     german = await index.search(q.match_all(), filter=q.term("lang.keyword", "de"))
     assert german.ids == ["faden"]

@@ -96,7 +96,7 @@ async def test_an_ingest_leaves_alone_what_it_should(client: Any, esembed_index_
     assert found.documents == 60
     assert query is not None
     assert index.plan.query is None
-    await index.drop()
+    await index.delete_index()
 
     own = PLAN.replace(query=q.match(fields=["doc"]))
     index = await AsyncIndex.create(client, esembed_index_name, own)

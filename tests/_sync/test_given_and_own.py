@@ -56,15 +56,15 @@ def foreign(client: Any, name: str, **dense: Any) -> EngineClient:
 
 def test_vectors_that_are_there_are_searched_as_they_are(client: Any, esembed_index_name: str) -> None:
     engine = foreign(client, esembed_index_name)
-    index, report = Index.attach(client, esembed_index_name, PLAN)
-    assert report is None, "nothing is to be filled"
+    index = Index.attach(client, esembed_index_name, PLAN)
+    assert index.fields_to_fill == ()
     assert index.plan.dense["vec.title"].quantization == "int8_hnsw"
     assert any("the index has it, 8 dims, l2_norm, int8_hnsw" in note for note in index.notes)
     stats = engine.request("GET", f"/{esembed_index_name}/_stats/docs,indexing")
     primaries = stats.body["_all"]["primaries"]
     assert primaries["indexing"]["index_total"] == len(DOCS), "no document was written"
-    again, report = Index.attach(client, esembed_index_name, PLAN)
-    assert report is None
+    again = Index.attach(client, esembed_index_name, PLAN)
+    assert again.fields_to_fill == ()
     assert again.plan == index.plan
 
     opened = Index.open(client, esembed_index_name)
@@ -101,7 +101,6 @@ def test_vectors_that_are_there_are_searched_as_they_are(client: Any, esembed_in
     assert (opened.inspect())["drift"] == ["+ more: in the index (keyword), not in the plan"]
     new = [{"_id": "new", "title": "red", "vec.title": [1.0] * 8, "terms": {"red": 1.0}}]
     report = opened.ingest(new)
-    assert report is not None
     assert (report.indexed, report.dead) == (1, 0), report.errors
     opened.refresh()
     assert (opened.search(q.knn("vec.title", vector=[1.0] * 8), size=1)).ids == ["new"]
@@ -139,8 +138,9 @@ def test_given_vectors_stay_while_another_field_is_filled(client: Any, esembed_i
     plan = PLAN.replace(dense={**PLAN.dense, "made": own})
     with pytest.raises(EncoderError, match=r"own:tiny.*encoder="):
         Index.attach(client, esembed_index_name, plan)
-    index, report = Index.attach(client, esembed_index_name, plan, encoder={"made": mine})
-    assert report is not None
+    index = Index.attach(client, esembed_index_name, plan, encoder={"made": mine})
+    assert index.fields_to_fill == ("made",)
+    report = index.backfill()
     assert (report.read, report.dead, report.adds_up) == (len(DOCS), 0, True)
     assert index.plan.dense["made"].dims == data.DIMS
     engine.request("POST", f"/{esembed_index_name}/_refresh")

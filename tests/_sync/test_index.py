@@ -123,7 +123,7 @@ def test_every_leg_answers_and_the_default_is_hybrid(client: Any, esembed_index_
     index = filled(client, esembed_index_name)
     hits = index.search("split a path into folder and file name", size=2, explain=True)
     assert hits[0].id == "paths"
-    assert {share.leg for share in hits[0].shares} == {"bm25", "dense"}
+    assert {share.leg for share in hits[0].shares} == {"bm25", "embedding"}
     assert sum(share.share for share in hits[0].shares) == pytest.approx(hits[0].score, rel=1e-6)
     assert not {"embedding", "terms", "esembed_hash"} & set(hits[0].source)
     lexical = index.search(q.sparse("terms"), text="similar sequences")
@@ -152,12 +152,12 @@ def test_an_index_of_equal_documents_keeps_the_statistics_that_it_shares(
     index = filled(client, esembed_index_name)
     copy = filled(client, f"{esembed_index_name}-copy")
     assert copy.stored.statistics == index.stored.statistics
-    copy.drop()
+    copy.delete_index()
     index.client.request("POST", f"/{STATISTICS_INDEX}/_refresh")
     again = Index.open(client, esembed_index_name)
     assert (again.search(q.sparse("terms"), text="similar sequences")).ids[0] == "diff"
     digest = index.stored.statistics["terms"]
-    index.drop()
+    index.delete_index()
     gone = index.client.request("GET", f"/{STATISTICS_INDEX}/_doc/{digest}-0", ignore=(404,))
     assert gone.status == 404
 
@@ -205,9 +205,9 @@ def test_lost_term_statistics_stop_only_the_field_that_needs_them(
     hits = index.search(q.rrf(q.match("similar sequences", name="bm25"), lexical), partial_results=True)
     assert (hits.ids[0], list(hits.legs_missing)) == ("diff", ["terms"])
     with pytest.raises(EncoderError, match="run refresh_statistics"):
-        index.warm()
+        index.warm_up()
     index.refresh_statistics()
-    index.warm()
+    index.warm_up()
     assert (index.search(lexical)).ids[0] == "diff"
 
 
@@ -310,8 +310,9 @@ def test_attach_adds_vectors_to_an_index_that_is_there(client: Any, esembed_inde
         engine.request("PUT", f"/{esembed_index_name}/_doc/{record['id']}", body=record)
     engine.request("POST", f"/{esembed_index_name}/_refresh")
     plan = PLAN.replace(id_field=None)
-    index, report = Index.attach(client, esembed_index_name, plan)
-    assert report is not None
+    index = Index.attach(client, esembed_index_name, plan)
+    assert index.get("paths", vectors=True) == index.get("paths"), "attach fills nothing"
+    report = index.backfill()
     assert (report.read, report.dead, report.adds_up) == (4, 0, True)
     hits = index.search("split a path into folder and file name")
     assert hits.ids[0] == "paths"
@@ -319,8 +320,8 @@ def test_attach_adds_vectors_to_an_index_that_is_there(client: Any, esembed_inde
     live = describe(engine, esembed_index_name)
     assert live is not None
     assert live.mapping["_meta"]["owner"] == "somebody else"
-    again, second = Index.attach(client, esembed_index_name, plan)
-    assert second is not None
+    again = Index.attach(client, esembed_index_name, plan)
+    second = again.backfill()
     assert second.unchanged == 4  # what has its vectors is left alone
     assert again.count() == 4
 
@@ -349,7 +350,7 @@ def test_attach_to_what_an_engine_mapped_by_itself(client: Any, esembed_index_na
     sub = plan.replace(filter={"lang.keyword": FilterField()})
     with pytest.raises(PlanError, match=r"lang\.keyword: it is a sub-field"):
         Index.attach(client, esembed_index_name, sub)
-    index, _ = Index.attach(client, esembed_index_name, plan.replace(filter={}), backfill=False)
+    index = Index.attach(client, esembed_index_name, plan.replace(filter={}))
     index.refresh()
     german = index.search(q.match_all(), filter=q.term("lang.keyword", "de"))
     assert german.ids == ["faden"]

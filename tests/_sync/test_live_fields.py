@@ -128,7 +128,7 @@ FORMATS = {"day": None, "german": PLAN.filter["german"].format, "made": str(EXTR
 
 def test_a_date_is_refused_here_only_if_the_engine_refuses_it(client: Any, esembed_index_name: str) -> None:
     index = live(client, esembed_index_name)
-    path = f"/{index.concrete}/_search"
+    path = f"/{index.concrete_index}/_search"
     missed = []
     for field, form in FORMATS.items():
         for text in DATES:

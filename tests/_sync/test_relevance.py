@@ -97,7 +97,7 @@ def test_an_ingest_leaves_alone_what_it_should(client: Any, esembed_index_name: 
     assert found.documents == 60
     assert query is not None
     assert index.plan.query is None
-    index.drop()
+    index.delete_index()
 
     own = PLAN.replace(query=q.match(fields=["doc"]))
     index = Index.create(client, esembed_index_name, own)

@@ -11,6 +11,7 @@ import sys
 
 from migrate_help import Salted, plan
 
+from esembed import Index
 from esembed._sync import migration as module
 
 
@@ -42,7 +43,7 @@ def main(kind: str, url: str, alias: str, moment: str) -> None:
             die()
 
         module.swap = swap_and_die
-    module.migrate(Client(url), alias, plan("b"), encoder=Salted("b"))
+    Index.open(Client(url), alias).migrate(plan("b"), encoder=Salted("b"))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_it_opens_searches_updates_and_migrates(
     report = index.migrate(changed, options=MigrateOptions(in_place=False))
     assert report.documents == count
     moved = Index.open(client, esembed_index_name)
-    assert moved.concrete != name
+    assert moved.concrete_index != name
     assert (moved.count(), moved.plan.description) == (count, "moved on")
     assert moved.search(q.match(text, fields=[field]), size=1).ids == ["d1"]
 

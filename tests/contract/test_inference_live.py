@@ -156,7 +156,7 @@ def index(live: Live) -> Iterator[Index]:
     assert (report.created, report.errors) == (4, [])
     assert any("encoded by the engine" in line for line in report.notices)
     yield made
-    made.drop()
+    made.delete_index()
 
 
 def test_the_engine_fills_the_fields_and_forgets_the_texts(live: Live, index: Index) -> None:
@@ -242,7 +242,7 @@ def test_migrating_to_another_encoder_and_back(live: Live, index: Index) -> None
         for name in compile_mapping(plan, index.capabilities).pipelines
     }
     for name in (report.old, report.new):
-        Index.open(live.world.official, name).drop()
+        Index.open(live.world.official, name).delete_index()
     left = live.world.client.request("GET", "/_ingest/pipeline").body
     # the index that everything began with still runs the first one
     assert pipelines & set(left) == set(compile_mapping(live.plan(), index.capabilities).pipelines)

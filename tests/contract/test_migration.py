@@ -17,17 +17,17 @@ from migrate_help import Salted, plan
 
 from esembed import query as q
 from esembed._async._shim import in_thread, requester
-from esembed._async.aliases import abort, cleanup, versions
+from esembed._async.aliases import versions
 from esembed._async.client import AsyncEngineClient
 from esembed._async.follower import AsyncFollower
 from esembed._async.index import AsyncIndex
 from esembed._async.live import describe
-from esembed._async.migration import migrate, rollback
 from esembed.errors import (
+    AliasError,
     EngineUnavailableError,
     IndexNotFoundError,
+    OptionsError,
     PermanentError,
-    PlanError,
     UnsupportedFeatureError,
 )
 from esembed.ingest.options import IngestOptions
@@ -63,6 +63,14 @@ async def alias(client, esembed_index_name):
     actions = [{"add": {"index": f"{name}-v1", "alias": name}}]
     await AsyncEngineClient(client).request("POST", "/_aliases", body={"actions": actions})
     return name
+
+
+async def migrate(client, name, new_plan, **options):
+    return await (await AsyncIndex.open(client, name)).migrate(new_plan, **options)
+
+
+async def rollback(client, name, **options):
+    return await (await AsyncIndex.open(client, name)).rollback(**options)
 
 
 async def documents(client, name):
@@ -130,11 +138,12 @@ async def test_under_load_killed_and_resumed_and_rolled_back(client, alias):
             )
         )
         deadline = time.monotonic() + 30
-        while not (await versions(client, alias)).get(f"{alias}-v2") and time.monotonic() < deadline:  # noqa: ASYNC110
+        engine = AsyncEngineClient(client)
+        while not (await versions(engine, alias)).get(f"{alias}-v2") and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        assert (await describe(AsyncEngineClient(client), alias)).concrete == f"{alias}-v1"
+        assert (await describe(engine, alias)).concrete_index == f"{alias}-v1"
         report = await migrate(
             client, alias, plan("b"), encoder=Salted("b"), options=MigrateOptions(small_catch_up=10)
         )
@@ -171,15 +180,15 @@ async def test_killed_at_any_moment_and_run_again(client, alias, esembed_engine,
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     engine = AsyncEngineClient(client)
     before = await describe(engine, alias)
-    assert before.concrete == (f"{alias}-v2" if moment == "swapped" else f"{alias}-v1")
+    assert before.concrete_index == (f"{alias}-v2" if moment == "swapped" else f"{alias}-v1")
     follower = AsyncFollower(client, alias, encoders={f"hf:test/{s}": Salted(s) for s in "ab"})
     assert (await follower.search(q.knn("e", text="text 7", k=3), size=1)).ids == ["d7"]
 
     report = await migrate(client, alias, plan("b"), encoder=Salted("b"))
     assert report.resumed
     assert (report.old, report.new) == (f"{alias}-v1", f"{alias}-v2")
-    assert set(await versions(client, alias)) == {f"{alias}-v1", f"{alias}-v2"}
-    assert (await versions(client, alias))[f"{alias}-v2"]["state"] == "done"
+    assert set(await versions(AsyncEngineClient(client), alias)) == {f"{alias}-v1", f"{alias}-v2"}
+    assert (await versions(AsyncEngineClient(client), alias))[f"{alias}-v2"]["state"] == "done"
     assert await documents(client, alias) == {f"d{i}": f"text {i}" for i in range(600)}
     follower = AsyncFollower(client, alias, encoders={"hf:test/b": Salted("b")})
     assert (await follower.search(q.knn("e", text="text 7", k=3), size=1)).ids == ["d7"]
@@ -217,14 +226,14 @@ async def test_two_migrations_of_one_alias_are_one(client, alias, monkeypatch):
     with pytest.raises(PermanentError, match=wanted):
         await migrate(client, alias, plan("c"), encoder=Salted("c"))
     with pytest.raises(PermanentError, match=wanted):
-        await abort(client, alias)
+        await AsyncIndex.abort_migration(client, alias)
     with pytest.raises(PermanentError, match=wanted):
         await rollback(client, alias)
     model.gate.set()
     report = await first
     assert (report.new, report.documents) == (f"{alias}-v2", 600)
     assert await claims(client, alias) is None
-    assert set(await versions(client, alias)) == {f"{alias}-v1", f"{alias}-v2"}
+    assert set(await versions(AsyncEngineClient(client), alias)) == {f"{alias}-v1", f"{alias}-v2"}
     # What is hidden isn't found by a wildcard while it is there, and it is gone afterwards.
     rows = await AsyncEngineClient(client).request(
         "GET", f"/{alias}*/_settings", params={"expand_wildcards": "all"}
@@ -240,7 +249,7 @@ async def test_the_same_migration_thrice_at_once_is_done_once(client, alias, mon
     assert 1 <= len(reports) <= 3
     assert {(one.old, one.new) for one in reports} == {(f"{alias}-v1", f"{alias}-v2")}
     assert sum(one.documents == 600 for one in reports) == 1
-    assert set(await versions(client, alias)) == {f"{alias}-v1", f"{alias}-v2"}
+    assert set(await versions(AsyncEngineClient(client), alias)) == {f"{alias}-v1", f"{alias}-v2"}
     assert await claims(client, alias) is None
 
 
@@ -260,7 +269,7 @@ async def test_a_silent_claim_is_taken_over_and_its_owner_stops(client, alias, m
     with pytest.raises(PermanentError, match="another run took over"):
         await first
     assert (await claims(client, alias))["owner"] == "other"
-    assert (await describe(engine, alias)).concrete == f"{alias}-v1"
+    assert (await describe(engine, alias)).concrete_index == f"{alias}-v1"
     report = await migrate(client, alias, plan("b"), encoder=Salted("b"))
     assert report.resumed
     assert report.documents == 600
@@ -309,7 +318,7 @@ async def test_an_alias_moved_by_hand_too_early_is_told(client, alias):
         {"add": {"index": f"{alias}-v2", "alias": alias}},
     ]
     await engine.request("POST", "/_aliases", body={"actions": actions})
-    with pytest.raises(PermanentError, match="by hand"):
+    with pytest.raises(AliasError, match="by hand"):
         await migrate(client, alias, plan("b"), encoder=Salted("b"))
 
 
@@ -369,13 +378,13 @@ async def test_refusals_change_nothing(client, alias):
         with pytest.raises(error, match=words):
             await migrate(client, name, new, encoder=Salted("b"), options=MigrateOptions(**options))
 
-    await refused(PermanentError, "is an index", f"{alias}-v1", plan("b"))
+    await refused(AliasError, "is an index", f"{alias}-v1", plan("b"))
     await refused(PermanentError, "are free", alias, plan("b"), disk_factor=1e15)
     await refused(IndexNotFoundError, "there is no index", f"{alias}-none", plan("b"))
     await refused(
         PermanentError, "int4_flat|even|lacks|can't", alias, plan("b", quantization="int4_flat", m=4)
     )
-    await refused(PlanError, "alias already", alias, plan("b"), alias=f"{alias}-other")
+    await refused(OptionsError, "alias already", alias, plan("b"), alias=f"{alias}-other")
     for words, more in (
         ("at least 64 dims|native libraries", {"dims": 32, "quantization": "bbq_hnsw"}),
         ("even number|native libraries", {"dims": 33, "quantization": "int4_hnsw"}),
@@ -393,8 +402,8 @@ async def test_the_gate_keeps_the_old_version(client, alias):
     with pytest.raises(PermanentError, match="overlap@10"):
         await migrate(client, alias, plan("b"), encoder=Salted("b"), old_encoder=Salted("a"), options=options)
     engine = AsyncEngineClient(client)
-    assert (await describe(engine, alias)).concrete == f"{alias}-v1"
-    assert await abort(client, alias) == f"{alias}-v2"
+    assert (await describe(engine, alias)).concrete_index == f"{alias}-v1"
+    assert await AsyncIndex.abort_migration(client, alias) == f"{alias}-v2"
     assert await describe(engine, f"{alias}-v2") is None
     index = await AsyncIndex.open(client, alias, encoder=Salted("a"))
     await index.ingest([Document("after", {"body": "still writable", "n": 1})])
@@ -406,10 +415,10 @@ async def test_an_index_gets_an_alias_and_old_versions_are_cleaned_up(client, al
         client, f"{alias}-v1", plan("b"), encoder=Salted("b"), options=MigrateOptions(alias=other)
     )
     assert report.new == f"{other}-v2"
-    with pytest.raises(PermanentError, match="searchers may still"):
-        await cleanup(client, other)
+    with pytest.raises(AliasError, match="searchers may still"):
+        await AsyncIndex.delete_old_versions(client, other)
     engine = AsyncEngineClient(client)
     actions = [{"remove": {"index": f"{alias}-v1", "alias": alias}}]
     await engine.request("POST", "/_aliases", body={"actions": actions})
-    assert await cleanup(client, other, keep=1, min_age_seconds=0) == []
-    assert await cleanup(client, other, keep=0, min_age_seconds=0) == [f"{alias}-v1"]
+    assert await AsyncIndex.delete_old_versions(client, other, keep=1, min_age_seconds=0) == []
+    assert await AsyncIndex.delete_old_versions(client, other, keep=0, min_age_seconds=0) == [f"{alias}-v1"]

@@ -1,0 +1,187 @@
+"""Writing documents: an ingest, single changes, filling the vector fields of documents that are there.
+
+The pipeline (:mod:`esembed.ingest.pipeline`) is blocking code in threads. Here stands what an index does
+before and after it: BM25's average length, term statistics, the weights of the default query.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from esembed.encode import contract
+from esembed.encode.lexical.encoder import LexicalEncoder
+from esembed.encode.lexical.statistics import LexicalStatistics
+from esembed.errors import RecordError
+from esembed.ingest.options import IngestOptions, IngestReport, Progress
+from esembed.ingest.sources.mapper import open_source
+from esembed.ingest.term_statistics import Peeked, as_meant, count_terms
+from esembed.types import Document
+
+from . import documents, weights
+from ._shim import in_thread, iterable, requester, stoppable
+from .state import IndexState
+from .term_statistics import delete_statistics, load_statistics, save_statistics
+
+__all__ = ["backfill", "change_one", "ingest", "recount_terms"]
+
+
+async def ingest(
+    state: IndexState,
+    records: Any,
+    options: IngestOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    total: int | None = None,
+) -> IngestReport:
+    """Encode and write records; see ``AsyncIndex.ingest``."""
+    from esembed.ingest.pipeline import run_ingest
+
+    settings = options or IngestOptions()
+    stream = await _settle_average_lengths(state, iterable(records), settings)
+    encoders = await in_thread(
+        state.pool.encoders,
+        [name for name, spec in state.plan.vector_fields() if not spec.precomputed],
+    )
+    token_ids = await in_thread(state.pool.token_ids)
+    sender = requester(state.client)
+    report: IngestReport = await stoppable(
+        lambda stop: run_ingest(
+            stream,
+            client=sender,
+            index=state.concrete_index,
+            plan=state.plan,
+            capabilities=state.capabilities,
+            encoders=encoders,
+            options=settings,
+            progress=progress,
+            total=total,
+            token_ids=token_ids,
+            stop=stop,
+        )
+    )
+    # Before the weights, whose known items are searched with these counts.
+    await _keep_counted(state, report)
+    await weights.learn_after_ingest(state, settings, report, progress)
+    return report
+
+
+async def change_one(state: IndexState, document: Document, *, refresh: bool) -> None:
+    """Update or delete one document.
+
+    Raises:
+        RecordError: it could not be written.
+    """
+    # One document is no reason to change the index's settings or to learn its weights again.
+    options = IngestOptions(refresh=refresh, tuning=False, trust=False)
+    report = await ingest(state, [document], options)
+    if report.errors:
+        error = report.errors[0]
+        raise RecordError(error.reason, record_id=error.id, position=error.position)
+
+
+async def backfill(
+    state: IndexState, options: IngestOptions | None, *, progress: Progress | None
+) -> IngestReport:
+    """Fill the vector fields of the documents that are there; see ``AsyncIndex.backfill``."""
+    from esembed.ingest.sources.index import read_index
+
+    settings = dataclasses.replace(options or IngestOptions(), vectors_only=True)
+    total = await documents.count(state)
+    records = read_index(requester(state.client), state.concrete_index, plan=state.plan)
+    return await ingest(state, records, settings, progress=progress, total=total)
+
+
+# -- term statistics of lexical fields ---------------------------------------------------------------
+
+
+async def _settle_average_lengths(state: IndexState, records: Any, options: IngestOptions) -> Any:
+    """The records, once the average length that BM25 divides by is fixed where the plan leaves it open.
+
+    It is taken from the head of the records, before the first of them goes in: documents hold weights that
+    were divided by it, so it can't change once there are any.
+    """
+    open_fields = [
+        name
+        for name in state.lexical_fields
+        if state.plan.sparse[name].params.avgdl is None and name not in state.stored.statistics
+    ]
+    if not open_fields or await documents.has_any(state):
+        return records
+    peeked = await in_thread(lambda: Peeked(open_source(records)))
+    encoders = {name: state.pool.encoder(name) for name in open_fields}
+    head = as_meant(peeked.head, options)
+    counted = await in_thread(count_terms, head, state.plan.only(open_fields), encoders)
+    averages = {
+        name: round(value.average_length, 1) for name, value in counted.items() if value.average_length > 0
+    }
+    if averages:
+        await _set_average_lengths(state, averages)
+    return peeked
+
+
+async def _set_average_lengths(state: IndexState, averages: Mapping[str, float]) -> None:
+    sparse = dict(state.plan.sparse)
+    for name, average in averages.items():
+        params = msgspec.structs.replace(sparse[name].params, avgdl=average)
+        sparse[name] = msgspec.structs.replace(sparse[name], params=params)
+    plan = state.plan.replace(sparse=sparse)
+    contracts = dict(state.stored.contracts)
+    pool = state.pool.for_plan(plan)
+    # The old contracts of these fields name another average: their encoders are checked against new ones.
+    pool.trust({name: kept for name, kept in contracts.items() if name not in averages})
+    for name in averages:
+        contracts[name] = await in_thread(contract.make, pool.encoder(name))
+    await state.store(dataclasses.replace(state.stored, plan=plan, contracts=contracts))
+    pool.trust(contracts)
+    state.replace_pool(pool)
+
+
+async def _keep_counted(state: IndexState, report: IngestReport) -> None:
+    """Add what an ingest counted to the stored statistics."""
+    counted = {name: value for name, value in report.statistics.items() if value.documents}
+    if not counted:
+        return
+    for name, old in state.stored.statistics.items():
+        if name in counted and not report.statistics_complete:
+            counted[name] = (await load_statistics(state.client, old)).merge(counted[name])
+    await _replace_statistics(state, counted)
+
+
+async def _replace_statistics(state: IndexState, fresh: Mapping[str, LexicalStatistics]) -> None:
+    """Store these fields' counts, search with them, and delete the ones before.
+
+    In this order: counts that ``_meta`` names are always there, whenever a run ends.
+    """
+    hashes, outdated = dict(state.stored.statistics), set[str]()
+    for name, statistics in fresh.items():
+        old = hashes.get(name)
+        hashes[name] = await save_statistics(state.client, statistics)
+        encoder = state.pool.encoder(name)
+        if isinstance(encoder, LexicalEncoder):
+            state.use_encoder(name, encoder.with_statistics(statistics))
+        if old is not None and old != hashes[name]:
+            outdated.add(old)
+    await state.store(dataclasses.replace(state.stored, statistics=hashes))
+    for old in outdated:  # only now, that no reader is sent to them
+        await delete_statistics(state.client, old)
+
+
+async def recount_terms(state: IndexState) -> None:
+    """Count the terms of lexical fields again over all documents; see ``AsyncIndex.refresh_statistics``."""
+    from esembed.ingest.sources.index import read_index
+
+    sender = requester(state.client)
+    names = state.lexical_fields
+    encoders = {name: await in_thread(state.pool.encoder, name) for name in names}
+    fresh = await in_thread(
+        count_terms,
+        read_index(sender, state.concrete_index, plan=state.plan),
+        state.plan.only(names),
+        encoders,
+        sender=sender,
+    )
+    await _replace_statistics(state, fresh)

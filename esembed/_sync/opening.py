@@ -1,0 +1,314 @@
+# Generated from esembed/_async/opening.py by scripts/run_unasync.py; change that file and run the script.
+"""How an index comes to be open: created, opened, attached to, repaired; and how it is deleted.
+
+All of them need the same: what the engine can do, the plan with every ``auto`` and every missing number of
+dims settled, compiled for that engine, and the plan's encoders. :func:`prepare` does it for all of them, and
+for a migration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from esembed._version import __version__
+from esembed.capabilities import Capabilities
+from esembed.dialect import meta
+from esembed.dialect.adopt import ADOPTED, adopt
+from esembed.dialect.mapping import CompiledMapping, compile_mapping, drift
+from esembed.dialect.settle import (
+    attach_mapping,
+    fill_in,
+    plan_difference,
+    stored_meta,
+    with_dims,
+    with_meta,
+)
+from esembed.encode.pool import EncoderPool
+from esembed.errors import (
+    IndexChangedError,
+    IndexExistsError,
+    IndexNotFoundError,
+    MappingDriftError,
+    PlanError,
+)
+from esembed.plan import IndexPlan
+from esembed.search.options import Reranker
+
+from . import ingest
+from ._shim import in_thread
+from .client import EngineClient
+from .live import LiveIndex, check_name, describe, drop_pipeline, index_path, put_pipelines, write_meta
+from .probe import probe
+from .state import Encoders, IndexState
+from .term_statistics import delete_statistics
+
+__all__ = ["Prepared", "attach", "create", "delete", "existing_fields", "open_index", "prepare", "repair"]
+
+PLACEHOLDER_DIMS = 64
+"""For compiling a plan before its models are asked for their dims: every quantization takes that many (bbq
+needs at least 64, bits a multiple of 8, int4 an even number)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A plan that is ready for one engine.
+
+    Attributes:
+        compiled: mapping and pipelines; ``compiled.resolved`` is the plan with everything settled.
+        pool: the encoders of that plan. Those that were asked for their dims stay loaded.
+    """
+
+    compiled: CompiledMapping
+    pool: EncoderPool
+
+    @property
+    def plan(self) -> IndexPlan:
+        """The plan, ``auto`` values and dims settled."""
+        return self.compiled.resolved
+
+    def describe_itself(self, rest: Mapping[str, object]) -> meta.StoredMeta:
+        """What an index of this plan says about itself; loads the plan's models for their contracts."""
+        return meta.StoredMeta(
+            plan=self.plan,
+            contracts=in_thread(self.pool.make_contracts),
+            written_by=__version__,
+            rest=rest,
+        )
+
+
+def prepare(plan: IndexPlan, capabilities: Capabilities, encoders: Encoders) -> Prepared:
+    """Settle and compile a plan for an engine. Asks models for dims that the plan leaves open; sends nothing.
+
+    Raises:
+        UnsupportedFeatureError: the engine lacks something.
+        PlanError, EncoderError: the plan or a model is wrong.
+    """
+    # First without the models: loading one may take minutes, for a plan that the engine refuses.
+    compile_mapping(with_dims(plan, lambda _: PLACEHOLDER_DIMS), capabilities)
+    pool = encoders.pool(plan)
+    resolved = in_thread(with_dims, plan, lambda field: pool.encoder(field).info.dims)
+    compiled = compile_mapping(resolved, capabilities)
+    return Prepared(compiled=compiled, pool=pool.for_plan(compiled.resolved))
+
+
+def create(
+    client: EngineClient,
+    name: str,
+    plan: IndexPlan,
+    *,
+    exist_ok: bool,
+    encoders: Encoders,
+    capabilities: Capabilities | None = None,
+    rerankers: Mapping[str, Reranker] | None = None,
+) -> IndexState:
+    """Create the index that *plan* describes; see ``Index.create``."""
+    check_name(name)
+    known = capabilities or probe(client)
+    prepared = prepare(plan, known, encoders)
+    existing = describe(client, name)
+    if existing is not None:
+        # Compared first: that the plan is another one says more than that the index exists.
+        opened = _same_plan(client, existing, prepared, known, rerankers)
+        if not exist_ok:
+            raise IndexExistsError(
+                f"the index {name!r} exists already; open it (exist_ok=True, --exist-ok), or delete it first",
+                index=name,
+            )
+        return opened
+    stored = prepared.describe_itself({})
+    body = with_meta(prepared.compiled.body, meta.build(stored))
+    # Before the index, which names its pipeline: a document for a pipeline that isn't there is refused.
+    put_pipelines(client, prepared.compiled.pipelines)
+    # With _meta in the same request, so that no index without it is left behind by a run that ends here.
+    client.request("PUT", f"/{index_path(name)}", body=body)
+    live = describe(client, name)
+    if live is None:
+        raise IndexChangedError(f"{name!r} was created and is gone already", index=name)
+    pool = prepared.pool
+    return IndexState(
+        client=client,
+        live=live,
+        stored=stored,
+        capabilities=known,
+        pool=pool,
+        notes=(*prepared.compiled.notes, *pool.similarity_notes(), *pool.sharing_notes()),
+        rerankers=rerankers,
+    )
+
+
+def _same_plan(
+    client: EngineClient,
+    live: LiveIndex,
+    prepared: Prepared,
+    capabilities: Capabilities,
+    rerankers: Mapping[str, Reranker] | None,
+) -> IndexState:
+    """An index that exists, where its plan is the prepared one. Raises IndexExistsError where it isn't."""
+    stored = stored_meta(live.mapping)
+    if stored is None:
+        raise IndexExistsError(
+            f"the index {live.name!r} exists and esembed did not make it; choose another name, or add "
+            "vector fields to it with Index.attach (esembed index attach)",
+            index=live.name,
+        )
+    wanted = fill_in(prepared.plan, stored.plan)
+    if stored.plan != wanted:
+        raise IndexExistsError(
+            f"the index {live.name!r} exists with another plan: {plan_difference(stored.plan, wanted)}; "
+            "migrate it (esembed index migrate), choose another name, or delete it",
+            index=live.name,
+        )
+    pool = prepared.pool.for_plan(stored.plan)
+    pool.trust(stored.contracts)
+    return IndexState(
+        client=client,
+        live=live,
+        stored=stored,
+        capabilities=capabilities,
+        pool=pool,
+        rerankers=rerankers,
+    )
+
+
+def open_index(
+    client: EngineClient,
+    name: str,
+    *,
+    encoders: Encoders,
+    capabilities: Capabilities | None = None,
+    rerankers: Mapping[str, Reranker] | None = None,
+) -> IndexState:
+    """Open an index that esembed made; see ``Index.open``."""
+    live = _there(client, name)
+    stored = stored_meta(live.mapping)
+    if stored is None:
+        raise PlanError(
+            f"the index {name!r} does not say how it was encoded (_meta.esembed is missing): esembed did "
+            "not make it (use Index.attach), or its _meta was overwritten (esembed index repair --plan)"
+        )
+    return IndexState(
+        client=client,
+        live=live,
+        stored=stored,
+        capabilities=capabilities or probe(client),
+        # Contracts are checked before an encoder's first use, not here: opening loads no model.
+        pool=encoders.pool(stored.plan, stored.contracts),
+        rerankers=rerankers,
+    )
+
+
+def attach(
+    client: EngineClient,
+    name: str,
+    plan: IndexPlan,
+    *,
+    encoders: Encoders,
+    capabilities: Capabilities | None = None,
+    rerankers: Mapping[str, Reranker] | None = None,
+) -> IndexState:
+    """Add a plan's vector fields to an index that exists; see ``Index.attach``."""
+    live = _there(client, name)
+    known = capabilities or probe(client)
+    existing = adopt(plan, live.mapping, known)
+    if existing.problems:
+        raise PlanError("the plan doesn't fit the index: " + "; ".join(existing.problems))
+    prepared = prepare(existing.plan, known, encoders)
+    if stored_meta(live.mapping) is not None:
+        return _same_plan(client, live, prepared, known, rerankers)
+    additions = attach_mapping(prepared.compiled, live.mapping, live.settings, known, existing.fields)
+    stored = prepared.describe_itself({ADOPTED: sorted(existing.fields)} if existing.fields else {})
+    meta.build(stored)  # raises where _meta would be too large, before anything is changed
+    # The fields first: a run that ends between the two leaves an index that repair can mend. The other way
+    # round the index would name fields that it doesn't have.
+    client.request("PUT", f"/{index_path(live.concrete_index)}/_mapping", body=additions)
+    write_meta(client, live.concrete_index, stored)
+    return IndexState(
+        client=client,
+        live=describe(client, name) or live,
+        stored=stored,
+        capabilities=known,
+        pool=prepared.pool,
+        notes=(*existing.notes, *prepared.compiled.notes),
+        rerankers=rerankers,
+    )
+
+
+def repair(
+    client: EngineClient,
+    name: str,
+    plan: IndexPlan,
+    *,
+    encoders: Encoders,
+    capabilities: Capabilities | None = None,
+    rerankers: Mapping[str, Reranker] | None = None,
+) -> IndexState:
+    """Write a lost or damaged ``_meta`` again; see ``Index.repair``."""
+    live = _there(client, name)
+    known = capabilities or probe(client)
+    existing = adopt(plan, live.mapping, known)
+    prepared = prepare(existing.plan, known, encoders)
+    compiled = prepared.compiled
+    # What else is in an index (one that a plan was attached to) is no contradiction.
+    differences = (
+        *existing.problems,
+        *(
+            line
+            for line in drift(compiled, live.mapping, existing.fields)
+            if not line.startswith(("+ ", "~ dynamic"))
+        ),
+    )
+    if differences:
+        raise MappingDriftError(
+            f"the mapping of {name!r} is not what this plan compiles to:\n"
+            + "\n".join(f"  - {line}" for line in differences),
+            index=name,
+            differences=differences,
+        )
+    # Where the whole mapping is the plan's, the index was made by create, which matches no existing fields.
+    matched = sorted(existing.fields) if drift(compiled, live.mapping) else None
+    stored = prepared.describe_itself({} if matched is None else {ADOPTED: matched})
+    meta.build(stored)  # raises where _meta would be too large, before anything is changed
+    put_pipelines(client, compiled.pipelines)
+    for pipeline in compiled.pipelines:
+        if live.settings.get("default_pipeline") != pipeline:
+            path = f"/{index_path(live.concrete_index)}/_settings"
+            client.request("PUT", path, body={"index": {"default_pipeline": pipeline}})
+    # Last, so that an index whose _meta can be read again has its pipeline, too.
+    write_meta(client, live.concrete_index, stored)
+    state = IndexState(
+        client=client,
+        live=describe(client, name) or live,
+        stored=stored,
+        capabilities=known,
+        pool=prepared.pool,
+        notes=tuple(compiled.notes),
+        rerankers=rerankers,
+    )
+    if state.lexical_fields:
+        # The hash of the counts was in _meta and is lost; the documents still have the words.
+        ingest.recount_terms(state)
+    return state
+
+
+def delete(state: IndexState) -> None:
+    """Delete an index and what only it needed; see ``Index.delete_index``."""
+    state.client.request("DELETE", f"/{index_path(state.concrete_index)}")
+    # After the index: both look whether another index still names them.
+    drop_pipeline(state.client, str(state.live.settings.get("default_pipeline", "")))
+    for digest in state.stored.statistics.values():
+        delete_statistics(state.client, digest)
+
+
+def existing_fields(state: IndexState) -> list[str]:
+    """The vector fields that the index had before the plan was attached, which nothing is encoded for."""
+    names = state.stored.rest.get(ADOPTED)
+    # _meta is untrusted input: anything may stand there.
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _there(client: EngineClient, name: str) -> LiveIndex:
+    live = describe(client, name)
+    if live is None:
+        raise IndexNotFoundError(f"there is no index {name!r}", index=name)
+    return live
