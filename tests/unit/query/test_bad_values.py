@@ -33,10 +33,7 @@ for case in CASES:
 
 ATTRIBUTES = [(tag, name) for tag, node in sorted(GOOD.items()) for name in node.__struct_fields__]
 NUMBERS = [
-    (tag, name)
-    for tag, name in ATTRIBUTES
-    if "float" in str(typing.get_type_hints(type(GOOD[tag]))[name]) or name in ("value", "values")
-    if (tag, name) not in {("prefix", "value"), ("ids", "values")}
+    (tag, name) for tag, name in ATTRIBUTES if "float" in str(typing.get_type_hints(type(GOOD[tag]))[name])
 ]
 MATCH, KNN = {"type": "match", "text": "a"}, {"type": "knn", "field": "e", "vector": [1.0]}
 
