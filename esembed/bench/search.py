@@ -42,7 +42,7 @@ from esembed.encode.registry import load
 from esembed.plan import DenseField, FilterField, IndexPlan, TextField
 from esembed.plan.params import EncoderParams
 from esembed.query import Query
-from esembed.query.tree import text_legs
+from esembed.query.tree import legs_to_encode
 from esembed.search.compile import compile_query
 from esembed.search.options import SearchOptions
 from esembed.search.request import query_digest
@@ -278,7 +278,7 @@ async def _throughput(
             await asyncio.gather(*(user() for _ in range(count)))
             return len(items) / (time.perf_counter() - started)
 
-        if text_legs(todo[0]):  # thirds, so that no text comes twice
+        if legs_to_encode(todo[0]):  # thirds, so that no text comes twice
             third = len(todo) // 3
             await rate(ours, todo[:third], users)
             alone = await rate(ours, todo[third : 2 * third], 1)

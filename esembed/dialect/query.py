@@ -500,7 +500,7 @@ class QueryCompiler:
 
 def _need_text(text: str | None, what: str) -> str:
     if text is None:
-        raise QueryError(f"{what} has no text; write it in the query or give the search one (q.bind)")
+        raise QueryError(f"{what} has no text; write it in the query or give the search one (q.resolve_text)")
     return text
 
 

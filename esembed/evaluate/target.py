@@ -14,7 +14,7 @@ from esembed.evaluate.metrics import Latency
 from esembed.plan.legs import default_query, searchable_legs
 from esembed.query import Query
 from esembed.query.nodes import BoostBy, Collapse, Knn, Rescore
-from esembed.query.tree import bind
+from esembed.query.tree import resolve_text
 from esembed.types import Hits
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def ask(
                 rest = [document for document, _ in listed if document not in seen]
                 first += [(document, lowest - place) for place, document in enumerate(rest, 1)]
         return top, titles
-    bound = [bind(base, text) for text in texts.values()]
+    bound = [resolve_text(base, text) for text in texts.values()]
     run: dict[str, list[tuple[str, float]]] = {}
     answers: Sequence[Hits] = index.search_many(bound, size=size)
     for query_id, hits in zip(texts, answers, strict=True):
@@ -102,7 +102,7 @@ def leg_table(
             own = {document for document, _ in runs[name][query_id]}
             others = {d for leg in runs for d, _ in runs[leg][query_id]} - own
             if others:
-                bound[query_id] = q.bool_(must=bind(query, text), filter=q.ids(*sorted(others)))
+                bound[query_id] = q.bool_(must=resolve_text(query, text), filter=q.ids(*sorted(others)))
         answers = index.search_many(list(bound.values()), size=size * max(1, len(legs) - 1))
         for query_id, hits in zip(bound, answers, strict=True):
             scores[query_id] = {hit.id: hit.score for hit in hits}

@@ -112,11 +112,11 @@ def match(
     damp_words: int | None = None,
     name: str | None = None,
 ) -> Match:
-    """Full text, scored by BM25. The text is analysed, never parsed: a search box can't inject syntax.
+    """Full text, scored by BM25. The text is analyzed, never parsed: a search box can't inject syntax.
 
     Args:
-        text: what to look for; None takes the search's text.
-        fields: one or several, each with a boost if wanted (``"title^2"``); None takes the plan's text
+        text: what to look for; None is a placeholder for the search's text.
+        fields: one or several, each with a boost if wanted (``"title^2"``); none takes the plan's text
             fields with their boosts. Of several fields the best one's score counts.
         operator: whether one word suffices (``or``) or all must be there.
         fuzziness: ``"AUTO"`` or the number of edits allowed in a word.
@@ -124,9 +124,10 @@ def match(
         analyzer: another analyzer for the text than the field's own.
         boost: factor of the score.
         filter: only documents that match it.
-        scale: under ``linear(normalizer="bound")``, what to divide the score by instead of the idf mass.
-        damp_words: a text with more words than this has its score multiplied by damp_words / words, so
-            that a text of a whole page doesn't drown the legs that it is added to.
+        scale: under ``linear(normalizer="bound")``, what to divide the score by instead of the IDF sum.
+        damp_words: query-length damping: the score of a text with more words than this is multiplied by
+            damp_words / words. BM25 sums over the query's words, so the score of a long query would
+            otherwise outweigh those of the vector legs that it is added to.
         name: the leg's name in ``explain`` and ``legs=``.
 
     Raises:
@@ -228,7 +229,7 @@ def knn(
 
     Args:
         field: a dense field.
-        text: encoded by the field's encoder; None (without *vector*) takes the search's text.
+        text: encoded by the field's encoder; None (without *vector*) is a placeholder for the search's.
         vector: shape (dims,), finite numbers, instead of text.
         k: how many; None takes the fusion's window, or enough for the page.
         num_candidates: how many the graph looks at in each shard (``ef_search`` on OpenSearch), ≥ k.
@@ -280,11 +281,11 @@ def sparse(
 
     Args:
         field: a sparse field.
-        text: encoded by the field's encoder; None (without *vector*) takes the search's text.
+        text: encoded by the field's encoder; None (without *vector*) is a placeholder for the search's.
         vector: feature → weight > 0, instead of text; features as the encoder names them.
         max_terms: keep this many of the heaviest terms.
         min_weight: drop terms below this weight.
-        prune: Elasticsearch's own pruning of frequent, light tokens (``True`` for its defaults, tuned
+        prune: Elasticsearch's own pruning of frequent tokens of low weight (``True`` for its defaults, tuned
             for ELSER); None takes the plan's.
         k, heap_factor: SEISMIC's search parameters.
         filter: only documents that match it.
@@ -542,18 +543,19 @@ def linear(
     filter: Filter | Sequence[Filter] | None = None,
     name: str | None = None,
 ) -> Linear:
-    """Legs fused by the weighted sum of their scores. See Bruch, Gai and Ingber, "An analysis of fusion
-    functions for hybrid retrieval", 2023.
+    """Legs fused by the weighted sum of their scores.
+
+    Bruch, Gai and Ingber, "An analysis of fusion functions for hybrid retrieval", 2023.
 
     Args:
         legs: at least one query; a leg may be a fusion itself.
         weights: one for each leg, ≥ 0, not all 0; None is 1 each.
-        normalizer: ``minmax`` and ``zscore`` by the leg's list at hand, ``l2`` by its length as a
-            vector, ``none``, or ``bound``: by a theoretical bound instead of the list – BM25 divided by
-            the query's idf mass (or the leg's ``scale``), sparse by the sum of the query's weights,
-            cosine as it is.
-        complete: score every candidate by every leg, in a second round trip, so that a document outside
-            of a leg's window isn't taken for one without a score; None does so for ``bound``.
+        normalizer: ``minmax`` and ``zscore`` by the scores that the leg listed, ``l2`` by their Euclidean
+            norm, ``none``, or ``bound``: theoretical min-max, by the highest score that is possible
+            instead of the list – BM25 divided by the query's IDF sum (or the leg's ``scale``), sparse by
+            the sum of the query's weights, cosine as it is.
+        complete: score all candidates: each leg scores the documents that only other legs listed, in a
+            second request, where it otherwise counts as 0 for them. None does so for ``bound``.
         rank_window_size: as for :func:`rrf`.
         filter: put inside every leg.
 
@@ -592,7 +594,7 @@ def rescore(
         reranker: the name of a cross-encoder given to the index (``rerankers={name: function}``); or
         inference_id: a rerank endpoint inside Elasticsearch (the ``text_similarity_reranker`` retriever).
         fields: the stored fields whose text a cross-encoder reads.
-        text: what it compares them with; None takes the search's text.
+        text: what it compares them with; None is a placeholder for the search's text.
         window_size: how many hits; paging can't go beyond them.
         query_weight, rescore_weight: ≥ 0.
 

@@ -35,7 +35,7 @@ from esembed.query.nodes import (
     Rrf,
     Sparse,
 )
-from esembed.query.tree import add_filter, bind, transform, walk
+from esembed.query.tree import add_filter, resolve_text, transform, walk
 from esembed.search.options import SearchOptions
 from esembed.search.page import Cursor
 
@@ -197,9 +197,9 @@ def resolve(
     if isinstance(query, str):
         if text is not None:
             raise QueryError("query is the text already; leave text= out", field="text")
-        asked = bind(default_query(plan), query)
+        asked = resolve_text(default_query(plan), query)
     else:
-        asked = bind(check_query(query, "query", "a text, q.match(…), q.rrf(…)"), text)
+        asked = resolve_text(check_query(query, "query", "a text, q.match(…), q.rrf(…)"), text)
     return add_filter(select_legs(asked, legs), filter)
 
 

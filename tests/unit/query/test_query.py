@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import esembed
 from esembed import query as q
 from esembed.capabilities import profile
 from esembed.errors import QueryError, UnsupportedFeatureError
@@ -62,15 +63,18 @@ def test_nothing_in_a_query_can_be_changed() -> None:
 
 def test_text_goes_where_none_is() -> None:
     query = q.rrf(q.match(), q.match("own", fields="t"), q.knn("e"), q.sparse("s", vector={"a": 1}))
-    bound = q.bind(query, "words")
+    bound = q.resolve_text(query, "words")
     assert repr(bound.legs[0]) == "q.match('words')"
     assert bound.legs[1:2] == query.legs[1:2]
     assert bound.legs[2].text == "words"
     assert bound.legs[3] == query.legs[3]
-    assert [leg.text for leg in q.text_legs(bound)] == ["words"]
+    assert [leg.text for leg in q.legs_to_encode(bound)] == ["words"]
+    assert (q.bind, q.text_legs) == (q.resolve_text, q.legs_to_encode)  # the names of before
     assert q.vector_fields(bound) == {"e", "s"}
     with pytest.raises(QueryError, match="has no text"):
-        q.bind(query, None)
+        q.resolve_text(query, None)
+    assert q.rescore(q.match("a"), reranker="r", fields="t").has_placeholder_text
+    assert not q.rescore(q.match("a"), by=q.match("b")).has_placeholder_text
 
 
 def test_legs_have_names_and_can_be_chosen() -> None:
@@ -235,6 +239,9 @@ def test_a_body_needs_no_connection() -> None:
         q.knn("e", text="words").to_body()
     with pytest.raises(QueryError, match="to_body"):
         fused.to_body(sise=3)
+    # The method is the function's old name.
+    for query in (q.match("a", fields="t"), fused):
+        assert query.to_body("opensearch", size=3) == esembed.to_body(query, "opensearch", size=3)
 
 
 def test_all_gaps_are_listed_at_once() -> None:
