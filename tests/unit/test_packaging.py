@@ -121,3 +121,14 @@ def test_the_metadata_is_complete() -> None:
     assert (ROOT / "esembed" / "py.typed").is_file()
     for minor in (10, 11, 12, 13):
         assert f"Programming Language :: Python :: 3.{minor}" in project["classifiers"]
+
+
+def test_changelog_fragments_have_a_type_that_the_release_knows() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["towncrier"]
+    known = {kind["directory"] for kind in config["type"]}
+    for path in (ROOT / config["directory"]).iterdir():
+        if path.name not in config["ignore"]:
+            name, _, kind = path.name.removesuffix(".md").rpartition(".")
+            assert name, path.name
+            assert kind in known, path.name
+            assert path.read_text(encoding="utf-8").strip(), path.name
