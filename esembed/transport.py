@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -19,6 +19,7 @@ from esembed.errors import (
 
 __all__ = [
     "Response",
+    "Transport",
     "client_kind",
     "connection_error",
     "encode_body",
@@ -38,6 +39,29 @@ class Response:
     status: int
     body: Any
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Transport(Protocol):
+    """What carries blocking requests to one engine, without retries of its own; safe to use from several
+    threads. The sync EngineClient is one, and what AsyncIndex hands to its threads is another."""
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | bytes | None = None,
+        timeout_seconds: float | None = None,
+        ignore: Collection[int] = (),
+    ) -> Response:
+        """One request.
+
+        Raises:
+            EngineUnavailableError: no answer, or one that asks to come back later.
+            EngineRequestError: any other status of 400 or more that is not in *ignore*.
+        """
+        ...
 
 
 def client_kind(client: Any) -> tuple[Kind, bool]:

@@ -19,7 +19,7 @@ from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.sources.mapper import open_source
-from esembed.ingest.term_statistics import Peeked, as_meant, count_terms
+from esembed.ingest.term_statistics import BufferedHead, apply_mapping, count_terms
 from esembed.types import Document
 
 from . import documents, weights
@@ -110,16 +110,16 @@ def _settle_average_lengths(state: IndexState, records: Any, options: IngestOpti
     ]
     if not open_fields or documents.has_any(state):
         return records
-    peeked = in_thread(lambda: Peeked(open_source(records)))
+    buffered = in_thread(lambda: BufferedHead(open_source(records)))
     encoders = {name: state.pool.encoder(name) for name in open_fields}
-    head = as_meant(peeked.head, options)
+    head = apply_mapping(buffered.head, options)
     counted = in_thread(count_terms, head, state.plan.only(open_fields), encoders)
     averages = {
         name: round(value.average_length, 1) for name, value in counted.items() if value.average_length > 0
     }
     if averages:
         _set_average_lengths(state, averages)
-    return peeked
+    return buffered
 
 
 def _set_average_lengths(state: IndexState, averages: Mapping[str, float]) -> None:

@@ -211,29 +211,30 @@ def bench_bulk(
 
 
 def _ours(client: Any, capabilities: Any, plan: Any, index: str, rows: list[Any], vectors: Any) -> None:
-    import threading
-
     from esembed.dialect import dialect_for
-    from esembed.ingest.bulk import BulkUnit
+    from esembed.ingest.bulk import BulkAction
     from esembed.ingest.options import IngestOptions
-    from esembed.ingest.stages.send import Sender
-    from esembed.ingest.target import Engine, Patience
+    from esembed.ingest.retry import RetryPolicy
+    from esembed.ingest.stages.send import SendStage
+    from esembed.ingest.target import TargetIndex
+
+    class Refusals:
+        """Remembers what the engine refuses."""
+
+        def confirmed(self, action: BulkAction) -> None:
+            """Nothing."""
+
+        def refused(self, action: BulkAction, reason: str, status: Any, error_type: Any) -> None:
+            failed.append(reason)
 
     form = dialect_for(capabilities).documents.bulk(plan)
-    failed: list[Any] = []
-    options = IngestOptions()
-    sender = Sender(
-        Engine(client, index, Patience(60.0, threading.Event(), failed.append), 120.0),
-        options,
-        buffer_bytes=options.buffer_bytes // 4,
-        on_done=lambda _: None,
-        on_dead=lambda *what: failed.append(what),
-        on_error=failed.append,
-    )
+    failed: list[str] = []
+    target = TargetIndex(client, index, RetryPolicy(60.0), 120.0)
+    sender = SendStage(plan, capabilities, IngestOptions(), target=target, outcomes=Refusals())
     sender.start()
     for row, vector in zip(rows, vectors, strict=True):
         body = form.body(row, {"emb": vector}, content_hash=None)
-        sender.put(BulkUnit(row["id"], "index", [form.index_lines(row["id"], body)]))
+        sender.put(BulkAction(row["id"], "index", [form.index_lines(row["id"], body)]))
     sender.close()
     sender.join()
     if failed:

@@ -1,6 +1,6 @@
 """Bulk requests without I/O: what to send together, what an answer means, how much to send next.
 
-:class:`BulkQueue` decides which units form the next request (bytes, count, never two operations of
+:class:`BulkQueue` decides which actions form the next request (bytes, count, never two operations of
 one id in flight); :func:`judge` sorts an answer into done, try again, split and dead; :class:`Pacer`
 adapts size and concurrency to 429, 413 and latency. Who sends is another module's business.
 """
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["BulkQueue", "BulkUnit", "Pacer", "Verdict", "judge"]
+__all__ = ["BulkAction", "BulkQueue", "Pacer", "Verdict", "judge"]
 
 _RETRY_STATUS = frozenset({408, 429, 502, 503, 504})
 _RETRY_TYPES = frozenset(
@@ -45,11 +45,11 @@ _FATAL_TYPES = frozenset(
 
 
 @dataclass(slots=True, eq=False)
-class BulkUnit:
+class BulkAction:
     """One record's operations, in order: the document, or the document and its chunks.
 
     Attributes:
-        id: the record's id; no two units of one id are in flight together.
+        id: the record's id; no two actions of one id are in flight together.
         op: what the record asked for.
         lines: an action line with its document, as bytes, for each operation.
         then: lines for a request of their own, sent only when the engine took all of *lines*: it carries
@@ -75,53 +75,53 @@ class BulkUnit:
 
 
 class BulkQueue:
-    """Units that wait, in order, and the ids that are in flight. Not thread-safe by itself.
+    """Actions that wait, in order, and the ids that are in flight. Not thread-safe by itself.
 
-    A unit whose id is in flight waits behind it, and everything else goes past: so the order within
+    A action whose id is in flight waits behind it, and everything else goes past: so the order within
     an id is the order of the source, which is what decides who wins.
     """
 
     def __init__(self) -> None:
-        self._ready: deque[BulkUnit] = deque()
-        self._behind: dict[str, deque[BulkUnit]] = {}
+        self._ready: deque[BulkAction] = deque()
+        self._behind: dict[str, deque[BulkAction]] = {}
         self._ready_bytes = 0
         self._behind_bytes = 0
-        self._known: set[str] = set()  # ids that are ready or in flight: at most one unit of each
+        self._known: set[str] = set()  # ids that are ready or in flight: at most one action of each
 
-    def add(self, unit: BulkUnit) -> None:
-        """Put a unit at the end, or behind the one of its id that isn't settled yet."""
-        if unit.id in self._known:
-            self._behind.setdefault(unit.id, deque()).append(unit)
-            self._behind_bytes += unit.size
+    def add(self, action: BulkAction) -> None:
+        """Put an action at the end, or behind the one of its id that isn't settled yet."""
+        if action.id in self._known:
+            self._behind.setdefault(action.id, deque()).append(action)
+            self._behind_bytes += action.size
         else:
-            self._known.add(unit.id)
-            self._ready.append(unit)
-            self._ready_bytes += unit.size
+            self._known.add(action.id)
+            self._ready.append(action)
+            self._ready_bytes += action.size
 
-    def take(self, max_bytes: int, max_lines: int) -> list[BulkUnit]:
-        """The next request's units: at least one if any is ready, else up to the limits."""
-        batch: list[BulkUnit] = []
+    def take(self, max_bytes: int, max_lines: int) -> list[BulkAction]:
+        """The next request's actions: at least one if any is ready, else up to the limits."""
+        batch: list[BulkAction] = []
         size = lines = 0
         while self._ready:
-            unit = self._ready[0]
-            if batch and (size + unit.size > max_bytes or lines + len(unit.lines) > max_lines):
+            action = self._ready[0]
+            if batch and (size + action.size > max_bytes or lines + len(action.lines) > max_lines):
                 break
             self._ready.popleft()
-            self._ready_bytes -= unit.size
-            batch.append(unit)
-            size += unit.size
-            lines += len(unit.lines)
+            self._ready_bytes -= action.size
+            batch.append(action)
+            size += action.size
+            lines += len(action.lines)
         return batch
 
-    def release(self, unit: BulkUnit) -> None:
-        """The unit is settled; the next one of its id may go, ahead of the others."""
-        waiting = self._behind.get(unit.id)
+    def release(self, action: BulkAction) -> None:
+        """The action is settled; the next one of its id may go, ahead of the others."""
+        waiting = self._behind.get(action.id)
         if not waiting:
-            self._known.discard(unit.id)
+            self._known.discard(action.id)
             return
         following = waiting.popleft()
         if not waiting:
-            del self._behind[unit.id]
+            del self._behind[action.id]
         self._behind_bytes -= following.size
         self._ready.appendleft(following)
         self._ready_bytes += following.size
@@ -149,24 +149,24 @@ class BulkQueue:
 
 @dataclass(slots=True)
 class Verdict:
-    """What one answer means for the units of its request.
+    """What one answer means for the actions of its request.
 
     Attributes:
         done: settled well.
-        retry: units with (only) the lines that are to be sent again.
-        dead: units that can never get in, with reason, status and error type.
+        retry: actions with (only) the lines that are to be sent again.
+        dead: actions that can never get in, with reason, status and error type.
         split: the request is too large or one of its lines spoils it: send the halves.
         pushed_back: the engine asked for less (429, rejected execution).
         blocked: why the engine takes nothing at the moment (read-only block, no primary …), or None.
         oversized: some lines take more memory than the engine gives one operation, whatever it does
-            otherwise: its 429 is not a matter of waiting. Send the units of *retry* one by one.
+            otherwise: its 429 is not a matter of waiting. Send the actions of *retry* one by one.
         fatal: why going on makes no sense (index gone, no permission), with the status, or None.
         retried_lines: how many lines are to be sent again.
     """
 
-    done: list[BulkUnit] = field(default_factory=list)
-    retry: list[BulkUnit] = field(default_factory=list)
-    dead: list[tuple[BulkUnit, str, int | None, str | None]] = field(default_factory=list)
+    done: list[BulkAction] = field(default_factory=list)
+    retry: list[BulkAction] = field(default_factory=list)
+    dead: list[tuple[BulkAction, str, int | None, str | None]] = field(default_factory=list)
     split: bool = False
     pushed_back: bool = False
     blocked: str | None = None
@@ -189,44 +189,44 @@ def _reason(error: Any) -> tuple[str, str | None]:
     return text[:2_000] or str(kind), None if kind is None else str(kind)
 
 
-def judge(units: Sequence[BulkUnit], status: int | None, body: Any) -> Verdict:
+def judge(actions: Sequence[BulkAction], status: int | None, body: Any) -> Verdict:
     """Sort an answer.
 
     Args:
-        units: what was sent, in order.
+        actions: what was sent, in order.
         status: the HTTP status; None when no (whole) answer came back.
         body: the parsed answer.
 
     Returns:
-        A verdict in which every unit stands once: in done, retry or dead; or all of them in retry
+        A verdict in which every action stands once: in done, retry or dead; or all of them in retry
         with ``split`` set; or ``fatal`` is set.
     """
     verdict = Verdict()
-    for unit in units:
-        unit.attempts += 1
-    lines = sum(len(unit.lines) for unit in units)
+    for action in actions:
+        action.attempts += 1
+    lines = sum(len(action.lines) for action in actions)
     items = body.get("items") if isinstance(body, Mapping) else None
     if status is None or (status == 200 and (not isinstance(items, list) or len(items) != lines)):
-        verdict.retry, verdict.retried_lines = list(units), lines
+        verdict.retry, verdict.retried_lines = list(actions), lines
         return verdict
     if status != 200:
-        return _judge_request(verdict, units, lines, status, body)
+        return _judge_request(verdict, actions, lines, status, body)
     position = 0
-    for unit in units:
-        answers = items[position : position + len(unit.lines)]  # type: ignore[index]
-        position += len(unit.lines)
-        _judge_unit(verdict, unit, answers, alone=lines == 1)
+    for action in actions:
+        answers = items[position : position + len(action.lines)]  # type: ignore[index]
+        position += len(action.lines)
+        _judge_action(verdict, action, answers, alone=lines == 1)
     return verdict
 
 
 def _judge_request(
-    verdict: Verdict, units: Sequence[BulkUnit], lines: int, status: int, body: Any
+    verdict: Verdict, actions: Sequence[BulkAction], lines: int, status: int, body: Any
 ) -> Verdict:
     error = body.get("error") if isinstance(body, Mapping) else body
     reason, kind = _reason(error)
     blocked = kind == "cluster_block_exception"
     if status in _RETRY_STATUS or kind in _RETRY_TYPES:
-        verdict.retry, verdict.retried_lines = list(units), lines
+        verdict.retry, verdict.retried_lines = list(actions), lines
         verdict.pushed_back = status == 429 and not blocked
         if blocked or status == 503:
             verdict.blocked = reason
@@ -236,20 +236,20 @@ def _judge_request(
         return verdict
     # 413, or a 400 or 500 that one line may have caused: halve until that line is alone.
     if lines > 1:
-        verdict.split, verdict.retry = True, list(units)
+        verdict.split, verdict.retry = True, list(actions)
         return verdict
     if status >= 500 or status == 413:
         # Something between us and the engine may have said so; a refusal that stays is the line's own.
-        units[0].server_errors += 1
-        if units[0].server_errors <= 3:
-            verdict.retry, verdict.retried_lines = list(units), lines
+        actions[0].server_errors += 1
+        if actions[0].server_errors <= 3:
+            verdict.retry, verdict.retried_lines = list(actions), lines
             return verdict
     if status == 413:
         reason = (
-            f"the document makes a bulk line of {units[0].size} bytes, more than the engine takes in one "
+            f"the document makes a bulk line of {actions[0].size} bytes, more than the engine takes in one "
             "request (http.max_content_length); shorten it or raise that limit"
         )
-    verdict.dead.append((units[0], reason, status, kind))
+    verdict.dead.append((actions[0], reason, status, kind))
     return verdict
 
 
@@ -268,15 +268,15 @@ def _too_large_for(reason: str) -> str | None:
     )
 
 
-def _judge_unit(verdict: Verdict, unit: BulkUnit, answers: Sequence[Any], *, alone: bool) -> None:
+def _judge_action(verdict: Verdict, action: BulkAction, answers: Sequence[Any], *, alone: bool) -> None:
     again: list[bytes] = []
     for number, answer in enumerate(answers):
-        action, item = next(iter(answer.items()))
+        operation, item = next(iter(answer.items()))
         status = int(item.get("status", 0))
         if 200 <= status < 300:
-            unit.created = item.get("result") == "created"
+            action.created = item.get("result") == "created"
             continue
-        if action == "delete" and status == 404 and "error" not in item:
+        if operation == "delete" and status == 404 and "error" not in item:
             continue
         reason, kind = _reason(item.get("error", item.get("result", "no reason given")))
         if kind in _FATAL_TYPES or status == 401:
@@ -284,30 +284,30 @@ def _judge_unit(verdict: Verdict, unit: BulkUnit, answers: Sequence[Any], *, alo
             return
         if status == 429 and (needed := _too_large_for(reason)) is not None:
             if alone:
-                verdict.dead.append((unit, needed, 413, kind))
+                verdict.dead.append((action, needed, 413, kind))
                 return
             verdict.oversized = True
         if status in _RETRY_STATUS or kind in _RETRY_TYPES:
-            again = again or unit.lines[number:]
+            again = again or action.lines[number:]
             if kind == "cluster_block_exception" or status == 503:
                 verdict.blocked = reason
             elif status == 429:
                 verdict.pushed_back = True
             continue
-        if status >= 500 and unit.server_errors < 3:
-            unit.server_errors += 1
-            again = again or unit.lines[number:]
+        if status >= 500 and action.server_errors < 3:
+            action.server_errors += 1
+            again = again or action.lines[number:]
             continue
-        verdict.dead.append((unit, reason, status or None, kind))
+        verdict.dead.append((action, reason, status or None, kind))
         return
     if again:
         # What failed goes again, and what follows it within the record, since the order decides; the
         # id stays in flight until all of it is settled.
-        unit.lines = again
-        verdict.retry.append(unit)
+        action.lines = again
+        verdict.retry.append(action)
         verdict.retried_lines += len(again)
     else:
-        verdict.done.append(unit)
+        verdict.done.append(action)
 
 
 @dataclass(slots=True)

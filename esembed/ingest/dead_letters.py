@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import re
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,8 @@ __all__ = ["DeadLetters", "Reason", "UnreadableRecord", "read_dead_letters"]
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
+KEPT_ERRORS = 100
+"""How many dead letters a report shows; all of them are in the file."""
 
 MAX_REASONS = 100
 """Kinds of reasons that are counted apart; the rest is counted together."""
@@ -45,6 +48,15 @@ def _kind(reason: str) -> str:
     """A reason without what is the single record's: its id, value, numbers and place in the line."""
     reason = _OWN.sub("", reason)
     return _NUMBER.sub("0", reason)[:300]
+
+
+def merge_reasons(*found: Iterable[Reason]) -> list[Reason]:
+    """Reasons of one kind counted together, the most frequent first."""
+    kinds: dict[str, Reason] = {}
+    for reason in itertools.chain(*found):
+        known = kinds.setdefault(_kind(reason.reason), Reason(reason.reason, reason.position))
+        known.count += reason.count
+    return sorted(kinds.values(), key=lambda reason: -reason.count)
 
 
 _OWN = re.compile(
@@ -102,7 +114,7 @@ class DeadLetters:
         OptionsError: the path is a folder.
     """
 
-    def __init__(self, path: Path | None, *, keep: int = 100) -> None:
+    def __init__(self, path: Path | None, *, keep: int = KEPT_ERRORS) -> None:
         self.path = path
         self.count = 0
         self.errors: list[ItemError] = []

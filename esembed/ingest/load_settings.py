@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from esembed.errors import IndexChangedError, OptionsError
-from esembed.ingest.target import Engine
+from esembed.ingest.target import TargetIndex
 from esembed.plan import IndexPlan
 
-__all__ = ["LoadTuning", "check_durability"]
+__all__ = ["LoadSettings", "check_durability"]
 
 MARKER = "esembed_load"
 GRAPHS = "knn.advanced.approximate_threshold"
@@ -34,7 +34,7 @@ def check_durability(settings: Mapping[str, Any], index: str) -> None:
         )
 
 
-class LoadTuning:
+class LoadSettings:
     """Changes an index's settings for a load and puts them back.
 
     Args:
@@ -44,7 +44,9 @@ class LoadTuning:
         notice: takes messages for the person.
     """
 
-    def __init__(self, engine: Engine, plan: IndexPlan, kind: str, notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, engine: TargetIndex, plan: IndexPlan, kind: str, notice: Callable[[str], None]
+    ) -> None:
         self._engine, self._load, self._kind, self._notice = engine, plan.load, kind, notice
         self._before: dict[str, Any] | None = None
 

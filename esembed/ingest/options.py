@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from esembed.errors import OptionsError
-from esembed.ingest.dead_letters import Reason
+from esembed.ingest.dead_letters import KEPT_ERRORS, Reason, merge_reasons
 from esembed.types import ItemError
 
 __all__ = [
@@ -236,6 +236,39 @@ class IngestReport:
     def stage_shares(self) -> dict[str, float]:
         """Stage → its seconds divided by the run's; stages overlap, so they may sum to more than 1."""
         return {name: s / self.seconds if self.seconds else 0.0 for name, s in self.stage_seconds.items()}
+
+    def merge(self, other: IngestReport) -> IngestReport:
+        """Both together, as a new report: of two stages of one run, or of two workers that share its records.
+
+        Counts, seconds of stages and waits are summed, dead letters of one kind are counted together.
+        *seconds* is the longer one, since they ran side by side. *complete* and *statistics_complete* hold
+        where they do in each that read, or counted, anything.
+        """
+        both = IngestReport()
+        for name in self.__dataclass_fields__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name in ("index", "dead_letters", "verified"):
+                value = mine or theirs
+            elif name == "seconds":
+                value = max(mine, theirs)
+            elif name == "complete":
+                value = (mine or theirs) and (mine or not self.read) and (theirs or not other.read)
+            elif name == "statistics_complete":
+                value = (mine or not self.statistics) and (theirs or not other.statistics)
+                value = value and (mine or theirs)
+            elif name == "stage_seconds":
+                value = {key: mine.get(key, 0.0) + theirs.get(key, 0.0) for key in {**mine, **theirs}}
+            elif name == "statistics":
+                value = {**mine, **theirs}
+                value |= {key: mine[key].merge(theirs[key]) for key in mine.keys() & theirs.keys()}
+            elif name == "reasons":
+                value = merge_reasons(mine, theirs)
+            elif name == "errors":
+                value = [*mine, *theirs][:KEPT_ERRORS]
+            else:  # counts, seconds and sums of money; lists of messages
+                value = mine + theirs
+            setattr(both, name, value)
+        return both
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

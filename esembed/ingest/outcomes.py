@@ -1,147 +1,227 @@
-"""The ends of a record's way: written, unchanged, left out or dead; counted and remembered."""
+"""What became of each record: written, unchanged, left out or dead-lettered; counted once and remembered."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from typing import Any
 
-from esembed.errors import PermanentError, RecordError
-from esembed.ingest.bulk import BulkUnit
+from esembed.errors import InvariantError, PermanentError, RecordError
+from esembed.ingest.bulk import BulkAction
 from esembed.ingest.dead_letters import DeadLetters
 from esembed.ingest.ledger import Ledger
 from esembed.ingest.options import IngestOptions, IngestReport
-from esembed.ingest.stages.lookup import Pending
-from esembed.ingest.stages.prepare import Work
-from esembed.ingest.statistics import StatisticsCollector
-from esembed.ingest.target import Stopped
-from esembed.types import ItemError
+from esembed.ingest.record import PreparedRecord
+from esembed.ingest.retry import IngestCancelled
+from esembed.ingest.term_statistics import TermCounter
+from esembed.types import Document, ItemError
 
-__all__ = ["Ends"]
+__all__ = ["InFlightIds", "Outcomes"]
 
 
-class Ends:
-    """Each record that was read ends in exactly one of these methods, from any of the run's threads.
+class InFlightIds:
+    """Ids between look-up and confirmation: what the index says of them is not the last word."""
+
+    def __init__(self) -> None:
+        self._count: dict[str, int] = {}
+        self._changed = threading.Condition()
+        self._aborted = False
+
+    def __contains__(self, doc_id: str) -> bool:
+        with self._changed:
+            return doc_id in self._count
+
+    def add(self, doc_id: str) -> None:
+        """One more record of this id is on its way."""
+        with self._changed:
+            self._count[doc_id] = self._count.get(doc_id, 0) + 1
+
+    def remove(self, doc_id: str) -> None:
+        """One of them is resolved."""
+        with self._changed:
+            left = self._count.get(doc_id, 0) - 1
+            if left > 0:
+                self._count[doc_id] = left
+            else:
+                self._count.pop(doc_id, None)
+            self._changed.notify_all()
+
+    def wait_for(self, doc_id: str) -> None:
+        """Until nothing of this id is on its way. Raises IngestCancelled."""
+        with self._changed:
+            while doc_id in self._count and not self._aborted:
+                self._changed.wait()
+            if self._aborted:
+                raise IngestCancelled("stopped")
+
+    def abort(self) -> None:
+        """Wake whoever waits."""
+        with self._changed:
+            self._aborted = True
+            self._changed.notify_all()
+
+
+class Outcomes:
+    """Each record that was read ends in exactly one of these methods, called from any thread.
+
+    It pickles as what it was built from, so a copy in another process begins with no counts; the reports of
+    both merge.
 
     Args:
-        report: the counts.
         options: of the run.
-        pending: the ids that are on their way.
-        fail: ends the run.
 
     Attributes:
-        dead: the dead letters.
-        seen: what the source has, for ``verify`` and ``sync``, or None.
+        in_flight: the ids that are on their way.
+        source_ids: what the source has, for ``verify`` and ``sync``, or None.
         ledger: what the index confirmed, where the caller keeps that, or None.
-        statistics: term statistics of what was written.
+        counts: the report of the records so far; :meth:`report` has all of it.
     """
 
-    def __init__(
-        self,
-        report: IngestReport,
-        options: IngestOptions,
-        pending: Pending,
-        fail: Callable[[BaseException], None],
-    ) -> None:
-        self._report, self._options, self._pending, self._fail = report, options, pending, fail
-        self._lock = threading.Lock()
-        self.dead = DeadLetters(options.dead_letters)
-        self.seen: Ledger | None = None
+    def __init__(self, options: IngestOptions) -> None:
+        self.options = options
+        self.in_flight = InFlightIds()
+        self.source_ids: Ledger | None = None
         self.ledger: Ledger | None = None
-        self.statistics = StatisticsCollector()
+        self.counts = IngestReport()
+        self._terms = TermCounter()
+        self._dead_letters: DeadLetters | None = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Outcomes, (self.options,)
+
+    def start(self) -> None:
+        """Begin the dead-letter file (the one of the run before is kept beside it).
+
+        Raises:
+            OptionsError: its path is a folder.
+        """
+        self._dead_letters = DeadLetters(self.options.dead_letters)
 
     def close(self) -> None:
         """Write what is left of the files and close them."""
-        self.dead.close()
-        for ledger in (self.seen, self.ledger):
+        if self._dead_letters is not None:
+            self._dead_letters.close()
+        for ledger in (self.source_ids, self.ledger):
             if ledger is not None:
                 ledger.close()
+
+    def report(self) -> IngestReport:
+        """The counts so far with dead letters and term statistics, as a report of its own."""
+        found = IngestReport().merge(self.counts)
+        found.statistics = self._terms.result()
+        if self._dead_letters is not None:
+            found.errors = list(self._dead_letters.errors)
+            found.reasons = sorted(self._dead_letters.reasons.values(), key=lambda reason: -reason.count)
+            found.dead_letters = self.options.dead_letters if self._dead_letters.count else None
+        return found
+
+    @property
+    def replaced(self) -> int:
+        """Documents that were replaced, updated or deleted, whose old terms nobody knows."""
+        return self._terms.unsettled
+
+    # -- one record --------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """It was taken from the source."""
+        with self._lock:
+            self.counts.read += 1
 
     def skipped(self) -> None:
         """The transform hook left it out."""
         with self._lock:
-            self._report.skipped += 1
+            self.counts.skipped += 1
 
-    def unchanged(self, work: Work) -> None:
+    def unchanged(self, record: PreparedRecord) -> None:
         """The index has it already."""
         with self._lock:
-            self._report.unchanged += 1
-        if self.seen is not None:
-            self.seen.put(work.id, work.hash)
+            self.counts.unchanged += 1
+        if self.source_ids is not None:
+            self.source_ids.put(record.id, record.hash)
         if self.ledger is not None:
-            self.ledger.put(work.id, f"{work.hash}.{work.old_chunks}")
+            self.ledger.put(record.id, f"{record.hash}.{record.old_chunks}")
 
-    def done(self, unit: BulkUnit) -> None:
+    def confirmed(self, action: BulkAction) -> None:
         """The engine confirmed it."""
-        work: Work = unit.tag
+        record: PreparedRecord = action.tag
+        counts = self.counts
         with self._lock:
-            if unit.op == "index":
-                if self._options.vectors_only:
-                    self._report.updated += 1
-                else:
-                    self._report.indexed += 1
-                    self._report.created += unit.created
-            elif unit.op == "update":
-                self._report.updated += 1
+            if action.op == "index" and not self.options.vectors_only:
+                counts.indexed += 1
+                counts.created += action.created
+            elif action.op == "delete":
+                counts.deleted += 1
             else:
-                self._report.deleted += 1
-            self.statistics.add(work, created=unit.created, backfill=self._options.vectors_only)
-        for ledger, value in ((self.seen, work.hash), (self.ledger, f"{work.hash}.{len(work.chunks or ())}")):
+                counts.updated += 1
+            self._terms.add(record, created=action.created, backfill=self.options.vectors_only)
+        stored = f"{record.hash}.{len(record.chunks or ())}"
+        for ledger, value in ((self.source_ids, record.hash), (self.ledger, stored)):
             if ledger is not None:
-                if unit.op == "delete":
-                    ledger.remove(work.id)
+                if action.op == "delete":
+                    ledger.remove(record.id)
                 else:
-                    ledger.put(work.id, value)
-        self._pending.remove(work.id)
+                    ledger.put(record.id, value)
+        # Last: whoever waits for this id looks into the ledger next.
+        self._release(record)
 
-    def refused(self, unit: BulkUnit, reason: str, status: int | None, kind: str | None) -> None:
+    def refused(self, action: BulkAction, reason: str, status: int | None, error_type: str | None) -> None:
         """The engine will never take it."""
-        work: Work = unit.tag
-        self._pending.remove(work.id)
+        record: PreparedRecord = action.tag
         error = RecordError(
-            f"the engine refuses it: {reason}", record_id=work.id, position=work.document.position
+            f"the engine refuses it: {reason}", record_id=record.id, position=record.document.position
         )
-        self.bury(work, error, status=status, kind=kind)
+        self.dead_letter(record, error, status=status, error_type=error_type)
 
-    def bury_pending(self, work: Work, error: RecordError) -> None:
-        """Bury a record that was past the look-up."""
-        self._pending.remove(work.id)
-        self.bury(work, error)
-
-    def bury(
-        self, work: Work | None, error: RecordError, *, status: int | None = None, kind: str | None = None
+    def dead_letter(
+        self,
+        record: PreparedRecord | None,
+        error: RecordError,
+        *,
+        document: Document | None = None,
+        readable: bool = True,
+        status: int | None = None,
+        error_type: str | None = None,
     ) -> None:
-        """One dead letter; ends the run where it is strict."""
+        """It can't get in: one line of the dead-letter file.
+
+        Args:
+            record: None where the record did not get as far as being prepared.
+            document: the record as it was read, where there is no *record*.
+            readable: False where not even its id is known, so that nobody can say what the source lacks.
+
+        Raises:
+            RecordError: *error* itself, where the run is strict.
+            PermanentError: more than ``max_errors``, or the file can't be written.
+        """
+        if self._dead_letters is None:
+            raise InvariantError("a dead letter before Outcomes.start()")
+        if record is not None:
+            document = record.document
+            self._release(record)
         item = ItemError(
             id=error.record_id,
             reason=error.message,
             status=status,
             position=error.position,
-            error_type=kind or type(error).__name__,
+            error_type=error_type or type(error).__name__,
         )
-        try:
-            self.dead.write(
-                item,
-                work.document if work is not None else None,
-                field=error.field,
-                raw=getattr(error, "raw", None),
-            )
-        except PermanentError as unwritten:
-            self._fail(unwritten)
-            raise Stopped("stopped") from unwritten
+        self._dead_letters.write(item, document, field=error.field, raw=getattr(error, "raw", None))
         with self._lock:
-            self._report.dead += 1
-            dead = self._report.dead
-        if self.seen is not None and error.record_id:
+            self.counts.dead += 1
+            self.counts.read_errors += not readable
+            dead = self.counts.dead
+        if self.source_ids is not None and error.record_id:
             # It is in the source, whatever became of it: sync must not delete its older version.
-            self.seen.put(error.record_id, None)
-        if self._options.strict:
-            self._fail(error)
-            raise Stopped("stopped")
-        if self._options.max_errors is not None and dead > self._options.max_errors:
-            self._fail(
-                PermanentError(
-                    f"more than max_errors ({self._options.max_errors}) records can't get in; the last: "
-                    f"{error.message}"
-                )
+            self.source_ids.put(error.record_id, None)
+        if self.options.strict:
+            raise error
+        if self.options.max_errors is not None and dead > self.options.max_errors:
+            raise PermanentError(
+                f"more than max_errors ({self.options.max_errors}) records can't get in; the last: "
+                f"{error.message}"
             )
-            raise Stopped("stopped")
+
+    def _release(self, record: PreparedRecord) -> None:
+        if record.in_flight:
+            record.in_flight = False
+            self.in_flight.remove(record.id)

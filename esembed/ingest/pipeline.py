@@ -1,21 +1,25 @@
-"""The flow: read → look up and cut → encode → serialise → bulk, overlapped, bounded, with back-pressure.
+"""The pipeline: read → prepare → look up → chunk → encode → serialize → send, overlapped, bounded.
 
-Each stage is a thread; between two stages stands a queue bounded in bytes, so a slow engine or a slow
-encoder stops the reader and never grows memory. Only :mod:`esembed.ingest.target` and
-:mod:`esembed.ingest.stages.send` try anything again.
+Each stage runs in a thread of its own (prepare with the reading, chunk with the look-up); between two threads
+stands a queue bounded in bytes, so a slow engine or a slow encoder stops the reader and memory never grows.
+The first failure ends all of them. Only :mod:`esembed.ingest.retry` tries anything again.
+
+:func:`run_ingest` is the whole: it changes the index's settings, runs a :class:`Pipeline`, puts them back
+and compares the index with the source.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from functools import reduce
+from typing import Any, Generic, TypeVar
 
 from esembed.capabilities import Capabilities
-from esembed.dialect import dialect_for
 from esembed.dialect.inference import plan_pipeline
 from esembed.encode.base import Encoder
 from esembed.encode.transformer.runner import interruptible
@@ -25,35 +29,46 @@ from esembed.errors import (
     InvariantError,
     MappingDriftError,
     OptionsError,
-    RecordError,
 )
 from esembed.ingest.ledger import Ledger
-from esembed.ingest.load_settings import LoadTuning, check_durability
+from esembed.ingest.load_settings import LoadSettings, check_durability
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, Progress
-from esembed.ingest.outcomes import Ends
+from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.progress import ProgressMeter, StageClock
-from esembed.ingest.queues import ByteQueue
 from esembed.ingest.reconcile import reconcile
-from esembed.ingest.sources.mapper import RecordMapper, Source, open_source
-from esembed.ingest.stages.chunk import Chunker
-from esembed.ingest.stages.encode import BatchEncoder
-from esembed.ingest.stages.lookup import Lookup, Pending
-from esembed.ingest.stages.prepare import Preparer, Work
-from esembed.ingest.stages.send import Sender
-from esembed.ingest.stages.serialize import UnitBuilder
-from esembed.ingest.target import Engine, Patience, Requester, Stopped
+from esembed.ingest.record import PreparedRecord
+from esembed.ingest.retry import IngestCancelled, RetryPolicy
+from esembed.ingest.sources.mapper import Source, open_source
+from esembed.ingest.stages.chunk import ChunkStage
+from esembed.ingest.stages.encode import EncodeStage
+from esembed.ingest.stages.lookup import LookupStage
+from esembed.ingest.stages.prepare import PrepareStage
+from esembed.ingest.stages.send import SendStage
+from esembed.ingest.stages.serialize import SerializeStage
+from esembed.ingest.target import TargetIndex
 from esembed.plan import IndexPlan
+from esembed.transport import Transport
 
-__all__ = ["run_ingest"]
+__all__ = ["ByteQueue", "Pipeline", "run_ingest"]
+
+T = TypeVar("T")
 
 LOOKUP_DOCUMENTS = 2_000
-"""The most records in one look-up."""
+"""The most records in one look-up: a question for many ids costs the engine less than many questions, and
+beyond this the answer's own size counts."""
+
+RESTORE_WAIT_SECONDS = 5.0
+"""How long the settings are tried to be put back after a failure: the person waits for the error, and the
+next run can do it, too."""
+
+TICK_SECONDS = 0.25
+"""How often the thread that waits for the run looks around; progress is shown about as often."""
 
 
 def run_ingest(
     records: Iterable[Any],
     *,
-    client: Requester,
+    client: Transport,
     index: str,
     plan: IndexPlan,
     capabilities: Capabilities,
@@ -76,7 +91,7 @@ def run_ingest(
         options: see IngestOptions.
         progress: told how far it is; None logs a line a minute.
         total: how many records there will be, where the source doesn't know.
-        token_ids: sparse field → token → id, for SEISMIC.
+        token_ids: sparse field → id table, for SEISMIC.
         stop: set it from outside to end the run early.
 
     Returns:
@@ -93,19 +108,242 @@ def run_ingest(
         MappingDriftError: what the engine encodes has lost its pipeline.
         IndexChangedError: the index was deleted and made again during the load.
     """
+    options = options or IngestOptions()
+    progress = progress or LogProgress()
+    stop = stop or threading.Event()
+    source = open_source(records)
     return _Run(
-        open_source(records), client, index, plan, capabilities, encoders, options or IngestOptions(),
-        progress or LogProgress(), total, token_ids, stop or threading.Event(),
-    ).run()  # fmt: skip
+        source, client, index, plan, capabilities, encoders, options, progress, total, token_ids, stop
+    ).run()
 
 
-class _Run:
-    """One ingest: its threads, its counts."""
+class Pipeline:
+    """The stages of one ingest, wired: their threads, the queues between them, one failure for all.
+
+    Built from what the stages need; nothing starts before :meth:`run`.
+
+    Args:
+        source: the records.
+        plan, capabilities, options: of the run.
+        encoders: field → encoder.
+        target: the index.
+        outcomes: where records leave; started and closed by the caller.
+        token_ids: sparse field → id table, for SEISMIC.
+        stop: ends the run early when it is set; set by the first failure.
+
+    Attributes:
+        prepare, lookup, chunk, encode, serialize, send: the stages.
+        clock: how long each was at work.
+    """
 
     def __init__(
         self,
         source: Source,
-        client: Requester,
+        plan: IndexPlan,
+        capabilities: Capabilities,
+        options: IngestOptions,
+        *,
+        encoders: Mapping[str, Encoder],
+        target: TargetIndex,
+        outcomes: Outcomes,
+        token_ids: Mapping[str, Mapping[str, int]] | None = None,
+        stop: threading.Event,
+    ) -> None:
+        self._source, self._options, self._outcomes, self._stop = source, options, outcomes, stop
+        of = (plan, capabilities, options)
+        self.prepare = PrepareStage(*of, encoders=encoders, outcomes=outcomes)
+        self.lookup = LookupStage(*of, target=target, preparer=self.prepare.preparer, outcomes=outcomes)
+        self.chunk = ChunkStage(*of, encoders=encoders)
+        self.encode = EncodeStage(*of, encoders=encoders, outcomes=outcomes)
+        self.serialize = SerializeStage(*of, token_ids=token_ids, outcomes=outcomes)
+        # Three queues and the sender's own share what may wait in all.
+        quarter = max(1, options.buffer_bytes // 4)
+        self.send = SendStage(*of, target=target, outcomes=outcomes, buffer_bytes=quarter)
+        self.clock = StageClock()
+        self._prepared: ByteQueue[PreparedRecord] = ByteQueue(quarter)
+        self._to_encode: ByteQueue[list[PreparedRecord]] = ByteQueue(quarter)
+        self._encoded: ByteQueue[list[PreparedRecord]] = ByteQueue(quarter)
+        # Half a queue: the next batch gathers while one is looked up.
+        self._batch_bytes = max(1, quarter // 2)
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def failed(self) -> bool:
+        """Whether something ended the run."""
+        return self._error is not None
+
+    def start(self) -> None:
+        """What the stages can prepare without the index. Raises what one of them can't do without."""
+        self.prepare.start()
+        self.chunk.start()
+        self.encode.start()
+        self.serialize.start()
+
+    def run(self, *, ask: bool, tick: Callable[[], None]) -> None:
+        """All records from the source to their outcomes. Blocks.
+
+        Args:
+            ask: whether the index is asked what it has (False: it is empty).
+            tick: called a few times a second.
+
+        Raises:
+            BaseException: what ended the run, whatever thread it came from.
+        """
+        self.lookup.start(ask=ask, flush=self.send.flush_now)
+        stages: list[tuple[str, Callable[[], None]]] = [
+            ("read", self._read),
+            ("lookup", self._look_up),
+            ("encode", self._encode),
+            ("serialise", self._serialize),
+        ]
+        threads = [
+            threading.Thread(target=self._guard, args=(stage,), name=f"esembed-{name}", daemon=True)
+            for name, stage in stages
+        ]
+        self.send.start(on_error=self.fail)
+        for thread in threads:
+            thread.start()
+        try:
+            while any(t.is_alive() for t in threads) or self.send.alive:
+                if self._error is None:
+                    # The senders are the last to end: the wait ends with them.
+                    self.send.join(TICK_SECONDS)
+                    self.send.report_stall()
+                    if self._stop.is_set():
+                        self.fail(IngestCancelled("the run was stopped; run it again, it resumes"))
+                for thread in threads:
+                    thread.join(0.05 if self._error is not None else 0)
+                if self._error is not None:
+                    self.send.join(0.2)
+                tick()
+        except BaseException as error:
+            # An interrupt: what is out may still be answered and counted, but nobody waits for long.
+            self.fail(error)
+            self.send.join(10.0)
+            for thread in threads:
+                thread.join(5.0)
+            raise
+        if self._error is not None:
+            raise self._error
+
+    def fail(self, error: BaseException) -> None:
+        """The first error ends the run; what follows from it is not another one."""
+        with self._lock:
+            if self._error is None:
+                self._error = error
+            elif isinstance(error, IngestCancelled):
+                return
+        self._stop.set()
+        for queue in (self._prepared, self._to_encode, self._encoded):
+            queue.abort()
+        self._outcomes.in_flight.abort()
+        self.send.abort()
+
+    def report(self) -> IngestReport:
+        """The reports of all stages and the records' outcomes, together."""
+        parts = [stage.report() for stage in (self.prepare, self.lookup, self.chunk, self.encode)]
+        parts += [self.serialize.report(), self.send.report(), self._outcomes.report()]
+        whole = reduce(IngestReport.merge, parts)
+        whole.bytes_read = self._source.bytes_read
+        whole.stage_seconds = {**self.clock.seconds, **whole.stage_seconds}
+        return whole
+
+    # -- the threads ---------------------------------------------------------------------------------
+
+    def _guard(self, stage: Callable[[], None]) -> None:
+        try:
+            stage()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for the run
+            self.fail(error)
+
+    def _read(self) -> None:
+        records = iter(self._source)
+        while True:
+            with self.clock.timed("read"):
+                read = next(records, None)
+                if read is None:
+                    break
+                record = self.prepare(read)
+            if record is not None:
+                self._prepared.put(record, record.size)
+        self._outcomes.counts.complete = True
+        self._prepared.close()
+
+    def _look_up(self) -> None:
+        # One question for many records costs the engine less; without questions no batch waits for it.
+        most = max(self._options.encode_batch_documents, LOOKUP_DOCUMENTS if self.lookup.asks else 0)
+        for batch in self._gathered(most):
+            with self.clock.timed("lookup"):
+                self.lookup(batch, self._forward)
+        self._to_encode.close()
+        if self.chunk.seconds:
+            self.clock.shift("lookup", "chunk", self.chunk.seconds)
+
+    def _gathered(self, most: int) -> Iterator[list[PreparedRecord]]:
+        """Batches of up to *most* records, or of what comes within the flush interval."""
+        while (first := self._prepared.get()) is not None:
+            batch, size = [first], first.size
+            until = time.monotonic() + self._options.linger_seconds
+            with contextlib.suppress(TimeoutError):
+                while len(batch) < most and size < self._batch_bytes:
+                    following = self._prepared.get(max(0.0, until - time.monotonic()))
+                    if following is None:
+                        break
+                    batch.append(following)
+                    size += following.size
+            yield batch
+
+    def _forward(self, records: list[PreparedRecord]) -> None:
+        self.chunk(records)
+        started = time.monotonic()
+        most = self._options.encode_batch_documents
+        for batch in (records[at : at + most] for at in range(0, len(records), most)):
+            self._to_encode.put(batch, sum(record.size for record in batch))
+        # Room in the queue is what the encoder owes, not work of this stage.
+        self.clock.shift("lookup", None, time.monotonic() - started)
+
+    def _encode(self) -> None:
+        if self._options.encode_workers == 1:
+            while (batch := self._to_encode.get()) is not None:
+                self._hand_on(self._encode_batch(batch))
+        else:
+            # Several at a time, handed on in order: the order within an id must be the source's.
+            workers = self._options.encode_workers
+            with ThreadPoolExecutor(workers, "esembed-encode") as pool:
+                waiting: deque[Future[list[PreparedRecord]]] = deque()
+                while (batch := self._to_encode.get()) is not None:
+                    waiting.append(pool.submit(self._encode_batch, batch))
+                    while waiting and (len(waiting) >= workers or waiting[0].done()):
+                        self._hand_on(waiting.popleft().result())
+                for future in waiting:
+                    self._hand_on(future.result())
+        self._encoded.close()
+
+    def _hand_on(self, records: list[PreparedRecord]) -> None:
+        self._encoded.put(records, sum(record.encoded_size for record in records))
+
+    def _encode_batch(self, batch: list[PreparedRecord]) -> list[PreparedRecord]:
+        with self.clock.timed("encode"), interruptible(self._stop):
+            return self.encode(batch)
+
+    def _serialize(self) -> None:
+        while (batch := self._encoded.get()) is not None:
+            for record in batch:
+                with self.clock.timed("serialise"):
+                    action = self.serialize(record)
+                if action is not None:
+                    self.send.put(action)
+        self.send.close()
+
+
+class _Run:
+    """One ingest: the pipeline, and what comes before and after it."""
+
+    def __init__(
+        self,
+        source: Source,
+        transport: Transport,
         index: str,
         plan: IndexPlan,
         capabilities: Capabilities,
@@ -116,104 +354,70 @@ class _Run:
         token_ids: Mapping[str, Mapping[str, int]] | None,
         stop: threading.Event,
     ) -> None:
-        self.source, self.plan, self.options, self.progress = source, plan, options, progress
-        self.report = IngestReport(index=index)
-        self.kind = capabilities.kind
-        self.stop = stop
+        self.plan, self.capabilities, self.options, self.progress = plan, capabilities, options, progress
+        self.index, self.stop = index, stop
+        self.warnings: list[str] = []
         self._lock = threading.Lock()
-        self._error: BaseException | None = None
-        self.clock = StageClock()
-        self.encoders = {
-            n: encoders[n] for n, p in plan.vector_fields() if not p.precomputed and n in encoders
-        }
-        self._before = {
-            id(e): (e.stats.tokens, e.stats.truncated, e.stats.cost_usd) for e in self.encoders.values()
-        }
-        self.patience = Patience(options.max_wait_seconds, stop, self.notice)
-        self.engine = Engine(client, index, self.patience, options.request_timeout_seconds)
-        self.preparer = Preparer(
-            plan,
-            self.encoders,
-            missing_text=options.missing_text,
-            nan=options.nan,
-            require_given=not options.vectors_only,
-        )
-        declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
-        self.mapper = RecordMapper(
-            id_field=plan.id_field,
-            op_field=None if options.op_field in declared else options.op_field,
-            fields=options.fields,
-            transform=options.transform,
-        )
-        self.pending = Pending()
-        self.ends = Ends(self.report, options, self.pending, self.fail)
-        chunked = any(part.chunked for part in self.preparer.encoded.values())
-        self.chunker = Chunker(plan, self.encoders) if chunked and plan.chunk is not None else None
-        if self.chunker is not None and plan.chunk is not None:
-            if self.chunker.counted_by == "words":
-                self.notice(
-                    "the encoder shows no tokenizer: chunks are measured in words (4 tokens for 3 words)"
-                )
-            if self.chunker.max_tokens < plan.chunk.max_tokens:
-                self.notice(f"chunks are kept to {self.chunker.max_tokens} tokens, what the encoder takes")
-        quarter = max(1, options.buffer_bytes // 4)
-        self.read_queue: ByteQueue[Work] = ByteQueue(quarter)
-        self.encode_queue: ByteQueue[list[Work]] = ByteQueue(quarter)
-        self.write_queue: ByteQueue[Future[list[Work]] | list[Work]] = ByteQueue(quarter)
-        self.batch_bytes = max(1, quarter // 2)
-        self.sender = Sender(
-            self.engine,
-            options,
-            buffer_bytes=quarter,
-            on_done=self.ends.done,
-            on_dead=self.ends.refused,
-            on_error=self.fail,
-        )
-        self.units = UnitBuilder(
-            dialect_for(capabilities).documents.bulk(plan, token_ids), vectors_only=options.vectors_only
-        )
-        self.encode = BatchEncoder(plan, self.encoders, self.ends.bury_pending)
-        for dense, sparse in self.encode.shared:
-            self.report.notices.append(f"{dense}, {sparse}: both vectors from one pass of their model")
-        self.meter = ProgressMeter(source, self.report, total)
-
-    # -- the whole -------------------------------------------------------------------------------------
+        self.retry = RetryPolicy(options.max_wait_seconds, stop, self.warn)
+        self.target = TargetIndex(transport, index, self.retry, options.request_timeout_seconds)
+        self.outcomes = Outcomes(options)
+        made = {n: encoders[n] for n, p in plan.vector_fields() if not p.precomputed and n in encoders}
+        self.pipeline = Pipeline(
+            source, plan, capabilities, options, encoders=made, target=self.target,
+            outcomes=self.outcomes, token_ids=token_ids, stop=stop,
+        )  # fmt: skip
+        self.meter = ProgressMeter(source, self.outcomes.counts, total)
 
     def run(self) -> IngestReport:
         started = time.monotonic()
-        settings = self.engine.settings()
-        check_durability(settings, self.engine.index)
+        self.outcomes.start()
+        self.pipeline.start()
+        for message in self.pipeline.chunk.warnings():
+            self.progress.notice(message)
+        settings = self.target.settings()
+        check_durability(settings, self.index)
         self._check_inside(settings)
-        tuning = LoadTuning(self.engine, self.plan, self.kind, self.notice)
+        load = LoadSettings(self.target, self.plan, self.capabilities.kind, self.warn)
         uuid = settings.get("uuid")
         if self.options.verify or self.options.sync:
-            self.ends.seen = Ledger(None)
+            self.outcomes.source_ids = Ledger(None)
         if self.options.ledger is not None:
-            binding = "/".join((*self.engine.identity(), self.preparer.contract))
-            self.ends.ledger = Ledger(self.options.ledger, binding)
+            contract = self.pipeline.prepare.preparer.contract
+            self.outcomes.ledger = Ledger(self.options.ledger, "/".join((*self.target.identity(), contract)))
         try:
-            self.engine.wait_for_primaries()
+            self.target.wait_for_primaries()
             if self.options.tuning:
-                tuning.begin(settings)
-            self.engine.refresh()
-            empty = self.engine.count() == 0
+                load.begin(settings)
+            # The count below sees only what is searchable.
+            self.target.refresh()
+            empty = self.target.count() == 0
             try:
-                self._load(empty)
+                self.pipeline.run(ask=not empty, tick=lambda: self._show("load"))
             except BaseException:
                 # Whatever happened: the index must not stay without refresh and replicas. What the
                 # marker remembers is put back by the next run when this one can't.
-                self._restore_quietly(tuning)
+                self._restore_quietly(load)
                 raise
-            self._finish(tuning, uuid, empty)
+            self._restore(load)
+            report = self._checked(uuid, empty)
         finally:
-            self.ends.close()
-            self._count(started)
-        self.progress.update(self.meter.state("done", self._tokens()))
-        return self.report
+            self.outcomes.close()
+        report.seconds = time.monotonic() - started
+        self._show("done")
+        return report
+
+    def warn(self, message: str) -> None:
+        """Notify the person, and keep it for the report."""
+        with self._lock:
+            self.warnings.append(message)
+        self.progress.notice(message)
+
+    def _show(self, phase: str) -> None:
+        self.progress.update(self.meter.state(phase, self.pipeline.encode.tokens))
 
     def _check_inside(self, settings: Mapping[str, Any]) -> None:
         """Fields that the engine encodes need the index's pipeline, and whole documents."""
-        inside = sorted(self.preparer.inside)
+        inside = sorted(self.pipeline.prepare.preparer.inside)
         if not inside:
             return
         names = ", ".join(inside)
@@ -223,263 +427,115 @@ class _Run:
                 "pipelines don't see partial updates); ingest the records again, or migrate to a new index",
                 option="options.vectors_only",
             )
-        wanted = plan_pipeline(self.plan, self.kind)
+        wanted = plan_pipeline(self.plan, self.capabilities.kind)
         found = settings.get("default_pipeline")
         if wanted is not None and found != wanted[0]:
             raise MappingDriftError(
                 f"{names}: the index's default_pipeline is {found or 'not set'}, and without {wanted[0]} "
                 "nothing computes these vectors; esembed index repair puts it back",
-                index=self.engine.index,
+                index=self.index,
                 differences=(f"default_pipeline: {found or 'not set'} instead of {wanted[0]}",),
             )
-        self.report.notices.append(
+        self.warnings.append(
             f"{names}: encoded by the engine; tokens, truncation and the model's identity are not seen here"
         )
 
-    def _restore_quietly(self, tuning: LoadTuning) -> None:
+    def _restore_quietly(self, load: LoadSettings) -> None:
         self.stop.clear()
-        self.patience.max_wait_seconds = min(self.patience.max_wait_seconds, 5.0)
+        self.retry.max_wait_seconds = min(self.retry.max_wait_seconds, RESTORE_WAIT_SECONDS)
         try:
-            tuning.end()
+            load.end()
         except EsembedError as error:
-            self.notice(f"the index's settings could not be put back ({error}); the next run does it")
+            self.warn(f"the index's settings could not be put back ({error}); the next run does it")
 
-    def _finish(self, tuning: LoadTuning, uuid: Any, empty: bool) -> None:
-        tuning.end()
-        tuning.merge()
-        if self.options.refresh or self.ends.seen is not None:
-            self.engine.refresh()
-        if self.engine.settings().get("uuid") != uuid:
+    def _restore(self, load: LoadSettings) -> None:
+        # Settings first: a merge takes long, and a run that is killed in it leaves them as they were.
+        load.end()
+        load.merge()
+        if self.options.refresh or self.outcomes.source_ids is not None:
+            self.target.refresh()
+
+    def _checked(self, uuid: Any, empty: bool) -> IngestReport:
+        """The report, once the index is known to be the same and, where it was asked for, compared."""
+        if self.target.settings().get("uuid") != uuid:
             raise IndexChangedError(
-                f"the index {self.engine.index!r} was deleted and made again during the load; run it again",
-                index=self.engine.index,
+                f"the index {self.index!r} was deleted and made again during the load; run it again",
+                index=self.index,
             )
-        if self.ends.seen is not None:
-            with self.clock.timed("reconcile"):
+        report = self.pipeline.report()
+        report.index = self.index
+        report.statistics_complete = empty and not self.outcomes.replaced
+        if self.outcomes.source_ids is not None:
+            with self.pipeline.clock.timed("reconcile"):
                 reconcile(
-                    self.engine, self.plan, self.ends.seen, self.options, self.report,
-                    phase=lambda name: self.progress.update(self.meter.state(name, self._tokens())),
-                )  # fmt: skip
-        self.report.statistics = self.ends.statistics.result(self.encoders)
-        self.report.statistics_complete = empty and not self.ends.statistics.unsettled
-
-    def _load(self, empty: bool) -> None:
-        self.lookup = Lookup(
-            self.engine,
-            self.plan,
-            self.preparer,
-            self.pending,
-            chunker=self.chunker,
-            ledger=None if self.options.verify else self.ends.ledger,
-            ask=not empty,
-            compare=self.options.resume,
-            vectors_only=self.options.vectors_only,
-            on_unchanged=self.ends.unchanged,
-            on_dead=self.ends.bury,
-            hurry=self.sender.hurry,
-        )
-        stages: list[tuple[str, Callable[[], None]]] = [
-            ("read", self._read),
-            ("lookup", self._look_up),
-            ("encode", self._encode),
-            ("serialise", self._serialise),
-        ]
-        threads = [
-            threading.Thread(target=self._guard, args=(stage,), name=f"esembed-{name}", daemon=True)
-            for name, stage in stages
-        ]
-        self.sender.start()
-        for thread in threads:
-            thread.start()
-        try:
-            while any(t.is_alive() for t in threads) or self.sender.alive:
-                if self._error is None:
-                    # The senders are the last to end: the wait ends with them.
-                    self.sender.join(0.25)
-                    self.sender.break_silence()
-                    if self.stop.is_set():
-                        self.fail(Stopped("the run was stopped; run it again, it resumes"))
-                for thread in threads:
-                    thread.join(0.05 if self._error is not None else 0)
-                if self._error is not None:
-                    self.sender.join(0.2)
-                self.progress.update(self.meter.state("load", self._tokens()))
-        except BaseException as error:
-            self.fail(error)
-            self.sender.join(10.0)
-            for thread in threads:
-                thread.join(5.0)
-            raise
-        if self._error is not None:
-            raise self._error
-
-    def _guard(self, stage: Callable[[], None]) -> None:
-        try:
-            stage()
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for the run
-            self.fail(error)
-
-    def fail(self, error: BaseException) -> None:
-        """The first error ends the run; what follows from it is not another one."""
-        with self._lock:
-            if self._error is None:
-                self._error = error
-            elif isinstance(error, Stopped):
-                return
-        self.stop.set()
-        for queue in (self.read_queue, self.encode_queue, self.write_queue):
-            queue.abort()
-        self.pending.abort()
-        self.sender.abort()
-
-    def notice(self, message: str) -> None:
-        """Tell the person, and keep it for the report."""
-        with self._lock:
-            self.report.notices.append(message)
-        self.progress.notice(message)
-
-    # -- stages ------------------------------------------------------------------------------------------
-
-    def _read(self) -> None:
-        records = iter(self.source)
-        while True:
-            with self.clock.timed("read"):
-                piece = next(records, None)
-                if piece is None:
-                    break
-                self.report.read += 1
-                work = self._prepare(piece)
-            if work is not None:
-                self.read_queue.put(work, work.size)
-        self.report.complete = True
-        self.read_queue.close()
-
-    def _prepare(self, piece: Any) -> Work | None:
-        if isinstance(piece, RecordError):
-            self.report.read_errors += 1
-            self.ends.bury(None, piece)
-            return None
-        document = None
-        try:
-            document = self.mapper(piece)
-            if document is None:
-                self.ends.skipped()
-                return None
-            return self.preparer.prepare(document)
-        except RecordError as error:
-            error.position = error.position or piece.position
-            shown = document or piece
-            if error.record_id is None:
-                error.record_id = shown.id
-            if error.record_id is None and not self._known_id(error, piece):
-                self.report.read_errors += 1
-            self.ends.bury(Work(document=shown, id=error.record_id or "", op=shown.op, source={}), error)
-            return None
-
-    def _known_id(self, error: RecordError, piece: Any) -> bool:
-        """A dead letter whose id is known keeps its document from being taken for gone (sync)."""
-        for key in ("_id", self.plan.id_field, "id"):
-            value = piece.source.get(key) if key else None
-            if isinstance(value, (str, int)) and not isinstance(value, bool):
-                error.record_id = str(value)
-                return True
-        return False
-
-    def _look_up(self) -> None:
-        # One question for many records costs the engine less; without questions no batch waits for it.
-        most = max(self.options.encode_batch_documents, LOOKUP_DOCUMENTS if self.lookup.asks else 0)
-        ended = False
-        while not ended:
-            batch: list[Work] = []
-            size = 0
-            try:
-                first = self.read_queue.get()
-                if first is None:
-                    break
-                batch, size = [first], first.size
-                until = time.monotonic() + self.options.linger_seconds
-                while len(batch) < most and size < self.batch_bytes:
-                    following = self.read_queue.get(max(0.0, until - time.monotonic()))
-                    if following is None:
-                        ended = True
-                        break
-                    batch.append(following)
-                    size += following.size
-            except TimeoutError:
-                pass
-            with self.clock.timed("lookup"):
-                self.lookup(batch, self._forward)
-        self.encode_queue.close()
-        if self.chunker is not None:
-            self.clock.shift("lookup", "chunk", self.lookup.chunk_seconds)
-
-    def _forward(self, works: list[Work]) -> None:
-        started = time.monotonic()
-        most = self.options.encode_batch_documents
-        for batch in (works[at : at + most] for at in range(0, len(works), most)):
-            self.encode_queue.put(batch, sum(w.size for w in batch))
-        # Room in the queue is what the encoder owes, not work of this stage.
-        self.clock.shift("lookup", None, time.monotonic() - started)
-
-    def _encode(self) -> None:
-        if self.options.encode_workers == 1:
-            while (batch := self.encode_queue.get()) is not None:
-                done = self._encode_batch(batch)
-                self.write_queue.put(done, sum(w.encoded_size for w in done))
-        else:
-            # Several at a time, handed on in order: the order within an id must be the source's.
-            with ThreadPoolExecutor(self.options.encode_workers, "esembed-encode") as pool:
-                waiting: deque[Future[list[Work]]] = deque()
-                while (batch := self.encode_queue.get()) is not None:
-                    waiting.append(pool.submit(self._encode_batch, batch))
-                    while waiting and (len(waiting) >= self.options.encode_workers or waiting[0].done()):
-                        done = waiting.popleft().result()
-                        self.write_queue.put(done, sum(w.encoded_size for w in done))
-                for future in waiting:
-                    done = future.result()
-                    self.write_queue.put(done, sum(w.encoded_size for w in done))
-        self.write_queue.close()
-
-    def _encode_batch(self, batch: list[Work]) -> list[Work]:
-        with self.clock.timed("encode"), interruptible(self.stop):
-            return self.encode(batch)
-
-    def _serialise(self) -> None:
-        while (batch := self.write_queue.get()) is not None:
-            for work in batch if isinstance(batch, list) else batch.result():
-                with self.clock.timed("serialise"):
-                    try:
-                        unit = self.units(work)
-                    except RecordError as error:
-                        error.record_id, error.position = work.id, work.document.position
-                        self.ends.bury_pending(work, error)
-                        continue
-                self.sender.put(unit)
-        self.sender.close()
-
-    # -- counts ----------------------------------------------------------------------------------------------
-
-    def _tokens(self) -> int:
-        known = {id(e): e for e in self.encoders.values()}
-        return sum(e.stats.tokens - self._before[key][0] for key, e in known.items())
-
-    def _count(self, started: float) -> None:
-        report = self.report
-        report.seconds = time.monotonic() - started
-        report.stage_seconds = {**self.clock.seconds, "bulk": self.sender.busy_seconds}
-        known = {id(e): e for e in self.encoders.values()}
-        report.tokens = self._tokens()
-        report.truncated = sum(e.stats.truncated - self._before[k][1] for k, e in known.items())
-        report.cost_usd = sum(e.stats.cost_usd - self._before[k][2] for k, e in known.items())
-        report.chunks = self.lookup.chunks if hasattr(self, "lookup") else 0
-        report.bytes_read = self.source.bytes_read
-        report.bytes_sent = self.sender.bytes_sent
-        report.requests = self.sender.requests
-        report.retried_requests = self.sender.retried_requests
-        report.retried_items = self.sender.retried_items
-        report.waited_seconds = self.patience.waited_seconds
-        report.errors = self.ends.dead.errors
-        report.reasons = sorted(self.ends.dead.reasons.values(), key=lambda found: -found.count)
-        report.dead_letters = self.options.dead_letters if self.ends.dead.count else None
-        if report.complete and self._error is None and not report.adds_up:
+                    self.target, self.plan, self.outcomes.source_ids, self.options, report, phase=self._show
+                )
+            report.stage_seconds["reconcile"] = self.pipeline.clock.seconds["reconcile"]
+        report.notices += self.warnings
+        if not report.adds_up:
             raise InvariantError(f"the counts don't add up: {report.to_dict()}")
+        return report
+
+
+class ByteQueue(Generic[T]):
+    """Items wait here, at most *limit_bytes* of them together (but always at least one).
+
+    Raises:
+        IngestCancelled: from put and get, once the run was aborted.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._items: deque[tuple[T, int]] = deque()
+        self._bytes = 0
+        self._closed = False
+        self._aborted = False
+        self._changed = threading.Condition()
+
+    def put(self, item: T, size: int) -> None:
+        """Wait until there is room, then add."""
+        with self._changed:
+            while self._items and self._bytes + size > self._limit and not self._aborted:
+                self._changed.wait()
+            if self._aborted:
+                raise IngestCancelled("stopped")
+            self._items.append((item, size))
+            self._bytes += size
+            self._changed.notify_all()
+
+    def get(self, timeout_seconds: float | None = None) -> T | None:
+        """The next item; None when the queue is closed and empty.
+
+        Raises:
+            TimeoutError: nothing came in time.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        with self._changed:
+            while not self._items:
+                if self._aborted:
+                    raise IngestCancelled("stopped")
+                if self._closed:
+                    return None
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError
+                self._changed.wait(left)
+            if self._aborted:
+                raise IngestCancelled("stopped")
+            item, size = self._items.popleft()
+            self._bytes -= size
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """End both sides now."""
+        with self._changed:
+            self._aborted = True
+            self._items.clear()
+            self._changed.notify_all()

@@ -8,11 +8,12 @@ from dataclasses import replace
 from esembed.dialect.documents import action_line, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import OptionsError, PermanentError
-from esembed.ingest.bulk import BulkUnit, judge
+from esembed.ingest.bulk import BulkAction, judge
 from esembed.ingest.ledger import Ledger
 from esembed.ingest.options import IngestOptions, IngestReport, VerifyResult
-from esembed.ingest.stages.prepare import hash_parts
-from esembed.ingest.target import Again, Engine
+from esembed.ingest.record import hash_parts
+from esembed.ingest.retry import RetryableError
+from esembed.ingest.target import TargetIndex
 from esembed.plan import IndexPlan
 
 __all__ = ["reconcile"]
@@ -21,9 +22,9 @@ KEEP = 100
 
 
 def reconcile(
-    engine: Engine,
+    target: TargetIndex,
     plan: IndexPlan,
-    seen: Ledger,
+    source_ids: Ledger,
     options: IngestOptions,
     report: IngestReport,
     *,
@@ -42,22 +43,22 @@ def reconcile(
     apart = plan.chunk is not None and plan.chunk.store == "documents"
     batch: list[str] = []
     try:
-        for hit in engine.scan():
+        for hit in target.scan():
             source = hit.get("_source") or {}
             parent = source.get(PARENT_FIELD)
             if parent is not None:
-                if apart and parent not in seen:
+                if apart and parent not in source_ids:
                     orphans += 1
                     extras.put(hit["_id"], "chunk")
                 continue
             total += 1
             doc_id, stored = hit["_id"], source.get(HASH_FIELD)
-            if doc_id not in seen:
+            if doc_id not in source_ids:
                 extra += 1
                 extras.put(doc_id, stored or "none")
                 continue
             batch.append(doc_id)
-            expected = seen.get(doc_id)
+            expected = source_ids.get(doc_id)
             if expected is None or (stored is not None and hash_parts(stored)[0] == expected):
                 same += 1
             else:
@@ -65,12 +66,12 @@ def reconcile(
                 if len(differing) < KEEP:
                     differing.append(doc_id)
             if len(batch) >= 1000:
-                seen.mark(batch)
+                source_ids.mark(batch)
                 batch = []
-        seen.mark(batch)
+        source_ids.mark(batch)
         missing_count = 0
         missing: list[str] = []
-        for doc_id in seen.unmarked():
+        for doc_id in source_ids.unmarked():
             missing_count += 1
             if len(missing) < KEEP:
                 missing.append(doc_id)
@@ -89,7 +90,7 @@ def reconcile(
                 extra_count=extra + orphans,
             )
         if options.sync and (extra or orphans):
-            _sync(engine, extras, options, report, extra, total, phase)
+            _sync(target, extras, options, report, extra, total, phase)
             if report.verified is not None:  # what was only in the index is gone now
                 report.verified = replace(report.verified, extra=(), extra_count=0)
     finally:
@@ -97,7 +98,7 @@ def reconcile(
 
 
 def _sync(
-    engine: Engine,
+    target: TargetIndex,
     extras: Ledger,
     options: IngestOptions,
     report: IngestReport,
@@ -119,38 +120,38 @@ def _sync(
             option="sync_max_delete",
         )
     phase("sync")
-    units: list[BulkUnit] = []
+    actions: list[BulkAction] = []
     for doc_id in list(extras.unmarked()):
         stored = extras.get(doc_id) or ""
         lines = [action_line("delete", chunk_id(doc_id, n)) for n in range(hash_parts(stored)[1])]
-        units.append(BulkUnit(doc_id, "delete", [*lines, action_line("delete", doc_id)], tag=stored))
-        if len(units) >= 500:
-            report.sync_deleted += _delete(engine, units)
-            units = []
-    report.sync_deleted += _delete(engine, units)
-    engine.refresh()
+        actions.append(BulkAction(doc_id, "delete", [*lines, action_line("delete", doc_id)], tag=stored))
+        if len(actions) >= 500:
+            report.sync_deleted += _delete(target, actions)
+            actions = []
+    report.sync_deleted += _delete(target, actions)
+    target.refresh()
 
 
-def _delete(engine: Engine, units: list[BulkUnit]) -> int:
-    left = list(units)
+def _delete(target: TargetIndex, actions: list[BulkAction]) -> int:
+    left = list(actions)
 
     def attempt() -> None:
         nonlocal left
         if not left:
             return
-        status, body, after = engine.bulk(b"".join(line for unit in left for line in unit.lines))
+        status, body, after = target.bulk(b"".join(line for action in left for line in action.lines))
         verdict = judge(left, status, body)
         if verdict.fatal or verdict.dead:
             reason = verdict.fatal[0] if verdict.fatal else verdict.dead[0][1]
             raise PermanentError(f"sync could not delete: {reason}")
         left = verdict.retry
         if left:
-            raise Again(f"status {status}", retry_after_seconds=after)
-        engine.patience.progress()
+            raise RetryableError(f"status {status}", retry_after_seconds=after)
+        target.retry.progress()
 
-    documents = sum(1 for unit in units if unit.tag != "chunk")
+    documents = sum(1 for action in actions if action.tag != "chunk")
     try:
-        engine.patience.retrying()(attempt)
-    except Again as error:
-        raise engine.patience.gave_up(error) from error
+        target.retry.retrying()(attempt)
+    except RetryableError as error:
+        raise target.retry.exhausted(error) from error
     return documents

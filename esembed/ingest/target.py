@@ -1,26 +1,20 @@
-"""What an ingest asks of the engine besides bulk, and the one layer that tries again.
-
-Whatever may pass by itself (no connection, 429, 502–504, a read-only block, a red index) is waited
-out with jittered, exponential pauses (tenacity), up to ``max_wait_seconds`` without any progress.
-"""
+"""The index that an ingest writes to or reads from: every request about it, each tried again where that
+helps (see :mod:`esembed.ingest.retry`)."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
-import tenacity
-
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
-from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError, EsembedError
-from esembed.transport import Response
+from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError
+from esembed.ingest.retry import RetryPolicy
+from esembed.transport import Response, Transport
 
-__all__ = ["Engine", "Patience", "Requester", "Stopped"]
+__all__ = ["TargetIndex"]
 
 _ANY_STATUS = range(400, 600)
 _LOOKED_UP = "docs._id,docs.found,docs.fields,docs._source,docs.error"
@@ -28,168 +22,27 @@ KEEP_ALIVE = "5m"
 """How long the engine keeps a scan's point in time between two pages."""
 
 
-class Requester(Protocol):
-    """The sync side of an EngineClient; AsyncIndex hands over one that runs on its loop."""
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | bytes | None = None,
-        timeout_seconds: float | None = None,
-        ignore: Collection[int] = (),
-    ) -> Response: ...
-
-
-SHORTEST_REQUEST_SECONDS = 10.0
-"""What a request that is out is given, however short the wait is."""
-
-
-class Stopped(EsembedError):
-    """The run was asked to end; another stage knows why."""
-
-
-class Again(Exception):
-    """Something is left to be sent again."""
-
-    def __init__(self, reason: str, *, retry_after_seconds: float | None = None) -> None:
-        super().__init__(reason)
-        self.retry_after_seconds = retry_after_seconds
-
-
-class Patience:
-    """Waits that all senders share: messages once an outage, an end when nothing moves for too long.
-
-    Args:
-        max_wait_seconds: how long without any answer that settles something.
-        stop: set when the run is to end.
-        notice: takes messages for the person.
-        base_seconds, cap_seconds: the first and the longest pause.
-    """
-
-    def __init__(
-        self,
-        max_wait_seconds: float,
-        stop: threading.Event,
-        notice: Callable[[str], None],
-        *,
-        base_seconds: float = 0.1,
-        cap_seconds: float = 10.0,
-    ) -> None:
-        self.max_wait_seconds = max_wait_seconds
-        self.waited_seconds = 0.0
-        self._stop = stop
-        self._notice = notice
-        self._lock = threading.Lock()
-        self._progress = time.monotonic()
-        self._since: float | None = None
-        self._told = False
-        self._wait = tenacity.wait_random_exponential(multiplier=base_seconds, max=cap_seconds)
-
-    def progress(self) -> None:
-        """The engine settled something."""
-        with self._lock:
-            self._progress = time.monotonic()
-            since, told = self._since, self._told
-            self._since, self._told = None, False
-        if told and since is not None:
-            self._notice(f"the engine takes requests again, after {time.monotonic() - since:.0f} s")
-
-    def silent_seconds(self) -> float:
-        """How long nothing was settled; 0 where the person was told already."""
-        with self._lock:
-            return 0.0 if self._told else time.monotonic() - self._progress
-
-    def tell(self, message: str) -> None:
-        """Say what is waited for; the end of that wait is told, too."""
-        with self._lock:
-            told, self._told = self._told, True
-            self._since = self._since or self._progress
-        if not told:
-            self._notice(message)
-
-    def _before_sleep(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        now = time.monotonic()
-        pause = state.next_action.sleep if state.next_action is not None else 0.0
-        message = None
-        with self._lock:
-            if self._since is None:
-                self._since = now
-            if not self._told and now + pause - self._since > 2.0:
-                self._told = True
-                message = f"waiting for the engine, up to {self.max_wait_seconds:.0f} s: {error}"
-            self.waited_seconds += pause
-        if message:
-            self._notice(message)
-
-    def _left(self, state: tenacity.RetryCallState) -> float:
-        """Seconds until the wait has been long enough."""
-        with self._lock:
-            last = self._progress
-        # A call that began after the last progress has its own start.
-        return max(last, state.start_time) + self.max_wait_seconds - time.monotonic()
-
-    def _give_up(self, state: tenacity.RetryCallState) -> bool:
-        return self._stop.is_set() or self._left(state) <= 0
-
-    def _pause(self, state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome is not None else None
-        asked = getattr(error, "retry_after_seconds", None)
-        pause = float(self._wait(state)) if asked is None else min(float(asked), 60.0)
-        # The last attempt comes when the time is up, not a pause later.
-        return max(0.0, min(pause, self._left(state)))
-
-    def request_seconds(self, wanted: float | None) -> float:
-        """The time-out of one request: *wanted*, and no longer than the whole wait (but for the shortest)."""
-        most = max(self.max_wait_seconds, SHORTEST_REQUEST_SECONDS)
-        return most if wanted is None else min(wanted, most)
-
-    def retrying(self) -> tenacity.Retrying:
-        """tenacity's loop over a callable that raises EngineUnavailableError or Again."""
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((Again, EngineUnavailableError)),
-            wait=self._pause,
-            stop=self._give_up,
-            sleep=tenacity.sleep_using_event(self._stop),
-            before_sleep=self._before_sleep,
-            reraise=True,
-        )
-
-    def gave_up(self, error: BaseException) -> EsembedError:
-        """The error for a wait that came to its end."""
-        if self._stop.is_set():
-            return Stopped("stopped")
-        return EngineUnavailableError(
-            f"the engine did not settle anything for {self.max_wait_seconds:.0f} s (last: {error}). What was "
-            "confirmed is in the index; repair the engine and run the same command again: it resumes",
-            status=getattr(error, "status", None),
-        )
-
-
-class Engine:
+class TargetIndex:
     """The requests of one run on one index.
 
     Args:
         client: what carries them; its own retries are off.
         index: the index's (or alias's) name.
-        patience: waits.
+        retry: waits.
         timeout_seconds: for one bulk request.
     """
 
-    def __init__(self, client: Requester, index: str, patience: Patience, timeout_seconds: float) -> None:
+    def __init__(self, client: Transport, index: str, retry: RetryPolicy, timeout_seconds: float) -> None:
         self.client = client
         self.index = index
-        self.patience = patience
+        self.retry = retry
         self._path = "/" + quote(index, safe="*,")
         self._timeout = timeout_seconds
         self._bulk_params = {"filter_path": "items.*.status,items.*.error,items.*.result,error,status"}
         if getattr(client, "kind", "") == "elasticsearch":
             # How long the engine itself waits for a primary, silently (a minute, else). opensearch-py
             # takes a parameter of this name for its own time-out and can't pass it on.
-            self._bulk_params["timeout"] = f"{max(1, min(15, int(patience.max_wait_seconds)))}s"
+            self._bulk_params["timeout"] = f"{max(1, min(15, int(retry.max_wait_seconds)))}s"
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -213,8 +66,8 @@ class Engine:
         tries = 0
         # Without a time-out of its own the client's counts, unless the whole wait is shorter than those are.
         seconds = timeout_seconds
-        if timeout_seconds is not None or self.patience.max_wait_seconds < 60.0:
-            seconds = self.patience.request_seconds(timeout_seconds)
+        if timeout_seconds is not None or self.retry.max_wait_seconds < 60.0:
+            seconds = self.retry.request_seconds(timeout_seconds)
 
         def once() -> Response:
             nonlocal tries
@@ -227,12 +80,12 @@ class Engine:
             return answer
 
         try:
-            response: Response = self.patience.retrying()(once)
+            response: Response = self.retry.retrying()(once)
         except EngineUnavailableError as error:
-            raise self.patience.gave_up(error) from error
+            raise self.retry.exhausted(error) from error
         if tries > 1:
             # An answer that came at once settles nothing: an index that refuses writes reads well.
-            self.patience.progress()
+            self.retry.progress()
         return response
 
     def bulk(self, payload: bytes) -> tuple[int | None, Any, float | None]:
@@ -243,7 +96,7 @@ class Engine:
                 f"{self._path}/_bulk",
                 params=self._bulk_params,
                 body=payload,
-                timeout_seconds=self.patience.request_seconds(self._timeout),
+                timeout_seconds=self.retry.request_seconds(self._timeout),
                 ignore=_ANY_STATUS,
             )
         except EngineUnavailableError as error:
@@ -273,7 +126,7 @@ class Engine:
             cluster = state.body.get("cluster_uuid", "") if isinstance(state.body, Mapping) else ""
         return str(cluster), uuid
 
-    def why_silent(self) -> str:
+    def diagnose_stall(self) -> str:
         """Why a bulk request gets no answer, as far as the index's health tells. Asked once."""
         try:
             answer = self.client.request(
@@ -301,10 +154,10 @@ class Engine:
                 raise EngineUnavailableError(f"{self.index} is red: a primary shard is on no node")
 
         try:
-            self.patience.retrying()(once)
+            self.retry.retrying()(once)
         except EngineUnavailableError as error:
-            raise self.patience.gave_up(error) from error
-        self.patience.progress()
+            raise self.retry.exhausted(error) from error
+        self.retry.progress()
 
     def settings(self) -> Mapping[str, Any]:
         """The settings under ``index`` of the one concrete index.

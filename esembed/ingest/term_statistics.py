@@ -1,34 +1,40 @@
-"""Term statistics over records: a sample's average length before an ingest, a whole index's counts anew."""
+"""Term statistics of lexical fields: a sample's average length before an ingest, counts of what an ingest
+wrote as the engine confirms it, a whole index's counts made again."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from esembed.encode.base import Encoder
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
-from esembed.errors import EsembedError, RecordError
+from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions
+from esembed.ingest.record import PreparedRecord
 from esembed.ingest.sources.mapper import RecordMapper, Source
-from esembed.ingest.stages.prepare import Preparer, Work
 from esembed.plan import IndexPlan
 from esembed.types import Document
 
-__all__ = ["Peeked", "as_meant", "count_terms"]
+__all__ = ["BufferedHead", "TermCounter", "apply_mapping", "count_terms"]
 
 SAMPLE_RECORDS = 1_000
+"""Enough for an average length: its standard error is 3 % of the lengths' own spread."""
+
 SAMPLE_CHARACTERS = 4_000_000
+"""Long texts need fewer records, and the sample waits in memory."""
+
 SAMPLE_SECONDS = 2.0
 """Counted from the first record; a source may fall silent for days (a pipe)."""
 
 _BATCH = 500
 
 
-class Peeked(Source):
+class BufferedHead(Source):
     """A source whose first records were looked at; it still yields all of them, once.
 
     The head is drawn in a thread, so that a source that falls silent (an open pipe) holds nobody up.
@@ -94,7 +100,7 @@ class Peeked(Source):
             raise self._error
 
 
-def as_meant(records: Iterable[Any], options: IngestOptions) -> Iterator[Any]:
+def apply_mapping(records: Iterable[Any], options: IngestOptions) -> Iterator[Any]:
     """Records after the field mapping and the transform hook, as the ingest will take them; what these
     refuse or leave out is left out. The ingest calls the hook for the same records again."""
     if not options.fields and options.transform is None:
@@ -111,6 +117,57 @@ def as_meant(records: Iterable[Any], options: IngestOptions) -> Iterator[Any]:
                 yield meant
 
 
+class TermCounter:
+    """Counts of documents that are new in the index, added as the engine confirms them.
+
+    A document that was replaced or deleted is *unsettled*: its old tokens are unknown, so its old counts stay
+    and the new ones are not added.
+
+    Attributes:
+        unsettled: documents that were replaced, updated or deleted.
+    """
+
+    def __init__(self) -> None:
+        self._df: dict[str, Counter[str]] = {}
+        self._documents: Counter[str] = Counter()
+        self._terms: Counter[str] = Counter()
+        self._analyzer: dict[str, str] = {}
+        self._unsettled: Counter[str] = Counter()
+        self.unsettled = 0
+
+    def add(self, record: PreparedRecord, *, created: bool, backfill: bool) -> None:
+        """One confirmed record."""
+        fresh = created or (backfill and record.op == "index")
+        if not fresh:
+            self.unsettled += 1
+        for name, counts in record.statistics.items():
+            for one in counts:
+                self._analyzer[name] = one.analyzer
+                if fresh:
+                    self._df.setdefault(name, Counter()).update(one.df)
+                    self._documents[name] += one.documents
+                    self._terms[name] += one.total_terms
+                else:
+                    self._unsettled[name] += one.documents
+        if record.op == "delete":
+            for name in self._df:
+                self._unsettled[name] += 1
+        record.statistics = {}
+
+    def result(self) -> dict[str, LexicalStatistics]:
+        """Field → counts of what this run added."""
+        return {
+            name: LexicalStatistics(
+                analyzer=analyzer,
+                documents=self._documents[name],
+                total_terms=self._terms[name],
+                df=dict(self._df.get(name, {})),
+                unsettled=self._unsettled[name],
+            )
+            for name, analyzer in self._analyzer.items()
+        }
+
+
 def count_terms(
     records: Iterable[Any], plan: IndexPlan, encoders: Mapping[str, Encoder]
 ) -> dict[str, LexicalStatistics]:
@@ -122,22 +179,18 @@ def count_terms(
         encoders: field → encoder, of the plan's lexical fields at least.
     """
     lexical = {name: e for name, e in encoders.items() if isinstance(e, LexicalEncoder)}
-    names = set(lexical)
-    preparer = Preparer(plan, encoders, missing_text="skip")
     totals = {name: LexicalStatistics.empty(encoder.analyzer) for name, encoder in lexical.items()}
     stream = iter(records)
     while batch := list(itertools.islice(stream, _BATCH)):
-        texts: dict[str, list[str]] = {name: [] for name in names}
+        texts: dict[str, list[str]] = {name: [] for name in lexical}
         for record in batch:
             source = _source(record)
-            work = Work(document=Document(None, source), id="", op="index", source=dict(source))
             try:
-                preparer.fill_texts(work, source, names)
-            except EsembedError:
+                found = {name: plan.vector_text(name, source) for name in lexical}
+            except RecordError:
                 continue
-            for name in names:
-                text = work.texts.get(name) or (work.chunk_text if plan.sparse[name].chunked else None)
-                if text:
+            for name, text in found.items():
+                if text and text.strip():
                     texts[name].append(text)
         for name, encoder in lexical.items():
             totals[name] = totals[name].merge(encoder.statistics_of(texts[name]))

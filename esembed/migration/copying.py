@@ -18,8 +18,8 @@ from esembed.dialect.meta import PARENT_FIELD
 from esembed.encode.base import DenseEncoder, EncoderInfo, EncodeStats
 from esembed.ingest.ledger import Ledger
 from esembed.ingest.sources.index import scan_target
-from esembed.ingest.target import Requester
 from esembed.plan import IndexPlan
+from esembed.transport import Transport
 from esembed.types import DenseMatrix, FloatArray
 
 __all__ = ["CopyingEncoder", "Memory", "compare_ids", "copyable"]
@@ -101,7 +101,7 @@ class CopyingEncoder:
         """Nothing: the inner encoder is closed by whoever made it."""
 
 
-def compare_ids(client: Requester, old: str, new: str) -> tuple[list[str], list[str], int]:
+def compare_ids(client: Transport, old: str, new: str) -> tuple[list[str], list[str], int]:
     """Ids that only the old index has (the first 100), ids that only the new one has, documents in both.
 
     The ids lie on disk meanwhile. Chunks that are documents of their own are not counted; those of

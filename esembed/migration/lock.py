@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from esembed.errors import EsembedError, PermanentError, TransientError
-from esembed.ingest.target import Requester
+from esembed.transport import Transport
 
 __all__ = ["BEAT_SECONDS", "SILENT_SECONDS", "MigrationLock", "claim_index"]
 
@@ -55,7 +55,7 @@ class MigrationLock:
         lost: somebody else took it over.
     """
 
-    def __init__(self, client: Requester, alias: str, what: str) -> None:
+    def __init__(self, client: Transport, alias: str, what: str) -> None:
         self.alias = alias
         self.note: str | None = None
         self.lost = False

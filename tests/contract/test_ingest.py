@@ -15,10 +15,11 @@ from query_engines import World
 
 from esembed.dialect.mapping import compile_mapping
 from esembed.errors import EngineUnavailableError, IndexNotFoundError, OptionsError, RecordError
+from esembed.ingest.retry import RetryableError, RetryPolicy
 from esembed.ingest.sources.index import IndexSource
 from esembed.ingest.sources.mapper import FileSource, dead_letter_source
-from esembed.ingest.stages.lookup import Lookup
-from esembed.ingest.target import Again, Engine, Patience
+from esembed.ingest.stages.lookup import LookupStage
+from esembed.ingest.target import TargetIndex
 from esembed.plan import ChunkOptions, DenseField, IndexPlan, LoadOptions, SparseField, TextField
 from esembed.types import Document
 
@@ -76,7 +77,7 @@ def test_hashes_are_looked_up_without_the_documents(query_world: World, stored: 
     rows = records(40)
     target.ingest(rows, refresh=False)
     client.request("PUT", f"{path}/_doc/by-hand", body={"title": "without a hash"})
-    engine = Engine(client, target.index, Patience(10, threading.Event(), print), 10)
+    engine = TargetIndex(client, target.index, RetryPolicy(10, threading.Event(), print), 10)
     answers = []
     ask = engine.call
 
@@ -216,18 +217,18 @@ def test_a_write_blocked_index_is_waited_for_no_longer_than_was_said(query_world
         target.ingest(slow(), max_wait_seconds=1.0)
     assert len(drawn) < 395, "the run ended before its source"
     notices: list[str] = []
-    patience = Patience(0.5, threading.Event(), notices.append)
-    engine = Engine(target.world.client, target.index, patience, 120.0)
+    retry = RetryPolicy(0.5, threading.Event(), notices.append)
+    engine = TargetIndex(target.world.client, target.index, retry, 120.0)
 
     def blocked() -> None:
         status, body, _ = engine.bulk(b'{"index":{"_id":"x"}}\n{"title":"x"}\n')
         assert "blocked" in str(body), status
-        raise Again("blocked", retry_after_seconds=30.0)
+        raise RetryableError("blocked", retry_after_seconds=30.0)
 
-    with pytest.raises(Again):
-        patience.retrying()(blocked)
-    assert 0 < patience.waited_seconds <= 0.5, "the last pause ends with the wait"
-    assert patience.request_seconds(120.0) == 10.0
+    with pytest.raises(RetryableError):
+        retry.retrying()(blocked)
+    assert 0 < retry.waited_seconds <= 0.5, "the last pause ends with the wait"
+    assert retry.request_seconds(120.0) == 10.0
     target.world.client.request(
         "PUT", f"/{target.index}/_settings", body={"index": {"blocks": {"write": None}}}
     )
@@ -578,17 +579,15 @@ def test_another_index_is_a_source(query_world: World) -> None:
 def test_what_is_settled_while_it_is_looked_up_is_looked_up_again(
     query_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Lookup._stored
+    real = LookupStage._stored
 
-    def slow(self: Lookup, works: Any) -> Any:
-        answer = real(self, works)
-        self._hurry(True)
-        for work in works:
-            self._pending.wait_for(work.id)
-        self._hurry(False)
+    def slow(self: LookupStage, prepared: Any) -> Any:
+        answer = real(self, prepared)
+        for record in prepared:
+            self._wait_for(record.id)
         return answer
 
-    monkeypatch.setattr(Lookup, "_stored", slow)
+    monkeypatch.setattr(LookupStage, "_stored", slow)
     target = make(query_world)
     first = records(3)
     other = {**first[1], "title": "another title"}

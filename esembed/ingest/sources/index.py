@@ -13,9 +13,11 @@ import numpy as np
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.tokens import TokenTarget, decode
 from esembed.errors import RecordError
+from esembed.ingest.retry import RetryPolicy
 from esembed.ingest.sources.mapper import Source
-from esembed.ingest.target import Engine, Patience, Requester
+from esembed.ingest.target import TargetIndex
 from esembed.plan import IndexPlan
+from esembed.transport import Transport
 from esembed.types import Document, FloatArray
 
 __all__ = ["IndexSource", "VectorSink", "read_documents", "read_index", "scan_target"]
@@ -64,13 +66,13 @@ class IndexSource(Source):
         )
 
 
-def scan_target(client: Requester, index: str, *, max_wait_seconds: float = 600.0) -> Engine:
+def scan_target(client: Transport, index: str, *, max_wait_seconds: float = 600.0) -> TargetIndex:
     """An index to read from, outside of any run: nobody is told of waits, nothing ends them early."""
-    return Engine(client, index, Patience(max_wait_seconds, threading.Event(), lambda _: None), 120.0)
+    return TargetIndex(client, index, RetryPolicy(max_wait_seconds, threading.Event(), lambda _: None), 120.0)
 
 
 def read_documents(
-    client: Requester,
+    client: Transport,
     index: str,
     plan: IndexPlan,
     *,
@@ -165,7 +167,7 @@ def _hand_over(plan: IndexPlan, fields: Mapping[str, Any], copied: Mapping[str, 
 
 
 def read_index(
-    client: Requester,
+    client: Transport,
     index: str,
     *,
     plan: IndexPlan | None = None,

@@ -6,14 +6,19 @@ sentences, words) that fit, counted by the plan's own encoder where it shows its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from esembed.capabilities import Capabilities
 from esembed.encode.base import Encoder
 from esembed.errors import PlanError
+from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.ingest.record import PreparedRecord
+from esembed.ingest.stages.encode import Encoders, encoders_of
 from esembed.plan import IndexPlan
 
-__all__ = ["Chunker"]
+__all__ = ["ChunkStage", "Chunker"]
 
 
 class Chunker:
@@ -104,6 +109,74 @@ class Chunker:
                 repeated += counts[back]
             start = back
         return out
+
+
+class ChunkStage:
+    """Cuts the texts of records, where the plan has chunked fields.
+
+    Args:
+        plan, capabilities, options: of the run.
+        encoders: field → encoder, or a function that makes them at the start; the first chunked field's
+            counts the tokens.
+
+    Attributes:
+        seconds: how long the cutting took so far.
+    """
+
+    name = "chunk"
+
+    def __init__(
+        self,
+        plan: IndexPlan,
+        capabilities: Capabilities,
+        options: IngestOptions,
+        *,
+        encoders: Encoders,
+    ) -> None:
+        self._plan, self._encoders = plan, encoders
+        self._chunker: Chunker | None = None
+        self._chunks = 0
+        self.seconds = 0.0
+
+    def start(self) -> None:
+        """Make the splitter: it is compiled code that doesn't pickle.
+
+        Raises:
+            PlanError: the extra is missing.
+        """
+        if self._plan.chunk is not None and any(
+            part.chunked and not part.precomputed for _, part in self._plan.vector_fields()
+        ):
+            self._chunker = Chunker(self._plan, encoders_of(self._encoders))
+
+    def report(self) -> IngestReport:
+        """The chunks, and what a person should know about how they are measured."""
+        return IngestReport(chunks=self._chunks, notices=self.warnings())
+
+    def warnings(self) -> list[str]:
+        """Where chunks are not what the plan says to the letter."""
+        if self._chunker is None or self._plan.chunk is None:
+            return []
+        found = []
+        if self._chunker.counted_by == "words":
+            found.append(
+                "the encoder shows no tokenizer: chunks are measured in words (4 tokens for 3 words)"
+            )
+        if self._chunker.max_tokens < self._plan.chunk.max_tokens:
+            found.append(f"chunks are kept to {self._chunker.max_tokens} tokens, what the encoder takes")
+        return found
+
+    def __call__(self, records: Sequence[PreparedRecord]) -> None:
+        """Cut what is to be cut, in place."""
+        if self._chunker is None:
+            return
+        started = time.monotonic()
+        for record in records:
+            if record.chunk_text is not None:
+                record.chunks = self._chunker(record.chunk_text)
+                record.chunk_vectors = [{} for _ in record.chunks]
+                self._chunks += len(record.chunks)
+        self.seconds += time.monotonic() - started
 
 
 def _tokenizer(encoder: Any) -> Any:

@@ -8,18 +8,29 @@ from typing import Any
 
 import numpy as np
 
+from esembed.capabilities import Capabilities
 from esembed.encode.base import Encoder
 from esembed.encode.pool import combined_of
 from esembed.errors import ContractError, PermanentError, RecordError
-from esembed.ingest.stages.prepare import Work
+from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.ingest.outcomes import Outcomes
+from esembed.ingest.record import PreparedRecord
 from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.types import SparseVector
 
-__all__ = ["BatchEncoder"]
+__all__ = ["EncodeStage", "Encoders", "encoders_of"]
+
+Encoders = Mapping[str, Encoder] | Callable[[], Mapping[str, Encoder]]
+"""Field → encoder, or what makes them."""
 
 Part = DenseField | SparseField
 Encode = Callable[[Sequence[str]], list[tuple[Any, ...]]]
 """Texts to, for each, (vector, statistics or None) of every field of a group, one after the other."""
+
+
+def encoders_of(encoders: Encoders) -> Mapping[str, Encoder]:
+    """Field → encoder, made now where they aren't there yet."""
+    return encoders() if callable(encoders) else encoders
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +45,47 @@ class _Group:
         return " and ".join(map(repr, self.parts))
 
 
-class BatchEncoder:
-    """Fills the vectors of works; those that the engine computes are left to it.
+class EncodeStage:
+    """Fills the vectors of records; those that the engine computes are left to it.
 
-    A dense and a sparse field of one combined encoder, over the same text, are encoded in one pass.
+    A dense and a sparse field of one combined encoder, over the same text, are encoded in one pass. Safe to
+    call from several threads where the encoders are.
 
     Args:
-        plan: the plan.
-        encoders: field → encoder.
-        on_dead: called with a work whose text the encoder refuses, and the error.
+        plan, capabilities, options: of the run.
+        encoders: field → encoder, or a function that makes them at the start. The stage pickles where this
+            does: loaded models mostly don't, a function that loads them does.
+        outcomes: takes the records whose text an encoder refuses.
 
     Attributes:
-        shared: the names of the fields that share a pass, two by two.
+        shared: the names of the fields that share a pass, two by two; known after the start.
     """
+
+    name = "encode"
 
     def __init__(
         self,
         plan: IndexPlan,
-        encoders: Mapping[str, Encoder],
-        on_dead: Callable[[Work, RecordError], None],
+        capabilities: Capabilities,
+        options: IngestOptions,
+        *,
+        encoders: Encoders,
+        outcomes: Outcomes,
     ) -> None:
-        self._plan = plan
+        self._plan, self._encoders, self._outcomes = plan, encoders, outcomes
         self.shared: list[tuple[str, str]] = []
         self._groups: list[_Group] = []
-        fields = {
-            name: part for name, part in plan.vector_fields() if name in encoders and part.endpoint is None
-        }
+        self._counted: list[tuple[Encoder, int, int, float]] = []
+        self._ever_worked: set[str] = set()
+
+    def start(self) -> None:
+        """Make the encoders where they aren't there yet, and find out which fields share a pass."""
+        encoders = encoders_of(self._encoders)
+        fields = {n: part for n, part in self._plan.vector_fields() if n in encoders and part.encoded_here}
+        self._counted = [
+            (encoder, encoder.stats.tokens, encoder.stats.truncated, encoder.stats.cost_usd)
+            for encoder in {id(encoders[name]): encoders[name] for name in fields}.values()
+        ]
         taken: set[str] = set()
         for name, part in fields.items():
             if name in taken:
@@ -73,50 +99,67 @@ class BatchEncoder:
                     self.shared.append((name, other))
                     break
             self._groups.append(_Group(group, encode))
-        self._on_dead = on_dead
-        self._ever_worked: set[str] = set()
 
-    def __call__(self, works: Sequence[Work]) -> list[Work]:
-        """The works that got all their vectors, in order; the others went to *on_dead*."""
+    @property
+    def tokens(self) -> int:
+        """Encoder tokens since the start, all fields together."""
+        return sum(encoder.stats.tokens - before for encoder, before, _, _ in self._counted)
+
+    def report(self) -> IngestReport:
+        """Tokens, truncated texts and cost since the start."""
+        return IngestReport(
+            tokens=self.tokens,
+            truncated=sum(e.stats.truncated - before for e, _, before, _ in self._counted),
+            cost_usd=sum(e.stats.cost_usd - before for e, _, _, before in self._counted),
+            notices=[f"{a}, {b}: both vectors from one pass of their model" for a, b in self.shared],
+        )
+
+    def __call__(self, records: Sequence[PreparedRecord]) -> list[PreparedRecord]:
+        """The records that got all their vectors, in order; the others are dead letters.
+
+        Raises:
+            RecordError, PermanentError: see :meth:`Outcomes.dead_letter`; also an encoder that takes no text
+                at all.
+        """
         dead: set[int] = set()
         for group in self._groups:
             first, part = next(iter(group.parts.items()))
             chunked = part.chunked and self._plan.chunk is not None
             slots: list[tuple[int, int]] = []
             texts: list[str] = []
-            for at, work in enumerate(works):
-                if at in dead or work.op == "delete":
+            for at, record in enumerate(records):
+                if at in dead or record.op == "delete":
                     continue
                 if chunked:
-                    for number, text in enumerate(work.chunks or ()):
+                    for number, text in enumerate(record.chunks or ()):
                         slots.append((at, number))
                         texts.append(text)
-                elif first in work.texts:
+                elif first in record.texts:
                     slots.append((at, -1))
-                    texts.append(work.texts[first])
+                    texts.append(record.texts[first])
             if not texts:
                 continue
             results = self._encode(group, texts)
             for (at, number), result in zip(slots, results, strict=True):
                 if at in dead:
                     continue
-                work = works[at]
+                record = records[at]
                 error = result if isinstance(result, RecordError) else self._flaw(group, result)
                 if error is not None:
                     dead.add(at)
-                    error.record_id, error.position = work.id, work.document.position
-                    self._on_dead(work, error)
+                    error.record_id, error.position = record.id, record.document.position
+                    self._outcomes.dead_letter(record, error)
                     continue
                 for name, (vector, counted) in zip(group.parts, result, strict=True):
                     if counted is not None:
-                        work.statistics.setdefault(name, []).append(counted)
+                        record.statistics.setdefault(name, []).append(counted)
                     if number < 0:
-                        work.vectors[name] = vector
+                        record.vectors[name] = vector
                     else:
-                        while len(work.chunk_vectors) <= number:
-                            work.chunk_vectors.append({})
-                        work.chunk_vectors[number][name] = vector
-        return [work for at, work in enumerate(works) if at not in dead]
+                        while len(record.chunk_vectors) <= number:
+                            record.chunk_vectors.append({})
+                        record.chunk_vectors[number][name] = vector
+        return [record for at, record in enumerate(records) if at not in dead]
 
     def _flaw(self, group: _Group, made: Sequence[tuple[Any, Any]]) -> RecordError | None:
         for (name, part), (vector, _) in zip(group.parts.items(), made, strict=True):

@@ -14,7 +14,7 @@ from esembed.errors import RecordError
 from esembed.plan import DenseField
 from esembed.types import SparseVector
 
-__all__ = ["given_dense", "given_sparse", "vector_bytes", "vector_size"]
+__all__ = ["given_dense", "given_sparse", "vector_bytes"]
 
 
 def given_dense(name: str, part: DenseField, value: Any) -> npt.NDArray[Any]:
@@ -96,8 +96,3 @@ def vector_bytes(vector: npt.NDArray[Any] | SparseVector) -> bytes:
         pairs = sorted(zip(map(str, vector.indices), vector.values.tolist(), strict=True))
         return orjson.dumps(pairs)
     return vector.tobytes()
-
-
-def vector_size(vector: npt.NDArray[Any] | SparseVector) -> int:
-    """About how many bytes it takes on its way."""
-    return 40 * len(vector) if isinstance(vector, SparseVector) else 4 * vector.size

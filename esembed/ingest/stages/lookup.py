@@ -1,203 +1,176 @@
-"""Before encoding: what the index has already, merged updates, chunks."""
+"""Before encoding: what the index has already leaves, updates are merged into the stored document."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
+from esembed.capabilities import Capabilities
 from esembed.errors import RecordError
-from esembed.ingest.ledger import Ledger
-from esembed.ingest.stages.chunk import Chunker
-from esembed.ingest.stages.prepare import Preparer, Work, hash_parts
-from esembed.ingest.target import Engine, Stopped
+from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.ingest.outcomes import Outcomes
+from esembed.ingest.record import PreparedRecord, hash_parts
+from esembed.ingest.stages.prepare import Preparer
+from esembed.ingest.target import TargetIndex
 from esembed.plan import IndexPlan
 
-__all__ = ["Lookup", "Pending"]
+__all__ = ["LookupStage"]
 
 
-class Pending:
-    """Ids between look-up and settlement: what the index says of them is not the last word."""
-
-    def __init__(self) -> None:
-        self._count: dict[str, int] = {}
-        self._changed = threading.Condition()
-        self._aborted = False
-
-    def __contains__(self, doc_id: str) -> bool:
-        with self._changed:
-            return doc_id in self._count
-
-    def add(self, doc_id: str) -> None:
-        """One more record of this id is on its way."""
-        with self._changed:
-            self._count[doc_id] = self._count.get(doc_id, 0) + 1
-
-    def remove(self, doc_id: str) -> None:
-        """One of them is settled."""
-        with self._changed:
-            left = self._count.get(doc_id, 0) - 1
-            if left > 0:
-                self._count[doc_id] = left
-            else:
-                self._count.pop(doc_id, None)
-            self._changed.notify_all()
-
-    def wait_for(self, doc_id: str) -> None:
-        """Until nothing of this id is on its way. Raises Stopped."""
-        with self._changed:
-            while doc_id in self._count and not self._aborted:
-                self._changed.wait()
-            if self._aborted:
-                raise Stopped("stopped")
-
-    def abort(self) -> None:
-        """Wake whoever waits."""
-        with self._changed:
-            self._aborted = True
-            self._changed.notify_all()
-
-
-class Lookup:
-    """Sorts a batch: unchanged records leave, updates are merged, texts are cut.
+class LookupStage:
+    """Sorts a batch: unchanged records leave, updates are merged, the others go on.
 
     Args:
-        engine, plan, preparer, pending: of the run.
-        chunker: where the plan has chunked fields.
-        ledger: what earlier runs confirmed, or None.
-        ask: whether to ask the index at all (False: it was empty when the run began).
-        compare: whether unchanged records are left alone.
-        vectors_only: write vectors of documents that are there, nothing else.
-        on_unchanged, on_dead: called with the works that leave here.
-        hurry: asks the sender not to wait for fuller requests, or to do so again.
-
-    Attributes:
-        asks: whether the index is asked about whole records.
-        chunks, chunk_seconds: how many were cut, and how long that took.
+        plan, capabilities, options: of the run.
+        target: the index.
+        preparer: of the stage before, for texts and hashes of merged updates.
+        outcomes: knows which ids are on their way and the ledger, and counts what leaves here.
     """
+
+    name = "lookup"
 
     def __init__(
         self,
-        engine: Engine,
         plan: IndexPlan,
-        preparer: Preparer,
-        pending: Pending,
+        capabilities: Capabilities,
+        options: IngestOptions,
         *,
-        chunker: Chunker | None,
-        ledger: Ledger | None,
-        ask: bool,
-        compare: bool,
-        vectors_only: bool,
-        on_unchanged: Callable[[Work], None],
-        on_dead: Callable[[Work, RecordError], None],
-        hurry: Callable[[bool], None],
+        target: TargetIndex,
+        preparer: Preparer,
+        outcomes: Outcomes,
     ) -> None:
-        self._hurry = hurry
-        self._engine, self._plan, self._preparer, self._pending = engine, plan, preparer, pending
-        self._chunker, self._ledger = chunker, ledger
-        self._ask, self._compare, self._vectors_only = ask, compare, vectors_only
-        self._on_unchanged, self._on_dead = on_unchanged, on_dead
-        self._apart = plan.chunk is not None and plan.chunk.store == "documents"
-        self.asks = vectors_only or (ask and compare)
-        self.chunks = 0
-        self.chunk_seconds = 0.0
+        self._target, self._preparer, self._outcomes = target, preparer, outcomes
+        self._compare, self._vectors_only = options.resume, options.vectors_only
+        self._verify = options.verify
+        self._separate_chunks = plan.chunk is not None and plan.chunk.store == "documents"
+        self._ask = True
+        self._flush: Callable[[bool], None] | None = None
 
-    def __call__(self, works: Sequence[Work], forward: Callable[[list[Work]], None]) -> None:
-        """Hand on what is to be encoded, in order."""
-        # Taken before the look-up: what is settled while it runs makes its answer old.
-        moving = {work.id for work in works if work.id in self._pending}
-        stored = self._stored(works)
-        current = self._engine.sources([w.id for w in works if w.op == "update"])
-        out: list[Work] = []
-        for work in works:
-            needs_state = work.op == "update" or self._apart
-            if needs_state and work.id in moving:
+    def start(self, *, ask: bool = True, flush: Callable[[bool], None] | None = None) -> None:
+        """What is known when the run begins.
+
+        Args:
+            ask: whether to ask the index at all (False: it is empty).
+            flush: asks the sender not to wait for fuller requests, or to do so again. Needed where the same
+                process sends: an update waits here until what it builds on is confirmed.
+        """
+        self._ask, self._flush = ask, flush
+
+    def report(self) -> IngestReport:
+        """Nothing of its own: its outcomes have the counts."""
+        return IngestReport()
+
+    @property
+    def asks(self) -> bool:
+        """Whether the index is asked about whole records."""
+        return self._vectors_only or (self._ask and self._compare)
+
+    def __call__(
+        self, records: Sequence[PreparedRecord], forward: Callable[[list[PreparedRecord]], None]
+    ) -> None:
+        """Hand on what is to be encoded, in order.
+
+        Raises:
+            EngineUnavailableError: the engine stayed away for too long.
+            RecordError, PermanentError: see :meth:`Outcomes.dead_letter`.
+        """
+        in_flight = self._outcomes.in_flight
+        # Taken before the look-up: what is confirmed while it runs makes its answer old.
+        moving = {record.id for record in records if record.id in in_flight}
+        stored = self._stored(records)
+        current = self._target.sources([r.id for r in records if r.op == "update"])
+        out: list[PreparedRecord] = []
+        for record in records:
+            needs_state = record.op == "update" or self._separate_chunks
+            if needs_state and record.id in moving:
                 # It builds on what is on its way: send that first, then look again.
                 if out:
                     forward(out)
                     out = []
-                self._hurry(True)
-                try:
-                    self._pending.wait_for(work.id)
-                finally:
-                    self._hurry(False)
-                stored.pop(work.id, None)
-                stored.update(self._engine.hashes([work.id]))
-                current.update(self._engine.sources([work.id]))
-                moving.discard(work.id)
+                self._wait_for(record.id)
+                stored.pop(record.id, None)
+                stored.update(self._target.hashes([record.id]))
+                current.update(self._target.sources([record.id]))
+                moving.discard(record.id)
             try:
-                keep = self._one(work, stored, current, moving=work.id in moving)
+                keep = self._one(record, stored, current, moving=record.id in moving)
             except RecordError as error:
-                error.record_id = error.record_id or work.id
-                error.position = error.position or work.document.position
-                self._on_dead(work, error)
+                error.record_id = error.record_id or record.id
+                error.position = error.position or record.document.position
+                self._outcomes.dead_letter(record, error)
                 continue
             if keep:
-                self._pending.add(work.id)
-                moving.add(work.id)
-                out.append(work)
+                in_flight.add(record.id)
+                record.in_flight = True
+                moving.add(record.id)
+                out.append(record)
         if out:
             forward(out)
 
-    def _stored(self, works: Sequence[Work]) -> dict[str, str | None]:
+    def _wait_for(self, doc_id: str) -> None:
+        if self._flush is not None:
+            self._flush(True)
+        try:
+            self._outcomes.in_flight.wait_for(doc_id)
+        finally:
+            if self._flush is not None:
+                self._flush(False)
+
+    def _stored(self, records: Sequence[PreparedRecord]) -> dict[str, str | None]:
         stored: dict[str, str | None] = {}
         ask = []
-        for work in works:
-            if work.op == "delete" and not self._apart:
+        # What verify finds out must not rest on what the ledger remembers.
+        ledger = None if self._verify else self._outcomes.ledger
+        for record in records:
+            if record.op == "delete" and not self._separate_chunks:
                 continue
-            if work.op == "index" and not self._apart and not self._vectors_only:
+            if record.op == "index" and not self._separate_chunks and not self._vectors_only:
                 if not self._compare or not self._ask:
                     continue
-                known = self._ledger.get(work.id) if self._ledger is not None else None
-                if known is not None and hash_parts(known)[0] == work.hash:
-                    stored[work.id] = known
+                known = ledger.get(record.id) if ledger is not None else None
+                if known is not None and hash_parts(known)[0] == record.hash:
+                    stored[record.id] = known
                     continue
-            ask.append(work.id)
-        if ask and (self._ask or self._vectors_only or any(w.op == "update" for w in works)):
-            stored.update(self._engine.hashes(list(dict.fromkeys(ask))))
+            ask.append(record.id)
+        if ask and (self._ask or self._vectors_only or any(r.op == "update" for r in records)):
+            stored.update(self._target.hashes(list(dict.fromkeys(ask))))
         return stored
 
     def _one(
         self,
-        work: Work,
+        record: PreparedRecord,
         stored: dict[str, str | None],
         current: dict[str, dict[str, Any]],
         *,
         moving: bool,
     ) -> bool:
-        old = stored.get(work.id)
-        head, work.old_chunks = hash_parts(old) if old else ("", 0)
-        work.encoded_before = old is not None or work.op == "update"
-        if work.op == "delete":
+        """Whether the record goes on; else it is counted as unchanged."""
+        old = stored.get(record.id)
+        head, record.old_chunks = hash_parts(old) if old else ("", 0)
+        record.encoded_before = old is not None or record.op == "update"
+        if record.op == "delete":
             return True
-        if work.op == "update":
-            if work.id not in stored or work.id not in current:
-                raise RecordError(f"there is no document {work.id!r} to update; index it first")
-            if not self._merge(work, current[work.id], old):
-                self._on_unchanged(work)
+        if record.op == "update":
+            if record.id not in stored or record.id not in current:
+                raise RecordError(f"there is no document {record.id!r} to update; index it first")
+            if not self._merge(record, current[record.id], old):
+                self._outcomes.unchanged(record)
                 return False
-        elif self._compare and head == work.hash and not moving:
-            self._on_unchanged(work)
+        elif self._compare and head == record.hash and not moving:
+            self._outcomes.unchanged(record)
             return False
-        elif self._vectors_only and work.id not in stored:
-            raise RecordError(f"there is no document {work.id!r} in the index any more")
-        if work.chunk_text is not None and self._chunker is not None:
-            started = time.monotonic()
-            work.chunks = self._chunker(work.chunk_text)
-            self.chunk_seconds += time.monotonic() - started
-            work.chunk_vectors = [{} for _ in work.chunks]
-            self.chunks += len(work.chunks)
+        elif self._vectors_only and record.id not in stored:
+            raise RecordError(f"there is no document {record.id!r} in the index any more")
         return True
 
-    def _merge(self, work: Work, stored: dict[str, Any], old: str | None) -> bool:
+    def _merge(self, record: PreparedRecord, stored: dict[str, Any], old: str | None) -> bool:
         """Merge an update into the stored document: texts and hash are the merged one's, what is sent
         stays the change. Returns whether anything changes."""
         current = self._preparer.without_vectors(stored)
-        merged = merge(current, work.source)
-        changed = {name for name in self._preparer.encoded if self._preparer.touches(name, work.source)}
+        merged = merge(current, record.source)
+        changed = {name for name in self._preparer.encoded if self._preparer.touches(name, record.source)}
         stale = changed & self._preparer.inside
         if stale:
             raise RecordError(
@@ -206,15 +179,15 @@ class Lookup:
                 "record",
                 field=min(stale),
             )
-        self._preparer.fill_texts(work, merged, changed)
+        self._preparer.fill_texts(record, merged, changed)
         canonical = orjson.dumps(merged, option=orjson.OPT_SORT_KEYS)
-        work.hash = self._preparer.content_hash(canonical, work.vectors, old)
-        return not (self._compare and old is not None and hash_parts(old)[0] == work.hash)
+        record.hash = self._preparer.content_hash(canonical, record.vectors, old)
+        return not (self._compare and old is not None and hash_parts(old)[0] == record.hash)
 
 
 def merge(current: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """As the engines merge a partial document: objects into objects, everything else replaced. A field
-    set to null counts as absent afterwards."""
+    set to null counts as absent then."""
     out = dict(current)
     for name, value in change.items():
         mine = out.get(name)

@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Literal
@@ -16,62 +15,27 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from esembed.capabilities import Capabilities
 from esembed.dialect.documents import Vectors, dumps
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
 from esembed.encode.base import Encoder
 from esembed.errors import RecordError
-from esembed.ingest.stages.given_vectors import given_dense, given_sparse, vector_bytes, vector_size
+from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.ingest.outcomes import Outcomes
+from esembed.ingest.record import PreparedRecord, vector_size
+from esembed.ingest.sources.mapper import RecordMapper
+from esembed.ingest.stages.given_vectors import given_dense, given_sparse, vector_bytes
 from esembed.plan import DenseField, IndexPlan
 from esembed.types import Document, SparseVector
 
-__all__ = ["Preparer", "Work", "contract_fingerprint", "hash_parts"]
+__all__ = ["PrepareStage", "Preparer", "contract_fingerprint"]
 
 MAX_ID_BYTES = 512
+"""Both engines refuse a longer ``_id``."""
+
 MAX_ENCODE_CHARS = 1_000_000
 """Text beyond this is not shown to an encoder that cuts its input anyway: tokenising 30 MB to keep 512
 tokens would take gigabytes."""
-
-
-@dataclass(slots=True, eq=False)
-class Work:
-    """One record on its way.
-
-    Attributes:
-        document: the record as it was read.
-        id: the document id.
-        op: ``index``, ``update`` or ``delete``.
-        source: the fields to store, vectors taken out.
-        texts: field → text to encode as a whole.
-        chunks: the texts of the chunks, where the plan has chunked fields.
-        vectors: field → vector of the whole document.
-        chunk_vectors: for each chunk, field → vector.
-        hash: the content and contract hash.
-        size: about how many bytes all this takes.
-        old_chunks: how many chunk documents the index has of it.
-        encoded_before: whether the document in the index may hold vectors already.
-        statistics: field → term statistics of this one document.
-    """
-
-    document: Document
-    id: str
-    op: Literal["index", "update", "delete"]
-    source: dict[str, Any]
-    texts: dict[str, str] = field(default_factory=dict)
-    chunk_text: str | None = None
-    chunks: list[str] | None = None
-    vectors: dict[str, npt.NDArray[Any] | SparseVector] = field(default_factory=dict)
-    chunk_vectors: list[dict[str, npt.NDArray[Any] | SparseVector]] = field(default_factory=list)
-    hash: str = ""
-    size: int = 0
-    old_chunks: int = 0
-    encoded_before: bool = False
-    statistics: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def encoded_size(self) -> int:
-        """About how many bytes it takes once it has its vectors."""
-        vectors = sum(vector_size(v) for v in self.vectors.values())
-        return self.size + vectors + sum(vector_size(v) for c in self.chunk_vectors for v in c.values())
 
 
 def contract_fingerprint(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> str:
@@ -102,12 +66,6 @@ def contract_fingerprint(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> st
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
-def hash_parts(value: str) -> tuple[str, int]:
-    """A stored hash → what is compared, and the number of chunk documents."""
-    head, _, chunks = value.rpartition(".")
-    return (head, int(chunks)) if head and chunks.isdigit() else (value, 0)
-
-
 def _naming(source: Mapping[str, Any], error: RecordError) -> RecordError:
     """The same refusal with the field that it is about."""
     for name, value in source.items():
@@ -123,7 +81,7 @@ def _digest(data: bytes, size: int = 16) -> str:
 
 
 class Preparer:
-    """Turns records into :class:`Work`. Pure but for its lookups in the plan.
+    """Turns records into :class:`PreparedRecord`. Pure but for its lookups in the plan.
 
     Args:
         plan: the plan.
@@ -166,7 +124,7 @@ class Preparer:
 
     # -- one record ----------------------------------------------------------------------------
 
-    def prepare(self, document: Document) -> Work:
+    def prepare(self, document: Document) -> PreparedRecord:
         """Check a record and take it apart.
 
         Raises:
@@ -181,10 +139,10 @@ class Preparer:
                 error.position = document.position
             raise
 
-    def _prepare(self, document: Document) -> Work:
+    def _prepare(self, document: Document) -> PreparedRecord:
         if document.op == "delete":
             gone = self._checked_id(document.id)
-            return Work(document=document, id=gone, op="delete", source={}, size=len(gone) + 200)
+            return PreparedRecord(document=document, id=gone, op="delete", source={}, size=len(gone) + 200)
         source = {k: v for k, v in document.source.items() if v is not None or document.op == "update"}
         for name in (HASH_FIELD, PARENT_FIELD, *(f"{TEXT_PREFIX}{name}" for name in self.inside)):
             source.pop(name, None)
@@ -216,7 +174,7 @@ class Preparer:
                 raise RecordError("a partial update needs the id of its document")
             given = b"".join(vector_bytes(vectors[name]) for name in sorted(vectors))
             doc_id = _digest(canonical + given)
-        work = Work(
+        record = PreparedRecord(
             document=document,
             id=self._checked_id(doc_id),
             op=document.op,
@@ -225,20 +183,20 @@ class Preparer:
             size=2 * len(canonical) + 500 + sum(vector_size(v) for v in vectors.values()),
         )
         if document.op == "index":
-            self.complete(work, canonical)
-        return work
+            self.complete(record, canonical)
+        return record
 
-    def complete(self, work: Work, canonical: bytes | None = None) -> None:
+    def complete(self, record: PreparedRecord, canonical: bytes | None = None) -> None:
         """Texts and hash of a whole document (for a partial update: once it is merged).
 
         Raises:
             RecordError: a source field is missing, or no text.
         """
-        source = work.source
-        self.fill_texts(work, source, set(self.encoded))
+        source = record.source
+        self.fill_texts(record, source, set(self.encoded))
         if canonical is None:
             canonical = orjson.dumps(source, option=orjson.OPT_SORT_KEYS)
-        work.hash = self.content_hash(canonical, work.vectors)
+        record.hash = self.content_hash(canonical, record.vectors)
 
     def content_hash(self, canonical: bytes, vectors: Vectors, old: str | None = None) -> str:
         """``contract.content.given``: contract and content in hex, and one part for the given vectors.
@@ -257,8 +215,8 @@ class Preparer:
                 parts.append(old_parts[number] if number < len(old_parts) else "0")
         return f"{self.contract}.{_digest(canonical)}.{'-'.join(parts) or '0'}"
 
-    def fill_texts(self, work: Work, source: Mapping[str, Any], names: set[str]) -> None:
-        """The texts of these fields from *source* into the work."""
+    def fill_texts(self, record: PreparedRecord, source: Mapping[str, Any], names: set[str]) -> None:
+        """The texts of these fields from *source* into the record."""
         for name in sorted(names):
             part = self.encoded[name]
             if part.chunked and self.plan.chunk is not None:
@@ -267,12 +225,12 @@ class Preparer:
             if text is not None:
                 if self._limits[name] and len(text) > MAX_ENCODE_CHARS:
                     text = text[:MAX_ENCODE_CHARS]
-                work.texts[name] = text
-                work.size += len(text)
+                record.texts[name] = text
+                record.size += len(text)
         chunk = self.plan.chunk
         if chunk is not None and any(self.encoded[n].chunked for n in names):
-            work.chunk_text = self._checked("chunk", chunk.source, chunk.source_text(source), source)
-            work.size += 2 * len(work.chunk_text or "")
+            record.chunk_text = self._checked("chunk", chunk.source, chunk.source_text(source), source)
+            record.size += 2 * len(record.chunk_text or "")
 
     def without_vectors(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """A stored document without what esembed put there, as its record was."""
@@ -419,3 +377,88 @@ _METADATA = frozenset(
         "_nested_path",
     }
 )
+
+
+class PrepareStage:
+    """Records as they are read → prepared ones: mapped, transformed, checked, taken apart.
+
+    Args:
+        plan, capabilities, options: of the run.
+        encoders: field → encoder, of every field that is encoded; only what they declare is kept.
+        outcomes: counts what is read and what leaves here.
+
+    Attributes:
+        preparer: what checks and takes apart; the look-up merges updates with it.
+
+    Raises:
+        RecordError: a field without an encoder.
+    """
+
+    name = "read"
+
+    def __init__(
+        self,
+        plan: IndexPlan,
+        capabilities: Capabilities,
+        options: IngestOptions,
+        *,
+        encoders: Mapping[str, Encoder],
+        outcomes: Outcomes,
+    ) -> None:
+        self._plan, self._outcomes = plan, outcomes
+        self.preparer = Preparer(
+            plan,
+            encoders,
+            missing_text=options.missing_text,
+            nan=options.nan,
+            require_given=not options.vectors_only,
+        )
+        declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
+        self._mapper = RecordMapper(
+            id_field=plan.id_field,
+            op_field=None if options.op_field in declared else options.op_field,
+            fields=options.fields,
+            transform=options.transform,
+        )
+
+    def start(self) -> None:
+        """Nothing is needed."""
+
+    def report(self) -> IngestReport:
+        """Nothing of its own: its outcomes have the counts."""
+        return IngestReport()
+
+    def __call__(self, read: Document | RecordError) -> PreparedRecord | None:
+        """One record; None where it left the pipeline here.
+
+        Raises:
+            RecordError, PermanentError: see :meth:`Outcomes.dead_letter`.
+        """
+        self._outcomes.read()
+        if isinstance(read, RecordError):
+            self._outcomes.dead_letter(None, read, readable=False)
+            return None
+        document = None
+        try:
+            document = self._mapper(read)
+            if document is None:
+                self._outcomes.skipped()
+                return None
+            return self.preparer.prepare(document)
+        except RecordError as error:
+            error.position = error.position or read.position
+            shown = document or read
+            if error.record_id is None:
+                error.record_id = shown.id
+            known = error.record_id is not None or self._known_id(error, read)
+            self._outcomes.dead_letter(None, error, document=shown, readable=known)
+            return None
+
+    def _known_id(self, error: RecordError, read: Document) -> bool:
+        """A dead letter whose id is known keeps its document from being taken for gone (sync)."""
+        for key in ("_id", self._plan.id_field, "id"):
+            value = read.source.get(key) if key else None
+            if isinstance(value, (str, int)) and not isinstance(value, bool):
+                error.record_id = str(value)
+                return True
+        return False

@@ -2,97 +2,143 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+from esembed.capabilities import Capabilities
 from esembed.errors import AuthorizationError, EngineRequestError, EsembedError, IndexNotFoundError
-from esembed.ingest.bulk import BulkQueue, BulkUnit, Pacer, judge
-from esembed.ingest.options import IngestOptions
-from esembed.ingest.target import Again, Engine, Stopped
+from esembed.ingest.bulk import BulkAction, BulkQueue, Pacer, judge
+from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.ingest.retry import IngestCancelled, RetryableError
+from esembed.ingest.target import TargetIndex
+from esembed.plan import IndexPlan
 
-__all__ = ["Sender"]
+__all__ = ["BulkOutcomes", "SendStage"]
 
 LAST_BYTES = 256 * 1024
 """What is left at the end is cut no smaller than this."""
 
-SILENCE_SECONDS = 10.0
+STALL_SECONDS = 10.0
 """The person is told when nothing was answered for so long."""
 
-Dead = Callable[[BulkUnit, str, "int | None", "str | None"], None]
+
+class BulkOutcomes(Protocol):
+    """Told what became of each action, from the senders' threads; :class:`Outcomes` is one."""
+
+    def confirmed(self, action: BulkAction) -> None:
+        """It is in."""
+        ...
+
+    def refused(self, action: BulkAction, reason: str, status: int | None, error_type: str | None) -> None:
+        """It can't get in."""
+        ...
 
 
-class Sender:
-    """Threads that take units from a queue bounded in bytes and send them.
+class SendStage:
+    """Threads that take actions from a queue bounded in bytes and send them.
 
     Args:
-        engine: sends one bulk request and knows how to wait.
-        options: limits.
-        buffer_bytes: the most bytes that wait here.
-        on_done: called with every unit that got in, from a sender's thread.
-        on_dead: called with every unit that can't get in, its reason, status and error type.
-        on_error: called once with what ended the sending.
-
-    Attributes:
-        requests, retried_requests, retried_items, bytes_sent: counts.
+        plan, capabilities, options: of the run.
+        target: sends one bulk request and knows how to wait.
+        outcomes: told what becomes of each action.
+        buffer_bytes: the most bytes that wait here; None takes a quarter of the options' ``buffer_bytes``.
     """
+
+    name = "bulk"
 
     def __init__(
         self,
-        engine: Engine,
+        plan: IndexPlan,
+        capabilities: Capabilities,
         options: IngestOptions,
         *,
-        buffer_bytes: int,
-        on_done: Callable[[BulkUnit], None],
-        on_dead: Dead,
-        on_error: Callable[[BaseException], None],
+        target: TargetIndex,
+        outcomes: BulkOutcomes,
+        buffer_bytes: int | None = None,
     ) -> None:
-        self._engine = engine
-        self._options = options
-        self._limit = buffer_bytes
-        self._on_done, self._on_dead, self._on_error = on_done, on_dead, on_error
+        self._built_from: dict[str, Any] = {
+            "target": target,
+            "outcomes": outcomes,
+            "buffer_bytes": buffer_bytes,
+        }
+        self._plan, self._capabilities, self._options = plan, capabilities, options
+        self._target, self._outcomes = target, outcomes
+        self._limit = max(1, options.buffer_bytes // 4) if buffer_bytes is None else buffer_bytes
+        self._on_error: Callable[[BaseException], None] | None = None
+        self._error: BaseException | None = None
         self._queue = BulkQueue()
         self._pacer = Pacer(max_bytes=options.max_chunk_bytes, max_in_flight=options.max_in_flight)
         self._changed = threading.Condition()
         self._active = 0
         self._out: dict[int, float] = {}  # thread → since when its request is out
-        self._closed = self._aborted = self._hurried = False
+        self._closed = self._aborted = self._flushing = False
         self._oldest = 0.0
         self._busy_since = 0.0
         self._busy_seconds = 0.0
-        self.requests = self.retried_requests = self.retried_items = self.bytes_sent = 0
+        self._requests = self._retried_requests = self._retried_items = self._bytes_sent = 0
+        self._threads: list[threading.Thread] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        build = functools.partial(
+            SendStage, self._plan, self._capabilities, self._options, **self._built_from
+        )
+        return build, ()
+
+    def start(self, *, on_error: Callable[[BaseException], None] | None = None) -> None:
+        """Start the threads.
+
+        Args:
+            on_error: called once with what ended the sending; without it :meth:`put` and :meth:`join` raise
+                that error.
+        """
+        self._on_error = on_error
         self._threads = [
             threading.Thread(target=self._run, name=f"esembed-bulk-{n}", daemon=True)
-            for n in range(options.max_in_flight)
+            for n in range(self._options.max_in_flight)
         ]
-
-    def start(self) -> None:
-        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
-    def hurry(self, wanted: bool) -> None:
+    def report(self) -> IngestReport:
+        """Requests, bytes, retries and waits so far."""
+        with self._changed:
+            return IngestReport(
+                requests=self._requests,
+                retried_requests=self._retried_requests,
+                retried_items=self._retried_items,
+                bytes_sent=self._bytes_sent,
+                waited_seconds=self._target.retry.waited_seconds,
+                stage_seconds={self.name: self._busy()},
+            )
+
+    def flush_now(self, wanted: bool) -> None:
         """Send at once whatever comes, as long as somebody waits for it to be settled."""
         with self._changed:
-            self._hurried = wanted
+            self._flushing = wanted
             self._changed.notify_all()
 
     # -- the producer's side -----------------------------------------------------------------------
 
-    def put(self, unit: BulkUnit) -> None:
-        """Queue a unit; waits while too many bytes wait already. Raises Stopped."""
+    def put(self, action: BulkAction) -> None:
+        """Queue an action; waits while too many bytes wait already.
+
+        Raises:
+            IngestCancelled: the run ends. Without *on_error*: what ended the sending.
+        """
         with self._changed:
-            while self._queue.waiting_bytes and self._queue.waiting_bytes + unit.size > self._limit:
+            while self._queue.waiting_bytes and self._queue.waiting_bytes + action.size > self._limit:
                 if self._aborted:
                     break
                 self._changed.wait()
             if self._aborted:
-                raise Stopped("stopped")
+                raise self._error or IngestCancelled("stopped")
             first = not self._queue.has_ready
             if first:
                 self._oldest = time.monotonic()
-            self._queue.add(unit)
+            self._queue.add(action)
             # Nobody is woken for nothing: only to begin the wait for company, or when a request may go.
             if first or (self._active < self._pacer.in_flight and self._may_go()):
                 self._changed.notify_all()
@@ -114,6 +160,8 @@ class Sender:
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         for thread in self._threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        if self._error is not None:
+            raise self._error
         return not any(thread.is_alive() for thread in self._threads)
 
     @property
@@ -125,16 +173,19 @@ class Sender:
     def busy_seconds(self) -> float:
         """Seconds during which at least one request was out."""
         with self._changed:
-            running = time.monotonic() - self._busy_since if self._active else 0.0
-            return self._busy_seconds + running
+            return self._busy()
+
+    def _busy(self) -> float:
+        running = time.monotonic() - self._busy_since if self._active else 0.0
+        return self._busy_seconds + running
 
     # -- the threads ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            while (units := self._next()) is not None:
+            while (actions := self._next()) is not None:
                 try:
-                    self._deliver(units)
+                    self._deliver(actions)
                 finally:
                     with self._changed:
                         self._active -= 1
@@ -142,9 +193,14 @@ class Sender:
                             self._busy_seconds += time.monotonic() - self._busy_since
                         self._changed.notify_all()
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for the run
-            self._on_error(error)
+            if self._on_error is not None:
+                self._on_error(error)
+                return
+            with self._changed:
+                self._error = self._error or error
+            self.abort()
 
-    def _next(self) -> list[BulkUnit] | None:
+    def _next(self) -> list[BulkAction] | None:
         with self._changed:
             while not self._aborted:
                 if self._closed and self._queue.idle:
@@ -153,13 +209,13 @@ class Sender:
                 if self._queue.has_ready and self._active < self._pacer.in_flight:
                     wait = self._oldest + self._options.linger_seconds - time.monotonic()
                     if self._may_go() or wait <= 0:
-                        units = self._queue.take(self._next_bytes(), self._options.max_chunk_documents)
+                        actions = self._queue.take(self._next_bytes(), self._options.max_chunk_documents)
                         self._oldest = time.monotonic()
                         if not self._active:
                             self._busy_since = self._oldest
                         self._active += 1
                         self._changed.notify_all()
-                        return units
+                        return actions
                 self._changed.wait(wait)
             return None
 
@@ -177,45 +233,45 @@ class Sender:
         full = self._queue.ready_bytes >= self._pacer.limit_bytes
         # What is behind another of its id can only go on when that one goes now.
         starved = self._queue.waiting_bytes > self._limit // 2
-        return full or self._closed or self._hurried or starved
+        return full or self._closed or self._flushing or starved
 
-    def _deliver(self, units: Sequence[BulkUnit]) -> None:
-        """Send until every unit is settled; only what failed is sent again."""
-        left = list(units)
-        following: list[BulkUnit] = []
+    def _deliver(self, actions: Sequence[BulkAction]) -> None:
+        """Send until every action is settled; only what failed is sent again."""
+        left = list(actions)
+        following: list[BulkAction] = []
         first = True
 
         def attempt() -> None:
             nonlocal left, first
             if self._aborted:
-                raise Stopped("stopped")
+                raise IngestCancelled("stopped")
             again, first = not first, False
             left, reason, retry_after = self._send(left, following, again=again)
             if left:
-                raise Again(reason, retry_after_seconds=retry_after)
+                raise RetryableError(reason, retry_after_seconds=retry_after)
 
         try:
-            self._engine.patience.retrying()(attempt)
-        except Again as error:
-            raise self._engine.patience.gave_up(error) from error
+            self._target.retry.retrying()(attempt)
+        except RetryableError as error:
+            raise self._target.retry.exhausted(error) from error
         if following:
             self._deliver(following)
 
     def _send(
-        self, units: list[BulkUnit], following: list[BulkUnit], *, again: bool
-    ) -> tuple[list[BulkUnit], str, float | None]:
-        """One request: the units that are to be sent again, why, and after how many seconds. Units that
+        self, actions: list[BulkAction], following: list[BulkAction], *, again: bool
+    ) -> tuple[list[BulkAction], str, float | None]:
+        """One request: the actions that are to be sent again, why, and after how many seconds. Actions that
         have more to send once this got in are added to *following*."""
-        payload = b"".join(line for unit in units for line in unit.lines)
+        payload = b"".join(line for action in actions for line in action.lines)
         started = time.monotonic()
         status, body, retry_after = self._bulk(payload)
         seconds = time.monotonic() - started
-        verdict = judge(units, status, body)
+        verdict = judge(actions, status, body)
         with self._changed:
-            self.requests += 1
-            self.retried_requests += again
-            self.retried_items += verdict.retried_lines
-            self.bytes_sent += len(payload)
+            self._requests += 1
+            self._retried_requests += again
+            self._retried_items += verdict.retried_lines
+            self._bytes_sent += len(payload)
             if status == 413 or verdict.oversized:
                 self._pacer.too_large(len(payload))
             elif verdict.pushed_back:
@@ -225,19 +281,19 @@ class Sender:
         if verdict.fatal is not None:
             raise self._fatal(*verdict.fatal, body)
         done = []
-        for unit in verdict.done:
-            if unit.then:
-                unit.lines, unit.then = unit.then, []
-                following.append(unit)
+        for action in verdict.done:
+            if action.then:
+                action.lines, action.then = action.then, []
+                following.append(action)
             else:
-                done.append(unit)
-        self._settle(*done, *(unit for unit, *_ in verdict.dead))
-        for unit in done:
-            self._on_done(unit)
-        for unit, reason, code, kind in verdict.dead:
-            self._on_dead(unit, reason, code, kind)
+                done.append(action)
+        self._resolve(*done, *(action for action, *_ in verdict.dead))
+        for action in done:
+            self._outcomes.confirmed(action)
+        for action, reason, code, kind in verdict.dead:
+            self._outcomes.refused(action, reason, code, kind)
         if verdict.done or verdict.dead or verdict.split:
-            self._engine.patience.progress()
+            self._target.retry.progress()
         if verdict.split:
             if len(verdict.retry) == 1:
                 self._deliver_lines(verdict.retry[0])
@@ -246,12 +302,12 @@ class Sender:
                 self._deliver(verdict.retry[:middle])
                 self._deliver(verdict.retry[middle:])
             return [], "", None
-        if verdict.oversized and sum(len(unit.lines) for unit in verdict.retry) > 1:
-            for unit in verdict.retry:
-                if len(unit.lines) > 1:
-                    self._deliver_lines(unit)
+        if verdict.oversized and sum(len(action.lines) for action in verdict.retry) > 1:
+            for action in verdict.retry:
+                if len(action.lines) > 1:
+                    self._deliver_lines(action)
                 else:
-                    self._deliver([unit])
+                    self._deliver([action])
             return [], "", None
         return verdict.retry, verdict.blocked or _why(status, body), retry_after
 
@@ -260,68 +316,68 @@ class Sender:
         with self._changed:
             self._out[mine] = time.monotonic()
         try:
-            return self._engine.bulk(payload)
+            return self._target.bulk(payload)
         finally:
             with self._changed:
                 del self._out[mine]
 
-    def break_silence(self) -> None:
+    def report_stall(self) -> None:
         """Say what is waited for, once a request is out for long and nothing was settled meanwhile: an
         engine holds what comes for a shard that is away, up to a minute, and says nothing."""
         with self._changed:
             out = time.monotonic() - min(self._out.values()) if self._out else 0.0
-        patience = self._engine.patience
-        if min(out, patience.silent_seconds()) < SILENCE_SECONDS:
+        retry = self._target.retry
+        if min(out, retry.stalled_seconds()) < STALL_SECONDS:
             return
-        seconds = patience.request_seconds(self._options.request_timeout_seconds)
-        patience.tell(
-            f"no answer to a bulk request for {out:.0f} s: {self._engine.why_silent()}. It is given "
+        seconds = retry.request_seconds(self._options.request_timeout_seconds)
+        retry.report_stall(
+            f"no answer to a bulk request for {out:.0f} s: {self._target.diagnose_stall()}. It is given "
             f"{seconds:.0f} s, then sent again, for up to "
-            f"{patience.max_wait_seconds:.0f} s without progress; after that the run ends, and the same "
+            f"{retry.max_wait_seconds:.0f} s without progress; after that the run ends, and the same "
             "command resumes"
         )
 
-    def _deliver_lines(self, unit: BulkUnit) -> None:
-        """A unit of several lines that is too large for one request: line by line, in order."""
-        for line in unit.lines[:-1]:
-            part = BulkUnit(unit.id, unit.op, [line], tag=None)
+    def _deliver_lines(self, action: BulkAction) -> None:
+        """A action of several lines that is too large for one request: line by line, in order."""
+        for line in action.lines[:-1]:
+            part = BulkAction(action.id, action.op, [line], tag=None)
             problem: list[tuple[str, int | None, str | None]] = []
             self._deliver_part(part, problem)
             if problem:
-                self._settle(unit)
-                self._on_dead(unit, *problem[0])
+                self._resolve(action)
+                self._outcomes.refused(action, *problem[0])
                 return
-        unit.lines = unit.lines[-1:]
-        self._deliver([unit])
+        action.lines = action.lines[-1:]
+        self._deliver([action])
 
-    def _deliver_part(self, part: BulkUnit, problem: list[tuple[str, int | None, str | None]]) -> None:
+    def _deliver_part(self, part: BulkAction, problem: list[tuple[str, int | None, str | None]]) -> None:
         def attempt() -> None:
             status, body, retry_after = self._bulk(part.lines[0])
             verdict = judge([part], status, body)
             with self._changed:
-                self.requests += 1
-                self.retried_items += verdict.retried_lines
-                self.bytes_sent += part.size
+                self._requests += 1
+                self._retried_items += verdict.retried_lines
+                self._bytes_sent += part.size
             if verdict.fatal is not None:
                 raise self._fatal(*verdict.fatal, body)
             if verdict.retry:
-                raise Again(verdict.blocked or _why(status, body), retry_after_seconds=retry_after)
+                raise RetryableError(verdict.blocked or _why(status, body), retry_after_seconds=retry_after)
             problem.extend((reason, code, kind) for _, reason, code, kind in verdict.dead)
-            self._engine.patience.progress()
+            self._target.retry.progress()
 
         try:
-            self._engine.patience.retrying()(attempt)
-        except Again as error:
-            raise self._engine.patience.gave_up(error) from error
+            self._target.retry.retrying()(attempt)
+        except RetryableError as error:
+            raise self._target.retry.exhausted(error) from error
 
-    def _settle(self, *units: BulkUnit) -> None:
+    def _resolve(self, *actions: BulkAction) -> None:
         with self._changed:
-            for unit in units:
-                self._queue.release(unit)
+            for action in actions:
+                self._queue.release(action)
             self._changed.notify_all()
 
     def _fatal(self, reason: str, status: int, body: object) -> EsembedError:
-        index = self._engine.index
+        index = self._target.index
         if status == 404:
             return IndexNotFoundError(f"the index {index!r} is gone: {reason}", index=index)
         kind = AuthorizationError if status in (401, 403) else EngineRequestError

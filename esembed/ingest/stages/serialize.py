@@ -1,86 +1,125 @@
-"""Encoded records to bulk units: the document, or the document and its chunks, as bytes."""
+"""Encoded records to bulk actions: the document, or the document and its chunks, as bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from esembed.dialect.documents import BulkFormat, chunk_id
+from esembed.capabilities import Capabilities
+from esembed.dialect import dialect_for
+from esembed.dialect.documents import chunk_id
 from esembed.dialect.meta import HASH_FIELD, TEXT_PREFIX
-from esembed.ingest.bulk import BulkUnit
-from esembed.ingest.stages.prepare import Work
+from esembed.errors import RecordError
+from esembed.ingest.bulk import BulkAction
+from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.ingest.outcomes import Outcomes
+from esembed.ingest.record import PreparedRecord
+from esembed.plan import IndexPlan
 
-__all__ = ["UnitBuilder"]
+__all__ = ["SerializeStage"]
 
 
-class UnitBuilder:
-    """Makes the lines of one record.
+class SerializeStage:
+    """Makes the bulk lines of each record.
 
     Args:
-        form: how the engine takes documents.
-        vectors_only: write vectors and hash as a partial update.
+        plan, capabilities, options: of the run.
+        token_ids: sparse field → id table, for SEISMIC.
+        outcomes: takes the records that can't be written.
     """
 
-    def __init__(self, form: BulkFormat, *, vectors_only: bool) -> None:
-        self._form = form
-        self._vectors_only = vectors_only
-        self._inside = {n for n, p in form.plan.vector_fields() if p.endpoint is not None}
-        chunk = form.plan.chunk
-        self._nested = chunk is not None and chunk.store == "nested"
+    name = "serialise"
 
-    def __call__(self, work: Work) -> BulkUnit:
-        """The unit of a work. Raises RecordError for what can't be written."""
+    def __init__(
+        self,
+        plan: IndexPlan,
+        capabilities: Capabilities,
+        options: IngestOptions,
+        *,
+        token_ids: Mapping[str, Mapping[str, int]] | None = None,
+        outcomes: Outcomes,
+    ) -> None:
+        self._form = dialect_for(capabilities).documents.bulk(plan, token_ids)
+        self._vectors_only = options.vectors_only
+        self._outcomes = outcomes
+        self._inside = {name for name, part in plan.vector_fields() if part.endpoint is not None}
+        self._nested = plan.chunk is not None and plan.chunk.store == "nested"
+
+    def start(self) -> None:
+        """Nothing is needed."""
+
+    def report(self) -> IngestReport:
+        """Nothing of its own: its outcomes have the counts."""
+        return IngestReport()
+
+    def __call__(self, record: PreparedRecord) -> BulkAction | None:
+        """The bulk action of a record; None where it left the pipeline here.
+
+        Raises:
+            RecordError, PermanentError: see :meth:`Outcomes.dead_letter`.
+        """
+        try:
+            return self.action(record)
+        except RecordError as error:
+            error.record_id, error.position = record.id, record.document.position
+            self._outcomes.dead_letter(record, error)
+            return None
+
+    def action(self, record: PreparedRecord) -> BulkAction:
+        """The bulk action of a record. Raises RecordError for what can't be written."""
         form = self._form
-        if work.op == "delete":
-            chunks = [form.delete_line(chunk_id(work.id, n)) for n in range(work.old_chunks)]
-            return BulkUnit(work.id, "delete", [*chunks, form.delete_line(work.id)], tag=work)
-        apart = work.chunks is not None and not self._nested
-        count = len(work.chunks or ()) if apart else 0
-        if work.op == "update" and work.chunks is None:
-            count = work.old_chunks
-        stored = f"{work.hash}.{count}"
+        if record.op == "delete":
+            chunks = [form.delete_line(chunk_id(record.id, n)) for n in range(record.old_chunks)]
+            return BulkAction(record.id, "delete", [*chunks, form.delete_line(record.id)], tag=record)
+        separate = record.chunks is not None and not self._nested
+        count = len(record.chunks or ()) if separate else 0
+        if record.op == "update" and record.chunks is None:
+            count = record.old_chunks
+        stored = f"{record.hash}.{count}"
         nested: list[tuple[str, Any]] | None = None
-        if work.chunks is not None and self._nested:
-            nested = list(zip(work.chunks, work.chunk_vectors, strict=True))
-        partial = work.op == "update" or self._vectors_only
-        source = {} if self._vectors_only else work.source
-        body = form.body(source, work.vectors, content_hash=stored, chunks=nested)
+        if record.chunks is not None and self._nested:
+            nested = list(zip(record.chunks, record.chunk_vectors, strict=True))
+        partial = record.op == "update" or self._vectors_only
+        source = {} if self._vectors_only else record.source
+        body = form.body(source, record.vectors, content_hash=stored, chunks=nested)
         if self._inside and not partial:
             # For the index's ingest pipeline, which puts the vectors in their place and takes these out.
-            body |= {f"{TEXT_PREFIX}{n}": text for n, text in work.texts.items() if n in self._inside}
+            body |= {f"{TEXT_PREFIX}{n}": text for n, text in record.texts.items() if n in self._inside}
         lines: list[bytes] = []
         then: list[bytes] = []
-        if apart:
-            for number, (text, vectors) in enumerate(zip(work.chunks or (), work.chunk_vectors, strict=True)):
-                chunk = form.chunk_body(work.id, work.source, text, vectors, stored)
-                lines.append(form.index_lines(chunk_id(work.id, number), chunk))
-            for number in range(count, work.old_chunks):
-                lines.append(form.delete_line(chunk_id(work.id, number)))
-        elif work.op == "update" and count:
-            filters = {k: v for k, v in work.source.items() if k in form.plan.filter}
+        if separate:
+            made = zip(record.chunks or (), record.chunk_vectors, strict=True)
+            for number, (text, vectors) in enumerate(made):
+                chunk = form.chunk_body(record.id, record.source, text, vectors, stored)
+                lines.append(form.index_lines(chunk_id(record.id, number), chunk))
+            for number in range(count, record.old_chunks):
+                lines.append(form.delete_line(chunk_id(record.id, number)))
+        elif record.op == "update" and count:
+            filters = {k: v for k, v in record.source.items() if k in form.plan.filter}
             if filters:
-                lines += [form.update_lines(chunk_id(work.id, n), filters) for n in range(count)]
+                lines += [form.update_lines(chunk_id(record.id, n), filters) for n in range(count)]
         # The document itself goes last, once its chunks are in: as long as its hash is the old one, the
-        # work is not done.
-        sparse = {name: body[name] for name in work.vectors if name in form.plan.sparse}
-        if partial and work.encoded_before and sparse:
+        # record is not done.
+        sparse = {name: body[name] for name in record.vectors if name in form.plan.sparse}
+        if partial and record.encoded_before and sparse:
             # A partial update merges objects, and a sparse vector is one: tokens of the old text would
             # stay. A list is replaced, not merged, so an empty one clears the field first; but not before
             # the engine took the rest of the update. Until then the hash is nobody's.
             unfinished = {**body, HASH_FIELD: "0" * 16 + stored[16:]}
             for name in sparse:
                 del unfinished[name]
-            lines.append(form.update_lines(work.id, unfinished))
-            then.append(form.update_lines(work.id, {name: [] for name in sparse}))
-            then.append(form.update_lines(work.id, {**sparse, HASH_FIELD: stored}))
+            lines.append(form.update_lines(record.id, unfinished))
+            then.append(form.update_lines(record.id, {name: [] for name in sparse}))
+            then.append(form.update_lines(record.id, {**sparse, HASH_FIELD: stored}))
         else:
-            line = form.update_lines(work.id, body) if partial else form.index_lines(work.id, body)
+            line = form.update_lines(record.id, body) if partial else form.index_lines(record.id, body)
             (then if lines else lines).append(line)
-        return BulkUnit(work.id, work.op, lines, tag=_slim(work), then=then)
+        return BulkAction(record.id, record.op, lines, tag=_slim(record), then=then)
 
 
-def _slim(work: Work) -> Work:
+def _slim(record: PreparedRecord) -> PreparedRecord:
     """What is needed once the lines are made: vectors and texts may go."""
-    work.vectors = {}
-    work.chunk_vectors = []
-    work.texts = {}
-    return work
+    record.vectors = {}
+    record.chunk_vectors = []
+    record.texts = {}
+    return record

@@ -10,16 +10,17 @@ import pytest
 
 from esembed import query as q
 from esembed.capabilities import profile
-from esembed.dialect import dialect_for
 from esembed.dialect.mapping import compile_mapping
 from esembed.encode import contract
 from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
 from esembed.errors import ContractError, EncoderError, PlanError, QueryError, UnsupportedFeatureError
-from esembed.ingest.stages.encode import BatchEncoder
+from esembed.ingest.options import IngestOptions
+from esembed.ingest.outcomes import Outcomes
+from esembed.ingest.stages.encode import EncodeStage
 from esembed.ingest.stages.prepare import Preparer
-from esembed.ingest.stages.serialize import UnitBuilder
+from esembed.ingest.stages.serialize import SerializeStage
 from esembed.plan import DenseField, IndexPlan, SparseField, TextField
 from esembed.plan.params import EncoderParams
 from esembed.search.compile import compile_query
@@ -171,11 +172,16 @@ def test_records_carry_their_text_to_the_engine_and_no_vector() -> None:
     encoders = {name: pool.encoder(name) for name, _ in wanted.vector_fields()}
     assert [encoders[name].info.kind for name in ("emb", "terms")] == ["dense", "sparse"]
     assert encoders["emb"].info.dims == 384
+    capabilities, options = profile("opensearch"), IngestOptions(strict=True)
+    outcomes = Outcomes(options)
+    outcomes.start()
     preparer = Preparer(wanted, encoders)
     source = {"title": "a", "body": "b", "esembed_text_emb": "not mine"}
-    (work,) = BatchEncoder(wanted, encoders, pytest.fail)([preparer.prepare(Document("1", source))])
-    build = UnitBuilder(dialect_for(profile("opensearch")).documents.bulk(wanted), vectors_only=False)
-    document = json.loads(build(work).lines[0].splitlines()[1])
+    encode = EncodeStage(wanted, capabilities, options, encoders=encoders, outcomes=outcomes)
+    encode.start()
+    (record,) = encode([preparer.prepare(Document("1", source))])
+    serialize = SerializeStage(wanted, capabilities, options, outcomes=outcomes)
+    document = json.loads(serialize.action(record).lines[0].splitlines()[1])
     digest = document.pop("esembed_hash")
     assert digest.endswith(".0")
     assert document == {

@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esembed.ingest.bulk import BulkQueue, BulkUnit, Pacer, judge
+from esembed.ingest.bulk import BulkAction, BulkQueue, Pacer, judge
 
 
-def unit(doc_id: str, size: int = 10, lines: int = 1, op: Any = "index") -> BulkUnit:
-    return BulkUnit(doc_id, op, [b"x" * size for _ in range(lines)])
+def action(doc_id: str, size: int = 10, lines: int = 1, op: Any = "index") -> BulkAction:
+    return BulkAction(doc_id, op, [b"x" * size for _ in range(lines)])
 
 
 def ok(status: int = 200, result: str = "created") -> dict[str, Any]:
@@ -26,17 +26,17 @@ def bad(status: int, kind: str, reason: str = "because") -> dict[str, Any]:
 def test_requests_keep_to_bytes_and_lines() -> None:
     queue = BulkQueue()
     for n in range(10):
-        queue.add(unit(str(n), size=40))
+        queue.add(action(str(n), size=40))
     assert [u.id for u in queue.take(100, 100)] == ["0", "1"]
     assert [u.id for u in queue.take(10_000, 3)] == ["2", "3", "4"]
-    queue.add(unit("large", size=1000))
+    queue.add(action("large", size=1000))
     assert len(queue.take(10_000, 100)) == 6
 
 
 def test_a_document_beyond_the_limit_goes_alone() -> None:
     queue = BulkQueue()
-    queue.add(unit("huge", size=1000))
-    queue.add(unit("small"))
+    queue.add(action("huge", size=1000))
+    queue.add(action("small"))
     assert [u.id for u in queue.take(100, 100)] == ["huge"]
     assert [u.id for u in queue.take(100, 100)] == ["small"]
 
@@ -46,13 +46,13 @@ def test_one_of_an_id_in_flight_and_in_order(ids: list[str], size: int, seed: in
     chance = random.Random(seed)
     queue = BulkQueue()
     expected: dict[str, list[int]] = {}
-    units = []
+    actions = []
     for n, doc_id in enumerate(ids):
         expected.setdefault(doc_id, []).append(n)
-        units.append(BulkUnit(doc_id, "index", [b"x"], tag=n))
+        actions.append(BulkAction(doc_id, "index", [b"x"], tag=n))
     settled: dict[str, list[int]] = {}
-    flying: list[BulkUnit] = []
-    pending = list(units)
+    flying: list[BulkAction] = []
+    pending = list(actions)
     while pending or flying or not queue.idle:
         if pending and chance.random() < 0.5:
             queue.add(pending.pop(0))
@@ -67,7 +67,7 @@ def test_one_of_an_id_in_flight_and_in_order(ids: list[str], size: int, seed: in
 
 
 def test_only_failed_items_go_again() -> None:
-    units = [unit("a"), unit("b"), unit("c"), unit("d")]
+    actions = [action("a"), action("b"), action("c"), action("d")]
     answer = {
         "items": [
             ok(201),
@@ -76,9 +76,9 @@ def test_only_failed_items_go_again() -> None:
             bad(503, "unavailable_shards_exception"),
         ]
     }
-    verdict = judge(units, 200, answer)
+    verdict = judge(actions, 200, answer)
     assert [u.id for u in verdict.done] == ["a"]
-    assert units[0].created
+    assert actions[0].created
     assert [u.id for u in verdict.retry] == ["b", "d"]
     assert [(u.id, reason, status) for u, reason, status, _ in verdict.dead] == [("c", "no number", 400)]
     assert verdict.pushed_back
@@ -86,7 +86,7 @@ def test_only_failed_items_go_again() -> None:
 
 
 def test_within_a_record_what_follows_the_failure_goes_again() -> None:
-    group = BulkUnit("a", "index", [b"1", b"2", b"3"])
+    group = BulkAction("a", "index", [b"1", b"2", b"3"])
     verdict = judge([group], 200, {"items": [ok(), bad(429, "x"), ok()]})
     assert verdict.retry == [group]
     assert group.lines == [b"2", b"3"]
@@ -94,17 +94,17 @@ def test_within_a_record_what_follows_the_failure_goes_again() -> None:
 
 def test_answers_that_are_none() -> None:
     for status, body in ((None, None), (200, {}), (200, {"items": [ok()]}), (200, "<html>")):
-        units = [unit("a"), unit("b")]
-        verdict = judge(units, status, body)
-        assert verdict.retry == units, (status, body)
+        actions = [action("a"), action("b")]
+        verdict = judge(actions, status, body)
+        assert verdict.retry == actions, (status, body)
         assert not verdict.dead
 
 
 def test_too_large_splits_until_one_is_left() -> None:
-    two = [unit("a"), unit("b")]
+    two = [action("a"), action("b")]
     assert judge(two, 413, None).split
-    assert judge([unit("a", lines=2)], 413, None).split
-    one = unit("a")
+    assert judge([action("a", lines=2)], 413, None).split
+    one = action("a")
     for _ in range(3):
         assert judge([one], 413, None).retry == [one], "a proxy may have meant another request"
     verdict = judge([one], 413, None)
@@ -114,30 +114,30 @@ def test_too_large_splits_until_one_is_left() -> None:
 
 def test_a_400_for_the_whole_request_isolates_the_line() -> None:
     body = {"error": {"type": "illegal_argument_exception", "reason": "id too long"}}
-    assert judge([unit("a"), unit("b")], 400, body).split
-    assert judge([unit("a")], 400, body).dead[0][1] == "id too long"
+    assert judge([action("a"), action("b")], 400, body).split
+    assert judge([action("a")], 400, body).dead[0][1] == "id too long"
 
 
 def test_blocks_wait_and_closed_indices_end_the_run() -> None:
     block = bad(403, "cluster_block_exception", "index has read-only-allow-delete block")
-    verdict = judge([unit("a")], 200, {"items": [block]})
+    verdict = judge([action("a")], 200, {"items": [block]})
     assert verdict.retry
     assert verdict.blocked is not None
     assert "read-only" in verdict.blocked
-    assert judge([unit("a")], 200, {"items": [bad(400, "index_closed_exception")]}).fatal
-    assert judge([unit("a")], 403, {"error": {"type": "security_exception", "reason": "no"}}).fatal
+    assert judge([action("a")], 200, {"items": [bad(400, "index_closed_exception")]}).fatal
+    assert judge([action("a")], 403, {"error": {"type": "security_exception", "reason": "no"}}).fatal
     whole = {"error": {"type": "cluster_block_exception", "reason": "read-only"}}
-    assert judge([unit("a")], 403, whole).retry
+    assert judge([action("a")], 403, whole).retry
 
 
 def test_deleting_what_is_not_there_is_done() -> None:
-    gone = unit("a", op="delete")
+    gone = action("a", op="delete")
     verdict = judge([gone], 200, {"items": [{"delete": {"status": 404, "result": "not_found"}}]})
     assert verdict.done == [gone]
 
 
 def test_a_500_is_tried_three_times() -> None:
-    one = unit("a")
+    one = action("a")
     for _ in range(3):
         assert judge([one], 200, {"items": [bad(500, "null_pointer_exception")]}).retry == [one]
     assert judge([one], 200, {"items": [bad(500, "null_pointer_exception")]}).dead
@@ -172,10 +172,10 @@ def test_a_429_that_waiting_can_not_cure() -> None:
         "all_bytes=30000212, primary_operation_bytes=120000048, max_primary_bytes=107374182]"
     )
     answer = bad(429, "es_rejected_execution_exception", reason)
-    together = judge([unit("a"), unit("b")], 200, {"items": [ok(), answer]})
+    together = judge([action("a"), action("b")], 200, {"items": [ok(), answer]})
     assert together.oversized
     assert [u.id for u in together.retry] == ["b"]
-    alone = judge([unit("b")], 200, {"items": [answer]})
+    alone = judge([action("b")], 200, {"items": [answer]})
     assert "heap" in alone.dead[0][1]
     passing = reason.replace("120000048", "100000000")
-    assert judge([unit("b")], 200, {"items": [bad(429, "x", passing)]}).retry
+    assert judge([action("b")], 200, {"items": [bad(429, "x", passing)]}).retry

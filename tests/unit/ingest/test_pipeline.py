@@ -322,7 +322,7 @@ class Red(Gate):
 
 
 def test_a_load_that_gets_no_answer_says_early_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(sender, "STALL_SECONDS", 0.3)
     engine, seen = Red(), []
 
     class Told(LogProgress):

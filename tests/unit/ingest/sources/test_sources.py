@@ -34,7 +34,7 @@ from esembed.ingest.sources.mapper import (
     from_async,
     open_source,
 )
-from esembed.ingest.term_statistics import Peeked
+from esembed.ingest.term_statistics import BufferedHead
 from esembed.types import Document, ItemError
 
 ROWS = [{"id": str(n), "title": f"title {n}", "text": "größer ✓"} for n in range(5)]
@@ -447,18 +447,18 @@ def test_a_head_is_looked_at_without_waiting_for_a_silent_source(monkeypatch: py
             raise OSError("lost")
         yield {"id": "c"}
 
-    peeked = Peeked(Source(slow(False)))
+    peeked = BufferedHead(Source(slow(False)))
     assert [piece.source["id"] for piece in peeked.head] == ["a"]
     records = iter(peeked)
     assert next(records).source["id"] == "a"  # type: ignore[union-attr]
     go.set()
     assert [piece.source["id"] for piece in records] == ["b", "c"]  # type: ignore[union-attr]
 
-    broken = iter(Peeked(Source(slow(True))))
+    broken = iter(BufferedHead(Source(slow(True))))
     assert [next(broken).source["id"] for _ in range(2)] == ["a", "b"]  # type: ignore[union-attr]
     with pytest.raises(OSError, match="lost"):
         next(broken)
-    many = Peeked(Source({"id": str(n)} for n in range(2500)))
+    many = BufferedHead(Source({"id": str(n)} for n in range(2500)))
     assert len(many.head) == 1000
     assert [piece.source["id"] for piece in many] == [str(n) for n in range(2500)]  # type: ignore[union-attr]
 

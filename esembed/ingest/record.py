@@ -1,0 +1,68 @@
+"""One record on its way through the stages, and the hash that says whether the index has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from esembed.types import Document, SparseVector
+
+__all__ = ["PreparedRecord", "hash_parts", "vector_size"]
+
+
+@dataclass(slots=True, eq=False)
+class PreparedRecord:
+    """One record on its way. The stages fill it in, in their order; it belongs to one of them at a time.
+
+    Attributes:
+        document: the record as it was read.
+        id: the document id.
+        op: ``index``, ``update`` or ``delete``.
+        source: the fields to store, vectors taken out.
+        texts: field → text to encode as a whole.
+        chunk_text: the text that is cut into chunks, where the plan has chunked fields.
+        chunks: the texts of the chunks, once they are cut.
+        vectors: field → vector of the whole document.
+        chunk_vectors: for each chunk, field → vector.
+        hash: the content and contract hash.
+        size: about how many bytes all this takes.
+        old_chunks: how many chunk documents the index has of it.
+        encoded_before: whether the document in the index may hold vectors already.
+        in_flight: whether its id is held until the record is resolved.
+        statistics: field → term statistics of this one document.
+    """
+
+    document: Document
+    id: str
+    op: Literal["index", "update", "delete"]
+    source: dict[str, Any]
+    texts: dict[str, str] = field(default_factory=dict)
+    chunk_text: str | None = None
+    chunks: list[str] | None = None
+    vectors: dict[str, npt.NDArray[Any] | SparseVector] = field(default_factory=dict)
+    chunk_vectors: list[dict[str, npt.NDArray[Any] | SparseVector]] = field(default_factory=list)
+    hash: str = ""
+    size: int = 0
+    old_chunks: int = 0
+    encoded_before: bool = False
+    in_flight: bool = False
+    statistics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def encoded_size(self) -> int:
+        """About how many bytes it takes once it has its vectors."""
+        vectors = sum(vector_size(v) for v in self.vectors.values())
+        return self.size + vectors + sum(vector_size(v) for c in self.chunk_vectors for v in c.values())
+
+
+def vector_size(vector: npt.NDArray[Any] | SparseVector) -> int:
+    """About how many bytes it takes on its way."""
+    return 40 * len(vector) if isinstance(vector, SparseVector) else 4 * vector.size
+
+
+def hash_parts(value: str) -> tuple[str, int]:
+    """A stored hash → what is compared, and the number of chunk documents."""
+    head, _, chunks = value.rpartition(".")
+    return (head, int(chunks)) if head and chunks.isdigit() else (value, 0)
