@@ -15,12 +15,12 @@ from esembed.dialect.fields import type_of
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
 from esembed.dialect.values import NUMERIC
 from esembed.plan import FilterField, IndexPlan
-from esembed.query import Filter, Query
+from esembed.query import Filter
 
 if TYPE_CHECKING:
     from esembed.encode.cross_encoder import CrossEncoder
 
-__all__ = ["Allow", "Cross", "cross_encoders", "parse_filters", "query_for_legs"]
+__all__ = ["Allow", "Cross", "cross_encoders", "parse_filters"]
 
 Allow = Annotated[
     list[str] | None,
@@ -67,46 +67,6 @@ def cross_encoders(values: Sequence[str] | None) -> dict[str, CrossEncoder]:
             model.removeprefix(prefix), backend="openvino" if model.startswith(prefix) else "auto"
         )
     return found
-
-
-def query_for_legs(plan: IndexPlan, legs: Sequence[str]) -> Query | None:
-    """The query made of these legs, fused by RRF when there are several; None means the plan's default.
-
-    Args:
-        legs: ``bm25`` (all text fields), ``dense``, ``sparse`` (all fields of that kind), or the names
-            of single vector fields.
-
-    Raises:
-        UsageError: no such leg in this plan.
-    """
-    if not legs:
-        return None
-    made: list[Query] = []
-    for leg in legs:
-        if leg == "bm25" and plan.text:
-            made.append(q.match(name="bm25"))
-        elif leg == "dense" and plan.dense:
-            made.extend(q.knn(name, name=_name("dense", name, plan.dense)) for name in plan.dense)
-        elif leg == "sparse" and plan.sparse:
-            made.extend(q.sparse(name, name=_name("sparse", name, plan.sparse)) for name in plan.sparse)
-        elif leg in plan.dense:
-            made.append(q.knn(leg, name=leg))
-        elif leg in plan.sparse:
-            made.append(q.sparse(leg, name=leg))
-        else:
-            there = [
-                *(["bm25"] if plan.text else []),
-                *(["dense"] if plan.dense else []),
-                *(["sparse"] if plan.sparse else []),
-                *plan.dense,
-                *plan.sparse,
-            ]
-            raise UsageError(f"--legs: this index has no leg {leg!r}; it has {', '.join(there) or 'none'}")
-    return made[0] if len(made) == 1 else q.rrf(*made)
-
-
-def _name(kind: str, field: str, fields: object) -> str:
-    return kind if isinstance(fields, dict) and len(fields) == 1 else field
 
 
 def parse_filters(

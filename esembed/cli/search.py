@@ -38,8 +38,8 @@ def search(
         str | None,
         typer.Option(
             "--legs",
-            help="bm25, dense, sparse or names of vector fields, by commas; several are fused. "
-            "Without it, the plan's default query.",
+            help="Only these legs of the default query, by commas: bm25, names of vector fields, dense and "
+            "sparse for all of a type.",
         ),
     ] = None,
     size: Annotated[int, typer.Option("--size", "-n", min=0, max=10_000, help="How many hits.")] = 10,
@@ -61,20 +61,17 @@ def search(
     """
     from esembed import Index
     from esembed.cli import _output
-    from esembed.cli._query import cross_encoders, parse_filters, query_for_legs
+    from esembed.cli._query import cross_encoders, parse_filters
 
     client = connection.client()
     try:
         opened = Index.open(
             client, index, allow_encoders=allow_encoder or (), rerankers=cross_encoders(cross_encoder)
         )
-        wanted = [leg.strip() for leg in legs.split(",") if leg.strip()] if legs else []
-        query = query_for_legs(opened.plan, wanted)
+        wanted = [leg.strip() for leg in legs.split(",") if leg.strip()] if legs else None
         condition = parse_filters(opened.plan, filter or [], opened.fields)
         start = time.perf_counter()
-        # A plain text is the default query's; a query of chosen legs takes it as its text.
-        asked, said = (text, None) if query is None else (query, text)
-        hits = opened.search(asked, text=said, filter=condition, size=size, explain=explain)
+        hits = opened.search(text, legs=wanted, filter=condition, size=size, explain=explain)
         seconds = time.perf_counter() - start
     finally:
         client.close()

@@ -31,12 +31,14 @@ from esembed.query.tree import add_filter
 
 __all__ = [
     "BM25",
+    "default_legs",
     "default_query",
     "drop_legs",
     "expand_by_leg",
     "expand_leg_names",
     "leg_names",
     "leg_type",
+    "plan_legs",
     "query_legs",
     "searchable_legs",
     "select_legs",
@@ -69,12 +71,10 @@ def default_query(plan: IndexPlan) -> Query:
     return next(iter(legs.values())) if len(legs) == 1 else q.rrf(*legs.values())
 
 
-def searchable_legs(plan: IndexPlan) -> dict[str, Query]:
+def plan_legs(plan: IndexPlan) -> dict[str, Query]:
     """Every leg that a text can be searched in, by its name; none when the plan has no such field.
 
-    ``lexical`` stands in for BM25 where there are no text fields, and never beside it: it would count BM25
-    twice (RRF of three fell from .795 to .778 on MED, from .479 to .446 on CoSQA). Fields that the caller
-    fills have no encoder for a query.
+    Fields that the caller fills have no encoder for a query.
     """
     legs: dict[str, Query] = {}
     if plan.text:
@@ -83,9 +83,41 @@ def searchable_legs(plan: IndexPlan) -> dict[str, Query]:
         if not dense.precomputed:
             legs[name] = q.knn(name, name=name)
     for name, sparse in plan.sparse.items():
-        if not sparse.precomputed and not (sparse.family == "lexical" and plan.text):
+        if not sparse.precomputed:
             legs[name] = q.sparse(name, name=name)
     return legs
+
+
+def searchable_legs(plan: IndexPlan) -> dict[str, Query]:
+    """The legs that the default query fuses, by name.
+
+    ``lexical`` stands in for BM25 where there are no text fields, and never beside it: it would count BM25
+    twice (RRF of three fell from .795 to .778 on MED, from .479 to .446 on CoSQA).
+    """
+    counted = [name for name, sparse in plan.sparse.items() if sparse.family == "lexical" and plan.text]
+    return {name: leg for name, leg in plan_legs(plan).items() if name not in counted}
+
+
+def default_legs(plan: IndexPlan, legs: Collection[str] | None) -> Query:
+    """The default query with only these legs.
+
+    Legs of the default query keep its fusion and weights. With a leg that only the plan has (``lexical``
+    beside BM25) the chosen ones are fused by RRF.
+
+    Raises:
+        QueryError: the plan has no such leg, or nothing that a text can be searched in.
+    """
+    query = default_query(plan)
+    if legs is None or isinstance(legs, str) or not legs:
+        return select_legs(query, legs)
+    inside = query_legs(query)
+    named = dict(zip(leg_names(inside), inside, strict=True))
+    everything = {**plan_legs(plan), **named}
+    chosen = expand_leg_names(legs, [leg.replace(name=name) for name, leg in everything.items()], "legs")
+    if all(name in named for name in chosen):
+        return select_legs(query, chosen)
+    parts = [everything[name].replace(name=name) for name in everything if name in chosen]
+    return parts[0] if len(parts) == 1 else q.rrf(*parts)
 
 
 def query_legs(query: Query) -> tuple[Query, ...]:

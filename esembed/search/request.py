@@ -16,7 +16,7 @@ from esembed.errors import EsembedError, QueryError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import IndexPlan
 from esembed.plan.legs import (
-    default_query,
+    default_legs,
     drop_legs,
     expand_by_leg,
     leg_names,
@@ -197,10 +197,12 @@ def resolve(
     if isinstance(query, str):
         if text is not None:
             raise QueryError("query is the text already; leave text= out", field="text")
-        asked = resolve_text(default_query(plan), query)
+        asked = resolve_text(default_legs(plan, legs), query)
     else:
-        asked = resolve_text(check_query(query, "query", "a text, q.match(…), q.rrf(…)"), text)
-    return add_filter(select_legs(asked, legs), filter)
+        asked = select_legs(
+            resolve_text(check_query(query, "query", "a text, q.match(…), q.rrf(…)"), text), legs
+        )
+    return add_filter(asked, filter)
 
 
 def make_request(

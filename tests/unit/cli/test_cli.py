@@ -19,7 +19,7 @@ import trustme
 from esembed import errors
 from esembed.cli import VERBS, exit_code, main
 from esembed.cli._connect import Connection, UsageError, detect_kind
-from esembed.cli._query import parse_filters, query_for_legs
+from esembed.cli._query import parse_filters
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
 
 Answer = tuple[int, dict[str, str], Any]
@@ -310,28 +310,6 @@ PLAN = IndexPlan(
         "day": FilterField(type="date"),
     },
 )
-
-
-@pytest.mark.parametrize(
-    ("legs", "shown"),
-    [
-        (["bm25"], "q.match(None, name='bm25')"),
-        (["embedding"], "q.knn('embedding', name='embedding')"),
-        (
-            ["bm25", "dense", "sparse"],
-            "q.rrf(q.match(None, name='bm25'), q.knn('embedding', name='dense'), "
-            "q.sparse('terms', name='sparse'))",
-        ),
-    ],
-)
-def test_legs(legs: list[str], shown: str) -> None:
-    assert repr(query_for_legs(PLAN, legs)) == shown
-
-
-def test_no_legs_is_the_default_query_and_unknown_ones_are_named() -> None:
-    assert query_for_legs(PLAN, []) is None
-    with pytest.raises(UsageError, match="has no leg 'splade'; it has bm25, dense, sparse, embedding, terms"):
-        query_for_legs(PLAN, ["splade"])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from esembed import DenseField, IndexPlan, SparseField, TextField
 from esembed import query as q
 from esembed.errors import QueryError
 from esembed.plan.legs import (
+    default_legs,
     default_query,
     expand_by_leg,
     leg_names,
@@ -66,6 +67,34 @@ def test_learned_weights_change_no_name() -> None:
     learned = q.linear(*searchable_legs(PLAN).values(), weights=[0.4, 0.3, 0.2, 0.1])
     assert leg_names(query_legs(learned)) == leg_names(query_legs(default_query(PLAN)))
     assert select_legs(learned, ["dense"]).weights == (0.3, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("legs", "shown"),
+    [
+        (["bm25"], "q.match(None, name='bm25')"),
+        (["words"], "q.sparse('words', name='words')"),
+        (
+            ["bm25", "small"],
+            "q.linear(q.match(None, name='bm25'), q.knn('small', name='small'), weights=[0.4, 0.3])",
+        ),
+        (
+            ["words", "bm25"],
+            "q.rrf(q.match(None, name='bm25'), q.sparse('words', name='words'))",
+        ),
+    ],
+)
+def test_legs_of_the_default_query_keep_its_weights_and_another_leg_makes_rrf(
+    legs: list[str], shown: str
+) -> None:
+    learned = q.linear(*searchable_legs(PLAN).values(), weights=[0.4, 0.3, 0.2, 0.1])
+    assert repr(default_legs(PLAN.replace(query=learned), legs)) == shown
+
+
+def test_a_plan_names_its_legs_where_one_is_not_there() -> None:
+    with pytest.raises(QueryError, match=r"no leg 'brought'; there are bm25, small, large, learned, words"):
+        default_legs(PLAN, ["brought"])
+    assert default_legs(PLAN, None) == default_query(PLAN)
 
 
 def test_a_leg_that_is_not_there_is_named_with_those_that_are() -> None:
