@@ -187,7 +187,7 @@ def _corpus_texts(index: Index, dataset: Dataset) -> dict[str, str]:
 def _like(variant: Query, leg: Query) -> Query:
     """What an axis changed, on a leg that an earlier axis changed."""
     if isinstance(variant, Knn) and isinstance(leg, Knn):
-        return leg.replace(  # type: ignore[no-any-return]
+        return leg.replace(
             num_candidates=variant.num_candidates or leg.num_candidates,
             oversample=variant.oversample or leg.oversample,
         )
@@ -229,7 +229,7 @@ def _config_of(query: Query, legs: Mapping[str, Query], size: int) -> FusionConf
 def _plain(leg: Query) -> Query | None:
     """A leg without its weight and without what only changes how far down it looks."""
     if isinstance(leg, Knn):
-        return leg.replace(boost=1.0, name=None, k=None, num_candidates=None, oversample=None)  # type: ignore[no-any-return]
+        return leg.replace(boost=1.0, name=None, k=None, num_candidates=None, oversample=None)
     if isinstance(leg, Match):
-        return leg.replace(boost=1.0, name=None, damp_words=None)  # type: ignore[no-any-return]
+        return leg.replace(boost=1.0, name=None, damp_words=None)
     return leg.replace(boost=1.0, name=None) if isinstance(leg, Sparse) else None

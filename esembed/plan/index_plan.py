@@ -235,7 +235,7 @@ def _convert(value: Any, kind: type[T], where: str) -> T:
     try:
         return msgspec.convert(value, kind)
     except UnicodeEncodeError as error:  # half a surrogate pair, which Python's own JSON reader lets through
-        raise PlanError(f"{error.object!r} is not valid Unicode", path=where) from None
+        raise PlanError(f"{error.object[error.start]!r} in a text is not valid Unicode", path=where) from None
     except msgspec.ValidationError as error:
         text, _, inner = str(error).partition(" - at `")
         inner = inner.rstrip("`").removeprefix("$").lstrip(".")

@@ -222,7 +222,7 @@ def select_legs(query: Query, legs: Collection[str] | None) -> Query:
             field="legs",
         )
     if isinstance(query, (Rescore, Collapse)):
-        return query.replace(query=select_legs(query.query, legs))  # type: ignore[no-any-return]
+        return query.replace(query=select_legs(query.query, legs))
     inside = query_legs(query)
     names = leg_names(inside)
     chosen = expand_leg_names(legs, inside, "legs")
@@ -244,7 +244,7 @@ def select_legs(query: Query, legs: Collection[str] | None) -> Query:
 def drop_legs(query: Query, names: Collection[str]) -> Query:
     """The query without these legs of its outermost fusion; one that is left stays a fusion."""
     if isinstance(query, (Rescore, Collapse)):
-        return query.replace(query=drop_legs(query.query, names))  # type: ignore[no-any-return]
+        return query.replace(query=drop_legs(query.query, names))
     inside = query_legs(query)
     if inside == (query,):
         return query
@@ -263,9 +263,9 @@ def sum_legs(query: Query) -> tuple[Query, ...]:
 def _with_legs(query: Query, keep: list[int], names: list[str]) -> Query:
     """A fusion or sum of legs with only those at *keep*."""
     if isinstance(query, Bool):
-        return query.replace(should=tuple(query.should[i].replace(name=names[i]) for i in keep))  # type: ignore[no-any-return]
+        return query.replace(should=tuple(query.should[i].replace(name=names[i]) for i in keep))
     legs = tuple(query.legs[i].replace(name=names[i]) for i in keep)  # type: ignore[union-attr]
     weights = None if query.weights is None else tuple(query.weights[i] for i in keep)  # type: ignore[union-attr]
     if weights is not None and not any(weights):
         weights = None
-    return query.replace(legs=legs, weights=weights)  # type: ignore[no-any-return]
+    return query.replace(legs=legs, weights=weights)

@@ -67,6 +67,7 @@ __all__ = [
 
 K = TypeVar("K")
 V = TypeVar("V")
+N = TypeVar("N", bound="Node")
 
 Scalar = bool | int | float | str
 Normalizer = Literal["minmax", "l2", "zscore", "none", "bound"]
@@ -279,7 +280,7 @@ class Node(
         data: dict[str, Any] = msgspec.to_builtins(self)
         return data
 
-    def replace(self, **changes: Any) -> Any:
+    def replace(self: N, **changes: Any) -> N:
         """A copy with these attributes changed, checked again. Raises QueryError."""
         return msgspec.structs.replace(self, **changes)
 
@@ -346,35 +347,34 @@ class _Attribute:
         if isinstance(value, str) and value in self.words:
             return value
         if self.items is not None and isinstance(value, (list, tuple)):
-            return self._fitted_items(node, value)
+            return self.items.fitted_all(node, value)
         plain = self._plain(value)
         if plain is value:
             raise self._refusal(node, value)
         return self.fitted(node, plain)
 
-    def _fitted_items(self, node: Node, values: Sequence[Any]) -> tuple[Any, ...]:
-        item = self.items
-        assert item is not None
+    def fitted_all(self, node: Node, values: list[Any] | tuple[Any, ...]) -> tuple[Any, ...]:
+        """Several values, each as :meth:`fitted` keeps it; the same tuple where nothing changes."""
         for value in values:
-            if item.node:
+            if self.node:
                 if not isinstance(value, Node):
                     break
                 continue
             kind = type(value)
-            if kind not in item.taken or kind is float or (kind is str and not value.isascii()):
+            if kind not in self.taken or kind is float or (kind is str and not value.isascii()):
                 break
         else:  # terms takes up to 65,536 values: nothing is called for each of them
             return values if type(values) is tuple else tuple(values)
-        made = tuple(item.fitted(node, value) for value in values)
-        unchanged = type(values) is tuple and all(map(operator.is_, made, values))
-        return values if unchanged and isinstance(values, tuple) else made
+        made = tuple(self.fitted(node, value) for value in values)
+        return values if type(values) is tuple and all(map(operator.is_, made, values)) else made
 
     def _plain(self, value: Any) -> Any:
         """A value of another library or of a subclass as Python's own, or the value itself."""
         if self.node and self.name == "filter" and isinstance(value, (list, tuple)):
             return filter_of(value)
         if hasattr(value, "item") and hasattr(value, "dtype") and not getattr(value, "shape", ()):
-            return value.item()  # a number out of NumPy
+            plain = value.item()  # a number out of NumPy; its long doubles have no other type
+            return value if type(plain) is type(value) else plain
         if self.scalar and isinstance(value, date):  # a datetime is one, too
             return value.isoformat()
         if self.scalar and isinstance(value, UUID):

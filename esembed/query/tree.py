@@ -59,7 +59,9 @@ def from_dict(data: Mapping[str, Any]) -> Query:
         where = str(error).partition(" - at `$")[2].rstrip("`").lstrip(".")
         raise QueryError(f"not a query: {error}", field=where or None) from error
     except UnicodeEncodeError as error:  # half a surrogate pair, which Python's own JSON reader lets through
-        raise QueryError(f"not a query: {error.object!r} is not valid Unicode") from None
+        raise QueryError(
+            f"not a query: {error.object[error.start]!r} in a text is not valid Unicode"
+        ) from None
     return query
 
 
@@ -162,7 +164,7 @@ def add_filter(query: Query, extra: Filter | None) -> Query:
     if extra is None:
         return query
     if isinstance(query, (Rescore, Collapse)):
-        return query.replace(query=add_filter(query.query, extra))  # type: ignore[no-any-return]
+        return query.replace(query=add_filter(query.query, extra))
     if isinstance(query, Bool):
 
         def inside(part: Query) -> Query:
@@ -170,7 +172,7 @@ def add_filter(query: Query, extra: Filter | None) -> Query:
             vectors = any(isinstance(node, VectorNode) for node in walk(part))
             return add_filter(part, extra) if vectors else part
 
-        return query.replace(  # type: ignore[no-any-return]
+        return query.replace(
             must=tuple(map(inside, query.must)),
             should=tuple(map(inside, query.should)),
             filter=(*query.filter, extra),
@@ -182,5 +184,5 @@ def add_filter(query: Query, extra: Filter | None) -> Query:
     if "filter" in query.__struct_fields__:
         present = query.filter  # type: ignore[union-attr]
         both = extra if present is None else Bool(filter=(present, extra))
-        return query.replace(filter=both)  # type: ignore[no-any-return]
+        return query.replace(filter=both)
     return Bool(must=(query,), filter=(extra,))

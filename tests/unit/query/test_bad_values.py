@@ -55,7 +55,7 @@ def refused(node: Any, name: str, value: Any) -> QueryError:
 
 @pytest.mark.parametrize(("tag", "name"), ATTRIBUTES)
 def test_no_attribute_takes_what_is_no_json(tag: str, name: str) -> None:
-    for value in (object(), b"bytes", 1j, {1, 2}, type, [object()], [[["deep"]]]):
+    for value in (object(), b"bytes", 1j, np.longdouble(1.5), {1, 2}, type, [object()], [[["deep"]]]):
         error = refused(GOOD[tag], name, value)
         assert error.field in (name, getattr(GOOD[tag], "field", name)), error
         assert len(str(error)) < 400
