@@ -63,6 +63,7 @@ class Capabilities:
         sparse_storages: of ``sparse_vector``, ``rank_features``, ``seismic``.
         rank_feature: whether the rank_feature query and mapper exist.
         native_knn: OpenSearch: the k-NN native libraries are there (Faiss, Lucene 1 bit).
+        lucene_one_bit: OpenSearch: Lucene has a 1-bit form of its own; before, Faiss's on-disk mode does it.
         rrf: fusion by reciprocal rank in the engine, with global ranks.
         rrf_weights: … with a weight for each leg.
         linear: fusion of normalised scores in the engine.
@@ -96,6 +97,7 @@ class Capabilities:
     sparse_storages: frozenset[str] = frozenset()
     rank_feature: bool = False
     native_knn: bool = False
+    lucene_one_bit: bool = False
     rrf: bool = False
     rrf_weights: bool = False
     linear: bool = False
@@ -113,6 +115,17 @@ class Capabilities:
     max_result_window: int = 10_000
     unknown: tuple[str, ...] = ()
     details: tuple[tuple[str, Any], ...] = field(default=())
+
+    @property
+    def query_rescore(self) -> bool:
+        """Whether a field's oversample travels with each query: knn can rescore, the mapping can't say it."""
+        return self.rescore_vector and not self.mapping_rescore
+
+    @property
+    def label(self) -> str:
+        """Profile (the engine's name where it was probed) and version, for messages."""
+        name = self.kind if self.profile == "probed" else self.profile
+        return f"{name} {self.version}"
 
 
 PROFILES = (
@@ -269,6 +282,7 @@ def derive(
         sparse_storages=frozenset(storages),
         rank_feature=rank_feature,
         native_knn=native,
+        lucene_one_bit=version >= Version(3, 6),
         rrf=ranks_globally,
         rrf_weights=ranks_globally,
         linear=server_fusion and neural,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from esembed.dialect.settle import stored_meta
+from esembed.dialect.meta import stored_meta
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.errors import EsembedError, IndexNotFoundError
 from esembed.ingest.options import IngestOptions, IngestReport

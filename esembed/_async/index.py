@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
-from esembed.dialect.fields import mapped_types
-from esembed.dialect.mapping import compile_mapping, drift
+from esembed.dialect.live import drift, mapped_types
+from esembed.dialect.mapping import compile_mapping
 from esembed.encode import contract
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.pool import EncoderPool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from esembed.dialect.fields import mapped_formats, mapped_types, missing_fields, used_fields
+from esembed.dialect.live import mapped_formats, mapped_types, missing_fields, used_fields
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Query

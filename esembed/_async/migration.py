@@ -22,10 +22,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from esembed.capabilities import Capabilities
-from esembed.dialect import meta
-from esembed.dialect.elasticsearch.mapping import can_upgrade
+from esembed.dialect import dialect_for, meta
 from esembed.dialect.mapping import compile_mapping
-from esembed.dialect.settle import fill_in, stored_meta, with_dims
+from esembed.dialect.meta import stored_meta
 from esembed.encode import contract
 from esembed.encode.pool import EncoderPool
 from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanError
@@ -35,6 +34,7 @@ from esembed.migration.copying import CopyingEncoder, Memory, compare_ids, copya
 from esembed.migration.lock import MigrationLock
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
+from esembed.plan.diff import fill_in, with_dims
 from esembed.plan.fields import PRECOMPUTED
 from esembed.types import Document
 
@@ -258,7 +258,7 @@ class CopyJob:
             self.old_plan,
             copied=self.memories,
             kind=self.client.kind,
-            exclude_vectors=capabilities.kind == "elasticsearch" and capabilities.exclude_vectors,
+            exclude_vectors=capabilities.exclude_vectors,
             after_seq_no=self._copied_to,
             max_documents_per_second=self.settings.max_documents_per_second,
         )
@@ -413,24 +413,15 @@ def _only_upgrades(
     old: IndexPlan, new: IndexPlan, unchanged: Collection[str], capabilities: Capabilities
 ) -> bool:
     """Whether the plans differ in nothing but quantizations that the live mapping can be changed to."""
-    if capabilities.kind != "elasticsearch" or set(old.dense) != set(new.dense):
+    if set(old.dense) != set(new.dense):
         return False
-    dense = {}
-    for name, spec in new.dense.items():
-        was = old.dense[name]
-        if name not in unchanged:
+    mapping = dialect_for(capabilities).mapping
+    for name, field in new.dense.items():
+        if name not in unchanged or not mapping.can_change_in_place(old.dense[name], field):
             return False
-        if was.quantization != spec.quantization and not can_upgrade(was.quantization, spec.quantization):
-            return False
-        # What the mapping may change in place beside the type, brought to the old values for the comparison.
-        dense[name] = spec.__class__(
-            **{
-                f: getattr(was if f in ("quantization", "oversample", "m", "ef_construction") else spec, f)
-                for f in spec.__struct_fields__
-            }
-        )
     changed = any(old.dense[n].quantization != p.quantization for n, p in new.dense.items())
-    same = new.replace(dense=dense, description=old.description, query=old.query)
+    # But for the dense fields, and what only esembed reads, the plans must be the same.
+    same = new.replace(dense=old.dense, description=old.description, query=old.query)
     return changed and same.to_dict() == {**old.to_dict()}
 
 

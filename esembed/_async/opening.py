@@ -13,16 +13,9 @@ from dataclasses import dataclass
 from esembed._version import __version__
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
-from esembed.dialect.adopt import ADOPTED, adopt
-from esembed.dialect.mapping import CompiledMapping, compile_mapping, drift
-from esembed.dialect.settle import (
-    attach_mapping,
-    fill_in,
-    plan_difference,
-    stored_meta,
-    with_dims,
-    with_meta,
-)
+from esembed.dialect.live import ADOPTED, attach_mapping, drift, match_existing_fields
+from esembed.dialect.mapping import CompiledMapping, compile_mapping
+from esembed.dialect.meta import stored_meta, with_meta
 from esembed.encode.pool import EncoderPool
 from esembed.errors import (
     IndexChangedError,
@@ -32,6 +25,7 @@ from esembed.errors import (
     PlanError,
 )
 from esembed.plan import IndexPlan
+from esembed.plan.diff import fill_in, plan_difference, with_dims
 from esembed.search.options import Reranker
 
 from . import ingest
@@ -209,7 +203,7 @@ async def attach(
     """Add a plan's vector fields to an index that exists; see ``AsyncIndex.attach``."""
     live = await _there(client, name)
     known = capabilities or await probe(client)
-    existing = adopt(plan, live.mapping, known)
+    existing = match_existing_fields(plan, live.mapping, known)
     if existing.problems:
         raise PlanError("the plan doesn't fit the index: " + "; ".join(existing.problems))
     prepared = await prepare(existing.plan, known, encoders)
@@ -245,7 +239,7 @@ async def repair(
     """Write a lost or damaged ``_meta`` again; see ``AsyncIndex.repair``."""
     live = await _there(client, name)
     known = capabilities or await probe(client)
-    existing = adopt(plan, live.mapping, known)
+    existing = match_existing_fields(plan, live.mapping, known)
     prepared = await prepare(existing.plan, known, encoders)
     compiled = prepared.compiled
     # What else is in an index (one that a plan was attached to) is no contradiction.

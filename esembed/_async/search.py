@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.dates import dates_named
-from esembed.dialect.values import check_unicode
+from esembed.dialect.values import check_unicode, dates_named
 from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache

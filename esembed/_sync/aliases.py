@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from esembed.dialect import meta
-from esembed.dialect.settle import stored_meta
+from esembed.dialect.meta import stored_meta
 from esembed.errors import AliasError, IndexNotFoundError, OptionsError, PermanentError
 from esembed.migration.lock import MigrationLock
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from esembed.dialect import meta
+from esembed.dialect import dialect_for, meta
 from esembed.errors import RecordError
 
 from ._shim import requester
@@ -30,15 +30,12 @@ def document_id(value: Any) -> str:
 
 def get(state: IndexState, id: str | int, *, vectors: bool) -> dict[str, Any] | None:
     """A document's fields, or None; see ``Index.get``."""
-    plan, known = state.plan, state.capabilities
+    plan, documents = state.plan, dialect_for(state.capabilities).documents
     hidden = [] if vectors else [plan.field_path(name) for name, _ in plan.vector_fields()]
-    params = {"_source_excludes": ",".join([*hidden, meta.HASH_FIELD])}
-    if vectors and known.kind == "elasticsearch" and known.exclude_vectors:
-        params["_source_exclude_vectors"] = "false"
     answer = state.client.request(
         "GET",
         f"/{index_path(state.concrete_index)}/_doc/{quote(document_id(id), safe='')}",
-        params=params,
+        params=documents.source_params(excludes=[*hidden, meta.HASH_FIELD], vectors=vectors),
         ignore=(404,),
     )
     if answer.status == 404 or not answer.body.get("found"):
@@ -51,12 +48,11 @@ def source(state: IndexState) -> Any:
     """Every document as a source of records; see ``Index.documents``."""
     from esembed.ingest.sources.index import IndexSource
 
-    known = state.capabilities
     return IndexSource(
         requester(state.client),
         state.concrete_index,
         state.plan,
-        exclude_vectors=known.kind == "elasticsearch" and known.exclude_vectors,
+        exclude_vectors=state.capabilities.exclude_vectors,
         total=count(state),
     )
 

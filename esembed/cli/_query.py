@@ -11,7 +11,7 @@ import typer
 
 from esembed import query as q
 from esembed.cli._connect import UsageError
-from esembed.dialect.fields import type_of
+from esembed.dialect.live import type_of
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
 from esembed.dialect.values import NUMERIC
 from esembed.plan import FilterField, IndexPlan

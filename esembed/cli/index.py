@@ -281,8 +281,8 @@ def _compile(client: Any, plan: IndexPlan) -> CompiledMapping:
     from esembed._sync.client import EngineClient
     from esembed._sync.probe import probe
     from esembed.dialect.mapping import compile_mapping
-    from esembed.dialect.settle import with_dims
     from esembed.encode.pool import EncoderPool
+    from esembed.plan.diff import with_dims
 
     pool = EncoderPool(plan, encoder=None, allow_encoders=None, runtime=None)
     try:

@@ -259,8 +259,7 @@ def _other_index(target: Index, client: Any, name: str) -> Source:
         source: Source = Index.open(client, name, capabilities=target.capabilities).documents()
     except PlanError:
         known = target.capabilities
-        exclude = known.kind == "elasticsearch" and known.exclude_vectors
-        source = IndexSource(target.client, name, target.plan, exclude_vectors=exclude)
+        source = IndexSource(target.client, name, target.plan, exclude_vectors=known.exclude_vectors)
     return source
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.documents import DocumentFormat
+from esembed.dialect.mapping import MappingCompiler
 from esembed.dialect.query import QueryCompiler
 from esembed.dialect.scores import ScoreScale
 
@@ -22,12 +23,14 @@ class Dialect:
 
     Attributes:
         capabilities: what the engine can do; what it can't becomes a gap with its remedy.
+        mapping: a plan to what creates its index, and live fields back to the plan's.
         query: a query node to the clauses of a search body.
         documents: a record to its bulk lines, and a stored document back to a record.
         scores: the engine's scores to one scale.
     """
 
     capabilities: Capabilities
+    mapping: MappingCompiler
     query: QueryCompiler
     documents: DocumentFormat
     scores: ScoreScale

@@ -31,7 +31,6 @@ __all__ = [
     "DocumentFormat",
     "PointInTime",
     "Storage",
-    "TokenTarget",
     "Vectors",
     "action_line",
     "chunk_id",

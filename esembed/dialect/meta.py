@@ -29,6 +29,8 @@ __all__ = [
     "build",
     "check_size",
     "parse",
+    "stored_meta",
+    "with_meta",
 ]
 
 HASH_FIELD = "esembed_hash"
@@ -120,3 +122,22 @@ def parse(data: Mapping[str, Any]) -> StoredMeta:
         written_by=str(data.get("esembed", "")),
         rest={k: v for k, v in data.items() if k not in known},
     )
+
+
+def stored_meta(mapping: Mapping[str, Any]) -> StoredMeta | None:
+    """What an index says about itself, from its live mapping; None when it says nothing.
+
+    Raises:
+        PlanError: it says something that can't be read.
+    """
+    own = (mapping.get("_meta") or {}).get(META_KEY)
+    if own is None:
+        return None
+    if not isinstance(own, Mapping):
+        raise PlanError("_meta.esembed is damaged; repair it with a plan (esembed index repair --plan)")
+    return parse(own)
+
+
+def with_meta(body: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of ``PUT /NAME`` with ``_meta.esembed`` in its mappings."""
+    return {**body, "mappings": {"_meta": {META_KEY: dict(own)}, **body["mappings"]}}

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.inference import inference_gap
+from esembed.dialect import dialect_for
 from esembed.dialect.quantize import coded
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.dialect.tokens import encode_vector
@@ -442,7 +442,7 @@ class QueryCompiler:
         endpoint = info.part.endpoint
         if endpoint is None:
             return None
-        gap = inference_gap(scope.capabilities)
+        gap = dialect_for(scope.capabilities).mapping.inference_gap()
         if gap is not None:
             scope.gap(f"{node.field!r} is encoded by the engine: {gap[0]}; {gap[1]}")
         for option in ("exact", "max_terms", "min_weight"):
@@ -460,8 +460,7 @@ class QueryCompiler:
         field = info.part
         if node.oversample is not None or not isinstance(field, DenseField):
             return node.oversample
-        caps = scope.capabilities
-        return field.oversample if caps.rescore_vector and not caps.mapping_rescore else None
+        return field.oversample if scope.capabilities.query_rescore else None
 
     def vector(self, node: Knn, info: FieldInfo) -> list[float] | list[int]:
         """The query vector, checked against the field. Raises QueryError."""

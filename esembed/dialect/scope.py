@@ -9,11 +9,10 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
-from esembed.dialect.dates import UNKNOWN_FORMAT
-from esembed.dialect.fields import nested_path, type_of
+from esembed.dialect.live import nested_path, type_of
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.tokens import TokenTarget
-from esembed.dialect.values import NUMERIC
+from esembed.dialect.values import NUMERIC, UNKNOWN_FORMAT
 from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
 

@@ -20,7 +20,7 @@ from functools import reduce
 from typing import Any, Generic, TypeVar
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.inference import plan_pipeline
+from esembed.dialect import dialect_for
 from esembed.encode.base import Encoder
 from esembed.encode.transformer.runner import interruptible
 from esembed.errors import (
@@ -427,7 +427,7 @@ class _Run:
                 "pipelines don't see partial updates); ingest the records again, or migrate to a new index",
                 option="options.vectors_only",
             )
-        wanted = plan_pipeline(self.plan, self.capabilities.kind)
+        wanted = dialect_for(self.capabilities).mapping.pipeline(self.plan)
         found = settings.get("default_pipeline")
         if wanted is not None and found != wanted[0]:
             raise MappingDriftError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from esembed.dialect.fields import nested_path
+from esembed.dialect.live import nested_path
 from esembed.dialect.scope import Scope
 from esembed.errors import QueryError
 

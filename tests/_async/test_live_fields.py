@@ -9,7 +9,7 @@ import pytest
 from esembed import AsyncIndex, FilterField, IndexPlan, TextField
 from esembed import query as q
 from esembed._async.client import AsyncEngineClient
-from esembed.dialect.dates import date_problem
+from esembed.dialect.values import date_problem
 from esembed.errors import QueryError
 
 PLAN = IndexPlan(

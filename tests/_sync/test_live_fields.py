@@ -10,7 +10,7 @@ import pytest
 from esembed import FilterField, Index, IndexPlan, TextField
 from esembed import query as q
 from esembed._sync.client import EngineClient
-from esembed.dialect.dates import date_problem
+from esembed.dialect.values import date_problem
 from esembed.errors import QueryError
 
 PLAN = IndexPlan(

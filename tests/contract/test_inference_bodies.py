@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from query_engines import World
 
-from esembed.dialect import inference
+from esembed.dialect.elasticsearch import inference as elasticsearch_inference
+from esembed.dialect.opensearch import inference as opensearch_inference
 
 ANY = (400, 404, 500)
 
@@ -27,7 +28,7 @@ def created(world: World, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_opensearch_stores_the_ingest_pipelines(opensearch_world: World, kind: Any) -> None:
-    body = inference.opensearch_ingest_pipeline(kind, "some-model", {"text": "vector"}, description="d")
+    body = opensearch_inference.ingest_pipeline(kind, "some-model", {"text": "vector"}, description="d")
     path = f"/_ingest/pipeline/{opensearch_world.name}"
     try:
         opensearch_world.client.request("PUT", path, body=body)
@@ -40,8 +41,8 @@ def test_opensearch_stores_the_ingest_pipelines(opensearch_world: World, kind: A
 @pytest.mark.parametrize(
     "query",
     [
-        inference.opensearch_neural("v", "text", "some-model", k=3),
-        inference.opensearch_neural_sparse("f", "text", model_id="some-model"),
+        opensearch_inference.neural("v", "text", "some-model", k=3),
+        opensearch_inference.neural_sparse("f", "text", model_id="some-model"),
     ],
     ids=["neural", "neural_sparse"],
 )
@@ -56,7 +57,7 @@ def test_opensearch_understands_the_queries(opensearch_world: World, query: dict
 
 
 def test_opensearch_understands_the_semantic_field(opensearch_world: World) -> None:
-    field = inference.opensearch_semantic_field("some-model", search_model_id="other")
+    field = opensearch_inference.semantic_field("some-model", search_model_id="other")
     said = answer(
         opensearch_world, "PUT", f"/{opensearch_world.name}", {"mappings": {"properties": {"s": field}}}
     )
@@ -69,7 +70,7 @@ def test_elasticsearch_understands_the_sparse_vector_query(elasticsearch_world: 
     world.client.request(
         "PUT", f"/{world.name}", body={"mappings": {"properties": {"f": {"type": "sparse_vector"}}}}
     )
-    query = inference.elasticsearch_sparse_vector("f", "text", ".elser-2-elasticsearch")
+    query = elasticsearch_inference.sparse_vector("f", "text", ".elser-2-elasticsearch")
     said = answer(world, "POST", f"/{world.name}/_search", {"query": query})
     assert "inference" in said
     assert "parsing_exception" not in said

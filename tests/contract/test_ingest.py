@@ -553,7 +553,7 @@ def test_another_index_is_a_source(query_world: World) -> None:
         query_world.client,
         old.index,
         plan,
-        exclude_vectors=known.kind == "elasticsearch" and known.exclude_vectors,
+        exclude_vectors=known.exclude_vectors,
     )
     scanned: list[int] = []
 

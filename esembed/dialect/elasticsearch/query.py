@@ -13,8 +13,8 @@ from typing import ClassVar
 import msgspec
 
 from esembed.capabilities import Capabilities
+from esembed.dialect.elasticsearch import inference
 from esembed.dialect.elasticsearch.scores import ElasticsearchScores, exact_script
-from esembed.dialect.inference import elasticsearch_knn, elasticsearch_sparse_vector
 from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause, completes
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.errors import QueryError
@@ -102,7 +102,7 @@ class ElasticsearchQuery(QueryCompiler):
         target = self.inference_target(node, info, scope)
         section: Json
         if target is not None:
-            section = elasticsearch_knn(info.path, target[1], target[0], k=k, num_candidates=candidates)
+            section = inference.knn(info.path, target[1], target[0], k=k, num_candidates=candidates)
         else:
             section = {
                 "field": info.path,
@@ -171,7 +171,7 @@ class ElasticsearchQuery(QueryCompiler):
             )
         target = self.inference_target(node, info, scope)
         if target is not None:
-            clause = elasticsearch_sparse_vector(info.path, target[1], target[0], boost=node.boost)
+            clause = inference.sparse_vector(info.path, target[1], target[0], boost=node.boost)
             clause["sparse_vector"] |= self._pruning(node, info)
             return bool_clause(clause, self.filters(node.filter, scope))
         weights = self.sparse_weights(node, info, scope, limit)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from esembed.dialect.documents import DocumentFormat, PointInTime, Storage, TokenTarget
+from esembed.dialect.documents import DocumentFormat, PointInTime, Storage
+from esembed.dialect.tokens import TokenTarget
 
 __all__ = ["OpenSearchDocuments"]
 

@@ -7,196 +7,281 @@ A request that needs missing native libraries would end the node, so each one is
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
 from esembed.capabilities import Version
-from esembed.dialect.mapping_common import Draft, byte_scale, known_dims
+from esembed.dialect.documents import Storage
+from esembed.dialect.inference import VectorType
+from esembed.dialect.mapping import MappingCompiler, MappingDraft, known_dims
+from esembed.dialect.opensearch.documents import OpenSearchDocuments
+from esembed.dialect.opensearch.inference import inference_gap, ingest_pipeline
+from esembed.dialect.opensearch.scores import SPACE_TYPES
 from esembed.dialect.quantize import confidence_interval
-from esembed.plan import DenseField, SparseField
+from esembed.plan import DenseField, LoadOptions, SparseField
 
-__all__ = ["SPACES", "dense", "method", "sparse"]
+__all__ = ["GRAPH_THRESHOLD", "OpenSearchMapping"]
 
-SPACES = {
-    "cosine": "cosinesimil",
-    "dot_product": "innerproduct",
-    "max_inner_product": "innerproduct",
-    "l2_norm": "l2",
-}
-
-NATIVE_WAY_OUT = (
+NATIVE_REMEDY = (
     'write quantization = "int8_hnsw" (or "auto"), or use an OpenSearch with the k-NN native libraries '
     "(the official image, a managed service)"
 )
 TRAINED = frozenset({"faiss_pq", "faiss_ivf"})
 
-
-def dense(name: str, part: DenseField, draft: Draft) -> tuple[dict[str, Any], DenseField]:
-    """The field's mapping, and the field with ``auto`` and dims resolved. Gaps go to the draft."""
-    where = f"dense.{name}"
-    dims = known_dims(name, part)
-    part = byte_scale(where, part, dims, draft)
-    quantization = part.quantization
-    if quantization == "auto":
-        quantization = "hnsw" if part.element_type in ("byte", "bit") else "int8_hnsw"
-        draft.notes.append(f'{where}: quantization "auto" is "{quantization}"')
-    _check(where, part, dims, quantization, draft)
-    if part.oversample is not None:
-        draft.notes.append(f"{where}: oversample is sent with each query (the mapping can't hold it)")
-    if part.similarity == "dot_product":
-        draft.notes.append(f"{where}: OpenSearch doesn't check that vectors for dot_product have length 1")
-    draft.settings["knn"] = True
-    resolved = msgspec.structs.replace(part, dims=dims, quantization=quantization)
-    return method(where, resolved, dims, draft), resolved
+GRAPH_THRESHOLD = "knn.advanced.approximate_threshold"
+"""Segments with fewer vectors get no graph while it is set."""
 
 
-def method(where: str, part: DenseField, dims: int, draft: Draft) -> dict[str, Any]:
-    """The mapping of a field whose dims and quantization are settled, whatever this engine can do."""
-    quantization = part.quantization
-    space = SPACES[part.similarity]
-    if quantization in TRAINED:
-        # dimension, space and method are the trained model's.
-        return {"type": "knn_vector", "model_id": part.model_id}
-    graph: dict[str, Any] = {}
-    if part.m is not None:
-        graph["m"] = part.m
-    if part.ef_construction is not None:
-        graph["ef_construction"] = part.ef_construction
-    body: dict[str, Any] = {"type": "knn_vector", "dimension": dims, "space_type": space}
+class OpenSearchMapping(MappingCompiler):
+    """Compiles plans for OpenSearch."""
 
-    def hnsw(engine: str, encoder: dict[str, Any] | None = None) -> dict[str, Any]:
-        parameters = dict(graph)
-        if encoder is not None:
-            parameters["encoder"] = encoder
-        return {"name": "hnsw", "engine": engine, **({"parameters": parameters} if parameters else {})}
+    dense_type: ClassVar[str] = "knn_vector"
+    # OpenSearch's type sparse_vector is SEISMIC.
+    storages: ClassVar[Mapping[str, Storage]] = {
+        "rank_features": "rank_features",
+        "sparse_vector": "seismic",
+    }
 
-    if part.element_type == "bit":
-        return {**body, "space_type": "hamming", "data_type": "binary", "method": hnsw("faiss")}
-    if part.element_type == "byte":
-        engine = "faiss" if quantization == "faiss_hnsw" else "lucene"
-        return {**body, "data_type": "byte", "method": hnsw(engine)}
-    if quantization == "hnsw":
-        return {**body, "method": hnsw("lucene")}
-    if quantization == "int8_hnsw":
-        draft.notes.append(f"{where}: int8_hnsw is Lucene's 7-bit scalar quantization here")
-        # Left out, 3.6.0 clips to about the middle nine tenths of all values: recall@10 of MiniLM vectors
-        # was .904, with the interval that the documentation calls its default .985.
-        parameters = {"bits": 7, "confidence_interval": confidence_interval(dims)}
-        return {**body, "method": hnsw("lucene", {"name": "sq", "parameters": parameters})}
-    if quantization == "bbq_hnsw" and draft.capabilities.version >= Version(3, 6):
-        draft.notes.append(f"{where}: bbq_hnsw is Lucene's 1-bit scalar quantization here")
-        return {**body, "method": hnsw("lucene", {"name": "sq", "parameters": {"bits": 1}})}
-    if quantization == "flat":
-        return {**body, "method": {"name": "flat", "engine": "lucene"}}
-    if quantization == "faiss_hnsw":
-        return {**body, "method": hnsw("faiss")}
-    if quantization == "faiss_fp16":
-        return {**body, "method": hnsw("faiss", {"name": "sq", "parameters": {"type": "fp16"}})}
-    if quantization == "faiss_binary":
-        return {**body, "method": hnsw("faiss", {"name": "binary", "parameters": {"bits": 1}})}
-    level = {"int4_hnsw": "8x", "bbq_hnsw": "32x"}.get(quantization) or quantization.rpartition("_")[2]
-    if not quantization.startswith("on_disk"):
-        draft.notes.append(f"{where}: {quantization} is Faiss's {level} compression on disk here")
-    body |= {"mode": "on_disk", "compression_level": level}
-    if level == "4x":
-        return {**body, "method": hnsw("lucene")}
-    return {**body, "method": hnsw("faiss")} if graph else body
+    # -- a plan to a mapping -----------------------------------------------------------------------
 
+    def dense(self, name: str, field: DenseField, draft: MappingDraft) -> tuple[dict[str, Any], DenseField]:
+        """A dense field's mapping, and the field with ``auto`` and dims resolved. Gaps go to the draft."""
+        where = f"dense.{name}"
+        dims = known_dims(name, field)
+        field = self._scaled(where, field, dims, draft)
+        quantization = self._auto_quantization(where, field, draft)
+        self._check(where, field, dims, quantization, draft)
+        if field.oversample is not None:
+            self._note_oversample(where, draft)
+        if field.similarity == "dot_product":
+            draft.notes.append(
+                f"{where}: OpenSearch doesn't check that vectors for dot_product have length 1"
+            )
+        draft.settings["knn"] = True
+        resolved = msgspec.structs.replace(field, dims=dims, quantization=quantization)
+        return self.method(where, resolved, dims, draft.notes), resolved
 
-def _check(where: str, part: DenseField, dims: int, quantization: str, draft: Draft) -> None:
-    capabilities = draft.capabilities
-    if dims > capabilities.max_dims:
-        draft.gap(f"{where}.dims", f"{dims} dims, OpenSearch takes {capabilities.max_dims}", "shorten them")
-    if not capabilities.quantizations:
-        draft.gap(where, "the k-NN plugin is not installed", "install opensearch-knn")
-        return
-    if part.element_type not in capabilities.element_types:
-        reason = (
-            "bit vectors need Faiss, whose native libraries are missing here"
-            if part.element_type == "bit"
-            else f"OpenSearch has no {part.element_type} vectors"
+    def method(self, where: str, field: DenseField, dims: int, notes: list[str]) -> dict[str, Any]:
+        """The mapping of a field whose dims and quantization are settled, whatever this engine can do."""
+        quantization = field.quantization
+        space = SPACE_TYPES[field.similarity]
+        if quantization in TRAINED:
+            # dimension, space and method are the trained model's.
+            return {"type": "knn_vector", "model_id": field.model_id}
+        graph: dict[str, Any] = {}
+        if field.m is not None:
+            graph["m"] = field.m
+        if field.ef_construction is not None:
+            graph["ef_construction"] = field.ef_construction
+        body: dict[str, Any] = {"type": "knn_vector", "dimension": dims, "space_type": space}
+
+        def hnsw(engine: str, encoder: dict[str, Any] | None = None) -> dict[str, Any]:
+            parameters = dict(graph)
+            if encoder is not None:
+                parameters["encoder"] = encoder
+            return {"name": "hnsw", "engine": engine, **({"parameters": parameters} if parameters else {})}
+
+        if field.element_type == "bit":
+            return {**body, "space_type": "hamming", "data_type": "binary", "method": hnsw("faiss")}
+        if field.element_type == "byte":
+            engine = "faiss" if quantization == "faiss_hnsw" else "lucene"
+            return {**body, "data_type": "byte", "method": hnsw(engine)}
+        if quantization == "hnsw":
+            return {**body, "method": hnsw("lucene")}
+        if quantization == "int8_hnsw":
+            notes.append(f"{where}: int8_hnsw is Lucene's 7-bit scalar quantization here")
+            # Left out, 3.6.0 clips to about the middle nine tenths of all values: recall@10 of MiniLM vectors
+            # was .904, with the interval that the documentation calls its default .985.
+            parameters = {"bits": 7, "confidence_interval": confidence_interval(dims)}
+            return {**body, "method": hnsw("lucene", {"name": "sq", "parameters": parameters})}
+        if quantization == "bbq_hnsw" and self.capabilities.lucene_one_bit:
+            notes.append(f"{where}: bbq_hnsw is Lucene's 1-bit scalar quantization here")
+            return {**body, "method": hnsw("lucene", {"name": "sq", "parameters": {"bits": 1}})}
+        if quantization == "flat":
+            return {**body, "method": {"name": "flat", "engine": "lucene"}}
+        if quantization == "faiss_hnsw":
+            return {**body, "method": hnsw("faiss")}
+        if quantization == "faiss_fp16":
+            return {**body, "method": hnsw("faiss", {"name": "sq", "parameters": {"type": "fp16"}})}
+        if quantization == "faiss_binary":
+            return {**body, "method": hnsw("faiss", {"name": "binary", "parameters": {"bits": 1}})}
+        level = {"int4_hnsw": "8x", "bbq_hnsw": "32x"}.get(quantization) or quantization.rpartition("_")[2]
+        if not quantization.startswith("on_disk"):
+            notes.append(f"{where}: {quantization} is Faiss's {level} compression on disk here")
+        body |= {"mode": "on_disk", "compression_level": level}
+        if level == "4x":
+            return {**body, "method": hnsw("lucene")}
+        return {**body, "method": hnsw("faiss")} if graph else body
+
+    def _check(
+        self, where: str, field: DenseField, dims: int, quantization: str, draft: MappingDraft
+    ) -> None:
+        capabilities = self.capabilities
+        if dims > capabilities.max_dims:
+            draft.gap(
+                f"{where}.dims", f"{dims} dims, OpenSearch takes {capabilities.max_dims}", "shorten them"
+            )
+        if not capabilities.quantizations:
+            draft.gap(where, "the k-NN plugin is not installed", "install opensearch-knn")
+            return
+        if field.element_type not in capabilities.element_types:
+            reason = (
+                "bit vectors need Faiss, whose native libraries are missing here"
+                if field.element_type == "bit"
+                else f"OpenSearch has no {field.element_type} vectors"
+            )
+            draft.gap(f"{where}.element_type", reason, 'write element_type = "float" or "byte"')
+        if field.element_type == "bit" and (dims % 8 or field.similarity != "l2_norm"):
+            draft.gap(
+                where,
+                "bit vectors need a multiple of 8 dims and are compared by Hamming distance",
+                'change dims, write similarity = "l2_norm"',
+            )
+        if field.element_type in ("byte", "bit") and quantization not in ("hnsw", "faiss_hnsw"):
+            draft.gap(
+                f"{where}.quantization",
+                f"{field.element_type} vectors are not quantized further",
+                'write quantization = "hnsw"',
+            )
+        if quantization not in capabilities.quantizations:
+            self._quantization_gap(where, quantization, draft)
+        elif quantization in TRAINED and field.model_id is None:
+            draft.gap(
+                f"{where}.model_id",
+                f"{quantization} needs a trained model",
+                "train one (POST _plugins/_knn/models/NAME/_train) and write model_id = …",
+            )
+        if field.model_id is not None and quantization not in TRAINED:
+            draft.gap(f"{where}.model_id", f"{quantization} is not trained", "leave model_id out")
+        if quantization.endswith("flat") and (field.m is not None or field.ef_construction is not None):
+            draft.gap(where, "m and ef_construction are of the HNSW graph", "leave them out")
+        if quantization == "bbq_hnsw" and dims < 64:
+            draft.gap(
+                f"{where}.quantization", f"bbq_hnsw needs at least 64 dims, not {dims}", 'write "int8_hnsw"'
+            )
+        if field.oversample is not None and quantization in ("hnsw", "flat", "faiss_hnsw"):
+            draft.gap(
+                f"{where}.oversample",
+                f"{quantization} keeps the full vectors, so there is nothing to rescore",
+                "leave oversample out, or quantize",
+            )
+
+    def _quantization_gap(self, where: str, quantization: str, draft: MappingDraft) -> None:
+        capabilities = self.capabilities
+        if quantization in ("int8_flat", "int4_flat", "bbq_flat", "bbq_disk"):
+            draft.gap(
+                f"{where}.quantization", f"OpenSearch has no {quantization}", 'write "auto" or "int8_hnsw"'
+            )
+        elif quantization == "flat" and capabilities.version < Version(3, 6):
+            draft.gap(
+                f"{where}.quantization",
+                "flat came with OpenSearch 3.6",
+                'write quantization = "hnsw", or update',
+            )
+        else:
+            draft.gap(
+                f"{where}.quantization",
+                f"{quantization} needs the k-NN native libraries, which this OpenSearch doesn't have (a "
+                "request that needs them would end the node)",
+                NATIVE_REMEDY,
+            )
+
+    def sparse(
+        self, name: str, field: SparseField, draft: MappingDraft
+    ) -> tuple[dict[str, Any], SparseField]:
+        """A sparse field's mapping, and the field with its storage resolved. Gaps go to the draft."""
+        where = f"sparse.{name}"
+        capabilities = self.capabilities
+        storage = OpenSearchDocuments(capabilities).sparse_storage(field)
+        if storage == "sparse_vector":
+            draft.gap(
+                f"{where}.storage",
+                "sparse_vector is Elasticsearch's",
+                'write storage = "rank_features", or "seismic" for large indices',
+            )
+        elif storage not in capabilities.sparse_storages:
+            missing = (
+                "SEISMIC needs OpenSearch 3.3 and the neural-search plugin"
+                if storage == "seismic"
+                else "there is no rank_features field here"
+            )
+            draft.gap(f"{where}.storage", missing, "use another storage, or an OpenSearch that has it")
+        if field.prune:
+            draft.notes.append(f"{where}: prune is Elasticsearch's and does nothing here")
+        resolved = msgspec.structs.replace(field, storage=storage)
+        if storage != "seismic":
+            return {"type": "rank_features"}, resolved
+        draft.settings["sparse"] = True
+        parameters = msgspec.to_builtins(field.seismic)
+        method: dict[str, Any] = {"name": "seismic"}
+        if parameters:
+            method["parameters"] = parameters
+        return {"type": "sparse_vector", "method": method}, resolved
+
+    # -- vectors that the engine computes ----------------------------------------------------------
+
+    def inference_gap(self) -> tuple[str, str] | None:
+        """What is missing for computing vectors here, and the remedy; None where nothing is."""
+        return inference_gap(self.capabilities)
+
+    def inference_processors(
+        self, vectors: VectorType, endpoint: str, fields: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        """``text_embedding`` or ``sparse_encoding``: each kind of model has its own processor."""
+        processors: list[dict[str, Any]] = ingest_pipeline(vectors, endpoint, fields)["processors"]
+        return processors
+
+    # -- an index that is there --------------------------------------------------------------------
+
+    def load_settings(self, load: LoadOptions) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Index settings for the time of a bulk load, and notes on options that do nothing here."""
+        settings, notes = super().load_settings(load)
+        if load.graph_threshold is not None:
+            settings[GRAPH_THRESHOLD] = load.graph_threshold
+        return settings, notes
+
+    def live_options(self, field: DenseField, live: Mapping[str, Any]) -> dict[str, Any]:
+        """Dims, element type, similarity and graph parameters of a live dense field, by the plan's names."""
+        element = live.get("data_type", "float")
+        parameters = (live.get("method") or {}).get("parameters") or {}
+        return {
+            "dims": live.get("dimension"),
+            "element_type": {"binary": "bit"}.get(element, element),
+            "similarity": self._similarity(field, live),
+            "m": parameters.get("m"),
+            "ef_construction": parameters.get("ef_construction"),
+        }
+
+    def _similarity(self, field: DenseField, live: Mapping[str, Any]) -> str | None:
+        if "model_id" in live:
+            return None  # the trained model's
+        # An index that somebody else made may name the space inside the method, as was usual before 2.19.
+        space = live.get("space_type") or (live.get("method") or {}).get("space_type") or "l2"
+        if space == "hamming":
+            return "l2_norm"
+        names = [name for name, its_space in SPACE_TYPES.items() if its_space == space]
+        return field.similarity if field.similarity in names else (names or [str(space)])[0]
+
+    def live_form(self, live: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What tells one quantization from another in a live dense field's mapping."""
+        method = live.get("method") or {}
+        if "model_id" in live or method.get("name", "hnsw") not in ("hnsw", "flat"):
+            return ("trained", method.get("name"))
+        if live.get("mode") == "on_disk" or live.get("compression_level"):
+            return ("on_disk", live.get("compression_level", "32x"))
+        encoder = (method.get("parameters") or {}).get("encoder") or {}
+        options = encoder.get("parameters") or {}
+        return (
+            method.get("engine", "faiss"),
+            method.get("name", "hnsw"),
+            encoder.get("name"),
+            options.get("bits"),
+            options.get("type"),
         )
-        draft.gap(f"{where}.element_type", reason, 'write element_type = "float" or "byte"')
-    if part.element_type == "bit" and (dims % 8 or part.similarity != "l2_norm"):
-        draft.gap(
-            where,
-            "bit vectors need a multiple of 8 dims and are compared by Hamming distance",
-            'change dims, write similarity = "l2_norm"',
-        )
-    if part.element_type in ("byte", "bit") and quantization not in ("hnsw", "faiss_hnsw"):
-        draft.gap(
-            f"{where}.quantization",
-            f"{part.element_type} vectors are not quantized further",
-            'write quantization = "hnsw"',
-        )
-    if quantization not in capabilities.quantizations:
-        _quantization_gap(where, quantization, draft)
-    elif quantization in TRAINED and part.model_id is None:
-        draft.gap(
-            f"{where}.model_id",
-            f"{quantization} needs a trained model",
-            "train one (POST _plugins/_knn/models/NAME/_train) and write model_id = …",
-        )
-    if part.model_id is not None and quantization not in TRAINED:
-        draft.gap(f"{where}.model_id", f"{quantization} is not trained", "leave model_id out")
-    if quantization.endswith("flat") and (part.m is not None or part.ef_construction is not None):
-        draft.gap(where, "m and ef_construction are of the HNSW graph", "leave them out")
-    if quantization == "bbq_hnsw" and dims < 64:
-        draft.gap(
-            f"{where}.quantization", f"bbq_hnsw needs at least 64 dims, not {dims}", 'write "int8_hnsw"'
-        )
-    if part.oversample is not None and quantization in ("hnsw", "flat", "faiss_hnsw"):
-        draft.gap(
-            f"{where}.oversample",
-            f"{quantization} keeps the full vectors, so there is nothing to rescore",
-            "leave oversample out, or quantize",
-        )
 
-
-def _quantization_gap(where: str, quantization: str, draft: Draft) -> None:
-    capabilities = draft.capabilities
-    if quantization in ("int8_flat", "int4_flat", "bbq_flat", "bbq_disk"):
-        draft.gap(f"{where}.quantization", f"OpenSearch has no {quantization}", 'write "auto" or "int8_hnsw"')
-    elif quantization == "flat" and capabilities.version < Version(3, 6):
-        draft.gap(
-            f"{where}.quantization", "flat came with OpenSearch 3.6", 'write quantization = "hnsw", or update'
-        )
-    else:
-        draft.gap(
-            f"{where}.quantization",
-            f"{quantization} needs the k-NN native libraries, which this OpenSearch doesn't have (a request "
-            "that needs them would end the node)",
-            NATIVE_WAY_OUT,
-        )
-
-
-def sparse(name: str, part: SparseField, draft: Draft) -> tuple[dict[str, Any], SparseField]:
-    """The field's mapping, and the field with its storage resolved. Gaps go to the draft."""
-    where = f"sparse.{name}"
-    capabilities = draft.capabilities
-    storage = "rank_features" if part.storage == "auto" else part.storage
-    if storage == "sparse_vector":
-        draft.gap(
-            f"{where}.storage",
-            "sparse_vector is Elasticsearch's",
-            'write storage = "rank_features", or "seismic" for large indices',
-        )
-    elif storage not in capabilities.sparse_storages:
-        missing = (
-            "SEISMIC needs OpenSearch 3.3 and the neural-search plugin"
-            if storage == "seismic"
-            else "there is no rank_features field here"
-        )
-        draft.gap(f"{where}.storage", missing, "use another storage, or an OpenSearch that has it")
-    if part.prune:
-        draft.notes.append(f"{where}: prune is Elasticsearch's and does nothing here")
-    resolved = msgspec.structs.replace(part, storage=storage)
-    if storage != "seismic":
-        return {"type": "rank_features"}, resolved
-    draft.settings["sparse"] = True
-    parameters = msgspec.to_builtins(part.seismic)
-    method: dict[str, Any] = {"name": "seismic"}
-    if parameters:
-        method["parameters"] = parameters
-    return {"type": "sparse_vector", "method": method}, resolved
+    def planned_form(self, field: DenseField, quantization: str) -> tuple[Any, ...]:
+        """The same of what *field* would be compiled to with this quantization."""
+        wanted = msgspec.structs.replace(field, quantization=quantization)
+        return self.live_form(self.method("", wanted, field.dims or 0, []))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from esembed.dialect.elasticsearch.query import rank_features_clause
-from esembed.dialect.inference import opensearch_neural, opensearch_neural_sparse
+from esembed.dialect.opensearch import inference
 from esembed.dialect.opensearch.scores import SPACE_TYPES, OpenSearchScores
 from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause, completes
 from esembed.dialect.scope import FieldInfo, Scope
@@ -55,7 +55,7 @@ class OpenSearchQuery(QueryCompiler):
         target = self.inference_target(node, info, scope)
         options: Json
         if target is not None:
-            options = opensearch_neural(info.path, target[1], target[0], k=k)["neural"][info.path]
+            options = inference.neural(info.path, target[1], target[0], k=k)["neural"][info.path]
         else:
             options = {"vector": self.vector(node, info), "k": k}
         filters = self.filters(node.filter, scope)
@@ -130,7 +130,7 @@ class OpenSearchQuery(QueryCompiler):
         limit = None if storage == "seismic" else max(1, caps.max_clauses - CLAUSE_HEADROOM)
         target = self.inference_target(node, info, scope)
         if target is not None:
-            by_text = opensearch_neural_sparse(info.path, target[1], model_id=target[0])
+            by_text = inference.neural_sparse(info.path, target[1], model_id=target[0])
             if node.boost != 1.0:
                 by_text["neural_sparse"][info.path]["boost"] = node.boost
             return bool_clause(by_text, self.filters(node.filter, scope))

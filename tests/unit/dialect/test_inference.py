@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from elasticsearch.dsl import Q, field, types
 
-from esembed.dialect import inference
-from esembed.errors import PlanError
+from esembed.dialect.elasticsearch import inference as elasticsearch_inference
+from esembed.dialect.opensearch import inference as opensearch_inference
+from esembed.errors import OptionsError, QueryError
 
 
 def parameters(of: Any) -> set[str]:
@@ -21,7 +22,7 @@ def parameters(of: Any) -> set[str]:
 
 def test_semantic_text_is_as_specified() -> None:
     chunk = {"strategy": "sentence", "max_chunk_size": 250, "sentence_overlap": 1}
-    body = inference.elasticsearch_semantic_text("e", search_endpoint="s", chunk=chunk)
+    body = elasticsearch_inference.semantic_text("e", search_endpoint="s", chunk=chunk)
     assert body == {
         "type": "semantic_text",
         "inference_id": "e",
@@ -30,27 +31,27 @@ def test_semantic_text_is_as_specified() -> None:
     }
     assert body.keys() - {"type"} <= parameters(field.SemanticText)
     assert chunk.keys() <= parameters(types.ChunkingSettings)
-    assert inference.elasticsearch_semantic_text("e") == {"type": "semantic_text", "inference_id": "e"}
+    assert elasticsearch_inference.semantic_text("e") == {"type": "semantic_text", "inference_id": "e"}
 
 
 def test_elasticsearch_queries_are_as_specified() -> None:
-    sparse = inference.elasticsearch_sparse_vector("f", "text", "e", prune=False, boost=2.0)
+    sparse = elasticsearch_inference.sparse_vector("f", "text", "e", prune=False, boost=2.0)
     assert sparse["sparse_vector"].keys() <= parameters(type(Q("sparse_vector", field="f"))) | {"boost"}
     assert Q(sparse).to_dict() == sparse
-    semantic = inference.elasticsearch_semantic_match("f", "text")
+    semantic = elasticsearch_inference.semantic_match("f", "text")
     assert Q(semantic).to_dict() == semantic == {"semantic": {"field": "f", "query": "text"}}
-    knn = inference.elasticsearch_knn("f", "t", "e", k=3, num_candidates=9, filter={"term": {"a": "b"}})
+    knn = elasticsearch_inference.knn("f", "t", "e", k=3, num_candidates=9, filter={"term": {"a": "b"}})
     assert knn.keys() <= parameters(type(Q("knn", field="f")))
     builder = knn["query_vector_builder"]
     assert builder.keys() <= parameters(types.QueryVectorBuilder)
     assert builder["text_embedding"].keys() == {"model_id", "model_text"}
     assert builder["text_embedding"].keys() <= parameters(types.TextEmbedding)
-    with pytest.raises(PlanError, match="at least k"):
-        inference.elasticsearch_knn("f", "t", "e", k=10, num_candidates=9)
+    with pytest.raises(QueryError, match="at least k"):
+        elasticsearch_inference.knn("f", "t", "e", k=10, num_candidates=9)
 
 
 def test_pipelines() -> None:
-    assert inference.elasticsearch_ingest_pipeline("e", {"title": "v", "body": "w"}, description="d") == {
+    assert elasticsearch_inference.ingest_pipeline("e", {"title": "v", "body": "w"}, description="d") == {
         "description": "d",
         "processors": [
             {
@@ -64,10 +65,10 @@ def test_pipelines() -> None:
             }
         ],
     }
-    assert inference.opensearch_ingest_pipeline("dense", "m", {"a": "v"}) == {
+    assert opensearch_inference.ingest_pipeline("dense", "m", {"a": "v"}) == {
         "processors": [{"text_embedding": {"model_id": "m", "field_map": {"a": "v"}}}]
     }
-    pruned = inference.opensearch_ingest_pipeline(
+    pruned = opensearch_inference.ingest_pipeline(
         "sparse", "m", {"a": "v"}, prune_type="max_ratio", prune_ratio=0.1
     )
     assert pruned == {
@@ -82,27 +83,27 @@ def test_pipelines() -> None:
             }
         ]
     }
-    with pytest.raises(PlanError, match="at least one"):
-        inference.elasticsearch_ingest_pipeline("e", {})
-    with pytest.raises(PlanError, match="sparse encodings"):
-        inference.opensearch_ingest_pipeline("dense", "m", {"a": "v"}, prune_type="top_k", prune_ratio=8)
-    with pytest.raises(PlanError, match="go together"):
-        inference.opensearch_ingest_pipeline("sparse", "m", {"a": "v"}, prune_type="top_k")
+    with pytest.raises(OptionsError, match="at least one"):
+        elasticsearch_inference.ingest_pipeline("e", {})
+    with pytest.raises(OptionsError, match="sparse encodings"):
+        opensearch_inference.ingest_pipeline("dense", "m", {"a": "v"}, prune_type="top_k", prune_ratio=8)
+    with pytest.raises(OptionsError, match="go together"):
+        opensearch_inference.ingest_pipeline("sparse", "m", {"a": "v"}, prune_type="top_k")
 
 
 def test_opensearch_queries_and_fields() -> None:
-    assert inference.opensearch_neural("f", "t", "m", k=5) == {
+    assert opensearch_inference.neural("f", "t", "m", k=5) == {
         "neural": {"f": {"query_text": "t", "model_id": "m", "k": 5}}
     }
-    assert inference.opensearch_neural_sparse("f", "t", analyzer="bert-uncased") == {
+    assert opensearch_inference.neural_sparse("f", "t", analyzer="bert-uncased") == {
         "neural_sparse": {"f": {"query_text": "t", "analyzer": "bert-uncased"}}
     }
-    assert inference.opensearch_neural_sparse("f", "t", model_id="m") == {
+    assert opensearch_inference.neural_sparse("f", "t", model_id="m") == {
         "neural_sparse": {"f": {"query_text": "t", "model_id": "m"}}
     }
-    with pytest.raises(PlanError, match="either"):
-        inference.opensearch_neural_sparse("f", "t")
-    assert inference.opensearch_semantic_field("m", search_model_id="s", chunking=True) == {
+    with pytest.raises(QueryError, match="either"):
+        opensearch_inference.neural_sparse("f", "t")
+    assert opensearch_inference.semantic_field("m", search_model_id="s", chunking=True) == {
         "type": "semantic",
         "model_id": "m",
         "search_model_id": "s",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from esembed.capabilities import profile
-from esembed.dialect.elasticsearch.mapping import can_upgrade
-from esembed.dialect.mapping import compile_mapping, drift
+from esembed.dialect import dialect_for
+from esembed.dialect.live import drift
+from esembed.dialect.mapping import compile_mapping
 from esembed.errors import PlanError, UnsupportedFeatureError
-from esembed.plan import IndexPlan
+from esembed.plan import DenseField, IndexPlan
 
 ES = profile("elasticsearch-basic")
 OS = profile("opensearch")
@@ -187,11 +188,18 @@ def test_unknown_dims_are_told():
 
 
 def test_in_place_upgrades_go_one_way():
-    assert can_upgrade("int8_hnsw", "bbq_hnsw")
-    assert can_upgrade("flat", "hnsw")
-    assert not can_upgrade("bbq_hnsw", "int8_hnsw")
-    assert not can_upgrade("int8_hnsw", "int8_hnsw")
-    assert not can_upgrade("hnsw", "bbq_disk")
+    def can(old, new, capabilities=ES, **other):
+        was, becomes = DenseField(dims=8, quantization=old), DenseField(dims=8, quantization=new, **other)
+        return dialect_for(capabilities).mapping.can_change_in_place(was, becomes)
+
+    assert can("int8_hnsw", "bbq_hnsw")
+    assert can("flat", "hnsw")
+    assert can("flat", "hnsw", m=32, oversample=2.0)
+    assert can("int8_hnsw", "int8_hnsw")
+    assert not can("bbq_hnsw", "int8_hnsw")
+    assert not can("hnsw", "bbq_disk")
+    assert not can("flat", "hnsw", similarity="l2_norm")
+    assert not can("int8_hnsw", "bbq_hnsw", OS)
 
 
 def test_drift_names_what_changed():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from esembed.dialect.settle import plan_difference
 from esembed.errors import PlanError
 from esembed.plan import IndexPlan
+from esembed.plan.diff import plan_difference
 
 PLAN = """
 id_field = "sku"

@@ -1,0 +1,314 @@
+"""A live mapping: which fields it has, how it differs from a plan, what a plan adds to it. Pure.
+
+An index can be older than its plan, or somebody else's: what stands here reads ``GET /NAME`` and says what is
+missing, what is different and what may be added.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from esembed.capabilities import Capabilities
+from esembed.dialect import dialect_for, meta
+from esembed.dialect.mapping import CompiledMapping
+from esembed.errors import PlanError, UnsupportedFeatureError
+from esembed.plan import DenseField, IndexPlan
+from esembed.query.nodes import Query, TextNode
+
+__all__ = [
+    "ADOPTED",
+    "ExistingFields",
+    "attach_mapping",
+    "drift",
+    "mapped_formats",
+    "mapped_types",
+    "match_existing_fields",
+    "missing_fields",
+    "nested_path",
+    "type_of",
+    "used_fields",
+]
+
+ADOPTED = "adopted"
+"""The key under ``_meta.esembed`` with the fields whose mapping somebody else made."""
+
+KEYED = frozenset({"flattened", "flat_object"})
+"""Types whose objects' keys are fields without standing in the mapping (``labels.colour``)."""
+
+
+def mapped_types(mapping: Mapping[str, Any]) -> dict[str, str]:
+    """Field → type of a live mapping (``{"properties": …}``), sub-fields and objects' fields by dotted
+    name, and fields computed at search time (``runtime``, ``derived``)."""
+    found = {}
+    for name, part in _parts(mapping):
+        # Nested objects that are indexed as the document's own fields, too, are found without a nested query.
+        flat = part.get("include_in_root") or part.get("include_in_parent")
+        found[name] = "object" if flat else str(part.get("type", "object"))
+    for section in ("runtime", "derived"):
+        for name, part in (mapping.get(section) or {}).items():
+            found[name] = str(part.get("type", "keyword"))
+    return found
+
+
+def mapped_formats(mapping: Mapping[str, Any]) -> dict[str, str]:
+    """Date field → its ``format``, of a live mapping, where it has one of its own."""
+    return {name: str(part["format"]) for name, part in _parts(mapping) if "format" in part}
+
+
+def _parts(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, part in (mapping.get("properties") or {}).items():
+        path = f"{prefix}{name}"
+        if "type" in part or "properties" in part:
+            yield path, part
+        yield from _parts(part, f"{path}.")
+        yield from _parts({"properties": part.get("fields")}, f"{path}.")
+
+
+def type_of(name: str, types: Mapping[str, str]) -> str | None:
+    """The type of a mapped field, or None where there is none; a key of a flattened object is a keyword."""
+    if name in types:
+        return types[name]
+    base, dot, _ = name.rpartition(".")
+    while dot:
+        if types.get(base) in KEYED:
+            return "keyword"
+        base, dot, _ = base.rpartition(".")
+    return None
+
+
+def nested_path(name: str, types: Mapping[str, str]) -> str | None:
+    """The innermost nested objects that a field lies in, or None."""
+    base, dot, _ = name.rpartition(".")
+    while dot:
+        if types.get(base) == "nested":
+            return base
+        base, dot, _ = base.rpartition(".")
+    return None
+
+
+def used_fields(nodes: Iterable[Query], plan: IndexPlan) -> set[str]:
+    """The mapping's names of the fields that a query's nodes read (``raw`` is its author's business)."""
+    names: set[str] = set()
+    for node in nodes:
+        field = getattr(node, "field", None)
+        if field is not None:
+            names.add(plan.field_path(field))
+        elif isinstance(node, TextNode):
+            fields = getattr(node, "fields", ()) or tuple(plan.text)
+            names.update(name.partition("^")[0] for name in fields)
+    return names
+
+
+def missing_fields(names: Iterable[str], types: Mapping[str, str]) -> list[str]:
+    """Those of *names* that the mapping lacks."""
+    return sorted(name for name in names if type_of(name, types) is None)
+
+
+# -- against a plan --------------------------------------------------------------------------------
+
+
+def drift(
+    compiled: CompiledMapping, live: Mapping[str, Any], existing: Collection[str] = ()
+) -> tuple[str, ...]:
+    """How a live mapping differs from what the plan compiles to, one line for each difference.
+
+    Only what the plan says is compared: defaults that the engine adds are no difference. Fields that
+    the plan doesn't know are told, too; empty when all is as planned.
+
+    Args:
+        live: the index's mapping (``GET /NAME`` → ``mappings``).
+        existing: fields that are as somebody else mapped them.
+    """
+    planned = compiled.body["mappings"]
+    wanted = dict(_leaves(planned["properties"]))
+    present = dict(_leaves(live.get("properties") or {}))
+    lines: list[str] = []
+    # Older indices don't store it apart, which only decides how fast a re-run looks it up.
+    wanted[meta.HASH_FIELD] = {k: v for k, v in wanted[meta.HASH_FIELD].items() if k != "store"}
+    for path, mapping in wanted.items():
+        if path not in present:
+            close = difflib.get_close_matches(path, sorted(set(present) - set(wanted)), n=1)
+            hint = f" (there is {close[0]!r})" if close else ""
+            lines.append(f"- {path}: in the plan, not in the index{hint}")
+            continue
+        if path not in existing:
+            lines += _differences(path, mapping, present[path])
+    for path in present:
+        if path not in wanted and path not in (meta.HASH_FIELD, meta.PARENT_FIELD):
+            lines.append(f"+ {path}: in the index ({present[path].get('type', 'object')}), not in the plan")
+    dynamic = str(live.get("dynamic", "true")).lower()
+    if dynamic != planned["dynamic"]:
+        lines.append(f"~ dynamic: the plan says {planned['dynamic']}, the index has {dynamic}")
+    return tuple(lines)
+
+
+def _leaves(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, mapping in properties.items():
+        path = f"{prefix}{name}"
+        inner = mapping.get("properties")
+        if inner is None:
+            yield path, mapping
+            continue
+        if mapping.get("type") == "nested":
+            yield path, {"type": "nested"}
+        yield from _leaves(inner, f"{path}.")
+
+
+def _differences(path: str, wanted: Any, present: Any) -> Iterator[str]:
+    if isinstance(wanted, Mapping):
+        for key, value in wanted.items():
+            there = present.get(key) if isinstance(present, Mapping) else None
+            if key == "analyzer" and value == "standard" and there is None:
+                continue  # engines leave a default analyzer out of the mapping they show
+            yield from _differences(f"{path}.{key}", value, there)
+    elif _plain(wanted) != _plain(present):
+        shown = "nothing" if present is None else present
+        yield f"~ {path}: the plan says {wanted}, the index has {shown}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return float(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingFields:
+    """A plan's given fields beside those that an index has.
+
+    Attributes:
+        plan: the plan, quantization and storage of such fields as the index has them.
+        fields: the given fields that the index has.
+        problems: how plan and index contradict each other, one line each.
+        notes: what was found, one line for each field.
+    """
+
+    plan: IndexPlan
+    fields: frozenset[str]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def match_existing_fields(
+    plan: IndexPlan, mapping: Mapping[str, Any], capabilities: Capabilities
+) -> ExistingFields:
+    """Fit a plan's given fields to those that the index has; other fields are left as they are.
+
+    Args:
+        plan: what the caller wants.
+        mapping: the live mapping.
+        capabilities: the engine.
+    """
+    live = _flat_properties(mapping.get("properties") or {})
+    compiler = dialect_for(capabilities).mapping
+    found = {
+        name: compiler.read_field(name, field, live[name])
+        for name, field in plan.vector_fields()
+        if field.precomputed and not field.chunked and name in live
+    }
+    dense, sparse = dict(plan.dense), dict(plan.sparse)
+    for name, existing in found.items():
+        if isinstance(existing.field, DenseField):
+            dense[name] = existing.field
+        else:
+            sparse[name] = existing.field
+    if (dense, sparse) != (dict(plan.dense), dict(plan.sparse)):
+        plan = plan.replace(dense=dense, sparse=sparse)
+    return ExistingFields(
+        plan=plan,
+        fields=frozenset(found),
+        problems=tuple(line for existing in found.values() for line in existing.problems),
+        notes=tuple(existing.note for existing in found.values() if existing.note),
+    )
+
+
+def attach_mapping(
+    compiled: CompiledMapping,
+    mapping: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    capabilities: Capabilities,
+    existing: Collection[str] = (),
+) -> dict[str, Any]:
+    """The body of ``PUT /NAME/_mapping`` that adds a plan's vector fields to an index that exists.
+
+    Args:
+        compiled: the plan, compiled for this engine.
+        mapping, settings: the live index's (settings: what stands under ``index``).
+        existing: given fields that the index has and keeps as they are.
+
+    Raises:
+        PlanError: the plan's text and filter fields are not the index's.
+        UnsupportedFeatureError: the index was created without a setting that can't be added later.
+    """
+    plan = compiled.resolved
+    if compiled.pipelines:
+        raise UnsupportedFeatureError(
+            [
+                f"{name}: the engine can't compute vectors for documents that are there already; create an "
+                "index from the plan and ingest the records, or name an encoder that runs on your side"
+                for name, part in plan.vector_fields()
+                if part.endpoint is not None
+            ],
+            profile=f"attach on {capabilities.kind}",
+        )
+    live, everything = _flat_properties(mapping.get("properties") or {}), mapped_types(mapping)
+    wanted = compiled.body["mappings"]["properties"]
+    problems = []
+    for section in ("text", "filter"):
+        for name in getattr(plan, section):
+            expected = _flat_properties(wanted).get(name, {}).get("type")
+            found = live.get(name, {}).get("type")
+            if found is None and name in everything:
+                problems.append(
+                    f"{section}.{name}: it is a sub-field in the index, which filters, facets and sorting "
+                    "know by its name; leave it out of the plan"
+                )
+            elif found is None:
+                problems.append(f"{section}.{name}: the index has no such field; leave it out of the plan")
+            elif found != expected:
+                exact = next((n for n in everything if n.startswith(f"{name}.")), None)
+                way = f"; leave it out of the plan and filter by {exact!r}" if exact else ""
+                problems.append(
+                    f"{section}.{name}: it is {found} in the index and {expected} in the plan{way}"
+                )
+    parts = {name: part for name, part in plan.vector_fields() if name not in existing}
+    own = {plan.field_path(name).partition(".")[0] for name in parts}
+    own |= {meta.HASH_FIELD, meta.PARENT_FIELD}
+    if plan.chunk is not None:
+        own.add(plan.chunk.path)
+    for name in own:
+        if name in (mapping.get("properties") or {}) and name in wanted:
+            problems.append(
+                f"{name}: the index has a field of that name already; choose another"
+                + (', or write encoder = "given" to search what it holds' if name in parts else "")
+            )
+    if problems:
+        raise PlanError("the plan doesn't fit the index: " + "; ".join(problems))
+    gaps = [
+        f"index.{key} is fixed when an index is created and this one lacks it; create an index from the plan "
+        "and read this one into it (esembed ingest --from-index OLD --index NEW)"
+        for key in ("knn", "sparse")
+        if compiled.body["settings"]["index"].get(key) and str(settings.get(key)).lower() != "true"
+    ]
+    if gaps:
+        raise UnsupportedFeatureError(gaps, profile=f"this index on {capabilities.kind}")
+    return {"properties": {name: body for name, body in wanted.items() if name in own}}
+
+
+def _flat_properties(properties: Mapping[str, Any], prefix: str = "") -> dict[str, Mapping[str, Any]]:
+    """Field → its mapping, objects' fields by dotted name; nested objects are fields themselves."""
+    out: dict[str, Mapping[str, Any]] = {}
+    for name, body in properties.items():
+        if "properties" in body and body.get("type") != "nested":
+            out.update(_flat_properties(body["properties"], f"{prefix}{name}."))
+        else:
+            out[f"{prefix}{name}"] = body
+    return out
