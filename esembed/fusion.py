@@ -21,9 +21,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from esembed.types import LegShare
 
@@ -40,8 +42,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class LegList:
+class LegList(msgspec.Struct, frozen=True):
     """What one leg returned, best first.
 
     Attributes:
@@ -65,8 +66,7 @@ class Bound:
         return (self.factor * score + self.shift) / self.divisor
 
 
-@dataclass(frozen=True, slots=True)
-class LegRef:
+class LegRef(msgspec.Struct, frozen=True):
     """A leaf of a fusion: the list at *position* among the lists handed to :func:`fuse`.
 
     Attributes:
@@ -80,8 +80,7 @@ class LegRef:
     whole: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FusionNode:
+class FusionNode(msgspec.Struct, frozen=True, kw_only=True):
     """A fusion as data: how to combine which legs.
 
     Attributes:
@@ -113,13 +112,12 @@ class FusionNode:
 Child: TypeAlias = "LegRef | FusionNode"
 
 
-@dataclass(frozen=True, slots=True)
-class Fused:
+class Fused(msgspec.Struct, frozen=True):
     """One fused hit: its id, its score, and each leg's share of that."""
 
     id: str
     score: float
-    shares: tuple[LegShare, ...] = field(default=())
+    shares: tuple[LegShare, ...] = ()
 
 
 def normalize(

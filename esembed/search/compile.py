@@ -8,8 +8,10 @@ pipeline where ranks are global), else one ``_msearch`` and :mod:`esembed.fusion
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from esembed.capabilities import Capabilities, profile
 from esembed.dialect import dialect_for
@@ -46,8 +48,7 @@ FETCHED_WINDOW = 200
 """Up to this window the legs bring their hits' stored fields along; beyond, the page is fetched alone."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledLeg:
+class CompiledLeg(msgspec.Struct, frozen=True, kw_only=True):
     """One leg as a request of its own.
 
     Attributes:
@@ -68,8 +69,7 @@ class CompiledLeg:
         return self.leg.name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledSearch:
+class CompiledSearch(msgspec.Struct, frozen=True, kw_only=True):
     """A compiled request.
 
     Attributes:

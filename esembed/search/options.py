@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from esembed.errors import QueryError
 from esembed.query.nodes import Scalar
@@ -24,8 +25,7 @@ HTTP_MARGIN_SECONDS = 5.0
 looks at its clock between segments only."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchOptions:
+class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a search asks for besides the query.
 
     Attributes:
@@ -55,7 +55,7 @@ class SearchOptions:
     fusion: FusionPath = "auto"
     count: bool = False
     timeout_seconds: float | None = None
-    leg_timeouts_seconds: Mapping[str, float] = field(default_factory=dict)
+    leg_timeouts_seconds: Mapping[str, float] = {}
 
     def __post_init__(self) -> None:
         for name, value in (("size", self.size), ("offset", self.offset)):

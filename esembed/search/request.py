@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from esembed.errors import EsembedError, QueryError
 from esembed.fusion import FusionNode, LegRef
@@ -56,8 +56,7 @@ Vector = Any
 """A query vector as the compilers take it: a tuple of floats, or token → weight."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestLeg:
+class RequestLeg(msgspec.Struct, frozen=True, kw_only=True):
     """One leg: what it searches, and what its scores are for.
 
     Attributes:
@@ -75,8 +74,7 @@ class RequestLeg:
     timeout_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One search, ready to be compiled once its texts are encoded.
 
     Attributes:
@@ -122,7 +120,7 @@ class Request:
             if isinstance(node, (Knn, Sparse)) and node.vector is None:
                 vector = vectors.get((node.field, str(node.text)))
                 if vector is not None:
-                    filled: Query = msgspec.structs.replace(node, text=None, vector=vector)
+                    filled: Query = replace(node, text=None, vector=vector)
                     return filled
             return node
 
