@@ -76,6 +76,8 @@ class Capabilities:
         base64_vectors: bulk accepts base64-packed dense vectors.
         exclude_vectors: ``_source.exclude_vectors`` is understood.
         vectors_in_source: by default vectors come back in ``_source``.
+        seven_bit_int8: OpenSearch: ``int8_hnsw`` keeps 7 bits of a component (Lucene's), not 8.
+        sparse_pruning: a query on ``sparse_vector`` may leave out terms by how common they are.
         bm25_k1_factor: BM25 scores carry Lucene's old factor (k1 + 1), as Elasticsearch's do.
         inference: the engine can compute vectors itself: Elasticsearch's inference endpoints (Enterprise or
             trial licence), OpenSearch's ml-commons plugin.
@@ -109,6 +111,8 @@ class Capabilities:
     base64_vectors: bool = False
     exclude_vectors: bool = False
     vectors_in_source: bool = True
+    seven_bit_int8: bool = False
+    sparse_pruning: bool = False
     bm25_k1_factor: bool = True
     inference: bool = False
     max_clauses: int = 1024
@@ -295,6 +299,7 @@ def derive(
         rescore_vector=knn,
         exclude_vectors=False,
         vectors_in_source=version < Version(3),
+        seven_bit_int8=True,
         # OpenSearch 3.0 took Lucene's newer BM25, whose scores are smaller by this factor.
         bm25_k1_factor=version < Version(3),
         inference=inference and neural,
@@ -355,6 +360,7 @@ def _elasticsearch(
         base64_vectors=version >= Version(9, 3),
         exclude_vectors=version >= Version(9, 2),
         vectors_in_source=version < Version(9, 2),
+        sparse_pruning=True,
         inference=inference and paid,
         unknown=unknown,
         details=details,

@@ -41,9 +41,9 @@ class Candidate:
     graph: bool = True
     element_type: str = "float"
 
-    def on(self, kind: str) -> Candidate:
-        """The same on an engine: OpenSearch's eight bits are Lucene's seven."""
-        if kind != "opensearch" or self.form != "int8":
+    def on(self, capabilities: Capabilities) -> Candidate:
+        """The same on an engine: some keep seven bits where others keep eight."""
+        if not capabilities.seven_bit_int8 or self.form != "int8":
             return self
         return replace(self, form="int7" if self.quantization == "int8_hnsw" else "int7_clipped")
 
@@ -219,7 +219,7 @@ def advise(
         for quantization in quantizations or CANDIDATES:
             if quantization not in CANDIDATES:
                 raise PlanError(f"no candidate {quantization!r}; there are {', '.join(CANDIDATES)}")
-            form = CANDIDATES[quantization].on(capabilities.kind).form
+            form = CANDIDATES[quantization].on(capabilities).form
             if form not in codes:
                 codes[form] = emulate_many(short, short_asked, form, wanted.k, oversamples)
             trials += _try(
@@ -252,7 +252,7 @@ def _try(
     capabilities: Capabilities,
     client: Any,
 ) -> list[Trial]:
-    candidate = CANDIDATES[quantization].on(capabilities.kind)
+    candidate = CANDIDATES[quantization].on(capabilities)
     form, graph = candidate.form, candidate.graph
     dims = int(vectors.shape[1])
     trial_part = msgspec.structs.replace(
@@ -372,5 +372,5 @@ def _planned(plan: IndexPlan, name: str, part: DenseField, chosen: Trial, vector
 
 
 def _scale(documents: int, chosen: Trial, part: DenseField, capabilities: Capabilities) -> dict[str, Any]:
-    candidate = CANDIDATES[chosen.quantization].on(capabilities.kind)
+    candidate = CANDIDATES[chosen.quantization].on(capabilities)
     return asdict(footprint(documents, chosen.dims, candidate.form, graph=candidate.graph, m=part.m or 16))

@@ -18,9 +18,9 @@ import numpy as np
 from esembed._sync.client import EngineClient
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
-from esembed.dialect.mapping import compile_mapping
-from esembed.dialect.quantize import coded
+from esembed.dialect.scope import Scope
 from esembed.plan import DenseField, IndexPlan
+from esembed.query.nodes import Knn
 from esembed.types import FloatArray
 
 __all__ = ["Measured", "TrialIndex", "measure"]
@@ -127,10 +127,13 @@ class TrialIndex:
         self.engine = EngineClient(client)
         self.name = name or f"esembed-advise-{secrets.token_hex(6)}"
         field = msgspec.structs.replace(part, encoder="given", source=(), dims=dims, oversample=None)
-        self._compiled = compile_mapping(IndexPlan(dense={FIELD: field}), capabilities)
+        self._dialect = dialect_for(capabilities)
+        self._compiled = self._dialect.mapping.compile(IndexPlan(dense={FIELD: field}))
         self.part = self._compiled.resolved.dense[FIELD]
+        # Byte and bit fields keep no other vectors to rescore by.
+        self._rescorable = capabilities.rescore_vector and self.part.element_type not in ("byte", "bit")
         self.rescores = capabilities.rescore_vector and self.part.quantization not in ("hnsw", "flat")
-        self._form = dialect_for(capabilities).documents.bulk(self._compiled.resolved)
+        self._form = self._dialect.documents.bulk(self._compiled.resolved)
 
     def create(self) -> None:
         """Without replicas, and without refreshes while it is filled."""
@@ -175,14 +178,33 @@ class TrialIndex:
         """Each query's share of its true neighbours, and the median milliseconds of one query."""
         shares, times = [], []
         for vector, right in zip(queries, truth, strict=True):
-            values = coded(self.part, vector) if self.part.element_type in ("byte", "bit") else vector
-            body = query_body(self.engine.kind, values, k, num_candidates, oversample)
+            body = self.body(vector, k, num_candidates, oversample)
             started = time.perf_counter()
             answer = self.engine.request("POST", f"/{self.name}/_search", body=body)
             times.append(time.perf_counter() - started)
             found = {int(hit["_id"]) for hit in answer.body["hits"]["hits"]}
             shares.append(len(found & {int(i) for i in right[:k]}) / k)
         return tuple(shares), float(np.median(times)) * 1000
+
+    def body(
+        self, vector: np.ndarray[Any, np.dtype[np.float32]], k: int, num_candidates: int, oversample: float
+    ) -> dict[str, Any]:
+        """One kNN request; an oversample of 1.0 switches the engine's own rescoring off."""
+        compiler, rescores = self._dialect.query, oversample > 1
+        knn = Knn(
+            field=FIELD,
+            vector=tuple(vector.tolist()),
+            k=k,
+            num_candidates=max(num_candidates, k),
+            oversample=oversample if rescores else None,
+        )
+        found = compiler.leg_body(
+            knn, Scope(capabilities=self._dialect.capabilities, plan=self._compiled.resolved)
+        )
+        if not rescores and self._rescorable:
+            # Engines rescore the coarser codes by themselves, and this is to measure the codes alone.
+            found = compiler.without_rescoring(found)
+        return {**found, "size": k, "_source": False}
 
     def sizes(self) -> tuple[int | None, int, int | None]:
         """Bytes that have to be in memory, of the whole index on disk, of its vector files."""
@@ -191,27 +213,6 @@ class TrialIndex:
     def delete(self) -> None:
         """It need not exist."""
         self.engine.request("DELETE", f"/{self.name}", ignore=(404,))
-
-
-def query_body(
-    kind: str, vector: np.ndarray[Any, Any], k: int, num_candidates: int, oversample: float
-) -> dict[str, Any]:
-    """One kNN request; an oversample of 1.0 switches the engine's own rescoring off."""
-    values = vector.tolist()
-    if kind == "elasticsearch":
-        knn: dict[str, Any] = {
-            "field": FIELD,
-            "query_vector": values,
-            "k": k,
-            "num_candidates": max(num_candidates, k),
-        }
-        if vector.dtype != np.int8:
-            knn["rescore_vector"] = {"oversample": oversample if oversample > 1 else 0}
-        return {"knn": knn, "size": k, "_source": False}
-    inner: dict[str, Any] = {"vector": values, "k": k, "method_parameters": {"ef_search": num_candidates}}
-    if vector.dtype != np.int8:
-        inner["rescore"] = {"oversample_factor": oversample} if oversample > 1 else False
-    return {"query": {"knn": {FIELD: inner}}, "size": k, "_source": False}
 
 
 def _sizes(engine: EngineClient, name: str) -> tuple[int | None, int, int | None]:

@@ -386,6 +386,10 @@ class QueryCompiler:
     def visit_sparse(self, node: Sparse, scope: Scope) -> Json:
         raise NotImplementedError
 
+    def without_rescoring(self, body: Json) -> Json:
+        """A kNN leg's body (of :meth:`leg_body`, not exact) that compares codes alone."""
+        raise NotImplementedError
+
     def sparse_weights(
         self, node: Sparse, info: FieldInfo, scope: Scope, limit: int | None
     ) -> dict[str, float]:

@@ -85,7 +85,7 @@ def leg_variants(
     """Axis → label → the leg with another setting; the first is the leg as it is.
 
     Args:
-        prune: the engine can prune sparse query terms by how common they are (Elasticsearch).
+        prune: the engine can prune sparse query terms by how common they are.
     """
     axes: dict[str, dict[str, Query]] = {}
     if isinstance(leg, Match) and len(plan.text) > 1 and not leg.fields:

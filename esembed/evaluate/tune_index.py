@@ -94,7 +94,7 @@ def tune_index(
         return query
 
     if axes:
-        prune = index.capabilities.kind == "elasticsearch"
+        prune = index.capabilities.sparse_pruning
         for name in list(legs):
             for axis, variants in leg_variants(index.plan, name, legs[name], prune=prune).items():
                 # A later axis of the leg varies what the earlier one chose.

@@ -25,9 +25,10 @@ from esembed.advise.advise import CANDIDATES, Candidate, Target, Trial, choose
 from esembed.advise.cost import footprint
 from esembed.advise.emulate import emulate_many, exact_neighbours, graph_share
 from esembed.advise.report import svg
+from esembed.capabilities import profile
 from esembed.plan import DenseField
 
-ENGINES = ("elasticsearch", "opensearch")
+PROFILES = {"elasticsearch": "elasticsearch-basic", "opensearch": "opensearch"}
 COUNT, ENCODED, ASKED, K = 200_000, 600, 400, 10
 OVERSAMPLES = (1.0, 1.5, 2.0, 3.0, 5.0)
 
@@ -128,13 +129,14 @@ def _candidate(engine: str, case: str) -> Candidate:
     element, _, quantization = case.rpartition("/")
     for candidate in CANDIDATES.values():
         if (candidate.element_type, candidate.quantization) == (element or "float", quantization):
-            return candidate.on(engine)
+            return candidate.on(profile(PROFILES[engine]))
     named = CANDIDATES[element]  # byte/flat: the codes of byte
     return Candidate(quantization, named.form, graph=quantization != "flat", element_type=element)
 
 
 def _forms() -> list[str]:
-    return list(dict.fromkeys(c.on(e).form for c in CANDIDATES.values() for e in ENGINES))
+    engines = [profile(name) for name in PROFILES.values()]
+    return list(dict.fromkeys(c.on(engine).form for c in CANDIDATES.values() for engine in engines))
 
 
 def emulate(args: argparse.Namespace) -> None:
@@ -205,7 +207,7 @@ def report(args: argparse.Namespace) -> None:
             print(
                 f"|  | num_candidates 400 | 1.0 | {float(np.mean(line['wide']['1.0'])):.4f} | | | | | | | |"
             )
-    for engine in ENGINES:
+    for engine in PROFILES:
         mine = [t for t, e in zip(trials, _engines(lines), strict=True) if e == engine]
         known = [t for t in mine if t.quantization in CANDIDATES]
         for up_to, which in ((0, "a graph"), (args.count, "any form")):
@@ -218,7 +220,9 @@ def report(args: argparse.Namespace) -> None:
                 )
     if args.plot:
         shown = [
-            dataclasses.replace(t, quantization=f"{t.quantization} ({'ES' if e == ENGINES[0] else 'OS'})")
+            dataclasses.replace(
+                t, quantization=f"{t.quantization} ({'ES' if e == 'elasticsearch' else 'OS'})"
+            )
             for t, e in zip(trials, _engines(lines), strict=True)
         ]
         args.plot.write_text(
@@ -242,7 +246,7 @@ def main() -> None:
     one, arithmetic, table = (commands.add_parser(name) for name in ("run", "emulate", "report"))
     for command in (one, arithmetic):
         command.add_argument("data", type=Path)
-    one.add_argument("--engine", choices=ENGINES, required=True)
+    one.add_argument("--engine", choices=sorted(PROFILES), required=True)
     one.add_argument("--case", required=True)
     one.add_argument("--name", default="study")
     one.add_argument("--heap-mb", type=int, default=1024)

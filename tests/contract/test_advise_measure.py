@@ -34,7 +34,7 @@ def test_measured_and_emulated_agree(live, sample):
     vectors, queries = sample
     truth = exact_neighbours(vectors, queries, 10)
     for name in ("int8_hnsw", "bbq_hnsw", "byte"):
-        candidate = CANDIDATES[name].on(capabilities.kind)
+        candidate = CANDIDATES[name].on(capabilities)
         if candidate.quantization not in capabilities.quantizations:
             continue
         form = candidate.form

@@ -31,6 +31,7 @@ def test_every_module_has_a_floor() -> None:
         pytest.param("upward", structure.upward, id="imports-go-down"),
         pytest.param("private", structure.private, id="no-private-name-of-another-module"),
         pytest.param("mixins", structure.mixins, id="classes-are-whole"),
+        pytest.param("engines", structure.engines_asked, id="capabilities-are-asked-not-names"),
         pytest.param("hidden", structure.own_import_module, id="no-hidden-import"),
     ],
 )

@@ -64,6 +64,11 @@ class ElasticsearchQuery(QueryCompiler):
 
     # -- vectors -----------------------------------------------------------------------------------
 
+    def without_rescoring(self, body: Json) -> Json:
+        """A kNN leg's body (of :meth:`leg_body`, not exact) that compares codes alone."""
+        # From 9.1 on bbq fields rescore by default; an oversample of 0 switches that off.
+        return {**body, "knn": {**body["knn"], "rescore_vector": {"oversample": 0}}}
+
     def visit_knn(self, node: Knn, scope: Scope) -> Json:
         info = scope.dense(node.field)
         if node.exact:

@@ -32,6 +32,12 @@ class OpenSearchQuery(QueryCompiler):
 
     # -- vectors -----------------------------------------------------------------------------------
 
+    def without_rescoring(self, body: Json) -> Json:
+        """A kNN leg's body (of :meth:`leg_body`, not exact) that compares codes alone."""
+        # The on-disk modes rescore by default, 100 candidates at least.
+        ((field, options),) = body["query"]["knn"].items()
+        return {**body, "query": {"knn": {field: {**options, "rescore": False}}}}
+
     def visit_knn(self, node: Knn, scope: Scope) -> Json:
         info = scope.dense(node.field)
         if node.exact:
