@@ -11,6 +11,8 @@ minmax     (s − min) / (max − min); 1 for every hit when all scores are equa
 l2         s / √Σs²
 zscore     (s − mean) / standard deviation (of the population); 0 when all are equal
 none       s
+floor      (s − min) / (limit − min), the limit being the most that the leg's scores can reach (1 for
+           vectors); where there is none, as minmax
 bound      s / bound for text and sparse legs; the cosine itself for dense ones
 =========  ==================================================================================
 
@@ -28,6 +30,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from esembed.types import LegShare
+
+Normalizer: TypeAlias = Literal["minmax", "l2", "zscore", "none", "bound", "floor"]
 
 __all__ = [
     "Bound",
@@ -73,11 +77,14 @@ class LegRef(msgspec.Struct, frozen=True):
         name: the leg's name.
         position: where its list is.
         whole: all of the list takes part, not only the window (it holds every candidate's score).
+        limit: the most that the leg's scores can reach, for ``normalizer="floor"``; None where there is no
+            such number.
     """
 
     name: str
     position: int
     whole: bool = False
+    limit: float | None = None
 
 
 class FusionNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +105,7 @@ class FusionNode(msgspec.Struct, frozen=True, kw_only=True):
     children: tuple[Child, ...]
     weights: tuple[float, ...]
     rank_constant: int = 60
-    normalizer: Literal["minmax", "l2", "zscore", "none", "bound"] = "none"
+    normalizer: Normalizer = "none"
     window: int = 100
 
     def leaves(self) -> list[LegRef]:
@@ -120,14 +127,18 @@ class Fused(msgspec.Struct, frozen=True):
     shares: tuple[LegShare, ...] = ()
 
 
-def normalize(
-    scores: Sequence[float], normalizer: Literal["minmax", "l2", "zscore", "none", "bound"]
-) -> list[float]:
-    """One leg's scores on the normalizer's scale (``bound`` is the leg's own business: unchanged)."""
+def normalize(scores: Sequence[float], normalizer: Normalizer, limit: float | None = None) -> list[float]:
+    """One leg's scores on the normalizer's scale (``bound`` is the leg's own business: unchanged).
+
+    Args:
+        limit: for ``floor``, see :class:`LegRef`.
+    """
     if not scores or normalizer in ("none", "bound"):
         return list(scores)
-    if normalizer == "minmax":
+    if normalizer in ("minmax", "floor"):
         low, high = min(scores), max(scores)
+        if normalizer == "floor" and limit is not None and len(scores) > 1:
+            high = max(high, limit)
         return [1.0 if high == low else (s - low) / (high - low) for s in scores]
     if normalizer == "l2":
         length = math.sqrt(math.fsum(s * s for s in scores))
@@ -196,7 +207,8 @@ def _values(node: FusionNode, child: Child, ranked: LegList, bounds: Mapping[str
     if node.normalizer == "bound":
         bound = bounds.get(child.name, Bound())
         return [bound(score) for score in ranked.scores]
-    return normalize(ranked.scores, node.normalizer)
+    limit = child.limit if isinstance(child, LegRef) else None
+    return normalize(ranked.scores, node.normalizer, limit)
 
 
 @lru_cache(maxsize=64)

@@ -70,7 +70,7 @@ V = TypeVar("V")
 N = TypeVar("N", bound="Node")
 
 Scalar = bool | int | float | str
-Normalizer = Literal["minmax", "l2", "zscore", "none", "bound"]
+Normalizer = Literal["minmax", "l2", "zscore", "none", "bound", "floor"]
 
 
 # -- values that nodes hold ------------------------------------------------------------------------

@@ -267,7 +267,7 @@ def _fusion(
     children: list[LegRef | FusionNode] = []
     linear = node if isinstance(node, Linear) else None
     # Scores are added as they are, so engines must agree on them; ranks and scaled lists don't care.
-    align = linear is not None and linear.normalizer in ("none", "bound")
+    align = linear is not None and linear.normalizer in ("none", "bound", "floor")
     complete = linear is not None and (
         linear.normalizer == "bound" if linear.complete is None else linear.complete
     )
@@ -278,7 +278,9 @@ def _fusion(
             child = _fusion(leg, _both(leg.filter, filter), f"{name}/", inner, options, legs)
             children.append(replace(child, name=name))
             continue
-        children.append(LegRef(name, len(legs), complete))
+        # A similarity of identical vectors scores 1 on the common scale, whatever the list holds.
+        limit = leg.boost if isinstance(leg, Knn) else None
+        children.append(LegRef(name, len(legs), complete, limit))
         legs.append(
             RequestLeg(
                 name=name,

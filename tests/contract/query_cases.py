@@ -269,6 +269,7 @@ CASES: list[Case] = [
     Case("linear-zscore", "… by the list's mean and deviation", q.linear(_text, _dense, normalizer="zscore")),
     Case("linear-none", "… as they are", q.linear(_text, _sparse, normalizer="none")),
     Case("linear-bound", "… by a theoretical bound", q.linear(_text, _dense, normalizer="bound")),
+    Case("linear-floor", "… above the list's least score", q.linear(_text, _dense, normalizer="floor")),
     # -- stages
     Case(
         "rescore",

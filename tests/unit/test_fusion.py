@@ -114,7 +114,31 @@ lists = st.lists(
 )
 
 
-@given(lists, st.sampled_from(["rrf", "minmax", "l2", "zscore", "none"]), st.randoms(use_true_random=False))
+def test_floor_measures_how_far_above_the_least_score() -> None:
+    assert normalize([4.0, 3.0, 2.0], "floor") == normalize([4.0, 3.0, 2.0], "minmax")
+    assert normalize([0.7, 0.6, 0.5], "floor", 1.0) == pytest.approx([0.4, 0.2, 0.0])
+    # Of a similarity without a greatest value the list's best is the limit.
+    assert normalize([5.0, 3.0, 1.0], "floor", 1.0) == pytest.approx([1.0, 0.5, 0.0])
+    # One hit alone is as good as it gets; hits that are all alike tell nothing apart.
+    assert normalize([0.7], "floor", 1.0) == [1.0]
+    assert normalize([0.7, 0.7], "floor", 1.0) == [0.0, 0.0]
+
+
+def test_a_name_that_one_leg_finds_beats_a_list_of_likes() -> None:
+    """Why ``floor``: words find one document, vectors list others that are hardly nearer than the rest."""
+    words = LegList(["named"], [9.0])
+    vectors = LegList([f"d{i}" for i in range(50)], [0.62 - 0.001 * i for i in range(50)])
+    children = (LegRef("words", 0), LegRef("vectors", 1, limit=1.0))
+    for normalizer, first in (("floor", "named"), ("minmax", "d0")):
+        how = FusionNode(kind="linear", children=children, weights=(0.25, 0.75), normalizer=normalizer)  # type: ignore[arg-type]
+        assert fuse(how, [words, vectors])[0].id == first
+
+
+@given(
+    lists,
+    st.sampled_from(["rrf", "minmax", "l2", "zscore", "none", "floor"]),
+    st.randoms(use_true_random=False),
+)
 def test_shares_add_up_and_the_order_of_the_legs_is_no_matter(drawn, what, rng) -> None:  # type: ignore[no-untyped-def]
     legs = [
         LegList(*map(list, zip(*sorted(d.items(), key=lambda t: -t[1]), strict=True)))
