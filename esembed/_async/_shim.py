@@ -171,7 +171,7 @@ class Batcher:
 def iterable(records: Any) -> Any:
     """Records as the ingest's threads can take them: an async iterable is drawn on the loop."""
     if isinstance(records, AsyncIterable):
-        from esembed.ingest.sources.mapper import from_async
+        from esembed.ingest.sources import from_async
 
         return from_async(records, asyncio.get_running_loop())
     return records

@@ -51,7 +51,7 @@ async def source(state: IndexState) -> Any:
         requester(state.client),
         state.concrete_index,
         state.plan,
-        exclude_vectors=state.capabilities.exclude_vectors,
+        state.capabilities,
         total=await count(state),
     )
 

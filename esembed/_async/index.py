@@ -381,7 +381,7 @@ class AsyncIndex:
 
         Args:
             records: paths or globs, mappings, Documents, ``(id, mapping)`` pairs (any iterable, async ones
-                with AsyncIndex), another index (opened), or a source of ``esembed.ingest.sources.mapper``.
+                with AsyncIndex), another index (opened), or a source of ``esembed.ingest.sources``.
             options: see :class:`~esembed.ingest.options.IngestOptions`.
             progress: is told how far it is.
             total: how many records there will be, for the ETA.

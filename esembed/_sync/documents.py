@@ -52,7 +52,7 @@ def source(state: IndexState) -> Any:
         requester(state.client),
         state.concrete_index,
         state.plan,
-        exclude_vectors=state.capabilities.exclude_vectors,
+        state.capabilities,
         total=count(state),
     )
 

@@ -18,7 +18,7 @@ from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
-from esembed.ingest.sources.mapper import open_source
+from esembed.ingest.sources import open_source
 from esembed.ingest.term_statistics import BufferedHead, apply_mapping, count_terms
 from esembed.types import Document
 
@@ -90,7 +90,7 @@ def backfill(state: IndexState, options: IngestOptions | None, *, progress: Prog
 
     settings = dataclasses.replace(options or IngestOptions(), vectors_only=True)
     total = documents.count(state)
-    records = read_index(requester(state.client), state.concrete_index, plan=state.plan)
+    records = read_index(requester(state.client), state.concrete_index, state.capabilities, plan=state.plan)
     return ingest(state, records, settings, progress=progress, total=total)
 
 
@@ -178,7 +178,7 @@ def recount_terms(state: IndexState) -> None:
     encoders = {name: in_thread(state.pool.encoder, name) for name in names}
     fresh = in_thread(
         count_terms,
-        read_index(sender, state.concrete_index, plan=state.plan),
+        read_index(sender, state.concrete_index, state.capabilities, plan=state.plan),
         state.plan.only(names),
         encoders,
         sender=sender,

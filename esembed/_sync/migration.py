@@ -31,7 +31,7 @@ from esembed.encode.pool import EncoderPool
 from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.sources.index import read_documents
-from esembed.migration.copying import CopyingEncoder, Memory, compare_ids, copyable
+from esembed.migration.copying import CopyingEncoder, VectorCache, compare_ids, copyable
 from esembed.migration.lock import MigrationLock
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
@@ -177,7 +177,7 @@ def _migrate(
     report.new = next_name(client, alias, live.concrete_index)
     report.resumed = describe(client, report.new) is not None
     copied = copyable(stored.plan, resolved, unchanged)
-    memories = {field: Memory() for field in copied}
+    memories = {field: VectorCache() for field in copied}
     copying: dict[str, Any] = {}
     for field, spec in resolved.vector_fields():
         if spec.family not in (PRECOMPUTED, "lexical"):
@@ -219,7 +219,7 @@ class CopyJob:
         old_plan: IndexPlan,
         new: IndexState,
         settings: MigrateOptions,
-        memories: Mapping[str, Memory],
+        memories: Mapping[str, VectorCache],
         report: MigrationReport,
         progress: Progress | None,
         lock: MigrationLock,
@@ -252,14 +252,12 @@ class CopyJob:
         # again by the next pass. The other way round it would be copied by none.
         before = checkpoint(self.client, self.old)
         self.client.request("POST", f"/{index_path(self.old)}/_refresh")
-        capabilities = self.new.capabilities
         records = read_documents(
             requester(self.client),
             self.old,
             self.old_plan,
+            self.new.capabilities,
             copied=self.memories,
-            kind=self.client.kind,
-            exclude_vectors=capabilities.exclude_vectors,
             after_seq_no=self._copied_to,
             max_documents_per_second=self.settings.max_documents_per_second,
         )
@@ -294,7 +292,7 @@ class CopyJob:
             self.report.catch_ups.append(self._pass())
             sender = requester(self.client)
             missing, extra, both = in_thread(
-                compare_ids, sender, self.old, self.new.concrete_index, sender=sender
+                compare_ids, sender, self.new.capabilities, self.old, self.new.concrete_index, sender=sender
             )
             if extra:
                 # Deletes have no document to read: they show as ids that only the new version has.

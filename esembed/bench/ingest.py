@@ -229,7 +229,7 @@ def _ours(client: Any, capabilities: Any, plan: Any, index: str, rows: list[Any]
 
     form = dialect_for(capabilities).documents.bulk(plan)
     failed: list[str] = []
-    target = TargetIndex(client, index, RetryPolicy(60.0), 120.0)
+    target = TargetIndex(client, index, capabilities, RetryPolicy(60.0))
     sender = SendStage(plan, capabilities, IngestOptions(), target=target, outcomes=Refusals())
     sender.start()
     for row, vector in zip(rows, vectors, strict=True):

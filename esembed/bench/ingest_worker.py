@@ -15,7 +15,7 @@ from esembed.bench.ingest_parts import Sink, TimedEncoder, bench_plan, fresh_ind
 from esembed.capabilities import Capabilities, Version
 from esembed.ingest.options import IngestOptions
 from esembed.ingest.pipeline import run_ingest
-from esembed.ingest.sources.mapper import Source
+from esembed.ingest.sources import Source
 
 DIMS = 384
 

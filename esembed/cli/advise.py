@@ -183,7 +183,7 @@ def _vectors(
     elif part.precomputed:
         raise UsageError("the field's vectors are given; pass them as a .npy file")
     else:
-        from esembed.ingest.sources.mapper import open_source
+        from esembed.ingest.sources import open_source
         from esembed.types import Document
 
         encoder = load(part.encoder, part.params)

@@ -20,7 +20,7 @@ from esembed.cli._connect import Connection, UsageError, takes_connection
 if TYPE_CHECKING:
     from esembed import Index
     from esembed.ingest.options import IngestReport, Progress, ProgressState
-    from esembed.ingest.sources.mapper import Source
+    from esembed.ingest.sources import Source
 
 __all__ = ["app"]
 
@@ -171,7 +171,7 @@ def ingest(
     from esembed import Index
     from esembed.cli import _output
     from esembed.ingest.options import IngestOptions
-    from esembed.ingest.sources.mapper import FileSource, ReadOptions, dead_letter_source
+    from esembed.ingest.sources import FileSource, ReadOptions, dead_letter_source
 
     if bool(files) + (from_dead_letters is not None) + (from_index is not None) != 1:
         raise UsageError(
@@ -258,8 +258,7 @@ def _other_index(target: Index, client: Any, name: str) -> Source:
     try:
         source: Source = Index.open(client, name, capabilities=target.capabilities).documents()
     except PlanError:
-        known = target.capabilities
-        source = IndexSource(target.client, name, target.plan, exclude_vectors=known.exclude_vectors)
+        source = IndexSource(target.client, name, target.plan, target.capabilities)
     return source
 
 

@@ -168,6 +168,17 @@ class DocumentFormat:
             return np.asarray(stored, dtype=np.float32)
         return None
 
+    # -- bulk ------------------------------------------------------------------------------------
+
+    def bulk_params(self, *, primary_wait_seconds: float) -> dict[str, str]:
+        """Parameters of ``_bulk``; the answer comes without what nobody reads.
+
+        Args:
+            primary_wait_seconds: how long the engine may wait for a primary shard that is away, where it can
+                be told.
+        """
+        return {"filter_path": "items.*.status,items.*.error,items.*.result,error,status"}
+
     # -- reading ---------------------------------------------------------------------------------
 
     def source_params(self, *, excludes: Sequence[str] = (), vectors: bool = False) -> dict[str, str]:

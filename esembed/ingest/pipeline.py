@@ -38,7 +38,7 @@ from esembed.ingest.progress import ProgressMeter, StageClock
 from esembed.ingest.reconcile import reconcile
 from esembed.ingest.record import PreparedRecord
 from esembed.ingest.retry import IngestCancelled, RetryPolicy
-from esembed.ingest.sources.mapper import Source, open_source
+from esembed.ingest.sources import Source, open_source
 from esembed.ingest.stages.chunk import ChunkStage
 from esembed.ingest.stages.encode import EncodeStage
 from esembed.ingest.stages.lookup import LookupStage
@@ -359,7 +359,7 @@ class _Run:
         self.warnings: list[str] = []
         self._lock = threading.Lock()
         self.retry = RetryPolicy(options.max_wait_seconds, stop, self.warn)
-        self.target = TargetIndex(transport, index, self.retry, options.request_timeout_seconds)
+        self.target = TargetIndex(transport, index, capabilities, self.retry, options.request_timeout_seconds)
         self.outcomes = Outcomes(options)
         made = {n: encoders[n] for n, p in plan.vector_fields() if not p.precomputed and n in encoders}
         self.pipeline = Pipeline(
@@ -377,7 +377,7 @@ class _Run:
         settings = self.target.settings()
         check_durability(settings, self.index)
         self._check_inside(settings)
-        load = LoadSettings(self.target, self.plan, self.capabilities.kind, self.warn)
+        load = LoadSettings(self.target, self.plan, dialect_for(self.capabilities).mapping, self.warn)
         uuid = settings.get("uuid")
         if self.options.verify or self.options.sync:
             self.outcomes.source_ids = Ledger(None)

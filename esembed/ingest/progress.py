@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from esembed.ingest.options import IngestReport, ProgressState
-from esembed.ingest.sources.mapper import Source
+from esembed.ingest.sources import Source
 
 __all__ = ["ProgressMeter", "StageClock"]
 

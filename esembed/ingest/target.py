@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
+from esembed.capabilities import Capabilities
+from esembed.dialect import dialect_for
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError
 from esembed.ingest.retry import RetryPolicy
@@ -26,23 +28,29 @@ class TargetIndex:
     """The requests of one run on one index.
 
     Args:
-        client: what carries them; its own retries are off.
+        transport: what carries them; its own retries are off.
         index: the index's (or alias's) name.
-        retry: waits.
+        capabilities: of the engine.
+        retry: how long its answers are waited for.
         timeout_seconds: for one bulk request.
     """
 
-    def __init__(self, client: Transport, index: str, retry: RetryPolicy, timeout_seconds: float) -> None:
-        self.client = client
+    def __init__(
+        self,
+        transport: Transport,
+        index: str,
+        capabilities: Capabilities,
+        retry: RetryPolicy,
+        timeout_seconds: float = 120.0,
+    ) -> None:
+        self.transport = transport
         self.index = index
         self.retry = retry
         self._path = "/" + quote(index, safe="*,")
         self._timeout = timeout_seconds
-        self._bulk_params = {"filter_path": "items.*.status,items.*.error,items.*.result,error,status"}
-        if getattr(client, "kind", "") == "elasticsearch":
-            # How long the engine itself waits for a primary, silently (a minute, else). opensearch-py
-            # takes a parameter of this name for its own time-out and can't pass it on.
-            self._bulk_params["timeout"] = f"{max(1, min(15, int(retry.max_wait_seconds)))}s"
+        documents = dialect_for(capabilities).documents
+        self._pit = documents.pit
+        self._bulk_params = documents.bulk_params(primary_wait_seconds=retry.max_wait_seconds)
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -72,7 +80,7 @@ class TargetIndex:
         def once() -> Response:
             nonlocal tries
             tries += 1
-            answer = self.client.request(
+            answer = self.transport.request(
                 method, path, params=params, body=body, ignore=ignore, timeout_seconds=seconds
             )
             if all_shards and (failed := answer.body.get("_shards", {}).get("failed")):
@@ -91,7 +99,7 @@ class TargetIndex:
     def bulk(self, payload: bytes) -> tuple[int | None, Any, float | None]:
         """Send one bulk request, once: status (None without an answer), body, seconds to wait if told."""
         try:
-            response = self.client.request(
+            response = self.transport.request(
                 "POST",
                 f"{self._path}/_bulk",
                 params=self._bulk_params,
@@ -129,7 +137,7 @@ class TargetIndex:
     def diagnose_stall(self) -> str:
         """Why a bulk request gets no answer, as far as the index's health tells. Asked once."""
         try:
-            answer = self.client.request(
+            answer = self.transport.request(
                 "GET",
                 f"/_cluster/health{self._path}",
                 params={"filter_path": "status"},
@@ -147,7 +155,7 @@ class TargetIndex:
 
         def once() -> None:
             path = f"/_cluster/health{self._path}"
-            answer = self.client.request("GET", path, ignore=_ANY_STATUS)
+            answer = self.transport.request("GET", path, ignore=_ANY_STATUS)
             if answer.status in (429, 502, 503, 504):
                 raise EngineUnavailableError(f"status {answer.status} to {path}", status=answer.status)
             if answer.status < 400 and answer.body.get("status") == "red":
@@ -205,7 +213,7 @@ class TargetIndex:
     def force_merge(self, segments: int) -> None:
         """Merge to at most *segments* segments; the answer comes when it is done, or a time-out before."""
         try:
-            self.client.request(
+            self.transport.request(
                 "POST",
                 f"{self._path}/_forcemerge",
                 params={"max_num_segments": segments},
@@ -273,21 +281,17 @@ class TargetIndex:
             yield from answer["hits"]["hits"]
 
     def _pit_pages(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]] | None:
-        opensearch = getattr(self.client, "kind", "") == "opensearch"
-        path, key = ("_search/point_in_time", "pit_id") if opensearch else ("_pit", "id")
         opened = self.call(
             "POST",
-            f"{self._path}/{path}",
+            f"{self._path}/{self._pit.open}",
             params={"keep_alive": KEEP_ALIVE},
             ignore=(400, 403, 404, 405, 410),
         )
-        if opened.status >= 400:
+        if opened.status >= 400:  # not on this engine, or not with this key
             return None
-        return self._pit_loop(body, str(opened.body[key]), path, key, opensearch)
+        return self._pit_loop(body, str(opened.body[self._pit.key]))
 
-    def _pit_loop(
-        self, body: Mapping[str, Any], pit: str, path: str, key: str, opensearch: bool
-    ) -> Iterator[Mapping[str, Any]]:
+    def _pit_loop(self, body: Mapping[str, Any], pit: str) -> Iterator[Mapping[str, Any]]:
         after: list[Any] | None = None
         try:
             while True:
@@ -307,7 +311,7 @@ class TargetIndex:
                 after = hits[-1]["sort"]
         finally:
             if pit:
-                self._close(f"/{path}", {key: [pit] if opensearch else pit})
+                self._close(self._pit.close, self._pit.close_body(pit))
 
     def _close(self, path: str, body: Mapping[str, Any]) -> None:
         """End a point in time or a scroll. It ends by itself, too, so a failure is none of the run's.
@@ -316,7 +320,7 @@ class TargetIndex:
         the generator, on any thread and inside any lock, the event loop's own thread included.
         """
         with contextlib.suppress(EngineUnavailableError):
-            self.client.request("DELETE", path, body=body, ignore=_ANY_STATUS)
+            self.transport.request("DELETE", path, body=body, ignore=_ANY_STATUS)
 
     def _scroll_pages(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         answer = self.call(
@@ -333,7 +337,7 @@ class TargetIndex:
                 # Sent once: a scroll moves on with each request, so the page of an answer that was lost
                 # would be missing, and nobody would see it.
                 try:
-                    answer = self.client.request(
+                    answer = self.transport.request(
                         "POST", "/_search/scroll", body={"scroll": KEEP_ALIVE, "scroll_id": scroll}
                     ).body
                 except EngineUnavailableError as error:

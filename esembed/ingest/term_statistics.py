@@ -16,7 +16,8 @@ from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions
 from esembed.ingest.record import PreparedRecord
-from esembed.ingest.sources.mapper import RecordMapper, Source
+from esembed.ingest.sources import Source
+from esembed.ingest.sources.mapper import RecordMapper
 from esembed.plan import IndexPlan
 from esembed.types import Document
 

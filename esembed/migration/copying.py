@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from esembed.capabilities import Capabilities
 from esembed.dialect.meta import PARENT_FIELD
 from esembed.encode.base import DenseEncoder, EncoderInfo, EncodeStats
 from esembed.ingest.ledger import Ledger
@@ -22,10 +23,10 @@ from esembed.plan import IndexPlan
 from esembed.transport import Transport
 from esembed.types import DenseMatrix, FloatArray
 
-__all__ = ["CopyingEncoder", "Memory", "compare_ids", "copyable"]
+__all__ = ["CopyingEncoder", "VectorCache", "compare_ids", "copyable"]
 
 
-class Memory:
+class VectorCache:
     """Text → vector of one field, the oldest forgotten first. Safe to use from several threads.
 
     Args:
@@ -63,9 +64,9 @@ class Memory:
 
 
 class CopyingEncoder:
-    """An encoder that looks into a :class:`Memory` first; what it declares is the encoder's own."""
+    """An encoder that looks into a :class:`VectorCache` first; what it declares is the encoder's own."""
 
-    def __init__(self, inner: DenseEncoder, memory: Memory) -> None:
+    def __init__(self, inner: DenseEncoder, memory: VectorCache) -> None:
         self._inner = inner
         self._memory = memory
 
@@ -101,7 +102,9 @@ class CopyingEncoder:
         """Nothing: the inner encoder is closed by whoever made it."""
 
 
-def compare_ids(client: Transport, old: str, new: str) -> tuple[list[str], list[str], int]:
+def compare_ids(
+    transport: Transport, capabilities: Capabilities, old: str, new: str
+) -> tuple[list[str], list[str], int]:
     """Ids that only the old index has (the first 100), ids that only the new one has, documents in both.
 
     The ids lie on disk meanwhile. Chunks that are documents of their own are not counted; those of
@@ -113,11 +116,11 @@ def compare_ids(client: Transport, old: str, new: str) -> tuple[list[str], list[
     seen = Ledger(None)
     both = 0
     try:
-        for hit in scan_target(client, old).scan(source):
+        for hit in scan_target(transport, old, capabilities).scan(source):
             if not (hit.get("_source") or {}).get(PARENT_FIELD):
                 seen.put(hit["_id"], None)
         batch: list[str] = []
-        for hit in scan_target(client, new).scan(source):
+        for hit in scan_target(transport, new, capabilities).scan(source):
             parent = (hit.get("_source") or {}).get(PARENT_FIELD)
             if (parent or hit["_id"]) not in seen:
                 extra.append(hit["_id"])

@@ -24,7 +24,7 @@ def main(kind: str, url: str, index: str, file: str) -> int:
     from esembed.encode.lexical.encoder import LexicalEncoder
     from esembed.ingest.options import IngestOptions
     from esembed.ingest.pipeline import run_ingest
-    from esembed.ingest.sources.mapper import FileSource
+    from esembed.ingest.sources import FileSource
 
     client = EngineClient(official_client(url, kind))
     capabilities = probe(client)

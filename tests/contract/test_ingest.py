@@ -16,8 +16,8 @@ from query_engines import World
 from esembed.dialect.mapping import compile_mapping
 from esembed.errors import EngineUnavailableError, IndexNotFoundError, OptionsError, RecordError
 from esembed.ingest.retry import RetryableError, RetryPolicy
+from esembed.ingest.sources import FileSource, dead_letter_source
 from esembed.ingest.sources.index import IndexSource
-from esembed.ingest.sources.mapper import FileSource, dead_letter_source
 from esembed.ingest.stages.lookup import LookupStage
 from esembed.ingest.target import TargetIndex
 from esembed.plan import ChunkOptions, DenseField, IndexPlan, LoadOptions, SparseField, TextField
@@ -77,7 +77,7 @@ def test_hashes_are_looked_up_without_the_documents(query_world: World, stored: 
     rows = records(40)
     target.ingest(rows, refresh=False)
     client.request("PUT", f"{path}/_doc/by-hand", body={"title": "without a hash"})
-    engine = TargetIndex(client, target.index, RetryPolicy(10, threading.Event(), print), 10)
+    engine = TargetIndex(client, target.index, query_world.capabilities, RetryPolicy(10), 10)
     answers = []
     ask = engine.call
 
@@ -218,7 +218,7 @@ def test_a_write_blocked_index_is_waited_for_no_longer_than_was_said(query_world
     assert len(drawn) < 395, "the run ended before its source"
     notices: list[str] = []
     retry = RetryPolicy(0.5, threading.Event(), notices.append)
-    engine = TargetIndex(target.world.client, target.index, retry, 120.0)
+    engine = TargetIndex(target.world.client, target.index, query_world.capabilities, retry)
 
     def blocked() -> None:
         status, body, _ = engine.bulk(b'{"index":{"_id":"x"}}\n{"title":"x"}\n')
@@ -495,13 +495,17 @@ def test_backfill_writes_vectors_only(query_world: World) -> None:
     from esembed.ingest.sources.index import read_index
 
     client.request("POST", f"/{target.index}/_refresh")
-    report = target.ingest(read_index(client, target.index, plan=target.plan), vectors_only=True)
+
+    def filled() -> Any:
+        return read_index(client, target.index, query_world.capabilities, plan=target.plan)
+
+    report = target.ingest(filled(), vectors_only=True)
     assert report.updated == 5
     stored = target.all()
     assert stored["d3"]["kept"] == 3
     expected = HashEncoder().encode_document(["title 3"])[0]
     np.testing.assert_allclose(vector_of(stored["d3"]["emb"]), expected, atol=1e-6)
-    again = target.ingest(read_index(client, target.index, plan=target.plan), vectors_only=True)
+    again = target.ingest(filled(), vectors_only=True)
     assert again.unchanged == 5
 
 
@@ -548,13 +552,7 @@ def test_another_index_is_a_source(query_world: World) -> None:
     old, new = make(query_world, plan, suffix="-old"), make(query_world, plan, suffix="-new")
     rows = [{"id": f"d{n}", "title": f"title {n}", "image": [1, n, 2]} for n in range(1_200)]
     old.ingest(rows)
-    known = query_world.capabilities
-    source = IndexSource(
-        query_world.client,
-        old.index,
-        plan,
-        exclude_vectors=known.exclude_vectors,
-    )
+    source = IndexSource(query_world.client, old.index, plan, query_world.capabilities)
     scanned: list[int] = []
 
     def watched() -> Any:
@@ -568,7 +566,11 @@ def test_another_index_is_a_source(query_world: World) -> None:
 
     assert new.ingest(watched()).indexed == 1_200
     assert new.ingest(rows, verify=True).unchanged == 1_200, "ids, fields and given vectors as they were"
-    path = "_search/point_in_time/_all" if known.kind == "opensearch" else "_nodes/stats/indices/search"
+    path = (
+        "_search/point_in_time/_all"
+        if query_world.capabilities.kind == "opensearch"
+        else "_nodes/stats/indices/search"
+    )
     left = query_world.client.request("GET", f"/{path}").body
     open_ = left.get("pits") or [
         n["indices"]["search"]["open_contexts"] for n in left.get("nodes", {}).values()

@@ -278,7 +278,8 @@ async def test_a_silent_claim_is_taken_over_and_its_owner_stops(client, alias, m
 
 async def test_a_scan_left_early_holds_nobody_up(client, alias):
     """Its generator may end on the loop's own thread, where a request could never be answered."""
-    scan = read_index(requester(AsyncEngineClient(client)), alias)
+    index = await AsyncIndex.open(client, alias)
+    scan = read_index(requester(AsyncEngineClient(client)), alias, index.capabilities)
     assert (await asyncio.to_thread(next, scan)).source["body"]
     del scan
     gc.collect()

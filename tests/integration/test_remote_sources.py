@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from esembed.errors import RecordError, SourceError
-from esembed.ingest.sources.mapper import FileSource, ReadOptions
+from esembed.ingest.sources import FileSource, ReadOptions
 from esembed.types import Document
 
 pytest.importorskip("fsspec", reason="remote sources need the extra remote")

@@ -22,3 +22,11 @@ class ElasticsearchDocuments(DocumentFormat):
         "seismic": "elasticsearch.sparse_vector",
     }
     pit: ClassVar[PointInTime] = PointInTime(open="_pit", close="/_pit", key="id", closes_many=False)
+
+    def bulk_params(self, *, primary_wait_seconds: float) -> dict[str, str]:
+        """As everywhere, and no silence of a minute while a primary shard is away."""
+        # Left alone it waits a minute and says nothing meanwhile. Not for OpenSearch: opensearch-py takes a
+        # parameter of this name for its own time-out and can't pass it on.
+        seconds = max(1, min(15, int(primary_wait_seconds)))
+        params = DocumentFormat.bulk_params(self, primary_wait_seconds=primary_wait_seconds)
+        return params | {"timeout": f"{seconds}s"}

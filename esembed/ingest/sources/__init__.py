@@ -1,1 +1,217 @@
-"""Readers, one file for each family of formats. Each yields documents, or what was unreadable."""
+"""Records from anywhere: files, folders, globs, standard input, remote stores, iterables.
+
+Every source yields :class:`~esembed.types.Document` or, for what is no record, an
+:class:`~esembed.ingest.dead_letters.UnreadableRecord`, each with its position, and never holds more
+than one record (or one batch of a columnar file) in memory.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence, Sized
+from lzma import LZMAError
+from pathlib import Path
+from typing import Any
+
+from esembed.errors import RecordError, SourceError
+from esembed.ingest.dead_letters import UnreadableRecord, read_dead_letters
+from esembed.ingest.sources.files import (
+    Counter,
+    Location,
+    expand,
+    from_the_store,
+    open_location,
+    without_secrets,
+)
+from esembed.ingest.sources.readers import ReadOptions, read_location
+from esembed.types import Document
+
+__all__ = [
+    "FileSource",
+    "ReadOptions",
+    "Source",
+    "dead_letter_source",
+    "from_async",
+    "open_source",
+]
+
+
+class Source:
+    """Records, and how far along they are. Iterate once.
+
+    Attributes:
+        total_bytes, total_records: of the whole source, where known.
+        bytes_read: so far (of compressed files: compressed bytes).
+    """
+
+    total_bytes: int | None = None
+    total_records: int | None = None
+    bytes_read: int = 0
+
+    def __init__(self, records: Iterable[Any] = ()) -> None:
+        self._records = records
+        if isinstance(records, Sized):
+            self.total_records = len(records)
+
+    def __iter__(self) -> Iterator[Document | RecordError]:
+        for number, record in enumerate(self._records, 1):
+            if isinstance(record, (Document, RecordError)):
+                yield record
+            elif isinstance(record, Mapping):
+                yield Document(id=None, source=record, position=f"record {number}")
+            elif isinstance(record, tuple) and len(record) == 2 and isinstance(record[1], Mapping):
+                yield Document(id=str(record[0]), source=record[1], position=f"record {number}")
+            else:
+                yield UnreadableRecord(
+                    "a record is a mapping, a Document or an (id, mapping) pair, not a "
+                    f"{type(record).__name__}",
+                    position=f"record {number}",
+                    raw=repr(record)[:1000].encode("utf-8", "backslashreplace"),
+                )
+
+
+class FileSource(Source):
+    """Files, folders, globs, URLs and ``-`` (standard input), one after the other.
+
+    Args:
+        names: what to read, in this order.
+        options: how.
+
+    Raises:
+        SourceError: a file that isn't there, a format that can't be told, a missing extra.
+    """
+
+    def __init__(self, names: Sequence[str | Path], options: ReadOptions | None = None) -> None:
+        super().__init__()
+        self._options = options or ReadOptions()
+        self.locations: list[Location] = [
+            location
+            for name in names
+            for location in expand(str(name), self._options.format, self._options.storage)
+        ]
+        sizes = [location.size for location in self.locations]
+        self.total_bytes = None if None in sizes else sum(s or 0 for s in sizes)
+
+    def __iter__(self) -> Iterator[Document | RecordError]:
+        for location in self.locations:
+            before = self.bytes_read
+            try:
+                raw = open_location(location, self._options.storage)
+            except Exception as error:
+                if not from_the_store(error):
+                    raise
+                yield UnreadableRecord(
+                    f"can't open {location.label}: {without_secrets(error)}", position=location.label
+                )
+                continue
+            counter = Counter(raw)
+            try:
+                for piece in read_location(location, counter, raw, self._options):
+                    self.bytes_read = before + counter.count
+                    yield piece
+            except Exception as error:
+                if not from_the_store(error) and not isinstance(error, (EOFError, zlib.error, LZMAError)):
+                    raise
+                yield UnreadableRecord(
+                    f"{location.label} can't be read to its end: {without_secrets(error)}. What came before "
+                    "is kept; once it can be read, run the same again: records that are in are left alone",
+                    position=location.label,
+                )
+            finally:
+                if location.name != "-":
+                    counter.close()
+            self.bytes_read = before + (location.size or counter.count)
+
+
+def open_source(what: Any, options: ReadOptions | None = None) -> Source:
+    """A source from whatever a caller hands over.
+
+    Args:
+        what: a path, URL, glob, folder or ``-``; several of them; or an iterable of records
+            (mappings, Documents, (id, mapping) pairs). An async iterable needs :func:`from_async`.
+
+    Raises:
+        SourceError: see FileSource; also for an async iterable.
+    """
+    if isinstance(what, Source):
+        return what
+    if isinstance(what, (str, Path)):
+        return FileSource([what], options)
+    if isinstance(what, AsyncIterable):
+        raise SourceError("an async iterable needs AsyncIndex (or from_async and its loop)")
+    if isinstance(what, Mapping):
+        raise SourceError("one mapping is one record; pass [record]")
+    if isinstance(what, (list, tuple)) and what and all(isinstance(w, (str, Path)) for w in what):
+        return FileSource(what, options)
+    if not isinstance(what, Iterable):
+        raise SourceError(f"can't read records from a {type(what).__name__}")
+    return Source(what)
+
+
+def dead_letter_source(path: str | Path) -> Source:
+    """The records of a dead-letter file, to be tried again. Raises SourceError when it isn't there."""
+    path = Path(path)
+    if not path.is_file():
+        raise SourceError(f"there is no dead-letter file {path}", source=str(path))
+    return Source(read_dead_letters(path))
+
+
+def from_async(records: AsyncIterable[Any], loop: Any, *, limit: int = 128) -> Iterator[Any]:
+    """An async iterable as an iterator for another thread, while *loop* runs in its own. Each record is
+    handed over when it comes; an error of the iterable is raised after the records before it.
+
+    Args:
+        records: anything with ``__aiter__``.
+        loop: the running event loop that it belongs to.
+        limit: the most records that wait.
+
+    Raises:
+        RuntimeError: the loop ended before the records did.
+    """
+    import asyncio
+
+    waiting: list[Any] = []
+    changed = threading.Condition()
+    room = asyncio.Event()
+
+    async def draw() -> None:
+        iterator = records.__aiter__()
+        try:
+            async for record in iterator:
+                with changed:
+                    waiting.append(record)
+                    full = len(waiting) >= limit
+                    if full:
+                        room.clear()
+                    changed.notify()
+                if full:
+                    await room.wait()
+        finally:
+            if hasattr(iterator, "aclose"):
+                await iterator.aclose()
+
+    drawing = asyncio.run_coroutine_threadsafe(draw(), loop)
+    drawing.add_done_callback(lambda _: _tell(changed))
+    try:
+        while True:
+            with changed:
+                while not waiting and not drawing.done():
+                    changed.wait(1.0)
+                    if not loop.is_running():
+                        raise RuntimeError("the event loop of the records ended before they did")
+                got, full = list(waiting), len(waiting) >= limit
+                waiting.clear()
+            if full:
+                loop.call_soon_threadsafe(room.set)
+            if not got:
+                drawing.result()
+                return
+            yield from got
+    finally:
+        drawing.cancel()
+
+
+def _tell(changed: threading.Condition) -> None:
+    with changed:
+        changed.notify_all()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-import numpy as np
-
+from esembed.capabilities import Capabilities
+from esembed.dialect import dialect_for
+from esembed.dialect.documents import DocumentFormat
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
-from esembed.dialect.tokens import TokenTarget, decode
 from esembed.errors import RecordError
 from esembed.ingest.retry import RetryPolicy
-from esembed.ingest.sources.mapper import Source
+from esembed.ingest.sources import Source
 from esembed.ingest.target import TargetIndex
 from esembed.plan import IndexPlan
 from esembed.transport import Transport
@@ -40,45 +38,45 @@ class IndexSource(Source):
     Vectors that its plan's encoders made are left out, those that were brought (``given``) come along.
 
     Args:
-        client: what carries the requests; its ``kind`` names the engine.
+        transport: what carries the requests.
         index: the index.
         plan: its plan. Of an index that isn't esembed's, the target's plan: fields that the target's
             encoders fill are left out.
-        exclude_vectors: the engine understands ``_source.exclude_vectors`` (see Capabilities).
+        capabilities: of the engine.
         total: how many documents it has, for the ETA.
     """
 
     def __init__(
-        self, client: Any, index: str, plan: IndexPlan, *, exclude_vectors: bool, total: int | None = None
+        self,
+        transport: Transport,
+        index: str,
+        plan: IndexPlan,
+        capabilities: Capabilities,
+        *,
+        total: int | None = None,
     ) -> None:
         super().__init__()
-        self._client, self._index, self._plan = client, index, plan
-        self._exclude_vectors = exclude_vectors
+        self._read_from = (transport, index, plan, capabilities)
         self.total_records = total
 
     def __iter__(self) -> Iterator[Document | RecordError]:
-        yield from read_documents(
-            self._client,
-            self._index,
-            self._plan,
-            kind=self._client.kind,
-            exclude_vectors=self._exclude_vectors,
-        )
+        yield from read_documents(*self._read_from)
 
 
-def scan_target(client: Transport, index: str, *, max_wait_seconds: float = 600.0) -> TargetIndex:
-    """An index to read from, outside of any run: nobody is told of waits, nothing ends them early."""
-    return TargetIndex(client, index, RetryPolicy(max_wait_seconds, threading.Event(), lambda _: None), 120.0)
+def scan_target(
+    transport: Transport, index: str, capabilities: Capabilities, *, max_wait_seconds: float = 600.0
+) -> TargetIndex:
+    """An index to read from, outside of any run: nobody is notified of waits, nothing ends them early."""
+    return TargetIndex(transport, index, capabilities, RetryPolicy(max_wait_seconds))
 
 
 def read_documents(
-    client: Transport,
+    transport: Transport,
     index: str,
     plan: IndexPlan,
+    capabilities: Capabilities,
     *,
     copied: Mapping[str, VectorSink] | None = None,
-    kind: str,
-    exclude_vectors: bool,
     after_seq_no: int | None = None,
     max_documents_per_second: float | None = None,
 ) -> Iterator[Document]:
@@ -88,41 +86,40 @@ def read_documents(
 
     Args:
         index, plan: the index and its plan.
+        capabilities: of the engine.
         copied: dense field → what takes its stored vectors along the way.
-        kind: the engine, for the feature names of given sparse vectors.
-        exclude_vectors: Elasticsearch leaves vectors out unless told otherwise.
         max_documents_per_second: read no faster.
 
     Raises:
         EngineUnavailableError: the engine stayed away for too long.
     """
+    stored = dialect_for(capabilities).documents
     copied = copied or {}
     given = {name for name, part in plan.vector_fields() if part.precomputed and not part.chunked}
     excludes = [HASH_FIELD]
     excludes += [plan.field_path(n) for n, _ in plan.vector_fields() if n not in given and n not in copied]
-    source: dict[str, Any] = {"excludes": excludes}
-    if exclude_vectors:
-        source["exclude_vectors"] = False
+    source = stored.source_filter(excludes=excludes, vectors=True)
     query: dict[str, Any] = {"match_all": {}}
     if after_seq_no is not None:
         query = {"range": {"_seq_no": {"gt": after_seq_no}}}
     if plan.chunk is not None and plan.chunk.store == "documents":
         query = {"bool": {"filter": [query], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
+    pages = scan_target(transport, index, capabilities).scan(source, query=query, size=PAGE_DOCUMENTS)
     started = time.monotonic()
-    for count, hit in enumerate(scan_target(client, index).scan(source, query=query, size=PAGE_DOCUMENTS), 1):
+    for count, hit in enumerate(pages, 1):
         fields = dict(hit.get("_source") or {})
-        _hand_over(plan, fields, copied)
+        _hand_over(stored, plan, fields, copied)
         for name in copied:
             fields.pop(name, None)
         if plan.chunk is not None:
             fields.pop(plan.chunk.path, None)
         for name in given & set(plan.sparse):
-            fields[name] = _decoded(plan, name, fields.get(name), kind)
+            fields[name] = stored.read_sparse(plan.sparse[name], fields.get(name))
         for name in given:
             if fields.get(name) is None:
                 fields.pop(name, None)
             elif isinstance(fields[name], str):
-                fields[name] = _vector(fields[name])
+                fields[name] = stored.read_dense(fields[name])
         yield Document(id=hit["_id"], source=fields, position=f"{index}/{hit['_id']}")
         if max_documents_per_second:
             ahead = count / max_documents_per_second - (time.monotonic() - started)
@@ -130,45 +127,27 @@ def read_documents(
                 time.sleep(ahead)
 
 
-def _vector(value: Any) -> FloatArray | None:
-    # Elasticsearch gives back what it was sent: base64 of big-endian floats from 9.3 on, else a list.
-    if isinstance(value, str):
-        return np.frombuffer(base64.b64decode(value), dtype=">f4").astype(np.float32)
-    if isinstance(value, list) and value:
-        return np.asarray(value, dtype=np.float32)
-    return None
-
-
-def _decoded(plan: IndexPlan, name: str, weights: Any, kind: str) -> Any:
-    if not isinstance(weights, Mapping):
-        return weights
-    storage = plan.sparse[name].storage
-    target: TokenTarget = "elasticsearch.sparse_vector"
-    if storage == "seismic":
-        return {int(k): v for k, v in weights.items()}
-    if storage == "rank_features" or kind == "opensearch":
-        target = "elasticsearch.rank_features" if kind == "elasticsearch" else "opensearch.rank_features"
-    return {decode(key, target): value for key, value in weights.items()}
-
-
-def _hand_over(plan: IndexPlan, fields: Mapping[str, Any], copied: Mapping[str, VectorSink]) -> None:
+def _hand_over(
+    stored: DocumentFormat, plan: IndexPlan, fields: Mapping[str, Any], copied: Mapping[str, VectorSink]
+) -> None:
     for name, sink in copied.items():
         part = plan.dense[name]
         if part.chunked and plan.chunk is not None:
             for chunk in fields.get(plan.chunk.path) or ():
-                vector = _vector(chunk.get(name)) if isinstance(chunk, Mapping) else None
+                vector = stored.read_dense(chunk.get(name)) if isinstance(chunk, Mapping) else None
                 if vector is not None and isinstance(chunk.get("text"), str):
                     sink.put(chunk["text"], vector)
             continue
-        vector = _vector(fields.get(name))
+        vector = stored.read_dense(fields.get(name))
         if vector is None:
             continue
         sink.put(part.source_text(fields) or "", vector)
 
 
 def read_index(
-    client: Transport,
+    transport: Transport,
     index: str,
+    capabilities: Capabilities,
     *,
     plan: IndexPlan | None = None,
     query: Mapping[str, Any] | None = None,
@@ -177,8 +156,9 @@ def read_index(
     """Every document as of the moment the reading begins, vectors and hidden fields left out.
 
     Args:
-        client: what carries the requests.
+        transport: what carries the requests.
         index: the index.
+        capabilities: of the engine.
         plan: its plan, whose vector fields are left out; None leaves out hidden fields only.
         query: only documents that match.
         max_wait_seconds: how long an engine that is away is waited for.
@@ -194,6 +174,6 @@ def read_index(
             excludes.append(plan.chunk.path)
             if plan.chunk.store == "documents":
                 clause = {"bool": {"must": [clause], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
-    target = scan_target(client, index, max_wait_seconds=max_wait_seconds)
+    target = scan_target(transport, index, capabilities, max_wait_seconds=max_wait_seconds)
     for hit in target.scan({"excludes": excludes}, query=clause, size=PAGE_DOCUMENTS):
         yield Document(id=hit["_id"], source=hit.get("_source") or {}, position=f"{index}/{hit['_id']}")

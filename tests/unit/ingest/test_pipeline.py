@@ -18,7 +18,7 @@ from esembed.ingest.dead_letters import MAX_REASONS, DeadLetters
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, ProgressState
 from esembed.ingest.pipeline import run_ingest
 from esembed.ingest.progress import ProgressMeter
-from esembed.ingest.sources.mapper import FileSource, Source
+from esembed.ingest.sources import FileSource, Source
 from esembed.ingest.stages import send as sender
 from esembed.ingest.stages.chunk import Chunker
 from esembed.plan import ChunkOptions, DenseField, IndexPlan

@@ -24,16 +24,10 @@ import pytest
 from esembed.errors import OptionsError, PermanentError, RecordError, SourceError
 from esembed.ingest.dead_letters import DeadLetters, UnreadableRecord, read_dead_letters
 from esembed.ingest.ledger import Ledger
+from esembed.ingest.sources import FileSource, ReadOptions, Source, from_async, open_source
 from esembed.ingest.sources.files import Counter, decompress
 from esembed.ingest.sources.lines import read_jsonl
-from esembed.ingest.sources.mapper import (
-    FileSource,
-    ReadOptions,
-    RecordMapper,
-    Source,
-    from_async,
-    open_source,
-)
+from esembed.ingest.sources.mapper import RecordMapper
 from esembed.ingest.term_statistics import BufferedHead
 from esembed.types import Document, ItemError
 

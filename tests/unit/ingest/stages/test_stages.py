@@ -145,7 +145,7 @@ class Stages:
         cls, plan: IndexPlan, options: IngestOptions = OPTIONS, capabilities: Capabilities = CAPABILITIES
     ) -> Stages:
         index, outcomes = FakeIndex(), Outcomes(options)
-        target = TargetIndex(index, "fake", RetryPolicy(options.max_wait_seconds), 10.0)
+        target = TargetIndex(index, "fake", capabilities, RetryPolicy(options.max_wait_seconds), 10.0)
         of, made = (plan, capabilities, options), encoders(plan)
         prepare = PrepareStage(*of, encoders=made, outcomes=outcomes)
         return cls(
@@ -291,7 +291,7 @@ def test_a_sender_on_its_own_raises_what_ended_it() -> None:
             return Response(403, {"error": {"type": "security_exception", "reason": "no"}})
 
     outcomes = Outcomes(OPTIONS)
-    target = TargetIndex(Closed(), "fake", RetryPolicy(1.0), 10.0)
+    target = TargetIndex(Closed(), "fake", CAPABILITIES, RetryPolicy(1.0), 10.0)
     stage = SendStage(PLAN, CAPABILITIES, OPTIONS, target=target, outcomes=outcomes)
     stage.start()
     action = SerializeStage(PLAN, CAPABILITIES, OPTIONS, outcomes=outcomes).action(
