@@ -506,7 +506,7 @@ class AsyncIndex:
         write: bool = True,
         tune_legs: bool = True,
         progress: Callable[[str], None] | None = None,
-    ) -> tuple[Tuned, Query]:
+    ) -> Tuned:
         """Fit the default query to judged queries; on few it stays as it is. See ``esembed tune``.
 
         Args:
@@ -516,7 +516,7 @@ class AsyncIndex:
             progress: told what is being done, one line each (from another thread).
 
         Returns:
-            the choice with its evidence, and the query.
+            the choice with its evidence; ``report.query`` is the query.
 
         Raises:
             EsembedError: no judged queries, the extra isn't installed, or the default query's reranker
@@ -526,9 +526,7 @@ class AsyncIndex:
             self.state, dataset, options=options, write=write, tune_legs=tune_legs, progress=progress
         )
 
-    async def learn_weights(
-        self, options: TrustOptions | None = None, *, write: bool = True
-    ) -> tuple[TrustReport, Query | None]:
+    async def learn_weights(self, options: TrustOptions | None = None, *, write: bool = True) -> TrustReport:
         """Estimate without judgements how far each leg can be trusted, and store the default query that
         follows: one request, weighted. :meth:`ingest` does it by itself.
 
@@ -539,7 +537,7 @@ class AsyncIndex:
             write: store it.
 
         Returns:
-            the report, and the query, or None when there is nothing to weigh.
+            the report; ``report.query`` is the query, or None when there is nothing to weigh.
         """
         return await weights.learn(self.state, options=options, write=write)
 
@@ -556,17 +554,30 @@ class AsyncIndex:
         runtime: RuntimeOptions | None = None,
         progress: Progress | None = None,
     ) -> MigrationReport:
-        """Move to another plan without downtime, behind an alias; see :mod:`esembed._async.migration`.
+        """Move to another plan without downtime, behind the alias that the index was opened by.
 
-        *encoder* serves the new plan; *old_encoder* and *allow_encoders* the old one, whose results are
-        compared where ``options.queries`` are given.
+        A new version is filled while the old one is searched and written, then the alias moves in one step.
+        Run it again after an interruption: it goes on where it was.
 
         This object goes on with the old version; open the alias again, or use an
         :class:`~esembed._async.follower.AsyncFollower`, to search the new one.
 
+        Args:
+            plan: the new plan; the caller vouches for its encoders.
+            options: see :class:`~esembed.migration.options.MigrateOptions`; an index that was opened by its
+                own name needs ``alias``.
+            encoder: encoders of the new plan, instead of loading them.
+            old_encoder, allow_encoders: encoders of the old version, whose results are compared where
+                ``options.queries`` are given.
+            runtime: how loaded encoders run here.
+            progress: is told how far the copying is.
+
         Raises:
-            what :func:`esembed._async.migration.migrate` raises; nothing is changed before it is sure
-            that it can work.
+            PlanError, UnsupportedFeatureError, EncoderError: refused; nothing was changed.
+            AliasError, OptionsError: an index where an alias is needed, or a wrong alias; nothing was
+                changed.
+            PermanentError: too little disk, or another migration of the alias is running; nothing was
+                changed. Or the gate was not passed; the old version serves on.
         """
         return await migration.migrate(
             self.client,
@@ -587,10 +598,18 @@ class AsyncIndex:
         allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
     ) -> MigrationReport:
-        """Point the alias at the version before; *encoder* is the old version's.
+        """Point the alias at the version before, with what was written since brought into it.
+
+        Args:
+            replay_writes: bring writes and deletes since the swap into the old version; it needs the old
+                encoder for changed documents. False: they are left in the newer version.
+            encoder: the old version's encoders.
+            allow_encoders: spec strings of the old version that may be loaded.
+            runtime: how loaded encoders run here.
 
         Raises:
-            what :func:`esembed._async.migration.rollback` raises.
+            AliasError: no alias, or the index behind it did not come from a migration, or its origin is gone.
+            PermanentError: a migration of the alias is running.
         """
         return await migration.rollback(
             self.client,

@@ -63,7 +63,7 @@ async def tune(
     write: bool,
     tune_legs: bool,
     progress: Callable[[str], None] | None,
-) -> tuple[Tuned, Query]:
+) -> Tuned:
     """Fit an index's default query to judged queries; see ``AsyncIndex.tune``."""
     from esembed.evaluate.tune_index import tune_index
 
@@ -71,6 +71,6 @@ async def tune(
     call = functools.partial(
         tune_index, target, dataset, options=options, axes=tune_legs, write=write, progress=progress
     )
-    result: tuple[Tuned, Query] = await in_thread(call, sender=target.client)
+    report: Tuned = await in_thread(call, sender=target.client)
     state.replace_stored(target.stored)
-    return result
+    return report

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from esembed.errors import EsembedError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.plan.legs import searchable_legs
-from esembed.query import Query
 
 from . import documents
 from ._shim import as_sync, in_thread
@@ -26,17 +25,15 @@ FEWEST_DOCUMENTS = 50
 """Below this an ingest doesn't learn: the weights would be chance."""
 
 
-async def learn(
-    state: IndexState, *, options: TrustOptions | None, write: bool
-) -> tuple[TrustReport, Query | None]:
+async def learn(state: IndexState, *, options: TrustOptions | None, write: bool) -> TrustReport:
     """Estimate the legs' weights and store the query that follows; see ``AsyncIndex.learn_weights``."""
     from esembed.evaluate.learn_weights import know_index
 
     target = as_sync(AsyncIndexTarget(state))
     call = functools.partial(know_index, target, options=options, write=write)
-    result: tuple[TrustReport, Query | None] = await in_thread(call, sender=target.client)
+    report: TrustReport = await in_thread(call, sender=target.client)
     state.replace_stored(target.stored)
-    return result
+    return report
 
 
 async def learn_after_ingest(
@@ -63,11 +60,11 @@ async def learn_after_ingest(
         return
     started = time.monotonic()
     try:
-        found, query = await learn(state, options=None, write=True)
+        found = await learn(state, options=None, write=True)
     except EsembedError as error:
         line = f"the legs' trust was not estimated (esembed eval trust does it later): {error}"
     else:
-        if query is None:
+        if found.query is None:
             line = "; ".join(found.notes) or "there is nothing to weigh"
         else:
             legs = ", ".join(f"{leg.name} {leg.trust:.2f}" for leg in found.legs)

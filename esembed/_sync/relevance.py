@@ -64,7 +64,7 @@ def tune(
     write: bool,
     tune_legs: bool,
     progress: Callable[[str], None] | None,
-) -> tuple[Tuned, Query]:
+) -> Tuned:
     """Fit an index's default query to judged queries; see ``Index.tune``."""
     from esembed.evaluate.tune_index import tune_index
 
@@ -72,6 +72,6 @@ def tune(
     call = functools.partial(
         tune_index, target, dataset, options=options, axes=tune_legs, write=write, progress=progress
     )
-    result: tuple[Tuned, Query] = in_thread(call, sender=target.client)
+    report: Tuned = in_thread(call, sender=target.client)
     state.replace_stored(target.stored)
-    return result
+    return report

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from esembed.errors import EsembedError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.plan.legs import searchable_legs
-from esembed.query import Query
 
 from . import documents
 from ._shim import as_sync, in_thread
@@ -27,17 +26,15 @@ FEWEST_DOCUMENTS = 50
 """Below this an ingest doesn't learn: the weights would be chance."""
 
 
-def learn(
-    state: IndexState, *, options: TrustOptions | None, write: bool
-) -> tuple[TrustReport, Query | None]:
+def learn(state: IndexState, *, options: TrustOptions | None, write: bool) -> TrustReport:
     """Estimate the legs' weights and store the query that follows; see ``Index.learn_weights``."""
     from esembed.evaluate.learn_weights import know_index
 
     target = as_sync(IndexTarget(state))
     call = functools.partial(know_index, target, options=options, write=write)
-    result: tuple[TrustReport, Query | None] = in_thread(call, sender=target.client)
+    report: TrustReport = in_thread(call, sender=target.client)
     state.replace_stored(target.stored)
-    return result
+    return report
 
 
 def learn_after_ingest(
@@ -64,11 +61,11 @@ def learn_after_ingest(
         return
     started = time.monotonic()
     try:
-        found, query = learn(state, options=None, write=True)
+        found = learn(state, options=None, write=True)
     except EsembedError as error:
         line = f"the legs' trust was not estimated (esembed eval trust does it later): {error}"
     else:
-        if query is None:
+        if found.query is None:
             line = "; ".join(found.notes) or "there is nothing to weigh"
         else:
             legs = ", ".join(f"{leg.name} {leg.trust:.2f}" for leg in found.legs)

@@ -209,9 +209,10 @@ def trust(
 
     client = connection.client()
     try:
-        report, query = _opened(client, name, allow_encoder).learn_weights(write=write)
+        report = _opened(client, name, allow_encoder).learn_weights(write=write)
     finally:
         client.close()
+    query = report.query
     shown: dict[str, Any] = report.to_dict() | {"query": None if query is None else query.to_dict()}
     if json:
         _output.print_json(shown)
@@ -278,20 +279,21 @@ def tune(
     client = connection.client()
     try:
         index = _opened(client, name, allow_encoder, cross_encoder)
-        tuned, query = index.tune(
+        tuned = index.tune(
             judged,
             write=write,
             tune_legs=axes,
             options=TuneOptions(latency_weight=latency_weight),
             progress=lambda line: _output.note(f"… {line}"),
         )
+        query = tuned.query
         plan = tuned.next_plan(index.plan.replace(query=query))
     finally:
         client.close()
     if next_plan is not None and tuned.similarity:
         next_plan.write_text(plan.to_toml(), encoding="utf-8")
     if json:
-        _output.print_json(tuned.to_dict() | {"query": query.to_dict()})
+        _output.print_json(tuned.to_dict() | {"query": None if query is None else query.to_dict()})
         return
     _show_tuned(tuned, query, written=write)
     if next_plan is not None:
@@ -299,7 +301,7 @@ def tune(
         _output.note(then if tuned.similarity else f"{next_plan} is not written: k1 and b stay as they are")
 
 
-def _show_tuned(tuned: Tuned, query: Query, *, written: bool) -> None:
+def _show_tuned(tuned: Tuned, query: Query | None, *, written: bool) -> None:
     from esembed.cli import _output
 
     changed = tuned.config != tuned.default

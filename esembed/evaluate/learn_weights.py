@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from esembed.evaluate.target import index_documents, store_query
 from esembed.plan.legs import searchable_legs
-from esembed.query import Query
 from esembed.weights.estimate import TrustOptions, TrustReport, estimate_trust
 from esembed.weights.query import evidence, knowing_query, plan_scorers
 
@@ -17,9 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["know_index"]
 
 
-def know_index(
-    index: Index, *, options: TrustOptions | None = None, write: bool = True
-) -> tuple[TrustReport, Query | None]:
+def know_index(index: Index, *, options: TrustOptions | None = None, write: bool = True) -> TrustReport:
     """Estimate how far each leg can be trusted, without judgements, and store the default query that
     follows from it. A query that the plan's author or ``tune`` wrote is kept.
 
@@ -27,7 +24,7 @@ def know_index(
     kind of known item, and nothing else are encoded.
 
     Returns:
-        the report, and the query (None when there is nothing to weigh).
+        the report; its query is None when there is nothing to weigh.
     """
     options = options or TrustOptions()
     index.load_statistics()
@@ -53,4 +50,4 @@ def know_index(
         # Written even when nothing follows, so that the next ingest doesn't ask again at once.
         kept = {key: evidence_before[key] for key in ("similarity",) if key in evidence_before}
         store_query(index, query, {**kept, "trust": report.to_dict(), "summary": evidence(report)})
-    return report, query
+    return replace(report, query=query)

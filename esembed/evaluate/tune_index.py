@@ -43,7 +43,7 @@ def tune_index(
     write: bool = True,
     axes: bool = True,
     progress: Callable[[str], None] | None = None,
-) -> tuple[Tuned, Query]:
+) -> Tuned:
     """Fit the default query to judgements and store it in the index's plan, with its evidence.
 
     First each leg's own settings (field boosts, pruning, num_candidates, oversampling), then the fusion,
@@ -56,7 +56,7 @@ def tune_index(
         progress: told what is being done, one line each.
 
     Returns:
-        the choice and its evidence, and the query it stands for.
+        the choice with its evidence, and the query it stands for (``query``).
 
     Raises:
         EsembedError: no judged queries; the default query's reranker wasn't given to the index.
@@ -132,7 +132,7 @@ def tune_index(
         elif tuned.similarity:
             earlier: Any = index.stored.rest.get("evidence") or {}
             store_query(index, index.plan.query, {**earlier, "similarity": tuned.to_dict()["similarity"]})
-    return tuned, query
+    return replace(tuned, query=query)
 
 
 def _without_reranker(index: Index, query: Query) -> Query:

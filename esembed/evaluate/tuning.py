@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -89,6 +90,7 @@ class Tuned:
         axes: the other settings that were tried (see :mod:`esembed.evaluate.leg_parameters`).
         similarity: text field → the ``k1`` and ``b`` that did better; an engine fixes them when an index is
             created, so they are for the next version of the index.
+        query: the query that the choice stands for; None where no index was tuned.
     """
 
     legs: tuple[str, ...]
@@ -103,6 +105,13 @@ class Tuned:
     reason: str
     axes: tuple[Any, ...] = ()
     similarity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    query: Query | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """The report and the query, as a pair was returned before; deprecated."""
+        warnings.warn("tune returns one report; use its .query", DeprecationWarning, stacklevel=2)
+        yield self
+        yield self.query
 
     def next_plan(self, plan: IndexPlan) -> IndexPlan:
         """*plan* with :attr:`similarity`, to migrate to: ``index.migrate(tuned.next_plan(index.plan))``.

@@ -1,10 +1,10 @@
-"""Who may move an alias: one migration at a time, whatever machine it runs on.
+"""The lock on an alias: one migration at a time, whatever machine it runs on.
 
-The claim is one document in a hidden index beside the versions (``ALIAS-migration``). It is made with
-``_create``, which only one can win, and written again every few seconds under ``if_seq_no`` and
-``if_primary_term``. Who finds a claim looks whether it still moves; no clocks are compared. A claim whose
-process is known to be gone (on this machine), or that did not move for :data:`SILENT_SECONDS`, is taken over
-by the same compare-and-write, and the one who lost it finds out at its next write and stops.
+It is one document in a hidden index beside the versions (``ALIAS-migration``). It is made with ``_create``,
+which only one can win, and written again every few seconds under ``if_seq_no`` and ``if_primary_term``. Who
+finds it held looks whether it is still written; no clocks are compared. A lock whose process is known to be
+gone (on this machine), or that was not written for :data:`SILENT_SECONDS`, is taken over by the same
+compare-and-write, and the one who lost it finds out at its next write and stops.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from urllib.parse import quote
 from esembed.errors import EsembedError, PermanentError, TransientError
 from esembed.transport import Transport
 
-__all__ = ["BEAT_SECONDS", "SILENT_SECONDS", "MigrationLock", "claim_index"]
+__all__ = ["BEAT_SECONDS", "SILENT_SECONDS", "MigrationLock", "lock_index"]
 
 BEAT_SECONDS = 4.0
 SILENT_SECONDS = 20.0
 
-_DOCUMENT = "claim"
+_DOCUMENT = "claim"  # its id, by which runs of earlier versions find it, too
 _log = logging.getLogger(__name__)
 _mine: set[str] = set()
-"""Claims that this process holds."""
+"""The owners of locks that this process holds."""
 
 T = TypeVar("T")
 
 
-def claim_index(alias: str) -> str:
-    """The hidden index that holds an alias's claim while it is moved."""
+def lock_index(alias: str) -> str:
+    """The hidden index that holds an alias's lock while it is moved."""
     return f"{alias}-migration"
 
 
@@ -48,10 +48,10 @@ class MigrationLock:
     Args:
         client: what carries the requests.
         alias: what is moved.
-        what: what it is claimed for (``migrate``, ``rollback`` …), for the others' messages.
+        what: what it is locked for (``migrate``, ``rollback`` …), for the others' messages.
 
     Attributes:
-        note: why nothing could be claimed (no privilege for that index), or None.
+        note: why nothing could be locked (no privilege for that index), or None.
         lost: somebody else took it over.
     """
 
@@ -61,7 +61,7 @@ class MigrationLock:
         self.lost = False
         self.client = client
         self._what = what
-        self._path = f"/{quote(claim_index(alias), safe='')}"
+        self._path = f"/{quote(lock_index(alias), safe='')}"
         self._owner = uuid.uuid4().hex
         self._beats = 0
         self._version: dict[str, int] | None = None
@@ -73,14 +73,14 @@ class MigrationLock:
     # -- taking it ---------------------------------------------------------------------------------
 
     def take(self) -> None:
-        """Claim the alias, and keep the claim alive until :meth:`release`.
+        """Lock the alias, and keep the lock alive until :meth:`release`.
 
         Raises:
             PermanentError: another migration of it is running.
         """
         seen: dict[str, int] | None = None
         started = time.monotonic()
-        while True:  # each round is one look; none of them waits for longer than a claim may be silent
+        while True:  # each round is one look; none of them waits for longer than a lock may be silent
             if self._create():
                 break
             holder, version = self._read()
@@ -89,21 +89,21 @@ class MigrationLock:
                     return
             elif _gone(holder) or (version == seen and time.monotonic() - started >= SILENT_SECONDS):
                 if self._write(version):
-                    _log.warning("took over the claim of %s", _who(holder))
+                    _log.warning("took over the lock of %s", _who(holder))
                     break
             elif seen not in (None, version):
                 raise self._busy(holder)
             elif seen is None:
                 seen, started = version, time.monotonic()
                 _log.warning(
-                    "%r is claimed by %s; looking for up to %.0f s whether that still runs",
+                    "%r is locked by %s; looking for up to %.0f s whether that still runs",
                     self.alias,
                     _who(holder),
                     SILENT_SECONDS,
                 )
             self._done.wait(0.5)
         _mine.add(self._owner)
-        self._thread = threading.Thread(target=self._beat_on, name=f"claim {self.alias}", daemon=True)
+        self._thread = threading.Thread(target=self._beat_on, name=f"lock {self.alias}", daemon=True)
         self._thread.start()
 
     def _create(self) -> bool:
@@ -118,7 +118,7 @@ class MigrationLock:
         made = self.client.request("PUT", self._path, body=body, ignore=(400, 403))
         if made.status == 403 or answer.status == 403:
             self.note = (
-                f"without a privilege for the index {claim_index(self.alias)!r} nothing prevents a second "
+                f"without a privilege for the index {lock_index(self.alias)!r} nothing prevents a second "
                 "migration of the alias at the same time"
             )
             return False
@@ -190,7 +190,7 @@ class MigrationLock:
                 self.lost = True
 
     def check(self) -> None:
-        """Raises PermanentError where the claim is lost, TransientError where the engine doesn't answer."""
+        """Raises PermanentError where the lock is lost, TransientError where the engine doesn't answer."""
         self._beat()
         self._still()
 
@@ -198,17 +198,17 @@ class MigrationLock:
         if self.lost:
             raise PermanentError(
                 f"another run took over the migration of {self.alias!r}, since this one gave no sign of life "
-                f"for {SILENT_SECONDS:.0f} s (or its claim was deleted); it goes on there, this one ends"
+                f"for {SILENT_SECONDS:.0f} s (or its lock was deleted); it goes on there, this one ends"
             )
 
     def watched(self, records: Iterable[T]) -> Iterator[T]:
-        """The records, until the claim is lost. Raises PermanentError then."""
+        """The records, until the lock is lost. Raises PermanentError then."""
         for record in records:
             self._still()
             yield record
 
     def release(self) -> None:
-        """Give it back. Where the engine doesn't answer, the claim is left to be taken over."""
+        """Give it back. Where the engine doesn't answer, the lock is left to be taken over."""
         self._done.set()
         if self._thread is not None:
             self._thread.join()
@@ -219,14 +219,14 @@ class MigrationLock:
             self._beat()
             if self.lost:
                 return
-            # With the document goes the index, in one step: nobody's new claim can be in it.
+            # With the document goes the index, in one step: nobody's new lock can be in it.
             answer = self.client.request("DELETE", self._path, ignore=(403, 404))
             if answer.status == 403:
                 params = dict(self._version)
                 path = f"{self._path}/_doc/{_DOCUMENT}"
                 self.client.request("DELETE", path, params=params, ignore=(403, 404, 409))
         except (TransientError, PermanentError) as error:
-            _log.warning("the claim on %r was left to be taken over: %s", self.alias, error)
+            _log.warning("the lock on %r was left to be taken over: %s", self.alias, error)
         self._version = None
 
 

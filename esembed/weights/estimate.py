@@ -28,8 +28,9 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -40,6 +41,7 @@ from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import EsembedError
+from esembed.query import Query
 from esembed.weights.known_items import HELD_OUT, Kind, KnownItem, known_items, sample
 
 __all__ = [
@@ -279,6 +281,7 @@ class TrustReport:
         queries: how many known items were asked.
         options: how much was asked for.
         notes: what could not be done, one line each.
+        query: the default query that follows, or None when there is nothing to weigh.
     """
 
     legs: tuple[LegTrust, ...]
@@ -287,6 +290,13 @@ class TrustReport:
     queries: int
     options: TrustOptions = field(default_factory=TrustOptions)
     notes: tuple[str, ...] = ()
+    query: Query | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """The report and the query, as a pair was returned before; deprecated."""
+        warnings.warn("learn_weights returns one report; use its .query", DeprecationWarning, stacklevel=2)
+        yield self
+        yield self.query
 
     def leg(self, name: str) -> LegTrust:
         """The leg of that name. Raises EsembedError."""

@@ -107,7 +107,8 @@ async def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
 
     # What people want is what BM25 puts first already: both can only hurt.
     told: list[str] = []
-    kept, query = await index.tune(dataset("short"), progress=told.append)
+    kept = await index.tune(dataset("short"), progress=told.append)
+    query = kept.query
     stage = kept.axes[-1]
     assert (stage.axis, stage.chosen) == ("reranker", "none")
     assert stage.tried == 7
@@ -116,7 +117,8 @@ async def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
     assert "reranker: 7 variants race" in told
 
     # What people want is gold.
-    tuned, query = await index.tune(dataset("gold"))
+    tuned = await index.tune(dataset("gold"))
+    query = tuned.query
     stage = tuned.axes[-1]
     assert stage.chosen.startswith("gold, the first")
     assert stage.gain.low > 0.2
@@ -141,7 +143,8 @@ async def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
     assert (await bare.search(q.match("topic7"), size=3)).ids[0] == "short7"
 
     # Where it is no longer right it goes again.
-    back, query = await index.tune(dataset("short"))
+    back = await index.tune(dataset("short"))
+    query = back.query
     assert back.axes[-1].chosen == "none"
     assert isinstance(query, Match)
     for cross in crosses.values():
@@ -154,7 +157,7 @@ async def test_bm25_parameters_are_for_the_next_version(client: Any, esembed_ind
     found |= {f"short{i}": f"topic{i} other" for i in range(TOPICS)}
     index = await AsyncIndex.create(client, esembed_index_name, IndexPlan(text={"doc": TextField()}))
     await index.ingest([{"_id": key, "doc": text} for key, text in found.items()])
-    tuned, _ = await index.tune(dataset("long", found))
+    tuned = await index.tune(dataset("long", found))
     assert tuned.axes[-1].axis == "bm25: k1 and b"
     assert tuned.similarity["doc"]["b"] < 0.75
     # The present index keeps what it was made with, and says what its next version should have.
@@ -185,10 +188,12 @@ async def test_a_query_of_ones_own_is_only_replaced_by_a_better_one(
         for name, length, rank in (("plain", 1, 1), ("ranked", 3, 50))
     ]
     await index.ingest(rows)
-    tuned, query = await index.tune(dataset("ranked"), write=True)
+    tuned = await index.tune(dataset("ranked"), write=True)
+    query = tuned.query
     assert query == own == index.plan.query
     assert tuned.axes[-1].axis == "the query in use"
     assert tuned.axes[-1].chosen == "as it is"
-    tuned, query = await index.tune(dataset("plain"), write=False)
+    tuned = await index.tune(dataset("plain"), write=False)
+    query = tuned.query
     assert tuned.axes[-1].chosen == "fitted"
     assert isinstance(query, Match)

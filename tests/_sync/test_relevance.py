@@ -93,10 +93,13 @@ def test_an_ingest_leaves_alone_what_it_should(client: Any, esembed_index_name: 
     report = index.ingest(records(60), IngestOptions(trust=False))
     assert index.plan.query is None
     assert "trust" not in report.stage_seconds
-    found, query = index.learn_weights(write=False)
+    found = index.learn_weights(write=False)
     assert found.documents == 60
-    assert query is not None
+    assert found.query is not None
     assert index.plan.query is None
+    with pytest.warns(DeprecationWarning, match=r"use its \.query"):
+        pair, query = found
+    assert (pair, query) == (found, found.query)
     index.delete_index()
 
     own = PLAN.replace(query=q.match(fields=["doc"]))
@@ -128,7 +131,7 @@ def test_measuring_and_tuning(client: Any, esembed_index_name: str) -> None:
     assert timed is not None
     assert timed.count == 2
     before = index.plan.query
-    tuned, query = index.tune(dataset)
+    tuned = index.tune(dataset)
     assert tuned.queries == 8
     assert {axis.chosen for axis in tuned.axes} == {"as planned"}
-    assert query == before == index.plan.query, "eight queries change nothing"
+    assert tuned.query == before == index.plan.query, "eight queries change nothing"

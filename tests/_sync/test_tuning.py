@@ -108,7 +108,8 @@ def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
 
     # What people want is what BM25 puts first already: both can only hurt.
     told: list[str] = []
-    kept, query = index.tune(dataset("short"), progress=told.append)
+    kept = index.tune(dataset("short"), progress=told.append)
+    query = kept.query
     stage = kept.axes[-1]
     assert (stage.axis, stage.chosen) == ("reranker", "none")
     assert stage.tried == 7
@@ -117,7 +118,8 @@ def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
     assert "reranker: 7 variants race" in told
 
     # What people want is gold.
-    tuned, query = index.tune(dataset("gold"))
+    tuned = index.tune(dataset("gold"))
+    query = tuned.query
     stage = tuned.axes[-1]
     assert stage.chosen.startswith("gold, the first")
     assert stage.gain.low > 0.2
@@ -142,7 +144,8 @@ def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
     assert (bare.search(q.match("topic7"), size=3)).ids[0] == "short7"
 
     # Where it is no longer right it goes again.
-    back, query = index.tune(dataset("short"))
+    back = index.tune(dataset("short"))
+    query = back.query
     assert back.axes[-1].chosen == "none"
     assert isinstance(query, Match)
     for cross in crosses.values():
@@ -155,7 +158,7 @@ def test_bm25_parameters_are_for_the_next_version(client: Any, esembed_index_nam
     found |= {f"short{i}": f"topic{i} other" for i in range(TOPICS)}
     index = Index.create(client, esembed_index_name, IndexPlan(text={"doc": TextField()}))
     index.ingest([{"_id": key, "doc": text} for key, text in found.items()])
-    tuned, _ = index.tune(dataset("long", found))
+    tuned = index.tune(dataset("long", found))
     assert tuned.axes[-1].axis == "bm25: k1 and b"
     assert tuned.similarity["doc"]["b"] < 0.75
     # The present index keeps what it was made with, and says what its next version should have.
@@ -184,10 +187,12 @@ def test_a_query_of_ones_own_is_only_replaced_by_a_better_one(client: Any, esemb
         for name, length, rank in (("plain", 1, 1), ("ranked", 3, 50))
     ]
     index.ingest(rows)
-    tuned, query = index.tune(dataset("ranked"), write=True)
+    tuned = index.tune(dataset("ranked"), write=True)
+    query = tuned.query
     assert query == own == index.plan.query
     assert tuned.axes[-1].axis == "the query in use"
     assert tuned.axes[-1].chosen == "as it is"
-    tuned, query = index.tune(dataset("plain"), write=False)
+    tuned = index.tune(dataset("plain"), write=False)
+    query = tuned.query
     assert tuned.axes[-1].chosen == "fitted"
     assert isinstance(query, Match)

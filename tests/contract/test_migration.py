@@ -32,7 +32,7 @@ from esembed.errors import (
 )
 from esembed.ingest.options import IngestOptions
 from esembed.ingest.sources.index import read_index
-from esembed.migration.lock import claim_index
+from esembed.migration.lock import lock_index
 from esembed.migration.options import MigrateOptions
 from esembed.types import Document
 
@@ -193,7 +193,7 @@ async def test_killed_at_any_moment_and_run_again(client, alias, esembed_engine,
     follower = AsyncFollower(client, alias, encoders={"hf:test/b": Salted("b")})
     assert (await follower.search(q.knn("e", text="text 7", k=3), size=1)).ids == ["d7"]
     await follower.ingest([Document("after", {"body": "writable", "n": 1})])
-    assert await claims(client, alias) is None, "the killed run's claim was taken over at once"
+    assert await lock_holder(client, alias) is None, "the killed run's lock was taken over at once"
 
 
 class Gated(Salted):
@@ -210,10 +210,8 @@ class Gated(Salted):
         return super().encode_document(texts)
 
 
-async def claims(client, alias):
-    answer = await AsyncEngineClient(client).request(
-        "GET", f"/{claim_index(alias)}/_doc/claim", ignore=(404,)
-    )
+async def lock_holder(client, alias):
+    answer = await AsyncEngineClient(client).request("GET", f"/{lock_index(alias)}/_doc/claim", ignore=(404,))
     return answer.body.get("_source") if answer.status == 200 else None
 
 
@@ -232,7 +230,7 @@ async def test_two_migrations_of_one_alias_are_one(client, alias, monkeypatch):
     model.gate.set()
     report = await first
     assert (report.new, report.documents) == (f"{alias}-v2", 600)
-    assert await claims(client, alias) is None
+    assert await lock_holder(client, alias) is None
     assert set(await versions(AsyncEngineClient(client), alias)) == {f"{alias}-v1", f"{alias}-v2"}
     # What is hidden isn't found by a wildcard while it is there, and it is gone afterwards.
     rows = await AsyncEngineClient(client).request(
@@ -250,30 +248,30 @@ async def test_the_same_migration_thrice_at_once_is_done_once(client, alias, mon
     assert {(one.old, one.new) for one in reports} == {(f"{alias}-v1", f"{alias}-v2")}
     assert sum(one.documents == 600 for one in reports) == 1
     assert set(await versions(AsyncEngineClient(client), alias)) == {f"{alias}-v1", f"{alias}-v2"}
-    assert await claims(client, alias) is None
+    assert await lock_holder(client, alias) is None
 
 
-async def test_a_silent_claim_is_taken_over_and_its_owner_stops(client, alias, monkeypatch):
+async def test_a_silent_lock_is_taken_over_and_its_owner_stops(client, alias, monkeypatch):
     monkeypatch.setattr("esembed.migration.lock.BEAT_SECONDS", 0.2)
     monkeypatch.setattr("esembed.migration.lock.SILENT_SECONDS", 1.5)
     model = Gated("b")
     first = asyncio.create_task(migrate(client, alias, plan("b"), encoder=model))
     assert await asyncio.to_thread(model.asked.wait, 60)
-    held = await claims(client, alias)
+    held = await lock_holder(client, alias)
     # As if another machine had taken it, and ended after that without a word.
     engine = AsyncEngineClient(client)
     other = {**held, "owner": "other", "machine": "elsewhere", "host": "elsewhere"}
-    await engine.request("PUT", f"/{claim_index(alias)}/_doc/claim", body=other)
+    await engine.request("PUT", f"/{lock_index(alias)}/_doc/claim", body=other)
     await asyncio.sleep(0.6)
     model.gate.set()
     with pytest.raises(PermanentError, match="another run took over"):
         await first
-    assert (await claims(client, alias))["owner"] == "other"
+    assert (await lock_holder(client, alias))["owner"] == "other"
     assert (await describe(engine, alias)).concrete_index == f"{alias}-v1"
     report = await migrate(client, alias, plan("b"), encoder=Salted("b"))
     assert report.resumed
     assert report.documents == 600
-    assert await claims(client, alias) is None
+    assert await lock_holder(client, alias) is None
 
 
 async def test_a_scan_left_early_holds_nobody_up(client, alias):
