@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from esembed.errors import PlanError
+from esembed.errors import OptionsError
 
 __all__ = [
     "CORE_ANALYZERS",
@@ -75,7 +75,6 @@ class Capabilities:
             default).
         base64_vectors: bulk accepts base64-packed dense vectors.
         exclude_vectors: ``_source.exclude_vectors`` is understood.
-        vectors_in_source: by default vectors come back in ``_source``.
         seven_bit_int8: OpenSearch: ``int8_hnsw`` keeps 7 bits of a component (Lucene's), not 8.
         sparse_pruning: a query on ``sparse_vector`` may leave out terms by how common they are.
         bm25_k1_factor: BM25 scores carry Lucene's old factor (k1 + 1), as Elasticsearch's do.
@@ -110,7 +109,6 @@ class Capabilities:
     sparse_index_options: bool = False
     base64_vectors: bool = False
     exclude_vectors: bool = False
-    vectors_in_source: bool = True
     seven_bit_int8: bool = False
     sparse_pruning: bool = False
     bm25_k1_factor: bool = True
@@ -169,22 +167,22 @@ def profile(name: str, version: str | Version | None = None) -> Capabilities:
         version: ``"9.1"`` …; None means the version that the tests run on.
 
     Raises:
-        PlanError: no such profile, or a version that is none or is older than 8.15 or 2.19.
+        OptionsError: no such profile, or a version that is none or is older than 8.15 or 2.19.
     """
     if name not in PROFILES:
-        raise PlanError(f"no capability profile {name!r}; there are {', '.join(PROFILES)}")
+        raise OptionsError(f"no capability profile {name!r}; there are {', '.join(PROFILES)}")
     kind: Kind = "elasticsearch" if name.startswith("elasticsearch") else "opensearch"
     try:
         number = version if isinstance(version, Version) else Version.parse(version or str(NEWEST[kind]))
     except ValueError:
-        raise PlanError(f"{version!r} is not a version; write it like 9.5 or 3.6.0") from None
+        raise OptionsError(f"{version!r} is not a version; write it like 9.5 or 3.6.0") from None
     return _profile(name, kind, number)
 
 
 @functools.lru_cache(maxsize=64)
 def _profile(name: str, kind: Kind, number: Version) -> Capabilities:
     if number < OLDEST[kind]:
-        raise PlanError(f"esembed supports {kind} from {OLDEST[kind]} on, not {number}")
+        raise OptionsError(f"esembed supports {kind} from {OLDEST[kind]} on, not {number}")
     reduced = name == "elasticsearch-reduced"
     return derive(
         kind,
@@ -298,7 +296,6 @@ def derive(
         scripts=scripts,
         rescore_vector=knn,
         exclude_vectors=False,
-        vectors_in_source=version < Version(3),
         seven_bit_int8=True,
         # OpenSearch 3.0 took Lucene's newer BM25, whose scores are smaller by this factor.
         bm25_k1_factor=version < Version(3),
@@ -323,6 +320,7 @@ def _elasticsearch(
     details: tuple[tuple[str, Any], ...],
 ) -> Capabilities:
     paid = license in _PAID or distribution == "serverless"
+    # 8.19 came out with 9.1 and has some of its features; 9.0 has none of them.
     backported = Version(8, 19) <= version < Version(9)
     quantizations = {"auto", "hnsw", "int8_hnsw", "int4_hnsw", "flat", "int8_flat", "int4_flat"}
     if version >= Version(8, 16):
@@ -330,7 +328,7 @@ def _elasticsearch(
     if version >= Version(9, 2) and paid:
         quantizations.add("bbq_disk")
     fused = server_fusion and paid
-    linear = fused and (version >= Version(9) or version >= Version(8, 18))
+    linear = fused and version >= Version(8, 18)
     return Capabilities(
         kind="elasticsearch",
         version=version,
@@ -359,7 +357,6 @@ def _elasticsearch(
         sparse_index_options=version >= Version(9, 1) or backported,
         base64_vectors=version >= Version(9, 3),
         exclude_vectors=version >= Version(9, 2),
-        vectors_in_source=version < Version(9, 2),
         sparse_pruning=True,
         inference=inference and paid,
         unknown=unknown,

@@ -19,7 +19,7 @@ from esembed.advise.measure import measure
 from esembed.capabilities import Capabilities
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.quantize import calibrate
-from esembed.errors import PlanError, UnsupportedFeatureError
+from esembed.errors import OptionsError, PlanError, UnsupportedFeatureError
 from esembed.plan import DenseField, IndexPlan
 from esembed.types import FloatArray
 
@@ -195,7 +195,8 @@ def advise(
         oversamples: None is without rescoring.
 
     Raises:
-        PlanError: no such field, not cosine or dot product, vectors of another shape.
+        PlanError: no such field, not cosine or dot product.
+        OptionsError: vectors of another shape, too few of them, dims or quantizations that aren't there.
     """
     wanted = target or Target()
     part = plan.dense.get(name)
@@ -204,21 +205,24 @@ def advise(
     if part.similarity not in ("cosine", "dot_product"):
         raise PlanError("advise compares by cosine or dot_product", path=f"dense.{name}.similarity")
     if vectors.ndim != 2 or queries.ndim != 2 or vectors.shape[1] != queries.shape[1]:
-        raise PlanError(f"vectors of shape {vectors.shape} and queries of shape {queries.shape}")
+        raise OptionsError(f"vectors of shape {vectors.shape} and queries of shape {queries.shape}")
     if len(vectors) < 2 * wanted.k or len(queries) < 2:
-        raise PlanError(f"too small a sample: {len(vectors)} vectors, {len(queries)} queries")
+        raise OptionsError(f"too small a sample: {len(vectors)} vectors, {len(queries)} queries")
     trials: list[Trial] = []
     full = unit(np.asarray(vectors, np.float32))
     asked = unit(np.asarray(queries, np.float32))
     truth = exact_neighbours(full, asked, wanted.k)
     for size in sorted({int(full.shape[1]), *dims}, reverse=True):
         if not 1 <= size <= full.shape[1]:
-            raise PlanError(f"dims {size}: the vectors have {full.shape[1]}")
+            raise OptionsError(f"{size}, and the vectors have {full.shape[1]}", option="dims")
         short, short_asked = unit(full[:, :size]), unit(asked[:, :size])
         codes: dict[str, dict[float | None, np.ndarray[Any, np.dtype[np.int64]]]] = {}
         for quantization in quantizations or CANDIDATES:
             if quantization not in CANDIDATES:
-                raise PlanError(f"no candidate {quantization!r}; there are {', '.join(CANDIDATES)}")
+                raise OptionsError(
+                    f"no candidate {quantization!r}; there are {', '.join(CANDIDATES)}",
+                    option="quantizations",
+                )
             form = CANDIDATES[quantization].on(capabilities).form
             if form not in codes:
                 codes[form] = emulate_many(short, short_asked, form, wanted.k, oversamples)

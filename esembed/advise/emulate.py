@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.dialect.quantize import calibrate, confidence_interval, to_bytes
-from esembed.errors import PlanError
+from esembed.errors import OptionsError
 from esembed.types import FloatArray
 
 __all__ = ["FORMS", "emulate", "emulate_many", "exact_neighbours", "graph_share", "recall", "recalls", "unit"]
@@ -111,7 +111,7 @@ def emulate(
         int64, shape (m, k).
 
     Raises:
-        PlanError: an unknown form.
+        OptionsError: an unknown form.
     """
     return emulate_many(vectors, queries, form, k, (oversample,))[oversample]
 
@@ -153,7 +153,7 @@ def _scorer(vectors: FloatArray, form: str) -> Callable[[FloatArray], FloatArray
         return lambda q: np.where(q > 0, 1, -1).astype(np.float32) @ signs.T
     bits = {"int8": (8, 8), "int4": (4, 4), "bbq": (1, 4)}.get(form)
     if bits is None:
-        raise PlanError(f"no emulation of {form!r}; there are {', '.join(FORMS)}")
+        raise OptionsError(f"no emulation of {form!r}; there are {', '.join(FORMS)}", option="form")
     centre = vectors.mean(axis=0)
     codes = np.concatenate(
         [optimized(vectors[rows] - centre, bits[0]) for rows in _blocks(len(vectors), 4096)]

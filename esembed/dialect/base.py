@@ -2,6 +2,10 @@
 
 :func:`esembed.dialect.dialect_for` picks it from an engine's capabilities. Everything in it is pure: it
 builds JSON and reads JSON, and never sends a request.
+
+What an engine can't do is a *gap*: a line that names the field or the option, what is missing and the remedy.
+Compilers collect gaps and raise all of them at once, as an
+:class:`~esembed.errors.UnsupportedFeatureError`.
 """
 
 from __future__ import annotations

@@ -139,6 +139,7 @@ def drift(
     for path in present:
         if path not in wanted and path not in (meta.HASH_FIELD, meta.PARENT_FIELD):
             lines.append(f"+ {path}: in the index ({present[path].get('type', 'object')}), not in the plan")
+    # Engines leave out what is their default, and show booleans as text.
     dynamic = str(live.get("dynamic", "true")).lower()
     if dynamic != planned["dynamic"]:
         lines.append(f"~ dynamic: the plan says {planned['dynamic']}, the index has {dynamic}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esembed.capabilities import PROFILES, Version, profile
-from esembed.errors import PlanError
+from esembed.errors import OptionsError
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -43,24 +43,19 @@ def test_versions_and_licences(name, version, attribute, value, present):
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "rrf", "weights", "base64", "in_source"),
+    ("name", "version", "rrf", "weights", "base64"),
     [
-        ("elasticsearch-basic", "9.5", False, False, True, False),
-        ("elasticsearch-enterprise", "8.15", False, False, False, True),
-        ("elasticsearch-enterprise", "9.1", True, False, False, True),
-        ("elasticsearch-enterprise", "9.2", True, True, False, False),
-        ("opensearch", "2.19", False, False, False, True),
-        ("opensearch", "3.6", True, True, False, False),
+        ("elasticsearch-basic", "9.5", False, False, True),
+        ("elasticsearch-enterprise", "8.15", False, False, False),
+        ("elasticsearch-enterprise", "9.1", True, False, False),
+        ("elasticsearch-enterprise", "9.2", True, True, False),
+        ("opensearch", "2.19", False, False, False),
+        ("opensearch", "3.6", True, True, False),
     ],
 )
-def test_fusion_and_vectors(name, version, rrf, weights, base64, in_source):
+def test_fusion_and_vectors(name, version, rrf, weights, base64):
     made = profile(name, version)
-    assert (made.rrf, made.rrf_weights, made.base64_vectors, made.vectors_in_source) == (
-        rrf,
-        weights,
-        base64,
-        in_source,
-    )
+    assert (made.rrf, made.rrf_weights, made.base64_vectors) == (rrf, weights, base64)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +63,7 @@ def test_fusion_and_vectors(name, version, rrf, weights, base64, in_source):
     [("solr", None), ("opensearch", "2.11"), ("opensearch", "new"), ("elasticsearch", None)],
 )
 def test_wrong_names_and_versions(name, version):
-    with pytest.raises(PlanError):
+    with pytest.raises(OptionsError):
         profile(name, version)
 
 

@@ -145,6 +145,7 @@ class ElasticsearchMapping(MappingCompiler):
                 'write quantization = "hnsw" or "flat"',
             )
         if field.element_type == "bit":
+            # Elasticsearch's own default for bits, and the only one it takes.
             if field.similarity != "l2_norm":
                 draft.gap(
                     f"{where}.similarity", "bit vectors are compared by Hamming distance", 'write "l2_norm"'

@@ -66,7 +66,7 @@ class ElasticsearchQuery(QueryCompiler):
 
     def without_rescoring(self, body: Json) -> Json:
         """A kNN leg's body (of :meth:`leg_body`, not exact) that compares codes alone."""
-        # From 9.1 on bbq fields rescore by default; an oversample of 0 switches that off.
+        # bbq fields are rescored by default (from 9.1 on); an oversample of 0 switches that off.
         return {**body, "knn": {**body["knn"], "rescore_vector": {"oversample": 0}}}
 
     def visit_knn(self, node: Knn, scope: Scope) -> Json:

@@ -59,6 +59,7 @@ class OpenSearchMapping(MappingCompiler):
             draft.notes.append(
                 f"{where}: OpenSearch doesn't check that vectors for dot_product have length 1"
             )
+        # Fixed when the index is created; without it a knn_vector has no graph to be found by.
         draft.settings["knn"] = True
         resolved = msgspec.structs.replace(field, dims=dims, quantization=quantization)
         return self.method(where, resolved, dims, draft.notes), resolved
@@ -96,6 +97,8 @@ class OpenSearchMapping(MappingCompiler):
             # was .904, with the interval that the documentation calls its default .985.
             parameters = {"bits": 7, "confidence_interval": confidence_interval(dims)}
             return {**body, "method": hnsw("lucene", {"name": "sq", "parameters": parameters})}
+        # From 3.6 on Lucene has one bit of its own (in the SIMD library, so native code is needed all the
+        # same); before, only Faiss's on-disk mode goes that far.
         if quantization == "bbq_hnsw" and self.capabilities.lucene_one_bit:
             notes.append(f"{where}: bbq_hnsw is Lucene's 1-bit scalar quantization here")
             return {**body, "method": hnsw("lucene", {"name": "sq", "parameters": {"bits": 1}})}
@@ -111,6 +114,8 @@ class OpenSearchMapping(MappingCompiler):
         if not quantization.startswith("on_disk"):
             notes.append(f"{where}: {quantization} is Faiss's {level} compression on disk here")
         body |= {"mode": "on_disk", "compression_level": level}
+        # 4x is Lucene's own codes, so it runs without the native libraries. The other levels are left to the
+        # engine unless the plan sets the graph, which only a method can carry.
         if level == "4x":
             return {**body, "method": hnsw("lucene")}
         return {**body, "method": hnsw("faiss")} if graph else body
@@ -123,6 +128,7 @@ class OpenSearchMapping(MappingCompiler):
             draft.gap(
                 f"{where}.dims", f"{dims} dims, OpenSearch takes {capabilities.max_dims}", "shorten them"
             )
+        # Without the plugin everything below would be a gap, too, and none of them says why.
         if not capabilities.quantizations:
             draft.gap(where, "the k-NN plugin is not installed", "install opensearch-knn")
             return
@@ -213,6 +219,7 @@ class OpenSearchMapping(MappingCompiler):
         resolved = msgspec.structs.replace(field, storage=storage)
         if storage != "seismic":
             return {"type": "rank_features"}, resolved
+        # Fixed when the index is created, as "knn" is.
         draft.settings["sparse"] = True
         parameters = msgspec.to_builtins(field.seismic)
         method: dict[str, Any] = {"name": "seismic"}
@@ -257,7 +264,7 @@ class OpenSearchMapping(MappingCompiler):
     def _similarity(self, field: DenseField, live: Mapping[str, Any]) -> str | None:
         if "model_id" in live:
             return None  # the trained model's
-        # An index that somebody else made may name the space inside the method, as was usual before 2.19.
+        # Older mappings name the space inside the method; without one OpenSearch takes l2.
         space = live.get("space_type") or (live.get("method") or {}).get("space_type") or "l2"
         if space == "hamming":
             return "l2_norm"
