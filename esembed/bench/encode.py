@@ -96,7 +96,7 @@ def bench_encode(
     if plot is not None:
         draw(result, plot)
     if as_json:
-        from esembed.cli._output import print_json
+        from esembed.terminal import print_json
 
         print_json(asdict(result))
         return
@@ -123,7 +123,7 @@ def measure(
     Raises:
         EncoderError: *spec* names no model.
     """
-    from esembed.cli._output import note
+    from esembed.terminal import note
 
     with tempfile.TemporaryDirectory(prefix="esembed-bench-model-") as scratch:
         family, _, name = spec.partition(":")
@@ -179,7 +179,7 @@ def _files(spec: str) -> ModelFiles:
 
 def show(result: EncodeBench) -> None:
     """The table, and a line for what the numbers were measured on."""
-    from esembed.cli._output import note, print_table
+    from esembed.terminal import note, print_table
 
     def number(value: float | None, digits: int = 2) -> str:
         return "" if value is None else f"{value:,.{digits}f}"

@@ -83,11 +83,11 @@ def advise(
     """
     import numpy as np
 
+    from esembed import terminal
     from esembed.advise.advise import Target
     from esembed.advise.advise import advise as run
     from esembed.advise.report import COLUMNS, human_bytes, rows
     from esembed.advise.report import plot as draw
-    from esembed.cli import _output
     from esembed.plan import IndexPlan
 
     wanted = IndexPlan.load_file(plan)
@@ -129,21 +129,21 @@ def advise(
     if output is not None and advice.plan is not None:
         output.write_text(advice.plan.to_toml(), encoding="utf-8")
     if json:
-        _output.print_json({**advice.to_dict(), "encoding": costs})
+        terminal.print_json({**advice.to_dict(), "encoding": costs})
     else:
-        _output.print_table(COLUMNS, rows(advice), title=f"{name}: {len(vectors)} vectors, {advice.engine}")
+        terminal.print_table(COLUMNS, rows(advice), title=f"{name}: {len(vectors)} vectors, {advice.engine}")
         for scale in advice.scales:
-            _output.note(
+            terminal.note(
                 f"{scale['documents']:,} documents: {human_bytes(scale['ram_bytes'])} RAM, "
                 f"{human_bytes(scale['disk_bytes'])} disk, {scale['shards']} shards, "
                 f"{scale['nodes']} nodes of 64 GiB"
             )
         for line in costs:
-            _output.note(f"encoding {line['what']}: {line['hours']:.2f} h" + _usd(line["usd"]))
+            terminal.note(f"encoding {line['what']}: {line['hours']:.2f} h" + _usd(line["usd"]))
         if advice.plan is not None and output is None:
             typer.echo(advice.plan.to_toml())
     if advice.chosen is None:
-        _output.note(
+        terminal.note(
             "nothing that was tried keeps the target; lower --recall, raise the budget, or add --dims"
         )
         raise typer.Exit(1)
@@ -212,9 +212,9 @@ def _vectors(
                 f"{', '.join(sorted(seen)[:12]) or '(none)'}"
             )
         if cut is not None:
-            from esembed.cli import _output
+            from esembed import terminal
 
-            _output.note(
+            terminal.note(
                 f"{name} is chunked: {read} records gave {len(texts)} chunks, and --documents counts chunks"
             )
         started = time.monotonic()

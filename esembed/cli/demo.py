@@ -60,9 +60,9 @@ def demo(
         client.close()
     facts = {"engine": kind, "address": url, **facts}
     if json:
-        from esembed.cli import _output
+        from esembed import terminal
 
-        _output.print_json(
+        terminal.print_json(
             {
                 **facts,
                 "seconds": {name: round(value, 3) for name, value in steps.items()},
@@ -86,13 +86,13 @@ def demo(
 @contextmanager
 def _step(steps: dict[str, float], name: str, doing: str) -> Iterator[None]:
     """Time a step, and say on stderr that it began and how long it took."""
-    from esembed.cli import _output
+    from esembed import terminal
 
-    _output.note(f"… {doing}")
+    terminal.note(f"… {doing}")
     start = time.perf_counter()
     yield
     steps[name] = time.perf_counter() - start
-    _output.note(f"✓ {name} ({_duration(steps[name])})")
+    terminal.note(f"✓ {name} ({_duration(steps[name])})")
 
 
 def _duration(seconds: float) -> str:
@@ -100,24 +100,24 @@ def _duration(seconds: float) -> str:
 
 
 def _local_engine(kind: Kind, steps: dict[str, float]) -> Connection:
-    from esembed.cli import _output
+    from esembed import terminal
     from esembed.local import server as local
 
     engine = running_local(kind)
     if engine is not None:
-        _output.note(f"✓ {kind} runs already at {engine.url}")
+        terminal.note(f"✓ {kind} runs already at {engine.url}")
         return Connection(kind=kind)
     with _step(steps, f"{kind} started", f"starting a local {kind} (the first time it is downloaded)"):
-        local.start(kind, progress=_output.EngineProgress())
+        local.start(kind, progress=terminal.EngineProgress())
     return Connection(kind=kind)
 
 
 def _tour(
     client: Any, steps: dict[str, float], *, fresh: bool, limit: int | None
 ) -> tuple[list[Any], dict[str, Any]]:
+    from esembed import terminal
     from esembed._sync.client import EngineClient
     from esembed._sync.probe import probe
-    from esembed.cli import _output
     from esembed.demo import corpus, run
 
     capabilities = probe(EngineClient(client))
@@ -128,13 +128,13 @@ def _tour(
         with _step(steps, "docstrings read", "reading the standard library's docstrings"):
             records = run.load_corpus(limit)
         doing = f"encoding and indexing {len(records)} docstrings (the first time the model is downloaded)"
-        with _step(steps, f"{len(records)} docstrings indexed", doing), _output.progress() as bars:
-            bar = _output.IngestProgress(bars, total=len(records))
+        with _step(steps, f"{len(records)} docstrings indexed", doing), terminal.progress() as bars:
+            bar = terminal.IngestProgress(bars, total=len(records))
             index, report = run.fill(client, plan, records, fresh=fresh, progress=bar)
         if report.dead:
-            _output.note(f"{report.dead} records could not be indexed; the first: {report.errors[0].reason}")
+            terminal.note(f"{report.dead} records could not be indexed; the first: {report.errors[0].reason}")
     else:
-        _output.note(f"✓ the index {run.INDEX} is there, complete and unchanged")
+        terminal.note(f"✓ the index {run.INDEX} is there, complete and unchanged")
     with _step(steps, "model loaded and warm", "loading the model"):
         run.ask(index, run.QUESTIONS[0])
     start = time.perf_counter()
@@ -153,13 +153,13 @@ def _tour(
 def _show(answers: list[tuple[str, list[Answer]]], facts: dict[str, Any], steps: dict[str, float]) -> None:
     from rich.text import Text
 
-    from esembed.cli import _output
+    from esembed import terminal
 
-    console = _output.console()
+    console = terminal.console()
     agreed = _agreed(answers)
     for question, found in answers:
         # A hit that only this column has is what the column is for.
-        table = _output.table(*(f"{a.leg}\n{a.seconds * 1000:.0f} ms" for a in found))
+        table = terminal.table(*(f"{a.leg}\n{a.seconds * 1000:.0f} ms" for a in found))
         depth = max(len(a.names) for a in found)
         for row in range(depth):
             table.add_row(
@@ -180,7 +180,7 @@ def _show(answers: list[tuple[str, list[Answer]]], facts: dict[str, Any], steps:
     console.print()
     rows = [(name, _duration(seconds)) for name, seconds in steps.items()]
     engine = f"{facts['engine']} {facts['version']}, {facts['documents']} documents"
-    _output.print_table(("step", ">time"), rows, title=engine)
+    terminal.print_table(("step", ">time"), rows, title=engine)
 
 
 def _agreed(answers: list[tuple[str, list[Answer]]]) -> dict[str, set[str]]:
@@ -196,15 +196,15 @@ def _style(name: str, agreed: set[str]) -> str:
 
 
 def _stop(kind: Kind) -> None:
-    from esembed.cli import _output
+    from esembed import terminal
     from esembed.local import server as local
 
     if local.stop(kind):
-        _output.note(f"✓ the local {kind} is stopped; its index is kept for the next run")
+        terminal.note(f"✓ the local {kind} is stopped; its index is kept for the next run")
 
 
 def _how_to_go_on() -> None:
-    from esembed.cli import _output
+    from esembed import terminal
     from esembed.demo.run import INDEX
 
     lines = (
@@ -213,7 +213,7 @@ def _how_to_go_on() -> None:
         f"esembed index inspect {INDEX}",
         "esembed engine stop",
     )
-    console = _output.console()
+    console = terminal.console()
     console.print("Green: found by words and by meaning. Go on with:", markup=False)
     for line in lines:
         console.print(f"  {line}", markup=False)

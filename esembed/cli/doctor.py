@@ -50,19 +50,19 @@ def doctor(
 
         $ esembed doctor --url https://search.example:9200 --api-key-env SEARCH_KEY --json
     """
-    from esembed.cli import _output
+    from esembed import terminal
 
     report = examine(connection)
     if json:
-        _output.print_json(report)
+        terminal.print_json(report)
         return
     for title, section in report.items():
         if title == "advice":
             continue
         rows = [(name.replace("_", " "), value) for name, value in section.items()]
-        _output.print_table(("what", "found"), rows, title=title.replace("_", " "))
+        terminal.print_table(("what", "found"), rows, title=title.replace("_", " "))
     for line in report["advice"]:
-        _output.console().print(f"→ {line}", markup=False)
+        terminal.console().print(f"→ {line}", markup=False)
 
 
 def examine(connection: Connection) -> dict[str, Any]:

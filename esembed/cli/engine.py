@@ -71,10 +71,10 @@ def start(
 
         $ esembed engine start --docker --kind elasticsearch --trial
     """
-    from esembed.cli import _output
+    from esembed import terminal
     from esembed.cli._connect import UsageError
 
-    progress = _output.EngineProgress()
+    progress = terminal.EngineProgress()
     info: EngineInfo | ContainerInfo
     if docker:
         from esembed.local import docker as containers
@@ -89,7 +89,7 @@ def start(
 
         if image is not None:
             raise UsageError("--image goes with --docker")
-        with _output.console(stderr=True).status(f"starting {kind.value} …"):
+        with terminal.console(stderr=True).status(f"starting {kind.value} …"):
             info = local.start(
                 kind.value,
                 version=version,
@@ -100,12 +100,12 @@ def start(
                 progress=progress,
             )
     if json:
-        _output.print_json(_as_dict(info))
+        terminal.print_json(_as_dict(info))
         return
     state = "runs already" if info.reused else "runs"
     typer.echo(f"{info.kind} {info.version} {state} at {info.url}")
     options = " --docker" * docker + (f" --name {name}" if name != "default" else "")
-    _output.note(f"stop it with: esembed engine stop --kind {info.kind}{options}")
+    terminal.note(f"stop it with: esembed engine stop --kind {info.kind}{options}")
 
 
 @app.command()
@@ -124,7 +124,7 @@ def stop(
 
         $ esembed engine stop --kind opensearch --purge
     """
-    from esembed.cli import _output
+    from esembed import terminal
 
     stopped: dict[str, bool] = {}
     for each in [kind] if kind else list(Kind):
@@ -139,7 +139,7 @@ def stop(
         if purge:
             local.destroy(each.value, name=name)
     if json:
-        _output.print_json({"stopped": stopped, "purged": purge and not docker})
+        terminal.print_json({"stopped": stopped, "purged": purge and not docker})
         return
     for which, did in stopped.items():
         if did or kind:
@@ -160,7 +160,7 @@ def status(
 
         $ esembed engine status --kind opensearch --json | jq -r .[0].url
     """
-    from esembed.cli import _output
+    from esembed import terminal
 
     found: list[EngineInfo | ContainerInfo] = []
     for each in [kind] if kind else list(Kind):
@@ -176,13 +176,13 @@ def status(
         if info is not None:
             found.append(info)
     if json:
-        _output.print_json([_as_dict(info) for info in found])
+        terminal.print_json([_as_dict(info) for info in found])
     elif found:
         rows = [[i.kind, i.version, i.url, i.license, getattr(i, "pid", None) or i.name] for i in found]
-        _output.print_table(["engine", "version", "url", "licence", "pid or container"], rows)
+        terminal.print_table(["engine", "version", "url", "licence", "pid or container"], rows)
     else:
         typer.echo(f"{kind.value if kind else 'no engine'} {'does not run' if kind else 'runs'}")
-        _output.note("start one with: esembed engine start")
+        terminal.note("start one with: esembed engine start")
     if not found:
         raise typer.Exit(1)
 
@@ -202,7 +202,7 @@ def logs(
 
         $ esembed engine logs --kind elasticsearch --lines 200
     """
-    from esembed.cli import _output
+    from esembed import terminal
 
     if docker:
         from esembed.local import docker as containers
@@ -213,8 +213,8 @@ def logs(
 
         shown = local.logs(kind.value, lines, name=name, stream="console" if console else "server")
     if json:
-        _output.print_json({"lines": shown})
+        terminal.print_json({"lines": shown})
     elif shown:
         typer.echo("\n".join(shown))
     else:
-        _output.note(f"{kind.value} ({name}) has no log yet")
+        terminal.note(f"{kind.value} ({name}) has no log yet")

@@ -53,18 +53,18 @@ def _opened(client: Any, name: str, allow: list[str] | None, cross: list[str] | 
 
 
 def _show(evaluation: Evaluation, json: bool, html: Path | None) -> None:
-    from esembed.cli import _output
+    from esembed import terminal
     from esembed.evaluate.report import report_dict, terminal_table, write_html
 
     if json:
-        _output.print_json(report_dict(evaluation))
+        terminal.print_json(report_dict(evaluation))
     else:
-        _output.console().print(terminal_table(evaluation))
+        terminal.console().print(terminal_table(evaluation))
     for problem in evaluation.problems:
-        _output.note(problem.text)
+        terminal.note(problem.text)
     if html is not None:
         write_html(html, evaluation)
-        _output.note(f"report: {html}")
+        terminal.note(f"report: {html}")
 
 
 @app.command("index")
@@ -205,7 +205,7 @@ def trust(
 
         $ esembed eval trust books --no-write
     """
-    from esembed.cli import _output
+    from esembed import terminal
 
     client = connection.client()
     try:
@@ -215,16 +215,16 @@ def trust(
     query = report.query
     shown: dict[str, Any] = report.to_dict() | {"query": None if query is None else query.to_dict()}
     if json:
-        _output.print_json(shown)
+        terminal.print_json(shown)
         return
-    table = _output.table("leg", ">found of known items (nDCG@10)", ">trust", ">vote")
+    table = terminal.table("leg", ">found of known items (nDCG@10)", ">trust", ">vote")
     for leg in report.legs:
         found = ", ".join(f"{kind} {value:.2f}" for kind, value in leg.quality.items())
         table.add_row(leg.name, found, f"{leg.trust:.2f}", f"{leg.vote:.2f}")
-    _output.console().print(table)
+    terminal.console().print(table)
     for line in report.notes:
-        _output.note(line)
-    _output.note(f"default query: {query!r}" if query is not None else "the default query stays as it is")
+        terminal.note(line)
+    terminal.note(f"default query: {query!r}" if query is not None else "the default query stays as it is")
 
 
 @tune_app.command()
@@ -270,12 +270,12 @@ def tune(
 
         $ esembed tune books judgements.csv --cross-encoder cross=cross-encoder/ms-marco-MiniLM-L6-v2
     """
-    from esembed.cli import _output
+    from esembed import terminal
     from esembed.evaluate.tuning import TuneOptions
 
     judged = _dataset(dataset, split, topics)
     for problem in judged.problems:
-        _output.note(problem.text)
+        terminal.note(problem.text)
     client = connection.client()
     try:
         index = _opened(client, name, allow_encoder, cross_encoder)
@@ -284,7 +284,7 @@ def tune(
             write=write,
             tune_legs=axes,
             options=TuneOptions(latency_weight=latency_weight),
-            progress=lambda line: _output.note(f"… {line}"),
+            progress=lambda line: terminal.note(f"… {line}"),
         )
         query = tuned.query
         plan = tuned.next_plan(index.plan.replace(query=query))
@@ -293,19 +293,19 @@ def tune(
     if next_plan is not None and tuned.similarity:
         next_plan.write_text(plan.to_toml(), encoding="utf-8")
     if json:
-        _output.print_json(tuned.to_dict() | {"query": None if query is None else query.to_dict()})
+        terminal.print_json(tuned.to_dict() | {"query": None if query is None else query.to_dict()})
         return
     _show_tuned(tuned, query, written=write)
     if next_plan is not None:
         then = f"{next_plan}: bring the index to it with esembed index migrate {name} {next_plan}"
-        _output.note(then if tuned.similarity else f"{next_plan} is not written: k1 and b stay as they are")
+        terminal.note(then if tuned.similarity else f"{next_plan} is not written: k1 and b stay as they are")
 
 
 def _show_tuned(tuned: Tuned, query: Query | None, *, written: bool) -> None:
-    from esembed.cli import _output
+    from esembed import terminal
 
     changed = tuned.config != tuned.default
-    table = _output.table("setting", "in use", "chosen", ">cross-validated gain (95 %)", "tried")
+    table = terminal.table("setting", "in use", "chosen", ">cross-validated gain (95 %)", "tried")
     table.add_row(
         "fusion",
         tuned.default.label(tuned.legs),
@@ -323,19 +323,21 @@ def _show_tuned(tuned: Tuned, query: Query | None, *, written: bool) -> None:
             _interval(axis.gain),
             f"{axis.tried}{stopped}",
         )
-    _output.console().print(table)
-    _output.note(tuned.reason)
+    terminal.console().print(table)
+    terminal.note(tuned.reason)
     if changed:
-        _output.note(
+        terminal.note(
             f"nDCG@10 {tuned.baseline.mean:.4f} → {tuned.score.mean:.4f} on the {tuned.queries} queries it "
             "was fitted to (on others expect the cross-validated gain)"
         )
     if tuned.dropped:
-        _output.note(f"dropped, since their help can't be shown: {', '.join(tuned.dropped)}")
+        terminal.note(f"dropped, since their help can't be shown: {', '.join(tuned.dropped)}")
     for field, changes in tuned.similarity.items():
         values = ", ".join(f"{key} = {value:g}" for key, value in changes.items())
-        _output.note(f"[text.{field}] {values} did better; an index fixes them, so they are for the next one")
-    _output.note(f"{'default query' if written else 'query (not stored)'}: {query!r}")
+        terminal.note(
+            f"[text.{field}] {values} did better; an index fixes them, so they are for the next one"
+        )
+    terminal.note(f"{'default query' if written else 'query (not stored)'}: {query!r}")
 
 
 def _interval(interval: Interval) -> str:

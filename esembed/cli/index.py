@@ -60,7 +60,7 @@ def create(
 
         $ esembed index create books plan.toml --dry-run
     """
-    from esembed.cli import _output
+    from esembed import terminal
 
     wanted = _plan(plan, preset)
     from json import dumps as json_text
@@ -71,19 +71,19 @@ def create(
     try:
         if dry_run:
             compiled = _compile(client, wanted)
-            _output.print_json(compiled.body)
+            terminal.print_json(compiled.body)
             for pipeline, body in compiled.pipelines.items():
-                _output.note(f"ingest pipeline {pipeline}: {json_text(body)}")
+                terminal.note(f"ingest pipeline {pipeline}: {json_text(body)}")
             for line in compiled.notes:
-                _output.note(line)
+                terminal.note(line)
             return
         index = Index.create(client, name, wanted, exist_ok=exist_ok)
         if json:
-            _output.print_json({"index": index.name, "plan": index.plan.to_dict()})
+            terminal.print_json({"index": index.name, "plan": index.plan.to_dict()})
         else:
-            _output.note(f"created {index.name}: {_contents(index.plan)}")
+            terminal.note(f"created {index.name}: {_contents(index.plan)}")
             for line in index.notes:
-                _output.note(f"  {line}")
+                terminal.note(f"  {line}")
     finally:
         client.close()
 
@@ -112,27 +112,26 @@ def attach(
 
         $ esembed index attach books plan.toml --no-backfill
     """
-    from esembed import Index
-    from esembed.cli import _output
+    from esembed import Index, terminal
 
     wanted = _plan(plan, None)
     client = connection.client()
     try:
-        with _output.progress() as bars:
-            bar = _output.IngestProgress(bars, label="filling vectors") if backfill else None
+        with terminal.progress() as bars:
+            bar = terminal.IngestProgress(bars, label="filling vectors") if backfill else None
             index = Index.attach(client, name, wanted)
             # Nothing to fill where the index has all of the plan's vectors already.
             report = index.backfill(progress=bar) if backfill and index.fields_to_fill else None
         if json:
-            _output.print_json(
+            terminal.print_json(
                 {"index": index.name, "backfill": None if report is None else report.to_dict()}
             )
         else:
-            _output.note(f"attached to {index.name}: {_contents(index.plan)}")
+            terminal.note(f"attached to {index.name}: {_contents(index.plan)}")
             for line in index.notes:
-                _output.note(f"  {line}")
+                terminal.note(f"  {line}")
             if report is not None:
-                _output.note(report.summary())
+                terminal.note(report.summary())
     finally:
         client.close()
     if report is not None and report.dead:
@@ -152,8 +151,7 @@ def inspect(name: Name, *, json: AsJson = False, connection: Connection) -> None
 
         $ esembed index inspect books --json | jq .plan
     """
-    from esembed import Index
-    from esembed.cli import _output
+    from esembed import Index, terminal
 
     client = connection.client()
     try:
@@ -161,7 +159,7 @@ def inspect(name: Name, *, json: AsJson = False, connection: Connection) -> None
     finally:
         client.close()
     if json:
-        _output.print_json(found)
+        terminal.print_json(found)
         return
     _show(found)
 
@@ -169,29 +167,29 @@ def inspect(name: Name, *, json: AsJson = False, connection: Connection) -> None
 def _show(found: dict[str, Any]) -> None:
     import tomli_w
 
-    from esembed.cli import _output
+    from esembed import terminal
 
     facts = [
         (key.replace("_", " "), value)
         for key, value in found.items()
         if key not in ("plan", "contracts", "drift", "notes")
     ]
-    _output.print_table(("what", "is"), facts, title=str(found.get("index", "")))
+    terminal.print_table(("what", "is"), facts, title=str(found.get("index", "")))
     contracts = [
         (name, key.replace("_", " "), _shorter(value))
         for name, contract in found.get("contracts", {}).items()
         for key, value in contract.items()
     ]
     if contracts:
-        _output.print_table(("field", "encoded by", ""), contracts)
-    out = _output.console()
+        terminal.print_table(("field", "encoded by", ""), contracts)
+    out = terminal.console()
     out.print("plan\n", markup=False)
     for line in tomli_w.dumps(found.get("plan", {})).splitlines():
         out.print(f"  {line}" if line else "", markup=False)
     for line in found.get("drift", ()):
-        _output.note(f"the live mapping differs: {line}")
+        terminal.note(f"the live mapping differs: {line}")
     for line in found.get("notes", ()):
-        _output.note(str(line))
+        terminal.note(str(line))
 
 
 def _shorter(value: Any) -> Any:
@@ -217,7 +215,7 @@ def delete(
 
         $ esembed index delete books --yes
     """
-    from esembed.cli import _output
+    from esembed import terminal
 
     if not yes:
         if not sys.stdin.isatty():
@@ -233,7 +231,7 @@ def delete(
     finally:
         client.close()
     behind = "" if index.concrete_index == name else f", which is {index.concrete_index}; other versions stay"
-    _output.note(f"deleted {name}{behind}")
+    terminal.note(f"deleted {name}{behind}")
 
 
 @app.command()
@@ -252,8 +250,7 @@ def repair(
 
         $ esembed index repair books --plan plan.toml
     """
-    from esembed import Index
-    from esembed.cli import _output
+    from esembed import Index, terminal
 
     wanted = _plan(plan, None)
     client = connection.client()
@@ -261,7 +258,7 @@ def repair(
         Index.repair(client, name, wanted)
     finally:
         client.close()
-    _output.note(f"repaired {name}: it describes itself again")
+    terminal.note(f"repaired {name}: it describes itself again")
 
 
 def _plan(path: Path | None, preset: str | None) -> IndexPlan:

@@ -168,8 +168,7 @@ def ingest(
 
         $ esembed ingest --from-index old-books --index books
     """
-    from esembed import Index
-    from esembed.cli import _output
+    from esembed import Index, terminal
     from esembed.ingest.options import IngestOptions
     from esembed.ingest.sources import FileSource, ReadOptions, dead_letter_source
 
@@ -222,7 +221,7 @@ def ingest(
         with _bar(quiet=json and not sys.stderr.isatty()) as bar, _ended_kindly():
             report: IngestReport = opened.ingest(source, options, progress=bar)
     except KeyboardInterrupt as signalled:
-        _output.note("interrupted: what the engine confirmed is in; the same command goes on from there")
+        terminal.note("interrupted: what the engine confirmed is in; the same command goes on from there")
         code = 143 if isinstance(signalled, _Terminated) else 130
         if any(thread.name == "esembed-read" for thread in threading.enumerate()):
             # It waits inside a read of standard input, which the interpreter's own end would abort on.
@@ -233,13 +232,13 @@ def ingest(
     finally:
         client.close()
     if json:
-        _output.print_json(report.to_dict())
+        terminal.print_json(report.to_dict())
     else:
-        _output.note(report.summary())
+        terminal.note(report.summary())
         _stages(report)
     if report.verified is not None and not json:
         found = report.verified
-        _output.note(
+        terminal.note(
             f"verified: {found.same} as in the source, {found.different_count} different, "
             f"{found.missing_count} missing, {found.extra_count} only in the index"
         )
@@ -289,7 +288,7 @@ def _hook(target: str) -> Callable[[dict[str, Any]], Any]:
 
 
 def _stages(report: IngestReport) -> None:
-    from esembed.cli import _output
+    from esembed import terminal
 
     shares = ", ".join(
         f"{name} {seconds:.1f} s ({report.stage_shares[name]:.0%})"
@@ -297,7 +296,7 @@ def _stages(report: IngestReport) -> None:
         if seconds >= 0.05
     )
     if shares:
-        _output.note(f"stages overlap: {shares}")
+        terminal.note(f"stages overlap: {shares}")
 
 
 class _Terminated(KeyboardInterrupt):
@@ -326,7 +325,7 @@ def _bar(*, quiet: bool) -> Iterator[Progress]:
     """A bar where there is a terminal, else a line a minute."""
     from rich import progress as bars
 
-    from esembed.cli import _output
+    from esembed import terminal
 
     if quiet or not sys.stderr.isatty():
         yield _Lines()
@@ -336,7 +335,7 @@ def _bar(*, quiet: bool) -> Iterator[Progress]:
         bars.BarColumn(),
         bars.TextColumn("{task.fields[figures]}"),
     )
-    with bars.Progress(*columns, console=_output.console(stderr=True), transient=True) as display:
+    with bars.Progress(*columns, console=terminal.console(stderr=True), transient=True) as display:
         yield _Bar(display)
 
 
@@ -349,15 +348,15 @@ class _Lines:
     def update(self, state: ProgressState) -> None:
         if state.seconds < self._next or state.phase == "done":
             return
-        from esembed.cli import _output
+        from esembed import terminal
 
         self._next = state.seconds + 60.0
-        _output.note(f"{state.phase}: {_figures(state)}")
+        terminal.note(f"{state.phase}: {_figures(state)}")
 
     def notice(self, message: str) -> None:
-        from esembed.cli import _output
+        from esembed import terminal
 
-        _output.note(message)
+        terminal.note(message)
 
 
 class _Bar:

@@ -74,8 +74,7 @@ def migrate(
 
         $ esembed index migrate books plan.toml --dataset judged/ --max-drop 0.01
     """
-    from esembed import Index
-    from esembed.cli import _output
+    from esembed import Index, terminal
     from esembed.migration.options import MigrateOptions
     from esembed.plan import IndexPlan
 
@@ -103,7 +102,7 @@ def migrate(
         client.close()
     _tell(report, json)
     if not json and report.in_place:
-        _output.note("the mapping was changed in place; old segments keep their form until they are merged")
+        terminal.note("the mapping was changed in place; old segments keep their form until they are merged")
 
 
 @takes_connection
@@ -146,15 +145,14 @@ def abort(alias: Alias, *, connection: Connection) -> None:
 
         $ esembed index abort books
     """
-    from esembed import Index
-    from esembed.cli import _output
+    from esembed import Index, terminal
 
     client = connection.client()
     try:
         gone = Index.abort_migration(client, alias)
     finally:
         client.close()
-    _output.note(f"deleted {gone}" if gone else "there was no unfinished migration")
+    terminal.note(f"deleted {gone}" if gone else "there was no unfinished migration")
 
 
 @takes_connection
@@ -174,8 +172,7 @@ def cleanup(
 
         $ esembed index cleanup books --keep 0
     """
-    from esembed import Index
-    from esembed.cli import _output
+    from esembed import Index, terminal
 
     client = connection.client()
     try:
@@ -183,9 +180,9 @@ def cleanup(
     finally:
         client.close()
     if json:
-        _output.print_json({"deleted": deleted})
+        terminal.print_json({"deleted": deleted})
     else:
-        _output.note(f"deleted {', '.join(deleted)}" if deleted else "nothing to delete")
+        terminal.note(f"deleted {', '.join(deleted)}" if deleted else "nothing to delete")
 
 
 def _judge(dataset: Dataset) -> Callable[[Mapping[str, Sequence[str]]], float]:
@@ -203,17 +200,17 @@ def _judge(dataset: Dataset) -> Callable[[Mapping[str, Sequence[str]]], float]:
 
 
 def _tell(report: Any, json: bool) -> None:
-    from esembed.cli import _output
+    from esembed import terminal
 
     if json:
-        _output.print_json(dataclasses.asdict(report))
+        terminal.print_json(dataclasses.asdict(report))
         return
     rows = [
         (name.replace("_", " "), value)
         for name, value in dataclasses.asdict(report).items()
         if value not in (None, (), [], False)
     ]
-    _output.print_table(
+    terminal.print_table(
         ("what", "value"), [(k, str(v)) for k, v in rows], title=f"{report.old} → {report.new}"
     )
 

@@ -59,8 +59,7 @@ def search(
 
         $ esembed search "parse a date" -i esembed-demo --json | jq '.hits[].id'
     """
-    from esembed import Index
-    from esembed.cli import _output
+    from esembed import Index, terminal
     from esembed.cli._query import cross_encoders, parse_filters
 
     client = connection.client()
@@ -76,7 +75,7 @@ def search(
     finally:
         client.close()
     if json:
-        _output.print_json(as_json(hits, seconds))
+        terminal.print_json(as_json(hits, seconds))
         return
     _show(hits, opened.plan, seconds, explain=explain)
 
@@ -123,7 +122,7 @@ def summary(hit: Hit, plan: IndexPlan, *, width: int = 110) -> str:
 
 
 def _show(hits: Hits, plan: IndexPlan, seconds: float, *, explain: bool) -> None:
-    from esembed.cli import _output
+    from esembed import terminal
 
     columns = [">", "id", ">score", "text"]
     if explain:
@@ -135,14 +134,14 @@ def _show(hits: Hits, plan: IndexPlan, seconds: float, *, explain: bool) -> None
             row.append("  ".join(f"{s.leg} #{s.rank if s.rank else '–'} {s.share:.4f}" for s in hit.shares))
         rows.append(row)
     if rows:
-        _output.print_table(columns, rows)
+        terminal.print_table(columns, rows)
     total = "" if hits.total is None else f"of {'at least ' * (hits.total_relation == 'gte')}{hits.total} "
     fusion = {"single": "one query", "server": "fused by the engine", "client": "fused by esembed"}[hits.path]
-    _output.note(
+    terminal.note(
         f"{len(hits)} {'hit' if len(hits) == 1 else 'hits'} {total}in {seconds * 1000:.0f} ms "
         f"(engine {hits.took_ms:.0f} ms; {fusion})"
     )
     for leg, reason in hits.legs_missing.items():
-        _output.note(f"without {leg}: {reason}")
+        terminal.note(f"without {leg}: {reason}")
     for line in hits.notes:
-        _output.note(line)
+        terminal.note(line)

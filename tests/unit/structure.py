@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "local",
         "presets",
         "pytest_plugin",
+        "terminal",
         "train",
         "serve",
         "explore",
