@@ -374,6 +374,11 @@ class MappingCompiler(ABC):
             f"{where}: the index has it, {field.dims} dims, {field.similarity}, "
             f"{quantization or 'quantized its own way'}; its vectors are searched as they are"
         )
+        # Where mappings hold the oversample, no query sends it.
+        if self.capabilities.mapping_rescore and field.oversample not in (None, found.get("oversample")):
+            note += (
+                f"; its mapping lacks the plan's oversample ({field.oversample:g}), so give queries theirs"
+            )
         return ExistingField(field, tuple(problems), note)
 
     def _live_quantization(self, field: DenseField, live: Mapping[str, Any]) -> str | None:
@@ -386,8 +391,8 @@ class MappingCompiler(ABC):
 
     @abstractmethod
     def live_options(self, field: DenseField, live: Mapping[str, Any]) -> dict[str, Any]:
-        """Dims, element type, similarity and graph parameters of a live dense field, by the plan's names;
-        None for what it doesn't say.
+        """Dims, element type, similarity, graph parameters and oversample of a live dense field, by the
+        plan's names; None for what it doesn't say.
 
         Args:
             field: the plan's field, whose similarity is taken where the live one has the same space.

@@ -233,6 +233,7 @@ class ElasticsearchMapping(MappingCompiler):
             "similarity": str(live.get("similarity") or ("l2_norm" if element == "bit" else "cosine")),
             "m": options.get("m"),
             "ef_construction": options.get("ef_construction"),
+            "oversample": (options.get("rescore_vector") or {}).get("oversample"),
         }
 
     def live_form(self, live: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,0 +1,103 @@
+"""A live mapping beside a plan: given fields that the index has."""
+
+from __future__ import annotations
+
+import pytest
+
+from esembed.capabilities import profile
+from esembed.dialect import dialect_for
+from esembed.dialect.live import match_existing_fields, missing_fields, nested_path, type_of
+from esembed.plan import DenseField, IndexPlan, LoadOptions, SparseField
+
+ES, OS = profile("elasticsearch-basic"), profile("opensearch")
+
+
+def match(capabilities, live, **fields):
+    plan = IndexPlan(
+        dense={n: f for n, f in fields.items() if isinstance(f, DenseField)},
+        sparse={n: f for n, f in fields.items() if isinstance(f, SparseField)},
+    )
+    return match_existing_fields(plan, {"properties": live}, capabilities)
+
+
+@pytest.mark.parametrize(("capabilities", "names"), [
+    (ES, ("hnsw", "int8_hnsw", "int4_hnsw", "bbq_hnsw", "flat", "int8_flat")),
+    (OS, ("hnsw", "int8_hnsw", "bbq_hnsw", "on_disk_4x", "on_disk_16x", "faiss_hnsw", "faiss_fp16", "flat")),
+])  # fmt: skip
+def test_a_field_is_read_back_as_it_was_compiled(capabilities, names):
+    for name in names:
+        field = DenseField(dims=128, quantization=name, similarity="dot_product")
+        compiled = dialect_for(capabilities).mapping.compile(IndexPlan(dense={"e": field}))
+        live = compiled.body["mappings"]["properties"]
+        found = match(capabilities, live, e=DenseField(dims=128, similarity="dot_product"))
+        assert (found.problems, found.fields) == ((), {"e"})
+        assert found.plan.dense["e"].quantization == name
+        assert match(capabilities, live, e=field).problems == ()
+
+
+def test_contradictions_come_all_at_once():
+    live = {"e": {"type": "dense_vector", "dims": 4, "similarity": "l2_norm", "index": False,
+                  "index_options": {"type": "hnsw", "m": 8}}}  # fmt: skip
+    found = match(ES, live, e=DenseField(dims=8, quantization="int8_hnsw", m=16))
+    assert [line.partition(":")[0] for line in found.problems] == [
+        "dense.e",
+        "dense.e.dims",
+        "dense.e.similarity",
+        "dense.e.quantization",
+        "dense.e.m",
+    ]
+    assert "a dense field is knn_vector here" in match(OS, live, e=DenseField(dims=4)).problems[0]
+
+
+def test_an_oversample_that_an_existing_mapping_lacks_is_told():
+    wanted = DenseField(dims=4, quantization="int8_hnsw", oversample=3.0)
+    bare = {"e": {"type": "dense_vector", "dims": 4, "index_options": {"type": "int8_hnsw"}}}
+    (note,) = match(ES, bare, e=wanted).notes
+    assert "oversample" in note
+    bare["e"]["index_options"]["rescore_vector"] = {"oversample": 3.0}
+    (note,) = match(ES, bare, e=wanted).notes
+    assert "oversample" not in note
+    # There the query sends it, whatever the mapping says.
+    old = profile("elasticsearch-basic", "9.0")
+    del bare["e"]["index_options"]["rescore_vector"]
+    assert "oversample" not in match(old, bare, e=wanted).notes[0]
+
+
+def test_a_sparse_fields_type_is_each_engines_own():
+    live = {"s": {"type": "sparse_vector"}}
+    assert match(ES, live, s=SparseField(encoder="given")).plan.sparse["s"].storage == "sparse_vector"
+    assert match(OS, live, s=SparseField(encoder="given")).plan.sparse["s"].storage == "seismic"
+    assert match(ES, live, s=SparseField(encoder="given", storage="rank_features")).problems
+    assert (
+        "rank_features or sparse_vector"
+        in match(ES, {"s": {"type": "text"}}, s=SparseField(encoder="given")).problems[0]
+    )
+
+
+def test_what_the_index_has_not_or_encoders_fill_is_left_alone():
+    live = {"other": {"type": "dense_vector", "dims": 4}}
+    found = match(ES, live, e=DenseField(dims=4))
+    assert (found.fields, found.notes, found.problems) == (frozenset(), (), ())
+    made = match(ES, {"e": {"type": "keyword"}}, e=DenseField(dims=384, encoder="minilm", source=("body",)))
+    assert (made.fields, made.problems) == (frozenset(), ())
+
+
+def test_settings_for_a_load():
+    load = LoadOptions(refresh=False, replicas=0, graph_threshold=-1)
+    settings, notes = dialect_for(OS).mapping.load_settings(load)
+    assert settings == {
+        "refresh_interval": "-1",
+        "number_of_replicas": 0,
+        "knn.advanced.approximate_threshold": -1,
+    }
+    assert notes == ()
+    settings, notes = dialect_for(ES).mapping.load_settings(load)
+    assert settings == {"refresh_interval": "-1", "number_of_replicas": 0}
+    assert "does nothing here" in notes[0]
+
+
+def test_types_of_keys_and_nested_objects():
+    types = {"labels": "flattened", "parts": "nested", "parts.name": "keyword"}
+    assert type_of("labels.colour", types) == "keyword"
+    assert nested_path("parts.name", types) == "parts"
+    assert missing_fields(["labels.colour", "gone"], types) == ["gone"]
