@@ -1,4 +1,4 @@
-"""What one engine, version, licence and build can do.
+"""What one engine, version, license and build can do.
 
 Filled by probing a live engine (``esembed._async.probe``) or by name, for planning without one
 (``profile("elasticsearch-basic", version="9.5")``). The compilers in ``esembed.dialect`` ask only
@@ -66,7 +66,7 @@ class Capabilities:
         lucene_one_bit: OpenSearch: Lucene has a 1-bit form of its own; before, Faiss's on-disk mode does it.
         rrf: fusion by reciprocal rank in the engine, with global ranks.
         rrf_weights: … with a weight for each leg.
-        linear: fusion of normalised scores in the engine.
+        linear: fusion of normalized scores in the engine.
         linear_normalizers: the normalizers it knows, by our names (``minmax``, ``l2``, ``zscore``, ``none``).
         scripts: Elasticsearch: painless is there (exact kNN by a script).
         rescore_vector: knn queries may rescore with the full vectors.
@@ -79,7 +79,7 @@ class Capabilities:
         sparse_pruning: a query on ``sparse_vector`` may leave out terms by how common they are.
         bm25_k1_factor: BM25 scores carry Lucene's old factor (k1 + 1), as Elasticsearch's do.
         inference: the engine can compute vectors itself: Elasticsearch's inference endpoints (Enterprise or
-            trial licence), OpenSearch's ml-commons plugin.
+            trial license), OpenSearch's ml-commons plugin.
         max_clauses: the most clauses of a bool query.
         max_result_window: the most from + size.
         unknown: what could not be asked for (a key without the privilege), for people.
@@ -227,10 +227,10 @@ def derive(
 
     Args:
         server_fusion: the rrf and linear retrievers, or hybrid queries with their processors, are there
-            (on Elasticsearch the licence counts as well).
+            (on Elasticsearch the license counts as well).
         neural, knn: OpenSearch: the neural-search and the k-NN plugin are there.
         inference: the modules (x-pack-inference) or the plugin (opensearch-ml) for computing vectors are
-            there (on Elasticsearch the licence counts as well).
+            there (on Elasticsearch the license counts as well).
     """
     if kind == "elasticsearch":
         return _elasticsearch(

@@ -20,7 +20,7 @@ import orjson
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
-from esembed.dialect.quantize import coded
+from esembed.dialect.quantize import quantize
 from esembed.dialect.tokens import TokenTarget, decode, encode_vector
 from esembed.errors import RecordError
 from esembed.plan import DenseField, IndexPlan, SparseField
@@ -152,7 +152,7 @@ class DocumentFormat:
     def dense_value(self, field: DenseField, vector: npt.NDArray[Any]) -> Any:
         """What stands in the document for one dense vector of shape (dims,)."""
         if field.element_type in ("byte", "bit"):
-            return np.ascontiguousarray(coded(field, vector))
+            return np.ascontiguousarray(quantize(field, vector))
         if self.capabilities.base64_vectors and field.element_type == "float":
             # Big-endian, as Elasticsearch reads it from 9.3 on: about half as long as decimals, and nobody
             # has to parse them.

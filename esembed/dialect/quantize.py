@@ -2,7 +2,7 @@
 
 An engine's own quantization keeps the floats and learns its ranges by itself. These fields keep nothing
 else: a byte is a float times the field's stored ``scale``, a bit is its sign. The scale stands in the plan,
-so in ``_meta``, and documents and queries of all times are coded alike.
+so in ``_meta``, and documents and queries of all times are quantized alike.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from esembed.types import FloatArray
 __all__ = [
     "UNIT_SPREADS",
     "calibrate",
-    "coded",
     "confidence_interval",
+    "quantize",
     "to_bits",
     "to_bytes",
     "unit_scale",
@@ -35,7 +35,7 @@ def calibrate(vectors: FloatArray) -> float:
     """The scale that maps all but one in ten thousand components into -127…127, four digits.
 
     Args:
-        vectors: float32, shape (n, dims), as they will be coded (of length 1 for cosine).
+        vectors: float32, shape (n, dims), as they will be quantized (of length 1 for cosine).
     """
     reach = float(np.quantile(np.abs(vectors), 1 - _TAIL)) if vectors.size else 0.0
     return float(f"{127 / max(reach, 1e-12):.4g}")
@@ -72,8 +72,8 @@ def to_bits(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
     return np.packbits(np.asarray(vectors) > 0, axis=-1).view(np.int8)
 
 
-def coded(part: DenseField, vector: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
-    """A vector of a byte or bit field as that field stores it; one that is coded already stays.
+def quantize(field: DenseField, vector: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+    """A vector of a byte or bit field as that field stores it; one that is quantized already stays.
 
     Args:
         vector: shape (dims,): floats, or int8; of bit fields also shape (dims / 8,).
@@ -83,11 +83,11 @@ def coded(part: DenseField, vector: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
     """
     if vector.dtype == np.int8:
         return vector
-    if part.element_type == "bit" and len(vector) == part.dims:
+    if field.element_type == "bit" and len(vector) == field.dims:
         return to_bits(vector)
-    if part.element_type == "byte" and part.scale is not None:
-        return to_bytes(vector, part.scale, normalize=part.similarity == "cosine")
+    if field.element_type == "byte" and field.scale is not None:
+        return to_bytes(vector, field.scale, normalize=field.similarity == "cosine")
     if not ((vector == np.rint(vector)) & (vector >= -128) & (vector <= 127)).all():
-        way_out = "; set scale in the plan to have floats coded" if part.element_type == "byte" else ""
-        raise ValueError(f"{part.element_type} fields take whole numbers from -128 to 127{way_out}")
+        remedy = "; set scale in the plan to have floats coded" if field.element_type == "byte" else ""
+        raise ValueError(f"{field.element_type} fields take whole numbers from -128 to 127{remedy}")
     return vector.astype(np.int8)

@@ -12,7 +12,7 @@ import numpy as np
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
-from esembed.dialect.quantize import coded
+from esembed.dialect.quantize import quantize
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.dialect.tokens import encode_vector
 from esembed.dialect.values import check_value, fit_text
@@ -494,7 +494,7 @@ class QueryCompiler:
         if isinstance(part, DenseField) and part.element_type in ("byte", "bit"):
             values = np.asarray(node.vector, dtype=np.float32)
             try:
-                codes: list[int] = coded(part, values).tolist()
+                codes: list[int] = quantize(part, values).tolist()
             except ValueError as error:
                 raise QueryError(f"knn on {node.field!r}: {error}", field=node.field) from None
             return codes

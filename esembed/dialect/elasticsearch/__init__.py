@@ -13,7 +13,7 @@ __all__ = ["elasticsearch"]
 
 
 def elasticsearch(capabilities: Capabilities) -> Dialect:
-    """Elasticsearch's dialect for a version, licence and build."""
+    """Elasticsearch's dialect for a version, license and build."""
     return Dialect(
         capabilities=capabilities,
         mapping=ElasticsearchMapping(capabilities),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from esembed.dialect.quantize import coded
+from esembed.dialect.quantize import quantize
 from esembed.errors import RecordError
 from esembed.plan import DenseField
 from esembed.types import SparseVector
@@ -40,7 +40,7 @@ def given_dense(name: str, part: DenseField, value: Any) -> npt.NDArray[Any]:
         )
     if part.element_type in ("byte", "bit"):
         try:
-            return coded(part, vector)
+            return quantize(part, vector)
         except ValueError as error:
             raise RecordError(f"{name}: {error}", field=name) from None
     norm = float(np.linalg.norm(vector.astype(np.float64)))
