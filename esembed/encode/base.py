@@ -7,6 +7,7 @@ float32 arrays, a :class:`SparseEncoder` returns :class:`~esembed.types.SparseVe
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypeAlias, get_type_hints, runtime_checkable
@@ -18,6 +19,7 @@ from esembed.types import DenseMatrix, SparseVector
 
 __all__ = [
     "DenseEncoder",
+    "DenseSparseEncoder",
     "EncodeStats",
     "Encoder",
     "EncoderInfo",
@@ -35,7 +37,7 @@ class RuntimeOptions:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` …
         devices: several devices, a worker process for each; empty means just *device*.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-        attention: torch: ``packed`` runs on real tokens only, ``padded`` (which ``auto`` is) on padded rows.
+        attention: without effect since 0.3 and deprecated; ``packed`` gave the same vectors.
         batch_tokens: the most tokens (padding included) in one forward pass.
         threads: CPU threads, or None for all cores this process may use.
         api_key_env: the environment variable that holds a remote service's key.
@@ -69,6 +71,12 @@ class RuntimeOptions:
         for name, known in (("backend", _BACKENDS), ("dtype", _DTYPES), ("attention", _ATTENTION)):
             if getattr(self, name) not in known:
                 raise EncoderError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
+        if self.attention != "auto":
+            warnings.warn(
+                "attention has no effect any more: torch runs padded rows, which are as fast; leave it out",
+                DeprecationWarning,
+                stacklevel=3,
+            )
         for name, least in (
             ("batch_tokens", 1),
             ("threads", 1),
@@ -221,3 +229,25 @@ class SparseEncoder(Protocol):
 
 
 Encoder: TypeAlias = DenseEncoder | SparseEncoder
+
+
+class DenseSparseEncoder(Protocol):
+    """Both vectors of a text from a single forward pass of the model that two encoders share."""
+
+    @property
+    def dense(self) -> DenseEncoder: ...
+
+    @property
+    def sparse(self) -> SparseEncoder: ...
+
+    def encode_document(self, texts: Sequence[str]) -> tuple[DenseMatrix, list[SparseVector]]:
+        """Float32, shape (len(texts), dims), and one sparse vector for each text, in the order given."""
+        ...
+
+    def encode_query(self, texts: Sequence[str]) -> tuple[DenseMatrix, list[SparseVector]]:
+        """Float32, shape (len(texts), dims), and one sparse vector for each text, in the order given."""
+        ...
+
+    def one_at_a_time(self) -> tuple[Encoder, Encoder]:
+        """Views of the dense and the sparse encoder for a caller that asks both for the same few texts."""
+        ...

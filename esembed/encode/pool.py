@@ -14,18 +14,15 @@ import os
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from esembed.encode.base import Encoder, RuntimeOptions
+from esembed.encode.base import DenseSparseEncoder, Encoder, RuntimeOptions
 from esembed.encode.registry import load
 from esembed.errors import EncoderError, PlanError, QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 from esembed.plan.encoders import split_spec
 from esembed.plan.fields import MAX_SEISMIC_IDS
 from esembed.plan.params import EncoderParams
-
-if TYPE_CHECKING:
-    from esembed.encode.transformer.combined import CombinedEncoder
 
 __all__ = ["WITHOUT_ADDRESS", "EncoderPool", "combined_of"]
 
@@ -42,11 +39,11 @@ WITHOUT_ADDRESS = frozenset({"minilm", "lexical", "given"})
 """Specs that fetch nothing from an address that an index could have chosen."""
 
 
-def combined_of(dense: Encoder, sparse: Encoder) -> CombinedEncoder | None:
+def combined_of(dense: Encoder, sparse: Encoder) -> DenseSparseEncoder | None:
     """What these two encoders are the halves of, or None."""
-    whole: CombinedEncoder | None = getattr(dense, "combined", None)
-    if whole is not None and whole.dense is dense and whole.sparse is sparse:
-        return whole
+    combined: DenseSparseEncoder | None = getattr(dense, "combined", None)
+    if combined is not None and combined.dense is dense and combined.sparse is sparse:
+        return combined
     return None
 
 
@@ -147,7 +144,7 @@ class EncoderPool:
         pairs: dict[str, str] = {}
         for name, dense in self.plan.dense.items():
             for other, sparse in self.plan.sparse.items():
-                mine, theirs = self._callers(name, dense), self._callers(other, sparse)
+                mine, theirs = self._user_encoder(name, dense), self._user_encoder(other, sparse)
                 if mine is None and theirs is None:
                     same = _same_model(dense.encoder, sparse.encoder)
                     same = same and dense.params.revision == sparse.params.revision
@@ -166,7 +163,7 @@ class EncoderPool:
         dense one. Looks at the plan only; :meth:`combined` says whether the models can do it."""
         return self._pairs.get(name)
 
-    def combined(self, name: str) -> CombinedEncoder | None:
+    def combined(self, name: str) -> DenseSparseEncoder | None:
         """What makes the vectors of this field and of its :meth:`partner` in one pass, or None; loads both.
 
         Raises:
@@ -206,7 +203,7 @@ class EncoderPool:
                     self._prepare_both(name, str(other))
         return {name: self.encoder(name) for name in wanted}
 
-    def in_turn(self, names: Iterable[str]) -> dict[str, Encoder]:
+    def one_at_a_time(self, names: Iterable[str]) -> dict[str, Encoder]:
         """Like :meth:`encoders`, for a caller that asks each of them for the vectors of the same few texts,
         one after the other: two that share a pass run it once. Not to be kept.
 
@@ -216,17 +213,17 @@ class EncoderPool:
         found = self.encoders(names)
         for name in self.plan.dense:
             other = self.partner(name)
-            whole = combined_of(found[name], found[other]) if name in found and other in found else None
-            if whole is not None and other is not None:
-                found[name], found[other] = whole.in_turn()
+            combined = combined_of(found[name], found[other]) if name in found and other in found else None
+            if combined is not None and other is not None:
+                found[name], found[other] = combined.one_at_a_time()
         return found
 
     def _prepare_both(self, name: str, other: str) -> None:
         if name not in self.plan.dense:
             name, other = other, name
-        dense, sparse = self._fitting(name), self._fitting(other)
-        whole = combined_of(dense, sparse)
-        shown = (dense, sparse) if whole is None else whole.in_turn()
+        dense, sparse = self._matching(name), self._matching(other)
+        combined = combined_of(dense, sparse)
+        shown = (dense, sparse) if combined is None else combined.one_at_a_time()
         for field, one in zip((name, other), shown, strict=True):
             self._check(field, one)
         self._ready[name], self._ready[other] = dense, sparse
@@ -248,11 +245,11 @@ class EncoderPool:
             return self._ready[name]
 
     def _prepare(self, name: str) -> Encoder:
-        encoder = self._fitting(name)
+        encoder = self._matching(name)
         self._check(name, encoder)
         return encoder
 
-    def _callers(self, name: str, part: DenseField | SparseField) -> Encoder | None:
+    def _user_encoder(self, name: str, part: DenseField | SparseField) -> Encoder | None:
         """The encoder that the caller brought for a field, or None."""
         kind = "dense" if isinstance(part, DenseField) else "sparse"
         encoder = self._given.get(name)
@@ -260,10 +257,10 @@ class EncoderPool:
             encoder = self._for_all
         return encoder
 
-    def _fitting(self, name: str) -> Encoder:
+    def _matching(self, name: str) -> Encoder:
         part = self.field(name)
         kind = "dense" if isinstance(part, DenseField) else "sparse"
-        encoder = self._callers(name, part)
+        encoder = self._user_encoder(name, part)
         if encoder is None:
             encoder = self._load(name, part)
         if encoder.info.kind != kind and not part.precomputed:
@@ -321,16 +318,16 @@ class EncoderPool:
             keys = ((dense.encoder, dense.params), (sparse.encoder, sparse.params))
             if key not in keys or any(one in self._loaded for one in keys):
                 continue
-            if self._callers(name, dense) is not None or not (
+            if self._user_encoder(name, dense) is not None or not (
                 self._allowed(keys[0][0]) and self._allowed(keys[1][0])
             ):
                 continue
             from esembed.encode.transformer.combined import load_shared
 
             rest = split_spec(dense.encoder)[1]
-            whole = load_shared(rest, dense.params, sparse.params, self.runtime)
-            if whole is not None:
-                self._loaded[keys[0]], self._loaded[keys[1]] = whole.dense, whole.sparse
+            combined = load_shared(rest, dense.params, sparse.params, self.runtime)
+            if combined is not None:
+                self._loaded[keys[0]], self._loaded[keys[1]] = combined.dense, combined.sparse
                 return
 
     def for_plan(self, plan: IndexPlan) -> EncoderPool:
@@ -352,7 +349,7 @@ class EncoderPool:
         from esembed.encode import contract
 
         names = [name for name, part in self.plan.vector_fields() if not part.precomputed]
-        return {name: dict(contract.make(encoder)) for name, encoder in self.in_turn(names).items()}
+        return {name: dict(contract.make(encoder)) for name, encoder in self.one_at_a_time(names).items()}
 
     def token_ids(self, *, ready_only: bool = False) -> dict[str, dict[str, int]]:
         """Field → token → id, for the sparse fields that are stored as SEISMIC vectors, whose features are

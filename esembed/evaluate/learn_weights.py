@@ -28,7 +28,9 @@ def know_index(index: Index, *, options: TrustOptions | None = None, write: bool
     """
     options = options or TrustOptions()
     index.load_statistics()
-    encoders = index.pool.in_turn(name for name, part in index.plan.vector_fields() if part.encoded_here)
+    encoders = index.pool.one_at_a_time(
+        name for name, part in index.plan.vector_fields() if part.encoded_here
+    )
     scorers, notes = plan_scorers(index.plan, encoders)
     report = estimate_trust(
         index_documents(index, options.documents, seed=options.seed),

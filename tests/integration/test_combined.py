@@ -129,7 +129,7 @@ def test_contracts_are_those_of_encoders_apart(folders: dict[str, Path], backend
 
 def test_asked_in_turn_the_second_finds_its_vectors(folders: dict[str, Path]) -> None:
     pool = pool_of(plan_of(folders["m3"]))
-    views = pool.in_turn(("embedding", "terms"))
+    views = pool.one_at_a_time(("embedding", "terms"))
     whole = pool.combined("embedding")
     assert whole is not None
     sparse = views["terms"].encode_document(TEXTS)

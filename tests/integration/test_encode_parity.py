@@ -397,24 +397,6 @@ def test_what_the_graph_would_get_wrong_is_left_to_torch(
         assert cosines(encoder.encode_document(TEXTS), oracle(folder, TEXTS)).min() >= 0.9999
 
 
-@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "qwen3", "llama", "mistral", "qwen2"])
-def test_packed_rows_give_what_padded_rows_give(kind: str, make: Callable[..., Path]) -> None:
-    folder = make(kind, "mean" if kind in ("bert", "xlm-roberta") else "lasttoken", normalize=True)
-    found = []
-    for attention in ("padded", "packed"):
-        runtime = RuntimeOptions(backend="torch", device="cpu", dtype="float32", attention=attention)
-        encoder = load(f"hf:{folder}", None, runtime)
-        found.append(encoder.encode_document([*TEXTS, *TEXTS[:3]]))
-        assert (encoder.info.runtime["attention"] == "esembed_packed") == (attention == "packed")
-        encoder.close()
-    assert cosines(*found).min() >= 0.99999
-
-
-def test_packed_rows_are_refused_where_they_are_not_known(make: Callable[..., Path]) -> None:
-    with pytest.raises(EncoderError, match="isn't known for 'mpnet'"):
-        load(f"hf:{make('mpnet')}", None, RuntimeOptions(backend="torch", attention="packed"))
-
-
 def test_matryoshka_is_renormalised(opened: Callable[..., Any]) -> None:
     mine = opened("minilm", "openvino", dims=64).encode_document(TEXTS)
     reference = oracle(find_minilm(), TEXTS, truncate_dim=64, normalize_embeddings=True)

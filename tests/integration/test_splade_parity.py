@@ -256,14 +256,14 @@ def test_products_stay_in_bfloat16_for_the_maximum(folders: dict[str, Path]) -> 
     """Else the runtime writes all of rows x length x vocabulary out in float32, chunk by chunk."""
     import openvino
 
-    from esembed.encode.backends import openvino_graph
+    from esembed.encode.backends.openvino import build
     from esembed.encode.models.folder import read_folder
     from esembed.encode.transformer.splade_head import SpladeHead
 
     core = openvino.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU computes in float32")
-    model = openvino_graph.build(read_folder(folders["bert"]), SpladeHead(), "bf16")
+    model = build(read_folder(folders["bert"]), SpladeHead(), "bf16")
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
     kinds = {
         op.get_rt_info()["layerType"].astype(str): op.get_rt_info()["runtimePrecision"].astype(str)

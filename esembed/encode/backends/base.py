@@ -1,4 +1,4 @@
-"""The seam between the encoders and what runs the network.
+"""The interface between the encoders and what runs the network.
 
 A *backbone* runs a transformer and hands its last hidden states to a *head*. The head (dense
 pooling, SPLADE …) is built into the backend's own graph, so that nothing larger than the head's
@@ -8,10 +8,10 @@ and :class:`Program`.
 
 ::
 
-    files = modelfiles.open_model("name-or-folder", runtime=runtime)
-    backbone = load_backbone(files, runtime)         # auto is resolved here, see backbone.runtime
-    program = backbone.program(head)                 # compiles; may be made several times, for several heads
-    for outputs in program.run(batches):             # one tuple of arrays for each batch, in order
+    files = models.folder.open_model("name-or-folder", runtime=runtime)
+    backbone = backends.load_backbone(files, runtime)  # auto is resolved here, see backbone.runtime
+    program = backbone.program(head)                   # compiles; maybe several times, for several heads
+    for outputs in program.run(batches):               # one tuple of arrays for each batch, in order
         ...
 
 A head has two methods, one for each backend; each gets hidden states and returns outputs in the order
@@ -38,16 +38,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from esembed.encode.base import RuntimeOptions
-from esembed.errors import EncoderError
-
-if TYPE_CHECKING:
-    from esembed.encode.models.folder import ModelFiles
 
 __all__ = [
     "Backbone",
@@ -57,7 +51,6 @@ __all__ = [
     "Outputs",
     "Program",
     "TokenBatch",
-    "load_backbone",
 ]
 
 IntArray = npt.NDArray[np.int32]
@@ -184,65 +177,3 @@ class Backbone(Protocol):
     def program(self, head: Head) -> Program: ...
 
     def close(self) -> None: ...
-
-
-def load_backbone(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
-    """The backbone for *files*; ``auto`` is resolved as follows and recorded in ``.runtime``.
-
-    OpenVINO where it is installed, builds this architecture, and neither a device other than the
-    CPU nor several devices are asked for (and, with ``device="auto"``, torch isn't there with a
-    CUDA device); torch otherwise.
-
-    Raises:
-        EncoderError: nothing that is installed can run the model; the message names the extra.
-    """
-    import importlib.util
-
-    have_openvino = importlib.util.find_spec("openvino") is not None
-    have_torch = importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")
-    backend: str = runtime.backend
-    if backend == "auto":
-        backend = "torch"
-        if have_openvino:
-            from esembed.encode.backends import openvino_graph
-
-            if runtime.device in ("auto", "cpu") and not runtime.devices:
-                reason = openvino_graph.unsupported(files)
-                gpu = runtime.device == "auto" and have_torch and _accelerator_present()
-                if reason is None and not gpu:
-                    backend = "openvino"
-                elif reason is not None and not have_torch:
-                    raise EncoderError(
-                        f"the OpenVINO backend can't run {files.name}: {reason}. Torch can: "
-                        'pip install "esembed[torch]"',
-                        spec=files.name,
-                    )
-    if backend == "openvino":
-        if not have_openvino:
-            raise EncoderError(
-                'the openvino backend needs its packages: pip install "esembed[openvino]"', spec=files.name
-            )
-        from esembed.encode.backends.openvino import OpenVinoBackbone
-
-        return OpenVinoBackbone(files, runtime)
-    if not have_torch:
-        raise EncoderError(
-            f"{files.name} needs a backend that isn't installed here: "
-            'pip install "esembed[openvino]" (BERT, Qwen and Llama shapes on the CPU) or "esembed[torch]"',
-            spec=files.name,
-        )
-    from esembed.encode.backends.torch import load_torch_backbone
-
-    return load_torch_backbone(files, runtime)
-
-
-def _accelerator_present() -> bool:
-    """Whether an NVIDIA driver is there, asked without importing torch (which takes seconds)."""
-    import os
-    import sys
-
-    if sys.platform == "darwin":
-        return os.uname().machine == "arm64"
-    if os.environ.get("CUDA_VISIBLE_DEVICES", None) in ("", "-1"):
-        return False
-    return os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/dev/nvidia0")

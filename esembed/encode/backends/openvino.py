@@ -9,22 +9,39 @@ order, so a large model has only the latter; there the second stream gains nothi
 from __future__ import annotations
 
 import collections
+import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from esembed.encode.backends import openvino_graph
+from esembed.encode.backends import openvino_bert, openvino_decoder, openvino_modernbert
 from esembed.encode.backends.base import Head, Outputs, TokenBatch
 from esembed.encode.backends.cpu import available_threads, has_amx
+from esembed.encode.backends.openvino_graph import ACTIVATIONS, EMBEDDINGS, Graph
 from esembed.encode.base import RuntimeOptions
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
     from esembed.encode.models.folder import ModelFiles
 
-__all__ = ["OpenVinoBackbone", "OpenVinoProgram"]
+__all__ = [
+    "FAMILIES",
+    "OpenVinoBackbone",
+    "OpenVinoProgram",
+    "build",
+    "max_positions",
+    "unsupported",
+    "weights",
+]
+
+FAMILIES: dict[str, Any] = {
+    family: module
+    for module in (openvino_bert, openvino_decoder, openvino_modernbert)
+    for family in module.FAMILY
+}
+"""Model types that are built here, and where."""
 
 _BATCH_TOKENS = 1024
 """Padded tokens in one pass. A stream is one core, and at this size what a layer computes about fits into
@@ -32,6 +49,54 @@ its cache: 4 % more tokens a second of processor time than with 2,048, 11 % more
 _LARGE = 200_000_000
 """Weights beyond the word embeddings from which a model counts as large."""
 _LARGE_BATCH_TOKENS = 512
+
+
+def unsupported(files: ModelFiles) -> str | None:
+    """Why this model can't be built here, or None when it can."""
+    config = files.config
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        return f"model_type {kind!r} is none of {', '.join(FAMILIES)}"
+    act = config.get("hidden_act", config.get("activation", config.get("hidden_activation", "gelu")))
+    if act not in ACTIVATIONS:
+        return f"activation {act!r}"
+    reason: str | None = FAMILIES[kind].unsupported(config)
+    longest = files.max_seq_length
+    if reason is None and longest is not None and longest > max_positions(config):
+        return f"it takes texts of {longest} tokens, and here at most {max_positions(config)}"
+    return reason
+
+
+def max_positions(config: Mapping[str, Any]) -> int:
+    """The longest sequence, in tokens, that the graph of *config* is right for."""
+    longest: int = FAMILIES[config["model_type"]].max_positions(config)
+    return longest
+
+
+def weights(files: ModelFiles) -> int:
+    """How many numbers the model has beyond its word embeddings."""
+    tensors = files.tensors()
+    return sum(
+        math.prod(tensors.file_of(name).entries[name][1]) for name in tensors if not name.endswith(EMBEDDINGS)
+    )
+
+
+def build(files: ModelFiles, head: Any, precision: str = "f32") -> Any:
+    """An ``openvino.Model``: inputs ``ids`` int32 (rows, length) and ``mask`` float32 (rows, length),
+    outputs as *head* gives them. *precision* tells heads what the graph will be compiled for.
+
+    Raises:
+        EncoderError: a tensor is missing.
+    """
+    import openvino as openvino_package
+    from openvino import opset13 as ov
+
+    graph = Graph(files, precision)
+    ids = ov.parameter([-1, -1], np.int32, name="ids")
+    mask = ov.parameter([-1, -1], np.float32, name="mask")
+    hidden = FAMILIES[files.config["model_type"]].hidden_states(graph, ids, mask)
+    outputs = head.openvino(graph, hidden, mask)
+    return openvino_package.Model([output.output(0) for output in outputs], [ids, mask], "esembed")
 
 
 class OpenVinoBackbone:
@@ -43,7 +108,7 @@ class OpenVinoBackbone:
     """
 
     def __init__(self, files: ModelFiles, runtime: RuntimeOptions) -> None:
-        reason = openvino_graph.unsupported(files)
+        reason = unsupported(files)
         if reason is not None:
             raise EncoderError(
                 f"the openvino backend can't run {files.name}: {reason}. Use backend='torch'", spec=files.name
@@ -66,8 +131,8 @@ class OpenVinoBackbone:
         self._precision = "bf16" if dtype == "bfloat16" else "f32"
         config = files.config
         self.hidden_size = int(config.get("hidden_size") or config.get("dim") or 0)
-        self.max_positions: int | None = openvino_graph.max_positions(config)
-        self._large = openvino_graph.weights(files) >= _LARGE
+        self.max_positions: int | None = max_positions(config)
+        self._large = weights(files) >= _LARGE
         self.batch_tokens = runtime.batch_tokens or (_LARGE_BATCH_TOKENS if self._large else _BATCH_TOKENS)
         self.pad_multiple = 8
         self.runtime: Mapping[str, Any] = {
@@ -80,7 +145,7 @@ class OpenVinoBackbone:
 
     def program(self, head: Head) -> OpenVinoProgram:
         """Build the graph with *head* at its end."""
-        model = openvino_graph.build(self._files, head, self._precision)
+        model = build(self._files, head, self._precision)
         return OpenVinoProgram(model, self._precision, self._threads, large=self._large)
 
     def close(self) -> None:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from esembed.encode.backends.openvino_graph import Graph
+from esembed.encode.backends.openvino_graph import Graph
 
 __all__ = ["FAMILY", "hidden_states", "max_positions", "unsupported"]
 

@@ -9,13 +9,12 @@ softmax: the runtime fuses it, and it is faster than its operator for attention 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from esembed.encode.backends.openvino_graph import Graph
+from esembed.encode.backends.openvino_graph import Graph
 
 __all__ = ["FAMILY", "hidden_states", "max_positions", "rope_theta", "rotary_tables", "unsupported"]
 

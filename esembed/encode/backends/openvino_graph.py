@@ -1,27 +1,25 @@
 """Transformers as OpenVINO graphs, built from config.json and the safetensors alone (no torch).
 
-Here are the blocks that all architectures and heads are built of, and the choice of the architecture's own
-module: ``openvino_bert``, ``openvino_decoder``, ``openvino_modernbert``.
+Here are the blocks that all architectures (``openvino_bert``, ``openvino_decoder``, ``openvino_modernbert``)
+and heads are built of.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.backends import openvino_bert, openvino_decoder, openvino_modernbert
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
     from esembed.encode.models.folder import ModelFiles
 
-__all__ = ["FAMILIES", "Graph", "build", "max_positions", "unsupported", "weights"]
+__all__ = ["ACTIVATIONS", "EMBEDDINGS", "Graph"]
 
-_ACTIVATIONS = (
+ACTIVATIONS = (
     "gelu",
     "gelu_new",
     "gelu_pytorch_tanh",
@@ -32,49 +30,12 @@ _ACTIVATIONS = (
     "sigmoid",
     "identity",
 )
+"""What configs may name; see :meth:`Graph.activation`."""
 
 
-FAMILIES: dict[str, Any] = {
-    family: module
-    for module in (openvino_bert, openvino_decoder, openvino_modernbert)
-    for family in module.FAMILY
-}
-"""Model types that are built here, and where."""
-
-_EMBEDDINGS = ("embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight", "embed_tokens.weight")
+EMBEDDINGS = ("embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight", "embed_tokens.weight")
+"""How the table of word embeddings is called, behind the prefix."""
 _PREFIXES = ("", "bert.", "roberta.", "distilbert.", "mpnet.", "model.")
-
-
-def unsupported(files: ModelFiles) -> str | None:
-    """Why this model can't be built here, or None when it can."""
-    config = files.config
-    kind = config.get("model_type")
-    if kind not in FAMILIES:
-        return f"model_type {kind!r} is none of {', '.join(FAMILIES)}"
-    act = config.get("hidden_act", config.get("activation", config.get("hidden_activation", "gelu")))
-    if act not in _ACTIVATIONS:
-        return f"activation {act!r}"
-    reason: str | None = FAMILIES[kind].unsupported(config)
-    longest = files.max_seq_length
-    if reason is None and longest is not None and longest > max_positions(config):
-        return f"it takes texts of {longest} tokens, and here at most {max_positions(config)}"
-    return reason
-
-
-def max_positions(config: Mapping[str, Any]) -> int:
-    """The longest sequence, in tokens, that the graph of *config* is right for."""
-    longest: int = FAMILIES[config["model_type"]].max_positions(config)
-    return longest
-
-
-def weights(files: ModelFiles) -> int:
-    """How many numbers the model has beyond its word embeddings."""
-    tensors = files.tensors()
-    return sum(
-        math.prod(tensors.file_of(name).entries[name][1])
-        for name in tensors
-        if not name.endswith(_EMBEDDINGS)
-    )
 
 
 def _present_name(name: str) -> str:
@@ -104,7 +65,7 @@ class Graph:
         self._tensors = files.tensors()
         self._stored = {_present_name(name): name for name in self._tensors}
         self.prefix = next(
-            (p for p in _PREFIXES if any(f"{p}{name}" in self._stored for name in _EMBEDDINGS)), ""
+            (p for p in _PREFIXES if any(f"{p}{name}" in self._stored for name in EMBEDDINGS)), ""
         )
         self._name = files.name
 
@@ -231,21 +192,3 @@ class Graph:
     def gelu(self, x: Any) -> Any:
         """The exact (erf) GELU."""
         return self.activation(x, "gelu")
-
-
-def build(files: ModelFiles, head: Any, precision: str = "f32") -> Any:
-    """An ``openvino.Model``: inputs ``ids`` int32 (rows, length) and ``mask`` float32 (rows, length),
-    outputs as *head* gives them. *precision* tells heads what the graph will be compiled for.
-
-    Raises:
-        EncoderError: a tensor is missing.
-    """
-    import openvino as openvino_package
-    from openvino import opset13 as ov
-
-    graph = Graph(files, precision)
-    ids = ov.parameter([-1, -1], np.int32, name="ids")
-    mask = ov.parameter([-1, -1], np.float32, name="mask")
-    hidden = FAMILIES[files.config["model_type"]].hidden_states(graph, ids, mask)
-    outputs = head.openvino(graph, hidden, mask)
-    return openvino_package.Model([output.output(0) for output in outputs], [ids, mask], "esembed")

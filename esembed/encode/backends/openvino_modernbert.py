@@ -7,14 +7,12 @@ many tokens to each side as half of ``local_attention``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from esembed.encode.backends.openvino_decoder import rotary_tables
-
-if TYPE_CHECKING:
-    from esembed.encode.backends.openvino_graph import Graph
+from esembed.encode.backends.openvino_graph import Graph
 
 __all__ = ["FAMILY", "hidden_states", "max_positions", "unsupported"]
 

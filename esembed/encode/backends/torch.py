@@ -1,7 +1,6 @@
 """The torch backend: any architecture that transformers knows, on CUDA, MPS or the CPU.
 
 Batches come sorted by length, so that padding is a few per cent; heads get the real tokens only.
-With ``attention='packed'`` known architectures run without any padding (``torch_packed``).
 A batch that doesn't fit into the device's memory is halved and the run goes on with the smaller
 size. Results are fetched one batch behind, so that the device never waits for the host.
 """
@@ -18,29 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from esembed.encode.backends.base import Backbone, Head, Outputs, TokenBatch
+from esembed.encode.backends.base import Head, Outputs, TokenBatch
 from esembed.encode.backends.cpu import available_threads, has_amx
-from esembed.encode.backends.torch_packed import NAME, PACKABLE, layout, packed_model, positions
 from esembed.encode.base import RuntimeOptions
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
     from esembed.encode.models.folder import ModelFiles
 
-__all__ = ["TorchBackbone", "TorchProgram", "load_torch_backbone", "resolve_device"]
+__all__ = ["TorchBackbone", "TorchProgram", "resolve_device"]
 
 _BATCH_TOKENS = {"cuda": 32_768, "mps": 8_192, "cpu": 2_048}
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
 _ENCODERS_OF_PAIRS = ("t5", "mt5", "umt5")
-
-
-def load_torch_backbone(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
-    """A backbone in this process, or in a process for each of several devices."""
-    if len(runtime.devices) > 1:
-        from esembed.encode.backends.device_pool import DevicePool
-
-        return DevicePool(files, runtime)
-    return TorchBackbone(files, runtime)
 
 
 def resolve_device(runtime: RuntimeOptions, spec: str) -> torch.device:
@@ -106,7 +95,6 @@ class TorchBackbone:
         self.batch_tokens = runtime.batch_tokens or _BATCH_TOKENS.get(self.device.type, 4096)
         self.pad_multiple = 8 if self.device.type != "cpu" else 1
         self._models: dict[bool, Any] = {}
-        self._attention = runtime.attention
 
     def program(self, head: Head) -> TorchProgram:
         """Load the model (with its masked-LM head where *head* needs it), once for each kind."""
@@ -116,26 +104,10 @@ class TorchBackbone:
         if key not in self._models:
             model = _load_model(self._files, self.device, self.dtype, masked_lm=key)
             self._models[key] = model
-            if self._packs():
-                packed_model(model)
             # not every architecture has the fused attention that was asked for
             attention = getattr(model.config, "_attn_implementation", None) or "eager"
             self.runtime = {**self.runtime, "attention": attention}
         return TorchProgram(self._models[key], head, self.device)
-
-    def _packs(self) -> bool:
-        """Whether attention runs on unpadded rows. Not by default: on CPUs padded rows measured faster, and
-        CUDA's kernel has not been measured."""
-        model_type = str(self._files.config.get("model_type"))
-        if self._attention != "packed":
-            return False
-        if model_type not in PACKABLE:
-            raise EncoderError(
-                f"attention='packed' isn't known for {model_type!r} (for {', '.join(PACKABLE)}); leave it "
-                "out",
-                spec=self._files.name,
-            )
-        return True
 
     def close(self) -> None:
         """Let the model go."""
@@ -241,7 +213,6 @@ class TorchProgram:
         self._device = device
         self._lock = threading.Lock()
         self._most_tokens: int | None = None
-        self._packed = getattr(model.config, "_attn_implementation", None) == NAME
         names = inspect.signature(model.base_model.forward).parameters
         self._extra = {"use_cache": False} if "use_cache" in names else {}
 
@@ -285,9 +256,7 @@ class TorchProgram:
             ids = self._to_device(batch.ids.astype(np.int64))
             offsets = self._to_device(np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int64))
             full = bool((batch.lengths == width).all())
-            if self._packed:
-                packed = self._run_packed(batch)
-            elif full:
+            if full:
                 hidden = self._model.base_model(input_ids=ids, **self._extra).last_hidden_state
                 packed = hidden.reshape(rows * width, -1)
             else:
@@ -300,19 +269,6 @@ class TorchProgram:
                 packed = hidden.reshape(rows * width, -1).index_select(0, places)
             outputs = self._head.torch(self._model, packed, offsets)
             return _Pending.of(outputs, self._device)
-
-    def _run_packed(self, batch: TokenBatch) -> torch.Tensor:
-        """The last hidden states of the real tokens, shape (tokens, hidden): none is padding on the way."""
-        config = self._model.config
-        lengths = batch.lengths.tolist()
-        ids = self._to_device(batch.ids[batch.mask > 0].astype(np.int64)[None])
-        offsets = self._to_device(np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32))
-        place = positions(lengths, config.model_type, int(config.pad_token_id or 0)).numpy()
-        with layout(lengths, offsets):
-            hidden: torch.Tensor = self._model.base_model(
-                input_ids=ids, position_ids=self._to_device(place), **self._extra
-            ).last_hidden_state
-        return hidden[0]
 
     def _to_device(self, values: Any) -> torch.Tensor:
         tensor = torch.from_numpy(values)

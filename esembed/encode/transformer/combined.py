@@ -23,7 +23,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from esembed.encode.backends.base import Backbone, Head, LazyProgram, Program, load_backbone
+from esembed.encode.backends import load_backbone
+from esembed.encode.backends.base import Backbone, Head, LazyProgram, Program
 from esembed.encode.base import Encoder, EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.models.folder import ModelFiles, open_model
 from esembed.encode.models.sparse_folder import SparseFiles, SpladeSide, StaticSide, open_sparse_model
@@ -204,7 +205,7 @@ class CombinedEncoder:
         self.sparse.count(EncodeStats(texts=len(texts)))
         return dense, sparse
 
-    def in_turn(self) -> tuple[Encoder, Encoder]:
+    def one_at_a_time(self) -> tuple[Encoder, Encoder]:
         """Two views, dense and sparse, for a caller that asks both for the vectors of the same few texts, one
         after the other: the first runs the pass, the second finds its vectors. What only one of them is
         asked for is kept as long as the views are."""

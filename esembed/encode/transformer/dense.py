@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esembed.encode.backends.base import Backbone, Program, load_backbone
-from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
+from esembed.encode.backends import load_backbone
+from esembed.encode.backends.base import Backbone, Program
+from esembed.encode.base import DenseSparseEncoder, EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.models.folder import ModelFiles, open_model
 from esembed.encode.models.tokenizer import TextTokenizer, Tokenized
 from esembed.encode.transformer.dense_stages import dense_recipe
@@ -20,9 +20,6 @@ from esembed.encode.transformer.runner import WINDOW_TEXTS, prefetched, run_sort
 from esembed.errors import EncoderError
 from esembed.plan.params import EncoderParams
 from esembed.types import DenseMatrix
-
-if TYPE_CHECKING:
-    from esembed.encode.transformer.combined import CombinedEncoder
 
 __all__ = ["TransformerEncoder", "dense_prompts", "load", "spec_of"]
 
@@ -66,7 +63,7 @@ class TransformerEncoder:
         similarity: what the model's files say, or None.
         document_head, query_head: what is computed from the hidden states of documents, of queries.
         combined: set where this is the dense half of a
-            :class:`~esembed.encode.transformer.combined.CombinedEncoder`.
+            :class:`~esembed.encode.base.DenseSparseEncoder`.
 
     Raises:
         EncoderError: see :func:`load`.
@@ -97,7 +94,7 @@ class TransformerEncoder:
         limit = self._length_limit(files, params, spec)
         self._tokenizer = TextTokenizer(files, limit)
         query, document, prompt_note = dense_prompts(files, params)
-        self.combined: CombinedEncoder | None = None
+        self.combined: DenseSparseEncoder | None = None
         self.similarity = files.similarity
         self._dims = params.dims or recipe.dims
         self._limit = limit

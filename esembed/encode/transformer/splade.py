@@ -12,13 +12,14 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.backends.base import Backbone, Head, JoinedHead, Outputs, Program, load_backbone
-from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
+from esembed.encode.backends import load_backbone
+from esembed.encode.backends.base import Backbone, Head, JoinedHead, Outputs, Program
+from esembed.encode.base import DenseSparseEncoder, EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.models.folder import ModelFiles
 from esembed.encode.models.sparse_folder import (
     SparseFiles,
@@ -35,9 +36,6 @@ from esembed.encode.transformer.token_weights import TokenWeightHead, heaviest, 
 from esembed.errors import EncoderError
 from esembed.plan.params import EncoderParams
 from esembed.types import FloatArray, SparseVector
-
-if TYPE_CHECKING:
-    from esembed.encode.transformer.combined import CombinedEncoder
 
 __all__ = ["SpladeEncoder", "SpladeRunner", "load", "sparse_prompts"]
 
@@ -77,7 +75,7 @@ class SpladeEncoder:
 
     Attributes:
         combined: set where this is the sparse half of a
-            :class:`~esembed.encode.transformer.combined.CombinedEncoder`.
+            :class:`~esembed.encode.base.DenseSparseEncoder`.
 
     Raises:
         EncoderError: see :func:`load`.
@@ -102,7 +100,7 @@ class SpladeEncoder:
         if min(self._top_k or 1, self._query_top_k or 1) < 1 or not self._threshold >= 0:
             raise EncoderError(f"{spec}: top_k must be at least 1 and threshold at least 0", spec=spec)
         self._prompts = sparse_prompts(files, params)
-        self.combined: CombinedEncoder | None = None
+        self.combined: DenseSparseEncoder | None = None
         self._sides: dict[str, SpladeRunner | StaticWeights] = {}
         for name, side in (("document", files.document), ("query", files.query)):
             same = name == "query" and side is files.document

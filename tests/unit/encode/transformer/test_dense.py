@@ -594,3 +594,10 @@ def test_an_encode_call_ends_between_batches_when_its_run_does(folder: Path) -> 
             with pytest.raises(Interrupted):
                 encoder.encode_document(["cat dog house"] * 50)
         assert len(encoder.encode_document(["cat"] * 50)) == 50
+
+
+def test_the_attention_option_is_taken_and_has_no_effect() -> None:
+    with pytest.warns(DeprecationWarning, match="attention has no effect"):
+        RuntimeOptions(attention="packed")
+    with pytest.raises(EncoderError, match="attention 'fast' is none of"):
+        RuntimeOptions(**{"attention": "fast"})
