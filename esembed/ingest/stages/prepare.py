@@ -18,13 +18,14 @@ import orjson
 from esembed.capabilities import Capabilities
 from esembed.dialect.documents import Vectors, dumps
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
+from esembed.dialect.quantize import quantize
 from esembed.encode.base import Encoder
+from esembed.encode.precomputed import validate_dense, validate_sparse
 from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord, vector_size
 from esembed.ingest.sources.mapper import RecordMapper
-from esembed.ingest.stages.given_vectors import given_dense, given_sparse, vector_bytes
 from esembed.plan import DenseField, IndexPlan
 from esembed.types import Document, SparseVector
 
@@ -172,7 +173,7 @@ class Preparer:
         if doc_id is None:
             if document.op == "update":
                 raise RecordError("a partial update needs the id of its document")
-            given = b"".join(vector_bytes(vectors[name]) for name in sorted(vectors))
+            given = b"".join(_vector_bytes(vectors[name]) for name in sorted(vectors))
             doc_id = _digest(canonical + given)
         record = PreparedRecord(
             document=document,
@@ -210,7 +211,7 @@ class Preparer:
         old_parts = old.split(".")[2].split("-") if old and old.count(".") >= 2 else []
         for number, name in enumerate(sorted(self.given)):
             if name in vectors:
-                parts.append(_digest(vector_bytes(vectors[name]), 8))
+                parts.append(_digest(_vector_bytes(vectors[name]), 8))
             else:
                 parts.append(old_parts[number] if number < len(old_parts) else "0")
         return f"{self.contract}.{_digest(canonical)}.{'-'.join(parts) or '0'}"
@@ -357,10 +358,28 @@ class Preparer:
                 except ValueError:
                     raise RecordError(f"{name}: a string that is no JSON vector", field=name) from None
             if isinstance(part, DenseField):
-                vectors[name] = given_dense(name, part, value)
+                vectors[name] = _as_stored(name, part, validate_dense(name, part, value))
             else:
-                vectors[name] = given_sparse(name, value)
+                vectors[name] = validate_sparse(name, value)
         return vectors
+
+
+def _as_stored(name: str, part: DenseField, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A checked vector as its field takes it: int8 for byte and bit fields, else as it is."""
+    if part.element_type not in ("byte", "bit"):
+        return vector
+    try:
+        return quantize(part, vector)
+    except ValueError as error:
+        raise RecordError(f"{name}: {error}", field=name) from None
+
+
+def _vector_bytes(vector: npt.NDArray[Any] | SparseVector) -> bytes:
+    """What a vector's hash is made of."""
+    if isinstance(vector, SparseVector):
+        pairs = sorted(zip(map(str, vector.indices), vector.values.tolist(), strict=True))
+        return orjson.dumps(pairs)
+    return vector.tobytes()
 
 
 _METADATA = frozenset(

@@ -18,15 +18,13 @@ import pytest
 from esembed.encode.backends.base import JoinedHead, TokenBatch
 from esembed.encode.base import DenseEncoder, RuntimeOptions
 from esembed.encode.models.folder import read_folder
-from esembed.encode.precomputed import validate_dense, validate_sparse
 from esembed.encode.registry import load
 from esembed.encode.transformer.prompts import resolve_prompts
 from esembed.encode.transformer.runner import Interrupted, interruptible, make_batch, plan_batches, prefetched
-from esembed.errors import DownloadError, EncoderError, RecordError
+from esembed.errors import DownloadError, EncoderError
 from esembed.ingest.stages.chunk import Chunker
 from esembed.plan import ChunkOptions, DenseField, IndexPlan
 from esembed.plan.params import EncoderParams
-from esembed.types import SparseVector
 
 pytest.importorskip("openvino")
 save_file = pytest.importorskip("safetensors.numpy").save_file
@@ -484,70 +482,6 @@ def test_given_says_what_to_do() -> None:
         load("given", EncoderParams(dims=3, pooling="mean"))
 
 
-@pytest.mark.parametrize(
-    ("vector", "similarity", "words"),
-    [
-        ([1.0, 2.0], "cosine", "has 2 dimensions where the plan says 3"),
-        ([1.0, float("nan"), 0.0], "l2_norm", "position 1"),
-        ([1.0, float("inf"), 0.0], "cosine", "position 1"),
-        ([1e300, 0.0, 0.0], "cosine", "position 0"),
-        ([0.0, 0.0, 0.0], "cosine", "vector of zeros"),
-        ([2.0, 0.0, 0.0], "dot_product", "has length 2"),
-        ([[1.0, 0.0, 0.0]], "cosine", r"shape \(1, 3\)"),
-        (["1", "2", "3"], "cosine", "numbers is needed"),
-        ([True, False, True], "cosine", "numbers is needed"),
-        ([1.0, None, 2.0], "cosine", "numbers is needed"),
-        ([[1.0], [1.0, 2.0]], "cosine", "no vector of numbers"),
-        (None, "cosine", "NoneType"),
-        ("abc", "cosine", "not str"),
-        ({"a": 1.0}, "cosine", "not dict"),
-    ],
-)
-def test_given_dense_vectors_are_checked(vector: Any, similarity: str, words: str) -> None:
-    with pytest.raises(RecordError, match=words) as caught:
-        validate_dense(vector, dims=3, similarity=similarity, field="emb", record_id="r7", position="f:3")
-    assert (caught.value.record_id, caught.value.field, caught.value.position) == ("r7", "emb", "f:3")
-    assert "'r7'" in str(caught.value)
-    assert "'emb'" in str(caught.value)
-
-
-def test_given_dense_vectors_that_are_right() -> None:
-    assert validate_dense((1, 2, 3), dims=3, field="e").dtype == np.float32
-    assert validate_dense([0, 0, 0], dims=3, similarity="l2_norm", field="e").tolist() == [0, 0, 0]
-    near = validate_dense(np.array([1.0004, 0, 0]), dims=3, similarity="dot_product", field="e")
-    assert near.tolist() == [1, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("vector", "options", "words"),
-    [
-        ({}, {}, "empty"),
-        ({"a": 0.0}, {}, "above 0"),
-        ({"a": -1.0}, {}, "above 0"),
-        ({"a": float("nan")}, {}, "finite"),
-        ({"a": 1e60}, {}, "finite"),
-        ({"a": "1"}, {}, "no number"),
-        ({"indices": ["a"], "values": [1.0, 2.0]}, {}, "1 indices but 2 values"),
-        ({"indices": ["a", "a"], "values": [1.0, 2.0]}, {}, "twice"),
-        ({"a": 1.0}, {"features": "ids"}, "no integer id"),
-        ({1: 1.0}, {"features": "tokens"}, "wants strings"),
-        ({-1: 1.0}, {}, "negative"),
-        ({"a": 1.0, "b": 1.0}, {"max_features": 1}, "at most 1"),
-        ([1.0], {}, "not list"),
-    ],
-)
-def test_given_sparse_vectors_are_checked(vector: Any, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(RecordError, match=words):
-        validate_sparse(vector, field="spl", record_id="r7", **options)
-
-
-def test_given_sparse_vectors_that_are_right() -> None:
-    assert validate_sparse({"a": 1, "b": 0.5}, field="s") == SparseVector(("a", "b"), np.array([1, 0.5]))
-    assert validate_sparse({"7": 1.0}, field="s", features="ids").indices == (7,)
-    assert validate_sparse({"indices": [3, 4], "values": [1.0, 2.0]}, field="s").indices == (3, 4)
-    assert len(validate_sparse(SparseVector(("x",), np.array([2.0])), field="s")) == 1
-
-
 def test_a_model_shows_its_tokenizer_so_that_chunks_fit_it(encoder: Any) -> None:
     pytest.importorskip("semantic_text_splitter")
     plan = IndexPlan(
@@ -599,5 +533,6 @@ def test_an_encode_call_ends_between_batches_when_its_run_does(folder: Path) -> 
 def test_the_attention_option_is_taken_and_has_no_effect() -> None:
     with pytest.warns(DeprecationWarning, match="attention has no effect"):
         RuntimeOptions(attention="packed")
+    unknown: dict[str, Any] = {"attention": "fast"}
     with pytest.raises(EncoderError, match="attention 'fast' is none of"):
-        RuntimeOptions(**{"attention": "fast"})
+        RuntimeOptions(**unknown)
