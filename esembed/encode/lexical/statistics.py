@@ -113,10 +113,6 @@ class LexicalStatistics:
             raise EncoderError("can't subtract more documents than were counted; count the collection anew")
         return replace(self, documents=documents, total_terms=terms, df=df)
 
-    def with_unsettled(self, texts: int) -> LexicalStatistics:
-        """*texts* more documents were replaced or deleted whose old tokens nobody knows."""
-        return replace(self, unsettled=self.unsettled + texts)
-
     def _same_analyzer(self, other: LexicalStatistics) -> None:
         if other.analyzer != self.analyzer:
             raise EncoderError(

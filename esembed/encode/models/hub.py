@@ -2,7 +2,7 @@
 
 Only safetensors, JSON and tokenizer files are fetched: a pickled checkpoint runs code when it is
 loaded, so it never comes onto the machine. The one exception is BGE-M3's ``sparse_linear.pt``, of which
-nothing is run (:mod:`esembed.encode.models.pickled_tensors`).
+nothing is run (:mod:`esembed.encode.models.tensors`).
 """
 
 from __future__ import annotations

@@ -3,14 +3,28 @@
 The format (https://github.com/huggingface/safetensors) is a length, a JSON header and the bytes. It is
 read here directly because the library's NumPy side has no bfloat16 and copies each tensor, and because
 the hash over the source tensors wants the raw bytes. Offsets come from the file and are checked.
+
+Also small tensors out of a file that ``torch.save`` wrote, without torch and without running what it says.
+
+A pickle is a program: reading one calls whatever it names. Here nothing can be called but what makes a
+dictionary and an array: every other name is refused (Python's own advice, "Restricting Globals":
+https://docs.python.org/3/library/pickle.html#restricting-globals). It reads the zip form that
+``torch.save`` has written since torch 1.6, with plain tensors in dictionaries, and no more than 64 MiB.
 """
 
 from __future__ import annotations
 
+import collections
 import hashlib
+import io
 import json
+import math
 import mmap
-from collections.abc import Iterator, Mapping
+import pickle
+import pickletools
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +33,7 @@ import numpy.typing as npt
 
 from esembed.errors import EncoderError
 
-__all__ = ["TensorFile", "Tensors", "weights_hash"]
+__all__ = ["TensorFile", "Tensors", "read_pickled_tensors", "weights_hash"]
 
 _DTYPES: dict[str, npt.DTypeLike] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16,
@@ -122,3 +136,111 @@ def weights_hash(parts: Mapping[str, Tensors]) -> str:
         digest.update(json.dumps([full, dtype, list(shape)]).encode())
         digest.update(file.raw(name))
     return digest.hexdigest()
+
+
+_BROKEN = (
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    RuntimeError,
+    zlib.error,
+)
+"""What a file that is no such pickle ends in."""
+
+_MAX_BYTES = 64 * 1024 * 1024
+_MAX_PROGRAM_BYTES = 1024 * 1024
+_MAX_MEMO = 65_536
+_STORAGES: dict[str, npt.DTypeLike] = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": np.uint16,
+}
+
+
+def read_pickled_tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Name → tensor as float32, of a state dict that ``torch.save`` wrote.
+
+    Raises:
+        EncoderError: it is of another form, too large, damaged, or names anything but tensors.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"it is larger than {_MAX_BYTES >> 20} MiB")
+        with zipfile.ZipFile(path) as archive:
+            return _read(archive)
+    except (OSError, MemoryError, *_BROKEN) as error:
+        raise EncoderError(
+            f"{path.name} can't be read ({error}): only tensors are taken out of a pickle, nothing in it is "
+            f"run. Save it where you trust it as {path.with_suffix('.safetensors').name} (safetensors.torch."
+            "save_file), which is read instead",
+            spec=path.name,
+        ) from error
+
+
+def _read(archive: zipfile.ZipFile) -> dict[str, npt.NDArray[np.float32]]:
+    sizes = {info.filename: info.file_size for info in archive.infolist()}
+    if sum(sizes.values()) > _MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {_MAX_BYTES >> 20} MiB")
+    [program] = [name for name in sizes if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if sizes[program] > _MAX_PROGRAM_BYTES:
+        raise ValueError("its pickle is too large for a few tensors")
+    root = program.removesuffix("data.pkl")
+    order = f"{root}byteorder"
+    if order in sizes and archive.read(order) != b"little":
+        raise ValueError("its bytes are in big-endian order")
+    data = archive.read(program)
+    for opcode, argument, _ in pickletools.genops(data):
+        # a place in the memo is memory before anything is checked
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) < _MAX_MEMO:
+            raise ValueError("its pickle asks for too much memory")
+    found = _Tensors(data, lambda key: archive.read(f"{root}data/{key}")).load()
+    if not isinstance(found, Mapping):
+        raise ValueError("it holds no dictionary of tensors")
+    return {str(name): value for name, value in found.items() if isinstance(value, np.ndarray)}
+
+
+class _Tensors(pickle.Unpickler):
+    """Reads dictionaries and tensors; every other name in the pickle is an error."""
+
+    def __init__(self, data: bytes, storage: Callable[[str], bytes]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._storage = storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda *arguments: _tensor(*arguments)
+        if module == "torch" and name in _STORAGES:
+            return name
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> npt.NDArray[Any]:
+        kind, storage, key, _, count = pid
+        if kind != "storage" or storage not in _STORAGES or not str(key).isalnum():
+            raise pickle.UnpicklingError("it refers to something other than a tensor's values")
+        return np.frombuffer(self._storage(str(key)), _STORAGES[storage], int(count))
+
+
+def _tensor(
+    values: npt.NDArray[Any], offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
+) -> npt.NDArray[np.float32]:
+    if values.dtype == np.uint16:  # bfloat16
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    if not all(size >= 0 for size in shape) or math.prod(shape) > len(values):
+        raise ValueError("a tensor has more elements than values")
+    places = np.full(shape, offset, np.int64)
+    for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
+        along = [1] * len(shape)
+        along[axis] = size
+        places += (np.arange(size) * stride).reshape(along)
+    if places.size and (places.min() < 0 or places.max() >= len(values)):
+        raise ValueError("a tensor lies outside its values")
+    return np.asarray(values[places], np.float32)

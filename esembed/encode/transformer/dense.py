@@ -12,11 +12,10 @@ from esembed.encode.backends import load_backbone
 from esembed.encode.backends.base import Backbone, Program
 from esembed.encode.base import DenseSparseEncoder, EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.models.folder import ModelFiles, open_model
-from esembed.encode.models.tokenizer import TextTokenizer, Tokenized
-from esembed.encode.transformer.dense_stages import dense_recipe
-from esembed.encode.transformer.pooling import DenseHead
+from esembed.encode.models.tokenizer import TextTokenizer
+from esembed.encode.transformer.pooling import DenseHead, dense_recipe
 from esembed.encode.transformer.prompts import resolve_prompts
-from esembed.encode.transformer.runner import WINDOW_TEXTS, prefetched, run_sorted
+from esembed.encode.transformer.runner import encode_passes, length_limit
 from esembed.errors import EncoderError
 from esembed.plan.params import EncoderParams
 from esembed.types import DenseMatrix
@@ -91,7 +90,7 @@ class TransformerEncoder:
             )
         cut = params.dims is not None and params.dims < recipe.dims
         normalize = params.normalize if params.normalize is not None else recipe.normalize or cut
-        limit = self._length_limit(files, params, spec)
+        limit = length_limit(files, self._backbone, params.max_seq_length, spec)
         self._tokenizer = TextTokenizer(files, limit)
         query, document, prompt_note = dense_prompts(files, params)
         self.combined: DenseSparseEncoder | None = None
@@ -136,14 +135,6 @@ class TransformerEncoder:
         self._stats = EncodeStats()
         self._lock = threading.Lock()
 
-    def _length_limit(self, files: ModelFiles, params: EncoderParams, spec: str) -> int | None:
-        most = self._backbone.max_positions
-        wanted = params.max_seq_length
-        if wanted is not None and most is not None and wanted > most:
-            raise EncoderError(f"{spec} takes at most {most} tokens, not max_seq_length={wanted}", spec=spec)
-        limit = wanted or files.max_seq_length or most
-        return limit if most is None or limit is None else min(limit, most)
-
     @property
     def info(self) -> EncoderInfo:
         """What this encoder declares; equal on every backend except for ``runtime``."""
@@ -176,27 +167,20 @@ class TransformerEncoder:
             raise EncoderError("texts must be a sequence of strings, not one string: put it in a list")
         began = time.perf_counter()
         result = np.empty((len(texts), self._dims), dtype=np.float32)
-        tokens = truncated = 0
-
-        def tokenize(window: int) -> Tokenized:
-            start = window * WINDOW_TEXTS
-            return self._tokenizer(texts[start : start + WINDOW_TEXTS], prompt)
-
-        for window, ready in enumerate(prefetched(tokenize, -(-len(texts) // WINDOW_TEXTS))):
-            part = result[window * WINDOW_TEXTS : (window + 1) * WINDOW_TEXTS]
-            for members, outputs in run_sorted(
-                program,
-                ready.ids,
-                pad_id=self._tokenizer.pad_id,
-                batch_tokens=self._batch_tokens,
-                pad_multiple=self._backbone.pad_multiple,
-                limit=self._backbone.max_positions,
-            ):
-                part[members] = outputs[0]
-            tokens += sum(len(one) for one in ready.ids)
-            truncated += ready.truncated
+        count = EncodeStats(texts=len(texts))
+        for members, _, outputs in encode_passes(
+            texts,
+            prompt,
+            tokenizer=self._tokenizer,
+            program=program,
+            backbone=self._backbone,
+            batch_tokens=self._batch_tokens,
+            count=count,
+        ):
+            result[members] = outputs[0]
         self.check(result)
-        self.count(EncodeStats(len(texts), tokens, truncated, time.perf_counter() - began))
+        count.seconds = time.perf_counter() - began
+        self.count(count)
         return result
 
     def check(self, vectors: DenseMatrix) -> None:

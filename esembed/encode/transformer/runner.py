@@ -1,4 +1,4 @@
-"""Batches of equal work: sorted by length within a bounded window, cut by a token budget."""
+"""Texts through a network: their length limit, windows sorted by length, batches cut by a token budget."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.backends.base import Outputs, Program, TokenBatch
-from esembed.errors import EsembedError
+from esembed.encode.backends.base import Backbone, Outputs, Program, TokenBatch
+from esembed.encode.base import EncodeStats
+from esembed.errors import EncoderError, EsembedError
+
+if TYPE_CHECKING:
+    from esembed.encode.models.folder import ModelFiles
+    from esembed.encode.models.tokenizer import TextTokenizer, Tokenized
 
 __all__ = [
     "WINDOW_TEXTS",
     "Interrupted",
+    "encode_passes",
     "interruptible",
+    "length_limit",
     "make_batch",
     "plan_batches",
     "prefetched",
@@ -126,3 +133,54 @@ def prefetched(make: Callable[[int], T], count: int) -> Iterator[T]:
             ready = waiting.result()
             waiting = pool.submit(make, place + 1) if place + 1 < count else None
             yield ready
+
+
+def encode_passes(
+    texts: Sequence[str],
+    prompt: str,
+    *,
+    tokenizer: TextTokenizer,
+    program: Program,
+    backbone: Backbone,
+    batch_tokens: int,
+    count: EncodeStats,
+) -> Iterator[tuple[npt.NDArray[np.int64], list[Ids], Outputs]]:
+    """For each batch the positions of its texts, their token ids and the heads' outputs.
+
+    Args:
+        count: its tokens and truncated texts are added to, window by window.
+
+    Raises:
+        EncoderError: something in *texts* is no string.
+        Interrupted: see :func:`interruptible`.
+    """
+
+    def tokenize(window: int) -> Tokenized:
+        start = window * WINDOW_TEXTS
+        return tokenizer(texts[start : start + WINDOW_TEXTS], prompt)
+
+    for window, ready in enumerate(prefetched(tokenize, -(-len(texts) // WINDOW_TEXTS))):
+        for members, outputs in run_sorted(
+            program,
+            ready.ids,
+            pad_id=tokenizer.pad_id,
+            batch_tokens=batch_tokens,
+            pad_multiple=backbone.pad_multiple,
+            limit=backbone.max_positions,
+        ):
+            yield members + window * WINDOW_TEXTS, [ready.ids[i] for i in members], outputs
+        count.tokens += sum(len(one) for one in ready.ids)
+        count.truncated += ready.truncated
+
+
+def length_limit(files: ModelFiles, backbone: Backbone, wanted: int | None, spec: str) -> int | None:
+    """The tokens kept of a text: what is wanted, else what the model's files say, at most what it can take.
+
+    Raises:
+        EncoderError: more are wanted than the model takes.
+    """
+    most = backbone.max_positions
+    if wanted is not None and most is not None and wanted > most:
+        raise EncoderError(f"{spec} takes at most {most} tokens, not max_seq_length={wanted}", spec=spec)
+    limit = wanted or files.max_seq_length or most
+    return limit if most is None or limit is None else min(limit, most)

@@ -28,9 +28,9 @@ from esembed.encode.models.sparse_folder import (
     TokenWeightSide,
     open_sparse_model,
 )
-from esembed.encode.models.tokenizer import TextTokenizer, Tokenized
+from esembed.encode.models.tokenizer import TextTokenizer
 from esembed.encode.models.vocabulary import StaticWeights, Vocabulary, readable
-from esembed.encode.transformer.runner import WINDOW_TEXTS, prefetched, run_sorted
+from esembed.encode.transformer.runner import encode_passes, length_limit
 from esembed.encode.transformer.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
 from esembed.encode.transformer.token_weights import TokenWeightHead, heaviest, read_token_weights
 from esembed.errors import EncoderError
@@ -273,7 +273,7 @@ class SpladeRunner:
     ) -> None:
         self.files: ModelFiles = side.files
         self.backbone: Backbone = load_backbone(side.files, runtime) if backbone is None else backbone
-        self.max_seq_length = _length_limit(side.files, self.backbone, params.max_seq_length, spec)
+        self.max_seq_length = length_limit(side.files, self.backbone, params.max_seq_length, spec)
         self.tokenizer = TextTokenizer(side.files, self.max_seq_length)
         self.tokenizer_hash = side.files.tokenizer_hash()
         self.vocabulary = Vocabulary(self.tokenizer, int(side.files.config["vocab_size"]))
@@ -326,23 +326,15 @@ class SpladeRunner:
     ) -> Iterator[tuple[npt.NDArray[np.int64], list[npt.NDArray[np.int32]], Outputs]]:
         """For each batch the positions of its texts, their token ids and the heads' outputs; adds to
         *count*."""
-
-        def tokenize(window: int) -> Tokenized:
-            start = window * WINDOW_TEXTS
-            return self.tokenizer(texts[start : start + WINDOW_TEXTS], prompt)
-
-        for window, ready in enumerate(prefetched(tokenize, -(-len(texts) // WINDOW_TEXTS))):
-            for members, outputs in run_sorted(
-                self.program,
-                ready.ids,
-                pad_id=self.tokenizer.pad_id,
-                batch_tokens=self.batch_tokens,
-                pad_multiple=self.backbone.pad_multiple,
-                limit=self.backbone.max_positions,
-            ):
-                yield members + window * WINDOW_TEXTS, [ready.ids[i] for i in members], outputs
-            count.tokens += sum(len(one) for one in ready.ids)
-            count.truncated += ready.truncated
+        return encode_passes(
+            texts,
+            prompt,
+            tokenizer=self.tokenizer,
+            program=self.program,
+            backbone=self.backbone,
+            batch_tokens=self.batch_tokens,
+            count=count,
+        )
 
     def vectors(
         self,
@@ -385,11 +377,3 @@ class SpladeRunner:
     def close(self) -> None:
         self.program.close()
         self.backbone.close()
-
-
-def _length_limit(files: ModelFiles, backbone: Backbone, wanted: int | None, spec: str) -> int | None:
-    most = backbone.max_positions
-    if wanted is not None and most is not None and wanted > most:
-        raise EncoderError(f"{spec} takes at most {most} tokens, not max_seq_length={wanted}", spec=spec)
-    limit = wanted or files.max_seq_length or most
-    return limit if most is None or limit is None else min(limit, most)

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.models.pickled_tensors import read_pickled_tensors
-from esembed.encode.models.tensors import TensorFile, Tensors
+from esembed.encode.models.tensors import TensorFile, Tensors, read_pickled_tensors
 from esembed.errors import EncoderError
 from esembed.types import FloatArray
 

@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,7 +152,8 @@ def test_counts_add_up_and_can_be_taken_back(one: list[list[str]], two: list[lis
 
 
 def test_counts_survive_the_companion_index() -> None:
-    counted = LexicalStatistics.count([["a", "b."], ["a", ""], ["c"]], analyzer="x").with_unsettled(2)
+    counted = LexicalStatistics.count([["a", "b."], ["a", ""], ["c"]], analyzer="x")
+    counted = replace(counted, unsettled=2)
     documents = [json.loads(json.dumps(d)) for d in counted.to_documents(terms_per_document=2)]
     assert [d["kind"] for d in documents] == ["head", "terms", "terms"]
     again = LexicalStatistics.from_documents(reversed(documents))

@@ -157,7 +157,7 @@ def test_threads_share_an_encoder(encoder: Any) -> None:
 def test_windows_are_put_together_in_order(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"cat {'dog ' * (n % 7)}" for n in range(50)]
     expected = encoder.encode_document(texts)
-    monkeypatch.setattr("esembed.encode.transformer.dense.WINDOW_TEXTS", 8)
+    monkeypatch.setattr("esembed.encode.transformer.runner.WINDOW_TEXTS", 8)
     assert np.allclose(encoder.encode_document(texts), expected, atol=1e-5)
 
 
