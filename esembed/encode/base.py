@@ -188,7 +188,7 @@ class EncodeStats:
 
 @runtime_checkable
 class DenseEncoder(Protocol):
-    """Text to dense vectors. Calls may come from several threads; an encoder serialises itself."""
+    """Text to dense vectors. Calls may come from several threads; an encoder serializes itself."""
 
     @property
     def info(self) -> EncoderInfo: ...

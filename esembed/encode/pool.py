@@ -331,7 +331,7 @@ class EncoderPool:
                 return
 
     def for_plan(self, plan: IndexPlan) -> EncoderPool:
-        """The same encoders for another state of the same plan (dims resolved, avgdl settled): what is
+        """The same encoders for another state of the same plan (dims and avgdl resolved): what is
         loaded stays loaded, where its spec and params are unchanged."""
         given: Encoder | Mapping[str, Encoder] | None = self._given or self._for_all
         other = EncoderPool(

@@ -183,6 +183,7 @@ class OpenVinoProgram:
                     "ENABLE_CPU_PINNING": False,
                 }
                 self._compiled[streams] = openvino.Core().compile_model(self._model, "CPU", settings)
+                # nothing else will be compiled from the graph, and it holds the weights a second time
                 if len(self._compiled) == len({1, self._streams()}):
                     self._model = None  # and the weights as they were read
             return self._compiled[streams]

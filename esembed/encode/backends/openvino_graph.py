@@ -113,7 +113,7 @@ class Graph:
         return y if bias is None else ov.add(y, self.constant(bias))
 
     def layer_norm(self, x: Any, name: str, eps: float) -> Any:
-        """Layer normalisation over the last axis with ``name.weight`` and maybe ``name.bias``."""
+        """Layer normalization over the last axis with ``name.weight`` and maybe ``name.bias``."""
         from openvino import opset13 as ov
 
         y = ov.mvn(x, self.constant([-1], np.int64), True, eps, "inside_sqrt")

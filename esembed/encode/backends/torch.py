@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["TorchBackbone", "TorchProgram", "resolve_device"]
 
 _BATCH_TOKENS = {"cuda": 32_768, "mps": 8_192, "cpu": 2_048}
+# RoBERTa's family numbers positions from the padding's id + 1, so its table has that many rows less to use.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
+# Encoder-decoders whose encoder transformers loads alone (AutoModelForTextEncoding).
 _ENCODERS_OF_PAIRS = ("t5", "mt5", "umt5")
 
 

@@ -20,9 +20,12 @@ from esembed.types import FloatArray
 __all__ = ["WordSource", "open_word_source"]
 
 _SIF_A = 1e-3
+"""The weight a / (a + p) of smooth inverse frequency, with the a of Arora et al. 2017."""
 _FASTTEXT_MAGIC = struct.pack("<i", 793_712_314)
+"""What fastText's binary models begin with."""
 _PICKLED = (".kv", ".model", ".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz", ".joblib", ".ckpt")
 _MAX_REMEMBERED = 200_000
+"""Vectors made of subwords that are kept: bounds the memory of a text full of numbers or misspellings."""
 
 
 class WordSource:

@@ -113,6 +113,7 @@ class DenseHead:
 def _unit_openvino(graph: Any, x: Any) -> Any:
     from openvino import opset13 as ov
 
+    # the floor is under the square root here: 1e-24 is torch's 1e-12 of functional.normalize
     return ov.normalize_l2(x, graph.constant([1], np.int64), 1e-24, "max")
 
 
@@ -132,6 +133,7 @@ def _pool_openvino(mode: str, graph: Any, hidden: Any, mask: Any, wide: Any, ski
             place = ov.select(ov.greater_equal(last, start), start, graph.constant(0, np.int64))
         return ov.gather(hidden, place, graph.constant(1, np.int64), batch_dims=1)
     if mode == "max":
+        # just above float32's lowest: an infinity times the mask's zero would be NaN
         floor = ov.multiply(ov.subtract(graph.constant(1.0), wide), graph.constant(-3.0e38))
         return ov.reduce_max(ov.add(ov.multiply(hidden, wide), floor), axis)
     weights = wide
@@ -244,7 +246,7 @@ class DenseRecipe:
     Attributes:
         modes: pooling modes, concatenated.
         include_prompt: whether the prompt's tokens take part in pooling.
-        stages: what follows, the trailing normalisation left out.
+        stages: what follows, the trailing normalization left out.
         normalize: whether the model's last step scales to length 1.
         dims: the length of the result.
         described: the stages in words, for ``EncoderInfo.extra``.
