@@ -37,7 +37,7 @@ class RuntimeOptions:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` …
         devices: several devices, a worker process for each; empty means just *device*.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-        attention: without effect since 0.3 and deprecated; ``packed`` gave the same vectors.
+        attention: without effect, deprecated; ``packed`` gave the same vectors.
         batch_tokens: the most tokens (padding included) in one forward pass.
         threads: CPU threads, or None for all cores this process may use.
         api_key_env: the environment variable that holds a remote service's key.
@@ -73,7 +73,7 @@ class RuntimeOptions:
                 raise EncoderError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
         if self.attention != "auto":
             warnings.warn(
-                "attention has no effect any more: torch runs padded rows, which are as fast; leave it out",
+                "attention has no effect any more: torch runs padded rows, with the same vectors; leave it out",
                 DeprecationWarning,
                 stacklevel=3,
             )
