@@ -73,7 +73,7 @@ class RuntimeOptions:
                 raise EncoderError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
         if self.attention != "auto":
             warnings.warn(
-                "attention has no effect any more: torch runs padded rows, with the same vectors; leave it out",
+                "attention has no effect any more: padded rows give the same vectors; leave it out",
                 DeprecationWarning,
                 stacklevel=3,
             )
