@@ -42,7 +42,7 @@ def main(url: str, name: str = "books") -> int:
     report = index.ingest(books(), IngestOptions(dead_letters=Path(f"{name}.deadletters.jsonl")))
     print(report.summary())
     client.close()
-    return 3 if report.dead else 0
+    return 3 if report.dead_lettered else 0
 
 
 if __name__ == "__main__":

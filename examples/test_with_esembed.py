@@ -28,7 +28,7 @@ PRODUCTS = [
 def test_the_shop_finds_what_looks_alike(esembed_index_factory: Callable[..., Index]) -> None:
     index = esembed_index_factory(PLAN)
     report = index.ingest(PRODUCTS)
-    assert (report.indexed, report.dead) == (3, 0)
+    assert (report.indexed, report.dead_lettered) == (3, 0)
 
     by_words = index.search(q.match("lamp", fields="name"))
     assert set(by_words.ids) == {"red-lamp", "blue-lamp"}
@@ -42,5 +42,5 @@ def test_a_product_without_its_picture_is_not_lost_silently(
 ) -> None:
     index = esembed_index_factory(PLAN)
     report = index.ingest([{"sku": "x", "name": "No picture", "look": [1.0, 0.0], "price": 1.0}])
-    assert report.dead == 1
+    assert report.dead_lettered == 1
     assert "look" in report.errors[0].reason

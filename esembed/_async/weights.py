@@ -44,7 +44,7 @@ async def learn_after_ingest(
     Adds a notice and the time to *report*. A failure is a notice, too: it never fails an ingest whose
     documents are in.
     """
-    if not options.trust or not report.complete or not (report.indexed + report.updated):
+    if not options.learn_weights or not report.complete or not (report.indexed + report.updated):
         return
     evidence: Any = state.stored.rest.get("evidence") or {}
     earlier = evidence.get("trust") if isinstance(evidence, Mapping) else None
@@ -72,6 +72,6 @@ async def learn_after_ingest(
     seconds = time.monotonic() - started
     report.stage_seconds["trust"] = seconds
     report.seconds += seconds
-    report.notices.append(f"{line}, {seconds:.1f} s")
+    report.warnings.append(f"{line}, {seconds:.1f} s")
     if progress is not None:
-        progress.notice(report.notices[-1])
+        progress.notice(report.warnings[-1])

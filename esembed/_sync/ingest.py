@@ -77,7 +77,7 @@ def change_one(state: IndexState, document: Document, *, refresh: bool) -> None:
         RecordError: it could not be written.
     """
     # One document is no reason to change the index's settings or to learn its weights again.
-    options = IngestOptions(refresh=refresh, tuning=False, trust=False)
+    options = IngestOptions(refresh=refresh, apply_load_settings=False, learn_weights=False)
     report = ingest(state, [document], options)
     if report.errors:
         error = report.errors[0]

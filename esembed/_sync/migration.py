@@ -238,7 +238,7 @@ class CopyJob:
     def copy(self) -> None:
         """Copy everything, then what was written meanwhile, until little is."""
         # Weights are learned from the first pass, which has nearly all documents; not from each delta.
-        self._pass(learn_weights=self.settings.ingest.trust)
+        self._pass(learn_weights=self.settings.ingest.learn_weights)
         for _ in range(self.settings.max_catch_ups):
             carried = self._pass()
             self.report.catch_ups.append(carried)
@@ -264,12 +264,12 @@ class CopyJob:
         options = dataclasses.replace(
             self.settings.ingest,
             strict=True,
-            missing_text="skip",
+            on_missing_text="skip",
             op_field=None,
             refresh=True,
             sync=False,
-            tuning=False,
-            trust=learn_weights,
+            apply_load_settings=False,
+            learn_weights=learn_weights,
         )
         ran: IngestReport = ingest(self.new, self.lock.watched(records), options, progress=self.progress)
         self._copied_to = before
@@ -297,7 +297,9 @@ class CopyJob:
             if extra:
                 # Deletes have no document to read: they show as ids that only the new version has.
                 gone = (Document(doc_id, {}, op="delete") for doc_id in extra)
-                ingest(self.new, gone, IngestOptions(strict=True, tuning=False, trust=False))
+                ingest(
+                    self.new, gone, IngestOptions(strict=True, apply_load_settings=False, learn_weights=False)
+                )
                 self.report.deleted = len(extra)
             if missing:
                 raise PermanentError(

@@ -102,8 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--debug" in arguments[:end]:
         debug = True
         arguments = [word for word in arguments[:end] if word != "--debug"] + arguments[end:]
+    from esembed.cli._renamed import with_new_names
     from esembed.errors import EsembedError
 
+    arguments = with_new_names(arguments)
     if not debug:
         # The clients log each 404 as a warning; what matters of it reaches the person as an error.
         for logger in ("opensearch", "elastic_transport", "elasticsearch"):

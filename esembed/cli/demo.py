@@ -131,8 +131,10 @@ def _tour(
         with _step(steps, f"{len(records)} docstrings indexed", doing), terminal.progress() as bars:
             bar = terminal.IngestProgress(bars, total=len(records))
             index, report = run.fill(client, plan, records, fresh=fresh, progress=bar)
-        if report.dead:
-            terminal.note(f"{report.dead} records could not be indexed; the first: {report.errors[0].reason}")
+        if report.dead_lettered:
+            terminal.note(
+                f"{report.dead_lettered} records could not be indexed; the first: {report.errors[0].reason}"
+            )
     else:
         terminal.note(f"✓ the index {run.INDEX} is there, complete and unchanged")
     with _step(steps, "model loaded and warm", "loading the model"):

@@ -134,7 +134,7 @@ def attach(
                 terminal.note(report.summary())
     finally:
         client.close()
-    if report is not None and report.dead:
+    if report is not None and report.dead_lettered:
         raise typer.Exit(3)
 
 

@@ -87,10 +87,10 @@ def ingest(
             rich_help_panel=RECORDS,
         ),
     ] = None,
-    missing_text: Annotated[
+    on_missing_text: Annotated[
         Missing, typer.Option(help="A record without text to encode.", rich_help_panel=RECORDS)
     ] = Missing.error,
-    nan: Annotated[Nan, typer.Option(help="NaN in a record.", rich_help_panel=RECORDS)] = Nan.error,
+    on_nan: Annotated[Nan, typer.Option(help="NaN in a record.", rich_help_panel=RECORDS)] = Nan.error,
     op_field: Annotated[
         str, typer.Option(help="Holds index, update or delete; empty for none.", rich_help_panel=RECORDS)
     ] = "op",
@@ -104,9 +104,11 @@ def ingest(
     max_errors: Annotated[
         int | None, typer.Option(help="Stop beyond so many bad records.", rich_help_panel=TRUST)
     ] = None,
-    resume: Annotated[
+    skip_unchanged: Annotated[
         bool,
-        typer.Option("--resume/--again", help="Leave unchanged records alone.", rich_help_panel=TRUST),
+        typer.Option(
+            "--skip-unchanged/--rewrite", help="Leave unchanged records alone.", rich_help_panel=TRUST
+        ),
     ] = True,
     ledger: Annotated[
         Path | None, typer.Option(help="A local cache of what was confirmed.", rich_help_panel=TRUST)
@@ -120,10 +122,10 @@ def ingest(
     sync_max_delete: Annotated[
         float, typer.Option(help="The largest share that --sync may delete.", rich_help_panel=TRUST)
     ] = 0.1,
-    trust: Annotated[
+    learn_weights: Annotated[
         bool,
         typer.Option(
-            "--trust/--no-trust",
+            "--learn-weights/--no-learn-weights",
             help="Afterwards weigh the default query's legs by known items from the index itself.",
             rich_help_panel=TRUST,
         ),
@@ -131,8 +133,10 @@ def ingest(
     max_wait_seconds: Annotated[
         float, typer.Option(help="Wait so long for an engine that is away.", rich_help_panel=TRUST)
     ] = 600.0,
-    chunk_mb: Annotated[float, typer.Option(help="The largest bulk request.", rich_help_panel=SPEED)] = 4.0,
-    in_flight: Annotated[
+    max_request_mb: Annotated[
+        float, typer.Option(help="The largest bulk request.", rich_help_panel=SPEED)
+    ] = 4.0,
+    max_in_flight: Annotated[
         int, typer.Option(help="Bulk requests at a time, at most.", rich_help_panel=SPEED)
     ] = 4,
     buffer_mb: Annotated[
@@ -183,25 +187,25 @@ def ingest(
             raise UsageError("--dead-letters and --from-dead-letters name the same file")
         letters = letters.with_name(letters.name + ".again")
     options = IngestOptions(
-        max_chunk_bytes=int(chunk_mb * 1024 * 1024),
-        max_in_flight=in_flight,
+        max_request_bytes=int(max_request_mb * 1024 * 1024),
+        max_in_flight=max_in_flight,
         buffer_bytes=int(buffer_mb * 1024 * 1024),
         encode_workers=encode_workers,
         max_wait_seconds=max_wait_seconds,
         dead_letters=letters,
         strict=strict,
         max_errors=max_errors,
-        resume=resume,
+        skip_unchanged=skip_unchanged,
         ledger=ledger,
         verify=verify,
         sync=sync,
         sync_max_delete=sync_max_delete,
-        missing_text=missing_text.value,
-        nan=nan.value,
+        on_missing_text=on_missing_text.value,
+        on_nan=on_nan.value,
         fields=_fields(field or []),
         transform=_hook(transform) if transform else None,
         op_field=op_field or None,
-        trust=trust,
+        learn_weights=learn_weights,
     )
     source: Source | None = None
     if from_dead_letters is not None:
@@ -242,7 +246,7 @@ def ingest(
             f"verified: {found.same} as in the source, {found.different_count} different, "
             f"{found.missing_count} missing, {found.extra_count} only in the index"
         )
-    if report.dead or (report.verified is not None and not report.verified.ok):
+    if report.dead_lettered or (report.verified is not None and not report.verified.ok):
         raise typer.Exit(3)
 
 
@@ -382,8 +386,8 @@ class _Bar:
 
 def _figures(state: ProgressState) -> str:
     text = f"{state.done:,} records, {state.documents_per_second:,.0f}/s"
-    if state.dead:
-        text += f", {state.dead} dead"
+    if state.dead_lettered:
+        text += f", {state.dead_lettered} dead"
     if state.eta_seconds is not None:
         minutes, seconds = divmod(int(state.eta_seconds), 60)
         text += f", {minutes}:{seconds:02d} left"

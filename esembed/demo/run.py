@@ -145,7 +145,7 @@ def fill(
             Index.open(client, INDEX).delete_index()
         index = Index.create(client, INDEX, plan)
     # The demo asks every leg by itself, so nothing has to be weighed.
-    options = IngestOptions(trust=False)
+    options = IngestOptions(learn_weights=False)
     report = index.ingest(records, options, progress=progress, total=len(records))
     return index, report
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
+from esembed.deprecation import old_names, renamed
 from esembed.errors import OptionsError
 from esembed.ingest.dead_letters import KEPT_ERRORS, Reason, merge_reasons
 from esembed.types import ItemError
@@ -30,19 +31,29 @@ SHOWN_REASONS = 5
 logger = logging.getLogger("esembed.ingest")
 
 
+@renamed(
+    max_chunk_bytes="max_request_bytes",
+    max_chunk_documents="max_request_documents",
+    linger_seconds="flush_interval_seconds",
+    resume="skip_unchanged",
+    missing_text="on_missing_text",
+    nan="on_nan",
+    tuning="apply_load_settings",
+    trust="learn_weights",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestOptions:
     """How records get in. Nothing of this changes what is stored.
 
     Attributes:
-        max_chunk_bytes: the most bytes in one bulk request (a larger single document goes alone).
-        max_chunk_documents: the most lines in one bulk request.
+        max_request_bytes: the most bytes in one bulk request (a larger single document goes alone).
+        max_request_documents: the most lines in one bulk request.
         max_in_flight: the most bulk requests at a time; fewer while the engine pushes back.
         buffer_bytes: the most bytes of records that wait between the stages, all together. The
             process takes two to three times that, and the requests that are out.
         encode_batch_documents: records that go to the encoders in one call, at most.
         encode_workers: encode calls at a time; more than 1 suits remote encoders.
-        linger_seconds: a bulk request that isn't full goes out after this long.
+        flush_interval_seconds: a bulk request that isn't full goes out after this long.
         request_timeout_seconds: for one bulk request; cut to *max_wait_seconds*, or to 10 if that is less.
         max_wait_seconds: how long an engine that is down, red, full, busy or blocked is waited for without
             anything being settled, before the run ends with an error (and can be resumed). A request that
@@ -51,59 +62,60 @@ class IngestOptions:
             the first ones in the report only.
         strict: end at the first record that can't get in.
         max_errors: end when more records than this could not get in; None is no limit.
-        resume: look up what the index has and leave unchanged records alone; False writes all anew.
+        skip_unchanged: look up what the index has and leave unchanged records alone, which is what makes a
+            second run resume the first; False writes all of them again.
         ledger: a local file that remembers what the index confirmed, so that a re-run needs fewer
             look-ups; None asks the engine.
         verify: afterwards compare every document of the index with the source, by hash.
         sync: afterwards delete what the source did not have.
         sync_max_delete: the largest share of the index that *sync* may delete, 0…1.
-        missing_text: a record without text for an encoder is an ``error``, or goes in without that
+        on_missing_text: a record without text for an encoder is an ``error``, or goes in without that
             vector (``skip``).
-        nan: a number that is no number is an ``error``, or becomes ``null``.
+        on_nan: a number that is no number is an ``error``, or becomes ``null``.
         vectors_only: write only vectors and the hash, as partial updates (backfill of an index).
         fields: new field name → name in the source (dots reach into objects).
         transform: a hook that changes each record (a dict); None as its answer leaves the record out.
         op_field: the field that makes a record of a change feed (``index``, ``update`` or
             ``delete``), unless the plan has a field of that name; None reads none.
         refresh: make everything searchable before the report.
-        tuning: apply the plan's load settings (refresh, replicas, merge) and put them back.
-        trust: afterwards estimate how far each leg can be trusted, without judgements, and store the
+        apply_load_settings: apply the plan's load settings (refresh, replicas, merge) and put them back.
+        learn_weights: then estimate how far each leg can be trusted, without judgements, and store the
             default query's weights, where the plan's author wrote no query: once there are 50
             documents, and again when there are twice as many. At most 1,000 documents are read back and
             encoded; ``stage_seconds["trust"]`` says how long that took.
     """
 
-    max_chunk_bytes: int = 4 * 1024 * 1024
-    max_chunk_documents: int = 1_000
+    max_request_bytes: int = 4 * 1024 * 1024
+    max_request_documents: int = 1_000
     max_in_flight: int = 4
     buffer_bytes: int = 32 * 1024 * 1024
     encode_batch_documents: int = 512
     encode_workers: int = 1
-    linger_seconds: float = 0.5
+    flush_interval_seconds: float = 0.5
     request_timeout_seconds: float = 120.0
     max_wait_seconds: float = 600.0
     dead_letters: Path | None = None
     strict: bool = False
     max_errors: int | None = None
-    resume: bool = True
+    skip_unchanged: bool = True
     ledger: Path | None = None
     verify: bool = False
     sync: bool = False
     sync_max_delete: float = 0.1
-    missing_text: Literal["error", "skip"] = "error"
-    nan: Literal["error", "null"] = "error"
+    on_missing_text: Literal["error", "skip"] = "error"
+    on_nan: Literal["error", "null"] = "error"
     vectors_only: bool = False
     fields: Mapping[str, str] = field(default_factory=dict)
     transform: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None
     op_field: str | None = "op"
     refresh: bool = True
-    tuning: bool = True
-    trust: bool = True
+    apply_load_settings: bool = True
+    learn_weights: bool = True
 
     def __post_init__(self) -> None:
         for name in (
-            "max_chunk_bytes",
-            "max_chunk_documents",
+            "max_request_bytes",
+            "max_request_documents",
             "max_in_flight",
             "buffer_bytes",
             "encode_batch_documents",
@@ -146,9 +158,10 @@ class VerifyResult:
         return not self.different_count and not self.missing_count
 
 
+@renamed(dead="dead_lettered", notices="warnings")
 @dataclass(slots=True, kw_only=True)
 class IngestReport:
-    """What happened. ``read == indexed + updated + deleted + unchanged + dead + skipped`` holds
+    """What happened. ``read == indexed + updated + deleted + unchanged + dead_lettered + skipped`` holds
     when the run came to its end.
 
     Attributes:
@@ -158,7 +171,7 @@ class IngestReport:
         updated: partial updates written.
         deleted: delete records carried out (deleting what isn't there counts as done).
         unchanged: records that the index has already, under the same contract.
-        dead: records that can't get in; they are in the dead-letter file.
+        dead_lettered: records that can't get in; they are in the dead-letter file.
         skipped: records that the transform hook left out.
         created: of *indexed*, documents that were not there before.
         sync_deleted: documents deleted because the source no longer has them (not part of *read*).
@@ -185,7 +198,7 @@ class IngestReport:
         statistics_complete: the index was empty before and nothing was replaced or deleted, so
             that these statistics are the whole index's.
         verified: what ``verify`` found, or None.
-        notices: messages to the person (waits, restarts, retuning).
+        warnings: messages to the person (waits, restarts, retuning).
     """
 
     index: str = ""
@@ -194,7 +207,7 @@ class IngestReport:
     updated: int = 0
     deleted: int = 0
     unchanged: int = 0
-    dead: int = 0
+    dead_lettered: int = 0
     skipped: int = 0
     created: int = 0
     sync_deleted: int = 0
@@ -218,13 +231,13 @@ class IngestReport:
     statistics: dict[str, Any] = field(default_factory=dict, repr=False)
     statistics_complete: bool = False
     verified: VerifyResult | None = None
-    notices: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def adds_up(self) -> bool:
         """Whether every record that was read is accounted for."""
         return self.read == (
-            self.indexed + self.updated + self.deleted + self.unchanged + self.dead + self.skipped
+            self.indexed + self.updated + self.deleted + self.unchanged + self.dead_lettered + self.skipped
         )
 
     @property
@@ -288,7 +301,8 @@ class IngestReport:
         plain["dead_letters"] = str(self.dead_letters) if self.dead_letters else None
         plain["verified"] = asdict(self.verified) if self.verified else None
         plain["statistics"] = {k: getattr(v, "hash", None) for k, v in self.statistics.items()}
-        return plain
+        # Programs that read the names of before find them for one more release.
+        return plain | {old: plain[new] for old, new in old_names(self).items()}
 
     def to_json(self) -> str:
         """JSON text."""
@@ -297,9 +311,9 @@ class IngestReport:
     def summary(self) -> str:
         """A few lines for a person."""
         parts = [f"{self.read} read", f"{self.indexed} indexed"]
-        for name in ("updated", "deleted", "unchanged", "dead", "skipped"):
+        for name in ("updated", "deleted", "unchanged", "dead_lettered", "skipped"):
             if getattr(self, name):
-                parts.append(f"{getattr(self, name)} {name}")
+                parts.append(f"{getattr(self, name)} {name.replace('_', '-')}")
         if self.sync_deleted:
             parts.append(f"{self.sync_deleted} deleted by sync")
         text = f"{', '.join(parts)} in {self.seconds:.1f} s ({self.documents_per_second:.0f}/s)"
@@ -309,8 +323,8 @@ class IngestReport:
             text += f" for about {self.cost_usd:.4g} USD"
         if self.truncated:
             text += f"; {self.truncated} texts were cut to what their encoder takes"
-        if self.dead and self.dead_letters:
-            text += f"\n{self.dead} dead letters with reasons: {self.dead_letters}"
+        if self.dead_lettered and self.dead_letters:
+            text += f"\n{self.dead_lettered} dead letters with reasons: {self.dead_letters}"
         for found in self.reasons[:SHOWN_REASONS]:
             where = f" ({found.position})" if found.position else ""
             first = found.reason.partition("\n")[0]
@@ -324,6 +338,7 @@ class IngestReport:
         return self.summary()
 
 
+@renamed(dead="dead_lettered")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressState:
     """Where a run is.
@@ -332,7 +347,7 @@ class ProgressState:
         phase: ``load``, ``merge``, ``sync``, ``verify``, ``restore`` or ``done``.
         read: records read so far.
         done: records settled so far (in the index, unchanged, dead or skipped).
-        dead: of these, dead letters.
+        dead_lettered: of these, dead letters.
         total: records in all, where it is known.
         fraction: share of the work that is settled, 0…1, where it can be told.
         seconds: since the start.
@@ -344,7 +359,7 @@ class ProgressState:
     phase: str
     read: int
     done: int
-    dead: int
+    dead_lettered: int
     total: int | None
     fraction: float | None
     seconds: float
@@ -385,7 +400,7 @@ class LogProgress:
             state.phase,
             state.done,
             share,
-            state.dead,
+            state.dead_lettered,
             state.documents_per_second,
             state.seconds,
             eta,

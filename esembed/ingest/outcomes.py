@@ -207,9 +207,9 @@ class Outcomes:
         )
         self._dead_letters.write(item, document, field=error.field, raw=getattr(error, "raw", None))
         with self._lock:
-            self.counts.dead += 1
+            self.counts.dead_lettered += 1
             self.counts.read_errors += not readable
-            dead = self.counts.dead
+            dead = self.counts.dead_lettered
         if self.source_ids is not None and error.record_id:
             # It is in the source, whatever became of it: sync must not delete its older version.
             self.source_ids.put(error.record_id, None)

@@ -284,7 +284,7 @@ class Pipeline:
         """Batches of up to *most* records, or of what comes within the flush interval."""
         while (first := self._prepared.get()) is not None:
             batch, size = [first], first.size
-            until = time.monotonic() + self._options.linger_seconds
+            until = time.monotonic() + self._options.flush_interval_seconds
             with contextlib.suppress(TimeoutError):
                 while len(batch) < most and size < self._batch_bytes:
                     following = self._prepared.get(max(0.0, until - time.monotonic()))
@@ -386,7 +386,7 @@ class _Run:
             self.outcomes.ledger = Ledger(self.options.ledger, "/".join((*self.target.identity(), contract)))
         try:
             self.target.wait_for_primaries()
-            if self.options.tuning:
+            if self.options.apply_load_settings:
                 load.begin(settings)
             # The count below sees only what is searchable.
             self.target.refresh()
@@ -471,7 +471,7 @@ class _Run:
                     self.target, self.plan, self.outcomes.source_ids, self.options, report, phase=self._show
                 )
             report.stage_seconds["reconcile"] = self.pipeline.clock.seconds["reconcile"]
-        report.notices += self.warnings
+        report.warnings += self.warnings
         if not report.adds_up:
             raise InvariantError(f"the counts don't add up: {report.to_dict()}")
         return report

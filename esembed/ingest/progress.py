@@ -69,7 +69,12 @@ class ProgressMeter:
         """The state now."""
         report, now = self._report, time.monotonic()
         done = (
-            report.indexed + report.updated + report.deleted + report.unchanged + report.dead + report.skipped
+            report.indexed
+            + report.updated
+            + report.deleted
+            + report.unchanged
+            + report.dead_lettered
+            + report.skipped
         )
         total, fraction = self._total, None
         if report.complete:
@@ -92,7 +97,7 @@ class ProgressMeter:
             phase=phase,
             read=report.read,
             done=done,
-            dead=report.dead,
+            dead_lettered=report.dead_lettered,
             total=total,
             fraction=fraction,
             seconds=now - self._started,

@@ -50,7 +50,7 @@ async def live(client: Any, name: str) -> AsyncIndex:
     body = {"properties": {**EXTRA, "labels": labels}}
     await index.client.request("PUT", f"/{name}/_mapping", body=body)
     report = await index.ingest(RECORDS)
-    assert (report.indexed, report.dead) == (6, 0)
+    assert (report.indexed, report.dead_lettered) == (6, 0)
     return await AsyncIndex.open(client, name)
 
 
@@ -181,7 +181,7 @@ async def test_a_record_with_a_nonsense_date_is_a_dead_letter_that_names_the_fie
     index = await AsyncIndex.create(client, esembed_index_name, PLAN)
     good = {"id": "a", "title": "red", "day": "2024-01-31T10:00:00Z"}
     report = await index.ingest([good, {"id": "b", "title": "red", "day": "2024-13-45"}])
-    assert (report.indexed, report.dead, report.adds_up) == (1, 1, True)
+    assert (report.indexed, report.dead_lettered, report.adds_up) == (1, 1, True)
     (error,) = report.errors
     assert error.id == "b"
     assert "day" in error.reason

@@ -51,7 +51,7 @@ async def test_learned_weights_by_integer_ids(
     plan = IndexPlan(text={"body": TextField()}, sparse={"learned": part})
     index = await AsyncIndex.create(client, esembed_index_name, plan)
     report = await index.ingest(RECORDS)
-    assert (report.indexed, report.dead) == (3, 0), report.errors
+    assert (report.indexed, report.dead_lettered) == (3, 0), report.errors
     encoder = index.pool.encoder("learned")
     documents = encoder.encode_document([r["body"] for _, r in RECORDS])
     [query] = encoder.encode_query(["cat"])

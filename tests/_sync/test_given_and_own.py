@@ -101,7 +101,7 @@ def test_vectors_that_are_there_are_searched_as_they_are(client: Any, esembed_in
     assert (opened.inspect())["drift"] == ["+ more: in the index (keyword), not in the plan"]
     new = [{"_id": "new", "title": "red", "vec.title": [1.0] * 8, "terms": {"red": 1.0}}]
     report = opened.ingest(new)
-    assert (report.indexed, report.dead) == (1, 0), report.errors
+    assert (report.indexed, report.dead_lettered) == (1, 0), report.errors
     opened.refresh()
     assert (opened.search(q.knn("vec.title", vector=[1.0] * 8), size=1)).ids == ["new"]
 
@@ -141,7 +141,7 @@ def test_given_vectors_stay_while_another_field_is_filled(client: Any, esembed_i
     index = Index.attach(client, esembed_index_name, plan, encoder={"made": mine})
     assert index.fields_to_fill == ("made",)
     report = index.backfill()
-    assert (report.read, report.dead, report.adds_up) == (len(DOCS), 0, True)
+    assert (report.read, report.dead_lettered, report.adds_up) == (len(DOCS), 0, True)
     assert index.plan.dense["made"].dims == data.DIMS
     engine.request("POST", f"/{esembed_index_name}/_refresh")
     opened = Index.open(client, esembed_index_name, encoder={"made": mine})
@@ -159,7 +159,7 @@ def test_an_encoder_of_ones_own_has_a_name_in_the_plan(client: Any, esembed_inde
     mine = data.TinyDense()
     index = Index.create(client, esembed_index_name, plan, encoder=mine)
     report = index.ingest([{"id": word, "title": word} for word in ("red", "dog", "house")])
-    assert (report.indexed, report.dead) == (3, 0)
+    assert (report.indexed, report.dead_lettered) == (3, 0)
     opened = Index.open(client, esembed_index_name, encoder={"made": mine})
     assert (opened.search(q.knn("made"), text="dog", size=1)).ids == ["dog"]
     without = Index.open(client, esembed_index_name)

@@ -64,7 +64,7 @@ GIVEN = IndexPlan(
 def filled(client: Any, name: str) -> Index:
     index = Index.create(client, name, PLAN)
     report = index.ingest(RECORDS)
-    assert (report.indexed, report.dead, report.adds_up) == (4, 0, True)
+    assert (report.indexed, report.dead_lettered, report.adds_up) == (4, 0, True)
     return index
 
 
@@ -90,7 +90,7 @@ def test_records_come_from_any_iterable_and_from_another_index(client: Any, esem
 
     index.client.request = noted
     report = copy.ingest(index)
-    assert (report.read, report.indexed, report.dead) == (150, 150, 0)
+    assert (report.read, report.indexed, report.dead_lettered) == (150, 150, 0)
     assert (copy.ingest(rows())).unchanged == 150
     assert "/_search" in asked
     assert not [path for path in asked if "scroll" in path], "a point in time, on either engine"
@@ -264,7 +264,7 @@ def test_given_vectors_are_checked(client: Any, esembed_index_name: str) -> None
             ("none", {"title": "e"}),
         ]
     )
-    assert (report.read, report.indexed, report.dead, report.adds_up) == (5, 1, 4, True)
+    assert (report.read, report.indexed, report.dead_lettered, report.adds_up) == (5, 1, 4, True)
     assert {error.id for error in report.errors} == {"short", "nan", "zero", "none"}
     assert all("vector" in error.reason for error in report.errors)
     hits = index.search(q.knn("vector", vector=good, k=1), size=1)
@@ -313,7 +313,7 @@ def test_attach_adds_vectors_to_an_index_that_is_there(client: Any, esembed_inde
     index = Index.attach(client, esembed_index_name, plan)
     assert index.get("paths", vectors=True) == index.get("paths"), "attach fills nothing"
     report = index.backfill()
-    assert (report.read, report.dead, report.adds_up) == (4, 0, True)
+    assert (report.read, report.dead_lettered, report.adds_up) == (4, 0, True)
     hits = index.search("split a path into folder and file name")
     assert hits.ids[0] == "paths"
     assert hits[0].source["title"] == "os.path.split"
@@ -415,4 +415,4 @@ def test_a_large_request_warns_of_nothing(client: Any, esembed_index_name: str) 
     """Warnings are errors in this suite, as in many; aiohttp has one for bodies of more than 1 MiB."""
     index = Index.create(client, esembed_index_name, IndexPlan(text={"title": TextField()}))
     report = index.ingest({"_id": str(n), "title": "a long record " * 120_000} for n in range(2))
-    assert (report.indexed, report.dead) == (2, 0), report.errors
+    assert (report.indexed, report.dead_lettered) == (2, 0), report.errors

@@ -51,7 +51,7 @@ def live(client: Any, name: str) -> Index:
     body = {"properties": {**EXTRA, "labels": labels}}
     index.client.request("PUT", f"/{name}/_mapping", body=body)
     report = index.ingest(RECORDS)
-    assert (report.indexed, report.dead) == (6, 0)
+    assert (report.indexed, report.dead_lettered) == (6, 0)
     return Index.open(client, name)
 
 
@@ -178,7 +178,7 @@ def test_a_record_with_a_nonsense_date_is_a_dead_letter_that_names_the_field(
     index = Index.create(client, esembed_index_name, PLAN)
     good = {"id": "a", "title": "red", "day": "2024-01-31T10:00:00Z"}
     report = index.ingest([good, {"id": "b", "title": "red", "day": "2024-13-45"}])
-    assert (report.indexed, report.dead, report.adds_up) == (1, 1, True)
+    assert (report.indexed, report.dead_lettered, report.adds_up) == (1, 1, True)
     (error,) = report.errors
     assert error.id == "b"
     assert "day" in error.reason

@@ -39,7 +39,7 @@ def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -> None
     index = Index.create(client, esembed_index_name, PLAN)
     report = index.ingest(records())
     assert report.stage_seconds["trust"] > 0
-    assert "default query weighted by trust: bm25" in report.notices[-1]
+    assert "default query weighted by trust: bm25" in report.warnings[-1]
     query = index.plan.query
     assert isinstance(query, Bool)
     match, knn = query.should
@@ -90,7 +90,7 @@ def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -> None
 
 def test_an_ingest_leaves_alone_what_it_should(client: Any, esembed_index_name: str) -> None:
     index = Index.create(client, esembed_index_name, PLAN)
-    report = index.ingest(records(60), IngestOptions(trust=False))
+    report = index.ingest(records(60), IngestOptions(learn_weights=False))
     assert index.plan.query is None
     assert "trust" not in report.stage_seconds
     found = index.learn_weights(write=False)

@@ -39,9 +39,9 @@ def main(kind: str, url: str, index: str, file: str) -> int:
         encoders={"emb": encoder, "terms": LexicalEncoder()},
         options=IngestOptions(
             dead_letters=Path(file + ".dead"),
-            linger_seconds=0.05,
+            flush_interval_seconds=0.05,
             encode_batch_documents=32,
-            max_chunk_bytes=20_000,
+            max_request_bytes=20_000,
             max_wait_seconds=120,
         ),
     )

@@ -89,7 +89,7 @@ class Target:
     encoders: dict[str, Any]
 
     def ingest(self, source: Any, **options: Any) -> IngestReport:
-        options.setdefault("linger_seconds", 0.05)
+        options.setdefault("flush_interval_seconds", 0.05)
         report = run_ingest(
             source,
             client=self.world.client,

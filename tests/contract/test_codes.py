@@ -71,7 +71,7 @@ def test_every_text_finds_itself(client, esembed_index_name, options, length):
         return
     index = Index.create(client, esembed_index_name, wanted, encoder=Drawn(length))
     report = index.ingest([(str(i), {"body": f"text {i}"}) for i in range(200)])
-    assert (report.indexed, report.dead) == (200, 0)
+    assert (report.indexed, report.dead_lettered) == (200, 0)
     opened = Index.open(client, esembed_index_name, encoder=Drawn(length))
     if options["element_type"] == "byte":
         assert opened.plan.dense["e"].scale == options.get("scale", unit_scale(64))
@@ -85,7 +85,7 @@ def test_given_bytes_stay_and_given_floats_need_a_scale(client, esembed_index_na
     bare = IndexPlan.from_dict({"dense": {"e": {"dims": 8, "element_type": "byte"}}})
     index = Index.create(client, esembed_index_name, bare)
     report = index.ingest([("a", {"e": [1, 2, 3, 4, 5, 6, 7, -128]}), ("b", {"e": [0.5] * 8})])
-    assert (report.indexed, report.dead) == (1, 1)
+    assert (report.indexed, report.dead_lettered) == (1, 1)
     assert "scale" in report.errors[0].reason
     assert index.search(q.knn("e", vector=[1, 2, 3, 4, 5, 6, 7, -128], k=1), size=1).ids == ["a"]
 

@@ -154,7 +154,7 @@ def index(live: Live) -> Iterator[Index]:
     made = Index.create(live.world.official, f"{live.world.name}-main", live.plan())
     report = made.ingest(RECORDS, IngestOptions(refresh=True))
     assert (report.created, report.errors) == (4, [])
-    assert any("encoded by the engine" in line for line in report.notices)
+    assert any("encoded by the engine" in line for line in report.warnings)
     yield made
     made.delete_index()
 

@@ -33,7 +33,7 @@ def vector_of(stored: Any) -> np.ndarray[Any, Any]:
 def test_records_get_in_with_their_vectors(query_world: World) -> None:
     target = make(query_world)
     report = target.ingest(records(300))
-    assert (report.read, report.indexed, report.created, report.dead) == (300, 300, 300, 0)
+    assert (report.read, report.indexed, report.created, report.dead_lettered) == (300, 300, 300, 0)
     assert report.complete
     stored = target.all()
     assert len(stored) == 300
@@ -59,7 +59,7 @@ def test_an_unchanged_run_encodes_nothing(query_world: World) -> None:
     third = target.ingest(changed)
     assert (third.unchanged, third.indexed, third.created) == (99, 1, 0)
     assert not third.statistics_complete
-    assert target.ingest(changed, resume=False).indexed == 100
+    assert target.ingest(changed, skip_unchanged=False).indexed == 100
     target.encoders["emb"] = HashEncoder(name="another model")
     assert target.ingest(changed).indexed == 100, "another contract: encoded anew"
 
@@ -110,7 +110,7 @@ def test_partial_updates_keep_what_they_do_not_touch(query_world: World) -> None
             {"op": "update", "id": "d4", "n": 4},
         ]
     )
-    assert (report.updated, report.deleted, report.dead, report.unchanged) == (2, 2, 1, 1)
+    assert (report.updated, report.deleted, report.dead_lettered, report.unchanged) == (2, 2, 1, 1)
     after = target.all()
     assert "d3" not in after
     assert after["d1"]["n"] == 99
@@ -134,7 +134,7 @@ def test_the_last_of_an_id_wins(query_world: World) -> None:
     feed.append({"id": "same", "title": "the last"})
     feed.append({"op": "update", "id": "same", "n": 7})
     report = target.ingest(feed)
-    assert report.dead == 0
+    assert report.dead_lettered == 0
     stored = target.all()["same"]
     assert (stored["title"], stored["n"]) == ("the last", 7)
     two = [{"id": "same", "title": "older"}, {"id": "same", "title": "the last", "n": 7}]
@@ -166,7 +166,7 @@ def test_bad_records_are_dead_letters_and_come_back(query_world: World, tmp_path
     # Elasticsearch wants four times a document's size, out of a tenth of its heap: a small one refuses.
     big = by_line.pop("a.jsonl:23", None)
     assert big is None or "heap" in big["reason"]
-    assert (report.read, report.indexed, report.dead) == (50, 39 - bool(big), 11 + bool(big))
+    assert (report.read, report.indexed, report.dead_lettered) == (50, 39 - bool(big), 11 + bool(big))
     assert sorted(by_line) == [f"a.jsonl:{n}" for n in range(11, 22)]
     assert target.all()["d9"]["title"] == "the same id again"
     assert target.count() == 38 - bool(big)
@@ -178,7 +178,7 @@ def test_bad_records_are_dead_letters_and_come_back(query_world: World, tmp_path
     repaired = tmp_path / "repaired.jsonl"
     repaired.write_text(text)
     again = target.ingest(dead_letter_source(repaired), dead_letters=tmp_path / "again.jsonl")
-    assert (again.indexed, again.dead) == (2, 9 + bool(big))
+    assert (again.indexed, again.dead_lettered) == (2, 9 + bool(big))
     with pytest.raises(RecordError, match="broken JSON") as caught:
         target.ingest(FileSource([path]), strict=True)
     assert caught.value.position == "a.jsonl:11", "the first one"
@@ -189,7 +189,7 @@ def test_a_record_of_30_megabytes(query_world: World) -> None:
     big = {"id": "big", "title": "t", "body": "word " * 6_000_000}
     report = target.ingest(
         [*records(5), big, *records(8)[5:]],
-        max_chunk_bytes=1_000_000,
+        max_request_bytes=1_000_000,
         buffer_bytes=4_000_000,
         max_wait_seconds=30,
     )
@@ -270,7 +270,7 @@ def test_a_refused_update_changes_nothing(query_world: World) -> None:
     target.ingest(records(3))
     before = target.all()
     report = target.ingest([{"op": "update", "id": "d1", "body": "another text", "n": "no number"}])
-    assert (report.updated, report.dead) == (0, 1)
+    assert (report.updated, report.dead_lettered) == (0, 1)
     after = target.all()
     assert after["d1"]["terms"] == before["d1"]["terms"], "the sparse vector is cleared in no other order"
     assert after["d1"]["esembed_hash"] == before["d1"]["esembed_hash"]
@@ -353,9 +353,9 @@ def test_a_refused_chunk_keeps_its_document_out(elasticsearch_world: World) -> N
     target = make(elasticsearch_world, plan, dense=Stretched())
     bad = {"id": "a", "title": "t", "body": long_text(3) + " A STRETCHED sentence. " + long_text(2)}
     report = target.ingest([bad, {"id": "b", "title": "t", "body": long_text(2)}])
-    assert (report.indexed, report.dead) == (1, 1)
+    assert (report.indexed, report.dead_lettered) == (1, 1)
     assert "a" not in target.all(), "a document that says it is whole must have all its chunks"
-    assert target.ingest([bad]).dead == 1, "it isn't taken for unchanged"
+    assert target.ingest([bad]).dead_lettered == 1, "it isn't taken for unchanged"
 
 
 def test_sync_deletes_only_what_it_may(query_world: World) -> None:
@@ -363,7 +363,7 @@ def test_sync_deletes_only_what_it_may(query_world: World) -> None:
     target.ingest(records(100))
     broken = [*records(95), {"id": "d96", "n": 1}]
     report = target.ingest(broken, sync=True, verify=True)
-    assert (report.sync_deleted, report.dead) == (4, 1)
+    assert (report.sync_deleted, report.dead_lettered) == (4, 1)
     assert report.verified is not None
     assert not report.verified.extra_count, "what was only in the index is gone"
     assert "d96" in target.all(), "a dead letter's older version stays"
@@ -439,7 +439,7 @@ def test_load_settings_are_put_back_also_after_a_crash(query_world: World) -> No
     marker = {"settings": {"refresh_interval": "7s", "number_of_replicas": "1"}}
     client.request("PUT", f"{path}/_mapping", body={"_meta": {"mine": 1, "esembed_load": marker}})
     report = target.ingest(source(False))
-    assert any("did not put" in notice for notice in report.notices)
+    assert any("did not put" in notice for notice in report.warnings)
     assert settings() == ("7s", "1")
     meta = client.request("GET", f"{path}/_mapping").body[target.index]["mappings"]["_meta"]
     assert meta == {"mine": 1}
@@ -483,7 +483,7 @@ def test_an_index_closed_under_way_is_no_heap_of_dead_letters(query_world: World
         yield from records(300)[10:]
 
     with pytest.raises(Exception, match=r"index_closed|closed"):
-        target.ingest(source(), max_wait_seconds=5, linger_seconds=2.0)
+        target.ingest(source(), max_wait_seconds=5, flush_interval_seconds=2.0)
     target.world.client.request("POST", f"/{target.index}/_open")
 
 
@@ -538,8 +538,8 @@ def test_a_red_index_is_waited_out(query_world: World) -> None:
     report = target.ingest(records(20), max_wait_seconds=120)
     thread.join()
     assert report.indexed == 20
-    assert any("waiting for the engine, up to 120 s" in notice for notice in report.notices)
-    assert any("takes requests again" in notice for notice in report.notices)
+    assert any("waiting for the engine, up to 120 s" in notice for notice in report.warnings)
+    assert any("takes requests again" in notice for notice in report.warnings)
 
 
 def test_another_index_is_a_source(query_world: World) -> None:
@@ -595,7 +595,7 @@ def test_what_is_settled_while_it_is_looked_up_is_looked_up_again(
     other = {**first[1], "title": "another title"}
     feed = [*first, {"op": "update", "id": first[2]["id"], "n": 77}, other, first[0], first[1]]
     report = target.ingest(feed, encode_batch_documents=1)
-    assert report.dead == 0, report.errors
+    assert report.dead_lettered == 0, report.errors
     found = target.all()
     assert found[first[2]["id"]]["n"] == 77
     assert found[first[1]["id"]]["title"] == first[1]["title"], "the last one counts"

@@ -94,12 +94,16 @@ def test_a_third_of_the_requests_goes_wrong(query_world: World) -> None:
         faulty = make(query_world, suffix="-faulty")
         faulty.world = world_
         report = faulty.ingest(
-            feed, max_chunk_bytes=12_000, max_in_flight=4, max_wait_seconds=60, linger_seconds=0.02
+            feed, max_request_bytes=12_000, max_in_flight=4, max_wait_seconds=60, flush_interval_seconds=0.02
         )
         first_run = proxy.requests, through.requests_sent
         bulk_requests = proxy.bulk_requests
         again = faulty.ingest(
-            records(30), max_chunk_bytes=12_000, max_wait_seconds=60, verify=True, linger_seconds=0.02
+            records(30),
+            max_request_bytes=12_000,
+            max_wait_seconds=60,
+            verify=True,
+            flush_interval_seconds=0.02,
         )
         official.close()
     told(
@@ -107,7 +111,7 @@ def test_a_third_of_the_requests_goes_wrong(query_world: World) -> None:
         spoiled=sum(proxy.faults.values()) + sum(proxy.other_faults.values()), faults=dict(proxy.faults),
         retried=report.retried_requests,
     )  # fmt: skip
-    assert report.dead == 0, report.errors
+    assert report.dead_lettered == 0, report.errors
     assert report.retried_requests > 0
     assert set(proxy.faults) == set(FAULTS), f"every fault was met: {proxy.faults}"
     # One layer retries: what the proxy saw is what was counted on this side, neither less nor more.
@@ -198,7 +202,7 @@ def finish(world_: World, target: Target, clean: Target, path: Path) -> dict[str
     assert process.returncode == 0, err
     report: dict[str, Any] = json.loads(out)
     assert report["adds_up"]
-    assert (report["read"], report["dead"]) == (600, 1)
+    assert (report["read"], report["dead_lettered"]) == (600, 1)
     assert (report["unchanged"], report["indexed"]) == (there, 599 - there)
     assert report["encoded"] == 599 - there
     assert refresh_interval(target) == "7s"
@@ -227,9 +231,9 @@ def test_kills_of_the_engine_are_waited_out(kind: str, tmp_path: Path) -> None:
             killer.start()
             report = target.ingest(
                 killer.paced(rows),
-                max_chunk_bytes=6_000,
+                max_request_bytes=6_000,
                 max_wait_seconds=300,
-                linger_seconds=0.02,
+                flush_interval_seconds=0.02,
                 encode_batch_documents=8,
             )
             killer.join()
@@ -241,7 +245,7 @@ def test_kills_of_the_engine_are_waited_out(kind: str, tmp_path: Path) -> None:
             assert killer.error is None
             assert killer.kills == ENGINE_KILLS
             assert report.retried_requests > 0
-            assert (report.indexed, report.dead) == (len(rows), 0)
+            assert (report.indexed, report.dead_lettered) == (len(rows), 0)
             assert_same(snapshot(live.client, clean.index, kind), snapshot(live.client, target.index, kind))
     finally:
         local.destroy(kind, name=name)
@@ -320,14 +324,14 @@ def test_a_read_only_block_is_waited_out(query_world: World) -> None:
 
     thread = threading.Thread(target=unblock)
     thread.start()
-    report = target.ingest(records(20), max_wait_seconds=60, tuning=False)
+    report = target.ingest(records(20), max_wait_seconds=60, apply_load_settings=False)
     thread.join()
     assert report.indexed == 20
-    assert any("read-only" in notice for notice in report.notices)
+    assert any("read-only" in notice for notice in report.warnings)
     client.request("PUT", path, body=block)
     try:
         with pytest.raises(EngineUnavailableError, match="run the same command again"):
-            target.ingest(records(25), max_wait_seconds=1, tuning=False)
+            target.ingest(records(25), max_wait_seconds=1, apply_load_settings=False)
     finally:
         client.request("PUT", path, body={"index.blocks.read_only_allow_delete": None})
     assert target.ingest(records(25)).unchanged == 20

@@ -103,7 +103,7 @@ class Load:
             await asyncio.sleep(0.01)
 
     async def write(self):
-        options = IngestOptions(max_wait_seconds=0.3, refresh=False, tuning=False, strict=True)
+        options = IngestOptions(max_wait_seconds=0.3, refresh=False, apply_load_settings=False, strict=True)
         while not self.stop:
             self.writes += 1
             doc_id = f"d{self.random.randrange(FIXED, 700)}"

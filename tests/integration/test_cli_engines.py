@@ -106,7 +106,7 @@ def test_from_plan_to_hits_and_away(run: Run, name: str, plan: Path, tmp_path: P
     code, out, err = run("ingest", data, "--index", name, "--json")
     assert code == 0, err
     report = json.loads(out)
-    assert (report["read"], report["indexed"], report["dead"]) == (3, 3, 0)
+    assert (report["read"], report["indexed"], report["dead_lettered"]) == (3, 3, 0)
 
     code, out, err = run("search", "thick crust", "--index", name, "--json")
     assert code == 0, err
@@ -235,7 +235,7 @@ def test_bad_records_go_to_the_dead_letters_and_the_others_get_in(
     code, out, err = run("ingest", data, "--index", name, "--dead-letters", letters, "--json")
     assert code == 3, err
     report = json.loads(out)
-    assert (report["read"], report["indexed"], report["dead"]) == (7, 3, 4)
+    assert (report["read"], report["indexed"], report["dead_lettered"]) == (7, 3, 4)
     assert report["adds_up"] is True
     reasons = [json.loads(line) for line in letters.read_text().splitlines()]
     assert len(reasons) == 4
@@ -247,7 +247,7 @@ def test_bad_records_go_to_the_dead_letters_and_the_others_get_in(
     letters.write_text(text.replace('"no-source"', '"fixed", "body": "y"').replace("[1,0]", "[1,0,0]"))
     code, out, err = run("ingest", "--from-dead-letters", letters, "--index", name, "--json")
     report = json.loads(out)
-    assert (code, report["indexed"], report["dead"]) == (3, 2, 2), err
+    assert (code, report["indexed"], report["dead_lettered"]) == (3, 2, 2), err
 
 
 def test_an_index_is_read_from_another(run: Run, name: str, plan: Path, tmp_path: Path, url: str) -> None:
@@ -355,7 +355,7 @@ def test_attach_fills_an_index_that_exists(run: Run, name: str, url: str, tmp_pa
         )
         code, out, err = run("index", "attach", name, path, "--json")
         assert code == 0, err
-        assert json.loads(out)["backfill"]["dead"] == 0
+        assert json.loads(out)["backfill"]["dead_lettered"] == 0
         code, out, err = run("search", "Kruste", "--index", name, "--legs", "sparse", "--json")
         assert code == 0, err
         assert [hit["id"] for hit in json.loads(out)["hits"]] == ["c"]

@@ -280,7 +280,7 @@ def test_ingest_and_search_run_the_network_once(
     before = (whole.dense.stats.texts, whole.dense.stats.tokens)
     report = shared.ingest(RECORDS, IngestOptions(refresh=True))
     assert report.indexed == len(RECORDS)
-    assert any("one pass" in notice for notice in report.notices)
+    assert any("one pass" in notice for notice in report.warnings)
     apart = (
         load(f"hf:{folders['splade']}", runtime=RUNTIMES["openvino"]),
         load(f"splade:{folders['splade']}", EncoderParams(top_k=40), RUNTIMES["openvino"]),

@@ -151,7 +151,7 @@ class ChunkStage:
 
     def report(self) -> IngestReport:
         """The chunks, and what a person should know about how they are measured."""
-        return IngestReport(chunks=self._chunks, notices=self.warnings())
+        return IngestReport(chunks=self._chunks, warnings=self.warnings())
 
     def warnings(self) -> list[str]:
         """Where chunks are not what the plan says to the letter."""

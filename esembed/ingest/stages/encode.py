@@ -111,7 +111,7 @@ class EncodeStage:
             tokens=self.tokens,
             truncated=sum(e.stats.truncated - before for e, _, before, _ in self._counted),
             cost_usd=sum(e.stats.cost_usd - before for e, _, _, before in self._counted),
-            notices=[f"{a}, {b}: both vectors from one pass of their model" for a, b in self.shared],
+            warnings=[f"{a}, {b}: both vectors from one pass of their model" for a, b in self.shared],
         )
 
     def __call__(self, records: Sequence[PreparedRecord]) -> list[PreparedRecord]:

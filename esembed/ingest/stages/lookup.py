@@ -42,7 +42,7 @@ class LookupStage:
         outcomes: Outcomes,
     ) -> None:
         self._target, self._preparer, self._outcomes = target, preparer, outcomes
-        self._compare, self._vectors_only = options.resume, options.vectors_only
+        self._compare, self._vectors_only = options.skip_unchanged, options.vectors_only
         self._verify = options.verify
         self._separate_chunks = plan.chunk is not None and plan.chunk.store == "documents"
         self._ask = True

@@ -87,8 +87,8 @@ class Preparer:
     Args:
         plan: the plan.
         encoders: field → encoder, for every vector field that isn't ``given``.
-        missing_text: see IngestOptions.
-        nan: see IngestOptions.
+        on_missing_text: see IngestOptions.
+        on_nan: see IngestOptions.
         require_given: whether a whole record must bring every given vector.
 
     Attributes:
@@ -101,8 +101,8 @@ class Preparer:
         plan: IndexPlan,
         encoders: Mapping[str, Encoder],
         *,
-        missing_text: Literal["error", "skip"] = "error",
-        nan: Literal["error", "null"] = "error",
+        on_missing_text: Literal["error", "skip"] = "error",
+        on_nan: Literal["error", "null"] = "error",
         require_given: bool = True,
     ) -> None:
         self.plan = plan
@@ -113,9 +113,9 @@ class Preparer:
         for name in self.encoded:
             if name not in encoders:
                 raise RecordError(f"no encoder for the field {name!r}", field=name)
-        self._missing_text = missing_text
-        self._nan = nan
-        self._require_given = require_given and missing_text == "error"
+        self._on_missing_text = on_missing_text
+        self._on_nan = on_nan
+        self._require_given = require_given and on_missing_text == "error"
         self._limits = {name: encoders[name].info.max_seq_length is not None for name in self.encoded}
         declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
         self._strict = plan.index.dynamic == "strict"
@@ -165,7 +165,7 @@ class Preparer:
                 if name not in vectors:
                     raise RecordError(
                         f"the record brings no vector {name!r}, which the plan says is given; set "
-                        "missing_text=skip (--missing-text skip) to store such records without it",
+                        "on_missing_text=skip (--on-missing-text skip) to store such records without it",
                         field=name,
                     )
         canonical = orjson.dumps(source, option=orjson.OPT_SORT_KEYS) if source else b"{}"
@@ -297,11 +297,11 @@ class Preparer:
         if isinstance(value, float):
             if math.isfinite(value):
                 return value
-            if self._nan == "null":
+            if self._on_nan == "null":
                 return None
             raise RecordError(
-                f"{path} is {value}, which JSON has no form for; leave it out, or ingest with nan=null "
-                "(--nan null)",
+                f"{path} is {value}, which JSON has no form for; leave it out, or ingest with on_nan=null "
+                "(--on-nan null)",
                 field=path,
             )
         if depth > 200:
@@ -328,19 +328,19 @@ class Preparer:
         """A text that there is something in; None where a record may come without."""
         if text is not None and text.strip():
             return text
-        if self._missing_text == "skip":
+        if self._on_missing_text == "skip":
             return None
         names = ", ".join(repr(f) for f in fields)
         if text is None:
             raise RecordError(
                 f"the record has none of the fields {names} that {name!r} is made from (it has "
                 f"{', '.join(sorted(source)[:12]) or 'no fields'}); map them with fields= (--field), or "
-                "set missing_text=skip (--missing-text skip)",
+                "set on_missing_text=skip (--on-missing-text skip)",
                 field=fields[0] if fields else name,
             )
         raise RecordError(
-            f"the text for {name!r} (from {names}) is empty; set missing_text=skip (--missing-text skip) "
-            "to store such records without that vector",
+            f"the text for {name!r} (from {names}) is empty; set on_missing_text=skip (--on-missing-text "
+            "skip) to store such records without that vector",
             field=fields[0] if fields else name,
         )
 
@@ -428,8 +428,8 @@ class PrepareStage:
         self.preparer = Preparer(
             plan,
             encoders,
-            missing_text=options.missing_text,
-            nan=options.nan,
+            on_missing_text=options.on_missing_text,
+            on_nan=options.on_nan,
             require_given=not options.vectors_only,
         )
         declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}

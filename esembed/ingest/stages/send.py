@@ -70,7 +70,7 @@ class SendStage:
         self._on_error: Callable[[BaseException], None] | None = None
         self._error: BaseException | None = None
         self._queue = BulkQueue()
-        self._pacer = Pacer(max_bytes=options.max_chunk_bytes, max_in_flight=options.max_in_flight)
+        self._pacer = Pacer(max_bytes=options.max_request_bytes, max_in_flight=options.max_in_flight)
         self._changed = threading.Condition()
         self._active = 0
         self._out: dict[int, float] = {}  # thread → since when its request is out
@@ -207,9 +207,9 @@ class SendStage:
                     return None
                 wait: float | None = None
                 if self._queue.has_ready and self._active < self._pacer.in_flight:
-                    wait = self._oldest + self._options.linger_seconds - time.monotonic()
+                    wait = self._oldest + self._options.flush_interval_seconds - time.monotonic()
                     if self._may_go() or wait <= 0:
-                        actions = self._queue.take(self._next_bytes(), self._options.max_chunk_documents)
+                        actions = self._queue.take(self._next_bytes(), self._options.max_request_documents)
                         self._oldest = time.monotonic()
                         if not self._active:
                             self._busy_since = self._oldest

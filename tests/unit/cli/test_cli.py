@@ -377,3 +377,28 @@ def test_the_page_about_the_command_line_is_up_to_date() -> None:
         [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_option_by_its_old_name_is_understood_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    from esembed.cli._renamed import RENAMED, with_new_names
+
+    words = ["--debug", "ingest", "a.jsonl", "--again", "--chunk-mb=2", "--in-flight", "3", "--", "--nan"]
+    wanted = [
+        "--debug",
+        "ingest",
+        "a.jsonl",
+        "--rewrite",
+        "--max-request-mb=2",
+        "--max-in-flight",
+        "3",
+        "--",
+        "--nan",
+    ]
+    assert with_new_names(words) == wanted
+    assert "--again is now --rewrite" in capsys.readouterr().err
+    assert with_new_names(["search", "--nan"]) == ["search", "--nan"]
+    assert main(["ingest", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for old, new in RENAMED["ingest"].items():
+        assert new in shown
+        assert f" {old} " not in shown

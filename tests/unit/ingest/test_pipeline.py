@@ -72,7 +72,7 @@ class Counting:
 
 def run(records: Any, client: Any, encoder: Any, *, progress: Any = None, **options: Any) -> IngestReport:
     options.setdefault("buffer_bytes", BUFFER)
-    options.setdefault("max_chunk_bytes", 50_000)
+    options.setdefault("max_request_bytes", 50_000)
     return run_ingest(
         records,
         client=client,
@@ -80,7 +80,7 @@ def run(records: Any, client: Any, encoder: Any, *, progress: Any = None, **opti
         plan=bench_plan("own:timed", 8),
         capabilities=CAPABILITIES,
         encoders={"emb": encoder},
-        options=IngestOptions(linger_seconds=0.01, **options),
+        options=IngestOptions(flush_interval_seconds=0.01, **options),
         progress=progress,
     )
 
@@ -140,7 +140,7 @@ def test_a_full_disk_under_the_dead_letters_ends_the_run() -> None:
 def test_the_report_has_every_stage_and_adds_up() -> None:
     records: list[Any] = [{"id": str(n), "title": "some words"} for n in range(50)]
     report = run([*records, {"id": "bad"}, 7], Sink(), TimedEncoder(8, 0.0), transform=_without_three)
-    assert (report.read, report.indexed, report.dead, report.skipped) == (52, 49, 2, 1)
+    assert (report.read, report.indexed, report.dead_lettered, report.skipped) == (52, 49, 2, 1)
     plain = report.to_dict()
     assert plain["adds_up"]
     assert {"read", "lookup", "encode", "serialise", "bulk"} <= set(plain["stage_seconds"])
@@ -164,8 +164,8 @@ def test_the_report_groups_reasons_and_prints_as_its_summary() -> None:
     assert lines[0].startswith("43 read, 0 indexed, 43 dead")
     assert lines[1:] == [
         "  40 × title holds a dict; an encoder needs text (record 1)",
-        "  3 × price is nan, which JSON has no form for; leave it out, or ingest with nan=null (--nan null) "
-        "(record 41)",
+        "  3 × price is nan, which JSON has no form for; leave it out, or ingest with on_nan=null "
+        "(--on-nan null) (record 41)",
     ]
     assert report.to_dict()["reasons"][0]["count"] == 40
 
@@ -232,7 +232,7 @@ def test_a_log_line_a_minute(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
     clock = Clock(monkeypatch)
     progress = LogProgress()
     state = ProgressState(
-        phase="load", read=90, done=50, dead=1, total=100, fraction=0.5, seconds=60.0,
+        phase="load", read=90, done=50, dead_lettered=1, total=100, fraction=0.5, seconds=60.0,
         documents_per_second=2.5, eta_seconds=20.0,
     )  # fmt: skip
     with caplog.at_level(logging.INFO, "esembed.ingest"):

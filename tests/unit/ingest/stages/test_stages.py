@@ -187,8 +187,8 @@ def work(pickled: bytes, records: Sequence[Document | RecordError]) -> tuple[Ing
 
 
 COUNTS = [
-    "read", "indexed", "updated", "deleted", "unchanged", "dead", "skipped", "created", "tokens", "truncated",
-    "chunks", "read_errors",
+    "read", "indexed", "updated", "deleted", "unchanged", "dead_lettered", "skipped", "created",
+    "tokens", "truncated", "chunks", "read_errors",
 ]  # fmt: skip
 
 
@@ -247,7 +247,7 @@ def test_two_workers_and_one_run_count_the_same() -> None:
     )
     assert counts(merged) == counts(single)
     assert {**mine, **other} == index.documents
-    assert (single.read, single.indexed, single.dead, single.skipped) == (34, 28, 5, 1)
+    assert (single.read, single.indexed, single.dead_lettered, single.skipped) == (34, 28, 5, 1)
     assert merged.bytes_sent == single.bytes_sent
     assert merged.adds_up
 
@@ -258,19 +258,19 @@ def test_a_merge_keeps_to_what_each_half_knows() -> None:
         return LexicalStatistics(analyzer="x", documents=documents, total_terms=9, df=df)
 
     one = IngestReport(
-        index="i", read=3, indexed=2, dead=1, complete=True, seconds=2.0,
+        index="i", read=3, indexed=2, dead_lettered=1, complete=True, seconds=2.0,
         stage_seconds={"read": 1.0, "bulk": 2.0},
         errors=[ItemError("a", "why 1", None, None)], reasons=[Reason("why 1", "f:1", 1)],
-        statistics={"t": terms(2)}, statistics_complete=True, notices=["n"],
+        statistics={"t": terms(2)}, statistics_complete=True, warnings=["n"],
     )  # fmt: skip
     two = IngestReport(
-        read=1, dead=1, complete=False, seconds=3.0, stage_seconds={"read": 1.0},
+        read=1, dead_lettered=1, complete=False, seconds=3.0, stage_seconds={"read": 1.0},
         errors=[ItemError("b", "why 2", None, None)],
         reasons=[Reason("why 2", "f:2", 1), Reason("no", None, 5)],
         statistics={"t": terms(1)}, dead_letters=Path("d.jsonl"),
     )  # fmt: skip
     both = one.merge(two)
-    assert (both.index, both.read, both.dead, both.seconds) == ("i", 4, 2, 3.0)
+    assert (both.index, both.read, both.dead_lettered, both.seconds) == ("i", 4, 2, 3.0)
     assert both.stage_seconds == {"read": 2.0, "bulk": 2.0}
     assert [(r.reason, r.position, r.count) for r in both.reasons] == [("no", None, 5), ("why 1", "f:1", 2)]
     assert [e.id for e in both.errors] == ["a", "b"]

@@ -1,0 +1,41 @@
+"""Options under their old names: understood for one release, in no help text, with a line on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+__all__ = ["with_new_names"]
+
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "ingest": {
+        "--again": "--rewrite",
+        "--chunk-mb": "--max-request-mb",
+        "--in-flight": "--max-in-flight",
+        "--missing-text": "--on-missing-text",
+        "--nan": "--on-nan",
+        "--no-trust": "--no-learn-weights",
+        "--resume": "--skip-unchanged",
+        "--trust": "--learn-weights",
+    },
+}
+"""Verb → old option → new option."""
+
+
+def with_new_names(arguments: Sequence[str]) -> list[str]:
+    """The arguments with today's names of options; what stands behind ``--`` is left as it is."""
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    names = RENAMED.get(verb, {})
+    found: list[str] = []
+    for position, word in enumerate(arguments):
+        if word == "--":
+            return [*found, *arguments[position:]]
+        option, equals, value = word.partition("=")
+        if option in names:
+            print(
+                f"{option} is now {names[option]}; the old name goes with the release after 0.2",
+                file=sys.stderr,
+            )
+            word = f"{names[option]}{equals}{value}"
+        found.append(word)
+    return found
