@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from esembed.evaluate.datasets import Dataset, Run
     from esembed.evaluate.evaluation import Evaluation
     from esembed.evaluate.tuning import Tuned, TuneOptions
-    from esembed.weights.estimate import TrustOptions, TrustReport
+    from esembed.weights.estimate import WeightsOptions, WeightsReport
 
 __all__ = ["AsyncIndex"]
 
@@ -526,14 +526,16 @@ class AsyncIndex:
             self.state, dataset, options=options, write=write, tune_legs=tune_legs, progress=progress
         )
 
-    async def learn_weights(self, options: TrustOptions | None = None, *, write: bool = True) -> TrustReport:
-        """Estimate without judgements how far each leg can be trusted, and store the default query that
-        follows: one request, weighted. :meth:`ingest` does it by itself.
+    async def learn_weights(
+        self, options: WeightsOptions | None = None, *, write: bool = True
+    ) -> WeightsReport:
+        """Estimate without judgements what each leg of the default query should weigh, and store that query.
+        :meth:`ingest` does it by itself.
 
         A query that the plan's author or :meth:`tune` wrote is kept.
 
         Args:
-            options: see :class:`~esembed.weights.estimate.TrustOptions`.
+            options: see :class:`~esembed.weights.estimate.WeightsOptions`.
             write: store it.
 
         Returns:

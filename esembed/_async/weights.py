@@ -5,35 +5,109 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from esembed.dialect import dialect_for
+from esembed.dialect.meta import HASH_FIELD
 from esembed.errors import EsembedError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
+from esembed.plan import paths
 from esembed.plan.legs import searchable_legs
 
 from . import documents
-from ._shim import as_sync, in_thread
+from ._shim import in_thread
+from .live import index_path
 from .state import IndexState
 from .target import AsyncIndexTarget
 
 if TYPE_CHECKING:
-    from esembed.weights.estimate import TrustOptions, TrustReport
+    from esembed.weights.estimate import WeightsOptions, WeightsReport
+    from esembed.weights.scorers import SampledDocument
 
 __all__ = ["FEWEST_DOCUMENTS", "learn", "learn_after_ingest"]
 
 FEWEST_DOCUMENTS = 50
 """Below this an ingest doesn't learn: the weights would be chance."""
 
+PAGE_DOCUMENTS = 250
+"""Documents of one page of the sample: with vectors of 1,024 dims about 5 MB of JSON."""
 
-async def learn(state: IndexState, *, options: TrustOptions | None, write: bool) -> TrustReport:
+
+async def learn(state: IndexState, *, options: WeightsOptions | None, write: bool) -> WeightsReport:
     """Estimate the legs' weights and store the query that follows; see ``AsyncIndex.learn_weights``."""
-    from esembed.evaluate.learn_weights import know_index
+    # Imported here: a search must not wait for what only an estimate needs.
+    from esembed.weights.estimate import WeightsOptions, estimate_weights
+    from esembed.weights.query import plan_scorers, provenance, weighted_query
 
-    target = as_sync(AsyncIndexTarget(state))
-    call = functools.partial(know_index, target, options=options, write=write)
-    report: TrustReport = await in_thread(call, sender=target.client)
-    state.replace_stored(target.stored)
-    return report
+    options = options or WeightsOptions()
+    plan = state.plan
+    await state.load_statistics()
+    encoders = await in_thread(
+        state.pool.one_at_a_time, [name for name, part in plan.vector_fields() if part.encoded_here]
+    )
+    scorers, notes = plan_scorers(plan, encoders)
+    found: WeightsReport = await in_thread(
+        functools.partial(
+            estimate_weights,
+            await draw(state, options.documents, seed=options.seed),
+            scorers,
+            total=await documents.count(state),
+            options=options,
+        )
+    )
+    query = weighted_query(plan, found)
+    if len(scorers) < len(searchable_legs(plan)):
+        notes.append("not every leg can be weighed, so the default query stays as it is")
+        query = None
+    elif plan.chunk is not None:
+        notes.append("legs that find chunks are not weighed, so the default query stays as it is")
+        query = None
+    found = replace(found, notes=(*found.notes, *notes), query=query)
+    before: Any = state.stored.rest.get("evidence") or {}
+    ours = plan.query is None or "trust" in before
+    if write and ours:
+        # Written even when nothing follows, so that the next ingest doesn't ask again at once. The key is
+        # the one that indices hold since 0.1.0.
+        kept = {key: before[key] for key in ("similarity",) if key in before}
+        evidence = {**kept, "trust": found.to_dict(), "summary": provenance(found)}
+        await AsyncIndexTarget(state).store_query(query, evidence)
+    return found
+
+
+async def draw(state: IndexState, count: int, *, seed: int) -> list[SampledDocument]:
+    """*count* documents with a text, drawn at random by the engine, with their stored vectors."""
+    from esembed.weights.scorers import SampledDocument
+
+    plan, format = state.plan, dialect_for(state.capabilities).documents
+    random = {"function_score": {"random_score": {"seed": seed, "field": "_seq_no"}}}
+    found: list[SampledDocument] = []
+    for start in range(0, count, PAGE_DOCUMENTS):
+        size = min(PAGE_DOCUMENTS, count - start)
+        body = {
+            "query": random,
+            "from": start,
+            "size": size,
+            "_source": format.source_filter(excludes=[HASH_FIELD], vectors=True),
+        }
+        answer = await state.client.request("POST", f"/{index_path(state.concrete_index)}/_search", body=body)
+        hits = answer.body["hits"]["hits"]
+        for hit in hits:
+            source = hit.get("_source") or {}
+            text = plan.searched_text(source)
+            if not text:
+                continue
+            vectors: dict[str, Any] = {}
+            for name in plan.dense:
+                vectors[name] = format.read_dense(paths.get(source, name))
+            for name, sparse in plan.sparse.items():
+                stored = format.read_sparse(sparse, paths.get(source, name))
+                if isinstance(stored, Mapping):
+                    vectors[name] = stored
+            found.append(SampledDocument(str(hit["_id"]), text, vectors))
+        if len(hits) < size:
+            break
+    return found
 
 
 async def learn_after_ingest(
@@ -59,18 +133,20 @@ async def learn_after_ingest(
     if count < max(FEWEST_DOCUMENTS, 2 * int(known)):
         return
     started = time.monotonic()
+    if progress is not None:
+        progress.notice("weighing the default query's legs by pieces of the index's own documents")
     try:
         found = await learn(state, options=None, write=True)
     except EsembedError as error:
-        line = f"the legs' trust was not estimated (esembed eval trust does it later): {error}"
+        line = f"the legs' weights were not learned (esembed eval weights does it later): {error}"
     else:
         if found.query is None:
             line = "; ".join(found.notes) or "there is nothing to weigh"
         else:
-            legs = ", ".join(f"{leg.name} {leg.trust:.2f}" for leg in found.legs)
-            line = f"default query weighted by trust: {legs} ({found.queries} known items)"
+            legs = ", ".join(f"{leg.name} {leg.weight:.2f}" for leg in found.legs)
+            line = f"default query weighted: {legs} ({found.queries} known items)"
     seconds = time.monotonic() - started
-    report.stage_seconds["trust"] = seconds
+    report.stage_seconds["weights"] = seconds
     report.seconds += seconds
     report.warnings.append(f"{line}, {seconds:.1f} s")
     if progress is not None:

@@ -159,9 +159,10 @@ def runs(
     _show(replace(evaluation, problems=(*evaluation.problems, *log.problems())), json, html)
 
 
-@app.command()
+@app.command("bootstrap", hidden=True, deprecated=True)
+@app.command("known-items")
 @takes_connection
-def bootstrap(
+def known_items(
     name: Name,
     *,
     count: Annotated[int, typer.Option("--count", min=10, help="How many documents give queries.")] = 200,
@@ -175,21 +176,22 @@ def bootstrap(
 
     Examples:
 
-        $ esembed eval bootstrap books
+        $ esembed eval known-items books
     """
-    from esembed.evaluate.evaluate_index import bootstrap_index
+    from esembed.evaluate.evaluate_index import evaluate_known_items
 
     client = connection.client()
     try:
-        evaluation = bootstrap_index(_opened(client, name, allow_encoder, cross_encoder), count=count)
+        evaluation = evaluate_known_items(_opened(client, name, allow_encoder, cross_encoder), count=count)
     finally:
         client.close()
     _show(evaluation, json, html)
 
 
-@app.command()
+@app.command("trust", hidden=True, deprecated=True)
+@app.command("weights")
 @takes_connection
-def trust(
+def weights(
     name: Name,
     *,
     write: Annotated[
@@ -199,11 +201,11 @@ def trust(
     json: AsJson = False,
     connection: Connection,
 ) -> None:
-    """Estimate without judgements how far each leg can be trusted, and store the default query.
+    """Estimate without judgements what each leg should weigh, and store the default query.
 
     Examples:
 
-        $ esembed eval trust books --no-write
+        $ esembed eval weights books --no-write
     """
     from esembed import terminal
 
@@ -217,10 +219,10 @@ def trust(
     if json:
         terminal.print_json(shown)
         return
-    table = terminal.table("leg", ">found of known items (nDCG@10)", ">trust", ">vote")
+    table = terminal.table("leg", ">found of known items (nDCG@10)", ">weight")
     for leg in report.legs:
         found = ", ".join(f"{kind} {value:.2f}" for kind, value in leg.quality.items())
-        table.add_row(leg.name, found, f"{leg.trust:.2f}", f"{leg.vote:.2f}")
+        table.add_row(leg.name, found, f"{leg.weight:.2f}")
     terminal.console().print(table)
     for line in report.notes:
         terminal.note(line)

@@ -17,6 +17,7 @@ import orjson
 
 from esembed.errors import PlanError
 from esembed.plan import IndexPlan
+from esembed.plan.legs import lift_learned_query
 
 __all__ = [
     "FORMAT",
@@ -115,8 +116,10 @@ def parse(data: Mapping[str, Any]) -> StoredMeta:
     if not all(isinstance(part, Mapping) for part in (plan, contracts, statistics)):
         raise PlanError("_meta.esembed is damaged; repair it with a plan")
     known = {"format", "esembed", "plan", "contracts", "statistics"}
+    read = IndexPlan.from_dict(plan)
+    lifted = lift_learned_query(read.query, data.get("evidence"))
     return StoredMeta(
-        plan=IndexPlan.from_dict(plan),
+        plan=read if lifted is read.query else read.replace(query=lifted),
         contracts={str(k): v for k, v in contracts.items() if isinstance(v, Mapping)},
         statistics={str(k): v for k, v in statistics.items() if isinstance(v, str)},
         written_by=str(data.get("esembed", "")),

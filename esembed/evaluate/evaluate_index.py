@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from esembed import query as q
 from esembed.errors import EsembedError
@@ -12,20 +11,17 @@ from esembed.evaluate.datasets import Dataset, Problem, ProblemLog, Run, load_da
 from esembed.evaluate.evaluation import Evaluation, evaluate_runs
 from esembed.evaluate.metrics import DEFAULT_MEASURES, Latency
 from esembed.evaluate.significance import Test
-from esembed.evaluate.target import ask, index_documents, latency, plan_legs
+from esembed.evaluate.target import SearchTarget, index_documents, latency, plan_legs, run_queries
 from esembed.plan.legs import default_query
 from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Rescore, Sparse
 from esembed.weights.known_items import known_items, sample
 
-if TYPE_CHECKING:
-    from esembed import Index
-
-__all__ = ["bootstrap_index", "evaluate_index"]
+__all__ = ["evaluate_index", "evaluate_known_items"]
 
 
 def evaluate_index(
-    index: Index,
+    index: SearchTarget,
     dataset: Dataset | str,
     *,
     configurations: Mapping[str, Query] | None = None,
@@ -65,7 +61,7 @@ def evaluate_index(
     titles: dict[str, str] = {}
     latencies: dict[str, Latency | None] = {}
     for name, query in asked.items():
-        found[name], seen = ask(index, query, dataset.queries, size)
+        found[name], seen = run_queries(index, query, dataset.queries, size)
         titles.update(seen)
         latencies[name] = latency(index, query, dataset, latency_queries)
     found.update(runs or {})
@@ -83,7 +79,7 @@ def evaluate_index(
     return replace(evaluation, notes=_notes(index, asked), legs=tuple(legs))
 
 
-def _notes(index: Index, asked: Mapping[str, Query]) -> dict[str, str]:
+def _notes(index: SearchTarget, asked: Mapping[str, Query]) -> dict[str, str]:
     notes: dict[str, str] = {}
     for name, query in asked.items():
         if name == "default":
@@ -91,7 +87,7 @@ def _notes(index: Index, asked: Mapping[str, Query]) -> dict[str, str]:
             stage, below = (query, query.query) if isinstance(query, Rescore) else (None, query)
             parts = below.should if isinstance(below, Bool) else getattr(below, "legs", ())
             if parts:
-                how = "weighted sum" if isinstance(below, Bool) else type(below).__name__.lower()
+                how = "weighted sum" if isinstance(below, Bool) else f"{type(below).__name__.lower()} fusion"
                 kind += f": a {how} of {len(parts)} legs"
             if stage is not None and stage.reranker:
                 kind += f", its first {stage.window_size} hits read again by {stage.reranker}"
@@ -114,7 +110,7 @@ def _notes(index: Index, asked: Mapping[str, Query]) -> dict[str, str]:
 MAX_CHECKED_IDS = 20_000
 
 
-def _absent(index: Index, dataset: Dataset) -> tuple[Problem, ...]:
+def _absent(index: SearchTarget, dataset: Dataset) -> tuple[Problem, ...]:
     """Relevant documents that the index doesn't hold: whoever forgot to ingest some should be told."""
     wanted = {d: query for query, grades in dataset.qrels.items() for d, g in grades.items() if g > 0}
     ids = list(wanted)[:MAX_CHECKED_IDS]
@@ -128,11 +124,13 @@ def _absent(index: Index, dataset: Dataset) -> tuple[Problem, ...]:
     return log.problems()
 
 
-def bootstrap_index(index: Index, *, count: int = 200, size: int = 100, seed: int = 0) -> Evaluation:
+def evaluate_known_items(
+    index: SearchTarget, *, count: int = 200, size: int = 100, seed: int = 0
+) -> Evaluation:
     """Known items against the live index: words and windows of documents that are in it.
 
     The documents hold their queries word for word, which favours BM25: what it shows is whether
-    documents can be found at all and how the legs agree, not which leg is better (see ``know_index``).
+    documents can be found at all and how the legs agree, not which leg is better (``learn_weights``).
     """
     drawn = sample(index_documents(index, count, seed=seed), count, seed=seed)
     items = known_items(drawn, count=count, kinds=("first", "words", "window"), seed=seed)

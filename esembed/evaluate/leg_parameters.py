@@ -25,7 +25,7 @@ from esembed.evaluate.tuning import FEWEST_QUERIES, caution
 from esembed.plan import IndexPlan
 from esembed.query import Query
 from esembed.query.nodes import Knn, Match, Sparse
-from esembed.weights.estimate import LexicalScorer
+from esembed.weights.scorers import LexicalScorer
 
 __all__ = ["AxisChoice", "bm25_parameters", "choose", "leg_variants", "race", "rerank_variants"]
 
@@ -274,7 +274,7 @@ def bm25_parameters(
     """
     pairs = {f"k1 {k1:g}, b {b:g}": (k1, b) for k1, b in dict.fromkeys([own, *grid])}
     ids, asked = list(texts), list(queries.values())
-    scorer.fit(list(texts.values()))
+    scorer.fit_texts(list(texts.values()))
     values: dict[str, Floats] = {}
     for label, (k1, b) in pairs.items():
         run: dict[str, list[tuple[str, float]]] = {}

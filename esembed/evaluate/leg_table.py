@@ -19,7 +19,7 @@ from esembed.evaluate.datasets import Qrels, Run
 __all__ = ["FusionConfig", "LegTable", "untuned"]
 
 Floats = npt.NDArray[np.float64]
-FusionKind = Literal["rrf", "minmax", "zscore", "l2", "bound"]
+FusionKind = Literal["rrf", "floor", "minmax", "zscore", "l2", "bound"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,7 @@ class LegTable:
         qrels: judgements; queries without a relevant document are left out.
         completed: leg → query → document → score, for documents outside of the leg's list (a ``bool``
             request scores those too); used by ``bound`` only.
+        limits: leg → the most that its scores can be (1 for vectors); used by ``floor`` only.
 
     Raises:
         EsembedError: no legs, or no judged queries.
@@ -71,8 +72,10 @@ class LegTable:
         qrels: Qrels,
         *,
         completed: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+        limits: Mapping[str, float] | None = None,
     ) -> None:
         self.legs = tuple(runs)
+        self._limits = dict(limits or {})
         self.queries = tuple(q for q, g in qrels.items() if any(v > 0 for v in g.values()))
         if not self.legs or not self.queries:
             raise EsembedError("a leg table needs at least one leg and one query with a relevant document")
@@ -175,12 +178,14 @@ class LegTable:
             elif config.kind == "rrf":
                 part = np.where(inside, 1.0 / (config.rank_constant + ranks), 0.0)
             else:
-                part = np.where(inside, _normalised(config.kind, np.where(inside, scores, np.nan)), 0.0)
+                listed = np.where(inside, scores, np.nan)
+                limit = self._limits.get(self.legs[column])
+                part = np.where(inside, _normalised(config.kind, listed, limit), 0.0)
             self._parts[key] = part
         return self._parts[key]
 
 
-def _normalised(kind: FusionKind, scores: Floats) -> Floats:
+def _normalised(kind: FusionKind, scores: Floats, limit: float | None = None) -> Floats:
     """Each row over its own list; not a number where a document isn't in it."""
     scaled = np.full(scores.shape, np.nan)
     for row, listed in enumerate(scores):
@@ -188,8 +193,10 @@ def _normalised(kind: FusionKind, scores: Floats) -> Floats:
         if not inside.any():
             continue
         values = listed[inside]
-        if kind == "minmax":
+        if kind in ("minmax", "floor"):
             low, high = values.min(), values.max()
+            if kind == "floor" and limit is not None and len(values) > 1:
+                high = max(high, limit)
             scaled[row] = 1.0 if high == low else (listed - low) / (high - low)
         elif kind == "l2":
             length = float(np.sqrt(np.sum(values**2)))

@@ -1,29 +1,81 @@
-"""Asking an index under test: its legs, runs of queries, times, a table of every leg's lists."""
+"""The index under test, as a protocol; its legs, runs of queries, times, a table of every leg's lists."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from esembed import query as q
+from esembed.capabilities import Capabilities
+from esembed.dialect.meta import StoredMeta
 from esembed.errors import QueryError
 from esembed.evaluate.datasets import Dataset
 from esembed.evaluate.leg_table import LegTable
 from esembed.evaluate.metrics import Latency
+from esembed.plan import IndexPlan
 from esembed.plan.legs import default_query, searchable_legs
 from esembed.query import Query
 from esembed.query.nodes import BoostBy, Collapse, Knn, Rescore
 from esembed.query.tree import resolve_text
+from esembed.search.options import Reranker
 from esembed.types import Hits
 
-if TYPE_CHECKING:
-    from esembed import Index
+__all__ = [
+    "SearchTarget",
+    "TunableTarget",
+    "index_documents",
+    "latency",
+    "leg_table",
+    "plan_legs",
+    "run_queries",
+]
 
-__all__ = ["ask", "index_documents", "latency", "leg_table", "plan_legs", "store_query"]
+
+class SearchTarget(Protocol):
+    """What evaluation asks of an index: what it is, and searches. ``Index`` is one."""
+
+    @property
+    def name(self) -> str:
+        """For titles."""
+        ...
+
+    @property
+    def plan(self) -> IndexPlan: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def rerankers(self) -> Mapping[str, Reranker]:
+        """Name → cross-encoder."""
+        ...
+
+    def search(
+        self, query: str | Query, *, text: str | None = None, size: int = 10, source: bool | None = None
+    ) -> Hits:
+        """As ``Index.search``."""
+        ...
+
+    def search_many(self, queries: Sequence[str | Query], *, size: int = 10) -> Sequence[Hits]:
+        """As ``Index.search_many``."""
+        ...
 
 
-def plan_legs(index: Index, *, k: int = 100) -> dict[str, Query]:
+class TunableTarget(SearchTarget, Protocol):
+    """A target whose default query can be replaced."""
+
+    @property
+    def stored(self) -> StoredMeta:
+        """What the index says about itself."""
+        ...
+
+    def store_query(self, query: Query | None, provenance: Mapping[str, Any]) -> None:
+        """Make *query* the default query, and keep where it comes from beside it."""
+        ...
+
+
+def plan_legs(index: SearchTarget, *, k: int = 100) -> dict[str, Query]:
     """The legs of an index, each a query by itself whose text is left out, by name.
 
     Raises:
@@ -35,8 +87,8 @@ def plan_legs(index: Index, *, k: int = 100) -> dict[str, Query]:
     return {name: leg.replace(k=k) if isinstance(leg, Knn) else leg for name, leg in legs.items()}
 
 
-def ask(
-    index: Index, query: str | Query | None, texts: Mapping[str, str], size: int
+def run_queries(
+    index: SearchTarget, query: str | Query | None, texts: Mapping[str, str], size: int
 ) -> tuple[dict[str, list[tuple[str, float]]], dict[str, str]]:
     """The run of one configuration, and a line for each document that was seen.
 
@@ -46,9 +98,9 @@ def ask(
     titles: dict[str, str] = {}
     depth = _depth(base, size)
     if depth < size:
-        top, titles = ask(index, base, texts, depth)
+        top, titles = run_queries(index, base, texts, depth)
         if isinstance(base, Rescore):
-            below, _ = ask(index, base.query, texts, size)
+            below, _ = run_queries(index, base.query, texts, size)
             for query_id, listed in below.items():
                 first = top[query_id]
                 seen, lowest = {document for document, _ in first}, first[-1][1] if first else 0.0
@@ -75,7 +127,7 @@ def _depth(query: Query, size: int) -> int:
     return size
 
 
-def latency(index: Index, query: Query, dataset: Dataset, count: int) -> Latency | None:
+def latency(index: SearchTarget, query: Query, dataset: Dataset, count: int) -> Latency | None:
     times: list[float] = []
     engine: list[float] = []
     for text in list(dataset.queries.values())[:count]:
@@ -87,11 +139,11 @@ def latency(index: Index, query: Query, dataset: Dataset, count: int) -> Latency
 
 
 def leg_table(
-    index: Index, dataset: Dataset, *, size: int = 100, legs: Mapping[str, Query] | None = None
+    index: SearchTarget, dataset: Dataset, *, size: int = 100, legs: Mapping[str, Query] | None = None
 ) -> tuple[LegTable, dict[str, Query]]:
     """Every leg's list for every judged query, and text legs' scores for the others' candidates."""
     legs = dict(legs or plan_legs(index, k=size))
-    runs = {name: ask(index, query, dataset.queries, size)[0] for name, query in legs.items()}
+    runs = {name: run_queries(index, query, dataset.queries, size)[0] for name, query in legs.items()}
     completed: dict[str, dict[str, dict[str, float]]] = {}
     for name, query in legs.items():
         if isinstance(query, Knn):
@@ -107,10 +159,12 @@ def leg_table(
         for query_id, hits in zip(bound, answers, strict=True):
             scores[query_id] = {hit.id: hit.score for hit in hits}
         completed[name] = scores
-    return LegTable(runs, dataset.qrels, completed=completed), legs
+    # A kNN's score of identical vectors, on the common scale (as in search.request).
+    limits = {name: query.boost for name, query in legs.items() if isinstance(query, Knn)}
+    return LegTable(runs, dataset.qrels, completed=completed, limits=limits), legs
 
 
-def index_documents(index: Index, count: int, *, seed: int = 0) -> list[tuple[str, str]]:
+def index_documents(index: SearchTarget, count: int, *, seed: int = 0) -> list[tuple[str, str]]:
     """*count* documents drawn at random by the engine, as (id, text)."""
     draw = q.raw(
         {
@@ -124,7 +178,3 @@ def index_documents(index: Index, count: int, *, seed: int = 0) -> list[tuple[st
         if text:
             found.append((hit.id, text))
     return found
-
-
-def store_query(index: Any, query: Query | None, why: Mapping[str, Any]) -> None:
-    index.store_query(query, why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from esembed.evaluate.leg_parameters import (
 )
 from esembed.evaluate.leg_table import FusionConfig
 from esembed.evaluate.metrics import measure
-from esembed.evaluate.target import ask, latency, leg_table, plan_legs, store_query
+from esembed.evaluate.target import SearchTarget, TunableTarget, latency, leg_table, plan_legs, run_queries
 from esembed.evaluate.tuning import Tuned, TuneOptions, fused_query, tune
 from esembed.plan import TextField
 from esembed.plan.legs import default_query
@@ -28,14 +28,11 @@ from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Linear, Match, Rescore, Rrf, Sparse
 from esembed.weights.query import lexical_scorer
 
-if TYPE_CHECKING:
-    from esembed import Index
-
 __all__ = ["tune_index"]
 
 
 def tune_index(
-    index: Index,
+    index: TunableTarget,
     dataset: Dataset | str,
     *,
     options: TuneOptions | None = None,
@@ -77,7 +74,7 @@ def tune_index(
     tell(f"{len(dataset.queries)} judged queries, legs: {', '.join(legs)}")
 
     def answer(query: Query, texts: Mapping[str, str]) -> Run:
-        return ask(index, query, texts, max(10, min(size, 50)))[0]
+        return run_queries(index, query, texts, max(10, min(size, 50)))[0]
 
     def costs(variants: Mapping[str, Query]) -> dict[str, float]:
         if not settings.latency_weight:
@@ -128,14 +125,14 @@ def tune_index(
     if write:
         if query != default_query(index.plan):
             tell("storing the query and its evidence")
-            store_query(index, query, {"tuned": tuned.to_dict()})
+            index.store_query(query, {"tuned": tuned.to_dict()})
         elif tuned.similarity:
             earlier: Any = index.stored.rest.get("evidence") or {}
-            store_query(index, index.plan.query, {**earlier, "similarity": tuned.to_dict()["similarity"]})
+            index.store_query(index.plan.query, {**earlier, "similarity": tuned.to_dict()["similarity"]})
     return replace(tuned, query=query)
 
 
-def _without_reranker(index: Index, query: Query) -> Query:
+def _without_reranker(index: SearchTarget, query: Query) -> Query:
     """The query below a cross-encoder, which has to win its place again."""
     if not isinstance(query, Rescore) or query.reranker is None:
         return query
@@ -152,7 +149,7 @@ def _ndcg(run: Run, dataset: Dataset) -> Any:
     return np.array([found[query] for query in dataset.queries])
 
 
-def _with_bm25(tuned: Tuned, index: Index, texts: Mapping[str, str], dataset: Dataset) -> Tuned:
+def _with_bm25(tuned: Tuned, index: SearchTarget, texts: Mapping[str, str], dataset: Dataset) -> Tuned:
     """BM25's k1 and b beside the other settings, and what follows for the text fields."""
     first = next(iter(index.plan.text.values()))
     own = (1.2 if first.k1 is None else first.k1, 0.75 if first.b is None else first.b)
@@ -173,7 +170,7 @@ MAX_BM25_DOCUMENTS = 50_000
 """Beyond this many documents BM25's parameters are not tried in memory."""
 
 
-def _corpus_texts(index: Index, dataset: Dataset) -> dict[str, str]:
+def _corpus_texts(index: SearchTarget, dataset: Dataset) -> dict[str, str]:
     texts: dict[str, str] = {}
     for document in dataset.documents():
         values = document.source.values()
@@ -215,7 +212,11 @@ def _config_of(query: Query, legs: Mapping[str, Query], size: int) -> FusionConf
         weights = place(query.legs, query.weights or (1.0,) * len(query.legs))
         if weights is not None:
             return FusionConfig(kind="rrf", weights=weights, rank_constant=query.rank_constant, window=size)
-    if isinstance(query, Linear) and query.filter is None and query.normalizer in ("minmax", "zscore", "l2"):
+    if (
+        isinstance(query, Linear)
+        and query.filter is None
+        and query.normalizer in ("floor", "minmax", "zscore", "l2")
+    ):
         weights = place(query.legs, query.weights or (1.0,) * len(query.legs))
         if weights is not None:
             return FusionConfig(kind=query.normalizer, weights=weights, window=size)

@@ -60,7 +60,7 @@ class TuneOptions:
         seed: of folds and intervals.
     """
 
-    kinds: tuple[str, ...] = ("bound", "minmax", "rrf", "zscore", "l2")
+    kinds: tuple[str, ...] = ("floor", "minmax", "rrf", "zscore", "l2")
     rank_constants: tuple[int, ...] = (10, 60)
     windows: tuple[int, ...] = (100,)
     steps: int = 17

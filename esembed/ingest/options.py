@@ -79,10 +79,10 @@ class IngestOptions:
             ``delete``), unless the plan has a field of that name; None reads none.
         refresh: make everything searchable before the report.
         apply_load_settings: apply the plan's load settings (refresh, replicas, merge) and put them back.
-        learn_weights: then estimate how far each leg can be trusted, without judgements, and store the
+        learn_weights: then estimate what each leg should weigh, without judgments, and store the
             default query's weights, where the plan's author wrote no query: once there are 50
-            documents, and again when there are twice as many. At most 1,000 documents are read back and
-            encoded; ``stage_seconds["trust"]`` says how long that took.
+            documents, and again when there are twice as many. At most 1,000 documents are read back, and
+            at most 750 short texts encoded; ``stage_seconds["weights"]`` says how long that took.
     """
 
     max_request_bytes: int = 4 * 1024 * 1024

@@ -8,7 +8,7 @@ vector leg by its field; ``dense`` and ``sparse`` stand for all legs of that typ
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from esembed.errors import QueryError
 from esembed.plan.index_plan import IndexPlan
@@ -19,6 +19,7 @@ from esembed.query.nodes import (
     Collapse,
     Knn,
     Linear,
+    Match,
     Nested,
     Query,
     Rescore,
@@ -38,11 +39,13 @@ __all__ = [
     "expand_leg_names",
     "leg_names",
     "leg_type",
+    "lift_learned_query",
     "plan_legs",
     "query_legs",
     "searchable_legs",
     "select_legs",
     "sum_legs",
+    "weighted_legs",
 ]
 
 BM25 = "bm25"
@@ -269,3 +272,75 @@ def _with_legs(query: Query, keep: list[int], names: list[str]) -> Query:
     if weights is not None and not any(weights):
         weights = None
     return query.replace(legs=legs, weights=weights)
+
+
+def weighted_legs(legs: Sequence[tuple[Query, float]]) -> Query:
+    """The default query of weighted legs: a fusion like any other; a single leg stands alone.
+
+    ``floor``, since a document that a leg didn't list must not lose more than that leg's last hit, and since
+    a list of vectors that are hardly nearer than the rest must not drown a name that words alone find.
+    """
+    if len(legs) == 1:
+        return legs[0][0]
+    total = sum(weight for _, weight in legs)
+    return q.linear(
+        *(leg for leg, _ in legs),
+        weights=[float(f"{weight / total:.4g}") for _, weight in legs],
+        normalizer="floor",
+    )
+
+
+VECTOR_SPREAD = 4.0
+"""How much smaller a vector leg's scores above their floor are than BM25's between least and best, about:
+what a weight of the old form is multiplied by."""
+
+LEAST_TEXT = 0.2
+"""The least share of the text leg, as in :mod:`esembed.weights.estimate`."""
+
+
+def lift_learned_query(query: Query | None, evidence: Any) -> Query | None:
+    """The learned default query of an index made by 0.1.0, as a fusion; another query unchanged.
+
+    0.1.0 stored a ``bool`` of a boosted ``match``, ``knn`` and ``sparse``. Its boosts hold how far each leg
+    was trusted, divided by scales of raw scores, which the fusion doesn't need: the trust itself stands in
+    the evidence.
+
+    Args:
+        query: the plan's default query.
+        evidence: ``_meta.esembed.evidence``, untrusted.
+    """
+    if not isinstance(query, Bool) or query.minimum_should_match != 1 or len(query.should) < 2:
+        return query
+    if query.must or query.must_not or query.filter or not isinstance(evidence, Mapping):
+        return query
+    if not all(isinstance(leg, (Match, Knn, Sparse)) for leg in query.should):
+        return query
+    learned = evidence.get("trust")
+    found = learned.get("legs") if isinstance(learned, Mapping) else None
+    if not isinstance(found, Mapping):
+        return query
+    lifted: list[tuple[Query, float]] = []
+    text = other = 0.0
+    for leg, name in zip(query.should, leg_names(query.should), strict=True):
+        known = found.get(name)
+        weight = _number(known, "trust") * _number(known, "vote")
+        if isinstance(leg, Match):
+            text += weight
+            leg = leg.replace(boost=1.0, damp_words=None, name=name)
+        elif isinstance(leg, Knn):
+            weight *= VECTOR_SPREAD
+            leg = leg.replace(boost=1.0, k=None, name=name)
+        elif isinstance(leg, Sparse):
+            leg = leg.replace(boost=1.0, name=name)
+        other += 0.0 if isinstance(leg, Match) else weight
+        lifted.append((leg, weight))
+    if text and other:
+        least = LEAST_TEXT / (1 - LEAST_TEXT) * other / text
+        lifted = [(leg, w * max(1.0, least) if isinstance(leg, Match) else w) for leg, w in lifted]
+    return weighted_legs(lifted)
+
+
+def _number(values: Any, key: str) -> float:
+    """A weight out of untrusted evidence: between 0 and 1, else 1."""
+    value = values.get(key) if isinstance(values, Mapping) else None
+    return float(value) if isinstance(value, (int, float)) and 0 < value <= 1 else 1.0

@@ -1,22 +1,19 @@
-"""From an estimate of trust to the plan's default query, and from an index to that estimate."""
+"""From a plan to how its legs are scored in memory, and from an estimate to the plan's default query."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from esembed import query as q
 from esembed.encode.base import Encoder
 from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
 from esembed.plan import IndexPlan, TextField
-from esembed.plan.legs import BM25, searchable_legs
+from esembed.plan.legs import BM25, searchable_legs, weighted_legs
 from esembed.query import Query
-from esembed.weights.estimate import DenseScorer, LexicalScorer, Scorer, SparseScorer, TrustReport
+from esembed.weights.estimate import WeightsReport
+from esembed.weights.scorers import DenseScorer, LexicalScorer, Scorer, SparseScorer
 
-__all__ = ["DAMP_WORDS", "knowing_query", "lexical_scorer", "plan_scorers"]
-
-DAMP_WORDS = 32
-"""Queries of more words count for less in BM25, whose sum grows with every word."""
+__all__ = ["lexical_scorer", "plan_scorers", "provenance", "weighted_query"]
 
 _SNOWBALL = {
     "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian",
@@ -36,6 +33,7 @@ def plan_scorers(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> tuple[dict
     """
     scorers: dict[str, Scorer] = {}
     notes: list[str] = []
+    searchable = searchable_legs(plan)
     if plan.text:
         scorers[BM25] = lexical_scorer(next(iter(plan.text.values())))
     for name, part in plan.dense.items():
@@ -43,15 +41,14 @@ def plan_scorers(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> tuple[dict
         if encoder is None or not part.encoded_here:
             continue
         if part.similarity not in ("cosine", "dot_product"):
-            notes.append(f"{name}: no bound is known for similarity {part.similarity}")
+            notes.append(f"{name}: the weight of similarity {part.similarity} is not estimated")
         else:
-            scorers[name] = DenseScorer(encoder)
-    searchable = searchable_legs(plan)
+            scorers[name] = DenseScorer(name, encoder)
     for name, sparse in plan.sparse.items():
         encoder = encoders.get(name)
         # A lexical leg beside BM25 would count BM25 twice.
         if encoder is not None and sparse.encoded_here and name in searchable:
-            scorers[name] = SparseScorer(encoder)
+            scorers[name] = SparseScorer(name, encoder)
     return scorers, notes
 
 
@@ -66,56 +63,24 @@ def lexical_scorer(part: TextField) -> LexicalScorer:
     )
 
 
-def knowing_query(plan: IndexPlan, report: TrustReport, *, k: int | None = None) -> Query | None:
-    """The default query that the estimate leads to: one request on every engine.
+def weighted_query(plan: IndexPlan, report: WeightsReport) -> Query | None:
+    """The default query with an estimate's weights: a fusion of the plan's legs.
 
     Args:
         plan: the index's plan.
-        report: from :func:`~esembed.weights.estimate.estimate_trust`, its legs named by field and ``bm25``.
-        k: how many nearest vectors a dense leg brings. None: all of an index of up to 1,000 documents,
-            else 200: a document beyond them gets nothing from the leg, which hurts where it is weak.
+        report: from :func:`~esembed.weights.estimate.estimate_weights`, its legs named as the plan's.
 
     Returns:
-        a ``bool`` of the trusted legs, the only trusted leg by itself, or None when there is nothing to
-        weigh (no leg, or too few known items).
+        ``q.linear(…, normalizer="floor")``, the only leg with a weight by itself, or None when nothing was
+        learned.
     """
-    trusted = [leg for leg in report.legs if leg.trust > 0]
-    if not trusted or not any(leg.quality for leg in report.legs):
+    if not report.learned:
         return None
-    single = len(trusted) == 1
-    if k is None:
-        k = max(10, report.documents) if report.documents <= 1000 else 200
-    strongest = max(leg.weight * _unit(leg.kind, plan) for leg in trusted)
-    parts: list[Query] = []
-    for leg in trusted:
-        boost = 1.0 if single else _digits(leg.weight * _unit(leg.kind, plan) / strongest)
-        if leg.kind == "text":
-            parts.append(q.match(boost=boost, damp_words=None if single else DAMP_WORDS, name=leg.name))
-        elif leg.kind == "dense":
-            parts.append(q.knn(leg.name, k=k, boost=boost, name=leg.name))
-        else:
-            parts.append(q.sparse(leg.name, boost=boost, name=leg.name))
-    return parts[0] if single else q.bool_(should=parts, minimum_should_match=1)
+    legs = searchable_legs(plan)
+    return weighted_legs([(legs[leg.name], leg.weight) for leg in report.legs if leg.weight > 0])
 
 
-def _unit(kind: str, plan: IndexPlan) -> float:
-    """What turns the scorer's unit into the engine's: engines score a cosine as (1 + cos)/2, and BM25 on
-    the common scale has the factor k1 + 1 that the scorer leaves out."""
-    if kind == "dense":
-        return 2.0
-    if kind == "text":
-        k1 = next(iter(plan.text.values())).k1
-        return 1 / ((1.2 if k1 is None else k1) + 1)
-    return 1.0
-
-
-def _digits(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
-def evidence(report: TrustReport) -> str:
-    """One line for the plan's description: what the weights rest on."""
-    legs: Iterable[str] = (
-        f"{leg.name} {sum(leg.quality.values()) / max(1, len(leg.quality)):.2f}" for leg in report.legs
-    )
+def provenance(report: WeightsReport) -> str:
+    """One line: what the weights rest on."""
+    legs = (f"{leg.name} {leg.weight:.2f}" for leg in report.legs)
     return f"weights from {report.queries} known items ({', '.join(legs)})"

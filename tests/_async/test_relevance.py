@@ -11,7 +11,7 @@ from esembed import query as q
 from esembed.demo import corpus
 from esembed.evaluate.datasets import Dataset
 from esembed.ingest.options import IngestOptions
-from esembed.query.nodes import Bool, Knn, Match
+from esembed.query.nodes import Knn, Linear, Match
 from esembed.weights.known_items import known_items
 
 PLAN = IndexPlan(
@@ -37,11 +37,11 @@ def records(count: int = 150) -> list[dict[str, Any]]:
 async def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -> None:
     index = await AsyncIndex.create(client, esembed_index_name, PLAN)
     report = await index.ingest(records())
-    assert report.stage_seconds["trust"] > 0
-    assert "default query weighted by trust: bm25" in report.warnings[-1]
+    assert report.stage_seconds["weights"] > 0
+    assert "default query weighted: bm25" in report.warnings[-1]
     query = index.plan.query
-    assert isinstance(query, Bool)
-    match, knn = query.should
+    assert isinstance(query, Linear)
+    match, knn = query.legs
     assert isinstance(match, Match)
     assert isinstance(knn, Knn)
 
@@ -81,7 +81,7 @@ async def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -
 
     # The same records again, and a few more, ask nothing anew.
     same = await again.ingest(records(160))
-    assert "trust" not in same.stage_seconds
+    assert "weights" not in same.stage_seconds
     assert again.plan.query == query
     # The plan as it was written still opens the index.
     assert (await AsyncIndex.create(client, esembed_index_name, PLAN, exist_ok=True)).plan.query == query
@@ -91,7 +91,7 @@ async def test_an_ingest_leaves_alone_what_it_should(client: Any, esembed_index_
     index = await AsyncIndex.create(client, esembed_index_name, PLAN)
     report = await index.ingest(records(60), IngestOptions(learn_weights=False))
     assert index.plan.query is None
-    assert "trust" not in report.stage_seconds
+    assert "weights" not in report.stage_seconds
     found = await index.learn_weights(write=False)
     assert found.documents == 60
     assert found.query is not None
@@ -105,7 +105,7 @@ async def test_an_ingest_leaves_alone_what_it_should(client: Any, esembed_index_
     index = await AsyncIndex.create(client, esembed_index_name, own)
     report = await index.ingest(records(60))
     assert index.plan.query == own.query
-    assert "trust" not in report.stage_seconds
+    assert "weights" not in report.stage_seconds
     await index.learn_weights()
     assert index.plan.query == own.query
 

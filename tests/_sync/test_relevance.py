@@ -12,7 +12,7 @@ from esembed import query as q
 from esembed.demo import corpus
 from esembed.evaluate.datasets import Dataset
 from esembed.ingest.options import IngestOptions
-from esembed.query.nodes import Bool, Knn, Match
+from esembed.query.nodes import Knn, Linear, Match
 from esembed.weights.known_items import known_items
 
 PLAN = IndexPlan(
@@ -38,11 +38,11 @@ def records(count: int = 150) -> list[dict[str, Any]]:
 def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -> None:
     index = Index.create(client, esembed_index_name, PLAN)
     report = index.ingest(records())
-    assert report.stage_seconds["trust"] > 0
-    assert "default query weighted by trust: bm25" in report.warnings[-1]
+    assert report.stage_seconds["weights"] > 0
+    assert "default query weighted: bm25" in report.warnings[-1]
     query = index.plan.query
-    assert isinstance(query, Bool)
-    match, knn = query.should
+    assert isinstance(query, Linear)
+    match, knn = query.legs
     assert isinstance(match, Match)
     assert isinstance(knn, Knn)
 
@@ -82,7 +82,7 @@ def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -> None
 
     # The same records again, and a few more, ask nothing anew.
     same = again.ingest(records(160))
-    assert "trust" not in same.stage_seconds
+    assert "weights" not in same.stage_seconds
     assert again.plan.query == query
     # The plan as it was written still opens the index.
     assert (Index.create(client, esembed_index_name, PLAN, exist_ok=True)).plan.query == query
@@ -92,7 +92,7 @@ def test_an_ingest_leaves_alone_what_it_should(client: Any, esembed_index_name: 
     index = Index.create(client, esembed_index_name, PLAN)
     report = index.ingest(records(60), IngestOptions(learn_weights=False))
     assert index.plan.query is None
-    assert "trust" not in report.stage_seconds
+    assert "weights" not in report.stage_seconds
     found = index.learn_weights(write=False)
     assert found.documents == 60
     assert found.query is not None
@@ -106,7 +106,7 @@ def test_an_ingest_leaves_alone_what_it_should(client: Any, esembed_index_name: 
     index = Index.create(client, esembed_index_name, own)
     report = index.ingest(records(60))
     assert index.plan.query == own.query
-    assert "trust" not in report.stage_seconds
+    assert "weights" not in report.stage_seconds
     index.learn_weights()
     assert index.plan.query == own.query
 

@@ -33,7 +33,7 @@ def collection(
     return runs, qrels
 
 
-@pytest.mark.parametrize("kind", ["rrf", "minmax", "l2", "zscore"])
+@pytest.mark.parametrize("kind", ["rrf", "floor", "minmax", "l2", "zscore"])
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.3, 2.0)])
 def test_the_same_order_and_scores_as_the_reference_fusion(kind: str, weights: tuple[float, float]) -> None:
     runs, qrels = collection(20, {"a": 0.5, "b": 0.3})

@@ -23,7 +23,7 @@ from esembed.evaluate.reference import bm25s_run, read_published
 from esembed.evaluate.report import html_page, report_dict, terminal_table
 from esembed.plan import IndexPlan
 from esembed.query import Query
-from esembed.weights.estimate import LexicalScorer
+from esembed.weights.scorers import LexicalScorer
 
 Run = dict[str, list[tuple[str, float]]]
 

@@ -1,11 +1,11 @@
-"""Known items, rank-biased overlap, and trust in legs without judgements."""
+"""Known items, rank-biased overlap, and the weights of legs without judgements."""
 
 from __future__ import annotations
 
 import functools
-import json
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,25 +13,24 @@ import pytest
 
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.errors import EsembedError
+from esembed.fusion import FusionNode, LegList, LegRef, fuse
 from esembed.plan import IndexPlan
-from esembed.query.nodes import Bool, Knn, Match
-from esembed.weights.estimate import (
-    DenseScorer,
-    LexicalScorer,
-    TrustOptions,
-    TrustReport,
-    estimate_trust,
-)
+from esembed.plan.legs import lift_learned_query
+from esembed.query import Query
+from esembed.query import builders as q
+from esembed.query.nodes import Knn, Linear, Match
+from esembed.weights.estimate import WeightsOptions, WeightsReport, above_floor, estimate_weights
 from esembed.weights.known_items import (
     HELD_OUT,
-    Kind,
+    KnownItem,
     agreement,
     known_items,
     overlap,
     rank_biased_overlap,
     sample,
 )
-from esembed.weights.query import knowing_query, plan_scorers
+from esembed.weights.query import plan_scorers, weighted_query
+from esembed.weights.scorers import DenseScorer, LexicalScorer, SampledDocument, Scorer
 
 TOPICS = 40
 
@@ -136,18 +135,25 @@ def test_rank_biased_overlap() -> None:
     assert (found[0].queries, found[0].overlap10) == (1, 1.0)
 
 
-def test_the_better_leg_is_trusted_more() -> None:
-    def trust(noise: float) -> float:
-        scorers = {"bm25": LexicalScorer(), "emb": DenseScorer(WordVectors(noise))}
-        report = estimate_trust(corpus(), scorers, options=TrustOptions(queries=60, drop_below=0))
-        assert report.queries == 300
-        text, dense = report.leg("bm25"), report.leg("emb")
-        assert max(text.trust, dense.trust) == 1.0
-        return dense.trust / text.trust
+def sampled(encoder: WordVectors, count: int = 300) -> list[SampledDocument]:
+    """The corpus as it is read back: with the vectors that the encoder made."""
+    rows = corpus(count)
+    vectors = encoder.encode_document([text for _, text in rows])
+    return [SampledDocument(i, text, {"emb": v}) for (i, text), v in zip(rows, vectors, strict=True)]
 
-    clear, blurred = trust(0.0), trust(60.0)
-    assert clear > 3 * blurred > 0
-    assert clear == trust(0.0)
+
+def estimate(encoder: WordVectors, count: int = 300, **options: Any) -> WeightsReport:
+    scorers: dict[str, Scorer] = {"bm25": LexicalScorer(), "emb": DenseScorer("emb", encoder)}
+    return estimate_weights(sampled(encoder, count), scorers, options=WeightsOptions(**options))
+
+
+def test_the_better_leg_weighs_more() -> None:
+    clear, blurred = estimate(WordVectors(0.0)), estimate(WordVectors(60.0))
+    assert clear.queries == blurred.queries == 252
+    assert clear.leg("emb").weight > blurred.leg("emb").weight + 0.1
+    assert sum(leg.weight for leg in clear.legs) == pytest.approx(1)
+    assert clear.to_dict() == estimate(WordVectors(0.0)).to_dict()
+    assert clear.gain >= -0.01
 
 
 class TopicVectors(WordVectors):
@@ -158,51 +164,89 @@ class TopicVectors(WordVectors):
 
 
 def test_an_encoder_that_only_guesses_the_topic_is_found_out() -> None:
-    def report(*kinds: Kind) -> TrustReport:
-        options = TrustOptions(queries=100, kinds=kinds) if kinds else TrustOptions(queries=100)
-        scorers = {"bm25": LexicalScorer(), "emb": DenseScorer(TopicVectors(0.0))}
-        return estimate_trust(corpus(), scorers, options=options)
-
-    def ratio(found: TrustReport) -> float:
-        return found.leg("emb").trust / found.leg("bm25").trust
-
-    # Pieces that were cut out of their documents are found by their topic better than by their words.
-    held_out, both = report(*HELD_OUT), report()
-    assert ratio(held_out) > 1
-    assert ratio(both) < ratio(held_out) / 1.4
-    assert both.leg("bm25").quality["window"] > 0.9 > both.leg("emb").quality["window"]
+    # Of pieces that were cut out it finds as much as words do; pieces that still stand there give it away.
+    report = estimate(TopicVectors(0.0))
+    words, topic = report.leg("bm25"), report.leg("emb")
+    assert topic.quality["half"] > words.quality["half"]
+    assert topic.quality["words"] < 0.9 < words.quality["words"]
+    assert topic.weight < estimate(WordVectors(0.0)).leg("emb").weight
 
 
-def test_legs_that_say_the_same_share_a_vote() -> None:
-    """One leg twice must not outvote the other two to one."""
-    documents = corpus()
-    two = estimate_trust(documents, {"bm25": LexicalScorer(), "dense": DenseScorer(WordVectors(0.3))})
-    assert two.leg("bm25").vote == two.leg("dense").vote == 1
-    scorers = {"bm25": LexicalScorer(), "dense": DenseScorer(WordVectors(0.3)), "again": LexicalScorer()}
-    three = estimate_trust(documents, scorers)
-    assert three.leg("dense").vote == 1
-    assert three.leg("bm25").vote == three.leg("again").vote
-    assert 0.5 <= three.leg("bm25").vote < 0.75
-    shared = three.leg("bm25").weight + three.leg("again").weight
-    assert shared / three.leg("dense").weight < 1.5 * two.leg("bm25").weight / two.leg("dense").weight
-    stored = json.loads(json.dumps(three.to_dict()))
-    assert stored["legs"]["again"]["vote"] == round(three.leg("again").vote, 4)
+def test_the_text_leg_is_never_drowned() -> None:
+    class Oracle(WordVectors):
+        """Knows every document by its own words, however they are asked for."""
+
+    report = estimate(Oracle(0.0), kinds=HELD_OUT)
+    assert report.leg("bm25").weight >= 0.2
+
+
+def test_few_known_items_stay_near_the_prior() -> None:
+    few = estimate(WordVectors(60.0), queries=34)
+    many = estimate(WordVectors(60.0), queries=250)
+    assert few.queries == 102
+    assert abs(few.leg("emb").weight - 0.65) <= abs(many.leg("emb").weight - 0.65)
+
+
+def test_only_known_items_are_encoded() -> None:
+    class Counting(WordVectors):
+        encoded = 0
+
+        def _encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+            self.encoded += len(texts)
+            return super()._encode(texts)
+
+    documents = sampled(WordVectors(0.0))
+    encoder = Counting(0.0)
+    report = estimate_weights(documents, {"bm25": LexicalScorer(), "emb": DenseScorer("emb", encoder)})
+    assert report.queries <= encoder.encoded <= report.queries + 24
+    # A vector that can't be read back is made again.
+    encoder = Counting(0.0)
+    lost = [
+        SampledDocument(one.id, one.text, {} if i < 7 else one.vectors) for i, one in enumerate(documents)
+    ]
+    again = estimate_weights(lost, {"bm25": LexicalScorer(), "emb": DenseScorer("emb", encoder)})
+    assert again.to_dict() == report.to_dict()
+
+
+def test_time_limits_how_many_are_asked() -> None:
+    assert estimate(WordVectors(0.0), max_seconds=1e-9).queries == 24
+
+
+def test_the_estimate_fuses_as_the_stored_query_does() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.random((1, 40)).astype(np.float32)
+    part = above_floor(scores, 1.0)[0]
+    order = np.argsort(-scores[0])
+    listed = LegList([str(i) for i in order], [float(scores[0, i]) for i in order])
+    how = FusionNode(
+        kind="linear", children=(LegRef("a", 0, limit=1.0),), weights=(1.0,), normalizer="floor", window=100
+    )
+    for hit in fuse(how, [listed]):
+        assert part[int(hit.id)] == pytest.approx(hit.score, abs=1e-6)
+    # Words that find one document only: it has all there is, the others nothing.
+    assert above_floor(np.array([[0, 3.0, 0]], np.float32), None).tolist() == [[0, 1, 0]]
+    assert above_floor(np.zeros((1, 3), np.float32), None).tolist() == [[0, 0, 0]]
 
 
 def test_what_stands_in_the_document_is_scored_as_it_stands() -> None:
+    encoder = WordVectors(0.0)
     texts = ["whales swim in the sea", "trees grow on land"]
-    for scorer in (LexicalScorer(), DenseScorer(WordVectors(0.0))):
-        scorer.fit(texts)
-        whole, cut = scorer.score(["whales swim"] * 2, [None, "in the sea"], [0, 0])
+    vectors = encoder.encode_document(texts)
+    documents = [SampledDocument(str(i), text, {"emb": vectors[i]}) for i, text in enumerate(texts)]
+    items = [KnownItem("0", "words", "whales swim"), KnownItem("0", "half", "whales swim", "in the sea")]
+    scorers: tuple[Scorer, ...] = (LexicalScorer(), DenseScorer("emb", encoder))
+    for scorer in scorers:
+        scorer.fit(documents)
+        whole, cut = scorer.score(items, [0, 0])
         assert whole[0] > cut[0]
         assert whole[1] == cut[1]
 
 
 def test_too_few_documents_conclude_nothing() -> None:
-    report = estimate_trust(corpus(10), {"bm25": LexicalScorer(), "emb": DenseScorer(WordVectors(0))})
-    assert {leg.trust for leg in report.legs} == {1.0}
-    assert "only 50 known items" in report.notes[0]
-    assert knowing_query(PLAN, report) is None
+    report = estimate(WordVectors(0), 10)
+    assert [leg.weight for leg in report.legs] == [0.35, 0.65]
+    assert "only 30 known items" in report.notes[0]
+    assert weighted_query(PLAN, report) is None
 
 
 def test_identifiers_stay_whole_as_in_lucene() -> None:
@@ -229,24 +273,54 @@ PLAN = IndexPlan.from_toml(
 )
 
 
-def test_the_query_that_trust_leads_to() -> None:
+def test_the_query_that_weights_lead_to() -> None:
     scorers, notes = plan_scorers(PLAN, {"emb": WordVectors(0.0), "terms": WordVectors(0)})
     assert list(scorers) == ["bm25", "emb"]
     assert notes == []
-    report = estimate_trust(corpus(), scorers, total=5000, options=TrustOptions(queries=60))
-    query = knowing_query(PLAN, report)
-    assert isinstance(query, Bool)
-    match, knn = query.should
+    report = estimate(WordVectors(0.0))
+    query = weighted_query(PLAN, report)
+    assert isinstance(query, Linear)
+    match, knn = query.legs
     assert isinstance(match, Match)
     assert isinstance(knn, Knn)
-    assert (match.damp_words, knn.k) == (32, 200)
-    expected = (report.leg("bm25").weight / 2.2) / (report.leg("emb").weight * 2)
-    assert match.boost / knn.boost == pytest.approx(expected, rel=1e-3)
+    assert query.normalizer == "floor"
+    assert query.weights == pytest.approx([leg.weight for leg in report.legs], abs=1e-3)
+    assert [match.name, knn.name] == ["bm25", "emb"]
     assert PLAN.searched_text({"title": "T", "body": ["a", "b"], "other": "x"}) == "T\na\nb"
 
 
-def test_a_useless_leg_is_left_out() -> None:
-    scorers, _ = plan_scorers(PLAN, {"emb": WordVectors(1e6)})
-    report = estimate_trust(corpus(), scorers, options=TrustOptions(queries=60, drop_below=0.3))
-    assert report.leg("emb").trust == 0
-    assert isinstance(knowing_query(PLAN, report), Match)
+OLD: Query = q.bool_(
+    should=[q.match(boost=0.01, damp_words=32, name="bm25"), q.knn("emb", k=200, name="emb")],
+    minimum_should_match=1,
+)
+"""What 0.1.0 stored."""
+
+
+def evidence(bm25: Any, emb: Any) -> dict[str, Any]:
+    return {"trust": {"legs": {"bm25": {"trust": bm25, "vote": 1.0}, "emb": {"trust": emb, "vote": 1.0}}}}
+
+
+def test_what_0_1_0_learned_is_lifted() -> None:
+    found = lift_learned_query(OLD, evidence(1.0, 0.4))
+    assert isinstance(found, Linear)
+    assert found.legs == (q.match(name="bm25"), q.knn("emb", name="emb"))
+    assert found.weights == pytest.approx([1 / 2.6, 1.6 / 2.6], abs=1e-3)
+    # Words keep their least share, as in what is learned now.
+    trusted = lift_learned_query(OLD, evidence(0.1, 1.0))
+    assert isinstance(trusted, Linear)
+    assert trusted.weights == pytest.approx([0.2, 0.8])
+    # Evidence is untrusted input.
+    for bad in (evidence("x", float("nan")), evidence(-1, 7), {"trust": {"legs": {"bm25": 1}}}):
+        lifted = lift_learned_query(OLD, bad)
+        assert isinstance(lifted, Linear)
+        assert lifted.weights == pytest.approx([0.2, 0.8])
+
+
+@pytest.mark.parametrize("kept", [None, {}, {"tuned": {}}, {"trust": 1}, {"trust": {"legs": []}}, []])
+def test_a_bool_of_the_users_own_is_not_lifted(kept: Any) -> None:
+    assert lift_learned_query(OLD, kept) is OLD
+    assert lift_learned_query(None, evidence(1, 1)) is None
+    other = q.bool_(should=[q.match(), q.term("kind", "x")], minimum_should_match=1)
+    assert lift_learned_query(other, evidence(1, 1)) is other
+    single = q.match(name="bm25")
+    assert lift_learned_query(single, evidence(1, 1)) is single
