@@ -357,7 +357,7 @@ def _rollback(
         raise AliasError(f"{alias!r} is no alias of an index", alias=alias)
     stored = stored_meta(live.mapping)
     origin = migration_state(stored).get("from")
-    if stored is None or not isinstance(origin, str):
+    if stored is None or not isinstance(origin, str) or origin == live.concrete_index:
         raise AliasError(
             f"{live.concrete_index!r} did not come from a migration; there is nothing to go back to",
             alias=alias,

@@ -44,7 +44,6 @@ __all__ = [
     "query_legs",
     "searchable_legs",
     "select_legs",
-    "sum_legs",
     "weighted_legs",
 ]
 
@@ -129,7 +128,7 @@ def query_legs(query: Query) -> tuple[Query, ...]:
         query = query.query
     if isinstance(query, (Rrf, Linear)):
         return query.legs
-    return sum_legs(query) or (query,)
+    return (query,)
 
 
 def leg_type(leg: Query) -> str:
@@ -235,13 +234,7 @@ def select_legs(query: Query, legs: Collection[str] | None) -> Query:
     if len(keep) > 1:
         return _with_legs(query, keep, names)
     single: Query = inside[keep[0]].replace(name=names[keep[0]])
-    if not isinstance(query, Bool):
-        return add_filter(single, query.filter)  # type: ignore[union-attr]
-    if query.must_not:
-        return Bool(must=(single,), filter=query.filter, must_not=query.must_not)
-    for extra in query.filter:
-        single = add_filter(single, extra)
-    return single
+    return add_filter(single, query.filter) if isinstance(query, (Rrf, Linear)) else single
 
 
 def drop_legs(query: Query, names: Collection[str]) -> Query:
@@ -255,18 +248,8 @@ def drop_legs(query: Query, names: Collection[str]) -> Query:
     return _with_legs(query, [i for i, label in enumerate(labels) if label not in names], labels)
 
 
-def sum_legs(query: Query) -> tuple[Query, ...]:
-    """The legs of a weighted sum that is one request, a ``bool`` of ``should`` clauses alone (such as the
-    default query after an ingest); else none."""
-    if not isinstance(query, Bool) or query.must or len(query.should) < 2:
-        return ()
-    return query.should if query.minimum_should_match in (None, 1) else ()
-
-
 def _with_legs(query: Query, keep: list[int], names: list[str]) -> Query:
-    """A fusion or sum of legs with only those at *keep*."""
-    if isinstance(query, Bool):
-        return query.replace(should=tuple(query.should[i].replace(name=names[i]) for i in keep))
+    """A fusion with only the legs at *keep*."""
     legs = tuple(query.legs[i].replace(name=names[i]) for i in keep)  # type: ignore[union-attr]
     weights = None if query.weights is None else tuple(query.weights[i] for i in keep)  # type: ignore[union-attr]
     if weights is not None and not any(weights):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec.structs import replace
 
 from esembed.capabilities import Capabilities, profile
 from esembed.dialect import dialect_for
@@ -21,7 +20,6 @@ from esembed.dialect.scope import Scope
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import IndexPlan
-from esembed.plan.legs import leg_names, sum_legs
 from esembed.query.nodes import (
     Bool,
     Collapse,
@@ -43,7 +41,6 @@ from esembed.search.request import Request, RequestLeg, make_request
 
 __all__ = ["CompiledLeg", "CompiledSearch", "SearchCompiler", "compile_query", "to_body"]
 
-EXPLAINED_HITS = 1000  # how many hits of each leg of a sum are asked for to explain a page
 FETCHED_WINDOW = 200
 """Up to this window the legs bring their hits' stored fields along; beyond, the page is fetched alone."""
 
@@ -278,31 +275,14 @@ class SearchCompiler:
         reranked = self._engine_rerank(request, scope)
         if reranked is not None:
             body = {**{k: v for k, v in body.items() if k not in ("query", "knn")}, **reranked}
-        parts = self._explained(core, request, scope) if options.explain and not stages else ()
         return CompiledSearch(
             request=request,
             scope=scope,
             path="single",
             body=body,
-            legs=parts,
-            fusion=_sum_of(parts) if parts else None,
             to_common=self._to_common(core, scope),
             counted=not stages and not request.finds_nearest,
         )
-
-    def _explained(self, core: Query, request: Request, scope: Scope) -> tuple[CompiledLeg, ...]:
-        """The legs of a sum that is one request, as requests of their own: what each gave to a hit."""
-        found = []
-        for part, name in zip(sum_legs(core), leg_names(sum_legs(core)), strict=True):
-            if isinstance(core, Bool):
-                for extra in (*core.filter, *(Bool(must_not=(no,)) for no in core.must_not)):
-                    part = add_filter(part, extra)
-            leg = RequestLeg(
-                name=name, query=part, align_scores=True, timeout_seconds=request.options.timeout_seconds
-            )
-            # Inside the sum scores are the engine's own, brought to one scale but not converted.
-            found.append(replace(self._leg(leg, scope, EXPLAINED_HITS), to_common=None))
-        return tuple(found)
 
     def _single_by_client(self, request: Request, scope: Scope, fetch_with_legs: bool) -> CompiledSearch:
         """One leg whose stages or chunks need later round trips: a fusion of that leg alone."""
@@ -540,16 +520,6 @@ class SearchCompiler:
 
 def _queries(request: Request) -> list[Query]:
     return [leg.query for leg in request.legs]
-
-
-def _sum_of(legs: Sequence[CompiledLeg]) -> FusionNode:
-    return FusionNode(
-        kind="linear",
-        children=tuple(LegRef(leg.name, i) for i, leg in enumerate(legs)),
-        weights=(1.0,) * len(legs),
-        normalizer="none",
-        window=EXPLAINED_HITS,
-    )
 
 
 def _milliseconds(seconds: float) -> str:

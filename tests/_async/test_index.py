@@ -419,3 +419,15 @@ async def test_a_large_request_warns_of_nothing(client: Any, esembed_index_name:
     index = await AsyncIndex.create(client, esembed_index_name, IndexPlan(text={"title": TextField()}))
     report = await index.ingest({"_id": str(n), "title": "a long record " * 120_000} for n in range(2))
     assert (report.indexed, report.dead_lettered) == (2, 0), report.errors
+
+
+async def test_what_was_loaded_is_freed(client: Any, esembed_index_name: str) -> None:
+    async with await AsyncIndex.create(client, esembed_index_name, PLAN) as index:
+        loaded = index.pool.encoder("embedding")
+        assert index.pool.encoder("embedding") is loaded
+    assert index.pool.encoder("embedding") is not loaded, "the block's end freed it"
+    await index.close()
+    loaded = index.pool.encoder("embedding")
+    index.close()
+    assert index.pool.encoder("embedding") is not loaded, "freed without being awaited, too"
+    assert await index.count() == 0, "the client is the caller's and stays open"

@@ -12,7 +12,7 @@ from esembed import query as q
 from esembed._sync.client import EngineClient
 from esembed._sync.index import Index
 from esembed._sync.live import describe
-from esembed.errors import EncoderError, PlanError
+from esembed.errors import AliasError, EncoderError, PermanentError, PlanError
 from esembed.plan import IndexPlan
 
 PLAN = IndexPlan.from_dict(
@@ -94,3 +94,29 @@ def test_eleven_megabytes_and_nonsense_are_told_and_repaired(client, esembed_ind
         assert len(str(caught.value)) < 1000
     Index.repair(client, esembed_index_name, PLAN)
     assert Index.open(client, esembed_index_name).plan == made.plan
+
+
+def test_nonsense_about_versions_and_fields_is_not_followed(client, esembed_index_name):
+    name = f"{esembed_index_name}-v2"
+    Index.create(client, name, PLAN)
+    engine = EngineClient(client)
+    actions = [{"add": {"index": name, "alias": esembed_index_name}}]
+    engine.request("POST", "/_aliases", body={"actions": actions})
+    own = describe(engine, name).mapping["_meta"]["esembed"]
+    for state in (
+        {"from": name, "state": "done", "swapped_at": "yesterday"},
+        {"from": 7, "state": "done", "swapped_at": {}},
+        {"from": f"{esembed_index_name}-gone", "state": ["copying"]},
+        "nothing",
+    ):
+        write(client, name, {**own, "migration": state, "adopted": {"e": 1}})
+        index = Index.open(client, esembed_index_name)
+        assert index.fields_to_fill == ("e",)
+        assert Index.delete_old_versions(client, esembed_index_name, keep=0) == []
+        assert Index.abort_migration(client, esembed_index_name) is None
+        with pytest.raises((AliasError, PlanError)):
+            index.rollback()
+    write(client, name, {**own, "migration": {"from": "../_all", "state": "done"}})
+    with pytest.raises(PermanentError, match="can't be the name of an index"):
+        Index.open(client, esembed_index_name).rollback()
+    assert describe(engine, esembed_index_name).concrete_index == name
