@@ -18,7 +18,7 @@
     │   ├── IndexExistsError      an index of that name exists, with another plan
     │   ├── IndexChangedError     the index was deleted or made again while it was used
     │   ├── MappingDriftError     the live mapping is not the plan's
-    │   ├── EngineStartError      a local or containerised engine did not start
+    │   ├── EngineStartError      a local or containerized engine did not start
     │   ├── DownloadError         an artifact is missing or its checksum is wrong
     │   └── EngineRequestError    the engine refused a request (``status``, ``reason``)
     │       └── AuthorizationError    401 or 403
@@ -159,10 +159,10 @@ class QueryError(PermanentError):
 
 
 class UnsupportedFeatureError(PermanentError):
-    """What was asked for is not in this engine, version, licence or build.
+    """What was asked for is not in this engine, version, license or build.
 
     Attributes:
-        gaps: one line for each missing thing, with its way out.
+        gaps: one line for each missing thing, with its remedy.
         profile: the name of the capability profile that lacks them.
     """
 
@@ -258,7 +258,7 @@ class MappingDriftError(PermanentError):
 
 
 class EngineStartError(PermanentError):
-    """A local or containerised engine did not start (``log_tail``: the end of its log)."""
+    """A local or containerized engine did not start (``log_tail``: the end of its log)."""
 
     def __init__(self, message: str, *, log_tail: str = "") -> None:
         super().__init__(message)
@@ -296,7 +296,7 @@ class EngineRequestError(PermanentError):
 
 
 class AuthorizationError(EngineRequestError):
-    """401 or 403: wrong or missing credentials, or a privilege or licence that is lacking."""
+    """401 or 403: wrong or missing credentials, or a privilege or license that is lacking."""
 
 
 class EngineUnavailableError(TransientError):

@@ -60,7 +60,7 @@ class LegList(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """How a leg's score becomes one that needs no list to be normalised: (factor · s + shift) / divisor."""
+    """How a leg's score becomes one that needs no list to be normalized: (factor · s + shift) / divisor."""
 
     divisor: float = 1.0
     factor: float = 1.0

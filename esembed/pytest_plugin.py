@@ -144,7 +144,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--esembed-keep-engine",
         action="store_true",
         default=False,
-        help="leave a local engine running afterwards; the next run finds it.",
+        help="leave a local engine running afterward; the next run finds it.",
     )
 
 
@@ -203,7 +203,7 @@ def esembed_index_name(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def esembed_index_factory(esembed_engine: EngineHandle, esembed_index_name: str) -> Callable[..., Index]:
-    """``make(plan, **options)`` creates an index of that plan (``Index.create``), deleted afterwards.
+    """``make(plan, **options)`` creates an index of that plan (``Index.create``), deleted afterward.
 
     The test runs on both engines, since this builds on ``esembed_engine``.
     """
@@ -308,7 +308,7 @@ def _check_answers(url: str, kind: str) -> None:
 # -- one engine for many users -----------------------------------------------------------------------
 #
 # A file holds who uses the engine (process ids) and its address; a lock file guards it. A worker that
-# died without leaving is recognised by its process id, so that nobody waits for it.
+# died without leaving is recognized by its process id, so that nobody waits for it.
 
 
 class _Users:

@@ -30,7 +30,7 @@ PIPE_WIDTH = 160
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on stdout (or stderr): colours only on a terminal, and not under ``NO_COLOR``."""
+    """A console on stdout (or stderr): colors only on a terminal, and not under ``NO_COLOR``."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout

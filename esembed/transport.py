@@ -153,7 +153,7 @@ def error_from_response(method: str, path: str, response: Response) -> EsembedEr
         hint = (
             "; check the user name and password or the API key"
             if status == 401
-            else "; the credentials lack a privilege, or the licence a feature"
+            else "; the credentials lack a privilege, or the license a feature"
         )
         return AuthorizationError(
             message + hint, status=status, error_type=error_type, reason=reason, body=body

@@ -1,7 +1,7 @@
 """Tests of a project that searches, on a real engine: ``pytest examples/test_with_esembed.py``.
 
 The fixtures come with esembed; nothing is configured. The test runs once on OpenSearch and once on
-Elasticsearch, and what it creates is deleted afterwards.
+Elasticsearch, and what it creates is deleted afterward.
 """
 
 from __future__ import annotations

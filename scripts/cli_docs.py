@@ -24,7 +24,7 @@ HEAD = """# The command line
 <!-- Written by scripts/cli_docs.py from the commands' own help. Change the commands, not this file. -->
 
 Every verb that talks to an engine takes the [connection options](#which-engine). Tables and JSON go to
-stdout, progress and remarks to stderr; colours only on a terminal. `--debug`, anywhere, shows an error's
+stdout, progress and remarks to stderr; colors only on a terminal. `--debug`, anywhere, shows an error's
 traceback.
 
 ## Exit codes
@@ -37,7 +37,7 @@ traceback.
 | 3 | done in part: some records are in the dead-letter file |
 | 4 | the engine can't be reached |
 | 5 | the engine refused the credentials |
-| 6 | this engine can't do what was asked; the message lists what is missing and the way out |
+| 6 | this engine can't do what was asked; the message lists what is missing and the remedy |
 | 130 | interrupted |
 """
 

@@ -1,7 +1,7 @@
 """Write mappings/NAME/PROFILE.json from each plan.toml; ``--check`` only compares.
 
 Where the plan needs an ingest pipeline, it is PROFILE.pipelines.json. A profile that can't do the plan
-gets PROFILE.unsupported.json, with every gap and its way out.
+gets PROFILE.unsupported.json, with every gap and its remedy.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ Made by `scripts/query_docs.py` from the cases that the tests send to real engin
 without `size`, `_source` and `track_total_hits`. Several bodies are the lines of one `_msearch`, whose
 lists esembed fuses. `from esembed import query as q` everywhere.
 
-The columns are capability profiles: `elasticsearch-basic` is a full distribution with the free licence,
-`elasticsearch-enterprise` has the trial or Enterprise licence, `elasticsearch-reduced` is the local build for
+The columns are capability profiles: `elasticsearch-basic` is a full distribution with the free license,
+`elasticsearch-enterprise` has the trial or Enterprise license, `elasticsearch-reduced` is the local build for
 tests, `opensearch-no-native` the local OpenSearch without the k-NN libraries (its queries are the same; what
 it refuses are quantizations). `esembed doctor` says which one an engine is. Versions between those shown go
 by what their capabilities say; `query.to_body(profile)` prints what any of them gets.
@@ -32,7 +32,7 @@ by what their capabilities say; `query.to_body(profile)` prints what any of them
 
 ## Who fuses
 
-"The engine" is one `_search`; "esembed" is one `_msearch` whose lists are fused on your side, by the same
+"The engine" is one `_search`; "esembed" is one `_msearch` whose lists are fused in your process, by the same
 definitions ([fusion.py](../esembed/fusion.py)). `server-…` and `client-…` are the same queries with
 `fusion="server"` and `fusion="client"`.
 
@@ -40,7 +40,7 @@ definitions ([fusion.py](../esembed/fusion.py)). `server-…` and `client-…` a
 MISSING = """
 ## What is missing where
 
-What a profile can't do is an error before anything is sent, with the way out. All other operators compile on
+What a profile can't do is an error before anything is sent, with the remedy. All other operators compile on
 all profiles.
 
 """

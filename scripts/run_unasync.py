@@ -1,7 +1,7 @@
 """Write esembed/_sync and tests/_sync from their async originals; ``--check`` only compares.
 
 The async code is written by hand, the sync code never is (but for ``_shim.py``). unasync does the
-tokens; class names, docstrings and formatting are settled afterwards.
+tokens; class names, docstrings and formatting are settled afterward.
 """
 
 from __future__ import annotations

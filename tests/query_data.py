@@ -68,7 +68,7 @@ def plan(**changes: Any) -> IndexPlan:
     """Text, dense, sparse and filters."""
     return IndexPlan(
         text={"title": TextField(boost=2.0), "body": TextField()},
-        # Unquantised, so that every engine and every path compares the same vectors.
+        # Unquantized, so that every engine and every path compares the same vectors.
         dense={"embedding": DenseField(dims=DIMS, quantization="hnsw")},
         sparse={"terms": SparseField(encoder="given")},
         filter={

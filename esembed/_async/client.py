@@ -129,7 +129,7 @@ class AsyncEngineClient:
         if headers is NDJSON_HEADERS:
             body: Any = [payload]
         else:
-            # The transport serialises by content type; a string passes through its JSON serializer as it is.
+            # The transport serializes by content type; a string passes through its JSON serializer as it is.
             body = None if payload is None else payload.decode("utf-8")
         _hush(elasticsearch.ElasticsearchWarning, module=_MODULE)
         try:

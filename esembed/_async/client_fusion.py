@@ -1,4 +1,4 @@
-"""Our own fusion of legs that a live engine answered: scores completed, fused, rescored, paged."""
+"""Client-side fusion of legs that a live engine answered: scores completed, fused, rescored, paged."""
 
 from __future__ import annotations
 

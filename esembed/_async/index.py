@@ -249,7 +249,7 @@ class AsyncIndex:
             runtime: how loaded encoders run here.
             capabilities: skip probing.
             rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``: any function of a query
-                and n texts that gives n scores, larger is better. It runs in a thread, on your side.
+                and n texts that gives n scores, larger is better. It runs in a thread, in your process.
 
         Raises:
             IndexNotFoundError: no such index.
@@ -407,7 +407,7 @@ class AsyncIndex:
         return await ingest.backfill(self.state, options, progress=progress)
 
     async def update(self, id: str | int, fields: Mapping[str, Any], *, refresh: bool = False) -> None:
-        """Merge *fields* into a document; vectors whose source text changes are encoded anew, the
+        """Merge *fields* into a document; vectors whose source text changes are encoded again, the
         others stay.
 
         Raises:
@@ -454,7 +454,7 @@ class AsyncIndex:
         await self.state.load_statistics(field)
 
     async def refresh_statistics(self) -> None:
-        """Count the terms of lexical fields anew over all documents, without touching a document.
+        """Count the terms of lexical fields again over all documents, without touching a document.
 
         Due when many documents were replaced or deleted, or when the counts were lost.
         """
@@ -529,7 +529,7 @@ class AsyncIndex:
     async def learn_weights(
         self, options: WeightsOptions | None = None, *, write: bool = True
     ) -> WeightsReport:
-        """Estimate without judgements what each leg of the default query should weigh, and store that query.
+        """Estimate without judgments what each leg of the default query should weigh, and store that query.
         :meth:`ingest` does it by itself.
 
         A query that the plan's author or :meth:`tune` wrote is kept.

@@ -280,7 +280,7 @@ class CopyJob:
         """Block writes, replay the rest, compare ids, swap. On any failure the old index is writable again.
 
         Args:
-            state: the new version's migration state, which says ``done`` afterwards.
+            state: the new version's migration state, which says ``done`` afterward.
 
         Raises:
             PermanentError: a document is missing in the new version, or another run took over.

@@ -1,7 +1,7 @@
 """What the engine at the other end can do, asked without leaving anything behind.
 
 Queries and retrievers are probed by a search over an index pattern that matches nothing: the engine
-parses the body (and checks the licence) and answers 200 with no hits. Nothing here needs a native
+parses the body (and checks the license) and answers 200 with no hits. Nothing here needs a native
 library: whether OpenSearch has those is told by its statistics and its set of plugins, and not knowing
 means no.
 """
@@ -169,7 +169,7 @@ ALL: dict[str, Any] = {"standard": {"query": {"match_all": {}}}}
 
 async def _elasticsearch(client: AsyncEngineClient, index: str | None) -> Capabilities:
     linear = {"retrievers": [{"retriever": ALL, "weight": 1.0}], "rank_window_size": 10}
-    root, nodes, licence, english, rank_feature, rrf, lin = await gather(
+    root, nodes, license, english, rank_feature, rrf, lin = await gather(
         _ask(client, "GET", "/"),
         _ask(client, "GET", "/_nodes", params=NODES_PARAMS),
         _ask(client, "GET", "/_license"),
@@ -187,7 +187,7 @@ async def _elasticsearch(client: AsyncEngineClient, index: str | None) -> Capabi
         version = max(version, NEWEST["elasticsearch"])
     elif not sure:
         unknown.append(f"version (GET / and GET /_nodes are not allowed); assumed: {version}")
-    license_type = str((_mapping(licence).get("license") or {}).get("type", "unknown"))
+    license_type = str((_mapping(license).get("license") or {}).get("type", "unknown"))
     fusion = _answer(rrf)
     if license_type == "unknown" and not serverless:
         if fusion is True:
@@ -195,7 +195,7 @@ async def _elasticsearch(client: AsyncEngineClient, index: str | None) -> Capabi
         elif "non-compliant" in _reason(rrf):
             license_type = "basic"
         else:
-            unknown.append("licence (no privilege for _license)")
+            unknown.append("license (no privilege for _license)")
     if fusion is None:
         unknown.append("rrf and linear retrievers; assumed: none")
     features = _answer(rank_feature)

@@ -1,5 +1,5 @@
 # Generated from esembed/_async/client_fusion.py by scripts/run_unasync.py; change that file and run the script.
-"""Our own fusion of legs that a live engine answered: scores completed, fused, rescored, paged."""
+"""Client-side fusion of legs that a live engine answered: scores completed, fused, rescored, paged."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 """What the engine at the other end can do, asked without leaving anything behind.
 
 Queries and retrievers are probed by a search over an index pattern that matches nothing: the engine
-parses the body (and checks the licence) and answers 200 with no hits. Nothing here needs a native
+parses the body (and checks the license) and answers 200 with no hits. Nothing here needs a native
 library: whether OpenSearch has those is told by its statistics and its set of plugins, and not knowing
 means no.
 """
@@ -170,7 +170,7 @@ ALL: dict[str, Any] = {"standard": {"query": {"match_all": {}}}}
 
 def _elasticsearch(client: EngineClient, index: str | None) -> Capabilities:
     linear = {"retrievers": [{"retriever": ALL, "weight": 1.0}], "rank_window_size": 10}
-    root, nodes, licence, english, rank_feature, rrf, lin = gather(
+    root, nodes, license, english, rank_feature, rrf, lin = gather(
         _ask(client, "GET", "/"),
         _ask(client, "GET", "/_nodes", params=NODES_PARAMS),
         _ask(client, "GET", "/_license"),
@@ -188,7 +188,7 @@ def _elasticsearch(client: EngineClient, index: str | None) -> Capabilities:
         version = max(version, NEWEST["elasticsearch"])
     elif not sure:
         unknown.append(f"version (GET / and GET /_nodes are not allowed); assumed: {version}")
-    license_type = str((_mapping(licence).get("license") or {}).get("type", "unknown"))
+    license_type = str((_mapping(license).get("license") or {}).get("type", "unknown"))
     fusion = _answer(rrf)
     if license_type == "unknown" and not serverless:
         if fusion is True:
@@ -196,7 +196,7 @@ def _elasticsearch(client: EngineClient, index: str | None) -> Capabilities:
         elif "non-compliant" in _reason(rrf):
             license_type = "basic"
         else:
-            unknown.append("licence (no privilege for _license)")
+            unknown.append("license (no privilege for _license)")
     if fusion is None:
         unknown.append("rrf and linear retrievers; assumed: none")
     features = _answer(rank_feature)

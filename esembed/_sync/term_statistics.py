@@ -74,7 +74,7 @@ def load_statistics(client: EngineClient, digest: str) -> LexicalStatistics:
     """The counts with that hash.
 
     Raises:
-        EncoderError: not a hash, not there, or not whole; ``Index.refresh_statistics`` counts anew.
+        EncoderError: not a hash, not there, or not whole; ``Index.refresh_statistics`` counts again.
     """
     if not _HASH.fullmatch(digest):
         raise EncoderError(f"{digest!r} is no hash of term statistics; run refresh_statistics on the index")

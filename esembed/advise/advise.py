@@ -1,6 +1,6 @@
 """Which quantization: every candidate tried on a sample, and the cheapest that keeps the recall asked for.
 
-Recall on a sample flatters: more documents means closer neighbours. The recommendation therefore asks for
+Recall on a sample flatters: more documents means closer neighbors. The recommendation therefore asks for
 a margin (see :class:`Target`), and is checked on queries that were held back from choosing.
 """
 
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from esembed.advise.cost import footprint
-from esembed.advise.emulate import emulate_many, exact_neighbours, graph_share, recall, recalls, unit
+from esembed.advise.emulate import emulate_many, exact_neighbors, graph_share, recall, recalls, unit
 from esembed.advise.measure import measure
 from esembed.capabilities import Capabilities
 from esembed.dialect.mapping import compile_mapping
@@ -191,7 +191,7 @@ def advise(
         capabilities: of the engine (or a profile, for planning without one).
         client: the official sync client to measure with; None: arithmetic only.
         quantizations: which to try, else all that there are.
-        dims: shorter dimensions to try as well (Matryoshka models): the leading ones, renormalised.
+        dims: shorter dimensions to try as well (Matryoshka models): the leading ones, renormalized.
         oversamples: None is without rescoring.
 
     Raises:
@@ -211,7 +211,7 @@ def advise(
     trials: list[Trial] = []
     full = unit(np.asarray(vectors, np.float32))
     asked = unit(np.asarray(queries, np.float32))
-    truth = exact_neighbours(full, asked, wanted.k)
+    truth = exact_neighbors(full, asked, wanted.k)
     for size in sorted({int(full.shape[1]), *dims}, reverse=True):
         if not 1 <= size <= full.shape[1]:
             raise OptionsError(f"{size}, and the vectors have {full.shape[1]}", option="dims")

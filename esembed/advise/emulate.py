@@ -1,8 +1,8 @@
 """Quantization in numpy: what recall a form of storage keeps, without an engine.
 
 ``int8``, ``int4`` and ``bbq`` follow the optimized scalar quantization that Lucene and Elasticsearch use
-(https://www.elastic.co/search-labs/blog/scalar-quantization-optimization): vectors are centred, each one
-gets an interval of its own that minimises the error along the vector, and the dot product is put together
+(https://www.elastic.co/search-labs/blog/scalar-quantization-optimization): vectors are centered, each one
+gets an interval of its own that minimizes the error along the vector, and the dot product is put together
 from the codes and exact corrections. Queries have as many bits as documents, but 4 against 1.
 
 That is the recall of the codes. What a search through an HNSW graph misses beyond it is not emulated but
@@ -20,7 +20,7 @@ from esembed.dialect.quantize import calibrate, confidence_interval, to_bytes
 from esembed.errors import OptionsError
 from esembed.types import FloatArray
 
-__all__ = ["FORMS", "emulate", "emulate_many", "exact_neighbours", "graph_share", "recall", "recalls", "unit"]
+__all__ = ["FORMS", "emulate", "emulate_many", "exact_neighbors", "graph_share", "recall", "recalls", "unit"]
 
 FORMS = ("float", "bfloat16", "int8", "int7", "int7_clipped", "int4", "bbq", "byte", "bit")
 """What can be emulated: the arithmetic of the codes, whatever index is built over them. ``int7`` is Lucene's
@@ -55,7 +55,7 @@ def _top(scores: FloatArray, k: int) -> IntArray:
     return np.take_along_axis(part, order, axis=1).astype(np.int64)
 
 
-def exact_neighbours(vectors: FloatArray, queries: FloatArray, k: int) -> IntArray:
+def exact_neighbors(vectors: FloatArray, queries: FloatArray, k: int) -> IntArray:
     """The rows nearest to each query by dot product, best first.
 
     Args:
@@ -154,14 +154,14 @@ def _scorer(vectors: FloatArray, form: str) -> Callable[[FloatArray], FloatArray
     bits = {"int8": (8, 8), "int4": (4, 4), "bbq": (1, 4)}.get(form)
     if bits is None:
         raise OptionsError(f"no emulation of {form!r}; there are {', '.join(FORMS)}", option="form")
-    centre = vectors.mean(axis=0)
+    center = vectors.mean(axis=0)
     codes = np.concatenate(
-        [optimized(vectors[rows] - centre, bits[0]) for rows in _blocks(len(vectors), 4096)]
+        [optimized(vectors[rows] - center, bits[0]) for rows in _blocks(len(vectors), 4096)]
     )
-    constant = vectors @ centre - float(centre @ centre)
+    constant = vectors @ center - float(center @ center)
 
     def score(q: FloatArray) -> FloatArray:
-        result: FloatArray = optimized(q - centre, bits[1]) @ codes.T + (q @ centre)[:, None] + constant
+        result: FloatArray = optimized(q - center, bits[1]) @ codes.T + (q @ center)[:, None] + constant
         return result
 
     return score
@@ -200,13 +200,13 @@ def _bfloat16(values: FloatArray) -> FloatArray:
     return cut
 
 
-def optimized(centred: FloatArray, bits: int) -> FloatArray:
+def optimized(centered: FloatArray, bits: int) -> FloatArray:
     """Each row rounded to a grid of 2^bits points between ends of its own, as float32 again.
 
-    The ends minimise (1 - λ)·(x·(x - x̂))²/‖x‖² + λ·‖x - x̂‖², λ = 0.1, by alternating between rounding
+    The ends minimize (1 - λ)·(x·(x - x̂))²/‖x‖² + λ·‖x - x̂‖², λ = 0.1, by alternating between rounding
     and the least-squares solution for the ends; a row stops when it no longer gains.
     """
-    x = np.asarray(centred, np.float32)
+    x = np.asarray(centered, np.float32)
     points = (1 << bits) - 1
     norm2 = np.maximum((x * x).sum(axis=1), 1e-20)
     mean, spread = x.mean(axis=1), x.std(axis=1)

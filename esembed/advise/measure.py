@@ -1,6 +1,6 @@
 """Recall, latency, RAM and disk of a quantization, measured on a live engine with the caller's vectors.
 
-Each trial is an index of its own with a random name that is deleted afterwards, whatever happens.
+Each trial is an index of its own with a random name that is deleted afterward, whatever happens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Measured:
     """One trial's outcome.
 
     Attributes:
-        shares: oversample (1.0: none asked for) → each query's share of its true neighbours.
+        shares: oversample (1.0: none asked for) → each query's share of its true neighbors.
         latency_ms: oversample → the median time of one query, round trip.
         index_seconds: bulk, refresh and merge to one segment.
         ram_bytes: off-heap bytes of codes and graph as the engine counts them, or None where it doesn't.
@@ -70,7 +70,7 @@ def measure(
     Args:
         client: the official sync client.
         vectors, queries: float32, shapes (n, dims) and (m, dims), of length 1.
-        truth: int64, shape (m, ≥ k): the exact neighbours.
+        truth: int64, shape (m, ≥ k): the exact neighbors.
         part: the field to try; its dims and encoder are overridden. ``byte`` and ``bit`` fields are coded
             as :mod:`esembed.dialect.quantize` does it.
         oversamples: which rescoring factors; 1.0 is without.
@@ -175,7 +175,7 @@ class TrialIndex:
         num_candidates: int,
         oversample: float,
     ) -> tuple[tuple[float, ...], float]:
-        """Each query's share of its true neighbours, and the median milliseconds of one query."""
+        """Each query's share of its true neighbors, and the median milliseconds of one query."""
         shares, times = [], []
         for vector, right in zip(queries, truth, strict=True):
             body = self.body(vector, k, num_candidates, oversample)

@@ -22,7 +22,7 @@ COLUMNS = (
     "latency ms",
     "index s",
 )
-_COLOURS = (
+_COLORS = (
     "#0072b2",
     "#d55e00",
     "#009e73",
@@ -102,7 +102,7 @@ def svg(
 ) -> str:
     """Recall (up) against RAM, disk, latency and index time (right, logarithmic), as SVG text.
 
-    A colour for each quantization, larger dots for more oversampling, a ring around the chosen one, a
+    A color for each quantization, larger dots for more oversampling, a ring around the chosen one, a
     dashed line at the goal. What nobody measured has no panel.
     """
     panels = [(t, a) for t, a in _PANELS if trials and all(getattr(x, a) is not None for x in trials)]
@@ -123,7 +123,7 @@ def svg(
     right = width - 140
     for number, name in enumerate(names):
         parts.append(
-            f'<circle cx="{right}" cy="{_TOP + 20 * number}" r="5" fill="{_colour(names, name)}"/>'
+            f'<circle cx="{right}" cy="{_TOP + 20 * number}" r="5" fill="{_color(names, name)}"/>'
             f'<text x="{right + 12}" y="{_TOP + 20 * number + 4}">{escape(name)}</text>'
         )
     parts.append(
@@ -133,8 +133,8 @@ def svg(
     return "\n".join(parts)
 
 
-def _colour(names: Sequence[str], name: str) -> str:
-    return _COLOURS[names.index(name) % len(_COLOURS)]
+def _color(names: Sequence[str], name: str) -> str:
+    return _COLORS[names.index(name) % len(_COLORS)]
 
 
 def _panel(
@@ -180,7 +180,7 @@ def _panel(
         ring = ' stroke="black" stroke-width="2"' if trial is chosen else ""
         parts.append(
             f'<circle cx="{x(log):.1f}" cy="{y(trial.recall):.1f}" r="{3 + (trial.oversample or 1):.1f}" '
-            f'fill="{_colour(names, trial.quantization)}" fill-opacity="0.7"{ring}>'
+            f'fill="{_color(names, trial.quantization)}" fill-opacity="0.7"{ring}>'
             f"<title>{label}</title></circle>"
         )
     return parts

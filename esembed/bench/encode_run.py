@@ -223,7 +223,7 @@ def run_bench(
             peak: dict[str, float] = {}
             for turn in range(rounds):
                 say(f"round {turn + 1} of {rounds}")
-                # start with another one each time, so that none always follows the same neighbour
+                # start with another one each time, so that none always follows the same neighbor
                 for one, process, _, _ in running[turn % len(running) :] + running[: turn % len(running)]:
                     spent = process.ask("documents")
                     seconds[one.name].append(spent["seconds"])

@@ -64,7 +64,7 @@ def make_shape(name: str, folder: Path) -> Path:
 
 
 def _write_modules(folder: Path, dims: int, pooling: str) -> None:
-    """What sentence-transformers stores beside a model: a pooling and a normalisation."""
+    """What sentence-transformers stores beside a model: a pooling and a normalization."""
     package = "sentence_transformers.models"
     modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
     described = [

@@ -42,7 +42,7 @@ PARALLEL_FORMS = ((2, 500), (4, 250), (4, 500), (4, 1000))
 
 
 def engine_client(url: str, kind: str) -> Any:
-    """Our client over the official one. Elasticsearch's gets its fast serialiser (orjson), which its own
+    """Our client over the official one. Elasticsearch's gets its fast serializer (orjson), which its own
     helpers use; ours are the same bytes with or without it."""
     from esembed._sync.client import EngineClient
 
@@ -160,7 +160,7 @@ def bench_rerun(client: Any, capabilities: Any, *, count: int = 1_000) -> dict[s
 def bench_bulk(
     client: Any, capabilities: Any, *, count: int = 4_000, dims: int = 384, rounds: int = 3
 ) -> dict[str, Any]:
-    """The bulk stage alone (serialise and send; vectors are there) against the official client's
+    """The bulk stage alone (serialize and send; vectors are there) against the official client's
     ``streaming_bulk`` with JSON lists and ``parallel_bulk`` in its best form, interleaved.
 
     The best form: packed vectors and orjson where the client has them, and the threads and chunk size

@@ -122,7 +122,7 @@ class Sink:
 
 @contextmanager
 def fresh_index(client: Any, capabilities: Any, plan: IndexPlan) -> Iterator[tuple[str, IndexPlan]]:
-    """An index that is deleted afterwards: its name, and the plan as compiled."""
+    """An index that is deleted afterward: its name, and the plan as compiled."""
     compiled = compile_mapping(plan, capabilities)
     name = f"esembed-bench-{uuid.uuid4().hex[:8]}"
     client.request("PUT", f"/{name}", body=compiled.body)

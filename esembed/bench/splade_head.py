@@ -143,7 +143,7 @@ def _peak(which: str, folder: str, dtype: str, threads: int, rows: int, length: 
     run = build(which, Path(folder), dtype, threads)
     run(*batch(1, 8, False))
     values, lengths = batch(rows, length, mixed)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts again
     before = _status("VmRSS")
     run(values, lengths)
     return max(0, _status("VmHWM") - before)

@@ -36,7 +36,7 @@ VERBS: dict[str, Verb] = {
     "ingest": _verb("ingest", "Read records, encode them and write them to an index.", _DATA),
     "search": _verb("search", "Ask an index a question.", _DATA),
     "eval": _verb("evaluate", "Measure the quality of an index's answers.", _QUALITY),
-    "tune": _verb("evaluate", "Fit the default query to judgements.", _QUALITY, "tune_app"),
+    "tune": _verb("evaluate", "Fit the default query to judgments.", _QUALITY, "tune_app"),
     "advise": _verb("advise", "Choose a quantization by measuring it.", _QUALITY),
     "bench": _verb("bench", "Measure encoding, ingestion and search on this machine.", _QUALITY),
 }

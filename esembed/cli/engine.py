@@ -56,7 +56,7 @@ def start(
     heap_mb: Annotated[int, typer.Option("--heap-mb", min=256, help="Java heap, MiB.")] = 1024,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 finds a free one.")] = 0,
     trial: Annotated[
-        bool, typer.Option("--trial", help="Elasticsearch with a 30-day trial licence.")
+        bool, typer.Option("--trial", help="Elasticsearch with a 30-day trial license.")
     ] = False,
     name: _Name = "default",
     json: _Json = False,
@@ -179,7 +179,7 @@ def status(
         terminal.print_json([_as_dict(info) for info in found])
     elif found:
         rows = [[i.kind, i.version, i.url, i.license, getattr(i, "pid", None) or i.name] for i in found]
-        terminal.print_table(["engine", "version", "url", "licence", "pid or container"], rows)
+        terminal.print_table(["engine", "version", "url", "license", "pid or container"], rows)
     else:
         typer.echo(f"{kind.value if kind else 'no engine'} {'does not run' if kind else 'runs'}")
         terminal.note("start one with: esembed engine start")

@@ -24,7 +24,7 @@ __all__ = ["app", "tune_app"]
 app = typer.Typer(
     help="Measure the quality of an index's answers.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-tune_app = typer.Typer(help="Fit the default query to judgements.", pretty_exceptions_enable=False)
+tune_app = typer.Typer(help="Fit the default query to judgments.", pretty_exceptions_enable=False)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The index (or alias).")]
 Data = Annotated[
@@ -100,7 +100,7 @@ def index_command(
 
     Examples:
 
-        $ esembed eval index books judgements.csv
+        $ esembed eval index books judgments.csv
 
         $ esembed eval index scifact data/scifact --html report.html
 
@@ -172,7 +172,7 @@ def known_items(
     json: AsJson = False,
     connection: Connection,
 ) -> None:
-    """No judgements? Known items, cut from the index's own documents, and how far the legs agree.
+    """No judgments? Known items, cut from the index's own documents, and how far the legs agree.
 
     Examples:
 
@@ -201,7 +201,7 @@ def weights(
     json: AsJson = False,
     connection: Connection,
 ) -> None:
-    """Estimate without judgements what each leg should weigh, and store the default query.
+    """Estimate without judgments what each leg should weigh, and store the default query.
 
     Examples:
 
@@ -266,11 +266,11 @@ def tune(
 
     Examples:
 
-        $ esembed tune books judgements.csv
+        $ esembed tune books judgments.csv
 
         $ esembed tune scifact data/scifact --split train --no-write
 
-        $ esembed tune books judgements.csv --cross-encoder cross=cross-encoder/ms-marco-MiniLM-L6-v2
+        $ esembed tune books judgments.csv --cross-encoder cross=cross-encoder/ms-marco-MiniLM-L6-v2
     """
     from esembed import terminal
     from esembed.evaluate.tuning import TuneOptions

@@ -49,7 +49,7 @@ def create(
 ) -> None:
     """Create an index from a plan.
 
-    The plan is compiled for the engine that answers. What the engine can't do is said, with the way out,
+    The plan is compiled for the engine that answers. What the engine can't do is said, with the remedy,
     before anything is sent.
 
     Examples:

@@ -114,7 +114,7 @@ def ingest(
         Path | None, typer.Option(help="A local cache of what was confirmed.", rich_help_panel=TRUST)
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare index and source afterwards.", rich_help_panel=TRUST)
+        bool, typer.Option("--verify", help="Compare index and source afterward.", rich_help_panel=TRUST)
     ] = False,
     sync: Annotated[
         bool, typer.Option("--sync", help="Delete what the source no longer has.", rich_help_panel=TRUST)
@@ -126,7 +126,7 @@ def ingest(
         bool,
         typer.Option(
             "--learn-weights/--no-learn-weights",
-            help="Afterwards weigh the default query's legs by known items from the index itself.",
+            help="Afterward weigh the default query's legs by known items from the index itself.",
             rich_help_panel=TRUST,
         ),
     ] = True,

@@ -60,7 +60,7 @@ def migrate(
 ) -> None:
     """Bring an index to another plan while it is searched and written.
 
-    A new version is filled behind the alias, only what changed is encoded anew, then the alias moves in
+    A new version is filled behind the alias, only what changed is encoded again, then the alias moves in
     one step. Writes are refused for the short end of it. The same command resumes an interrupted run.
     With queries, old and new results are compared before the alias moves.
 
@@ -186,7 +186,7 @@ def cleanup(
 
 
 def _judge(dataset: Dataset) -> Callable[[Mapping[str, Sequence[str]]], float]:
-    """What scores the results of query texts by the dataset's judgements: the mean nDCG@10."""
+    """What scores the results of query texts by the dataset's judgments: the mean nDCG@10."""
     from esembed.evaluate.metrics import measure, summary
 
     def score(found: Mapping[str, Sequence[str]]) -> float:

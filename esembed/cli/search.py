@@ -111,7 +111,7 @@ def _share(share: Any) -> dict[str, Any]:
 
 
 def summary(hit: Hit, plan: IndexPlan, *, width: int = 110) -> str:
-    """One line that lets a person recognise the document: its first text field's beginning."""
+    """One line that lets a person recognize the document: its first text field's beginning."""
     fields = [*plan.text, *hit.source]
     for name in fields:
         value = hit.source.get(name)

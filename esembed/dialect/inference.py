@@ -64,7 +64,7 @@ def inference_gap(capabilities: Capabilities, missing: str) -> tuple[str, str] |
     if capabilities.inference or any(line.startswith("inference") for line in capabilities.unknown):
         return None
     return missing, (
-        "name an encoder that runs on your side (hf:…, splade:…, minilm), or an engine that has inference"
+        "name an encoder that runs in your process (hf:…, splade:…, minilm), or an engine that has inference"
     )
 
 

@@ -36,7 +36,7 @@ ADOPTED = "adopted"
 """The key under ``_meta.esembed`` with the fields whose mapping somebody else made."""
 
 KEYED = frozenset({"flattened", "flat_object"})
-"""Types whose objects' keys are fields without standing in the mapping (``labels.colour``)."""
+"""Types whose objects' keys are fields without standing in the mapping (``labels.color``)."""
 
 
 def mapped_types(mapping: Mapping[str, Any]) -> dict[str, str]:
@@ -254,7 +254,7 @@ def attach_mapping(
         raise UnsupportedFeatureError(
             [
                 f"{name}: the engine can't compute vectors for documents that are there already; create an "
-                "index from the plan and ingest the records, or name an encoder that runs on your side"
+                "index from the plan and ingest the records, or name an encoder that runs in your process"
                 for name, part in plan.vector_fields()
                 if part.endpoint is not None
             ],

@@ -113,7 +113,7 @@ class QueryCompiler:
         """The query inside the engine's own reranker; None after a gap was noted."""
         scope.gap(
             "rescore by inference_id is Elasticsearch's text_similarity_reranker and needs an Enterprise or "
-            "trial licence; use reranker=, which runs on your side"
+            "trial license; use reranker=, which runs in your process"
         )
         return None
 

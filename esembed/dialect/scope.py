@@ -152,7 +152,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
                 "value into a [filter] field of its own"
             )
             raise QueryError(
-                f"{clause} on the text field {name!r} would compare with analysed words: {way}; to search "
+                f"{clause} on the text field {name!r} would compare with analyzed words: {way}; to search "
                 "words use q.match",
                 field=name,
             )

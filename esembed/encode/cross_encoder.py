@@ -27,12 +27,12 @@ __all__ = ["CrossEncoder"]
 
 
 class CrossEncoder:
-    """Scores texts for a query; call it, or pass it as a reranker. Calls are serialised.
+    """Scores texts for a query; call it, or pass it as a reranker. Calls are serialized.
 
     Args:
         name: a folder, or a model's name on the hub.
         backend: ``torch``, or ``openvino``: the same graph, converted when it is loaded (torch is needed
-            for that, not afterwards); ``auto`` is torch.
+            for that, not afterward); ``auto`` is torch.
         max_seq_length: tokens of query and text together; None is the model's own limit, at most 512.
             The text is cut, never the query.
         batch_size: pairs in one pass; they are sorted by length first.

@@ -1,4 +1,4 @@
-"""What a test collection is: queries with their judgements, and what was wrong in them, counted by kind."""
+"""What a test collection is: queries with their judgments, and what was wrong in them, counted by kind."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ ProblemKind = Literal[
     "bad-grade",
     "bad-line",
     "bad-score",
-    "conflicting-judgement",
+    "conflicting-judgment",
     "duplicate-document",
     "duplicate-id",
     "duplicate-query",
     "no-relevant-document",
     "not-in-index",
-    "query-without-judgements",
+    "query-without-judgments",
     "unknown-document",
     "unknown-query",
 ]
 
 _EXPLAIN: dict[str, str] = {
-    "bad-grade": "judgements whose grade is not a whole number; not used",
+    "bad-grade": "judgments whose grade is not a whole number; not used",
     "bad-line": "lines that can't be read; not used",
     "bad-score": "run lines whose score is not a number; not used",
-    "conflicting-judgement": "a query and document judged twice with different grades; the first counts",
+    "conflicting-judgment": "a query and document judged twice with different grades; the first counts",
     "duplicate-document": "document ids that stand in the corpus twice; the last replaces the first",
     "duplicate-id": "documents listed twice for one query of a run; the best rank counts",
     "duplicate-query": "query ids that stand in the topics twice; the first counts",
     "no-relevant-document": "judged queries without any relevant document; left out of every average",
     "not-in-index": "relevant documents that the index does not hold; they count as never found",
-    "query-without-judgements": "queries without judgements; left out of every average",
-    "unknown-document": "relevant judgements of documents that are not there; they count as never found",
+    "query-without-judgments": "queries without judgments; left out of every average",
+    "unknown-document": "relevant judgments of documents that are not there; they count as never found",
     "unknown-query": "judged or answered query ids that are not among the queries; not used",
 }
 
@@ -104,13 +104,13 @@ class ProblemLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Queries with judgements.
+    """Queries with judgments.
 
     Attributes:
         name: for reports.
         queries: query id → text; only those with at least one relevant judged document, in order.
-        qrels: the judgements of these queries.
-        unjudged: the other queries (no judgement, or none relevant): for latency and the bootstrap,
+        qrels: the judgments of these queries.
+        unjudged: the other queries (no judgment, or none relevant): for latency and the bootstrap,
             never for averages.
         problems: what was wrong, counted.
         corpus: opens a fresh stream of the documents, or None when the source has none.
@@ -130,7 +130,7 @@ class Dataset:
             DatasetError: the source has no corpus (TREC topics, CSV).
         """
         if self.corpus is None:
-            raise DatasetError(f"{self.name} has judgements but no documents", source=self.name)
+            raise DatasetError(f"{self.name} has judgments but no documents", source=self.name)
         return self.corpus()
 
     def subset(self, query_ids: Iterable[str]) -> Dataset:
@@ -154,9 +154,9 @@ def make_dataset(
     known_ids: Iterable[str] | None = None,
     corpus: Callable[[], Iterator[Document]] | None = None,
 ) -> Dataset:
-    """Join queries and judgements, counting what doesn't fit together.
+    """Join queries and judgments, counting what doesn't fit together.
 
-    A relevant document that isn't in *known_ids* stays in the judgements: it lowers recall, as it
+    A relevant document that isn't in *known_ids* stays in the judgments: it lowers recall, as it
     should, and is counted as ``unknown-document``.
     """
     log = log or ProblemLog()
@@ -169,7 +169,7 @@ def make_dataset(
     for query_id, text in queries.items():
         grades = qrels.get(query_id)
         if not grades:
-            log.add("query-without-judgements", query_id)
+            log.add("query-without-judgments", query_id)
             unjudged[query_id] = text
             continue
         if known is not None:

@@ -1,4 +1,4 @@
-"""Test collections: queries, judgements and (where there is one) a corpus; TREC runs.
+"""Test collections: queries, judgments and (where there is one) a corpus; TREC runs.
 
 Four sources are read into one :class:`Dataset`: a BEIR folder, TREC topics with qrels, an ir_datasets
 id, and a CSV of query–document–grade. What is wrong in them is counted in ``problems`` and left out of

@@ -1,4 +1,4 @@
-"""An index's default query measured beside its legs and untuned fusions, on judgements or known items."""
+"""An index's default query measured beside its legs and untuned fusions, on judgments or known items."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def evaluate_known_items(
 ) -> Evaluation:
     """Known items against the live index: words and windows of documents that are in it.
 
-    The documents hold their queries word for word, which favours BM25: what it shows is whether
+    The documents hold their queries word for word, which favors BM25: what it shows is whether
     documents can be found at all and how the legs agree, not which leg is better (``learn_weights``).
     """
     drawn = sample(index_documents(index, count, seed=seed), count, seed=seed)

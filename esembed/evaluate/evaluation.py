@@ -40,7 +40,7 @@ class Evaluation:
     Attributes:
         title: what was measured.
         queries: query id → text, those that count.
-        qrels: their judgements.
+        qrels: their judgments.
         measured: the configurations, in order.
         comparisons: each against *baseline* by the first measure, corrected for their number.
         baseline: its name.
@@ -94,7 +94,7 @@ def evaluate_runs(
     """Measure runs that exist: from this index, from a TREC file, from another tool.
 
     Args:
-        dataset: queries and judgements.
+        dataset: queries and judgments.
         runs: configuration → run.
         measures: the first one is compared and plotted.
         baseline: what the others are compared with; None is the first.

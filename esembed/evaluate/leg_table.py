@@ -27,7 +27,7 @@ class FusionConfig:
     """One way to fuse the legs of a table.
 
     Attributes:
-        kind: ``rrf``, a normaliser over the list at hand, or ``bound``: weights times raw scores.
+        kind: ``rrf``, a normalizer over the list at hand, or ``bound``: weights times raw scores.
         weights: one for each leg, ≥ 0; a leg with 0 is left out, and what is left may be a single leg.
         rank_constant: of rrf.
         window: how many of each leg's hits take part.
@@ -57,7 +57,7 @@ class LegTable:
 
     Args:
         runs: leg → run.
-        qrels: judgements; queries without a relevant document are left out.
+        qrels: judgments; queries without a relevant document are left out.
         completed: leg → query → document → score, for documents outside of the leg's list (a ``bool``
             request scores those too); used by ``bound`` only.
         limits: leg → the most that its scores can be (1 for vectors); used by ``floor`` only.
@@ -180,12 +180,12 @@ class LegTable:
             else:
                 listed = np.where(inside, scores, np.nan)
                 limit = self._limits.get(self.legs[column])
-                part = np.where(inside, _normalised(config.kind, listed, limit), 0.0)
+                part = np.where(inside, _normalized(config.kind, listed, limit), 0.0)
             self._parts[key] = part
         return self._parts[key]
 
 
-def _normalised(kind: FusionKind, scores: Floats, limit: float | None = None) -> Floats:
+def _normalized(kind: FusionKind, scores: Floats, limit: float | None = None) -> Floats:
     """Each row over its own list; not a number where a document isn't in it."""
     scaled = np.full(scores.shape, np.nan)
     for row, listed in enumerate(scores):

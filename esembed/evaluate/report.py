@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["html_page", "report_dict", "terminal_table", "write_html"]
 
-_COLOURS = ("#2563a8", "#c2571a", "#2e7d4f", "#8b3a8f", "#7a6a1d", "#4a5568", "#b02a45", "#1c7c8c")
+_COLORS = ("#2563a8", "#c2571a", "#2e7d4f", "#8b3a8f", "#7a6a1d", "#4a5568", "#b02a45", "#1c7c8c")
 
 
 def terminal_table(evaluation: Evaluation) -> Table:
@@ -108,9 +108,9 @@ def html_page(evaluation: Evaluation) -> str:
     )
 
 
-def _colour(evaluation: Evaluation, name: str) -> str:
+def _color(evaluation: Evaluation, name: str) -> str:
     names = [one.name for one in evaluation.measured]
-    return _COLOURS[names.index(name) % len(_COLOURS)]
+    return _COLORS[names.index(name) % len(_COLORS)]
 
 
 def _summary(evaluation: Evaluation) -> str:
@@ -167,12 +167,12 @@ def _bars(evaluation: Evaluation) -> str:
     parts = []
     for i, one in enumerate(evaluation.measured):
         value, y = one.values[main], i * height + 6
-        colour = _colour(evaluation, one.name)
+        color = _color(evaluation, one.name)
         scale = width / top
         bold = " font-weight='600'" if one.name == evaluation.baseline else ""
         parts.append(
             f"<text x='{left - 10}' y='{y + 13}' text-anchor='end'{bold}>{escape(one.name)}</text>"
-            f"<rect x='{left}' y='{y}' width='{value.mean * scale:.1f}' height='18' rx='2' fill='{colour}'/>"
+            f"<rect x='{left}' y='{y}' width='{value.mean * scale:.1f}' height='18' rx='2' fill='{color}'/>"
             f"<line x1='{left + value.low * scale:.1f}' x2='{left + value.high * scale:.1f}' y1='{y + 9}' "
             f"y2='{y + 9}' class='whisker'/>"
             f"<text x='{left + value.high * scale + 8:.1f}' y='{y + 13}'>{value.mean:.3f}</text>"
@@ -234,7 +234,7 @@ def _notes(evaluation: Evaluation) -> str:
     if not evaluation.notes:
         return ""
     rows = "".join(
-        f"<dt><i style='background:{_colour(evaluation, one.name)}'></i>{escape(one.name)}</dt>"
+        f"<dt><i style='background:{_color(evaluation, one.name)}'></i>{escape(one.name)}</dt>"
         f"<dd>{escape(evaluation.notes.get(one.name, 'a run from a file or another tool'))}</dd>"
         for one in evaluation.measured
     )
@@ -292,9 +292,9 @@ def _wins(evaluation: Evaluation) -> str:
         if not wins:
             continue
         width = 780 * wins / count
-        colour = _colour(evaluation, name)
-        parts.append(f"<rect x='{x:.1f}' y='0' width='{width:.1f}' height='26' fill='{colour}'/>")
-        legend.append(f"<span><i style='background:{colour}'></i>{escape(name)} {wins}</span>")
+        color = _color(evaluation, name)
+        parts.append(f"<rect x='{x:.1f}' y='0' width='{width:.1f}' height='26' fill='{color}'/>")
+        legend.append(f"<span><i style='background:{color}'></i>{escape(name)} {wins}</span>")
         x += width
     parts.append(f"<rect x='{x:.1f}' y='0' width='{780 * shared / count:.1f}' height='26' class='shared'/>")
     legend.append(f"<span><i class=shared></i>several equal {shared}</span>")
@@ -346,7 +346,7 @@ def _agreements(evaluation: Evaluation) -> str:
 
 def _problems(evaluation: Evaluation) -> str:
     if not evaluation.problems:
-        return "<p>Nothing: every query has judgements, every judged document is there.</p>"
+        return "<p>Nothing: every query has judgments, every judged document is there.</p>"
     return "<ul>" + "".join(f"<li>{escape(p.text)}</li>" for p in evaluation.problems) + "</ul>"
 
 

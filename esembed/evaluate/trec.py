@@ -1,4 +1,4 @@
-"""Judgements, topics and runs in the formats of TREC, read with every flaw counted, and runs written."""
+"""Judgments, topics and runs in the formats of TREC, read with every flaw counted, and runs written."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def judge(
     grades = qrels.setdefault(query, {})
     if document in grades:
         if grades[document] != value:
-            log.add("conflicting-judgement", f"{where}: {query} {document}")
+            log.add("conflicting-judgment", f"{where}: {query} {document}")
         return
     grades[document] = value
 
 
 def read_qrels(path: str | Path, *, log: ProblemLog | None = None) -> dict[str, dict[str, int]]:
-    """Judgements: TREC (``query 0 document grade``) or BEIR (``query<TAB>document<TAB>grade``, with or
+    """Judgments: TREC (``query 0 document grade``) or BEIR (``query<TAB>document<TAB>grade``, with or
     without its header line).
 
     Raises:

@@ -1,4 +1,4 @@
-"""An index's default query fitted to judgements: each leg's settings, the fusion, a last stage."""
+"""An index's default query fitted to judgments: each leg's settings, the fusion, a last stage."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tune_index(
     axes: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Tuned:
-    """Fit the default query to judgements and store it in the index's plan, with its evidence.
+    """Fit the default query to judgments and store it in the index's plan, with its evidence.
 
     First each leg's own settings (field boosts, pruning, num_candidates, oversampling), then the fusion,
     then the index's rerankers as a last stage; BM25's k1 and b are measured where the dataset brings its

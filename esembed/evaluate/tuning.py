@@ -5,7 +5,7 @@ over subsets. Three steps, each on the same queries:
 
 1. the start: the default, a single leg or an untuned fusion, whichever is best; another one must beat the
    default by its mean difference *minus* half of that difference's standard error, paired over queries;
-2. weights: each kind's grid of weights, its scores smoothed over neighbouring weights, so that a lucky
+2. weights: each kind's grid of weights, its scores smoothed over neighboring weights, so that a lucky
    point doesn't win. A candidate must beat the start likewise;
 3. a leg whose help isn't shown (a quarter of a standard error) is dropped.
 
@@ -116,7 +116,7 @@ class Tuned:
     def next_plan(self, plan: IndexPlan) -> IndexPlan:
         """*plan* with :attr:`similarity`, to migrate to: ``index.migrate(tuned.next_plan(index.plan))``.
 
-        Vectors are carried over, the text is indexed anew. Tune again afterwards: the weights were fitted
+        Vectors are carried over, the text is indexed again. Tune again afterward: the weights were fitted
         to the old scores.
         """
         text = {
@@ -166,7 +166,7 @@ class _Grid:
     shape: tuple[int, ...]
 
     def smoothed(self, values: Floats) -> Floats:
-        """Means over the neighbours two steps each way; *values* has shape (configs,)."""
+        """Means over the neighbors two steps each way; *values* has shape (configs,)."""
         found: Any = values.reshape(self.shape)
         for axis in range(len(self.shape)):
             ends = [np.take(found, [0, 0], axis=axis), found, np.take(found, [-1, -1], axis=axis)]
@@ -190,7 +190,7 @@ def grids(table: LegTable, default: FusionConfig, options: TuneOptions) -> list[
         steps = options.steps if len(group) == 2 else 7
         for kind in options.kinds:
             # Raw scores are of unlike size: one over the typical spread within a list.
-            centre = [1 / spreads[i] if kind == "bound" else 1.0 for i in group]
+            center = [1 / spreads[i] if kind == "bound" else 1.0 for i in group]
             reach = 4.0 if kind == "bound" else 2.4
             factors = np.exp(np.linspace(-reach, reach, steps))
             rows = list(itertools.product(factors, repeat=len(group) - 1))
@@ -199,7 +199,7 @@ def grids(table: LegTable, default: FusionConfig, options: TuneOptions) -> list[
                     configs = []
                     for row in rows:
                         weights = [0.0] * count
-                        for i, c, f in zip(group, centre, (*row, 1.0), strict=True):
+                        for i, c, f in zip(group, center, (*row, 1.0), strict=True):
                             weights[i] = float(f"{c * f:.4g}")
                         configs.append(
                             FusionConfig(
@@ -325,7 +325,7 @@ def tune(
     """Choose a fusion for the table's legs.
 
     Args:
-        table: the legs' lists and the judgements.
+        table: the legs' lists and the judgments.
         default: what the choice must beat; None is untuned RRF (or the only leg).
         options: see :class:`TuneOptions`.
     """

@@ -66,8 +66,8 @@ class IngestOptions:
             second run resume the first; False writes all of them again.
         ledger: a local file that remembers what the index confirmed, so that a re-run needs fewer
             look-ups; None asks the engine.
-        verify: afterwards compare every document of the index with the source, by hash.
-        sync: afterwards delete what the source did not have.
+        verify: afterward compare every document of the index with the source, by hash.
+        sync: afterward delete what the source did not have.
         sync_max_delete: the largest share of the index that *sync* may delete, 0…1.
         on_missing_text: a record without text for an encoder is an ``error``, or goes in without that
             vector (``skip``).

@@ -195,7 +195,7 @@ class Pipeline:
             ("read", self._read),
             ("lookup", self._look_up),
             ("encode", self._encode),
-            ("serialise", self._serialize),
+            ("serialize", self._serialize),
         ]
         threads = [
             threading.Thread(target=self._guard, args=(stage,), name=f"esembed-{name}", daemon=True)
@@ -330,7 +330,7 @@ class Pipeline:
     def _serialize(self) -> None:
         while (batch := self._encoded.get()) is not None:
             for record in batch:
-                with self.clock.timed("serialise"):
+                with self.clock.timed("serialize"):
                     action = self.serialize(record)
                 if action is not None:
                     self.send.put(action)
@@ -423,7 +423,7 @@ class _Run:
         names = ", ".join(inside)
         if self.options.vectors_only:
             raise OptionsError(
-                f"{names}: vectors that the engine computes can't be filled in afterwards (its ingest "
+                f"{names}: vectors that the engine computes can't be filled in afterward (its ingest "
                 "pipelines don't see partial updates); ingest the records again, or migrate to a new index",
                 option="options.vectors_only",
             )

@@ -54,7 +54,7 @@ class Security:
     """HTTPS and users for a local Elasticsearch (for tests of both).
 
     Attributes:
-        users: besides ``esembed``, a superuser whose password is made anew at every start.
+        users: besides ``esembed``, a superuser whose password is made again at every start.
         roles: role name → role as Elasticsearch's roles.yml has it (``cluster``, ``indices`` …).
     """
 

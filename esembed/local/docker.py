@@ -156,7 +156,7 @@ def _local_host() -> bool:
 
 def _check(kind: Kind, trial: bool) -> None:
     if trial and kind != "elasticsearch":
-        raise EngineStartError("trial is for Elasticsearch: OpenSearch has no licences")
+        raise EngineStartError("trial is for Elasticsearch: OpenSearch has no licenses")
     state = docker_available(timeout_seconds=60)
     if not state:
         raise EngineStartError(
@@ -254,7 +254,7 @@ def _wait(kind: Kind, url: str, box: Any, timeout_seconds: float) -> str:
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         healthy = _get(url + "/_cluster/health?wait_for_status=yellow&timeout=1s") is not None
-        # The licence is generated after the cluster is healthy, and 404 until then.
+        # The license is generated after the cluster is healthy, and 404 until then.
         if healthy and (kind == "opensearch" or _get(url + "/_license") is not None):
             nodes = _get(url + "/_nodes/_local/version") or {}
             versions = [node.get("version") for node in nodes.get("nodes", {}).values()]

@@ -1,4 +1,4 @@
-"""Server processes: started as the right user, recognised again, ended; and what their logs say."""
+"""Server processes: started as the right user, recognized again, ended; and what their logs say."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def is_ours(pid: int, began: float, marker: str) -> bool:
 
 
 def end_process(pid: int, *, timeout_seconds: float = 30.0) -> None:
-    """SIGTERM to *pid*, SIGKILL to it and its children when they are still there afterwards.
+    """SIGTERM to *pid*, SIGKILL to it and its children when they are still there afterward.
 
     Raises EngineStartError when the caller may not do that.
     """

@@ -123,7 +123,7 @@ def start(
         version: one of the pinned ones; None: the running one's, else the newest.
         heap_mb: the Java heap, MiB, at least 256.
         port: 0 finds a free one.
-        trial: Elasticsearch with a self-generated trial licence (30 days).
+        trial: Elasticsearch with a self-generated trial license (30 days).
         security: Elasticsearch with HTTPS and users; True for one superuser only.
         name: several engines of a kind can run side by side under different names.
         timeout_seconds: of silence in its log, then for its health; downloads don't count.
@@ -177,7 +177,7 @@ def _check_options(
         raise EngineStartError(f"heap_mb {heap_mb}: this machine has {memory_mb} MiB in all; choose less")
     if wanted.kind == "opensearch" and (trial or security):
         raise EngineStartError(
-            "trial and security are for Elasticsearch: the local OpenSearch has no licence "
+            "trial and security are for Elasticsearch: the local OpenSearch has no license "
             "and no security plugin"
         )
     if sys.platform == "win32":
@@ -191,7 +191,7 @@ def _check_same(there: EngineInfo, *, version: str | None, port: int, trial: boo
     if port and not there.url.endswith(f":{port}"):
         differs.append(f"at {there.url}, not on port {port}")
     if there.kind == "elasticsearch" and trial != (there.license == "trial"):
-        differs.append(f"with a {there.license} licence")
+        differs.append(f"with a {there.license} license")
     if secure != there.secure:
         differs.append("with security" if there.secure else "without security")
     if differs:
@@ -235,7 +235,7 @@ def _boot(
     kind = wanted.kind
     for stale in ("conf", "logs", "tmp"):
         remove_tree(instance / stale)
-    # Data of one version can't be read by an older one, and a basic licence can't become a trial.
+    # Data of one version can't be read by an older one, and a basic license can't become a trial.
     data = instance / (f"data-{wanted.version}" + ("-trial" if trial else ""))
     prepare_config(kind, home, instance, data, port=port, trial=trial, security=security)
     password = secrets.token_urlsafe(18) if security is not None else None
@@ -328,7 +328,7 @@ def _wait_for_health(wanted: Assembly, info: EngineInfo, console: Path, timeout_
 
 
 def _healthy(info: EngineInfo) -> bool:
-    # The licence is generated after the cluster is healthy, and 404 until then.
+    # The license is generated after the cluster is healthy, and 404 until then.
     needed = ["/_cluster/health?wait_for_status=yellow&timeout=1s"]
     if info.kind == "elasticsearch":
         needed.append("/_license")

@@ -24,7 +24,7 @@ class MigrateOptions:
         queries: texts whose results are compared before the swap.
         k: how many results of each.
         min_overlap: the mean share of the old top *k* that must be in the new one, 0…1; None: no gate.
-        judge: a function of query → ids that says how good they are (nDCG against judgements); the new
+        judge: a function of query → ids that says how good they are (nDCG against judgments); the new
             index must not score less than the old one by more than *max_drop*.
         max_drop: see *judge*.
         disk_factor: refuse when less than this times the old index's primaries is free; 0 asks nothing.
@@ -53,7 +53,7 @@ class MigrationReport:
         alias, old, new: the names; *old* and *new* are equal after an in-place change.
         in_place: only the mapping was changed.
         resumed: an earlier run had begun it.
-        encoded: fields whose vectors were made anew.
+        encoded: fields whose vectors were made again.
         copied: fields whose vectors were taken over.
         vectors_copied, vectors_encoded: how many texts of copied fields were found, and were not.
         documents: in the new index, at the swap.

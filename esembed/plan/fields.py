@@ -226,7 +226,7 @@ class SparseField(VectorField, frozen=True, kw_only=True):
 
 
 class FilterField(Part, frozen=True, kw_only=True):
-    """A field to filter, sort, facet or boost by, never analysed.
+    """A field to filter, sort, facet or boost by, never analyzed.
 
     Attributes:
         type: Elasticsearch's field type.
@@ -291,10 +291,10 @@ class LoadOptions(Part, frozen=True, kw_only=True):
     Attributes:
         refresh: False switches periodic refresh off during the load.
         replicas: replicas during the load, else unchanged.
-        force_merge_segments: merge to at most this many segments afterwards, else don't.
+        force_merge_segments: merge to at most this many segments afterward, else don't.
         graph_threshold: OpenSearch: during the load only segments with more vectors than this get an
             HNSW graph (``index.knn.advanced.approximate_threshold``; -1 builds none), so that graphs
-            are built once, by the merges afterwards. Other engines have no such setting.
+            are built once, by the merges afterward. Other engines have no such setting.
     """
 
     refresh: bool = True

@@ -44,7 +44,7 @@ def mass_fields(node: Match | MultiMatch | MatchPhrase, plan: IndexPlan) -> list
 
 
 def bound_of(node: Query, plan: IndexPlan | None, mass: float | None) -> tuple[Bound, str | None]:
-    """How a leg's score is normalised, and a note where it can't be.
+    """How a leg's score is normalized, and a note where it can't be.
 
     Args:
         mass: the idf mass of a text leg, where it was asked for.

@@ -351,12 +351,12 @@ class SearchCompiler:
         gaps = list(self.dialect.fusion_gaps(fusion, scope))
         for stage in request.stages:
             if isinstance(stage, Rescore):
-                gaps.append('rescore after a fusion runs on our side; fusion="auto"')
+                gaps.append('rescore after a fusion runs in the client; fusion="auto"')
             elif not self.dialect.collapses_fused:
                 gaps.append('hybrid collapses each leg before it fuses, not the fused list; fusion="auto"')
         if any(self._finds_chunk_documents(leg.query, scope) for leg in request.legs):
             gaps.append(
-                'chunks that are documents of their own are brought together on our side; fusion="auto"'
+                'chunks that are documents of their own are brought together in the client; fusion="auto"'
             )
         if fusion.kind == "linear" and any(self._to_common(leg.query, scope) for leg in request.legs):
             gaps.append(

@@ -1,4 +1,4 @@
-"""How much each leg of the default query should weigh, without judgements.
+"""How much each leg of the default query should weigh, without judgments.
 
 Known items are pieces of the index's own documents, each to find its document: two that were cut out of it
 (a title or first sentence, words of one half), so that words don't match by themselves, and one that still

@@ -1,4 +1,4 @@
-"""Known items: queries made from the corpus itself, for when there are no judgements.
+"""Known items: queries made from the corpus itself, for when there are no judgments.
 
 A piece of a document becomes the query and the document the one right answer. With the *held-out* kinds
 the piece is taken out of the document first, so that a leg can't win by finding it word for word: that

@@ -1,6 +1,6 @@
 """Each leg scored exactly and in memory, over a sample of the index's documents.
 
-Words are counted anew; vectors are those that lie in the index, so only the known items themselves are
+Words are counted again; vectors are those that lie in the index, so only the known items themselves are
 encoded, which are short. What a document is like without a known item that was cut out of it is computed:
 for words exactly, for vectors by taking the item's part of the vector away.
 """

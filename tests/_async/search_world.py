@@ -73,7 +73,7 @@ class World:
 
 @pytest.fixture(scope="module", params=["elasticsearch", "opensearch"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """Each engine in turn, cleaned up afterwards."""
+    """Each engine in turn, cleaned up afterward."""
     client = official(request.param, data.engine_url(request, request.param))
     seam = AsyncEngineClient(client)
     made = World(seam, await probe(seam), request.param)

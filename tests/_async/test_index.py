@@ -74,7 +74,7 @@ async def test_records_come_from_any_iterable_and_from_another_index(
         for number in range(150):
             yield {"title": f"title {number}", "id": f"d{number}", "vector": [1.0, number, 0.0, 1.0]}
 
-    # Under cosine Elasticsearch gives back what it normalised, rounded.
+    # Under cosine Elasticsearch gives back what it normalized, rounded.
     plan = GIVEN.replace(
         id_field="id",
         dense={"vector": DenseField(dims=4, quantization="hnsw", similarity="l2_norm")},
@@ -144,7 +144,7 @@ async def test_term_statistics_outlive_the_index_object(client: Any, esembed_ind
     assert [(h.id, h.score) for h in first] == [(h.id, h.score) for h in second]
     before = dict(index.stored.statistics)
     await index.refresh_statistics()
-    assert index.stored.statistics == before  # counting anew finds the same counts
+    assert index.stored.statistics == before  # counting again finds the same counts
 
 
 async def test_an_index_of_equal_documents_keeps_the_statistics_that_it_shares(

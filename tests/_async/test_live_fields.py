@@ -28,7 +28,7 @@ RECORDS: list[dict[str, Any]] = [
         "lang": "en" if number % 2 else "de",
         "day": f"2024-01-{number + 1:02}",
         "german": f"{number + 1:02}.01.2024",
-        "colour": ["red", "blue"][number % 2],
+        "color": ["red", "blue"][number % 2],
         "labels": {"shelf": f"s{number % 3}"},
         "notes": [{"by": "ann", "stars": number}],
         "made": f"2024/01/{number + 1:02} 10:00:00",
@@ -36,10 +36,10 @@ RECORDS: list[dict[str, Any]] = [
     for number in range(6)
 ]
 EXTRA = {
-    "colour": {"type": "keyword"},
+    "color": {"type": "keyword"},
     "notes": {"type": "nested", "properties": {"by": {"type": "keyword"}, "stars": {"type": "integer"}}},
     "made": {"type": "date", "format": "yyyy/MM/dd HH:mm:ss||yyyy/MM/dd||epoch_millis"},
-    "shades": {"type": "alias", "path": "colour"},
+    "shades": {"type": "alias", "path": "color"},
 }
 
 
@@ -61,10 +61,10 @@ async def test_facets_and_filters_know_the_mapping_and_refuse_other_fields(
     assert index.fields["notes.stars"] == "integer"
     facets = {
         "langs": {"terms": {"field": "lang"}, "aggs": {"days": {"stats": {"field": "day"}}}},
-        "colours": {"terms": {"field": "colour"}},
+        "colors": {"terms": {"field": "color"}},
         "shades": {"terms": {"field": "shades"}},
         "both": {"composite": {"sources": [{"a": {"terms": {"field": "lang"}}}]}},
-        "red": {"filter": {"bool": {"must": [{"term": {"colour": "red"}}]}}},
+        "red": {"filter": {"bool": {"must": [{"term": {"color": "red"}}]}}},
         "notes": {
             "nested": {"path": "notes"},
             "aggs": {
@@ -78,8 +78,8 @@ async def test_facets_and_filters_know_the_mapping_and_refuse_other_fields(
     }
     for query in (q.match_all(), q.rrf(q.match("red", name="a"), q.match("fox", name="b"))):
         found = (await index.search(query, aggregations=facets)).aggregations
-        assert {b["key"]: b["doc_count"] for b in found["colours"]["buckets"]} == {"red": 3, "blue": 3}
-        assert found["shades"]["buckets"] == found["colours"]["buckets"]
+        assert {b["key"]: b["doc_count"] for b in found["colors"]["buckets"]} == {"red": 3, "blue": 3}
+        assert found["shades"]["buckets"] == found["colors"]["buckets"]
         assert found["red"]["doc_count"] == 3
         assert found["notes"]["who"]["buckets"][0]["up"]["l"]["buckets"][0]["doc_count"] == 3
         for wrong in (

@@ -79,7 +79,7 @@ async def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -
     alone = await again.search(q.knn("embedding"), text="sort a list of numbers", size=3)
     assert only.ids == alone.ids
 
-    # The same records again, and a few more, ask nothing anew.
+    # The same records again, and a few more, ask nothing again.
     same = await again.ingest(records(160))
     assert "weights" not in same.stage_seconds
     assert again.plan.query == query

@@ -74,7 +74,7 @@ class World:
 
 @pytest.fixture(scope="module", params=["elasticsearch", "opensearch"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """Each engine in turn, cleaned up afterwards."""
+    """Each engine in turn, cleaned up afterward."""
     client = official(request.param, data.engine_url(request, request.param))
     seam = EngineClient(client)
     made = World(seam, probe(seam), request.param)

@@ -73,7 +73,7 @@ def test_records_come_from_any_iterable_and_from_another_index(client: Any, esem
         for number in range(150):
             yield {"title": f"title {number}", "id": f"d{number}", "vector": [1.0, number, 0.0, 1.0]}
 
-    # Under cosine Elasticsearch gives back what it normalised, rounded.
+    # Under cosine Elasticsearch gives back what it normalized, rounded.
     plan = GIVEN.replace(
         id_field="id",
         dense={"vector": DenseField(dims=4, quantization="hnsw", similarity="l2_norm")},
@@ -143,7 +143,7 @@ def test_term_statistics_outlive_the_index_object(client: Any, esembed_index_nam
     assert [(h.id, h.score) for h in first] == [(h.id, h.score) for h in second]
     before = dict(index.stored.statistics)
     index.refresh_statistics()
-    assert index.stored.statistics == before  # counting anew finds the same counts
+    assert index.stored.statistics == before  # counting again finds the same counts
 
 
 def test_an_index_of_equal_documents_keeps_the_statistics_that_it_shares(

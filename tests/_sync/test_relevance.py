@@ -80,7 +80,7 @@ def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -> None
     alone = again.search(q.knn("embedding"), text="sort a list of numbers", size=3)
     assert only.ids == alone.ids
 
-    # The same records again, and a few more, ask nothing anew.
+    # The same records again, and a few more, ask nothing again.
     same = again.ingest(records(160))
     assert "weights" not in same.stage_seconds
     assert again.plan.query == query

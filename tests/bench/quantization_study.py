@@ -23,7 +23,7 @@ import study_texts
 
 from esembed.advise.advise import CANDIDATES, Candidate, Target, Trial, choose
 from esembed.advise.cost import footprint
-from esembed.advise.emulate import emulate_many, exact_neighbours, graph_share
+from esembed.advise.emulate import emulate_many, exact_neighbors, graph_share
 from esembed.advise.report import svg
 from esembed.capabilities import profile
 from esembed.plan import DenseField
@@ -48,10 +48,10 @@ def case_part(case: str, vectors: np.ndarray) -> DenseField:
 
 
 def truth_of(work: Path, vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """The exact neighbours, computed once."""
+    """The exact neighbors, computed once."""
     path = work / f"truth-{len(vectors)}-{len(queries)}.npy"
     if not path.exists():
-        np.save(path, exact_neighbours(vectors, queries, 100))
+        np.save(path, exact_neighbors(vectors, queries, 100))
     return np.load(path)
 
 

@@ -8,7 +8,7 @@ Rows are the sets of fusion_default.py with both kinds of words, the encoder as 
 dims; and collections made of them: smaller corpora, two languages in one, and texts of which three or six
 tenths of the words are enciphered, so that the encoder can't read them and BM25 doesn't mind. For each the
 default's nDCG@10 is computed at every ratio of weights, so that any exponent and factor can be judged
-afterwards: over all rows, and with one collection left out, on that one. Prints Markdown.
+afterward: over all rows, and with one collection left out, on that one. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DIMS = (None, 64, 24, 8)
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents in order, queries and judgements."""
+    """Documents in order, queries and judgments."""
 
     documents: list[tuple[str, str]]
     queries: Mapping[str, str]
@@ -194,7 +194,7 @@ def summary(gains: np.ndarray) -> str:
 
 
 def worth(gains: np.ndarray) -> float:
-    """What is maximised: the mean, a loss of more than .005 counting five times more."""
+    """What is maximized: the mean, a loss of more than .005 counting five times more."""
     return float((gains - 5 * np.maximum(0, -0.005 - gains)).mean())
 
 

@@ -42,7 +42,7 @@ def official_client(engine: Any, kind: str) -> Any:
 
 @contextmanager
 def world(engine: Any, kind: str) -> Iterator[World]:
-    """The engine, and every index of this test's name deleted afterwards."""
+    """The engine, and every index of this test's name deleted afterward."""
     official = official_client(engine, kind)
     client = EngineClient(official)
     name = f"esembed-query-{uuid.uuid4().hex[:10]}"

@@ -74,15 +74,15 @@ def needs(body: Any, kind: str) -> set[str]:
         for key, value in body.items():
             if kind == "elasticsearch":
                 if key in ("rrf", "linear") and isinstance(value, dict) and "retrievers" in value:
-                    found.add(f"the {key} retriever (licence)")
+                    found.add(f"the {key} retriever (license)")
                 elif key == "text_similarity_reranker":
-                    found.add("a rerank endpoint (licence)")
+                    found.add("a rerank endpoint (license)")
                 elif key == "script_score":
                     found.add("painless")
                 elif key == "rank_feature":
                     found.add("rank features")
                 elif key in ("query_vector_builder", "inference_id") and "inference_text" not in body:
-                    found.add("an inference endpoint (licence)")
+                    found.add("an inference endpoint (license)")
             elif key == "model_id":
                 found.add("a model of ml-commons")
             found |= needs(value, kind)

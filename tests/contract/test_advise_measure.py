@@ -9,7 +9,7 @@ from esembed._sync.client import EngineClient
 from esembed._sync.probe import probe
 from esembed.advise.advise import CANDIDATES, Target, advise
 from esembed.advise.cost import footprint
-from esembed.advise.emulate import emulate_many, exact_neighbours, graph_share, recall, unit
+from esembed.advise.emulate import emulate_many, exact_neighbors, graph_share, recall, unit
 from esembed.advise.measure import measure
 from esembed.dialect.quantize import calibrate
 from esembed.plan import DenseField, IndexPlan
@@ -32,7 +32,7 @@ def live(esembed_engine):
 def test_measured_and_emulated_agree(live, sample):
     client, capabilities = live
     vectors, queries = sample
-    truth = exact_neighbours(vectors, queries, 10)
+    truth = exact_neighbors(vectors, queries, 10)
     for name in ("int8_hnsw", "bbq_hnsw", "byte"):
         candidate = CANDIDATES[name].on(capabilities)
         if candidate.quantization not in capabilities.quantizations:
@@ -48,7 +48,7 @@ def test_measured_and_emulated_agree(live, sample):
         codes = emulate_many(vectors, queries, form, 10, (None, 3.0))
         for oversample, shares in seen.shares.items():
             emulated = recall(codes[oversample if oversample > 1 else None], truth, 10) * graph_share(1000)
-            # 300 neighbours: one in a hundred is three of them.
+            # 300 neighbors: one in a hundred is three of them.
             assert float(np.mean(shares)) == pytest.approx(emulated, abs=0.06), (name, oversample)
         # Elasticsearch builds no graph over so few vectors.
         least, most = (footprint(1000, 128, form, graph=graph) for graph in (False, True))

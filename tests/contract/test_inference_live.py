@@ -208,7 +208,7 @@ def test_updates_resumes_and_what_is_refused(live: Live, index: Index) -> None:
     with pytest.raises(RecordError, match="send the whole"):
         index.update("cat", {"title": "dogs"})
     assert index.get("cat")["title"] == RECORDS[1]["title"]
-    with pytest.raises(OptionsError, match="can't be filled in afterwards"):
+    with pytest.raises(OptionsError, match="can't be filled in afterward"):
         index.backfill()
     plain = f"{live.world.name}-plain"
     body = {"mappings": {"properties": {"title": {"type": "text"}, "lang": {"type": "keyword"}}}}

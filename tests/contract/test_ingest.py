@@ -61,7 +61,7 @@ def test_an_unchanged_run_encodes_nothing(query_world: World) -> None:
     assert not third.statistics_complete
     assert target.ingest(changed, skip_unchanged=False).indexed == 100
     target.encoders["emb"] = HashEncoder(name="another model")
-    assert target.ingest(changed).indexed == 100, "another contract: encoded anew"
+    assert target.ingest(changed).indexed == 100, "another contract: encoded again"
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "older index"])
@@ -545,7 +545,7 @@ def test_a_red_index_is_waited_out(query_world: World) -> None:
 def test_another_index_is_a_source(query_world: World) -> None:
     plan = IndexPlan(
         text={"title": TextField()},
-        # Under cosine Elasticsearch gives back what it normalised, rounded.
+        # Under cosine Elasticsearch gives back what it normalized, rounded.
         dense={"image": DenseField(encoder="given", dims=3, similarity="l2_norm")},
         sparse={"terms": SparseField(encoder="lexical", source=("title",))},
     )

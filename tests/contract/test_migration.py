@@ -232,7 +232,7 @@ async def test_two_migrations_of_one_alias_are_one(client, alias, monkeypatch):
     assert (report.new, report.documents) == (f"{alias}-v2", 600)
     assert await lock_holder(client, alias) is None
     assert set(await versions(AsyncEngineClient(client), alias)) == {f"{alias}-v1", f"{alias}-v2"}
-    # What is hidden isn't found by a wildcard while it is there, and it is gone afterwards.
+    # What is hidden isn't found by a wildcard while it is there, and it is gone afterward.
     rows = await AsyncEngineClient(client).request(
         "GET", f"/{alias}*/_settings", params={"expand_wildcards": "all"}
     )
@@ -387,7 +387,7 @@ async def test_refusals_change_nothing(client, alias):
     for words, more in (
         ("at least 64 dims|native libraries", {"dims": 32, "quantization": "bbq_hnsw"}),
         ("even number|native libraries", {"dims": 33, "quantization": "int4_hnsw"}),
-        ("licence|no bbq_disk", {"quantization": "bbq_disk"}),
+        ("license|no bbq_disk", {"quantization": "bbq_disk"}),
         ("OpenSearch's|native libraries", {"quantization": "faiss_fp16"}),
         ("OpenSearch's|native libraries", {"quantization": "on_disk_32x"}),
     ):

@@ -52,7 +52,7 @@ def _run(live: Any, capsys: pytest.CaptureFixture[str], *, licensed: bool = Fals
     if capabilities.kind == "opensearch" or capabilities.scripts:
         has |= {"painless"}
     if capabilities.rrf and capabilities.kind == "elasticsearch":
-        has |= {"the rrf retriever (licence)", "the linear retriever (licence)"}
+        has |= {"the rrf retriever (license)", "the linear retriever (license)"}
     here = plans(capabilities.kind, rank_feature=capabilities.rank_feature)
     bodies: dict[str, tuple[str, str, dict[str, Any]]] = {}
     for case, _, body in all_bodies(capabilities.kind):
@@ -124,7 +124,7 @@ def test_elasticsearch_bodies_are_what_the_published_specification_says() -> Non
             continue
         seen.add(text)
         fused += bool(
-            {"the rrf retriever (licence)", "the linear retriever (licence)"} & needs(body, "elasticsearch")
+            {"the rrf retriever (license)", "the linear retriever (license)"} & needs(body, "elasticsearch")
         )
         error = jsonschema.exceptions.best_match(validator.iter_errors(body))
         if error is not None:

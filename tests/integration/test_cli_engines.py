@@ -49,7 +49,7 @@ def url(esembed_engine: EngineHandle) -> str:
 
 @pytest.fixture
 def name(esembed_index_name: str) -> str:
-    """A name of our own; the plugin deletes it afterwards."""
+    """A name of our own; the plugin deletes it afterward."""
     return esembed_index_name
 
 
@@ -142,36 +142,36 @@ def test_measuring_and_tuning(run: Run, name: str, plan: Path, tmp_path: Path) -
     pytest.importorskip("ir_measures", reason="needs the eval extra")
     assert run("index", "create", name, plan)[0] == 0
     run("ingest", write(tmp_path / "records.jsonl", RECORDS), "--index", name)
-    judgements = tmp_path / "judgements.csv"
-    judgements.write_text(
+    judgments = tmp_path / "judgments.csv"
+    judgments.write_text(
         "query,document,grade\nthick crust,b,2\nlonely coast,a,1\nlonely coast,lost,1\nKruste,c,good\n"
     )
     code, out, err = run(
-        "eval", "index", name, judgements, "--json", "--html", "report.html", "--save-runs", "runs"
+        "eval", "index", name, judgments, "--json", "--html", "report.html", "--save-runs", "runs"
     )
     assert code == 0, err
     found = json.loads(out)
     assert found["queries"] == 2
     assert found["configurations"]["bm25"]["measures"]["success@1"]["mean"] == 1.0
     problems = {problem["kind"]: problem["count"] for problem in found["problems"]}
-    assert problems == {"bad-grade": 1, "query-without-judgements": 1, "not-in-index": 1}
+    assert problems == {"bad-grade": 1, "query-without-judgments": 1, "not-in-index": 1}
     assert "relevant documents that the index does not hold" in err
     assert "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
     runs = sorted((tmp_path / "runs").iterdir())
     assert [file.name for file in runs] == ["bm25.run", "default.run"]
     assert read_run(runs[0])["q1"][0][0] == "b"
-    code, out, _ = run("tune", name, judgements, "--json")
+    code, out, _ = run("tune", name, judgments, "--json")
     assert code == 0
     tuned = json.loads(out)
     assert (tuned["queries"], tuned["chosen"]) == (2, tuned["default"])
-    code, out, err = run("tune", name, judgements, "--next-plan", "next.toml", "--no-write")
+    code, out, err = run("tune", name, judgments, "--next-plan", "next.toml", "--no-write")
     assert code == 0
     assert "kept" in out
     assert "… 2 judged queries, legs: bm25" in err
     assert "query (not stored)" in err
     assert "next.toml is not written" in err
     assert not (tmp_path / "next.toml").exists()
-    for verb in (("tune", name, judgements), ("search", "crust", "--index", name)):
+    for verb in (("tune", name, judgments), ("search", "crust", "--index", name)):
         code, _, err = run(*verb, "--cross-encoder", "cross")
         assert code == 2
         assert "NAME=MODEL" in err

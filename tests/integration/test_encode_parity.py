@@ -397,7 +397,7 @@ def test_what_the_graph_would_get_wrong_is_left_to_torch(
         assert cosines(encoder.encode_document(TEXTS), oracle(folder, TEXTS)).min() >= 0.9999
 
 
-def test_matryoshka_is_renormalised(opened: Callable[..., Any]) -> None:
+def test_matryoshka_is_renormalized(opened: Callable[..., Any]) -> None:
     mine = opened("minilm", "openvino", dims=64).encode_document(TEXTS)
     reference = oracle(find_minilm(), TEXTS, truncate_dim=64, normalize_embeddings=True)
     assert mine.shape == (len(TEXTS), 64)

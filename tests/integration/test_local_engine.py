@@ -59,7 +59,7 @@ def _request(
 
 @pytest.fixture(scope="module")
 def name() -> Iterator[str]:
-    """A name for this run's own server; everything under it is removed afterwards."""
+    """A name for this run's own server; everything under it is removed afterward."""
     unique = f"test-{os.getpid()}"
     yield unique
     local.destroy("opensearch", name=unique)
@@ -212,7 +212,7 @@ def test_a_download_with_another_checksum_leaves_nothing(
     assert [path.name for path in tmp_path.rglob("*.zip")] == []
 
 
-def test_elasticsearch_with_https_users_and_a_trial_licence(name: str) -> None:
+def test_elasticsearch_with_https_users_and_a_trial_license(name: str) -> None:
     security = Security(
         users=(User(name="reader", password="read-only-1", roles=("searcher",)),),
         roles={

@@ -38,7 +38,7 @@ def test_every_profile_is_there_and_cached(name):
         ("elasticsearch-basic", "9.5", "analyzers", "english", True),
     ],
 )
-def test_versions_and_licences(name, version, attribute, value, present):
+def test_versions_and_licenses(name, version, attribute, value, present):
     assert (value in getattr(profile(name, version), attribute)) is present
 
 

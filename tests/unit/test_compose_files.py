@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[2] / "docker"
 FILES = sorted(FOLDER.glob("compose*.yaml"))
 
 
-def test_there_is_one_for_each_engine_and_licence() -> None:
+def test_there_is_one_for_each_engine_and_license() -> None:
     assert [path.name for path in FILES] == [
         "compose.elasticsearch-basic.yaml",
         "compose.elasticsearch-trial.yaml",
@@ -34,8 +34,8 @@ def test_compose_file(path: Path) -> None:
     assert service["environment"]["discovery.type"] == "single-node"
     assert {volume.split(":")[0] for volume in service["volumes"]} == set(content["volumes"])
     if kind == "elasticsearch":
-        licence = service["environment"]["xpack.license.self_generated.type"]
-        assert path.stem.endswith(licence)
+        license = service["environment"]["xpack.license.self_generated.type"]
+        assert path.stem.endswith(license)
     values = service["environment"].values()
     assert all(isinstance(value, str) for value in values), "YAML booleans are refused in environment"
 

@@ -110,8 +110,8 @@ class ElasticsearchMapping(MappingCompiler):
             if quantization == "bbq_disk" and capabilities.version >= Version(9, 2):
                 draft.gap(
                     f"{where}.quantization",
-                    f"bbq_disk needs an Enterprise or trial licence, this one is {capabilities.license}",
-                    'write quantization = "bbq_hnsw", or change the licence',
+                    f"bbq_disk needs an Enterprise or trial license, this one is {capabilities.license}",
+                    'write quantization = "bbq_hnsw", or change the license',
                 )
             elif quantization.startswith("bbq"):
                 since = "9.2" if quantization == "bbq_disk" else "8.16"

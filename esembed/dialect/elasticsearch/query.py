@@ -271,16 +271,16 @@ class ElasticsearchQuery(QueryCompiler):
         if fusion.kind == "rrf":
             if not caps.rrf:
                 gaps.append(
-                    "the rrf retriever is not there (it needs an Enterprise or trial licence and a full "
-                    'distribution); fusion="auto" fuses on our side'
+                    "the rrf retriever is not there (it needs an Enterprise or trial license and a full "
+                    'distribution); fusion="auto" fuses in the client'
                 )
             elif len(set(fusion.weights)) > 1 and not caps.rrf_weights:
-                gaps.append('rrf weights need Elasticsearch 9.2; fusion="auto" fuses on our side')
+                gaps.append('rrf weights need Elasticsearch 9.2; fusion="auto" fuses in the client')
         else:
             if not caps.linear:
                 gaps.append(
-                    "the linear retriever is not there (it needs an Enterprise or trial licence and a full "
-                    'distribution); fusion="auto" fuses on our side'
+                    "the linear retriever is not there (it needs an Enterprise or trial license and a full "
+                    'distribution); fusion="auto" fuses in the client'
                 )
             if fusion.normalizer not in _NORMALIZERS or (
                 caps.linear and fusion.normalizer not in caps.linear_normalizers
@@ -294,7 +294,7 @@ class ElasticsearchQuery(QueryCompiler):
                     # Elasticsearch takes no inner window below the outer one, and would widen it.
                     gaps.append(
                         f"{child.name}: rank_window_size = {child.window} inside a fusion of "
-                        f'{fusion.window} is widened by Elasticsearch; fusion="auto" fuses on our side'
+                        f'{fusion.window} is widened by Elasticsearch; fusion="auto" fuses in the client'
                     )
                 short = child.name.rpartition("/")[2]
                 gaps.extend(f"{short}: {gap}" for gap in self.fusion_gaps(child, scope))

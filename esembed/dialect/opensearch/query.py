@@ -208,7 +208,7 @@ class OpenSearchQuery(QueryCompiler):
     def fusion_gaps(self, fusion: FusionNode, scope: Scope) -> list[str]:
         """Why the engine can't fuse this itself (with the same result); empty when it can."""
         caps = scope.capabilities
-        ours = 'fusion="auto" fuses on our side'
+        ours = 'fusion="auto" fuses in the client'
         gaps = []
         if len(fusion.children) > MAX_HYBRID_LEGS:
             gaps.append(f"hybrid takes at most {MAX_HYBRID_LEGS} legs, not {len(fusion.children)}; {ours}")

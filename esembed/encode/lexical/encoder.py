@@ -201,7 +201,7 @@ class LexicalEncoder:
         return self.encode_and_count(texts)[0]
 
     def encode_and_count(self, texts: Sequence[str]) -> tuple[list[SparseVector], LexicalStatistics]:
-        """``encode_document(texts)`` and ``statistics_of(texts)``, tokenising once."""
+        """``encode_document(texts)`` and ``statistics_of(texts)``, tokenizing once."""
         started = time.perf_counter()
         split = [self._splitter.split(text) for text in texts]
         vectors = [self._document(tokens) for tokens in split]
@@ -225,7 +225,7 @@ class LexicalEncoder:
         """BM25's query side: idf times how often the word stands in the query; float32, > 0.
 
         A word that no document has keeps its (largest) idf: it matches nothing, and the sum of the
-        values is the query's mass, a bound to normalise scores by.
+        values is the query's mass, a bound to normalize scores by.
 
         Raises:
             EncoderError: the encoder has no term statistics.

@@ -3,7 +3,7 @@
 How many documents there are, how many tokens, and in how many documents each token stands. Counts add
 up, so batches are counted apart and merged; a text that is replaced or deleted is subtracted when its
 old tokens are at hand, and counted as *unsettled* when they are not, so that one can see when
-counting anew is due. They are bulky, so an index keeps them in a companion index, named by hash.
+counting again is due. They are bulky, so an index keeps them in a companion index, named by hash.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class LexicalStatistics:
             if left < 0:
                 raise EncoderError(
                     f"can't subtract these statistics: {token!r} was counted in {df.get(token, 0)} documents "
-                    f"and {n} are to go; they were not part of this count. Count the collection anew."
+                    f"and {n} are to go; they were not part of this count. Count the collection again."
                 )
             if left:
                 df[token] = left
@@ -110,7 +110,7 @@ class LexicalStatistics:
                 del df[token]
         documents, terms = self.documents - removed.documents, self.total_terms - removed.total_terms
         if documents < 0 or terms < 0:
-            raise EncoderError("can't subtract more documents than were counted; count the collection anew")
+            raise EncoderError("can't subtract more documents than were counted; count the collection again")
         return replace(self, documents=documents, total_terms=terms, df=df)
 
     def _same_analyzer(self, other: LexicalStatistics) -> None:

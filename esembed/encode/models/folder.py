@@ -109,7 +109,7 @@ def open_tensors(folder: Path, name: str) -> Tensors:
     """The safetensors in *folder*, sharded or not.
 
     Raises:
-        EncoderError: there are none (a pickled checkpoint is refused, with the way out).
+        EncoderError: there are none (a pickled checkpoint is refused, with the remedy).
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():

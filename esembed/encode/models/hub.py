@@ -32,7 +32,7 @@ def locate(
     """The folder of a model, its hub id (None for a folder) and its commit (None likewise).
 
     Args:
-        rest: a folder, or a hub id (``organisation/name``).
+        rest: a folder, or a hub id (``organization/name``).
         revision: a hub commit, tag or branch.
         local_files_only: never ask the hub, use its cache only.
 
@@ -40,7 +40,7 @@ def locate(
         EncoderError: no such folder, not in the cache, or the hub refused.
     """
     if not rest:
-        raise EncoderError("the spec names no model: write hf:ORGANISATION/NAME or hf:FOLDER")
+        raise EncoderError("the spec names no model: write hf:ORGANIZATION/NAME or hf:FOLDER")
     folder = Path(rest).expanduser()
     if folder.is_dir():
         return folder, None, None

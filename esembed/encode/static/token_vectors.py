@@ -92,7 +92,7 @@ class TokenSource:
         self.weights_hash, self.tokenizer_hash = weights_hash, tokenizer_hash
         self.extra: dict[str, Any] = {}
         lengths = sorted(len(token) for token in tokenizer.get_vocab())
-        # As model2vec: characters beyond this are not even tokenised.
+        # As model2vec: characters beyond this are not even tokenized.
         self._characters = None
         if max_seq_length is not None:
             self._characters = max_seq_length * max(1, int(np.median(lengths)))

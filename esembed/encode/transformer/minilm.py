@@ -81,7 +81,7 @@ def find_minilm(*, local_files_only: bool = False) -> Path:
     if _complete(ours):
         if _verified(ours):
             return ours
-        _log.warning("the cached minilm is damaged; it is fetched anew")
+        _log.warning("the cached minilm is damaged; it is fetched again")
         shutil.rmtree(ours, ignore_errors=True)
     if local_files_only:
         raise DownloadError("minilm is in no cache here, and local_files_only forbids to fetch it")

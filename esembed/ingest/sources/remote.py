@@ -1,7 +1,7 @@
 """Remote files that go on where their connection broke.
 
 An https server is asked for the rest by ``Range`` and ``If-Range`` (RFC 9110, 13.1.5 and 14.2), a store by
-seeking in the file opened anew. It must be the same file: the same ETag, else the same length and date.
+seeking in the file opened again. It must be the same file: the same ETag, else the same length and date.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ MAX_ID_BYTES = 512
 """Both engines refuse a longer ``_id``."""
 
 MAX_ENCODE_CHARS = 1_000_000
-"""Text beyond this is not shown to an encoder that cuts its input anyway: tokenising 30 MB to keep 512
+"""Text beyond this is not shown to an encoder that cuts its input anyway: tokenizing 30 MB to keep 512
 tokens would take gigabytes."""
 
 

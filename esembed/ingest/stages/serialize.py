@@ -28,7 +28,7 @@ class SerializeStage:
         outcomes: takes the records that can't be written.
     """
 
-    name = "serialise"
+    name = "serialize"
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import pytest
 
 from esembed.advise.advise import Target, advise
 from esembed.advise.cost import encode_cost, footprint
-from esembed.advise.emulate import FORMS, emulate, exact_neighbours, optimized, recall, unit
+from esembed.advise.emulate import FORMS, emulate, exact_neighbors, optimized, recall, unit
 from esembed.advise.report import COLUMNS, human_bytes, plot, rows, svg
 from esembed.capabilities import profile
 from esembed.errors import OptionsError, PlanError
@@ -19,11 +19,11 @@ from esembed.plan import IndexPlan
 
 @pytest.fixture(scope="module")
 def sample():
-    """Clusters in 128 dims, as embeddings have them: neighbours are close, but not equal."""
+    """Clusters in 128 dims, as embeddings have them: neighbors are close, but not equal."""
     rng = np.random.default_rng(11)
-    centres = rng.standard_normal((60, 128))
+    centers = rng.standard_normal((60, 128))
     spread = 1 / np.sqrt(1 + np.arange(128))
-    vectors = centres[rng.integers(60, size=3100)] * 0.5 + rng.standard_normal((3100, 128)) * spread * 2
+    vectors = centers[rng.integers(60, size=3100)] * 0.5 + rng.standard_normal((3100, 128)) * spread * 2
     made = unit(vectors.astype(np.float32))
     return made[:3000], made[3000:]
 
@@ -31,16 +31,16 @@ def sample():
 PLAN = IndexPlan.from_dict({"text": {"body": {}}, "dense": {"e": {"dims": 128}}})
 
 
-def test_exact_neighbours_are_the_sorted_dot_products(sample):
+def test_exact_neighbors_are_the_sorted_dot_products(sample):
     vectors, queries = sample
-    found = exact_neighbours(vectors, queries, 5)
+    found = exact_neighbors(vectors, queries, 5)
     expected = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :5]
     assert np.array_equal(found, expected)
 
 
 def test_recall_falls_with_the_bits_and_rises_with_oversampling(sample):
     vectors, queries = sample
-    truth = exact_neighbours(vectors, queries, 10)
+    truth = exact_neighbors(vectors, queries, 10)
     plain = {form: recall(emulate(vectors, queries, form, 10), truth, 10) for form in FORMS}
     assert plain["float"] == 1.0
     assert plain["int8"] > 0.95

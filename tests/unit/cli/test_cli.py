@@ -366,7 +366,7 @@ def test_doctor_shows_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--url", "http://127.0.0.1:1"]) == 0
     shown = capsys.readouterr().out
     assert "cores" in shown
-    assert "\x1b[" not in shown, "no colours where there is no terminal"
+    assert "\x1b[" not in shown, "no colors where there is no terminal"
 
 
 def test_the_page_about_the_command_line_is_up_to_date() -> None:

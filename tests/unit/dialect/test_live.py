@@ -98,6 +98,6 @@ def test_settings_for_a_load():
 
 def test_types_of_keys_and_nested_objects():
     types = {"labels": "flattened", "parts": "nested", "parts.name": "keyword"}
-    assert type_of("labels.colour", types) == "keyword"
+    assert type_of("labels.color", types) == "keyword"
     assert nested_path("parts.name", types) == "parts"
-    assert missing_fields(["labels.colour", "gone"], types) == ["gone"]
+    assert missing_fields(["labels.color", "gone"], types) == ["gone"]

@@ -1,4 +1,4 @@
-"""Plans to mappings: every gap at once, with its way out; explicit values stay; drift."""
+"""Plans to mappings: every gap at once, with its remedy; explicit values stay; drift."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_elasticsearch_options():
         ({"dims": 32, "quantization": "bbq_hnsw"}, ES, "at least 64 dims"),
         ({"dims": 33, "quantization": "int4_hnsw"}, ES, "even number"),
         ({"dims": 5000}, ES, "4096"),
-        ({"quantization": "bbq_disk"}, ES, "licence"),
+        ({"quantization": "bbq_disk"}, ES, "license"),
         ({"quantization": "on_disk_32x"}, ES, "OpenSearch's"),
         ({"quantization": "bbq_hnsw"}, profile("elasticsearch-basic", "8.15"), "8.16"),
         ({"element_type": "bfloat16"}, profile("elasticsearch-basic", "9.2"), "9.3"),

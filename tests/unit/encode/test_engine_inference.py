@@ -105,7 +105,7 @@ def test_a_plan_compiles_to_the_mapping_and_the_pipeline_that_fills_it() -> None
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("elasticsearch-basic", "Enterprise or trial licence, this one is basic"),
+        ("elasticsearch-basic", "Enterprise or trial license, this one is basic"),
         ("elasticsearch-reduced", "no machine-learning modules"),
         ("opensearch-no-native", "ml-commons plugin"),
     ],
@@ -114,7 +114,7 @@ def test_an_engine_without_inference_is_a_gap_with_a_way_out(name: str, why: str
     with pytest.raises(UnsupportedFeatureError, match=why) as caught:
         compile_mapping(plan(), profile(name))
     assert len(caught.value.gaps) == 2
-    assert all("runs on your side" in gap for gap in caught.value.gaps)
+    assert all("runs in your process" in gap for gap in caught.value.gaps)
     query = q.knn("emb", text="x")
     with pytest.raises(UnsupportedFeatureError, match="encoded by the engine"):
         compile_query(query, profile(name), plan=plan())

@@ -63,7 +63,7 @@ class Server:
     """Behaves as the list says, one entry a request, and well when it is used up."""
 
     def __init__(self) -> None:
-        self.behaviours: list[Callable[[dict[str, Any]], Answer]] = []
+        self.behaviors: list[Callable[[dict[str, Any]], Answer]] = []
         self.always: Callable[[dict[str, Any]], Answer] = good
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -79,7 +79,7 @@ class Server:
                 with lock:
                     outer.requests.append(body)
                     outer.headers.append({k.lower(): v for k, v in self.headers.items()})
-                    behave = outer.behaviours.pop(0) if outer.behaviours else outer.always
+                    behave = outer.behaviors.pop(0) if outer.behaviors else outer.always
                 code, headers, answer = behave(body)
                 raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 try:
@@ -160,7 +160,7 @@ def test_batches_are_bounded_by_tokens(server: Server, make: Any) -> None:
 def test_dimensions_are_asked_for_and_checked(server: Server, make: Any) -> None:
     assert make(dims=4).encode_query(["a"]).shape == (1, 4)
     assert server.requests[0]["dimensions"] == 4
-    server.behaviours = [lambda request: good({**request, "dimensions": DIMS})]
+    server.behaviors = [lambda request: good({**request, "dimensions": DIMS})]
     with pytest.raises(EncoderError, match="8 dimensions instead of 4; it doesn't honour"):
         make(dims=4).encode_query(["a"])
 
@@ -168,13 +168,13 @@ def test_dimensions_are_asked_for_and_checked(server: Server, make: Any) -> None
 def test_a_server_that_changes_its_width_is_noticed(server: Server, make: Any) -> None:
     encoder = make()
     encoder.encode_query(["a"])
-    server.behaviours = [lambda request: good({**request, "dimensions": 5})]
+    server.behaviors = [lambda request: good({**request, "dimensions": 5})]
     with pytest.raises(EncoderError, match="5 dimensions instead of 8; the server changed"):
         encoder.encode_query(["a"])
 
 
 def test_order_is_restored_from_the_indexes(server: Server, make: Any) -> None:
-    server.behaviours = [changed(lambda data: data[::-1])]
+    server.behaviors = [changed(lambda data: data[::-1])]
     vectors = make().encode_document(["a", "b", "c"])
     np.testing.assert_allclose(vectors, [vector_of(t) for t in "abc"], rtol=1e-6)
 
@@ -226,7 +226,7 @@ def test_no_json_is_refused(server: Server, make: Any) -> None:
 
 
 def test_retry_after_is_honoured(server: Server, make: Any) -> None:
-    server.behaviours = [status(429, retry_after="7"), status(503, retry_after_ms="2500")]
+    server.behaviors = [status(429, retry_after="7"), status(503, retry_after_ms="2500")]
     vectors = make().encode_query(["a"])
     np.testing.assert_allclose(vectors[0], vector_of("a"), rtol=1e-6)
     asked = [w for w in make.waits if w > 0]
@@ -235,7 +235,7 @@ def test_retry_after_is_honoured(server: Server, make: Any) -> None:
 
 
 def test_retry_after_as_a_date(server: Server, make: Any) -> None:
-    server.behaviours = [status(429, retry_after="Fri, 01 Jan 2100 00:00:00 GMT")]
+    server.behaviors = [status(429, retry_after="Fri, 01 Jan 2100 00:00:00 GMT")]
     with pytest.raises(RateLimitedError) as caught:
         make().encode_query(["a"])
     assert caught.value.retry_after_seconds is not None
@@ -244,7 +244,7 @@ def test_retry_after_as_a_date(server: Server, make: Any) -> None:
 
 
 def test_what_passes_is_tried_again_a_bounded_number_of_times(server: Server, make: Any) -> None:
-    server.behaviours = [status(500), status(502)]
+    server.behaviors = [status(500), status(502)]
     assert make(max_retries=2).encode_query(["a"]).shape == (1, DIMS)
     server.requests.clear()
     server.always = status(500, "on fire")
@@ -270,7 +270,7 @@ def test_a_spent_quota_is_no_rate_limit(server: Server, make: Any) -> None:
 
 
 def test_a_server_that_is_too_slow_is_given_up_and_asked_again(server: Server, make: Any) -> None:
-    server.behaviours = [server.slow]
+    server.behaviors = [server.slow]
     assert make(timeout_seconds=0.3, max_retries=1).encode_query(["a"]).shape == (1, DIMS)
     server.always = server.slow
     with pytest.raises(TransientError, match="did not answer in time"):

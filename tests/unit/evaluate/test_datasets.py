@@ -48,10 +48,10 @@ def test_a_beir_folder_with_every_flaw(beir: Path) -> None:
     assert kinds(dataset) == {
         "bad-line": 2,
         "bad-grade": 1,
-        "conflicting-judgement": 1,
+        "conflicting-judgment": 1,
         "unknown-document": 1,
         "unknown-query": 1,
-        "query-without-judgements": 1,
+        "query-without-judgments": 1,
         "no-relevant-document": 1,
     }
     assert [document.id for document in dataset.documents()] == ["d0", "d1", "d2", "d3"]
@@ -71,7 +71,7 @@ def test_a_corpus_with_an_id_twice_is_counted(beir: Path) -> None:
 
 
 def test_csv_with_and_without_query_ids(tmp_path: Path) -> None:
-    path = tmp_path / "judgements.csv"
+    path = tmp_path / "judgments.csv"
     path.write_text('query,document,grade\n"red, shoes",p1,3\n"red, shoes",p2,0\nhats,p3,n/a\nhats,p4,1.0\n')
     dataset = load_dataset(path)
     assert dataset.qrels == {"q1": {"p1": 3, "p2": 0}, "q2": {"p4": 1}}
@@ -157,9 +157,9 @@ def test_an_ir_datasets_id(tmp_path: Path) -> None:
     assert dict(dataset.queries) == {"q1": "one", "q3": "two"}
     assert dataset.qrels == {"q1": {"d1": 2}, "q3": {"d2": 1}}
     assert kinds(dataset) == {
-        "conflicting-judgement": 1,
+        "conflicting-judgment": 1,
         "duplicate-query": 1,
-        "query-without-judgements": 1,
+        "query-without-judgments": 1,
         "unknown-query": 1,
     }
     documents = {document.id: document.source["text"] for document in dataset.documents()}

@@ -143,7 +143,7 @@ def test_the_report_has_every_stage_and_adds_up() -> None:
     assert (report.read, report.indexed, report.dead_lettered, report.skipped) == (52, 49, 2, 1)
     plain = report.to_dict()
     assert plain["adds_up"]
-    assert {"read", "lookup", "encode", "serialise", "bulk"} <= set(plain["stage_seconds"])
+    assert {"read", "lookup", "encode", "serialize", "bulk"} <= set(plain["stage_seconds"])
     assert set(plain["stage_shares"]) == set(plain["stage_seconds"])
     for name in ("tokens", "truncated", "cost_usd", "bytes_sent", "requests", "documents_per_second"):
         assert plain[name] >= 0

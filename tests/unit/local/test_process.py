@@ -1,4 +1,4 @@
-"""Finding Java, recognising processes, reading logs, refusing wrong options: without a server."""
+"""Finding Java, recognizing processes, reading logs, refusing wrong options: without a server."""
 
 from __future__ import annotations
 

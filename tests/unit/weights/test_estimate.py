@@ -1,4 +1,4 @@
-"""Known items, rank-biased overlap, and the weights of legs without judgements."""
+"""Known items, rank-biased overlap, and the weights of legs without judgments."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def test_params_that_do_not_fit(folder: Path) -> None:
             load(f"hf:{folder}", EncoderParams(), runtime)
 
 
-def test_dims_are_cut_and_renormalised(folder: Path, encoder: Any) -> None:
+def test_dims_are_cut_and_renormalized(folder: Path, encoder: Any) -> None:
     short = load(f"hf:{folder}", EncoderParams(dims=5))
     whole, cut = encoder.encode_document(["cat dog"]), short.encode_document(["cat dog"])
     assert short.info.normalize
