@@ -50,6 +50,8 @@ def commands(command: Any, path: str, context: Any = None) -> Iterator[tuple[str
         return
     for name in command.list_commands(context):
         found, child, _ = command.resolve_command(context, [name])
+        if child.hidden:
+            continue  # an old name
         yield from commands(child, f"{path} {found}", context)
 
 

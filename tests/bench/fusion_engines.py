@@ -48,7 +48,7 @@ def main() -> None:
         dense={"embedding": DenseField(encoder="minilm", source=("contents",), quantization="hnsw")},
     )
     head = ["set", "engine", "words", "BM25", "dense", "RRF", "min-max", "default", "default − best leg",
-            "trust s"]  # fmt: skip
+            "weights s"]  # fmt: skip
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|", flush=True)
     previous, index, seconds = "", None, 0.0
     for name in options.sets:
@@ -65,7 +65,7 @@ def main() -> None:
                 for d in dataset.documents()
             )
             report = index.ingest(rows)
-            seconds, previous = report.stage_seconds.get("trust", 0.0), folder
+            seconds, previous = report.stage_seconds.get("weights", 0.0), folder
         found = index.evaluate(dataset, measures=["ndcg@10"], latency_queries=0)
         value = {one.name: one.values["ndcg@10"].mean for one in found.measured}
         legs = [value[name] for name in ("bm25", "embedding", "rrf", "minmax", "default")]
