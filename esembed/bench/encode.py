@@ -65,8 +65,10 @@ def bench_encode(
     max_seq_length: Annotated[int | None, typer.Option(help="Tokens kept of each text.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads for everyone.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
-    ours: Annotated[list[str] | None, typer.Option(help="openvino-float32, torch-bfloat16 …")] = None,
-    peer_python: Annotated[
+    configuration: Annotated[
+        list[str] | None, typer.Option(help="openvino-float32, torch-bfloat16 …")
+    ] = None,
+    baseline_python: Annotated[
         str | None, typer.Option(help="Interpreter with sentence-transformers and its optional backends.")
     ] = None,
     usd_per_hour: Annotated[float | None, typer.Option(help="The machine's price.")] = None,
@@ -90,7 +92,7 @@ def bench_encode(
         max_seq_length=max_seq_length,
         threads=threads,
         device=device,
-        contenders=default_contenders(peer_python, ours or ()),
+        contenders=default_contenders(baseline_python, configuration or ()),
         usd_per_hour=usd_per_hour,
     )
     if plot is not None:

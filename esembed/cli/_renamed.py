@@ -18,6 +18,9 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
         "--resume": "--skip-unchanged",
         "--trust": "--learn-weights",
     },
+    "tune": {"--axes": "--tune-legs"},
+    "demo": {"--fresh": "--reindex"},
+    "bench": {"--ours": "--configuration", "--peer-python": "--baseline-python"},
 }
 """Verb → old option → new option."""
 

@@ -28,7 +28,7 @@ def demo(
         EngineKind, typer.Option("--engine", help="Which local engine to start.")
     ] = EngineKind.opensearch,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the local engine afterward.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Index again, even if it is there.")] = False,
+    fresh: Annotated[bool, typer.Option("--reindex", help="Index again, even if it is there.")] = False,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Index only so many docstrings, for a quick look.")
     ] = None,

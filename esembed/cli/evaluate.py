@@ -241,7 +241,7 @@ def tune(
         bool, typer.Option("--write/--no-write", help="Store the result as the default query.")
     ] = True,
     axes: Annotated[
-        bool, typer.Option("--axes/--fusion-only", help="Try the legs' own settings, too.")
+        bool, typer.Option("--tune-legs/--fusion-only", help="Try the legs' own settings, too.")
     ] = True,
     latency_weight: Annotated[
         float, typer.Option("--latency-weight", min=0, help="nDCG that 100 ms are worth; 0: time is free.")
