@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["old_names", "renamed"]
+__all__ = ["old_names", "renamed", "warn_renamed"]
 
 T = TypeVar("T")
 
@@ -61,6 +61,12 @@ def _alias(cls: type, old: str, new: str) -> property:
     return property(get, doc=f"Deprecated: {new}.")
 
 
+def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
+    """Warn of an old name; by default at the line that called the function that calls this."""
+    message = f"{old} is now {new}; the old name goes with the release after 0.2"
+    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)
+
+
 def _warn(cls: type, old: str, new: str) -> None:
-    message = f"{cls.__name__}.{old} is now {new}; the old name goes with the release after 0.2"
-    warnings.warn(message, DeprecationWarning, stacklevel=3)  # who called __init__ or read the property
+    # 4: this function, __init__ or the property's getter, and who used it
+    warn_renamed(f"{cls.__name__}.{old}", new, stacklevel=4)

@@ -492,8 +492,11 @@ async def _gate(
             f"{settings.min_overlap}; the alias was not moved. {new.concrete_index!r} is kept to look "
             "into (or abort)"
         )
-    if settings.judge is not None:
-        report.old_score, report.new_score = settings.judge(runs[0]), settings.judge(runs[1])
+    if settings.quality_metric is not None:
+        report.old_score, report.new_score = (
+            settings.quality_metric(runs[0]),
+            settings.quality_metric(runs[1]),
+        )
         if report.new_score < report.old_score - settings.max_drop:
             raise PermanentError(
                 f"the new index scores {report.new_score:.4f}, the old one {report.old_score:.4f}: more than "

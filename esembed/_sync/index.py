@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from esembed.capabilities import Capabilities
+from esembed.deprecation import warn_renamed
 from esembed.dialect import meta
 from esembed.dialect.live import drift, mapped_types
 from esembed.dialect.mapping import compile_mapping
@@ -102,6 +103,12 @@ class Index:
     def concrete_index(self) -> str:
         """The one index behind that name, which requests are sent to."""
         return self.state.concrete_index
+
+    @property
+    def concrete(self) -> str:
+        """Deprecated: :attr:`concrete_index`."""
+        warn_renamed("Index.concrete", "concrete_index")
+        return self.concrete_index
 
     @property
     def uuid(self) -> str:
@@ -350,6 +357,11 @@ class Index:
         """
         opening.delete(self.state)
 
+    def drop(self) -> None:
+        """Deprecated: :meth:`delete_index`."""
+        warn_renamed("Index.drop", "delete_index")
+        self.delete_index()
+
     # -- searching ---------------------------------------------------------------------------------
 
     search = _by_searcher(Searcher.search)
@@ -367,6 +379,11 @@ class Index:
             EncoderError, ContractError: an encoder can't be loaded, or isn't the one that filled the index.
         """
         self.state.searcher.warm()
+
+    def warm(self) -> None:
+        """Deprecated: :meth:`warm_up`."""
+        warn_renamed("Index.warm", "warm_up")
+        self.warm_up()
 
     # -- documents ---------------------------------------------------------------------------------
 
@@ -598,6 +615,7 @@ class Index:
         encoder: Encoder | Mapping[str, Encoder] | None = None,
         allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
+        carry_back: bool | None = None,
     ) -> MigrationReport:
         """Point the alias at the version before, with what was written since brought into it.
 
@@ -607,11 +625,15 @@ class Index:
             encoder: the old version's encoders.
             allow_encoders: spec strings of the old version that may be loaded.
             runtime: how loaded encoders run here.
+            carry_back: the old name of *replay_writes*, deprecated.
 
         Raises:
             AliasError: no alias, or the index behind it did not come from a migration, or its origin is gone.
             PermanentError: a migration of the alias is running.
         """
+        if carry_back is not None:
+            warn_renamed("rollback(carry_back=…)", "replay_writes")
+            replay_writes = carry_back
         return migration.rollback(
             self.client,
             self.name,

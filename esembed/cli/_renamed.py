@@ -18,6 +18,7 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
         "--resume": "--skip-unchanged",
         "--trust": "--learn-weights",
     },
+    "index": {"--carry-back": "--replay-writes", "--no-carry-back": "--no-replay-writes"},
     "tune": {"--axes": "--tune-legs"},
     "demo": {"--fresh": "--reindex"},
     "bench": {"--ours": "--configuration", "--peer-python": "--baseline-python"},

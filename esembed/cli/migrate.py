@@ -92,7 +92,7 @@ def migrate(
         max_documents_per_second=max_documents_per_second,
         queries=texts,
         min_overlap=min_overlap,
-        judge=judge,
+        quality_metric=judge,
         max_drop=max_drop,
     )
     client = connection.client()
@@ -109,10 +109,10 @@ def migrate(
 def rollback(
     alias: Alias,
     *,
-    carry_back: Annotated[
+    replay_writes: Annotated[
         bool,
         typer.Option(
-            "--carry-back/--no-carry-back", help="Bring writes since the swap into the old version."
+            "--replay-writes/--no-replay-writes", help="Bring writes since the swap into the old version."
         ),
     ] = True,
     allow_encoder: Allow = None,
@@ -130,7 +130,7 @@ def rollback(
     client = connection.client()
     try:
         report = Index.open(client, alias).rollback(
-            replay_writes=carry_back, allow_encoders=allow_encoder or ()
+            replay_writes=replay_writes, allow_encoders=allow_encoder or ()
         )
     finally:
         client.close()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from esembed.deprecation import renamed
 from esembed.ingest.options import IngestOptions
 
 __all__ = ["MigrateOptions", "MigrationReport"]
 
 
+@renamed(judge="quality_metric")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrateOptions:
     """How a migration runs.
@@ -24,9 +26,9 @@ class MigrateOptions:
         queries: texts whose results are compared before the swap.
         k: how many results of each.
         min_overlap: the mean share of the old top *k* that must be in the new one, 0…1; None: no gate.
-        judge: a function of query → ids that says how good they are (nDCG against judgments); the new
-            index must not score less than the old one by more than *max_drop*.
-        max_drop: see *judge*.
+        quality_metric: a function of query → ids that says how good they are (nDCG against judgments); the
+            new index must not score less than the old one by more than *max_drop*.
+        max_drop: see *quality_metric*.
         disk_factor: refuse when less than this times the old index's primaries is free; 0 asks nothing.
         ingest: options of the copying runs.
     """
@@ -39,7 +41,7 @@ class MigrateOptions:
     queries: Sequence[str] = ()
     k: int = 10
     min_overlap: float | None = None
-    judge: Callable[[Mapping[str, Sequence[str]]], float] | None = None
+    quality_metric: Callable[[Mapping[str, Sequence[str]]], float] | None = None
     max_drop: float = 0.0
     disk_factor: float = 1.5
     ingest: IngestOptions = field(default_factory=lambda: IngestOptions(op_field=None))
@@ -62,7 +64,7 @@ class MigrationReport:
         blocked_seconds: how long writes were refused.
         seconds: in all.
         overlap: the mean overlap@k, where it was asked for.
-        old_score, new_score: of *judge*.
+        old_score, new_score: of *quality_metric*.
         notes: anything else.
     """
 

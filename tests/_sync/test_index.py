@@ -13,6 +13,7 @@ from esembed import (
     FilterField,
     Index,
     IndexPlan,
+    MigrateOptions,
     SparseField,
     TextField,
 )
@@ -24,6 +25,7 @@ from esembed._sync.live import describe, update_meta
 from esembed._sync.term_statistics import STATISTICS_INDEX, delete_statistics
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.errors import (
+    AliasError,
     ContractError,
     EncoderError,
     IndexExistsError,
@@ -428,3 +430,21 @@ def test_what_was_loaded_is_freed(client: Any, esembed_index_name: str) -> None:
     index.close()
     assert index.pool.encoder("embedding") is not loaded, "freed without being awaited, too"
     assert index.count() == 0, "the client is the caller's and stays open"
+
+
+def test_old_names_work_for_one_release_and_warn(client: Any, esembed_index_name: str) -> None:
+    index = Index.create(client, esembed_index_name, IndexPlan(text={"title": TextField()}))
+    with pytest.warns(DeprecationWarning, match="Index.concrete is now concrete_index"):
+        assert index.concrete == index.concrete_index
+    with pytest.warns(DeprecationWarning, match="Index.warm is now warm_up"):
+        index.warm()
+    with (
+        pytest.warns(DeprecationWarning, match="is now replay_writes"),
+        pytest.raises(AliasError, match="no alias"),
+    ):
+        index.rollback(carry_back=False)
+    with pytest.warns(DeprecationWarning, match="Index.drop is now delete_index"):
+        index.drop()
+    assert describe(EngineClient(client), esembed_index_name) is None
+    with pytest.warns(DeprecationWarning, match="MigrateOptions.judge is now quality_metric"):
+        assert MigrateOptions(judge=len).quality_metric is len  # type: ignore[call-arg]

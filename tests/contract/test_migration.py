@@ -332,14 +332,14 @@ async def test_queries_without_a_gate_are_compared_and_told(client, alias):
 
 async def test_judged_queries_decide(client, alias):
     scores = iter([0.9, 0.5])
-    worse = MigrateOptions(queries=["text 1"], judge=lambda _: next(scores), max_drop=0.1)
+    worse = MigrateOptions(queries=["text 1"], quality_metric=lambda _: next(scores), max_drop=0.1)
     with pytest.raises(PermanentError, match="max_drop"):
         await migrate(client, alias, plan("b"), encoder=Salted("b"), old_encoder=Salted("a"), options=worse)
 
     def judge(found):
         return sum(ids[0] == "d" + text.split()[1] for text, ids in found.items()) / len(found)
 
-    good = MigrateOptions(queries=["text 1", "text 2"], judge=judge)
+    good = MigrateOptions(queries=["text 1", "text 2"], quality_metric=judge)
     report = await migrate(
         client, alias, plan("b"), encoder=Salted("b"), old_encoder=Salted("a"), options=good
     )
