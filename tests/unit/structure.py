@@ -54,6 +54,8 @@ DEPRECATED = {
     "esembed.evaluate.dataset",
     "esembed.encode.combined",
     "esembed.encode.inference",
+    "esembed.ingest.deadletters",
+    "esembed.ingest.read",
 }
 """Old paths that only re-export."""
 
