@@ -42,7 +42,6 @@ __all__ = [
     "collapse",
     "fuse",
     "normalize",
-    "page",
 ]
 
 
@@ -245,8 +244,3 @@ def collapse(hits: Sequence[Fused], groups: Mapping[str, object]) -> list[Fused]
             seen.add(group)
             kept.append(hit)
     return kept
-
-
-def page(hits: Sequence[Fused], offset: int, size: int) -> Sequence[Fused]:
-    """The window's part that a page shows."""
-    return hits[offset : offset + size]

@@ -106,17 +106,6 @@ class Connection:
 
         return OpenSearch(**self._opensearch(url))
 
-    def async_client(self) -> Any:
-        """The official async client. The caller closes it."""
-        url, kind = self.resolve()
-        if kind == "elasticsearch":
-            from elasticsearch import AsyncElasticsearch
-
-            return AsyncElasticsearch(url, **self._elasticsearch(url))
-        from opensearchpy import AsyncOpenSearch
-
-        return AsyncOpenSearch(**self._opensearch(url))
-
     # -- credentials ---------------------------------------------------------------------------
 
     def _api_key(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -355,11 +355,6 @@ def _svg(width: int, height: int, inner: str, label: str) -> str:
         f"<svg viewBox='0 0 {width} {height}' width='{width}' height='{height}' role='img' "
         f"aria-label='{escape(label, quote=True)}'>{inner}</svg>"
     )
-
-
-def compact(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Rounded copies, for logs."""
-    return {name: [round(float(x), 4) for x in row] for name, row in values.items()}
 
 
 _PAGE = Template("""<!doctype html>
