@@ -25,7 +25,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for, meta
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.meta import stored_meta
-from esembed.encode import contract
+from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
 from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
@@ -404,7 +404,7 @@ def _unchanged(stored: meta.StoredMeta, pool: EncoderPool, plan: IndexPlan) -> f
             same.add(name)
             continue
         old = stored.contracts.get(name)
-        if old is not None and not contract.compare(old, contracts[name], field=name):
+        if old is not None and not compare_contracts(old, contracts[name], field=name):
             same.add(name)
     return frozenset(same)
 

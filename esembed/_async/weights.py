@@ -13,7 +13,7 @@ from esembed.dialect.meta import HASH_FIELD
 from esembed.errors import EsembedError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.plan import paths
-from esembed.plan.legs import searchable_legs
+from esembed.plan.default_query import searchable_legs
 
 from . import documents
 from ._shim import in_thread

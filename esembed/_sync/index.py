@@ -13,8 +13,8 @@ from esembed.deprecation import warn_renamed
 from esembed.dialect import meta
 from esembed.dialect.live import drift, mapped_types
 from esembed.dialect.mapping import compile_mapping
-from esembed.encode import contract
 from esembed.encode.base import Encoder, RuntimeOptions
+from esembed.encode.model_check import describe_contract
 from esembed.encode.pool import EncoderPool
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.migration.options import MigrateOptions, MigrationReport
@@ -182,7 +182,7 @@ class Index:
             "documents": documents.count(state),
             "written_by": stored.written_by,
             "plan": self.plan.to_dict(),
-            "contracts": {name: contract.describe(value) for name, value in stored.contracts.items()},
+            "contracts": {name: describe_contract(value) for name, value in stored.contracts.items()},
             "statistics": dict(stored.statistics),
             "drift": list(drift(compiled, mapping, opening.existing_fields(state))),
             "notes": list(self.notes),

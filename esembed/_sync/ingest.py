@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from esembed.encode import contract
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
+from esembed.encode.model_check import make_contract
 from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.sources import open_source
@@ -133,7 +133,7 @@ def _set_average_lengths(state: IndexState, averages: Mapping[str, float]) -> No
     # The old contracts of these fields name another average: their encoders are checked against new ones.
     pool.trust({name: kept for name, kept in contracts.items() if name not in averages})
     for name in averages:
-        contracts[name] = in_thread(contract.make, pool.encoder(name))
+        contracts[name] = in_thread(make_contract, pool.encoder(name))
     state.store(dataclasses.replace(state.stored, plan=plan, contracts=contracts))
     pool.trust(contracts)
     state.replace_pool(pool)

@@ -18,7 +18,7 @@ from esembed.advise.emulate import emulate_many, exact_neighbors, graph_share, r
 from esembed.advise.measure import measure
 from esembed.capabilities import Capabilities
 from esembed.dialect.mapping import compile_mapping
-from esembed.dialect.quantize import calibrate
+from esembed.dialect.quantize_vectors import calibrate
 from esembed.errors import OptionsError, PlanError, UnsupportedFeatureError
 from esembed.plan import DenseField, IndexPlan
 from esembed.types import FloatArray

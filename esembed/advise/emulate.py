@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from esembed.dialect.quantize import calibrate, confidence_interval, to_bytes
+from esembed.dialect.quantize_vectors import calibrate, confidence_interval, to_bytes
 from esembed.errors import OptionsError
 from esembed.types import FloatArray
 

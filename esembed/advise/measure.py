@@ -72,7 +72,7 @@ def measure(
         vectors, queries: float32, shapes (n, dims) and (m, dims), of length 1.
         truth: int64, shape (m, ≥ k): the exact neighbors.
         part: the field to try; its dims and encoder are overridden. ``byte`` and ``bit`` fields are coded
-            as :mod:`esembed.dialect.quantize` does it.
+            as :mod:`esembed.dialect.quantize_vectors` does it.
         oversamples: which rescoring factors; 1.0 is without.
 
     Raises:

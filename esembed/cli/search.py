@@ -61,6 +61,7 @@ def search(
     """
     from esembed import Index, terminal
     from esembed.cli._query import cross_encoders, parse_filters
+    from esembed.search.hits_json import hits_to_json
 
     client = connection.client()
     try:
@@ -75,39 +76,9 @@ def search(
     finally:
         client.close()
     if json:
-        terminal.print_json(as_json(hits, seconds))
+        terminal.print_json(hits_to_json(hits, seconds))
         return
     _show(hits, opened.plan, seconds, explain=explain)
-
-
-def as_json(hits: Hits, seconds: float) -> dict[str, Any]:
-    """A page of hits as JSON values, stable for scripts."""
-    return {
-        "total": hits.total,
-        "total_relation": hits.total_relation,
-        "took_ms": hits.took_ms,
-        "seconds": round(seconds, 6),
-        "path": hits.path,
-        "approximate": hits.approximate,
-        "timed_out": hits.timed_out,
-        "legs_missing": dict(hits.legs_missing),
-        "notes": list(hits.notes),
-        "next_cursor": hits.next_cursor,
-        "hits": [
-            {
-                "id": hit.id,
-                "score": hit.score,
-                "source": dict(hit.source),
-                **({"shares": [_share(share) for share in hit.shares]} if hit.shares else {}),
-                **({"chunks": [dict(chunk) for chunk in hit.chunks]} if hit.chunks else {}),
-            }
-            for hit in hits
-        ],
-    }
-
-
-def _share(share: Any) -> dict[str, Any]:
-    return {"leg": share.leg, "rank": share.rank, "score": share.score, "share": share.share}
 
 
 def summary(hit: Hit, plan: IndexPlan, *, width: int = 110) -> str:

@@ -20,7 +20,7 @@ import orjson
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
-from esembed.dialect.quantize import quantize
+from esembed.dialect.quantize_vectors import quantize
 from esembed.dialect.tokens import TokenTarget, decode, encode_vector
 from esembed.errors import RecordError
 from esembed.plan import DenseField, IndexPlan, SparseField

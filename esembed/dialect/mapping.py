@@ -18,7 +18,7 @@ from esembed.dialect import dialect_for
 from esembed.dialect.documents import Storage
 from esembed.dialect.inference import VectorType, ingest_pipeline
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
-from esembed.dialect.quantize import unit_scale
+from esembed.dialect.quantize_vectors import unit_scale
 from esembed.errors import PlanError, UnsupportedFeatureError
 from esembed.plan import (
     DenseField,

@@ -17,7 +17,7 @@ import orjson
 
 from esembed.errors import PlanError
 from esembed.plan import IndexPlan
-from esembed.plan.legs import lift_learned_query
+from esembed.plan.default_query import lift_learned_query
 
 __all__ = [
     "FORMAT",
@@ -55,7 +55,7 @@ class StoredMeta:
 
     Attributes:
         plan: the index's plan, ``auto`` values resolved.
-        contracts: vector field → encoder contract (see esembed.encode.contract).
+        contracts: vector field → encoder contract (see esembed.encode.model_check).
         statistics: lexical field → hash of its term statistics.
         written_by: the esembed version that wrote it.
         rest: keys this version doesn't know, kept when it is written again.

@@ -12,7 +12,7 @@ import numpy as np
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
-from esembed.dialect.quantize import quantize
+from esembed.dialect.quantize_vectors import quantize
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.dialect.tokens import encode_vector
 from esembed.dialect.values import check_value, fit_text

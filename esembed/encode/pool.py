@@ -280,9 +280,9 @@ class EncoderPool:
     def _check(self, name: str, encoder: Encoder) -> None:
         stored = self._contracts.get(name)
         if stored is not None and not self.field(name).precomputed:
-            from esembed.encode import contract
+            from esembed.encode.model_check import check_contract
 
-            contract.check(stored, encoder, field=name)
+            check_contract(stored, encoder, field=name)
 
     def _load(self, name: str, part: DenseField | SparseField) -> Encoder:
         spec, params, family = part.encoder, part.params, part.family
@@ -346,10 +346,10 @@ class EncoderPool:
 
     def make_contracts(self) -> dict[str, dict[str, Any]]:
         """Field → contract, for every vector field that isn't brought by the caller; loads the models."""
-        from esembed.encode import contract
+        from esembed.encode.model_check import make_contract
 
         names = [name for name, part in self.plan.vector_fields() if not part.precomputed]
-        return {name: dict(contract.make(encoder)) for name, encoder in self.one_at_a_time(names).items()}
+        return {name: dict(make_contract(encoder)) for name, encoder in self.one_at_a_time(names).items()}
 
     def token_ids(self, *, ready_only: bool = False) -> dict[str, dict[str, int]]:
         """Field → token → id, for the sparse fields that are stored as SEISMIC vectors, whose features are

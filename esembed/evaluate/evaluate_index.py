@@ -12,7 +12,7 @@ from esembed.evaluate.evaluation import Evaluation, evaluate_runs
 from esembed.evaluate.metrics import DEFAULT_MEASURES, Latency
 from esembed.evaluate.significance import Test
 from esembed.evaluate.target import SearchTarget, index_documents, latency, plan_legs, run_queries
-from esembed.plan.legs import default_query
+from esembed.plan.default_query import default_query
 from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Rescore, Sparse
 from esembed.weights.known_items import known_items, sample

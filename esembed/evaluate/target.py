@@ -14,7 +14,7 @@ from esembed.evaluate.datasets import Dataset
 from esembed.evaluate.leg_table import LegTable
 from esembed.evaluate.metrics import Latency
 from esembed.plan import IndexPlan
-from esembed.plan.legs import default_query, searchable_legs
+from esembed.plan.default_query import default_query, searchable_legs
 from esembed.query import Query
 from esembed.query.nodes import BoostBy, Collapse, Knn, Rescore
 from esembed.query.tree import resolve_text

@@ -23,7 +23,7 @@ from esembed.evaluate.metrics import measure
 from esembed.evaluate.target import SearchTarget, TunableTarget, latency, leg_table, plan_legs, run_queries
 from esembed.evaluate.tuning import Tuned, TuneOptions, fused_query, tune
 from esembed.plan import TextField
-from esembed.plan.legs import default_query
+from esembed.plan.default_query import default_query
 from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Linear, Match, Rescore, Rrf, Sparse
 from esembed.weights.query import lexical_scorer

@@ -1,47 +1,18 @@
-"""Bulk requests without I/O: what to send together, what an answer means, how much to send next.
+"""Bulk requests without I/O: what to send together, and how much to send next.
 
 :class:`BulkQueue` decides which actions form the next request (bytes, count, never two operations of
-one id in flight); :func:`judge` sorts an answer into done, try again, split and dead; :class:`Pacer`
-adapts size and concurrency to 429, 413 and latency. Who sends is another module's business.
+one id in flight); :class:`Pacer` adapts size and concurrency to 429, 413 and latency. What an answer means
+is :mod:`esembed.ingest.bulk_answer`'s; who sends, :mod:`esembed.ingest.stages.send`'s.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import deque
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["BulkAction", "BulkQueue", "Pacer", "Verdict", "judge"]
-
-_RETRY_STATUS = frozenset({408, 429, 502, 503, 504})
-_RETRY_TYPES = frozenset(
-    {
-        "circuit_breaking_exception",
-        "cluster_block_exception",
-        "es_rejected_execution_exception",
-        "illegal_index_shard_state_exception",
-        "no_shard_available_action_exception",
-        "node_closed_exception",
-        "node_disconnected_exception",
-        "node_not_connected_exception",
-        "process_cluster_event_timeout_exception",
-        "rejected_execution_exception",
-        "shard_not_in_primary_mode_exception",
-        "already_closed_exception",
-        "alreadyclosed_exception",
-        "opensearch_rejected_execution_exception",
-        "unavailable_shards_exception",
-        "timeout_exception",
-        "retry_on_primary_exception",
-        "retry_on_replica_exception",
-    }
-)
-_FATAL_TYPES = frozenset(
-    {"index_closed_exception", "index_not_found_exception", "security_exception", "alias_not_found_exception"}
-)
+__all__ = ["BulkAction", "BulkQueue", "Pacer"]
 
 
 @dataclass(slots=True, eq=False)
@@ -145,169 +116,6 @@ class BulkQueue:
     def has_ready(self) -> bool:
         """Whether take() would return something."""
         return bool(self._ready)
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What one answer means for the actions of its request.
-
-    Attributes:
-        done: settled well.
-        retry: actions with (only) the lines that are to be sent again.
-        dead: actions that can never get in, with reason, status and error type.
-        split: the request is too large or one of its lines spoils it: send the halves.
-        pushed_back: the engine asked for less (429, rejected execution).
-        blocked: why the engine takes nothing at the moment (read-only block, no primary …), or None.
-        oversized: some lines take more memory than the engine gives one operation, whatever it does
-            otherwise: its 429 is not a matter of waiting. Send the actions of *retry* one by one.
-        fatal: why going on makes no sense (index gone, no permission), with the status, or None.
-        retried_lines: how many lines are to be sent again.
-    """
-
-    done: list[BulkAction] = field(default_factory=list)
-    retry: list[BulkAction] = field(default_factory=list)
-    dead: list[tuple[BulkAction, str, int | None, str | None]] = field(default_factory=list)
-    split: bool = False
-    pushed_back: bool = False
-    blocked: str | None = None
-    oversized: bool = False
-    fatal: tuple[str, int] | None = None
-    retried_lines: int = 0
-
-
-def _reason(error: Any) -> tuple[str, str | None]:
-    if not isinstance(error, Mapping):
-        return str(error), None
-    text = str(error.get("reason") or "")
-    cause = error.get("caused_by")
-    depth = 0
-    while isinstance(cause, Mapping) and depth < 4:
-        if cause.get("reason") and str(cause["reason"]) not in text:
-            text += f": {cause['reason']}"
-        cause, depth = cause.get("caused_by"), depth + 1
-    kind = error.get("type")
-    return text[:2_000] or str(kind), None if kind is None else str(kind)
-
-
-def judge(actions: Sequence[BulkAction], status: int | None, body: Any) -> Verdict:
-    """Sort an answer.
-
-    Args:
-        actions: what was sent, in order.
-        status: the HTTP status; None when no (whole) answer came back.
-        body: the parsed answer.
-
-    Returns:
-        A verdict in which every action stands once: in done, retry or dead; or all of them in retry
-        with ``split`` set; or ``fatal`` is set.
-    """
-    verdict = Verdict()
-    for action in actions:
-        action.attempts += 1
-    lines = sum(len(action.lines) for action in actions)
-    items = body.get("items") if isinstance(body, Mapping) else None
-    if status is None or (status == 200 and (not isinstance(items, list) or len(items) != lines)):
-        verdict.retry, verdict.retried_lines = list(actions), lines
-        return verdict
-    if status != 200:
-        return _judge_request(verdict, actions, lines, status, body)
-    position = 0
-    for action in actions:
-        answers = items[position : position + len(action.lines)]  # type: ignore[index]
-        position += len(action.lines)
-        _judge_action(verdict, action, answers, alone=lines == 1)
-    return verdict
-
-
-def _judge_request(
-    verdict: Verdict, actions: Sequence[BulkAction], lines: int, status: int, body: Any
-) -> Verdict:
-    error = body.get("error") if isinstance(body, Mapping) else body
-    reason, kind = _reason(error)
-    blocked = kind == "cluster_block_exception"
-    if status in _RETRY_STATUS or kind in _RETRY_TYPES:
-        verdict.retry, verdict.retried_lines = list(actions), lines
-        verdict.pushed_back = status == 429 and not blocked
-        if blocked or status == 503:
-            verdict.blocked = reason
-        return verdict
-    if status in (401, 403, 404, 405, 406) or kind in _FATAL_TYPES:
-        verdict.fatal = (f"{kind}: {reason}" if kind else reason, status)
-        return verdict
-    # 413, or a 400 or 500 that one line may have caused: halve until that line is alone.
-    if lines > 1:
-        verdict.split, verdict.retry = True, list(actions)
-        return verdict
-    if status >= 500 or status == 413:
-        # Something between us and the engine may have said so; a refusal that stays is the line's own.
-        actions[0].server_errors += 1
-        if actions[0].server_errors <= 3:
-            verdict.retry, verdict.retried_lines = list(actions), lines
-            return verdict
-    if status == 413:
-        reason = (
-            f"the document makes a bulk line of {actions[0].size} bytes, more than the engine takes in one "
-            "request (http.max_content_length); shorten it or raise that limit"
-        )
-    verdict.dead.append((actions[0], reason, status, kind))
-    return verdict
-
-
-_PRESSURE = re.compile(r"(?:primary|coordinating)_operation_bytes=(\d+).*?max_\w+_bytes=(\d+)")
-
-
-def _too_large_for(reason: str) -> str | None:
-    """Indexing pressure rejects an operation larger than its whole limit each time it comes."""
-    found = _PRESSURE.search(reason)
-    if found is None or int(found[1]) <= int(found[2]):
-        return None
-    return (
-        f"indexing it takes {int(found[1])} bytes of memory and the engine gives at most {found[2]} to all "
-        "operations together (indexing_pressure.memory.limit, a tenth of its heap by default); shorten the "
-        f"document or give the engine more heap ({reason[:200]})"
-    )
-
-
-def _judge_action(verdict: Verdict, action: BulkAction, answers: Sequence[Any], *, alone: bool) -> None:
-    again: list[bytes] = []
-    for number, answer in enumerate(answers):
-        operation, item = next(iter(answer.items()))
-        status = int(item.get("status", 0))
-        if 200 <= status < 300:
-            action.created = item.get("result") == "created"
-            continue
-        if operation == "delete" and status == 404 and "error" not in item:
-            continue
-        reason, kind = _reason(item.get("error", item.get("result", "no reason given")))
-        if kind in _FATAL_TYPES or status == 401:
-            verdict.fatal = (f"{kind}: {reason}" if kind else reason, status)
-            return
-        if status == 429 and (needed := _too_large_for(reason)) is not None:
-            if alone:
-                verdict.dead.append((action, needed, 413, kind))
-                return
-            verdict.oversized = True
-        if status in _RETRY_STATUS or kind in _RETRY_TYPES:
-            again = again or action.lines[number:]
-            if kind == "cluster_block_exception" or status == 503:
-                verdict.blocked = reason
-            elif status == 429:
-                verdict.pushed_back = True
-            continue
-        if status >= 500 and action.server_errors < 3:
-            action.server_errors += 1
-            again = again or action.lines[number:]
-            continue
-        verdict.dead.append((action, reason, status or None, kind))
-        return
-    if again:
-        # What failed goes again, and what follows it within the record, since the order decides; the
-        # id stays in flight until all of it is settled.
-        action.lines = again
-        verdict.retry.append(action)
-        verdict.retried_lines += len(again)
-    else:
-        verdict.done.append(action)
 
 
 @dataclass(slots=True)

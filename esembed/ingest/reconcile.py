@@ -8,7 +8,8 @@ from dataclasses import replace
 from esembed.dialect.documents import action_line, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import OptionsError, PermanentError
-from esembed.ingest.bulk import BulkAction, judge
+from esembed.ingest.bulk import BulkAction
+from esembed.ingest.bulk_answer import classify
 from esembed.ingest.ledger import Ledger
 from esembed.ingest.options import IngestOptions, IngestReport, VerifyResult
 from esembed.ingest.record import hash_parts
@@ -140,7 +141,7 @@ def _delete(target: TargetIndex, actions: list[BulkAction]) -> int:
         if not left:
             return
         status, body, after = target.bulk(b"".join(line for action in left for line in action.lines))
-        verdict = judge(left, status, body)
+        verdict = classify(left, status, body)
         if verdict.fatal or verdict.dead:
             reason = verdict.fatal[0] if verdict.fatal else verdict.dead[0][1]
             raise PermanentError(f"sync could not delete: {reason}")

@@ -1,4 +1,4 @@
-"""The legs of a query: which a plan's default query has, what they are called, which are chosen.
+"""The legs of a query: what they are called, and which of them are chosen.
 
 A leg is one retriever (Elastic) or sub-query (OpenSearch) of a fusion. A text leg is called ``bm25``, a
 vector leg by its field; ``dense`` and ``sparse`` stand for all legs of that type. The names are the same in
@@ -8,18 +8,14 @@ vector leg by its field; ``dense`` and ``sparse`` stand for all legs of that typ
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from esembed.errors import QueryError
-from esembed.plan.index_plan import IndexPlan
-from esembed.query import builders as q
 from esembed.query.nodes import (
-    Bool,
     BoostBy,
     Collapse,
     Knn,
     Linear,
-    Match,
     Nested,
     Query,
     Rescore,
@@ -32,94 +28,19 @@ from esembed.query.tree import add_filter
 
 __all__ = [
     "BM25",
-    "default_legs",
-    "default_query",
     "drop_legs",
     "expand_by_leg",
     "expand_leg_names",
     "leg_names",
     "leg_type",
-    "lift_learned_query",
-    "plan_legs",
     "query_legs",
-    "searchable_legs",
     "select_legs",
-    "weighted_legs",
 ]
 
 BM25 = "bm25"
 """What the text leg is called."""
 
 V = TypeVar("V")
-
-
-def default_query(plan: IndexPlan) -> Query:
-    """The plan's default query, its texts left out.
-
-    Without one of its own: BM25 over the text fields, every dense field and every learned sparse field,
-    fused by RRF.
-
-    Raises:
-        QueryError: the plan has nothing that a text can be searched in.
-    """
-    if plan.query is not None:
-        return plan.query
-    legs = searchable_legs(plan)
-    if not legs:
-        raise QueryError(
-            "the plan has no field that a text can be searched in (given vectors have no encoder): pass a "
-            "query with vectors, such as q.knn(field, vector=…)"
-        )
-    return next(iter(legs.values())) if len(legs) == 1 else q.rrf(*legs.values())
-
-
-def plan_legs(plan: IndexPlan) -> dict[str, Query]:
-    """Every leg that a text can be searched in, by its name; none when the plan has no such field.
-
-    Fields that the caller fills have no encoder for a query.
-    """
-    legs: dict[str, Query] = {}
-    if plan.text:
-        legs[BM25] = q.match(name=BM25)
-    for name, dense in plan.dense.items():
-        if not dense.precomputed:
-            legs[name] = q.knn(name, name=name)
-    for name, sparse in plan.sparse.items():
-        if not sparse.precomputed:
-            legs[name] = q.sparse(name, name=name)
-    return legs
-
-
-def searchable_legs(plan: IndexPlan) -> dict[str, Query]:
-    """The legs that the default query fuses, by name.
-
-    ``lexical`` stands in for BM25 where there are no text fields, and never beside it: it would count BM25
-    twice (RRF of three fell from .795 to .778 on MED, from .479 to .446 on CoSQA).
-    """
-    counted = [name for name, sparse in plan.sparse.items() if sparse.family == "lexical" and plan.text]
-    return {name: leg for name, leg in plan_legs(plan).items() if name not in counted}
-
-
-def default_legs(plan: IndexPlan, legs: Collection[str] | None) -> Query:
-    """The default query with only these legs.
-
-    Legs of the default query keep its fusion and weights. With a leg that only the plan has (``lexical``
-    beside BM25) the chosen ones are fused by RRF.
-
-    Raises:
-        QueryError: the plan has no such leg, or nothing that a text can be searched in.
-    """
-    query = default_query(plan)
-    if legs is None or isinstance(legs, str) or not legs:
-        return select_legs(query, legs)
-    inside = query_legs(query)
-    named = dict(zip(leg_names(inside), inside, strict=True))
-    everything = {**plan_legs(plan), **named}
-    chosen = expand_leg_names(legs, [leg.replace(name=name) for name, leg in everything.items()], "legs")
-    if all(name in named for name in chosen):
-        return select_legs(query, chosen)
-    parts = [everything[name].replace(name=name) for name in everything if name in chosen]
-    return parts[0] if len(parts) == 1 else q.rrf(*parts)
 
 
 def query_legs(query: Query) -> tuple[Query, ...]:
@@ -255,75 +176,3 @@ def _with_legs(query: Query, keep: list[int], names: list[str]) -> Query:
     if weights is not None and not any(weights):
         weights = None
     return query.replace(legs=legs, weights=weights)
-
-
-def weighted_legs(legs: Sequence[tuple[Query, float]]) -> Query:
-    """The default query of weighted legs: a fusion like any other; a single leg stands alone.
-
-    ``floor``, since a document that a leg didn't list must not lose more than that leg's last hit, and since
-    a list of vectors that are hardly nearer than the rest must not drown a name that words alone find.
-    """
-    if len(legs) == 1:
-        return legs[0][0]
-    total = sum(weight for _, weight in legs)
-    return q.linear(
-        *(leg for leg, _ in legs),
-        weights=[float(f"{weight / total:.4g}") for _, weight in legs],
-        normalizer="floor",
-    )
-
-
-VECTOR_SPREAD = 4.0
-"""How much smaller a vector leg's scores above their floor are than BM25's between least and best, about:
-what a weight of the old form is multiplied by."""
-
-LEAST_TEXT = 0.2
-"""The least share of the text leg, as in :mod:`esembed.weights.estimate`."""
-
-
-def lift_learned_query(query: Query | None, evidence: Any) -> Query | None:
-    """The learned default query of an index made by 0.1.0, as a fusion; another query unchanged.
-
-    0.1.0 stored a ``bool`` of a boosted ``match``, ``knn`` and ``sparse``. Its boosts hold how far each leg
-    was trusted, divided by scales of raw scores, which the fusion doesn't need: the trust itself stands in
-    the evidence.
-
-    Args:
-        query: the plan's default query.
-        evidence: ``_meta.esembed.evidence``, untrusted.
-    """
-    if not isinstance(query, Bool) or query.minimum_should_match != 1 or len(query.should) < 2:
-        return query
-    if query.must or query.must_not or query.filter or not isinstance(evidence, Mapping):
-        return query
-    if not all(isinstance(leg, (Match, Knn, Sparse)) for leg in query.should):
-        return query
-    learned = evidence.get("trust")
-    found = learned.get("legs") if isinstance(learned, Mapping) else None
-    if not isinstance(found, Mapping):
-        return query
-    lifted: list[tuple[Query, float]] = []
-    text = other = 0.0
-    for leg, name in zip(query.should, leg_names(query.should), strict=True):
-        known = found.get(name)
-        weight = _number(known, "trust") * _number(known, "vote")
-        if isinstance(leg, Match):
-            text += weight
-            leg = leg.replace(boost=1.0, damp_words=None, name=name)
-        elif isinstance(leg, Knn):
-            weight *= VECTOR_SPREAD
-            leg = leg.replace(boost=1.0, k=None, name=name)
-        elif isinstance(leg, Sparse):
-            leg = leg.replace(boost=1.0, name=name)
-        other += 0.0 if isinstance(leg, Match) else weight
-        lifted.append((leg, weight))
-    if text and other:
-        least = LEAST_TEXT / (1 - LEAST_TEXT) * other / text
-        lifted = [(leg, w * max(1.0, least) if isinstance(leg, Match) else w) for leg, w in lifted]
-    return weighted_legs(lifted)
-
-
-def _number(values: Any, key: str) -> float:
-    """A weight out of untrusted evidence: between 0 and 1, else 1."""
-    value = values.get(key) if isinstance(values, Mapping) else None
-    return float(value) if isinstance(value, (int, float)) and 0 < value <= 1 else 1.0

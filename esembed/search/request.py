@@ -15,14 +15,8 @@ from msgspec.structs import replace
 from esembed.errors import EsembedError, QueryError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import IndexPlan
-from esembed.plan.legs import (
-    default_legs,
-    drop_legs,
-    expand_by_leg,
-    leg_names,
-    query_legs,
-    select_legs,
-)
+from esembed.plan.default_query import default_legs
+from esembed.plan.legs import drop_legs, expand_by_leg, leg_names, query_legs, select_legs
 from esembed.query.nodes import (
     Bool,
     Collapse,

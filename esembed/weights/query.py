@@ -8,7 +8,8 @@ from typing import Any
 from esembed.encode.base import Encoder
 from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
 from esembed.plan import IndexPlan, TextField
-from esembed.plan.legs import BM25, searchable_legs, weighted_legs
+from esembed.plan.default_query import searchable_legs, weighted_legs
+from esembed.plan.legs import BM25
 from esembed.query import Query
 from esembed.weights.estimate import WeightsReport
 from esembed.weights.scorers import DenseScorer, LexicalScorer, Scorer, SparseScorer

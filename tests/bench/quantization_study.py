@@ -35,7 +35,7 @@ OVERSAMPLES = (1.0, 1.5, 2.0, 3.0, 5.0)
 
 def case_part(case: str, vectors: np.ndarray) -> DenseField:
     """``bbq_hnsw``; ``byte/hnsw``: the element type before the slash."""
-    from esembed.dialect.quantize import calibrate
+    from esembed.dialect.quantize_vectors import calibrate
 
     element, _, quantization = case.rpartition("/")
     return DenseField(

@@ -11,7 +11,7 @@ from esembed.advise.advise import CANDIDATES, Target, advise
 from esembed.advise.cost import footprint
 from esembed.advise.emulate import emulate_many, exact_neighbors, graph_share, recall, unit
 from esembed.advise.measure import measure
-from esembed.dialect.quantize import calibrate
+from esembed.dialect.quantize_vectors import calibrate
 from esembed.plan import DenseField, IndexPlan
 
 

@@ -11,7 +11,7 @@ from esembed import query as q
 from esembed._sync.client import EngineClient
 from esembed._sync.index import Index
 from esembed._sync.probe import probe
-from esembed.dialect.quantize import calibrate, to_bits, to_bytes, unit_scale
+from esembed.dialect.quantize_vectors import calibrate, to_bits, to_bytes, unit_scale
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.errors import UnsupportedFeatureError
 from esembed.plan import IndexPlan

@@ -15,8 +15,8 @@ from small_models import make_m3, make_masked_lm
 
 from esembed import Index, IndexPlan
 from esembed import query as q
-from esembed.encode import contract
 from esembed.encode.base import RuntimeOptions
+from esembed.encode.model_check import canaries, check_contract, compare_contracts, make_contract
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
 from esembed.encode.transformer.combined import CombinedEncoder, load_combined
@@ -99,7 +99,7 @@ def test_contracts_are_those_of_encoders_apart(folders: dict[str, Path], backend
     made = with_pass.make_contracts()
     whole = with_pass.combined("embedding")
     assert whole is not None
-    texts = len(contract.canaries(whole.dense.info.max_seq_length))
+    texts = len(canaries(whole.dense.info.max_seq_length))
     assert whole.dense.stats.texts == whole.sparse.stats.texts == 2 * texts  # documents and queries, once
     assert whole.sparse.stats.tokens == 0
     apart = {
@@ -107,10 +107,10 @@ def test_contracts_are_those_of_encoders_apart(folders: dict[str, Path], backend
         "terms": load(plan.sparse["terms"].encoder, runtime=runtime),
     }
     for name, encoder in apart.items():
-        other = contract.make(encoder)
+        other = make_contract(encoder)
         assert made[name]["declared"] == other["declared"]
-        assert not contract.compare(made[name], other)
-        contract.check(made[name], encoder)
+        assert not compare_contracts(made[name], other)
+        check_contract(made[name], encoder)
         encoder.close()
     with_pass.close()
     # and they are checked in one pass

@@ -12,8 +12,8 @@ pytest.importorskip("openvino")
 
 from safetensors.numpy import load_file, save_file
 
-from esembed.encode import contract
 from esembed.encode.base import RuntimeOptions
+from esembed.encode.model_check import compare_contracts, make_contract
 from esembed.encode.registry import load
 from esembed.encode.transformer.minilm import find_minilm
 from esembed.plan.params import EncoderParams
@@ -24,7 +24,7 @@ OPENVINO = {"backend": "openvino", "dtype": "float32"}
 def contract_of(spec="minilm", params=None, **runtime):
     encoder = load(spec, params or EncoderParams(), RuntimeOptions(**{**OPENVINO, **runtime}))
     try:
-        return contract.make(encoder)
+        return make_contract(encoder)
     finally:
         encoder.close()
 
@@ -92,10 +92,10 @@ IN_PARAMS = {
 
 
 def assert_found(stored, other, by_canaries=True):
-    assert contract.compare(stored, other)
+    assert compare_contracts(stored, other)
     if by_canaries:
         blind = {**other, "declared": stored["declared"]}
-        assert any(name.startswith("canaries") for name in contract.compare(stored, blind))
+        assert any(name.startswith("canaries") for name in compare_contracts(stored, blind))
 
 
 @pytest.mark.parametrize("way", IN_PARAMS)
@@ -126,10 +126,10 @@ def test_other_runtimes_raise_no_alarm(stored, runtime):
     if runtime.get("backend") == "torch":
         pytest.importorskip("torch")
     other = contract_of(**runtime)
-    assert contract.compare(stored, other) == {}
-    assert contract.compare(other, contract_of(dtype="bfloat16")) == {}
+    assert compare_contracts(stored, other) == {}
+    assert compare_contracts(other, contract_of(dtype="bfloat16")) == {}
 
 
 def test_a_copy_in_a_folder_is_the_same_model(stored, tmp_path):
     shutil.copytree(find_minilm(), tmp_path / "copy")
-    assert contract.compare(stored, contract_of(f"hf:{tmp_path / 'copy'}")) == {}
+    assert compare_contracts(stored, contract_of(f"hf:{tmp_path / 'copy'}")) == {}

@@ -19,7 +19,7 @@ from esembed.dialect.mapping import MappingCompiler, MappingDraft, known_dims
 from esembed.dialect.opensearch.documents import OpenSearchDocuments
 from esembed.dialect.opensearch.inference import inference_gap, ingest_pipeline
 from esembed.dialect.opensearch.scores import SPACE_TYPES
-from esembed.dialect.quantize import confidence_interval
+from esembed.dialect.quantize_vectors import confidence_interval
 from esembed.plan import DenseField, LoadOptions, SparseField
 
 __all__ = ["GRAPH_THRESHOLD", "OpenSearchMapping"]

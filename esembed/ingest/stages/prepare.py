@@ -18,7 +18,7 @@ import orjson
 from esembed.capabilities import Capabilities
 from esembed.dialect.documents import Vectors, dumps
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
-from esembed.dialect.quantize import quantize
+from esembed.dialect.quantize_vectors import quantize
 from esembed.encode.base import Encoder
 from esembed.encode.precomputed import validate_dense, validate_sparse
 from esembed.errors import RecordError

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from esembed.capabilities import Capabilities
 from esembed.errors import AuthorizationError, EngineRequestError, EsembedError, IndexNotFoundError
-from esembed.ingest.bulk import BulkAction, BulkQueue, Pacer, judge
+from esembed.ingest.bulk import BulkAction, BulkQueue, Pacer
+from esembed.ingest.bulk_answer import classify
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.retry import IngestCancelled, RetryableError
 from esembed.ingest.target import TargetIndex
@@ -266,7 +267,7 @@ class SendStage:
         started = time.monotonic()
         status, body, retry_after = self._bulk(payload)
         seconds = time.monotonic() - started
-        verdict = judge(actions, status, body)
+        verdict = classify(actions, status, body)
         with self._changed:
             self._requests += 1
             self._retried_requests += again
@@ -353,7 +354,7 @@ class SendStage:
     def _deliver_part(self, part: BulkAction, problem: list[tuple[str, int | None, str | None]]) -> None:
         def attempt() -> None:
             status, body, retry_after = self._bulk(part.lines[0])
-            verdict = judge([part], status, body)
+            verdict = classify([part], status, body)
             with self._changed:
                 self._requests += 1
                 self._retried_items += verdict.retried_lines

@@ -11,8 +11,8 @@ import pytest
 from esembed import query as q
 from esembed.capabilities import profile
 from esembed.dialect.mapping import compile_mapping
-from esembed.encode import contract
 from esembed.encode.base import DenseEncoder, SparseEncoder
+from esembed.encode.model_check import check_contract, describe_contract, make_contract
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
 from esembed.errors import ContractError, EncoderError, PlanError, QueryError, UnsupportedFeatureError
@@ -193,7 +193,7 @@ def test_records_carry_their_text_to_the_engine_and_no_vector() -> None:
 
 
 def test_the_contract_has_no_canaries_and_tells_endpoints_apart() -> None:
-    old = contract.make(load("engine:e5", EncoderParams(dims=384)))
+    old = make_contract(load("engine:e5", EncoderParams(dims=384)))
     assert "canaries" not in old
     assert old["declared"] == {
         "model": "e5",
@@ -202,10 +202,10 @@ def test_the_contract_has_no_canaries_and_tells_endpoints_apart() -> None:
         "normalize": False,
         "extra": {"task": "text_embedding"},
     }
-    contract.check(old, load("engine:dense/e5", EncoderParams(dims=384)))
+    check_contract(old, load("engine:dense/e5", EncoderParams(dims=384)))
     with pytest.raises(ContractError, match="e6"):
-        contract.check(old, load("engine:e6", EncoderParams(dims=384)))
-    shown = contract.describe(old)
+        check_contract(old, load("engine:e6", EncoderParams(dims=384)))
+    shown = describe_contract(old)
     assert (shown["canaries"], "name" in shown["checked_by"]) == ("none", True)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esembed.ingest.bulk import BulkAction, BulkQueue, Pacer, judge
+from esembed.ingest.bulk import BulkAction, BulkQueue, Pacer
+from esembed.ingest.bulk_answer import classify
 
 
 def action(doc_id: str, size: int = 10, lines: int = 1, op: Any = "index") -> BulkAction:
@@ -76,7 +77,7 @@ def test_only_failed_items_go_again() -> None:
             bad(503, "unavailable_shards_exception"),
         ]
     }
-    verdict = judge(actions, 200, answer)
+    verdict = classify(actions, 200, answer)
     assert [u.id for u in verdict.done] == ["a"]
     assert actions[0].created
     assert [u.id for u in verdict.retry] == ["b", "d"]
@@ -87,7 +88,7 @@ def test_only_failed_items_go_again() -> None:
 
 def test_within_a_record_what_follows_the_failure_goes_again() -> None:
     group = BulkAction("a", "index", [b"1", b"2", b"3"])
-    verdict = judge([group], 200, {"items": [ok(), bad(429, "x"), ok()]})
+    verdict = classify([group], 200, {"items": [ok(), bad(429, "x"), ok()]})
     assert verdict.retry == [group]
     assert group.lines == [b"2", b"3"]
 
@@ -95,52 +96,52 @@ def test_within_a_record_what_follows_the_failure_goes_again() -> None:
 def test_answers_that_are_none() -> None:
     for status, body in ((None, None), (200, {}), (200, {"items": [ok()]}), (200, "<html>")):
         actions = [action("a"), action("b")]
-        verdict = judge(actions, status, body)
+        verdict = classify(actions, status, body)
         assert verdict.retry == actions, (status, body)
         assert not verdict.dead
 
 
 def test_too_large_splits_until_one_is_left() -> None:
     two = [action("a"), action("b")]
-    assert judge(two, 413, None).split
-    assert judge([action("a", lines=2)], 413, None).split
+    assert classify(two, 413, None).split
+    assert classify([action("a", lines=2)], 413, None).split
     one = action("a")
     for _ in range(3):
-        assert judge([one], 413, None).retry == [one], "a proxy may have meant another request"
-    verdict = judge([one], 413, None)
+        assert classify([one], 413, None).retry == [one], "a proxy may have meant another request"
+    verdict = classify([one], 413, None)
     assert verdict.dead[0][0].id == "a"
     assert "http.max_content_length" in verdict.dead[0][1]
 
 
 def test_a_400_for_the_whole_request_isolates_the_line() -> None:
     body = {"error": {"type": "illegal_argument_exception", "reason": "id too long"}}
-    assert judge([action("a"), action("b")], 400, body).split
-    assert judge([action("a")], 400, body).dead[0][1] == "id too long"
+    assert classify([action("a"), action("b")], 400, body).split
+    assert classify([action("a")], 400, body).dead[0][1] == "id too long"
 
 
 def test_blocks_wait_and_closed_indices_end_the_run() -> None:
     block = bad(403, "cluster_block_exception", "index has read-only-allow-delete block")
-    verdict = judge([action("a")], 200, {"items": [block]})
+    verdict = classify([action("a")], 200, {"items": [block]})
     assert verdict.retry
     assert verdict.blocked is not None
     assert "read-only" in verdict.blocked
-    assert judge([action("a")], 200, {"items": [bad(400, "index_closed_exception")]}).fatal
-    assert judge([action("a")], 403, {"error": {"type": "security_exception", "reason": "no"}}).fatal
+    assert classify([action("a")], 200, {"items": [bad(400, "index_closed_exception")]}).fatal
+    assert classify([action("a")], 403, {"error": {"type": "security_exception", "reason": "no"}}).fatal
     whole = {"error": {"type": "cluster_block_exception", "reason": "read-only"}}
-    assert judge([action("a")], 403, whole).retry
+    assert classify([action("a")], 403, whole).retry
 
 
 def test_deleting_what_is_not_there_is_done() -> None:
     gone = action("a", op="delete")
-    verdict = judge([gone], 200, {"items": [{"delete": {"status": 404, "result": "not_found"}}]})
+    verdict = classify([gone], 200, {"items": [{"delete": {"status": 404, "result": "not_found"}}]})
     assert verdict.done == [gone]
 
 
 def test_a_500_is_tried_three_times() -> None:
     one = action("a")
     for _ in range(3):
-        assert judge([one], 200, {"items": [bad(500, "null_pointer_exception")]}).retry == [one]
-    assert judge([one], 200, {"items": [bad(500, "null_pointer_exception")]}).dead
+        assert classify([one], 200, {"items": [bad(500, "null_pointer_exception")]}).retry == [one]
+    assert classify([one], 200, {"items": [bad(500, "null_pointer_exception")]}).dead
 
 
 def test_the_pace_follows_the_engine() -> None:
@@ -172,10 +173,10 @@ def test_a_429_that_waiting_can_not_cure() -> None:
         "all_bytes=30000212, primary_operation_bytes=120000048, max_primary_bytes=107374182]"
     )
     answer = bad(429, "es_rejected_execution_exception", reason)
-    together = judge([action("a"), action("b")], 200, {"items": [ok(), answer]})
+    together = classify([action("a"), action("b")], 200, {"items": [ok(), answer]})
     assert together.oversized
     assert [u.id for u in together.retry] == ["b"]
-    alone = judge([action("b")], 200, {"items": [answer]})
+    alone = classify([action("b")], 200, {"items": [answer]})
     assert "heap" in alone.dead[0][1]
     passing = reason.replace("120000048", "100000000")
-    assert judge([action("b")], 200, {"items": [bad(429, "x", passing)]}).retry
+    assert classify([action("b")], 200, {"items": [bad(429, "x", passing)]}).retry

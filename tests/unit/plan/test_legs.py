@@ -7,15 +7,8 @@ import pytest
 from esembed import DenseField, IndexPlan, SparseField, TextField
 from esembed import query as q
 from esembed.errors import QueryError
-from esembed.plan.legs import (
-    default_legs,
-    default_query,
-    expand_by_leg,
-    leg_names,
-    query_legs,
-    searchable_legs,
-    select_legs,
-)
+from esembed.plan.default_query import default_legs, default_query, searchable_legs
+from esembed.plan.legs import expand_by_leg, leg_names, query_legs, select_legs
 
 PLAN = IndexPlan(
     text={"title": TextField()},

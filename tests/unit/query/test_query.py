@@ -18,7 +18,8 @@ from esembed import query as q
 from esembed.capabilities import profile
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
-from esembed.plan.legs import default_query, leg_names, select_legs
+from esembed.plan.default_query import default_query
+from esembed.plan.legs import leg_names, select_legs
 from esembed.query.tree import add_filter, walk
 from esembed.search.page import Cursor
 from esembed.search.request import query_digest

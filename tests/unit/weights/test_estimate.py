@@ -15,7 +15,7 @@ from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.errors import EsembedError
 from esembed.fusion import FusionNode, LegList, LegRef, fuse
 from esembed.plan import IndexPlan
-from esembed.plan.legs import lift_learned_query
+from esembed.plan.default_query import lift_learned_query
 from esembed.query import Query
 from esembed.query import builders as q
 from esembed.query.nodes import Knn, Linear, Match

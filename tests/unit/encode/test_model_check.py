@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from esembed.encode import contract
+from esembed.encode import model_check
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.precomputed import GivenEncoder
@@ -95,7 +95,7 @@ class Hashing:
         """Nothing."""
 
 
-STORED = json.loads(json.dumps(contract.make(Hashing())))
+STORED = json.loads(json.dumps(model_check.make_contract(Hashing())))
 
 
 def declared(**changes):
@@ -154,7 +154,7 @@ def test_declared_differences_are_found_without_encoding(way):
     encoder = DECLARED[way]
     encoder.encode_document = encoder.encode_query = None
     with pytest.raises(ContractError) as caught:
-        contract.check(STORED, encoder, field="e")
+        model_check.check_contract(STORED, encoder, field="e")
     assert caught.value.field == "e"
     assert caught.value.differences
     assert "migrate" in str(caught.value)
@@ -163,7 +163,7 @@ def test_declared_differences_are_found_without_encoding(way):
 @pytest.mark.parametrize("way", UNDECLARED)
 def test_undeclared_differences_are_caught_by_canaries(way):
     with pytest.raises(ContractError) as caught:
-        contract.check(STORED, UNDECLARED[way], field="e")
+        model_check.check_contract(STORED, UNDECLARED[way], field="e")
     assert all(name.startswith("canaries") for name in caught.value.differences)
 
 
@@ -178,8 +178,8 @@ def test_undeclared_differences_are_caught_by_canaries(way):
     ids=["itself", "rounding", "backend", "a copy in a folder"],
 )
 def test_what_does_not_matter_raises_nothing(encoder):
-    contract.check(STORED, encoder, field="e")
-    assert contract.compare(STORED, contract.make(encoder)) == {}
+    model_check.check_contract(STORED, encoder, field="e")
+    assert model_check.compare_contracts(STORED, model_check.make_contract(encoder)) == {}
 
 
 def test_a_remote_encoder_is_judged_by_its_canaries():
@@ -187,33 +187,33 @@ def test_a_remote_encoder_is_judged_by_its_canaries():
         spec="openai:x", kind="dense", dims=96, model="x", query_prompt="query: ", document_prompt="passage: "
     )
     kwargs = {"normalize": True, "limit": 128}
-    stored = contract.make(Hashing(remote, **kwargs))
-    contract.check(stored, Hashing(remote, **kwargs), field="e")
-    assert "canaries only" in contract.describe(stored)["checked_by"]
+    stored = model_check.make_contract(Hashing(remote, **kwargs))
+    model_check.check_contract(stored, Hashing(remote, **kwargs), field="e")
+    assert "canaries only" in model_check.describe_contract(stored)["checked_by"]
     with pytest.raises(ContractError, match="canaries"):
-        contract.check(stored, Hashing(remote, **kwargs, table=OTHER_TABLE), field="e")
+        model_check.check_contract(stored, Hashing(remote, **kwargs, table=OTHER_TABLE), field="e")
 
 
 def test_sparse_and_given_encoders():
     lexical = LexicalEncoder(avgdl=50.0)
-    stored = contract.make(lexical)
+    stored = model_check.make_contract(lexical)
     assert "query" not in stored["canaries"]
-    contract.check(stored, LexicalEncoder(avgdl=50.0), field="s")
+    model_check.check_contract(stored, LexicalEncoder(avgdl=50.0), field="s")
     for other in (
         LexicalEncoder(avgdl=51.0),
         LexicalEncoder(avgdl=50.0, language="english"),
         LexicalEncoder(avgdl=50.0, k1=0.9),
     ):
         with pytest.raises(ContractError):
-            contract.check(stored, other, field="s")
-    assert "canaries" not in contract.make(GivenEncoder(8))
+            model_check.check_contract(stored, other, field="s")
+    assert "canaries" not in model_check.make_contract(GivenEncoder(8))
 
 
 def test_sparse_canaries_notice_other_weights():
-    a = {"canaries": {"document": contract._canaries([SparseVector.from_dict({"x": 1.0, "y": 2.0})])}}
-    b = {"canaries": {"document": contract._canaries([SparseVector.from_dict({"x": 1.9, "y": 1.0})])}}
-    assert contract._canary_differences(a, a, "s") == {}
-    assert "canaries.document" in contract._canary_differences(a, b, "s")
+    a = {"canaries": {"document": model_check._canaries([SparseVector.from_dict({"x": 1.0, "y": 2.0})])}}
+    b = {"canaries": {"document": model_check._canaries([SparseVector.from_dict({"x": 1.9, "y": 1.0})])}}
+    assert model_check._canary_differences(a, a, "s") == {}
+    assert "canaries.document" in model_check._canary_differences(a, b, "s")
 
 
 def test_it_is_small_and_holds_no_spec():
@@ -238,12 +238,12 @@ def test_it_is_small_and_holds_no_spec():
 )
 def test_a_damaged_or_hostile_contract_is_a_clear_error(damage):
     with pytest.raises(ContractError):
-        contract.check(damage, Hashing(), field="e")
+        model_check.check_contract(damage, Hashing(), field="e")
 
 
 def test_canaries_reach_beyond_the_limit_and_cover_case_and_unicode():
-    texts = contract.canaries(256)
+    texts = model_check.canaries(256)
     assert len(texts[-1].split()) > 256
     assert any(t != t.lower() for t in texts)
     assert any(not t.isascii() for t in texts)
-    assert len(contract.canaries(100_000)[-1].split()) <= contract.LONGEST_CANARY
+    assert len(model_check.canaries(100_000)[-1].split()) <= model_check.LONGEST_CANARY

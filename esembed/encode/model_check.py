@@ -28,7 +28,7 @@ from esembed.encode.base import Encoder, EncoderInfo
 from esembed.errors import ContractError
 from esembed.types import FloatArray, SparseVector
 
-__all__ = ["canaries", "check", "compare", "describe", "make"]
+__all__ = ["canaries", "check_contract", "compare_contracts", "describe_contract", "make_contract"]
 
 VERSION = 1
 PROJECTED = 64
@@ -76,7 +76,7 @@ def canaries(max_seq_length: int | None) -> tuple[str, ...]:
     return (*_SHORT, long)
 
 
-def make(encoder: Encoder) -> dict[str, Any]:
+def make_contract(encoder: Encoder) -> dict[str, Any]:
     """The contract of an encoder, as JSON values (about 2 KB).
 
     Encodes four short texts twice (once as documents, once as queries). Encoders that encode nothing
@@ -95,7 +95,7 @@ def make(encoder: Encoder) -> dict[str, Any]:
     return contract
 
 
-def check(stored: Mapping[str, Any], encoder: Encoder, *, field: str = "") -> None:
+def check_contract(stored: Mapping[str, Any], encoder: Encoder, *, field: str = "") -> None:
     """Raise unless *encoder* makes the vectors that the contract promises.
 
     What is declared is compared first, so that a wrong model is refused before it runs.
@@ -106,11 +106,13 @@ def check(stored: Mapping[str, Any], encoder: Encoder, *, field: str = "") -> No
     _readable(stored, field)
     differences = _declared_differences(stored["declared"], _declared(encoder.info))
     if not differences and stored.get("canaries"):
-        differences = _canary_differences(stored, make(encoder), field)
+        differences = _canary_differences(stored, make_contract(encoder), field)
     _raise(differences, field)
 
 
-def compare(old: Mapping[str, Any], new: Mapping[str, Any], *, field: str = "") -> dict[str, tuple[Any, Any]]:
+def compare_contracts(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, field: str = ""
+) -> dict[str, tuple[Any, Any]]:
     """How two contracts differ: attribute → (old, new); empty when the same vectors are promised.
 
     Raises:
@@ -121,7 +123,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], *, field: str = "") 
     return _declared_differences(old["declared"], new["declared"]) or _canary_differences(old, new, field)
 
 
-def describe(stored: Mapping[str, Any]) -> dict[str, Any]:
+def describe_contract(stored: Mapping[str, Any]) -> dict[str, Any]:
     """What a person wants to see of a contract: what is declared, and what the canaries cover."""
     declared = stored.get("declared")
     kept = stored.get("canaries")
