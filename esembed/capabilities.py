@@ -11,6 +11,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from esembed.deprecation import renamed
 from esembed.errors import OptionsError
 
 __all__ = [
@@ -19,13 +20,13 @@ __all__ = [
     "PROFILES",
     "STANDARD_ANALYZERS",
     "Capabilities",
-    "Kind",
+    "Engine",
     "Version",
     "derive",
     "profile",
 ]
 
-Kind = Literal["elasticsearch", "opensearch"]
+Engine = Literal["elasticsearch", "opensearch"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,12 +47,13 @@ class Version:
         return f"{self.major}.{self.minor}.{self.patch}"
 
 
+@renamed(kind="engine")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What an engine can do. Sets hold Elasticsearch's literals, also for OpenSearch.
 
     Attributes:
-        kind: which engine.
+        engine: which engine.
         version: its version.
         profile: the profile's name, or ``probed``.
         license: ``basic``, ``trial``, ``enterprise`` …; ``apache2`` for OpenSearch; ``unknown``.
@@ -86,7 +88,7 @@ class Capabilities:
         details: anything else that was seen, for ``doctor``.
     """
 
-    kind: Kind
+    engine: Engine
     version: Version
     profile: str = "probed"
     license: str = "unknown"
@@ -126,7 +128,7 @@ class Capabilities:
     @property
     def label(self) -> str:
         """Profile (the engine's name where it was probed) and version, for messages."""
-        name = self.kind if self.profile == "probed" else self.profile
+        name = self.engine if self.profile == "probed" else self.profile
         return f"{name} {self.version}"
 
 
@@ -140,10 +142,10 @@ PROFILES = (
 """The profiles by name. ``elasticsearch-reduced`` is the zip for tests, ``opensearch-no-native`` an
 OpenSearch whose k-NN plugin lacks its native libraries; both are what the local engines are."""
 
-NEWEST: dict[Kind, Version] = {"elasticsearch": Version(9, 5, 3), "opensearch": Version(3, 6, 0)}
+NEWEST: dict[Engine, Version] = {"elasticsearch": Version(9, 5, 3), "opensearch": Version(3, 6, 0)}
 """The versions that a profile means when none is named: those that the tests run on."""
 
-OLDEST: dict[Kind, Version] = {"elasticsearch": Version(8, 15), "opensearch": Version(2, 19)}
+OLDEST: dict[Engine, Version] = {"elasticsearch": Version(8, 15), "opensearch": Version(2, 19)}
 
 CORE_ANALYZERS = frozenset({"standard", "simple", "whitespace", "stop", "keyword", "default"})
 """What a server has without the module ``analysis-common`` (seen on Elasticsearch 9.5.3)."""
@@ -171,25 +173,25 @@ def profile(name: str, version: str | Version | None = None) -> Capabilities:
     """
     if name not in PROFILES:
         raise OptionsError(f"no capability profile {name!r}; there are {', '.join(PROFILES)}")
-    kind: Kind = "elasticsearch" if name.startswith("elasticsearch") else "opensearch"
+    engine: Engine = "elasticsearch" if name.startswith("elasticsearch") else "opensearch"
     try:
-        number = version if isinstance(version, Version) else Version.parse(version or str(NEWEST[kind]))
+        number = version if isinstance(version, Version) else Version.parse(version or str(NEWEST[engine]))
     except ValueError:
         raise OptionsError(f"{version!r} is not a version; write it like 9.5 or 3.6.0") from None
-    return _profile(name, kind, number)
+    return _profile(name, engine, number)
 
 
 @functools.lru_cache(maxsize=64)
-def _profile(name: str, kind: Kind, number: Version) -> Capabilities:
-    if number < OLDEST[kind]:
-        raise OptionsError(f"esembed supports {kind} from {OLDEST[kind]} on, not {number}")
+def _profile(name: str, engine: Engine, number: Version) -> Capabilities:
+    if number < OLDEST[engine]:
+        raise OptionsError(f"esembed supports {engine} from {OLDEST[engine]} on, not {number}")
     reduced = name == "elasticsearch-reduced"
     return derive(
-        kind,
+        engine,
         number,
         profile=name,
         license="apache2"
-        if kind == "opensearch"
+        if engine == "opensearch"
         else name.removeprefix("elasticsearch-").replace("reduced", "basic"),
         distribution="reduced" if reduced or name == "opensearch-no-native" else "full",
         analyzers=CORE_ANALYZERS if reduced else STANDARD_ANALYZERS,
@@ -202,7 +204,7 @@ def _profile(name: str, kind: Kind, number: Version) -> Capabilities:
 
 
 def derive(
-    kind: Kind,
+    engine: Engine,
     version: Version,
     *,
     profile: str = "probed",
@@ -232,7 +234,7 @@ def derive(
         inference: the modules (x-pack-inference) or the plugin (opensearch-ml) for computing vectors are
             there (on Elasticsearch the license counts as well).
     """
-    if kind == "elasticsearch":
+    if engine == "elasticsearch":
         return _elasticsearch(
             version,
             profile=profile,
@@ -272,7 +274,7 @@ def derive(
     # rank_constant (#1370): there the fusion is ours.
     ranks_globally = server_fusion and neural and version >= Version(3, 6)
     return Capabilities(
-        kind=kind,
+        engine=engine,
         version=version,
         profile=profile,
         license=license,
@@ -330,7 +332,7 @@ def _elasticsearch(
     fused = server_fusion and paid
     linear = fused and version >= Version(8, 18)
     return Capabilities(
-        kind="elasticsearch",
+        engine="elasticsearch",
         version=version,
         profile=profile,
         license=license,

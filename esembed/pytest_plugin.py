@@ -30,27 +30,30 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from esembed.deprecation import renamed
+
 if TYPE_CHECKING:
     from esembed import Index, IndexPlan
 
 __all__ = ["EngineHandle"]
 
-_KINDS = ("opensearch", "elasticsearch")
+_ENGINES = ("opensearch", "elasticsearch")
 REQUIRE_ENV = "ESEMBED_REQUIRE_ENGINES"
 
 
+@renamed(kind="engine")
 @dataclass(eq=False)
 class EngineHandle:
     """A real engine for tests.
 
     Attributes:
-        kind: ``opensearch`` or ``elasticsearch``.
+        engine: ``opensearch`` or ``elasticsearch``.
         url: where it answers.
         how: how it was obtained, for people (``local server 3.6.0`` …).
         source: ``url``, ``docker`` or ``local``.
     """
 
-    kind: Literal["opensearch", "elasticsearch"]
+    engine: Literal["opensearch", "elasticsearch"]
     url: str = field(repr=False)
     how: str
     source: Literal["url", "docker", "local"]
@@ -63,7 +66,7 @@ class EngineHandle:
             options: passed on to the client's constructor.
         """
         client: Any
-        if self.kind == "opensearch":
+        if self.engine == "opensearch":
             from opensearchpy import OpenSearch
 
             client = OpenSearch(self.url, **({"timeout": 60} | options))
@@ -112,24 +115,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="where engines come from; auto (the default): a given URL, else Docker, else a local server. "
         "Also ESEMBED_ENGINE.",
     )
-    for kind in _KINDS:
+    for engine in _ENGINES:
         group.addoption(
-            f"--esembed-{kind}-url",
+            f"--esembed-{engine}-url",
             metavar="URL",
             default=None,
-            help=f"an {kind} that runs already; also ESEMBED_{kind.upper()}_URL.",
+            help=f"an {engine} that runs already; also ESEMBED_{engine.upper()}_URL.",
         )
         group.addoption(
-            f"--esembed-image-{kind}",
+            f"--esembed-image-{engine}",
             metavar="IMAGE",
             default=None,
-            help=f"the container image of {kind}; also ESEMBED_{kind.upper()}_IMAGE.",
+            help=f"the container image of {engine}; also ESEMBED_{engine.upper()}_IMAGE.",
         )
         group.addoption(
-            f"--esembed-{kind}-version",
+            f"--esembed-{engine}-version",
             metavar="VERSION",
             default=None,
-            help=f"the version of the local {kind} (of those that esembed pins).",
+            help=f"the version of the local {engine} (of those that esembed pins).",
         )
     group.addoption(
         "--esembed-heap-mb", type=int, default=1024, metavar="MIB", help="Java heap of engines started here."
@@ -178,7 +181,7 @@ def esembed_elasticsearch(
         yield handle
 
 
-@pytest.fixture(scope="session", params=_KINDS)
+@pytest.fixture(scope="session", params=_ENGINES)
 def esembed_engine(request: pytest.FixtureRequest) -> EngineHandle:
     """Each engine in turn: a test that asks for this one runs on both."""
     return cast(EngineHandle, request.getfixturevalue(f"esembed_{request.param}"))
@@ -235,16 +238,16 @@ def _factory(engine: EngineHandle, name: str) -> Callable[..., Index]:
 
 @contextlib.contextmanager
 def _engine(
-    kind: Literal["opensearch", "elasticsearch"],
+    engine: Literal["opensearch", "elasticsearch"],
     config: pytest.Config,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[EngineHandle]:
     mode = _mode(config)
     why_not: list[str] = []
     with contextlib.ExitStack() as stack:
-        handle = _obtain(kind, mode, config, tmp_path_factory, stack, why_not)
+        handle = _obtain(engine, mode, config, tmp_path_factory, stack, why_not)
         if handle is None:
-            reason = f"no {kind} for tests: " + "; ".join(why_not)
+            reason = f"no {engine} for tests: " + "; ".join(why_not)
             if os.environ.get(REQUIRE_ENV) == "1":
                 pytest.fail(f"{reason} ({REQUIRE_ENV}=1 makes this a failure)", pytrace=False)
             pytest.skip(reason)
@@ -253,7 +256,7 @@ def _engine(
 
 
 def _obtain(
-    kind: Literal["opensearch", "elasticsearch"],
+    engine: Literal["opensearch", "elasticsearch"],
     mode: str,
     config: pytest.Config,
     tmp_path_factory: pytest.TempPathFactory,
@@ -262,12 +265,12 @@ def _obtain(
 ) -> EngineHandle | None:
     from esembed.errors import EsembedError
 
-    url = _option(config, f"--esembed-{kind}-url", f"ESEMBED_{kind.upper()}_URL")
+    url = _option(config, f"--esembed-{engine}-url", f"ESEMBED_{engine.upper()}_URL")
     if url and mode in ("auto", "url"):
-        _check_answers(url, kind)
-        return EngineHandle(kind, url.rstrip("/"), "the given URL", "url")
+        _check_answers(url, engine)
+        return EngineHandle(engine, url.rstrip("/"), "the given URL", "url")
     if mode == "url":
-        why_not.append(f"no URL given (--esembed-{kind}-url)")
+        why_not.append(f"no URL given (--esembed-{engine}-url)")
         return None
     if mode in ("auto", "docker"):
         from esembed.local import docker
@@ -275,14 +278,14 @@ def _obtain(
         state = docker.docker_available()
         if state:
             try:
-                return stack.enter_context(_in_container(kind, config, tmp_path_factory))
+                return stack.enter_context(_in_container(engine, config, tmp_path_factory))
             except EsembedError as error:
                 why_not.append(error.message)
         else:
             why_not.append(state.reason)
     if mode in ("auto", "local"):
         try:
-            return stack.enter_context(_on_this_machine(kind, config))
+            return stack.enter_context(_on_this_machine(engine, config))
         except EsembedError as error:
             why_not.append(error.message)
         except ImportError as error:
@@ -290,7 +293,7 @@ def _obtain(
     return None
 
 
-def _check_answers(url: str, kind: str) -> None:
+def _check_answers(url: str, engine: str) -> None:
     """One line instead of a client's traceback in each test. A given URL that is wrong is never skipped."""
     try:
         parts = urlsplit(url)
@@ -299,8 +302,8 @@ def _check_answers(url: str, kind: str) -> None:
     except (OSError, KeyError, ValueError) as error:
         shown = url.rpartition("@")[2]
         pytest.fail(
-            f"the {kind} given for tests doesn't answer at {shown}: {error or type(error).__name__}; start "
-            f"it, or correct --esembed-{kind}-url (ESEMBED_{kind.upper()}_URL)",
+            f"the {engine} given for tests doesn't answer at {shown}: {error or type(error).__name__}; start "
+            f"it, or correct --esembed-{engine}-url (ESEMBED_{engine.upper()}_URL)",
             pytrace=False,
         )
 
@@ -352,61 +355,61 @@ def _alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def _on_this_machine(
-    kind: Literal["opensearch", "elasticsearch"], config: pytest.Config
+    engine: Literal["opensearch", "elasticsearch"], config: pytest.Config
 ) -> Iterator[EngineHandle]:
     """A local server for tests: whoever leaves last stops it, if it was started for tests."""
     from esembed.local import server as local
     from esembed.local.artifacts import engine_root
 
     name = str(config.getoption("--esembed-local-name"))
-    users = _Users(engine_root() / "pytest" / f"{kind}-{name}.json")
+    users = _Users(engine_root() / "pytest" / f"{engine}-{name}.json")
     keep = bool(config.getoption("--esembed-keep-engine"))
     with users.lock:
         state = users.read()
-        there = local.status(kind, name=name)
+        there = local.status(engine, name=name)
         if there is None:
             state["owned"] = True
-        version = config.getoption(f"--esembed-{kind}-version")
-        info = local.start(kind, name=name, version=version, heap_mb=config.getoption("--esembed-heap-mb"))
+        version = config.getoption(f"--esembed-{engine}-version")
+        info = local.start(engine, name=name, version=version, heap_mb=config.getoption("--esembed-heap-mb"))
         state["users"].append(os.getpid())
         state["owned"] = state["owned"] and not keep
         users.write(state)
     how = f"local server {info.version}" + (" that ran already" if there else "")
     try:
-        yield EngineHandle(kind, info.url, how, "local")
+        yield EngineHandle(engine, info.url, how, "local")
     finally:
         with users.lock:
             state = users.leave()
             if not state["users"] and state["owned"]:
-                local.stop(kind, name=name)
+                local.stop(engine, name=name)
 
 
 @contextlib.contextmanager
 def _in_container(
-    kind: Literal["opensearch", "elasticsearch"],
+    engine: Literal["opensearch", "elasticsearch"],
     config: pytest.Config,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[EngineHandle]:
     """A container of this run; the worker that started it stays until the others have left."""
     from esembed.local import docker
 
-    image = config.getoption(f"--esembed-image-{kind}")
+    image = config.getoption(f"--esembed-image-{engine}")
     heap_mb = config.getoption("--esembed-heap-mb")
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    users = _Users(folder / f"esembed-{kind}.json")
+    users = _Users(folder / f"esembed-{engine}.json")
     with contextlib.ExitStack() as stack:
         with users.lock:
             state = users.read()
             owner = not state["users"]
             if owner:
-                info = stack.enter_context(docker.container(kind, image=image, heap_mb=heap_mb))
+                info = stack.enter_context(docker.container(engine, image=image, heap_mb=heap_mb))
                 state |= {"url": info.url, "how": f"container {info.image}"}
             state["users"].append(os.getpid())
             users.write(state)
         try:
-            yield EngineHandle(kind, state["url"], state["how"], "docker")
+            yield EngineHandle(engine, state["url"], state["how"], "docker")
         finally:
             with users.lock:
                 left = users.leave()["users"]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from esembed.capabilities import Kind
+from esembed.capabilities import Engine
 from esembed.errors import (
     AuthorizationError,
     EngineRequestError,
@@ -20,7 +20,7 @@ from esembed.errors import (
 __all__ = [
     "Response",
     "Transport",
-    "client_kind",
+    "client_engine",
     "connection_error",
     "encode_body",
     "error_from_response",
@@ -64,7 +64,7 @@ class Transport(Protocol):
         ...
 
 
-def client_kind(client: Any) -> tuple[Kind, bool]:
+def client_engine(client: Any) -> tuple[Engine, bool]:
     """Which engine a client is for and whether it is async, told by its class so that only the
     package in use is ever imported. Raises TypeError for anything else."""
     for cls in type(client).__mro__:

@@ -1,6 +1,6 @@
 """Make container images of both engines on this machine, for testing the container path offline.
 
-    python scripts/make_test_images.py --work FOLDER [--kind opensearch] [--kind elasticsearch]
+    python scripts/make_test_images.py --work FOLDER [--engine opensearch] [--engine elasticsearch]
 
 Where no image registry can be reached, the official images can't be pulled. These stand in for them: a
 minimal Debian by debootstrap, this machine's JDK, and the verified server files of esembed's own cache,
@@ -117,11 +117,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True, help="a folder for the base system (300 MB)")
-    parser.add_argument("--kind", action="append", choices=("opensearch", "elasticsearch"))
+    parser.add_argument("--engine", action="append", choices=("opensearch", "elasticsearch"))
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    for kind in options.kind or ["opensearch", "elasticsearch"]:
-        print(make(kind, options.work), flush=True)
+    for engine in options.engine or ["opensearch", "elasticsearch"]:
+        print(make(engine, options.work), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 rebuilt; ``tests/contract/test_indices_made_before.py`` replays it. Run it again only to add a fixture for
 another released version: what lies there says what those versions really sent.
 
-    python scripts/record_index.py --kind opensearch --url http://127.0.0.1:9200 --out FOLDER
+    python scripts/record_index.py --engine opensearch --url http://127.0.0.1:9200 --out FOLDER
 """
 
 from __future__ import annotations
@@ -124,11 +124,11 @@ def plain(body: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", choices=("elasticsearch", "opensearch"), required=True)
+    parser.add_argument("--engine", choices=("elasticsearch", "opensearch"), required=True)
     parser.add_argument("--url", required=True)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
-    client: Any = Elasticsearch(asked.url) if asked.kind == "elasticsearch" else OpenSearch(asked.url)
+    client: Any = Elasticsearch(asked.url) if asked.engine == "elasticsearch" else OpenSearch(asked.url)
     made: dict[str, Any] = {}
     for name, plan in PLANS.items():
         with Recorder() as recorder:
@@ -147,7 +147,7 @@ def main() -> None:
         }
         index.drop()
     asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / f"{asked.kind}.json").write_text(
+    (asked.out / f"{asked.engine}.json").write_text(
         json.dumps(made, separators=(",", ":")) + "\n", encoding="utf-8"
     )
 

@@ -49,7 +49,7 @@ class TinyDense:
 
     @property
     def info(self) -> EncoderInfo:
-        return EncoderInfo(spec="tiny", kind="dense", dims=DIMS, normalize=True)
+        return EncoderInfo(spec="tiny", type="dense", dims=DIMS, normalize=True)
 
     def encode_document(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
         return np.stack([embed(text) for text in texts])

@@ -84,7 +84,7 @@ class _FromThreads:
         self._client = client
         self._loop = loop
         self._stopped = threading.Event()
-        self.kind = client.kind
+        self.engine = client.engine
 
     def stop(self) -> None:
         """Refuse what comes after."""

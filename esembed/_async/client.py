@@ -15,7 +15,7 @@ from typing import Any
 from esembed.transport import (
     NDJSON_HEADERS,
     Response,
-    client_kind,
+    client_engine,
     connection_error,
     encode_body,
     error_from_response,
@@ -59,7 +59,7 @@ class AsyncEngineClient:
     """
 
     def __init__(self, client: Any) -> None:
-        self.kind, is_async = client_kind(client)
+        self.engine, is_async = client_engine(client)
         if is_async is not IS_ASYNC:
             raise TypeError(
                 "AsyncIndex takes an async client and Index a sync one; "
@@ -99,7 +99,7 @@ class AsyncEngineClient:
         self.requests_sent += 1
         if IS_ASYNC and payload is not None and len(payload) > _LARGE_BODY_BYTES:
             _hush(ResourceWarning, message="Sending a large body directly with raw bytes")
-        if self.kind == "elasticsearch":
+        if self.engine == "elasticsearch":
             response = await self._elasticsearch(method, path, params, payload, headers, timeout_seconds)
         else:
             response = await self._opensearch(method, path, params, payload, headers, timeout_seconds)

@@ -69,7 +69,7 @@ class AsyncIndex:
     def __repr__(self) -> str:
         behind = "" if self.concrete_index == self.name else f" (alias of {self.concrete_index})"
         engine = self.capabilities
-        return f"<{type(self).__name__} {self.name}{behind} on {engine.kind} {engine.version}>"
+        return f"<{type(self).__name__} {self.name}{behind} on {engine.engine} {engine.version}>"
 
     async def __aenter__(self) -> AsyncIndex:
         return self
@@ -176,7 +176,7 @@ class AsyncIndex:
         return {
             "index": self.name,
             "concrete_index": self.concrete_index,
-            "engine": f"{self.capabilities.kind} {self.capabilities.version}",
+            "engine": f"{self.capabilities.engine} {self.capabilities.version}",
             "license": self.capabilities.license,
             "documents": await documents.count(state),
             "written_by": stored.written_by,

@@ -62,7 +62,7 @@ async def probe(client: AsyncEngineClient, *, index: str | None = None) -> Capab
         AuthorizationError: 401, the credentials are wrong.
         EngineUnavailableError: no answer.
     """
-    if client.kind == "elasticsearch":
+    if client.engine == "elasticsearch":
         return await _elasticsearch(client, index)
     return await _opensearch(client, index)
 
@@ -132,7 +132,7 @@ async def _version(
             return min(Version.parse(text) for text in seen), True
     except ValueError:
         pass
-    oldest = OLDEST[client.kind]
+    oldest = OLDEST[client.engine]
     if index is not None:
         settings = await _ask(
             client, "GET", f"/{index}/_settings", params={"flat_settings": "true", "human": "true"}

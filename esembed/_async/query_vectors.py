@@ -199,7 +199,7 @@ class AsyncQueryVectors:
                 f"{field} is filled by the caller (given): a text can't be searched in it; pass vector=…",
                 spec="given",
             )
-        if isinstance(encoder, SparseEncoder) and encoder.info.kind == "sparse":
+        if isinstance(encoder, SparseEncoder) and encoder.info.type == "sparse":
             return _sparse(encoder.encode_query(texts))
         if isinstance(encoder, DenseEncoder):
             return _dense(encoder.encode_query(texts))

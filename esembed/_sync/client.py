@@ -16,7 +16,7 @@ from typing import Any
 from esembed.transport import (
     NDJSON_HEADERS,
     Response,
-    client_kind,
+    client_engine,
     connection_error,
     encode_body,
     error_from_response,
@@ -60,7 +60,7 @@ class EngineClient:
     """
 
     def __init__(self, client: Any) -> None:
-        self.kind, is_async = client_kind(client)
+        self.engine, is_async = client_engine(client)
         if is_async is not IS_ASYNC:
             raise TypeError(
                 "Index takes an async client and Index a sync one; "
@@ -100,7 +100,7 @@ class EngineClient:
         self.requests_sent += 1
         if IS_ASYNC and payload is not None and len(payload) > _LARGE_BODY_BYTES:
             _hush(ResourceWarning, message="Sending a large body directly with raw bytes")
-        if self.kind == "elasticsearch":
+        if self.engine == "elasticsearch":
             response = self._elasticsearch(method, path, params, payload, headers, timeout_seconds)
         else:
             response = self._opensearch(method, path, params, payload, headers, timeout_seconds)

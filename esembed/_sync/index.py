@@ -70,7 +70,7 @@ class Index:
     def __repr__(self) -> str:
         behind = "" if self.concrete_index == self.name else f" (alias of {self.concrete_index})"
         engine = self.capabilities
-        return f"<{type(self).__name__} {self.name}{behind} on {engine.kind} {engine.version}>"
+        return f"<{type(self).__name__} {self.name}{behind} on {engine.engine} {engine.version}>"
 
     def __enter__(self) -> Index:
         return self
@@ -177,7 +177,7 @@ class Index:
         return {
             "index": self.name,
             "concrete_index": self.concrete_index,
-            "engine": f"{self.capabilities.kind} {self.capabilities.version}",
+            "engine": f"{self.capabilities.engine} {self.capabilities.version}",
             "license": self.capabilities.license,
             "documents": documents.count(state),
             "written_by": stored.written_by,

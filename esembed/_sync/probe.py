@@ -63,7 +63,7 @@ def probe(client: EngineClient, *, index: str | None = None) -> Capabilities:
         AuthorizationError: 401, the credentials are wrong.
         EngineUnavailableError: no answer.
     """
-    if client.kind == "elasticsearch":
+    if client.engine == "elasticsearch":
         return _elasticsearch(client, index)
     return _opensearch(client, index)
 
@@ -133,7 +133,7 @@ def _version(
             return min(Version.parse(text) for text in seen), True
     except ValueError:
         pass
-    oldest = OLDEST[client.kind]
+    oldest = OLDEST[client.engine]
     if index is not None:
         settings = _ask(
             client, "GET", f"/{index}/_settings", params={"flat_settings": "true", "human": "true"}

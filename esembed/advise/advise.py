@@ -238,7 +238,7 @@ def advise(
         sample=len(full),
         queries=(len(asked) + 1) // 2,
         held_back=len(asked) // 2,
-        engine="emulated only" if client is None else f"{capabilities.kind} {capabilities.version}",
+        engine="emulated only" if client is None else f"{capabilities.engine} {capabilities.version}",
         scales=()
         if chosen is None
         else tuple(_scale(n, chosen, part, capabilities) for n in (10**6, 10**7, 10**8)),

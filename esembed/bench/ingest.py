@@ -41,12 +41,12 @@ app = typer.Typer(
 PARALLEL_FORMS = ((2, 500), (4, 250), (4, 500), (4, 1000))
 
 
-def engine_client(url: str, kind: str) -> Any:
+def engine_client(url: str, engine: str) -> Any:
     """Our client over the official one. Elasticsearch's gets its fast serializer (orjson), which its own
     helpers use; ours are the same bytes with or without it."""
     from esembed._sync.client import EngineClient
 
-    if kind == "elasticsearch":
+    if engine == "elasticsearch":
         from elasticsearch import Elasticsearch, OrjsonSerializer
 
         return EngineClient(Elasticsearch(url, request_timeout=120, serializer=OrjsonSerializer()))
@@ -244,8 +244,8 @@ def _ours(client: Any, capabilities: Any, plan: Any, index: str, rows: list[Any]
 def _official(client: Any, index: str, rows: list[Any], vectors: Any, form: dict[str, int] | None) -> None:
     """The official helpers: ``parallel_bulk`` in this form, or ``streaming_bulk`` as it comes."""
     helpers: Any
-    packed = form is not None and client.kind == "elasticsearch"
-    if client.kind == "elasticsearch":
+    packed = form is not None and client.engine == "elasticsearch"
+    if client.engine == "elasticsearch":
         from elasticsearch import helpers
         from elasticsearch.helpers import pack_dense_vector
     else:
@@ -266,25 +266,25 @@ def _official(client: Any, index: str, rows: list[Any], vectors: Any, form: dict
 
 
 def bench_memory(
-    counts: tuple[int, int] = (20_000, 200_000), *, kind: str | None = None, url: str | None = None
+    counts: tuple[int, int] = (20_000, 200_000), *, engine: str | None = None, url: str | None = None
 ) -> dict[str, Any]:
     """Peak resident memory of a process that ingests so many records, each count in its own process.
 
     Args:
         counts: a small and a large one.
-        kind, url: a real engine; None is a sink that answers like one (memory on this side only).
+        engine, url: a real one; None is a sink that answers like one (memory on this side only).
     """
     peaks = []
     for count in counts:
         command = [sys.executable, "-m", "esembed.bench.ingest_worker", str(count)]
-        if kind is not None and url is not None:
-            command += [kind, url]
+        if engine is not None and url is not None:
+            command += [engine, url]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         out = json_module.loads(done.stdout.strip().splitlines()[-1])
         if out["report"]["indexed"] != count:
             raise RuntimeError(f"{out['report']['indexed']} of {count} were indexed")
         peaks.append(out["peak_mib"])
-    return {"records": counts, "peak_mib": peaks, "ratio": peaks[1] / peaks[0], "engine": kind or "sink"}
+    return {"records": counts, "peak_mib": peaks, "ratio": peaks[1] / peaks[0], "engine": engine or "sink"}
 
 
 PARTS = ("pipeline", "bulk", "real", "rerun", "memory")
@@ -298,7 +298,7 @@ def ingest(
     ] = None,
     *,
     url: Annotated[str, typer.Option(help="The engine.")] = "http://127.0.0.1:9200",
-    kind: Annotated[str, typer.Option(help="elasticsearch or opensearch.")] = "opensearch",
+    engine: Annotated[str, typer.Option(help="elasticsearch or opensearch.")] = "opensearch",
     documents: Annotated[int, typer.Option(help="Records in each measurement.")] = 10_000,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of the bulk comparison.")] = 3,
     memory_engine: Annotated[
@@ -318,30 +318,30 @@ def ingest(
     from esembed._sync.probe import probe
 
     unknown = set(part or ()) - set(PARTS)
-    if unknown or kind not in ("elasticsearch", "opensearch"):
-        raise typer.BadParameter(f"parts are {', '.join(PARTS)}; kinds are elasticsearch and opensearch")
-    client = engine_client(url, kind)
+    if unknown or engine not in ("elasticsearch", "opensearch"):
+        raise typer.BadParameter(f"parts are {', '.join(PARTS)}; engines are elasticsearch and opensearch")
+    client = engine_client(url, engine)
     capabilities = probe(client)
     runs: dict[str, Callable[[], dict[str, Any]]] = {
         "pipeline": lambda: bench_pipeline(client, capabilities, count=documents),
         "bulk": lambda: bench_bulk(client, capabilities, count=documents, rounds=rounds),
         "real": lambda: bench_real(client, capabilities, count=documents),
         "rerun": lambda: bench_rerun(client, capabilities, count=documents),
-        "memory": lambda: bench_memory(kind=kind, url=url) if memory_engine else bench_memory(),
+        "memory": lambda: bench_memory(engine=engine, url=url) if memory_engine else bench_memory(),
     }
     results: dict[str, Any] = {}
     for name in part or PARTS:
         typer.echo(f"measuring {name} …", err=True)
         results[name] = runs[name]()
         if not json:
-            typer.echo(f"{name} ({kind})")
+            typer.echo(f"{name} ({engine})")
             for figure, value in results[name].items():
                 typer.echo(
                     f"  {figure:28} {value:.4g}" if isinstance(value, float) else f"  {figure:28} {value}"
                 )
     client.official.close()
     if json:
-        typer.echo(json_module.dumps({"engine": kind, **results}, indent=2))
+        typer.echo(json_module.dumps({"engine": engine, **results}, indent=2))
 
 
 if __name__ == "__main__":

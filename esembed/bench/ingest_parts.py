@@ -73,7 +73,7 @@ class TimedEncoder:
 
     @property
     def info(self) -> EncoderInfo:
-        return EncoderInfo(spec="timed", kind="dense", dims=self._table.shape[1])
+        return EncoderInfo(spec="timed", type="dense", dims=self._table.shape[1])
 
     @property
     def stats(self) -> EncodeStats:

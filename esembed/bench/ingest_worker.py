@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
         where = fresh_index(client, capabilities, plan)
     else:
         client = Sink()
-        capabilities = Capabilities(kind="elasticsearch", version=Version(9, 5), base64_vectors=True)
+        capabilities = Capabilities(engine="elasticsearch", version=Version(9, 5), base64_vectors=True)
         where = nullcontext(("sink", plan))
     with where as (index, resolved):
         report = run_ingest(

@@ -134,15 +134,15 @@ def _queries(kind: str, count: int, dims: int) -> list[Query]:
     return found
 
 
-def _official(official: Any, kind: str, name: str, compiled: Any, preference: str) -> Callable[[], Any]:
+def _official(official: Any, engine: str, name: str, compiled: Any, preference: str) -> Callable[[], Any]:
     """The official client's own call for the same bodies."""
     params = {"preference": preference}
     if compiled.body is not None:
-        if kind == "elasticsearch":
+        if engine == "elasticsearch":
             return lambda: official.search(index=name, body=compiled.body, **params)
         return lambda: official.search(index=name, body=compiled.body, params=params)
     lines = compiled.lines(params)
-    if kind == "elasticsearch":
+    if engine == "elasticsearch":
         return lambda: official.msearch(index=name, searches=lines)
     return lambda: official.msearch(index=name, body=lines)
 
@@ -218,7 +218,7 @@ def _latency(
 ) -> Latency:
     compiled = [compile_query(query, capabilities, SearchOptions(), plan=plan) for query in todo]
     calls = [
-        _official(official, capabilities.kind, name, one, f"esembed-{query_digest(query)}")
+        _official(official, capabilities.engine, name, one, f"esembed-{query_digest(query)}")
         for one, query in zip(compiled, todo, strict=True)
     ]
     for call, query in list(zip(calls, todo, strict=True))[:50]:
@@ -288,7 +288,9 @@ async def _throughput(
         calls = []
         for query in todo:
             one = compile_query(query, capabilities, SearchOptions(), plan=pool.plan)
-            calls.append(_official(official, capabilities.kind, name, one, f"esembed-{query_digest(query)}"))
+            calls.append(
+                _official(official, capabilities.engine, name, one, f"esembed-{query_digest(query)}")
+            )
 
         async def theirs(call: Callable[[], Any]) -> None:
             await call()
@@ -304,7 +306,7 @@ async def _throughput(
 @app.command()
 def main(
     url: Annotated[str, typer.Option(help="The engine's address.")],
-    kind: Annotated[str, typer.Option(help="elasticsearch or opensearch.")] = "opensearch",
+    engine: Annotated[str, typer.Option(help="elasticsearch or opensearch.")] = "opensearch",
     documents: Annotated[int, typer.Option(help="Documents in the index.", min=100)] = 3000,
     dims: Annotated[int, typer.Option(help="Dimensions of the dense field.", min=2)] = 384,
     queries: Annotated[int, typer.Option(help="Queries of each kind.", min=10)] = 300,
@@ -315,14 +317,14 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search latency over the official client's, and throughput of concurrent users."""
-    if kind == "elasticsearch":
+    if engine == "elasticsearch":
         import elasticsearch
 
         makers: tuple[Callable[[], Any], Callable[[], Any]] = (
             lambda: elasticsearch.Elasticsearch(url),
             lambda: elasticsearch.AsyncElasticsearch(url, connections_per_node=users),
         )
-    elif kind == "opensearch":
+    elif engine == "opensearch":
         import opensearchpy
 
         makers = (
@@ -330,7 +332,7 @@ def main(
             lambda: opensearchpy.AsyncOpenSearch(url, maxsize=users),
         )
     else:
-        raise typer.BadParameter("kind is elasticsearch or opensearch", param_hint="--kind")
+        raise typer.BadParameter("engine is elasticsearch or opensearch", param_hint="--engine")
     latencies, throughputs = bench_search(
         *makers,
         documents=documents,

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from esembed.capabilities import Kind
+from esembed.capabilities import Engine
 from esembed.errors import AuthorizationError, EngineUnavailableError, EsembedError, PermanentError
 
 if TYPE_CHECKING:
     from esembed.local.server import EngineInfo
 
-__all__ = ["Connection", "EngineKind", "UsageError", "detect_kind", "running_local", "takes_connection"]
+__all__ = ["Connection", "EngineName", "UsageError", "detect_engine", "running_local", "takes_connection"]
 
 PANEL = "Which engine"
 
@@ -38,7 +38,7 @@ class UsageError(PermanentError):
     """Options that contradict each other or name something that isn't there; exit code 2."""
 
 
-class EngineKind(str, enum.Enum):
+class EngineName(str, enum.Enum):
     """The two engines, as an option's choices."""
 
     elasticsearch = "elasticsearch"
@@ -51,7 +51,7 @@ class Connection:
 
     Attributes:
         url: its address, else the local engine that ``esembed engine start`` started.
-        kind: which engine, else the server is asked.
+        engine: which engine, else the server is asked.
         api_key_env: the environment variable that holds the API key.
         username, password_env: basic authentication; the variable holds the password.
         ca_certs: a PEM file with the certificate authority, else the system's.
@@ -60,7 +60,7 @@ class Connection:
     """
 
     url: str | None = None
-    kind: Kind | None = None
+    engine: Engine | None = None
     api_key_env: str | None = None
     username: str | None = None
     password_env: str | None = None
@@ -69,7 +69,7 @@ class Connection:
     timeout_seconds: float = 60.0
     _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def resolve(self) -> tuple[str, Kind]:
+    def resolve(self) -> tuple[str, Engine]:
         """The address and the engine behind it.
 
         Raises:
@@ -77,28 +77,28 @@ class Connection:
             AuthorizationError: the credentials are wrong.
             UsageError: options that can't be.
         """
-        if "kind" not in self._found:
-            url, kind = self.url, self.kind
+        if "engine" not in self._found:
+            url, engine = self.url, self.engine
             if url is None:
-                local = running_local(kind)
+                local = running_local(engine)
                 if local is None:
-                    what = f"local {kind}" if kind else "local engine"
+                    what = f"local {engine}" if engine else "local engine"
                     raise EngineUnavailableError(
                         f"no {what} is running; start one with: esembed engine start"
-                        f"{f' --kind {kind}' if kind else ''}  (or name a server with --url)"
+                        f"{f' --engine {engine}' if engine else ''}  (or name a server with --url)"
                     )
-                url, kind = local.url, local.kind
+                url, engine = local.url, local.engine
                 self._found["local"] = local
             _check_url(url)
-            if kind is None:
-                kind = detect_kind(url, headers=self._headers(), context=self._context(url))
-            self._found.update(url=url, kind=kind)
-        return self._found["url"], self._found["kind"]
+            if engine is None:
+                engine = detect_engine(url, headers=self._headers(), context=self._context(url))
+            self._found.update(url=url, engine=engine)
+        return self._found["url"], self._found["engine"]
 
     def client(self) -> Any:
         """The official sync client: ``Elasticsearch`` or ``OpenSearch``. The caller closes it."""
-        url, kind = self.resolve()
-        if kind == "elasticsearch":
+        url, engine = self.resolve()
+        if engine == "elasticsearch":
             from elasticsearch import Elasticsearch
 
             return Elasticsearch(url, **self._elasticsearch(url))
@@ -207,25 +207,25 @@ def _without_userinfo(url: str) -> str:
     return url.rpartition("@")[2]
 
 
-def running_local(kind: Kind | None) -> EngineInfo | None:
+def running_local(engine: Engine | None) -> EngineInfo | None:
     """The local engine that ``esembed engine start`` started, OpenSearch first; None when none runs.
 
     Engines with a name (``--name``, those of a test run) are their starter's: they take a ``--url``.
     """
-    from esembed.local.server import KINDS, status
+    from esembed.local.server import ENGINES, status
 
-    for each in (kind,) if kind else KINDS:
-        if (engine := status(each)) is not None:
-            return engine
+    for each in (engine,) if engine else ENGINES:
+        if (found := status(each)) is not None:
+            return found
     return None
 
 
 # -- asking which engine it is ---------------------------------------------------------------------
 
 
-def detect_kind(
+def detect_engine(
     url: str, *, headers: dict[str, str] | None = None, context: ssl.SSLContext | None = None
-) -> Kind:
+) -> Engine:
     """Which engine answers at *url*: by its product header, else by what ``GET /`` says of itself.
 
     Raises:
@@ -259,7 +259,7 @@ def detect_kind(
         raise denied
     raise PermanentError(
         f"{_without_userinfo(url)} answers, but not as Elasticsearch or OpenSearch; is it the right address "
-        "and port? --kind elasticsearch|opensearch skips this question"
+        "and port? --engine elasticsearch|opensearch skips this question"
     )
 
 
@@ -325,7 +325,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         "The server's address; without it, the running local engine.",
         envvar="ESEMBED_URL",
     ),
-    "kind": _option(EngineKind | None, "--kind", "Which engine; without it, the server is asked."),
+    "engine": _option(EngineName | None, "--engine", "Which engine; without it, the server is asked."),
     "api_key_env": _option(
         str | None,
         "--api-key-env",
@@ -366,8 +366,8 @@ def takes_connection(function: Callable[..., None]) -> Callable[..., None]:
 
     def verb(**values: Any) -> None:
         given = {name: values.pop(name) for name in _OPTIONS}
-        if given["kind"] is not None:
-            given["kind"] = EngineKind(given["kind"]).value
+        if given["engine"] is not None:
+            given["engine"] = EngineName(given["engine"]).value
         function(connection=Connection(**given), **values)
 
     verb.__name__ = function.__name__

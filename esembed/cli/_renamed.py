@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 __all__ = ["with_new_names"]
 
 RENAMED: Mapping[str, Mapping[str, str]] = {
+    "engine": {"-k": "-e"},
     "ingest": {
         "--again": "--rewrite",
         "--chunk-mb": "--max-request-mb",
@@ -25,11 +26,13 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 }
 """Verb → old option → new option."""
 
+RENAMED_EVERYWHERE: Mapping[str, str] = {"--kind": "--engine"}
+
 
 def with_new_names(arguments: Sequence[str]) -> list[str]:
     """The arguments with today's names of options; what stands behind ``--`` is left as it is."""
     verb = next((word for word in arguments if not word.startswith("-")), "")
-    names = RENAMED.get(verb, {})
+    names = {**RENAMED_EVERYWHERE, **RENAMED.get(verb, {})}
     found: list[str] = []
     for position, word in enumerate(arguments):
         if word == "--":

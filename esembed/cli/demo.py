@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from esembed.cli._connect import Connection, EngineKind, UsageError, running_local, takes_connection
+from esembed.cli._connect import Connection, UsageError, running_local, takes_connection
 
 if TYPE_CHECKING:
-    from esembed.capabilities import Kind
+    from esembed.capabilities import Engine
     from esembed.demo.run import Answer
 
 __all__ = ["app"]
@@ -24,9 +24,6 @@ app = typer.Typer(pretty_exceptions_enable=False)
 @takes_connection
 def demo(
     *,
-    engine: Annotated[
-        EngineKind, typer.Option("--engine", help="Which local engine to start.")
-    ] = EngineKind.opensearch,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the local engine afterward.")] = False,
     fresh: Annotated[bool, typer.Option("--reindex", help="Index again, even if it is there.")] = False,
     limit: Annotated[
@@ -39,7 +36,7 @@ def demo(
 
     Starts a local engine (downloaded once, checked against a pinned SHA-256), indexes the docstrings of
     the standard library, and asks a few questions. A second run finds engine and index ready.
-    With --url it uses that server and starts nothing.
+    With --url it uses that server and starts nothing. Without --engine it starts OpenSearch.
 
     Examples:
 
@@ -49,16 +46,16 @@ def demo(
     """
     steps: dict[str, float] = {}
     if connection.url is None:
-        connection = _local_engine(connection.kind or engine.value, steps)
+        connection = _local_engine(connection.engine or "opensearch", steps)
     elif stop:
         raise UsageError("--stop ends the local engine; with --url none was started")
-    url, kind = connection.resolve()
+    url, engine = connection.resolve()
     client = connection.client()
     try:
         answers, facts = _tour(client, steps, fresh=fresh, limit=limit)
     finally:
         client.close()
-    facts = {"engine": kind, "address": url, **facts}
+    facts = {"engine": engine, "address": url, **facts}
     if json:
         from esembed import terminal
 
@@ -78,7 +75,7 @@ def demo(
     else:
         _show(answers, facts, steps)
     if stop:
-        _stop(kind)
+        _stop(engine)
     elif not json:
         _how_to_go_on()
 
@@ -99,17 +96,17 @@ def _duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def _local_engine(kind: Kind, steps: dict[str, float]) -> Connection:
+def _local_engine(engine: Engine, steps: dict[str, float]) -> Connection:
     from esembed import terminal
     from esembed.local import server as local
 
-    engine = running_local(kind)
-    if engine is not None:
-        terminal.note(f"✓ {kind} runs already at {engine.url}")
-        return Connection(kind=kind)
-    with _step(steps, f"{kind} started", f"starting a local {kind} (the first time it is downloaded)"):
-        local.start(kind, progress=terminal.EngineProgress())
-    return Connection(kind=kind)
+    running = running_local(engine)
+    if running is not None:
+        terminal.note(f"✓ {engine} runs already at {running.url}")
+        return Connection(engine=engine)
+    with _step(steps, f"{engine} started", f"starting a local {engine} (the first time it is downloaded)"):
+        local.start(engine, progress=terminal.EngineProgress())
+    return Connection(engine=engine)
 
 
 def _tour(
@@ -197,12 +194,12 @@ def _style(name: str, agreed: set[str]) -> str:
     return "green" if name in agreed else ""
 
 
-def _stop(kind: Kind) -> None:
+def _stop(engine: Engine) -> None:
     from esembed import terminal
     from esembed.local import server as local
 
-    if local.stop(kind):
-        terminal.note(f"✓ the local {kind} is stopped; its index is kept for the next run")
+    if local.stop(engine):
+        terminal.note(f"✓ the local {engine} is stopped; its index is kept for the next run")
 
 
 def _how_to_go_on() -> None:

@@ -214,17 +214,17 @@ def _java() -> dict[str, Any]:
 
 
 def _local_engines() -> dict[str, Any]:
-    from esembed.local.server import KINDS, running
+    from esembed.local.server import ENGINES, running
 
-    found: dict[str, Any] = dict.fromkeys(KINDS, "not running")
-    for engine in running():
-        name = engine.kind if engine.name == "default" else f"{engine.kind} ({engine.name})"
-        found[name] = f"{engine.version} running at {engine.url}"
+    found: dict[str, Any] = dict.fromkeys(ENGINES, "not running")
+    for server in running():
+        name = server.engine if server.name == "default" else f"{server.engine} ({server.name})"
+        found[name] = f"{server.version} running at {server.url}"
     return found
 
 
 def _engine(connection: Connection) -> dict[str, Any]:
-    url, kind = connection.resolve()
+    url, engine = connection.resolve()
     client = connection.client()
     from esembed._sync.client import EngineClient
     from esembed._sync.probe import probe
@@ -233,7 +233,8 @@ def _engine(connection: Connection) -> dict[str, Any]:
         capabilities = probe(EngineClient(client))
     finally:
         client.close()
-    found: dict[str, Any] = {"address": url, "kind": kind, "version": str(capabilities.version)}
+    found: dict[str, Any] = {"address": url, "engine": engine, "version": str(capabilities.version)}
+    found["kind"] = engine  # the name of 0.1.0, for scripts that read it
     for name in (
         "license",
         "distribution",

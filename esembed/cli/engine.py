@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from esembed.cli._connect import EngineName
 
 if TYPE_CHECKING:
     from esembed.local.docker import ContainerInfo
@@ -24,17 +25,12 @@ app = typer.Typer(
 )
 
 
-class Kind(str, Enum):
-    """The engines."""
-
-    opensearch = "opensearch"
-    elasticsearch = "elasticsearch"
-
-
-_Kind = Annotated[Kind, typer.Option("--kind", "-k", help="Which engine.")]
-_MaybeKind = Annotated[Kind | None, typer.Option("--kind", "-k", help="Which engine; without it, both.")]
+_Engine = Annotated[EngineName, typer.Option("--engine", "-e", help="Which engine.")]
+_MaybeEngine = Annotated[
+    EngineName | None, typer.Option("--engine", "-e", help="Which engine; without it, both.")
+]
 _Docker = Annotated[bool, typer.Option("--docker", help="A container instead of a local server.")]
-_Name = Annotated[str, typer.Option("--name", help="Several of a kind can run under different names.")]
+_Name = Annotated[str, typer.Option("--name", help="Several of an engine can run under different names.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -44,12 +40,13 @@ def _as_dict(info: EngineInfo | ContainerInfo) -> dict[str, Any]:
 
     values = {f.name: getattr(info, f.name) for f in dataclasses.fields(info) if f.name != "password"}
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    plain["kind"] = plain["engine"]  # the name of 0.1.0, for scripts that read it
     return {"running": True, "docker": "container_id" in plain} | plain
 
 
 @app.command()
 def start(
-    kind: _Kind = Kind.opensearch,
+    engine: _Engine = EngineName.opensearch,
     docker: _Docker = False,
     version: Annotated[str | None, typer.Option("--version", help="One of the pinned versions.")] = None,
     image: Annotated[str | None, typer.Option("--image", help="With --docker: another image.")] = None,
@@ -67,9 +64,9 @@ def start(
 
         $ esembed engine start
 
-        $ esembed engine start --kind elasticsearch --heap-mb 2048 --port 9200
+        $ esembed engine start --engine elasticsearch --heap-mb 2048 --port 9200
 
-        $ esembed engine start --docker --kind elasticsearch --trial
+        $ esembed engine start --docker --engine elasticsearch --trial
     """
     from esembed import terminal
     from esembed.cli._connect import UsageError
@@ -82,16 +79,16 @@ def start(
         if version is not None:
             raise UsageError("--version is for local servers; with --docker give --image NAME:TAG")
         info = containers.start(
-            kind.value, image=image, heap_mb=heap_mb, port=port, trial=trial, name=name, progress=progress
+            engine.value, image=image, heap_mb=heap_mb, port=port, trial=trial, name=name, progress=progress
         )
     else:
         from esembed.local import server as local
 
         if image is not None:
             raise UsageError("--image goes with --docker")
-        with terminal.console(stderr=True).status(f"starting {kind.value} …"):
+        with terminal.console(stderr=True).status(f"starting {engine.value} …"):
             info = local.start(
-                kind.value,
+                engine.value,
                 version=version,
                 heap_mb=heap_mb,
                 port=port,
@@ -103,14 +100,14 @@ def start(
         terminal.print_json(_as_dict(info))
         return
     state = "runs already" if info.reused else "runs"
-    typer.echo(f"{info.kind} {info.version} {state} at {info.url}")
+    typer.echo(f"{info.engine} {info.version} {state} at {info.url}")
     options = " --docker" * docker + (f" --name {name}" if name != "default" else "")
-    terminal.note(f"stop it with: esembed engine stop --kind {info.kind}{options}")
+    terminal.note(f"stop it with: esembed engine stop --engine {info.engine}{options}")
 
 
 @app.command()
 def stop(
-    kind: _MaybeKind = None,
+    engine: _MaybeEngine = None,
     docker: _Docker = False,
     name: _Name = "default",
     purge: Annotated[bool, typer.Option("--purge", help="Also remove its data, all indices.")] = False,
@@ -122,12 +119,12 @@ def stop(
 
         $ esembed engine stop
 
-        $ esembed engine stop --kind opensearch --purge
+        $ esembed engine stop --engine opensearch --purge
     """
     from esembed import terminal
 
     stopped: dict[str, bool] = {}
-    for each in [kind] if kind else list(Kind):
+    for each in [engine] if engine else list(EngineName):
         if docker:
             from esembed.local import docker as containers
 
@@ -142,15 +139,15 @@ def stop(
         terminal.print_json({"stopped": stopped, "purged": purge and not docker})
         return
     for which, did in stopped.items():
-        if did or kind:
+        if did or engine:
             typer.echo(f"{which} {'stopped' if did else 'was not running'}")
-    if not kind and not any(stopped.values()):
+    if not engine and not any(stopped.values()):
         typer.echo("no engine was running")
 
 
 @app.command()
 def status(
-    kind: _MaybeKind = None, docker: _Docker = False, name: _Name = "default", json: _Json = False
+    engine: _MaybeEngine = None, docker: _Docker = False, name: _Name = "default", json: _Json = False
 ) -> None:
     """Which engines run, and where. Exit code 1 when none of those asked for does.
 
@@ -158,12 +155,12 @@ def status(
 
         $ esembed engine status
 
-        $ esembed engine status --kind opensearch --json | jq -r .[0].url
+        $ esembed engine status --engine opensearch --json | jq -r .[0].url
     """
     from esembed import terminal
 
     found: list[EngineInfo | ContainerInfo] = []
-    for each in [kind] if kind else list(Kind):
+    for each in [engine] if engine else list(EngineName):
         info: EngineInfo | ContainerInfo | None
         if docker:
             from esembed.local import docker as containers
@@ -178,10 +175,10 @@ def status(
     if json:
         terminal.print_json([_as_dict(info) for info in found])
     elif found:
-        rows = [[i.kind, i.version, i.url, i.license, getattr(i, "pid", None) or i.name] for i in found]
+        rows = [[i.engine, i.version, i.url, i.license, getattr(i, "pid", None) or i.name] for i in found]
         terminal.print_table(["engine", "version", "url", "license", "pid or container"], rows)
     else:
-        typer.echo(f"{kind.value if kind else 'no engine'} {'does not run' if kind else 'runs'}")
+        typer.echo(f"{engine.value if engine else 'no engine'} {'does not run' if engine else 'runs'}")
         terminal.note("start one with: esembed engine start")
     if not found:
         raise typer.Exit(1)
@@ -189,7 +186,7 @@ def status(
 
 @app.command()
 def logs(
-    kind: _Kind = Kind.opensearch,
+    engine: _Engine = EngineName.opensearch,
     docker: _Docker = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many, from the end.")] = 50,
     console: Annotated[bool, typer.Option("--console", help="What Java itself printed.")] = False,
@@ -200,21 +197,21 @@ def logs(
 
     Examples:
 
-        $ esembed engine logs --kind elasticsearch --lines 200
+        $ esembed engine logs --engine elasticsearch --lines 200
     """
     from esembed import terminal
 
     if docker:
         from esembed.local import docker as containers
 
-        shown = containers.logs(kind.value, lines, name=name)
+        shown = containers.logs(engine.value, lines, name=name)
     else:
         from esembed.local import server as local
 
-        shown = local.logs(kind.value, lines, name=name, stream="console" if console else "server")
+        shown = local.logs(engine.value, lines, name=name, stream="console" if console else "server")
     if json:
         terminal.print_json({"lines": shown})
     elif shown:
         typer.echo("\n".join(shown))
     else:
-        terminal.note(f"{kind.value} ({name}) has no log yet")
+        terminal.note(f"{engine.value} ({name}) has no log yet")

@@ -22,7 +22,7 @@ def dialect_for(capabilities: Capabilities) -> Dialect:
     capabilities.
     """
     # Imported here, so that the modules below can be imported one by one, and one engine without the other.
-    if capabilities.kind == "elasticsearch":
+    if capabilities.engine == "elasticsearch":
         from esembed.dialect.elasticsearch import elasticsearch
 
         return elasticsearch(capabilities)

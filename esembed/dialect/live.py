@@ -258,7 +258,7 @@ def attach_mapping(
                 for name, part in plan.vector_fields()
                 if part.endpoint is not None
             ],
-            profile=f"attach on {capabilities.kind}",
+            profile=f"attach on {capabilities.engine}",
         )
     live, everything = _flat_properties(mapping.get("properties") or {}), mapped_types(mapping)
     wanted = compiled.body["mappings"]["properties"]
@@ -300,7 +300,7 @@ def attach_mapping(
         if compiled.body["settings"]["index"].get(key) and str(settings.get(key)).lower() != "true"
     ]
     if gaps:
-        raise UnsupportedFeatureError(gaps, profile=f"this index on {capabilities.kind}")
+        raise UnsupportedFeatureError(gaps, profile=f"this index on {capabilities.engine}")
     return {"properties": {name: body for name, body in wanted.items() if name in own}}
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_type_hints, runtime_ch
 
 import msgspec
 
+from esembed.deprecation import renamed
 from esembed.errors import EncoderError
 from esembed.types import DenseMatrix, SparseVector
 
@@ -123,6 +124,7 @@ _DTYPES = ("auto", "float32", "bfloat16", "float16")
 _ATTENTION = ("auto", "packed", "padded")
 
 
+@renamed(kind="type")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderInfo:
     """What an encoder declares about itself: the declared half of the encoder contract.
@@ -132,7 +134,7 @@ class EncoderInfo:
 
     Attributes:
         spec: the spec string it was made from (``minilm``, ``hf:intfloat/e5-small-v2`` …).
-        kind: ``dense`` or ``sparse``.
+        type: ``dense`` or ``sparse``.
         dims: the number of dimensions returned (dense, after Matryoshka truncation), else None.
         model: the model's public name, or None; never a local path.
         revision: the hub revision (commit), or None.
@@ -148,7 +150,7 @@ class EncoderInfo:
     """
 
     spec: str
-    kind: Literal["dense", "sparse"]
+    type: Literal["dense", "sparse"]
     dims: int | None = None
     model: str | None = None
     revision: str | None = None

@@ -45,7 +45,7 @@ class EngineEncoder:
     def info(self) -> EncoderInfo:
         return EncoderInfo(
             spec=f"engine:{self.endpoint}",
-            kind=self._kind,
+            type=self._kind,
             dims=self._dims if self._kind == "dense" else None,
             model=self.endpoint,
             extra={"task": "text_embedding" if self._kind == "dense" else "sparse_embedding"},

@@ -65,6 +65,7 @@ _LOCAL_FIELDS = (
     "document_prompt",
     "extra",
 )
+_ATTRIBUTE = {"kind": "type"}  # contracts store the name of 0.1.0
 _NO_CANARIES = ("given", "engine")
 
 
@@ -148,7 +149,7 @@ def _declared(info: EncoderInfo) -> dict[str, Any]:
     """The declared half; what is None or empty is left out. The spec is not in it (it can be a path)."""
     declared: dict[str, Any] = {}
     for name in ("model", *_LOCAL_FIELDS):
-        value = getattr(info, name)
+        value = getattr(info, _ATTRIBUTE.get(name, name))
         if name == "extra":
             value = _plain(value)
         if value not in (None, "", {}):

@@ -253,7 +253,7 @@ class EncoderPool:
         """The encoder that the caller brought for a field, or None."""
         kind = "dense" if isinstance(part, DenseField) else "sparse"
         encoder = self._given.get(name)
-        if encoder is None and self._for_all is not None and self._for_all.info.kind == kind:
+        if encoder is None and self._for_all is not None and self._for_all.info.type == kind:
             encoder = self._for_all
         return encoder
 
@@ -263,9 +263,9 @@ class EncoderPool:
         encoder = self._user_encoder(name, part)
         if encoder is None:
             encoder = self._load(name, part)
-        if encoder.info.kind != kind and not part.precomputed:
+        if encoder.info.type != kind and not part.precomputed:
             raise EncoderError(
-                f"{name}: a {kind} field can't be filled by {encoder.info.spec!r}, a {encoder.info.kind} "
+                f"{name}: a {kind} field can't be filled by {encoder.info.spec!r}, a {encoder.info.type} "
                 "encoder",
                 spec=part.encoder,
             )

@@ -49,7 +49,7 @@ class GivenEncoder:
     """Stands where an encoder would: it declares the dims, and says so when asked to encode."""
 
     def __init__(self, dims: int | None = None) -> None:
-        self._info = EncoderInfo(spec="given", kind="dense", dims=dims)
+        self._info = EncoderInfo(spec="given", type="dense", dims=dims)
         self._stats = EncodeStats()
 
     @property

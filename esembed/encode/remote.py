@@ -136,7 +136,7 @@ class OpenAIEncoder:
         that a server changed its model. ``dims`` is None until known (``probe``, or the first call)."""
         return EncoderInfo(
             spec=self._spec,
-            kind="dense",
+            type="dense",
             dims=self._dims,
             model=self._model,
             normalize=self._normalize,

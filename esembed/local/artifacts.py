@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from esembed.capabilities import Kind
+from esembed.capabilities import Engine
 from esembed.errors import DownloadError, EngineStartError
 
 __all__ = [
@@ -84,7 +84,7 @@ class Artifact:
 class Assembly:
     """A server and its plugins (each unzipped into ``plugins/<name>/``), and the Java it runs on."""
 
-    kind: Kind
+    engine: Engine
     version: str
     server: Artifact
     plugins: tuple[Artifact, ...] = ()
@@ -95,14 +95,14 @@ class Assembly:
     def folder(self) -> str:
         """A name that changes with any archive, so that a new pin never meets an old tree."""
         sums = "".join(part.sha256 for part in (self.server, *self.plugins))
-        return f"{self.kind}-{self.version}-{hashlib.sha256(sums.encode()).hexdigest()[:8]}"
+        return f"{self.engine}-{self.version}-{hashlib.sha256(sums.encode()).hexdigest()[:8]}"
 
 
 def _opensearch(version: str, server: str, knn: str, neural: str) -> Assembly:
     plugin = f"{version}.0"
     group = "org.opensearch.plugin"
     return Assembly(
-        kind="opensearch",
+        engine="opensearch",
         version=version,
         server=Artifact(
             group="org.opensearch.distribution.integ-test-zip",
@@ -126,7 +126,7 @@ ASSEMBLIES: tuple[Assembly, ...] = (
     ),
     # 2.19.1 is not among them: its server archive lacks lang-painless, without which k-NN won't load.
     Assembly(
-        kind="elasticsearch",
+        engine="elasticsearch",
         version="9.5.3",
         server=Artifact(
             group="org.elasticsearch.distribution.integ-test-zip",
@@ -136,23 +136,23 @@ ASSEMBLIES: tuple[Assembly, ...] = (
         ),
     ),
 )
-"""Every local server on offer; the first of a kind is its default."""
+"""Every local server on offer; the first of an engine is its default."""
 
 
-def assembly(kind: str, version: str | None = None) -> Assembly:
-    """The pinned server of that kind and version (None: the default one).
+def assembly(engine: str, version: str | None = None) -> Assembly:
+    """The pinned server of that engine and version (None: the default one).
 
     Raises EngineStartError, with the versions on offer, for anything else.
     """
-    found = [a for a in ASSEMBLIES if a.kind == kind]
+    found = [a for a in ASSEMBLIES if a.engine == engine]
     if not found:
-        raise EngineStartError(f"there is no local engine {kind!r}: it is 'opensearch' or 'elasticsearch'")
+        raise EngineStartError(f"there is no local engine {engine!r}: it is 'opensearch' or 'elasticsearch'")
     for candidate in found:
         if version in (None, candidate.version):
             return candidate
     offered = ", ".join(a.version for a in found)
     raise EngineStartError(
-        f"no local {kind} {version}: the pinned versions are {offered}; "
+        f"no local {engine} {version}: the pinned versions are {offered}; "
         "for another one start a container (--docker) or pass the URL of a running engine"
     )
 
@@ -317,7 +317,7 @@ def install(
         archives = [
             fetch(part, progress=progress, offline=offline) for part in (wanted.server, *wanted.plugins)
         ]
-        progress.step(f"unpacking {wanted.kind} {wanted.version}")
+        progress.step(f"unpacking {wanted.engine} {wanted.version}")
         work = Path(tempfile.mkdtemp(prefix=".unpack-", dir=servers))
         try:
             unpack(archives[0], work / "server", progress=progress)
@@ -365,9 +365,9 @@ def unpack(archive: Path, target: Path, *, progress: Progress | None = None) -> 
 def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
     name = PurePosixPath(member.filename)
     mode = member.external_attr >> 16
-    kind = stat.S_IFMT(mode)
+    file_type = stat.S_IFMT(mode)
     unsafe = name.is_absolute() or ".." in name.parts or "\\" in member.filename or ":" in member.filename
-    if unsafe or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+    if unsafe or file_type not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise DownloadError(f"{archive.name} holds {member.filename!r}, which is no plain file below it")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from esembed.capabilities import Kind
+from esembed.capabilities import Engine
 from esembed.errors import EngineStartError
 
 __all__ = ["Security", "User", "prepare_config", "write_security"]
@@ -63,7 +63,7 @@ class Security:
 
 
 def prepare_config(
-    kind: Kind,
+    engine: Engine,
     home: Path,
     instance: Path,
     data: Path,
@@ -78,7 +78,7 @@ def prepare_config(
         folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {
         "cluster.name": "esembed-local",
-        "node.name": f"esembed-{kind}",
+        "node.name": f"esembed-{engine}",
         "path.data": str(data),
         "path.logs": str(logs),
         "network.host": "127.0.0.1",
@@ -88,7 +88,7 @@ def prepare_config(
         # A nearly full laptop disk must not turn a development index read-only.
         "cluster.routing.allocation.disk.threshold_enabled": False,
     }
-    if kind == "elasticsearch":
+    if engine == "elasticsearch":
         settings["xpack.license.self_generated.type"] = "trial" if trial else "basic"
         settings["xpack.security.enabled"] = security is not None
         settings["xpack.security.autoconfiguration.enabled"] = False
@@ -102,8 +102,8 @@ def prepare_config(
             }
     # JSON scalars are YAML scalars.
     lines = [f"{name}: {json.dumps(value)}" for name, value in settings.items()]
-    (conf / f"{kind}.yml").write_text("\n".join(lines) + "\n")
-    prefix = "es" if kind == "elasticsearch" else "opensearch"
+    (conf / f"{engine}.yml").write_text("\n".join(lines) + "\n")
+    prefix = "es" if engine == "elasticsearch" else "opensearch"
     (conf / "log4j2.properties").write_text(_LOG4J.replace("PREFIX", prefix))
     options = (home / "config" / "jvm.options").read_text().splitlines()
     unwanted = re.compile(r"-Xlog:gc|-Xloggc|-Xm[sx]|HeapDump|-XX:ErrorFile|GCLog")

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from esembed.capabilities import Kind
+from esembed.capabilities import Engine
+from esembed.deprecation import renamed
 from esembed.errors import EngineStartError
 from esembed.local.artifacts import Progress, SilentProgress
 
@@ -41,7 +42,7 @@ __all__ = [
     "stop",
 ]
 
-IMAGES: dict[Kind, str] = {
+IMAGES: dict[Engine, str] = {
     "opensearch": "opensearchproject/opensearch:3.6.0",
     "elasticsearch": "elasticsearch:9.5.3",
 }
@@ -60,12 +61,13 @@ class DockerState:
         return self.ok
 
 
+@renamed(kind="engine")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerInfo:
     """An engine that runs in a container."""
 
     url: str
-    kind: Kind
+    engine: Engine
     version: str
     image: str
     container_id: str
@@ -125,18 +127,18 @@ def _root_cause(error: BaseException) -> str:
     return text[:200]
 
 
-def image_for(kind: Kind, image: str | None = None) -> str:
+def image_for(engine: Engine, image: str | None = None) -> str:
     """The image: as given, else from the environment, else the official one."""
-    if kind not in IMAGES:
-        raise EngineStartError(f"there is no engine {kind!r}: it is 'opensearch' or 'elasticsearch'")
-    return image or os.environ.get(f"ESEMBED_{kind.upper()}_IMAGE") or IMAGES[kind]
+    if engine not in IMAGES:
+        raise EngineStartError(f"there is no engine {engine!r}: it is 'opensearch' or 'elasticsearch'")
+    return image or os.environ.get(f"ESEMBED_{engine.upper()}_IMAGE") or IMAGES[engine]
 
 
-def _environment(kind: Kind, *, heap_mb: int, trial: bool) -> dict[str, str]:
+def _environment(engine: Engine, *, heap_mb: int, trial: bool) -> dict[str, str]:
     """Settings as both official images take them; values say how, not who: there are no secrets."""
     heap = f"-Xms{heap_mb}m -Xmx{heap_mb}m"
     common = {"discovery.type": "single-node", "cluster.routing.allocation.disk.threshold_enabled": "false"}
-    if kind == "opensearch":
+    if engine == "opensearch":
         return common | {
             "OPENSEARCH_JAVA_OPTS": heap,
             "DISABLE_SECURITY_PLUGIN": "true",
@@ -154,8 +156,8 @@ def _local_host() -> bool:
     return host.startswith(("unix://", "npipe://"))
 
 
-def _check(kind: Kind, trial: bool) -> None:
-    if trial and kind != "elasticsearch":
+def _check(engine: Engine, trial: bool) -> None:
+    if trial and engine != "elasticsearch":
         raise EngineStartError("trial is for Elasticsearch: OpenSearch has no licenses")
     state = docker_available(timeout_seconds=60)
     if not state:
@@ -166,7 +168,7 @@ def _check(kind: Kind, trial: bool) -> None:
 
 @contextlib.contextmanager
 def container(
-    kind: Kind,
+    engine: Engine,
     *,
     image: str | None = None,
     heap_mb: int = 1024,
@@ -177,20 +179,20 @@ def container(
 
     Raises EngineStartError: no Docker API, no image, or it did not become healthy (``log_tail``).
     """
-    _check(kind, trial)
-    chosen = image_for(kind, image)
+    _check(engine, trial)
+    chosen = image_for(engine, image)
     with warnings.catch_warnings():
         # testcontainers warns about its own old helpers, which a caller can do nothing about.
         warnings.simplefilter("ignore", DeprecationWarning)
-        box = _testcontainer(kind, chosen)
-        for name, value in _environment(kind, heap_mb=heap_mb, trial=trial).items():
+        box = _testcontainer(engine, chosen)
+        for name, value in _environment(engine, heap_mb=heap_mb, trial=trial).items():
             box.with_env(name, value)
         if _local_host():
             box.ports = {f"{PORT}/tcp": ("127.0.0.1", None)}  # type: ignore[dict-item]
         try:
             box.start()
             url = f"http://{box.get_container_host_ip()}:{box.get_exposed_port(PORT)}"
-            version = _wait(kind, url, box.get_wrapped_container(), timeout_seconds)
+            version = _wait(engine, url, box.get_wrapped_container(), timeout_seconds)
         except EngineStartError:
             box.stop()
             raise
@@ -201,27 +203,27 @@ def container(
             if not isinstance(error, Exception):
                 raise
             raise EngineStartError(
-                f"{kind} did not start from image {chosen}: {error}{_shown(tail)}", log_tail=tail
+                f"{engine} did not start from image {chosen}: {error}{_shown(tail)}", log_tail=tail
             ) from error
     try:
         yield ContainerInfo(
             url=url,
-            kind=kind,
+            engine=engine,
             version=version,
             image=chosen,
             container_id=box.get_container_id(),
             name=box.get_wrapped_container().name or "",
-            license=_license(kind, trial),
+            license=_license(engine, trial),
         )
     finally:
         box.stop()
 
 
-def _license(kind: Kind, trial: bool) -> str:
-    return "apache2" if kind == "opensearch" else ("trial" if trial else "basic")
+def _license(engine: Engine, trial: bool) -> str:
+    return "apache2" if engine == "opensearch" else ("trial" if trial else "basic")
 
 
-def _testcontainer(kind: Kind, image: str) -> DockerContainer:
+def _testcontainer(engine: Engine, image: str) -> DockerContainer:
     """testcontainers' own class for the engine, from its new place or its old one.
 
     Both wait with helpers of their own; ours waits for the cluster's health and knows the log's
@@ -232,7 +234,7 @@ def _testcontainer(kind: Kind, image: str) -> DockerContainer:
     except ImportError as error:
         raise EngineStartError('testcontainers is missing: pip install "esembed[docker]"') from error
     base: Any
-    if kind == "elasticsearch":
+    if engine == "elasticsearch":
         try:
             from testcontainers.community.elasticsearch import ElasticSearchContainer as base
         except ImportError:
@@ -249,13 +251,13 @@ def _testcontainer(kind: Kind, image: str) -> DockerContainer:
     return box  # type: ignore[no-any-return]
 
 
-def _wait(kind: Kind, url: str, box: Any, timeout_seconds: float) -> str:
+def _wait(engine: Engine, url: str, box: Any, timeout_seconds: float) -> str:
     """Wait for the cluster's health; the version it tells."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         healthy = _get(url + "/_cluster/health?wait_for_status=yellow&timeout=1s") is not None
         # The license is generated after the cluster is healthy, and 404 until then.
-        if healthy and (kind == "opensearch" or _get(url + "/_license") is not None):
+        if healthy and (engine == "opensearch" or _get(url + "/_license") is not None):
             nodes = _get(url + "/_nodes/_local/version") or {}
             versions = [node.get("version") for node in nodes.get("nodes", {}).values()]
             return str(versions[0]) if versions else "unknown"
@@ -265,7 +267,7 @@ def _wait(kind: Kind, url: str, box: Any, timeout_seconds: float) -> str:
         time.sleep(0.25)
     tail = _tail(box)
     raise EngineStartError(
-        f"{kind} in container {box.name} did not become healthy{_shown(tail)}", log_tail=tail
+        f"{engine} in container {box.name} did not become healthy{_shown(tail)}", log_tail=tail
     )
 
 
@@ -300,24 +302,24 @@ def _client() -> Any:
     return _library().from_env()
 
 
-def _container_name(kind: Kind, name: str) -> str:
-    return f"esembed-{kind}-{name}"
+def _container_name(engine: Engine, name: str) -> str:
+    return f"esembed-{engine}-{name}"
 
 
-def _find(client: Any, kind: Kind, name: str) -> Any:
+def _find(client: Any, engine: Engine, name: str) -> Any:
     found = client.containers.list(
-        all=True, filters={"name": f"^/?{_container_name(kind, name)}$", "label": f"{_LABEL}={kind}"}
+        all=True, filters={"name": f"^/?{_container_name(engine, name)}$", "label": f"{_LABEL}={engine}"}
     )
     return found[0] if found else None
 
 
-def _info(box: Any, kind: Kind, *, version: str, reused: bool) -> ContainerInfo:
+def _info(box: Any, engine: Engine, *, version: str, reused: bool) -> ContainerInfo:
     labels = box.labels
     host = "127.0.0.1" if _local_host() else os.environ["DOCKER_HOST"].split("://")[-1].rsplit(":", 1)[0]
     port = box.ports[f"{PORT}/tcp"][0]["HostPort"]
     return ContainerInfo(
         url=f"http://{host}:{port}",
-        kind=kind,
+        engine=engine,
         version=version or labels.get(f"{_LABEL}.version", "unknown"),
         image=labels.get(f"{_LABEL}.image", ""),
         container_id=box.id,
@@ -328,7 +330,7 @@ def _info(box: Any, kind: Kind, *, version: str, reused: bool) -> ContainerInfo:
 
 
 def start(
-    kind: Kind,
+    engine: Engine,
     *,
     image: str | None = None,
     heap_mb: int = 1024,
@@ -344,14 +346,14 @@ def start(
 
     Raises EngineStartError.
     """
-    _check(kind, trial)
+    _check(engine, trial)
     docker = _library()
     progress = progress or SilentProgress()
-    chosen = image_for(kind, image)
+    chosen = image_for(engine, image)
     with contextlib.closing(_client()) as client:
-        box = _find(client, kind, name)
+        box = _find(client, engine, name)
         if box is not None and box.status == "running":
-            return _info(box, kind, version=_version(box, kind), reused=True)
+            return _info(box, engine, version=_version(box, engine), reused=True)
         if box is not None:
             box.remove(force=True)
         progress.step(f"starting {chosen}")
@@ -359,13 +361,13 @@ def start(
             box = client.containers.run(
                 chosen,
                 detach=True,
-                name=_container_name(kind, name),
-                environment=_environment(kind, heap_mb=heap_mb, trial=trial) | {"http.host": "0.0.0.0"},
+                name=_container_name(engine, name),
+                environment=_environment(engine, heap_mb=heap_mb, trial=trial) | {"http.host": "0.0.0.0"},
                 ports={f"{PORT}/tcp": ("127.0.0.1", port or None) if _local_host() else (port or None)},
                 labels={
-                    _LABEL: kind,
+                    _LABEL: engine,
                     f"{_LABEL}.image": chosen,
-                    f"{_LABEL}.license": _license(kind, trial),
+                    f"{_LABEL}.license": _license(engine, trial),
                 },
             )
             box.reload()
@@ -374,53 +376,53 @@ def start(
                 box.reload()
                 if box.status in ("exited", "dead"):
                     break
-            info = _info(box, kind, version="", reused=False)
-            version = _wait(kind, info.url, box, timeout_seconds)
+            info = _info(box, engine, version="", reused=False)
+            version = _wait(engine, info.url, box, timeout_seconds)
         except BaseException as error:
-            leftover = _find(client, kind, name)
+            leftover = _find(client, engine, name)
             tail = _tail(leftover)
             if leftover is not None:
                 leftover.remove(force=True)
             if isinstance(error, (docker.errors.DockerException, OSError, KeyError, TypeError)):
                 raise EngineStartError(
-                    f"{kind} did not start from image {chosen}: {error}{_shown(tail)}", log_tail=tail
+                    f"{engine} did not start from image {chosen}: {error}{_shown(tail)}", log_tail=tail
                 ) from error
             raise
-        return _info(box, kind, version=version, reused=False)
+        return _info(box, engine, version=version, reused=False)
 
 
-def _version(box: Any, kind: Kind) -> str:
-    nodes = _get(_info(box, kind, version="", reused=True).url + "/_nodes/_local/version") or {}
+def _version(box: Any, engine: Engine) -> str:
+    nodes = _get(_info(box, engine, version="", reused=True).url + "/_nodes/_local/version") or {}
     versions = [node.get("version") for node in nodes.get("nodes", {}).values()]
     return str(versions[0]) if versions else "unknown"
 
 
-def status(kind: Kind, *, name: str = "default") -> ContainerInfo | None:
-    """The running container of that kind and name, or None (also where no Docker API answers)."""
-    image_for(kind)
+def status(engine: Engine, *, name: str = "default") -> ContainerInfo | None:
+    """The running container of that engine and name, or None (also where no Docker API answers)."""
+    image_for(engine)
     if not docker_available():
         return None
     with contextlib.closing(_client()) as client:
-        box = _find(client, kind, name)
+        box = _find(client, engine, name)
         if box is None or box.status != "running":
             return None
-        return _info(box, kind, version=_version(box, kind), reused=True)
+        return _info(box, engine, version=_version(box, engine), reused=True)
 
 
-def stop(kind: Kind, *, name: str = "default") -> bool:
+def stop(engine: Engine, *, name: str = "default") -> bool:
     """Stop and remove it, with its data; False when there was none. Raises EngineStartError."""
-    _check(kind, trial=False)
+    _check(engine, trial=False)
     with contextlib.closing(_client()) as client:
-        box = _find(client, kind, name)
+        box = _find(client, engine, name)
         if box is None:
             return False
         box.remove(force=True, v=True)
         return True
 
 
-def logs(kind: Kind, lines: int = 50, *, name: str = "default") -> list[str]:
+def logs(engine: Engine, lines: int = 50, *, name: str = "default") -> list[str]:
     """The last lines of its log, oldest first. Raises EngineStartError."""
-    _check(kind, trial=False)
+    _check(engine, trial=False)
     with contextlib.closing(_client()) as client:
-        box = _find(client, kind, name)
+        box = _find(client, engine, name)
         return _tail(box, lines).splitlines()

@@ -32,7 +32,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from esembed.capabilities import Kind
+from esembed.capabilities import Engine
+from esembed.deprecation import renamed
 from esembed.errors import EngineStartError
 from esembed.local.artifacts import (
     Assembly,
@@ -62,10 +63,11 @@ from esembed.local.process import (
 
 __all__ = ["EngineInfo", "Security", "destroy", "logs", "running", "start", "status", "stop"]
 
-KINDS: tuple[Kind, ...] = ("opensearch", "elasticsearch")
+ENGINES: tuple[Engine, ...] = ("opensearch", "elasticsearch")
 MIN_HEAP_MB = 256
 
 
+@renamed(kind="engine")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
     """A local engine that runs.
@@ -85,7 +87,7 @@ class EngineInfo:
 
     url: str
     pid: int
-    kind: Kind
+    engine: Engine
     version: str
     name: str
     home: Path
@@ -106,7 +108,7 @@ class EngineInfo:
 
 
 def start(
-    kind: Kind | str,
+    engine: Engine | str,
     *,
     version: str | None = None,
     heap_mb: int = 1024,
@@ -117,7 +119,7 @@ def start(
     progress: Progress | None = None,
     timeout_seconds: float = 300.0,
 ) -> EngineInfo:
-    """Start a local engine, or return the one of that kind and name that runs already.
+    """Start a local engine, or return the one of that name that runs already.
 
     Args:
         version: one of the pinned ones; None: the running one's, else the newest.
@@ -125,21 +127,21 @@ def start(
         port: 0 finds a free one.
         trial: Elasticsearch with a self-generated trial license (30 days).
         security: Elasticsearch with HTTPS and users; True for one superuser only.
-        name: several engines of a kind can run side by side under different names.
+        name: several can run side by side under different names.
         timeout_seconds: of silence in its log, then for its health; downloads don't count.
 
     Raises:
         EngineStartError: it did not start (``log_tail``), or runs already with other options.
         DownloadError: its archive can't be had.
     """
-    wanted = assembly(kind, version)
+    wanted = assembly(engine, version)
     _check_options(wanted, heap_mb=heap_mb, port=port, trial=trial, security=security, name=name)
     options = Security() if security is True else (security or None)
     progress = progress or SilentProgress()
-    instance = _instance(wanted.kind, name)
+    instance = _instance(wanted.engine, name)
     make_public(instance)
     with _locked(instance):
-        there = _read(wanted.kind, name)
+        there = _read(wanted.engine, name)
         if there is not None:
             _check_same(there, version=version, port=port, trial=trial, secure=options is not None)
             return dataclasses.replace(there, reused=True)
@@ -175,7 +177,7 @@ def _check_options(
     memory_mb = psutil.virtual_memory().total >> 20
     if heap_mb > memory_mb:
         raise EngineStartError(f"heap_mb {heap_mb}: this machine has {memory_mb} MiB in all; choose less")
-    if wanted.kind == "opensearch" and (trial or security):
+    if wanted.engine == "opensearch" and (trial or security):
         raise EngineStartError(
             "trial and security are for Elasticsearch: the local OpenSearch has no license "
             "and no security plugin"
@@ -190,19 +192,19 @@ def _check_same(there: EngineInfo, *, version: str | None, port: int, trial: boo
         differs.append(f"version {there.version}, not {version}")
     if port and not there.url.endswith(f":{port}"):
         differs.append(f"at {there.url}, not on port {port}")
-    if there.kind == "elasticsearch" and trial != (there.license == "trial"):
+    if there.engine == "elasticsearch" and trial != (there.license == "trial"):
         differs.append(f"with a {there.license} license")
     if secure != there.secure:
         differs.append("with security" if there.secure else "without security")
     if differs:
         raise EngineStartError(
-            f"{there.kind} runs already ({', '.join(differs)}; pid {there.pid}): stop it first, or give "
+            f"{there.engine} runs already ({', '.join(differs)}; pid {there.pid}): stop it first, or give "
             "the new one another name"
         )
 
 
-def _instance(kind: str, name: str) -> Path:
-    return engine_root() / "instances" / f"{kind}-{name}"
+def _instance(engine: str, name: str) -> Path:
+    return engine_root() / "instances" / f"{engine}-{name}"
 
 
 @contextlib.contextmanager
@@ -232,12 +234,12 @@ def _boot(
     progress: Progress,
     timeout_seconds: float,
 ) -> EngineInfo:
-    kind = wanted.kind
+    engine = wanted.engine
     for stale in ("conf", "logs", "tmp"):
         remove_tree(instance / stale)
     # Data of one version can't be read by an older one, and a basic license can't become a trial.
     data = instance / (f"data-{wanted.version}" + ("-trial" if trial else ""))
-    prepare_config(kind, home, instance, data, port=port, trial=trial, security=security)
+    prepare_config(engine, home, instance, data, port=port, trial=trial, security=security)
     password = secrets.token_urlsafe(18) if security is not None else None
     ca_certs = None
     if security is not None and password is not None:
@@ -247,7 +249,7 @@ def _boot(
         ca_certs.write_bytes((instance / "conf" / "ca.pem").read_bytes())
     log, console = instance / "logs" / LOG_NAME, instance / "console.log"
     give_to(uid, instance / "conf", instance / "logs", instance / "tmp", data)
-    prefix = "ES" if kind == "elasticsearch" else "OPENSEARCH"
+    prefix = "ES" if engine == "elasticsearch" else "OPENSEARCH"
     env = {
         "PATH": os.environ.get("PATH", os.defpath),
         "LANG": "C.UTF-8",
@@ -258,8 +260,8 @@ def _boot(
         f"{prefix}_JAVA_OPTS": f"-Xms{heap_mb}m -Xmx{heap_mb}m",
         "JAVA_HOME": str(java.home),
     }
-    progress.step(f"starting {kind} {wanted.version} (Java {java.major}, {heap_mb} MiB heap)")
-    pid = spawn([str(home / "bin" / kind)], env=env, log=console, uid=uid, cwd=instance / "tmp")
+    progress.step(f"starting {engine} {wanted.version} (Java {java.major}, {heap_mb} MiB heap)")
+    pid = spawn([str(home / "bin" / engine)], env=env, log=console, uid=uid, cwd=instance / "tmp")
     began = create_time(pid)
     try:
         if began is None:
@@ -269,7 +271,7 @@ def _boot(
         info = EngineInfo(
             url=f"{scheme}://127.0.0.1:{found}",
             pid=pid,
-            kind=kind,
+            engine=engine,
             version=wanted.version,
             name=name,
             home=home,
@@ -277,7 +279,7 @@ def _boot(
             log_path=log,
             started_at=began,
             heap_mb=heap_mb,
-            license="apache2" if kind == "opensearch" else ("trial" if trial else "basic"),
+            license="apache2" if engine == "opensearch" else ("trial" if trial else "basic"),
             java=str(java.home),
             username="esembed" if security is not None else None,
             password=password,
@@ -294,7 +296,7 @@ def _boot(
 def _failed(wanted: Assembly, log: Path, console: Path, what: str) -> EngineStartError:
     cause, shown = explain_log(console, log)
     return EngineStartError(
-        f"{wanted.kind} {wanted.version} did not start: {what}; {cause}.\n"
+        f"{wanted.engine} {wanted.version} did not start: {what}; {cause}.\n"
         f"The log is {log} (and {console}); it says:\n{shown}",
         log_tail=shown,
     )
@@ -330,7 +332,7 @@ def _wait_for_health(wanted: Assembly, info: EngineInfo, console: Path, timeout_
 def _healthy(info: EngineInfo) -> bool:
     # The license is generated after the cluster is healthy, and 404 until then.
     needed = ["/_cluster/health?wait_for_status=yellow&timeout=1s"]
-    if info.kind == "elasticsearch":
+    if info.engine == "elasticsearch":
         needed.append("/_license")
     return all(_answers(info, path) for path in needed)
 
@@ -362,13 +364,15 @@ def _write(info: EngineInfo) -> None:
     part.replace(path)
 
 
-def _read(kind: Kind, name: str) -> EngineInfo | None:
+def _read(engine: Engine, name: str) -> EngineInfo | None:
     """The running engine that the state file tells of; None when there is none, or it is stale."""
-    path = _instance(kind, name) / "state.json"
+    path = _instance(engine, name) / "state.json"
     try:
         state = json.loads(path.read_text())
         for key in ("home", "instance", "log_path", "ca_certs"):
             state[key] = Path(state[key]) if state[key] is not None else None
+        if "kind" in state:  # written by 0.1.0
+            state["engine"] = state.pop("kind")
         info = EngineInfo(**state)
     except PermissionError as error:
         raise EngineStartError(
@@ -379,31 +383,31 @@ def _read(kind: Kind, name: str) -> EngineInfo | None:
     return info if is_ours(info.pid, info.started_at, str(info.home)) else None
 
 
-def _kind(kind: str) -> Kind:
-    return assembly(kind).kind
+def _checked(engine: str) -> Engine:
+    return assembly(engine).engine
 
 
-def status(kind: Kind | str, *, name: str = "default") -> EngineInfo | None:
-    """The running engine of that kind and name, or None. Raises EngineStartError on another kind."""
-    return _read(_kind(kind), name)
+def status(engine: Engine | str, *, name: str = "default") -> EngineInfo | None:
+    """The running engine of that name, or None. Raises EngineStartError on another engine."""
+    return _read(_checked(engine), name)
 
 
 def running() -> list[EngineInfo]:
     """Every local engine that runs, under any name."""
     found = []
     for path in sorted((engine_root() / "instances").glob("*/state.json")):
-        kind, _, name = path.parent.name.partition("-")
-        if kind in KINDS and (info := _read(kind, name)) is not None:
+        engine, _, name = path.parent.name.partition("-")
+        if engine in ENGINES and (info := _read(engine, name)) is not None:
             found.append(info)
     return found
 
 
-def stop(kind: Kind | str, *, name: str = "default") -> bool:
+def stop(engine: Engine | str, *, name: str = "default") -> bool:
     """Stop it and wait for its end; False when none was running. The data stays for the next start.
 
     Raises EngineStartError when it belongs to another user.
     """
-    proper = _kind(kind)
+    proper = _checked(engine)
     instance = _instance(proper, name)
     if not instance.exists():
         return False
@@ -416,22 +420,22 @@ def stop(kind: Kind | str, *, name: str = "default") -> bool:
         return bool(pids)
 
 
-def destroy(kind: Kind | str, *, name: str = "default") -> None:
+def destroy(engine: Engine | str, *, name: str = "default") -> None:
     """Stop it and remove its data, configuration and logs (the downloaded server stays)."""
-    stop(kind, name=name)
-    instance = _instance(_kind(kind), name)
+    stop(engine, name=name)
+    instance = _instance(_checked(engine), name)
     remove_tree(instance)
     instance.with_name(f".{instance.name}.lock").unlink(missing_ok=True)
 
 
 def logs(
-    kind: Kind | str,
+    engine: Engine | str,
     lines: int = 50,
     *,
     name: str = "default",
     stream: Literal["server", "console"] = "server",
 ) -> list[str]:
     """The last lines of its log, oldest first; ``console`` is what Java itself printed."""
-    instance = _instance(_kind(kind), name)
+    instance = _instance(_checked(engine), name)
     path = instance / "logs" / LOG_NAME if stream == "server" else instance / "console.log"
     return tail(path, lines)

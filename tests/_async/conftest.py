@@ -15,7 +15,7 @@ __all__ = ["client", "searcher", "world"]
 @pytest_asyncio.fixture
 async def client(esembed_engine: Any) -> AsyncIterator[Any]:
     """The official client of each engine in turn."""
-    if esembed_engine.kind == "elasticsearch":
+    if esembed_engine.engine == "elasticsearch":
         from elasticsearch import AsyncElasticsearch
 
         made: Any = AsyncElasticsearch(esembed_engine.url)

@@ -27,7 +27,7 @@ async def foreign(client: Any, name: str, **dense: Any) -> AsyncEngineClient:
     """An index with dense and sparse vectors that somebody else made and filled."""
     engine = AsyncEngineClient(client)
     settings: dict[str, Any] = {"number_of_shards": 1}
-    if engine.kind == "opensearch":
+    if engine.engine == "opensearch":
         settings["knn"] = True
         encoder = {"name": "sq", "parameters": {"bits": 7}}
         method = {"name": "hnsw", "engine": "lucene", "parameters": {"encoder": encoder, "m": 12}}

@@ -306,7 +306,7 @@ async def test_attach_adds_vectors_to_an_index_that_is_there(client: Any, esembe
             "properties": {"title": {"type": "text"}, "body": {"type": "text"}, "lang": {"type": "keyword"}},
         },
     }
-    if engine.kind == "opensearch":
+    if engine.engine == "opensearch":
         mapping["settings"]["index"]["knn"] = True
     await engine.request("PUT", f"/{esembed_index_name}", body=mapping)
     for record in RECORDS:
@@ -342,7 +342,7 @@ async def test_attach_refuses_what_does_not_fit(client: Any, esembed_index_name:
 
 async def test_attach_to_what_an_engine_mapped_by_itself(client: Any, esembed_index_name: str) -> None:
     engine = AsyncEngineClient(client)
-    if engine.kind == "opensearch":
+    if engine.engine == "opensearch":
         settings = {"settings": {"index": {"knn": True}}}
         await engine.request("PUT", f"/{esembed_index_name}", body=settings)
     for record in RECORDS:

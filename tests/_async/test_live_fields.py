@@ -46,7 +46,7 @@ EXTRA = {
 async def live(client: Any, name: str) -> AsyncIndex:
     """An index whose mapping has more than its plan."""
     index = await AsyncIndex.create(client, name, PLAN)
-    labels = {"type": "flattened" if index.client.kind == "elasticsearch" else "flat_object"}
+    labels = {"type": "flattened" if index.client.engine == "elasticsearch" else "flat_object"}
     body = {"properties": {**EXTRA, "labels": labels}}
     await index.client.request("PUT", f"/{name}/_mapping", body=body)
     report = await index.ingest(RECORDS)
@@ -74,7 +74,7 @@ async def test_facets_and_filters_know_the_mapping_and_refuse_other_fields(
                 }
             },
         },
-        "ids": {"cardinality": {"field": "_id"}} if index.client.kind == "opensearch" else {"global": {}},
+        "ids": {"cardinality": {"field": "_id"}} if index.client.engine == "opensearch" else {"global": {}},
     }
     for query in (q.match_all(), q.rrf(q.match("red", name="a"), q.match("fox", name="b"))):
         found = (await index.search(query, aggregations=facets)).aggregations

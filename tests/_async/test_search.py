@@ -415,7 +415,7 @@ async def test_what_does_not_go_together_is_refused(searcher: AsyncSearcher) -> 
         await searcher.search(BM25, size=10, offset=9_995)
     with pytest.raises(UnsupportedFeatureError, match="raw has no clause"):
         await searcher.search(
-            q.raw({"elasticsearch" if searcher.capabilities.kind == "opensearch" else "opensearch": {}})
+            q.raw({"elasticsearch" if searcher.capabilities.engine == "opensearch" else "opensearch": {}})
         )
     ordered = await searcher.search(BM25, sort=[{"price": "asc"}], size=5)
     prices = [h.source["price"] for h in ordered]

@@ -45,7 +45,7 @@ def tiny_splade(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def test_learned_weights_by_integer_ids(
     client: Any, esembed_engine: Any, esembed_index_name: str, tiny_splade: Path
 ) -> None:
-    if esembed_engine.kind != "opensearch":
+    if esembed_engine.engine != "opensearch":
         pytest.skip("SEISMIC is OpenSearch's")
     part = SparseField(encoder=f"splade:{tiny_splade}", source=("body",), storage="seismic")
     plan = IndexPlan(text={"body": TextField()}, sparse={"learned": part})
@@ -66,7 +66,7 @@ async def test_learned_weights_by_integer_ids(
 async def test_words_without_a_vocabulary_are_refused(
     client: Any, esembed_engine: Any, esembed_index_name: str
 ) -> None:
-    if esembed_engine.kind != "opensearch":
+    if esembed_engine.engine != "opensearch":
         pytest.skip("SEISMIC is OpenSearch's")
     part = SparseField(encoder="lexical", source=("body",), storage="seismic")
     plan = IndexPlan(text={"body": TextField()}, sparse={"terms": part})

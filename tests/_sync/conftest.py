@@ -16,7 +16,7 @@ __all__ = ["client", "searcher", "world"]
 @pytest.fixture
 def client(esembed_engine: Any) -> Iterator[Any]:
     """The official client of each engine in turn."""
-    if esembed_engine.kind == "elasticsearch":
+    if esembed_engine.engine == "elasticsearch":
         from elasticsearch import Elasticsearch
 
         made: Any = Elasticsearch(esembed_engine.url)

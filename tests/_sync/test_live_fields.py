@@ -47,7 +47,7 @@ EXTRA = {
 def live(client: Any, name: str) -> Index:
     """An index whose mapping has more than its plan."""
     index = Index.create(client, name, PLAN)
-    labels = {"type": "flattened" if index.client.kind == "elasticsearch" else "flat_object"}
+    labels = {"type": "flattened" if index.client.engine == "elasticsearch" else "flat_object"}
     body = {"properties": {**EXTRA, "labels": labels}}
     index.client.request("PUT", f"/{name}/_mapping", body=body)
     report = index.ingest(RECORDS)
@@ -75,7 +75,7 @@ def test_facets_and_filters_know_the_mapping_and_refuse_other_fields(
                 }
             },
         },
-        "ids": {"cardinality": {"field": "_id"}} if index.client.kind == "opensearch" else {"global": {}},
+        "ids": {"cardinality": {"field": "_id"}} if index.client.engine == "opensearch" else {"global": {}},
     }
     for query in (q.match_all(), q.rrf(q.match("red", name="a"), q.match("fox", name="b"))):
         found = (index.search(query, aggregations=facets)).aggregations

@@ -412,7 +412,7 @@ def test_what_does_not_go_together_is_refused(searcher: Searcher) -> None:
         searcher.search(BM25, size=10, offset=9_995)
     with pytest.raises(UnsupportedFeatureError, match="raw has no clause"):
         searcher.search(
-            q.raw({"elasticsearch" if searcher.capabilities.kind == "opensearch" else "opensearch": {}})
+            q.raw({"elasticsearch" if searcher.capabilities.engine == "opensearch" else "opensearch": {}})
         )
     ordered = searcher.search(BM25, sort=[{"price": "asc"}], size=5)
     prices = [h.source["price"] for h in ordered]

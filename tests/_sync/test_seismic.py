@@ -46,7 +46,7 @@ def tiny_splade(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_learned_weights_by_integer_ids(
     client: Any, esembed_engine: Any, esembed_index_name: str, tiny_splade: Path
 ) -> None:
-    if esembed_engine.kind != "opensearch":
+    if esembed_engine.engine != "opensearch":
         pytest.skip("SEISMIC is OpenSearch's")
     part = SparseField(encoder=f"splade:{tiny_splade}", source=("body",), storage="seismic")
     plan = IndexPlan(text={"body": TextField()}, sparse={"learned": part})
@@ -67,7 +67,7 @@ def test_learned_weights_by_integer_ids(
 def test_words_without_a_vocabulary_are_refused(
     client: Any, esembed_engine: Any, esembed_index_name: str
 ) -> None:
-    if esembed_engine.kind != "opensearch":
+    if esembed_engine.engine != "opensearch":
         pytest.skip("SEISMIC is OpenSearch's")
     part = SparseField(encoder="lexical", source=("body",), storage="seismic")
     plan = IndexPlan(text={"body": TextField()}, sparse={"terms": part})

@@ -71,7 +71,7 @@ def main() -> None:
         legs = [value[name] for name in ("bm25", "embedding", "rrf", "minmax", "default")]
         cells = [f"{x:.4f}" for x in legs] + [f"{legs[4] - max(legs[:2]):+.4f}", f"{seconds:.1f}"]
         print(
-            f"| {name} | {index.capabilities.kind} | {options.analyzer} | {' | '.join(cells)} |", flush=True
+            f"| {name} | {index.capabilities.engine} | {options.analyzer} | {' | '.join(cells)} |", flush=True
         )
     if index is not None:
         index.drop()

@@ -37,7 +37,7 @@ class HashEncoder:
 
     @property
     def info(self) -> EncoderInfo:
-        return EncoderInfo(spec="hash", kind="dense", dims=DIMS, model=self.name, normalize=True)
+        return EncoderInfo(spec="hash", type="dense", dims=DIMS, model=self.name, normalize=True)
 
     def encode_document(self, texts: Sequence[str]) -> Any:
         if any("REFUSED" in text for text in texts):
@@ -104,7 +104,7 @@ class Target:
 
     def all(self) -> dict[str, dict[str, Any]]:
         """Every document with its vectors, by id."""
-        return snapshot(self.world.client, self.index, self.world.capabilities.kind)
+        return snapshot(self.world.client, self.index, self.world.capabilities.engine)
 
     def count(self) -> int:
         self.world.client.request("POST", f"/{self.index}/_refresh")

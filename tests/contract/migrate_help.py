@@ -18,7 +18,7 @@ class Salted:
         self.stats = EncodeStats()
         self.info = EncoderInfo(
             spec=f"hf:test/{salt}",
-            kind="dense",
+            type="dense",
             dims=64,
             weights_hash=salt * 16,
             tokenizer_hash="t",

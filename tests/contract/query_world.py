@@ -33,7 +33,7 @@ def label(capabilities: Capabilities) -> str:
 def plan_of(case: Case, capabilities: Capabilities) -> IndexPlan | None:
     """The case's plan for an engine, or None where the engine has no such plan."""
     # With the rank_feature field everywhere, so that an engine without the mapper says what it lacks.
-    return plans(capabilities.kind, rank_feature=True).get(case.plan)
+    return plans(capabilities.engine, rank_feature=True).get(case.plan)
 
 
 def compiled_bodies(case: Case, capabilities: Capabilities) -> list[dict[str, Any]] | str:
@@ -59,7 +59,7 @@ def all_bodies(kind: str) -> Iterator[tuple[Case, Capabilities, dict[str, Any]]]
     """Every body that some profile of an engine's kind compiles a case to."""
     for case in CASES:
         for capabilities in PROFILES:
-            if capabilities.kind != kind:
+            if capabilities.engine != kind:
                 continue
             found = compiled_bodies(case, capabilities)
             if not isinstance(found, str):

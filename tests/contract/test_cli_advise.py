@@ -83,7 +83,7 @@ def test_on_a_real_engine(files, capsys, esembed_engine, tmp_path):
     )  # fmt: skip
     assert code == 0, err
     told = json.loads(out)
-    assert told["engine"].startswith(esembed_engine.kind)
+    assert told["engine"].startswith(esembed_engine.engine)
     assert all(t["measured"] is not None for t in told["trials"] if t["gap"] is None and not t["oversample"])
     titles = [e.text for e in ET.parse(tmp_path / "plot.svg").iter() if e.get("font-weight")]
     assert titles == ["RAM", "disk", "latency, ms", "index time, s"]

@@ -24,7 +24,7 @@ class Drawn:
         self.length = length
         self.stats = EncodeStats()
         self.info = EncoderInfo(
-            spec="hf:test/drawn", kind="dense", dims=64, weights_hash="d" * 64, tokenizer_hash="t",
+            spec="hf:test/drawn", type="dense", dims=64, weights_hash="d" * 64, tokenizer_hash="t",
             pooling="mean", normalize=length == 1.0, max_seq_length=64,
         )  # fmt: skip
 

@@ -57,7 +57,7 @@ def replay(client: Any, recorded: dict[str, Any], name: str) -> None:
 def test_it_opens_searches_updates_and_migrates(
     client: Any, esembed_engine: Any, esembed_index_name: str, plan: str
 ) -> None:
-    recorded = fixture(esembed_engine.kind, plan)
+    recorded = fixture(esembed_engine.engine, plan)
     name = f"{esembed_index_name}-v1"
     replay(client, recorded, name)
     EngineClient(client).request(

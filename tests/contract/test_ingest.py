@@ -568,7 +568,7 @@ def test_another_index_is_a_source(query_world: World) -> None:
     assert new.ingest(rows, verify=True).unchanged == 1_200, "ids, fields and given vectors as they were"
     path = (
         "_search/point_in_time/_all"
-        if query_world.capabilities.kind == "opensearch"
+        if query_world.capabilities.engine == "opensearch"
         else "_nodes/stats/indices/search"
     )
     left = query_world.client.request("GET", f"/{path}").body

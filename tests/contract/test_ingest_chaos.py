@@ -40,7 +40,7 @@ World.__test__ = False  # type: ignore[attr-defined]
 
 def url_of(target: World) -> str:
     """Where this engine is, told by its official client."""
-    if target.capabilities.kind == "elasticsearch":
+    if target.capabilities.engine == "elasticsearch":
         return str(next(iter(target.official.transport.node_pool.all())).base_url)
     return str(target.official.transport.hosts[0].get("url") or _host(target.official.transport.hosts[0]))
 
@@ -86,7 +86,7 @@ def test_a_third_of_the_requests_goes_wrong(query_world: World) -> None:
     feed = mixed(RECORDS)
     clean = make(query_world, suffix="-clean")
     clean.ingest(feed)
-    kind = query_world.capabilities.kind
+    kind = query_world.capabilities.engine
     with fault_proxy(url_of(query_world), seed=SEED) as proxy:
         official = official_client(proxy.url, kind)
         through = EngineClient(official)
@@ -126,7 +126,7 @@ def test_a_third_of_the_requests_goes_wrong(query_world: World) -> None:
 def child(world_: World, index: str, path: Path) -> subprocess.Popen[str]:
     """An ingest in a process of its own, as far as its first line: the imports are not what is tested."""
     process = subprocess.Popen(
-        [sys.executable, str(CHILD), world_.capabilities.kind, url_of(world_), index, str(path)],
+        [sys.executable, str(CHILD), world_.capabilities.engine, url_of(world_), index, str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -187,7 +187,7 @@ def test_kills_of_the_ingest_lose_and_double_nothing(query_world: World, tmp_pat
             target = fresh("-killed")
     report = finish(query_world, target, clean, path)
     told(
-        f"kills of the ingest, {query_world.capabilities.kind}", killed=killed, settings_left=while_tuned,
+        f"kills of the ingest, {query_world.capabilities.engine}", killed=killed, settings_left=while_tuned,
         fills_compared=fills + 1, unchanged_in_the_last=report["unchanged"],
     )  # fmt: skip
 
@@ -255,7 +255,7 @@ class Watched:
     """A client that knows how many bulk requests are out."""
 
     def __init__(self, client: EngineClient) -> None:
-        self.client, self.kind = client, client.kind
+        self.client, self.kind = client, client.engine
         self.out = 0
         self._lock = threading.Lock()
 

@@ -42,7 +42,7 @@ FIXED = 200
 
 @pytest.fixture
 async def client(esembed_engine):
-    if esembed_engine.kind == "elasticsearch":
+    if esembed_engine.engine == "elasticsearch":
         from elasticsearch import AsyncElasticsearch
 
         made = AsyncElasticsearch(esembed_engine.url, request_timeout=60)
@@ -175,7 +175,7 @@ async def test_under_load_killed_and_resumed_and_rolled_back(client, alias):
 @pytest.mark.parametrize("moment", ["copying", "blocked", "swapped"])
 async def test_killed_at_any_moment_and_run_again(client, alias, esembed_engine, moment):
     child = Path(__file__).with_name("migrate_child.py")
-    command = [sys.executable, str(child), esembed_engine.kind, esembed_engine.url, alias, moment]
+    command = [sys.executable, str(child), esembed_engine.engine, esembed_engine.url, alias, moment]
     ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     engine = AsyncEngineClient(client)
@@ -358,7 +358,7 @@ async def test_unchanged_fields_are_copied_not_encoded(client, alias):
 
 
 async def test_quantization_goes_up_in_place_where_the_engine_allows_it(client, alias, esembed_engine):
-    if esembed_engine.kind == "opensearch":
+    if esembed_engine.engine == "opensearch":
         pytest.skip("OpenSearch changes no quantization in place")
     report = await migrate(client, alias, plan("a", quantization="bbq_hnsw"), encoder=Salted("a"))
     assert report.in_place

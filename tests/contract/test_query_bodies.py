@@ -49,20 +49,20 @@ def _create(client: Any, capabilities: Any, name: str, plan: IndexPlan) -> None:
 def _run(live: Any, capsys: pytest.CaptureFixture[str], *, licensed: bool = False) -> None:
     client, capabilities, name = live.client, live.capabilities, live.name
     has = {"rank features"} if capabilities.rank_feature else set()
-    if capabilities.kind == "opensearch" or capabilities.scripts:
+    if capabilities.engine == "opensearch" or capabilities.scripts:
         has |= {"painless"}
-    if capabilities.rrf and capabilities.kind == "elasticsearch":
+    if capabilities.rrf and capabilities.engine == "elasticsearch":
         has |= {"the rrf retriever (license)", "the linear retriever (license)"}
-    here = plans(capabilities.kind, rank_feature=capabilities.rank_feature)
+    here = plans(capabilities.engine, rank_feature=capabilities.rank_feature)
     bodies: dict[str, tuple[str, str, dict[str, Any]]] = {}
-    for case, _, body in all_bodies(capabilities.kind):
+    for case, _, body in all_bodies(capabilities.engine):
         bodies.setdefault(f"{case.plan} {canonical(body)}", (case.id, case.plan, body))
     created: dict[str, str] = {}
     sent, unsent, refused, unlisted = 0, Counter[str](), [], []
-    listed = {(entry["case"], entry["missing"]) for entry in UNSENT[capabilities.kind]}
+    listed = {(entry["case"], entry["missing"]) for entry in UNSENT[capabilities.engine]}
     seen: set[tuple[str, str]] = set()
     for case_id, plan_name, body in bodies.values():
-        lacking = sorted(needs(body, capabilities.kind) - has)
+        lacking = sorted(needs(body, capabilities.engine) - has)
         if lacking:
             missing = ", ".join(lacking)
             unsent[missing] += 1
@@ -84,7 +84,7 @@ def _run(live: Any, capsys: pytest.CaptureFixture[str], *, licensed: bool = Fals
     gaps = ", ".join(f"{n} for {what}" for what, n in sorted(unsent.items()))
     with capsys.disabled():
         print(
-            f"\n{capabilities.kind} {capabilities.version}: {len(bodies)} distinct bodies, {sent} sent, "
+            f"\n{capabilities.engine} {capabilities.version}: {len(bodies)} distinct bodies, {sent} sent, "
             f"{sum(unsent.values())} not ({gaps})"
         )
     assert not refused, "the engine refused:\n" + "\n".join(refused)

@@ -251,7 +251,7 @@ def send(world: Any, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Several bodies in one request."""
     lines = [line for body in bodies for line in ({}, body)]
     answer = world.client.request("POST", f"/{world.name}/_msearch", body=lines)
-    COUNTS[world.capabilities.kind]["bodies sent"] += len(bodies)
+    COUNTS[world.capabilities.engine]["bodies sent"] += len(bodies)
     for item in answer.body["responses"]:
         assert "error" not in item, item
     return list(answer.body["responses"])
@@ -287,13 +287,13 @@ def test_legs_rank_as_the_definitions_say(small_index: Any) -> None:
             if len(got.ids) < len(scores):
                 left = max(scores[d] for d in scores if d not in set(got.ids))
                 assert scores[got.ids[-1]] >= left - tolerance
-            COUNTS[small_index.capabilities.kind][f"legs ({kind.lower()})"] += 1
+            COUNTS[small_index.capabilities.engine][f"legs ({kind.lower()})"] += 1
 
     check()
 
 
 def test_every_fusion_path_gives_the_oracles_order(small_index: Any) -> None:
-    counts = COUNTS[small_index.capabilities.kind]
+    counts = COUNTS[small_index.capabilities.engine]
     before = Counter(counts)
 
     @SETTINGS
@@ -341,4 +341,4 @@ def test_every_fusion_path_gives_the_oracles_order(small_index: Any) -> None:
     if small_index.capabilities.rrf:
         assert counts["fused by the engine"] > before["fused by the engine"]
     total = sum(n for name, n in counts.items() if name != "bodies sent")
-    print(f"\n{small_index.capabilities.kind}: {total} random queries so far: {dict(counts)}")
+    print(f"\n{small_index.capabilities.engine}: {total} random queries so far: {dict(counts)}")

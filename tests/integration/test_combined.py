@@ -123,7 +123,7 @@ def test_contracts_are_those_of_encoders_apart(folders: dict[str, Path], backend
     wrong = pool_of(plan, runtime, contracts=made)
     with pytest.raises(ContractError, match="terms: this encoder is not the one"):
         wrong.combined("embedding")
-    assert wrong.encoder("embedding").info.kind == "dense"
+    assert wrong.encoder("embedding").info.type == "dense"
     wrong.close()
 
 
@@ -346,7 +346,7 @@ async def test_concurrent_searches_share_calls_and_passes(
 ) -> None:
     from esembed import AsyncIndex
 
-    if esembed_engine.kind == "elasticsearch":
+    if esembed_engine.engine == "elasticsearch":
         from elasticsearch import AsyncElasticsearch as Client
     else:
         from opensearchpy import AsyncOpenSearch as Client

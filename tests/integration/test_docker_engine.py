@@ -49,16 +49,16 @@ def engine(request: pytest.FixtureRequest) -> Iterator[ContainerInfo]:
 
 @pytest.mark.timeout(900)
 def test_container_answers_like_an_engine(engine: ContainerInfo) -> None:
-    handle = EngineHandle(engine.kind, engine.url, engine.image, "docker")
+    handle = EngineHandle(engine.engine, engine.url, engine.image, "docker")
     client = handle.client()
     name = handle.new_index_name()
     try:
         vector = {"opensearch": {"type": "knn_vector", "dimension": 2}}.get(
-            engine.kind, {"type": "dense_vector", "dims": 2, "similarity": "cosine"}
+            engine.engine, {"type": "dense_vector", "dims": 2, "similarity": "cosine"}
         )
-        if engine.kind == "opensearch":
+        if engine.engine == "opensearch":
             vector["method"] = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
-        settings = {"index": {"knn": True}} if engine.kind == "opensearch" else {"number_of_shards": 1}
+        settings = {"index": {"knn": True}} if engine.engine == "opensearch" else {"number_of_shards": 1}
         mappings = {"properties": {"text": {"type": "text"}, "v": vector}}
         client.indices.create(index=name, body={"settings": settings, "mappings": mappings})
         lines = []
@@ -70,7 +70,7 @@ def test_container_answers_like_an_engine(engine: ContainerInfo) -> None:
         assert sorted(hit["_id"] for hit in found["hits"]["hits"]) == ["0", "2"]
         knn = (
             {"query": {"knn": {"v": {"vector": [1.0, 2.0], "k": 1}}}}
-            if engine.kind == "opensearch"
+            if engine.engine == "opensearch"
             else {"knn": {"field": "v", "query_vector": [1.0, 2.0], "k": 1, "num_candidates": 3}}
         )
         nearest = client.search(index=name, body=knn)

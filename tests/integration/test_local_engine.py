@@ -121,7 +121,7 @@ def test_other_options_are_refused_while_it_runs(running: EngineInfo) -> None:
 
 
 def test_the_command_line_shows_it(running: EngineInfo, capsys: pytest.CaptureFixture[str]) -> None:
-    where = ["--kind", "opensearch", "--name", running.name]
+    where = ["--engine", "opensearch", "--name", running.name]
     assert main(["engine", "status", *where, "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)
     assert (shown["url"], shown["pid"], shown["docker"]) == (running.url, running.pid, False)
@@ -144,7 +144,7 @@ def test_a_killed_server_leaves_a_stale_state_and_its_data(
     while local.status("opensearch", name=running.name) is not None and time.monotonic() < deadline:
         time.sleep(0.1)
     assert local.status("opensearch", name=running.name) is None
-    assert main(["engine", "status", "--kind", "opensearch", "--name", running.name]) == 1
+    assert main(["engine", "status", "--engine", "opensearch", "--name", running.name]) == 1
     # The pid of the dead server now belongs to somebody else: it must not be taken for the server.
     state = running.instance / "state.json"
     told = json.loads(state.read_text()) | {"pid": os.getpid()}
@@ -166,7 +166,7 @@ def test_a_server_whose_starter_was_killed_is_replaced(running: EngineInfo) -> N
 def test_stop_ends_the_process_and_purge_removes_the_data(
     running: EngineInfo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where = ["--kind", "opensearch", "--name", running.name]
+    where = ["--engine", "opensearch", "--name", running.name]
     assert main(["engine", "stop", *where]) == 0
     assert capsys.readouterr().out == "opensearch stopped\n"
     with pytest.raises(urllib.error.URLError):

@@ -12,7 +12,7 @@ from esembed.errors import OptionsError
 def test_every_profile_is_there_and_cached(name):
     made = profile(name)
     assert made.profile == name
-    assert made.kind == name.partition("-")[0]
+    assert made.engine == name.partition("-")[0]
     assert profile(name) is made
     assert made.analyzers >= {"standard", "whitespace"}
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from esembed.capabilities import Capabilities, Version, profile
 from esembed.deprecation import old_names
+from esembed.encode.base import EncoderInfo
 from esembed.ingest.options import IngestOptions, IngestReport, ProgressState
 
 OPTIONS: dict[str, Any] = {
@@ -61,3 +63,14 @@ def test_a_report_by_its_old_names() -> None:
             documents_per_second=1.0, eta_seconds=None,
         )  # fmt: skip
     assert state.dead_lettered == 1
+
+
+def test_the_engine_and_an_encoders_type_by_their_old_name() -> None:
+    with pytest.warns(DeprecationWarning, match="Capabilities.kind is now engine"):
+        assert profile("opensearch").kind == "opensearch"  # type: ignore[attr-defined]
+    with pytest.warns(DeprecationWarning, match="engine"):
+        made = Capabilities(kind="opensearch", version=Version(3, 6))  # type: ignore[call-arg]
+    assert made == Capabilities(engine="opensearch", version=Version(3, 6))
+    with pytest.warns(DeprecationWarning, match="EncoderInfo.kind is now type"):
+        info = EncoderInfo(spec="mine", kind="dense", dims=3)  # type: ignore[call-arg]
+    assert info.type == "dense"

@@ -17,7 +17,7 @@ from esembed.local.artifacts import engine_root
 
 pytest_plugins = ["pytester"]
 
-USES_OPENSEARCH = "def test_it(esembed_opensearch):\n    assert esembed_opensearch.kind == 'opensearch'\n"
+USES_OPENSEARCH = "def test_it(esembed_opensearch):\n    assert esembed_opensearch.engine == 'opensearch'\n"
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +177,7 @@ def test_a_url_where_nothing_answers_is_one_line_and_no_skip(pytester: pytest.Py
 
 def test_one_test_runs_on_both_engines(pytester: pytest.Pytester, server: ThreadingHTTPServer) -> None:
     pytester.makepyfile(
-        "def test_it(esembed_engine):\n    assert esembed_engine.kind in esembed_engine.url\n"
+        "def test_it(esembed_engine):\n    assert esembed_engine.engine in esembed_engine.url\n"
     )
     url = f"http://127.0.0.1:{server.server_address[1]}"
     result = pytester.runpytest_subprocess(

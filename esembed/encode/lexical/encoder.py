@@ -128,7 +128,7 @@ class LexicalEncoder:
             runtime["stemmer"] = self._splitter.stemmer_version
         return EncoderInfo(
             spec="lexical",
-            kind="sparse",
+            type="sparse",
             model="bm25",
             tokenizer_hash=self._splitter.hash,
             extra=extra,

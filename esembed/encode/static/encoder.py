@@ -96,7 +96,7 @@ class StaticEncoder:
     def info(self) -> EncoderInfo:
         return EncoderInfo(
             spec=self._spec,
-            kind="dense",
+            type="dense",
             dims=self._dims,
             model=self._model,
             weights_hash=self._source.weights_hash,

@@ -118,7 +118,7 @@ class TransformerEncoder:
         notes = [note for note in (recipe.note, prompt_note) if note]
         self._info = EncoderInfo(
             spec=spec,
-            kind="dense",
+            type="dense",
             dims=self._dims,
             model=files.hub_id or files.folder.resolve().name,
             revision=files.revision,

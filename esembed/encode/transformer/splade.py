@@ -148,7 +148,7 @@ class SpladeEncoder:
             runtime = dict(document.backbone.runtime)
         return EncoderInfo(
             spec=spec,
-            kind="sparse",
+            type="sparse",
             model=files.name,
             revision=files.revision,
             weights_hash=weights_hash,

@@ -18,7 +18,7 @@ import trustme
 
 from esembed import errors
 from esembed.cli import VERBS, exit_code, main
-from esembed.cli._connect import Connection, UsageError, detect_kind
+from esembed.cli._connect import Connection, UsageError, detect_engine
 from esembed.cli._query import parse_filters
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
 
@@ -219,7 +219,7 @@ def test_deleting_without_a_terminal_asks_for_yes(
     [(opensearch, "opensearch"), (elasticsearch, "elasticsearch"), (reduced_elasticsearch, "elasticsearch")],
 )
 def test_the_engine_says_what_it_is(answer: Any, kind: str, serve: Callable[..., Server]) -> None:
-    assert detect_kind(serve(answer).url) == kind
+    assert detect_engine(serve(answer).url) == kind
 
 
 def test_a_wrong_password_ends_with_5(
@@ -278,7 +278,7 @@ def test_wrong_connection_options(options: dict[str, Any], part: str) -> None:
 def test_something_else_answers(serve: Callable[..., Server]) -> None:
     server = serve(lambda path, headers: (200, {}, b"<html>hello</html>"))
     with pytest.raises(errors.PermanentError, match="not as Elasticsearch or OpenSearch"):
-        detect_kind(server.url)
+        detect_engine(server.url)
 
 
 def test_tls_is_verified_unless_told_otherwise(serve: Callable[..., Server], tmp_path: Path) -> None:
@@ -397,6 +397,8 @@ def test_an_option_by_its_old_name_is_understood_and_told(capsys: pytest.Capture
     assert with_new_names(words) == wanted
     assert "--again is now --rewrite" in capsys.readouterr().err
     assert with_new_names(["search", "--nan"]) == ["search", "--nan"]
+    assert with_new_names(["search", "x", "--kind=opensearch"]) == ["search", "x", "--engine=opensearch"]
+    assert with_new_names(["engine", "stop", "-k", "opensearch"]) == ["engine", "stop", "-e", "opensearch"]
     assert main(["ingest", "--help"]) == 0
     shown = capsys.readouterr().out
     for old, new in RENAMED["ingest"].items():

@@ -30,7 +30,7 @@ from esembed.types import Document
 def test_it_encodes_nothing_and_says_who_does() -> None:
     encoder = load("engine:.elser-2-elasticsearch")
     assert isinstance(encoder, SparseEncoder)
-    assert (encoder.info.kind, encoder.info.dims) == ("sparse", None)
+    assert (encoder.info.type, encoder.info.dims) == ("sparse", None)
     for encode in (encoder.encode_document, encoder.encode_query):
         with pytest.raises(EncoderError, match="inside the engine"):
             encode(["a"])
@@ -39,8 +39,8 @@ def test_it_encodes_nothing_and_says_who_does() -> None:
 def test_kind_and_dims() -> None:
     encoder = load("engine:.multilingual-e5-small-elasticsearch", EncoderParams(dims=384))
     assert isinstance(encoder, DenseEncoder)
-    assert (encoder.info.kind, encoder.info.dims) == ("dense", 384)
-    assert load("engine:sparse/aVeif4oB5Vm0Tdw8zYO2").info.kind == "sparse"
+    assert (encoder.info.type, encoder.info.dims) == ("dense", 384)
+    assert load("engine:sparse/aVeif4oB5Vm0Tdw8zYO2").info.type == "sparse"
     assert load("engine:dense/my-sparse-looking").info.model == "my-sparse-looking"
     with pytest.raises(EncoderError, match="decides how"):
         load("engine:x", EncoderParams(pooling="cls"))
@@ -170,7 +170,7 @@ def test_records_carry_their_text_to_the_engine_and_no_vector() -> None:
     wanted = plan()
     pool = EncoderPool(wanted, allow_encoders=None)
     encoders = {name: pool.encoder(name) for name, _ in wanted.vector_fields()}
-    assert [encoders[name].info.kind for name in ("emb", "terms")] == ["dense", "sparse"]
+    assert [encoders[name].info.type for name in ("emb", "terms")] == ["dense", "sparse"]
     assert encoders["emb"].info.dims == 384
     capabilities, options = profile("opensearch"), IngestOptions(strict=True)
     outcomes = Outcomes(options)

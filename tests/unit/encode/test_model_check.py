@@ -17,7 +17,7 @@ from esembed.types import SparseVector
 
 INFO = EncoderInfo(
     spec="hf:some/model",
-    kind="dense",
+    type="dense",
     dims=96,
     model="some/model",
     revision="c0ffee",
@@ -184,7 +184,7 @@ def test_what_does_not_matter_raises_nothing(encoder):
 
 def test_a_remote_encoder_is_judged_by_its_canaries():
     remote = EncoderInfo(
-        spec="openai:x", kind="dense", dims=96, model="x", query_prompt="query: ", document_prompt="passage: "
+        spec="openai:x", type="dense", dims=96, model="x", query_prompt="query: ", document_prompt="passage: "
     )
     kwargs = {"normalize": True, "limit": 128}
     stored = model_check.make_contract(Hashing(remote, **kwargs))

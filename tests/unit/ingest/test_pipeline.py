@@ -25,7 +25,7 @@ from esembed.plan import ChunkOptions, DenseField, IndexPlan
 from esembed.transport import Response
 from esembed.types import ItemError
 
-CAPABILITIES = Capabilities(kind="elasticsearch", version=Version(9, 5), base64_vectors=True)
+CAPABILITIES = Capabilities(engine="elasticsearch", version=Version(9, 5), base64_vectors=True)
 BUFFER = 400_000
 
 

@@ -143,7 +143,7 @@ def test_the_log_tells_the_cause(tmp_path: Path, line: str, cause: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "solr"}, "'opensearch' or 'elasticsearch'"),
+        ({"engine": "solr"}, "'opensearch' or 'elasticsearch'"),
         ({"heap_mb": 10}, "at least 256"),
         ({"heap_mb": 1 << 30}, "choose less"),
         ({"port": 70_000}, "65535"),
@@ -158,7 +158,7 @@ def test_wrong_options_are_refused_before_anything_happens(
 ) -> None:
     monkeypatch.setenv("ESEMBED_CACHE_DIR", str(tmp_path / "cache"))
     with pytest.raises(EngineStartError, match=message):
-        local.start(**({"kind": "opensearch"} | options))  # type: ignore[arg-type]
+        local.start(**({"engine": "opensearch"} | options))  # type: ignore[arg-type]
     assert not (tmp_path / "cache").exists()
 
 
@@ -175,7 +175,7 @@ def test_passwords_are_not_in_reprs() -> None:
     info = EngineInfo(
         url="https://127.0.0.1:1",
         pid=1,
-        kind="elasticsearch",
+        engine="elasticsearch",
         version="9.5.3",
         name="x",
         home=Path("h"),

@@ -53,7 +53,7 @@ def corpus(count: int = 300, seed: int = 0) -> list[tuple[str, str]]:
 class WordVectors:
     """A real, if simple, dense encoder: a fixed random vector for each word, averaged; *noise* blurs it."""
 
-    info = EncoderInfo(spec="test", kind="dense", dims=128)
+    info = EncoderInfo(spec="test", type="dense", dims=128)
     stats = EncodeStats()
 
     def __init__(self, noise: float) -> None:

@@ -88,7 +88,7 @@ class _Trained:
 
     def __init__(self, similarity: str | None, normalize: bool) -> None:
         self.similarity = similarity
-        self.info = EncoderInfo(spec="mine", kind="dense", dims=3, normalize=normalize)
+        self.info = EncoderInfo(spec="mine", type="dense", dims=3, normalize=normalize)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class Letters:
 
     @property
     def info(self) -> EncoderInfo:
-        return EncoderInfo(spec="own:letters", kind="dense", dims=DIMS, model="letters")
+        return EncoderInfo(spec="own:letters", type="dense", dims=DIMS, model="letters")
 
     def encode_document(self, texts: Sequence[str]) -> Any:
         self.stats.tokens += sum(len(text.split()) for text in texts)
