@@ -14,7 +14,7 @@ from esembed import query as q
 PLAN = IndexPlan(
     id_field="sku",
     text={"name": TextField()},
-    dense={"look": DenseField(encoder="given", dims=3)},  # vectors of your own: images, users …
+    dense={"look": DenseField(encoder="precomputed", dims=3)},  # vectors of your own: images, users …
     filter={"price": FilterField(type="float")},
 )
 

@@ -56,8 +56,8 @@ PLANS = {
     ),
     "given": IndexPlan(
         text={"title": TextField()},
-        dense={"vector": DenseField(dims=4, encoder="given", quantization="int8_hnsw", oversample=2.0)},
-        sparse={"features": SparseField(encoder="given")},
+        dense={"vector": DenseField(dims=4, encoder="precomputed", quantization="int8_hnsw", oversample=2.0)},
+        sparse={"features": SparseField(encoder="precomputed")},
         id_field="id",
     ),
 }

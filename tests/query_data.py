@@ -70,7 +70,7 @@ def plan(**changes: Any) -> IndexPlan:
         text={"title": TextField(boost=2.0), "body": TextField()},
         # Unquantized, so that every engine and every path compares the same vectors.
         dense={"embedding": DenseField(dims=DIMS, quantization="hnsw")},
-        sparse={"terms": SparseField(encoder="given")},
+        sparse={"terms": SparseField(encoder="precomputed")},
         filter={
             "lang": FilterField(),
             "price": FilterField(type="integer"),
@@ -84,7 +84,7 @@ def chunk_plan(store: str) -> IndexPlan:
     return IndexPlan(
         text={"title": TextField()},
         dense={"embedding": DenseField(dims=DIMS, quantization="hnsw", chunked=True)},
-        sparse={"terms": SparseField(encoder="given", chunked=True)},
+        sparse={"terms": SparseField(encoder="precomputed", chunked=True)},
         filter={"lang": FilterField()},
         chunk=ChunkOptions(source=("title",), store=store),  # type: ignore[arg-type]
     )

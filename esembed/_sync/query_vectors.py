@@ -13,6 +13,8 @@ from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
 from esembed.errors import EncoderError, TransientError
 from esembed.plan import IndexPlan
+from esembed.plan.encoders import split_spec
+from esembed.plan.fields import PRECOMPUTED
 from esembed.query.nodes import DenseVector, SparseWeights
 from esembed.types import SparseVector
 
@@ -195,10 +197,10 @@ class QueryVectors:
 
     def _encode(self, field: str, texts: list[str]) -> list[Any]:
         encoder = self._pool.encoder(field)
-        if encoder.info.spec.partition(":")[0] == "given":
+        if split_spec(encoder.info.spec)[0] == PRECOMPUTED:
             raise EncoderError(
-                f"{field} is filled by the caller (given): a text can't be searched in it; pass vector=…",
-                spec="given",
+                f"{field} is precomputed by the caller: a text can't be searched in it; pass vector=…",
+                spec=PRECOMPUTED,
             )
         if isinstance(encoder, SparseEncoder) and encoder.info.type == "sparse":
             return _sparse(encoder.encode_query(texts))

@@ -21,6 +21,7 @@ from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.quantize_vectors import calibrate
 from esembed.errors import OptionsError, PlanError, UnsupportedFeatureError
 from esembed.plan import DenseField, IndexPlan
+from esembed.plan.fields import PRECOMPUTED
 from esembed.types import FloatArray
 
 __all__ = ["CANDIDATES", "Advice", "Candidate", "Target", "Trial", "advise", "choose"]
@@ -262,7 +263,7 @@ def _try(
     trial_part = msgspec.structs.replace(
         _kept_as(part, candidate, vectors),
         oversample=None,
-        encoder="given",
+        encoder=PRECOMPUTED,
         source=(),
         dims=dims,
         chunked=False,

@@ -20,6 +20,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.scope import Scope
 from esembed.plan import DenseField, IndexPlan
+from esembed.plan.fields import PRECOMPUTED
 from esembed.query.nodes import Knn
 from esembed.types import FloatArray
 
@@ -126,7 +127,7 @@ class TrialIndex:
     ) -> None:
         self.engine = EngineClient(client)
         self.name = name or f"esembed-advise-{secrets.token_hex(6)}"
-        field = msgspec.structs.replace(part, encoder="given", source=(), dims=dims, oversample=None)
+        field = msgspec.structs.replace(part, encoder=PRECOMPUTED, source=(), dims=dims, oversample=None)
         self._dialect = dialect_for(capabilities)
         self._compiled = self._dialect.mapping.compile(IndexPlan(dense={FIELD: field}))
         self.part = self._compiled.resolved.dense[FIELD]

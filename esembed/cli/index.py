@@ -102,9 +102,9 @@ def attach(
 ) -> None:
     """Add dense and sparse fields to an index that exists, and fill them by partial updates.
 
-    The documents stay as they are; only vectors are added. A field whose encoder is "given" and that the
-    index has already is checked against the plan and searched as it is; nothing is written for it. The same
-    command resumes a run that was interrupted.
+    The documents stay as they are; only vectors are added. A field whose encoder is "precomputed" and that
+    the index has already is checked against the plan and searched as it is; nothing is written for it. The
+    same command resumes a run that was interrupted.
 
     Examples:
 

@@ -183,11 +183,11 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ExistingFields:
-    """A plan's given fields beside those that an index has.
+    """A plan's precomputed fields beside those that an index has.
 
     Attributes:
         plan: the plan, quantization and storage of such fields as the index has them.
-        fields: the given fields that the index has.
+        fields: the precomputed fields that the index has.
         problems: how plan and index contradict each other, one line each.
         notes: what was found, one line for each field.
     """
@@ -201,7 +201,7 @@ class ExistingFields:
 def match_existing_fields(
     plan: IndexPlan, mapping: Mapping[str, Any], capabilities: Capabilities
 ) -> ExistingFields:
-    """Fit a plan's given fields to those that the index has; other fields are left as they are.
+    """Fit a plan's precomputed fields to those that the index has; other fields are left as they are.
 
     Args:
         plan: what the caller wants.
@@ -243,7 +243,7 @@ def attach_mapping(
     Args:
         compiled: the plan, compiled for this engine.
         mapping, settings: the live index's (settings: what stands under ``index``).
-        existing: given fields that the index has and keeps as they are.
+        existing: precomputed fields that the index has and keeps as they are.
 
     Raises:
         PlanError: the plan's text and filter fields are not the index's.
@@ -289,7 +289,7 @@ def attach_mapping(
         if name in (mapping.get("properties") or {}) and name in wanted:
             problems.append(
                 f"{name}: the index has a field of that name already; choose another"
-                + (', or write encoder = "given" to search what it holds' if name in parts else "")
+                + (', or write encoder = "precomputed" to search what it holds' if name in parts else "")
             )
     if problems:
         raise PlanError("the plan doesn't fit the index: " + "; ".join(problems))

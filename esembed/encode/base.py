@@ -138,7 +138,7 @@ class EncoderInfo:
         dims: the number of dimensions returned (dense, after Matryoshka truncation), else None.
         model: the model's public name, or None; never a local path.
         revision: the hub revision (commit), or None.
-        weights_hash: sha256 over the source tensors in canonical form, or None (remote, given).
+        weights_hash: sha256 over the source tensors in canonical form, or None (remote, precomputed).
         tokenizer_hash: sha256 over the tokenizer's files, or None.
         pooling: ``mean``, ``cls``, ``max``, ``weightedmean``, ``lasttoken`` … or None.
         normalize: whether vectors are scaled to length 1.

@@ -26,6 +26,7 @@ import numpy as np
 
 from esembed.encode.base import Encoder, EncoderInfo
 from esembed.errors import ContractError
+from esembed.plan.encoders import split_spec
 from esembed.types import FloatArray, SparseVector
 
 __all__ = ["canaries", "check_contract", "compare_contracts", "describe_contract", "make_contract"]
@@ -66,7 +67,7 @@ _LOCAL_FIELDS = (
     "extra",
 )
 _ATTRIBUTE = {"kind": "type"}  # contracts store the name of 0.1.0
-_NO_CANARIES = ("given", "engine")
+_NO_CANARIES = ("precomputed", "engine")
 
 
 def canaries(max_seq_length: int | None) -> tuple[str, ...]:
@@ -81,12 +82,12 @@ def make_contract(encoder: Encoder) -> dict[str, Any]:
     """The contract of an encoder, as JSON values (about 2 KB).
 
     Encodes four short texts twice (once as documents, once as queries). Encoders that encode nothing
-    here (``given``, ``engine:…``) have no canaries; ``lexical`` has none for queries, whose weights
+    here (``precomputed``, ``engine:…``) have no canaries; ``lexical`` has none for queries, whose weights
     follow the term statistics.
     """
     info = encoder.info
     contract: dict[str, Any] = {"version": VERSION, "declared": _declared(info)}
-    family = info.spec.partition(":")[0]
+    family, _ = split_spec(info.spec)
     if family in _NO_CANARIES:
         return contract
     texts = canaries(info.max_seq_length)

@@ -4,7 +4,7 @@ A dense field of ``hf:X`` and a sparse field of ``splade:X`` over the same text 
 network (:mod:`esembed.encode.transformer.combined`), which makes both vectors in one pass.
 
 ``_meta`` is untrusted input, so a pool for a plan that was read from an index loads only what the
-caller allowed (or what needs no address: ``minilm``, ``lexical``, ``given``).
+caller allowed (or what needs no address: ``minilm``, ``lexical``, ``precomputed``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from esembed.encode.registry import load
 from esembed.errors import EncoderError, PlanError, QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
 from esembed.plan.encoders import split_spec
-from esembed.plan.fields import MAX_SEISMIC_IDS
+from esembed.plan.fields import MAX_SEISMIC_IDS, PRECOMPUTED
 from esembed.plan.params import EncoderParams
 
 __all__ = ["WITHOUT_ADDRESS", "EncoderPool", "combined_of"]
@@ -35,7 +35,7 @@ _TRAINED_FOR = {
 }
 """sentence-transformers' names of similarities → the plan's that rank so; the last is advised."""
 
-WITHOUT_ADDRESS = frozenset({"minilm", "lexical", "given"})
+WITHOUT_ADDRESS = frozenset({"minilm", "lexical", PRECOMPUTED})
 """Specs that fetch nothing from an address that an index could have chosen."""
 
 
@@ -286,7 +286,7 @@ class EncoderPool:
 
     def _load(self, name: str, part: DenseField | SparseField) -> Encoder:
         spec, params, family = part.encoder, part.params, part.family
-        if family in ("given", "engine") and isinstance(part, DenseField) and params.dims is None:
+        if family in (PRECOMPUTED, "engine") and isinstance(part, DenseField) and params.dims is None:
             params = EncoderParams(dims=part.dims)
         if family == "engine":  # the section tells what the endpoint returns
             kind = "dense" if isinstance(part, DenseField) else "sparse"

@@ -1,4 +1,4 @@
-"""``given``: the user brings the vectors (images, products, users …), and an ingest checks them by this.
+"""``precomputed``: the records bring the vectors (images, products, users …), and are checked here.
 
 A vector that is wrong in a small way (NaN, another model's length, not of unit length where the engine
 counts on it) is found out weeks later in bad results, so each one is looked at before it is sent.
@@ -17,39 +17,41 @@ from esembed.plan import DenseField
 from esembed.plan.params import EncoderParams
 from esembed.types import DenseMatrix, FloatArray, SparseVector
 
-__all__ = ["GivenEncoder", "load", "load_own", "validate_dense", "validate_sparse"]
+__all__ = ["PrecomputedEncoder", "load", "load_custom", "validate_dense", "validate_sparse"]
 
 _UNIT_TOLERANCE = 1e-3
 """How far from 1 a length may be: rounding (by a model in float16, to a few digits in JSON) leaves it off."""
 
 
-def load(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> GivenEncoder:
+def load(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> PrecomputedEncoder:
     """The placeholder.
 
     Raises:
         EncoderError: the spec has a rest, or params other than ``dims``.
     """
     if rest:
-        raise EncoderError(f"given takes no name after it (found {rest!r})", spec="given")
+        raise EncoderError(f"precomputed takes no name after it (found {rest!r})", spec="precomputed")
     if params != EncoderParams(dims=params.dims):
-        raise EncoderError("given encodes nothing, so it takes no parameter but dims", spec="given")
-    return GivenEncoder(params.dims)
+        raise EncoderError(
+            "precomputed encodes nothing, so it takes no parameter but dims", spec="precomputed"
+        )
+    return PrecomputedEncoder(params.dims)
 
 
-def load_own(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> NoReturn:
-    """Raises EncoderError: ``own:NAME`` stands for an encoder that only the caller has."""
+def load_custom(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> NoReturn:
+    """Raises EncoderError: ``custom:NAME`` stands for an encoder that only the caller has."""
     raise EncoderError(
-        f"'own:{rest}' is an encoder of your own: pass it, as in Index.open(…, encoder=mine) or "
+        f"'custom:{rest}' is an encoder of your custom: pass it, as in Index.open(…, encoder=mine) or "
         'encoder={"field": mine}; what esembed loads by itself is named hf:…, splade:…, static:… or minilm',
-        spec=f"own:{rest}",
+        spec=f"custom:{rest}",
     )
 
 
-class GivenEncoder:
+class PrecomputedEncoder:
     """Stands where an encoder would: it declares the dims, and says so when asked to encode."""
 
     def __init__(self, dims: int | None = None) -> None:
-        self._info = EncoderInfo(spec="given", type="dense", dims=dims)
+        self._info = EncoderInfo(spec="precomputed", type="dense", dims=dims)
         self._stats = EncodeStats()
 
     @property
@@ -71,7 +73,9 @@ class GivenEncoder:
         self._refuse("pass the query's vector: q.knn(field, vector=…) or q.sparse(field, vector=…)")
 
     def _refuse(self, instead: str) -> NoReturn:
-        raise EncoderError(f"this field's encoder is 'given', so there is no model to encode text: {instead}")
+        raise EncoderError(
+            f"this field's encoder is 'precomputed', so there is no model to encode text: {instead}"
+        )
 
     def close(self) -> None:
         """Nothing to release."""

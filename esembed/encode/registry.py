@@ -10,8 +10,8 @@ spec                      what                                                  
 ``lexical``               BM25 as a sparse vector, no model at all
 ``openai:MODEL[@URL]``    an OpenAI-compatible endpoint                               openai
 ``engine:ENDPOINT``       an inference endpoint inside the engine
-``own:NAME``              a class of the caller's own, passed as ``encoder=``
-``given``                 the caller brings the vectors
+``custom:NAME``           a class of the caller's own, passed as ``encoder=``
+``precomputed``           the caller brings the vectors
 ========================  ==========================================================  ==========
 """
 
@@ -36,8 +36,8 @@ FAMILIES: dict[str, str] = {
     "lexical": "esembed.encode.lexical.encoder:load",
     "openai": "esembed.encode.remote:load",
     "engine": "esembed.encode.engine_inference:load",
-    "own": "esembed.encode.precomputed:load_own",
-    "given": "esembed.encode.precomputed:load",
+    "custom": "esembed.encode.precomputed:load_custom",
+    "precomputed": "esembed.encode.precomputed:load",
 }
 
 Loader = Callable[[str, EncoderParams, RuntimeOptions], Encoder]

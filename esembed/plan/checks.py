@@ -87,13 +87,13 @@ def validate(plan: Fields) -> None:
             _engine(name, part, where)
         elif problem := spec_problem(part.encoder):
             raise PlanError(problem, path=f"{where}.encoder")
-        if family == "given":
+        if part.precomputed:
             if part.source:
                 raise PlanError(
-                    "given vectors have no source fields; leave source out", path=f"{where}.source"
+                    "precomputed vectors have no source fields; leave source out", path=f"{where}.source"
                 )
             if isinstance(part, DenseField) and part.dims is None:
-                raise PlanError("given vectors need dims", path=f"{where}.dims")
+                raise PlanError("precomputed vectors need dims", path=f"{where}.dims")
         elif not part.source and not part.chunked:
             raise PlanError(f'encoder {part.encoder!r} needs source = ["field", …]', path=f"{where}.source")
         if part.chunked and plan.chunk is None:

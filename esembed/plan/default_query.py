@@ -35,8 +35,8 @@ def default_query(plan: IndexPlan) -> Query:
     legs = searchable_legs(plan)
     if not legs:
         raise QueryError(
-            "the plan has no field that a text can be searched in (given vectors have no encoder): pass a "
-            "query with vectors, such as q.knn(field, vector=…)"
+            "the plan has no field that a text can be searched in (precomputed vectors have no encoder): "
+            "pass a query with vectors, such as q.knn(field, vector=…)"
         )
     return next(iter(legs.values())) if len(legs) == 1 else q.rrf(*legs.values())
 

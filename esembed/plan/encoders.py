@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-__all__ = ["FAMILIES", "spec_problem", "split_spec"]
+__all__ = ["FAMILIES", "canonical_spec", "spec_problem", "split_spec"]
 
 FAMILIES = {
     "minilm": "",
@@ -14,22 +14,21 @@ FAMILIES = {
     "lexical": "",
     "openai": "openai:text-embedding-3-small",
     "engine": "engine:.elser-2-elasticsearch",
-    "own": "own:my-model",
-    "given": "",
+    "custom": "custom:my-model",
+    "precomputed": "",
 }
 """Encoder family → an example of what its spec looks like; empty where nothing stands after the name."""
 
 _ALIASES = {
     "allminilml6v2": "minilm",
     "bm25": "lexical",
-    "custom": "own",
     "elser": "engine",
     "fasttext": "static",
     "glove": "static",
     "huggingface": "hf",
     "inference": "engine",
     "model2vec": "static",
-    "none": "given",
+    "none": "precomputed",
     "ollama": "openai",
     "sentencetransformer": "hf",
     "sentencetransformers": "hf",
@@ -42,19 +41,28 @@ _ALIASES = {
 }
 """What people write → the family."""
 
+_OLD_FAMILIES = {"given": "precomputed", "own": "custom"}
+"""What 0.1.0 called them: it stands in plans and in the ``_meta`` of indices, so it is read for ever."""
+
+
+def canonical_spec(spec: str) -> str:
+    """The spec with its family's name of today: ``given`` is ``precomputed``, ``own:X`` is ``custom:X``."""
+    family, colon, rest = spec.partition(":")
+    return f"{_OLD_FAMILIES.get(family, family)}{colon}{rest}"
+
 
 def spec_problem(spec: str) -> str | None:
     """What is wrong with an encoder's spec string, or None where its family is known and its form right.
 
     Whether there is such a model is found out when it is loaded.
     """
-    family, _, rest = spec.partition(":")
+    family, rest = split_spec(spec)
     if family not in FAMILIES:
         near = _near(family, rest, spec)
         hint = f"; did you mean {near!r}?" if near else ""
         return (
-            f"there is no encoder family {family!r}{hint} (there are: {', '.join(FAMILIES)}; own:NAME is an "
-            "encoder that you pass as encoder=)"
+            f"there is no encoder family {family!r}{hint} (there are: {', '.join(FAMILIES)}; custom:NAME is "
+            "an encoder that you pass as encoder=)"
         )
     example = FAMILIES[family]
     if example and not rest.strip():
@@ -81,6 +89,6 @@ def _near(family: str, rest: str, spec: str) -> str | None:
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """``"hf:intfloat/e5-small-v2"`` → ``("hf", "intfloat/e5-small-v2")``."""
-    family, _, name = spec.partition(":")
+    """``"hf:intfloat/e5-small-v2"`` → ``("hf", "intfloat/e5-small-v2")``; families by today's name."""
+    family, _, name = canonical_spec(spec).partition(":")
     return family, name

@@ -9,7 +9,7 @@ import msgspec
 
 from esembed.errors import RecordError
 from esembed.plan import paths
-from esembed.plan.encoders import split_spec
+from esembed.plan.encoders import canonical_spec, split_spec
 from esembed.plan.params import EncoderParams
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-PRECOMPUTED = "given"
+PRECOMPUTED = "precomputed"
 """The encoder spec of a field whose vectors the caller brings."""
 
 CHUNK_SEPARATOR = "\n\n"
@@ -121,11 +121,17 @@ class TextField(Part, frozen=True, kw_only=True):
 
 
 class VectorField(Part, frozen=True, kw_only=True):
-    """What dense and sparse fields share: an encoder, and the record's fields whose text it is given."""
+    """What dense and sparse fields share: an encoder, and the record's fields whose text it encodes."""
 
     encoder: str = PRECOMPUTED
     source: tuple[str, ...] = ()
     separator: str = "\n"
+
+    def __post_init__(self) -> None:
+        # Plans compare equal whichever name they were written with.
+        spec = canonical_spec(self.encoder)
+        if spec != self.encoder:
+            msgspec.structs.force_setattr(self, "encoder", spec)
 
     @property
     def family(self) -> str:
@@ -156,15 +162,15 @@ class DenseField(VectorField, frozen=True, kw_only=True):
     """A dense vector field.
 
     Attributes:
-        encoder: a spec string (``minilm``, ``hf:…``, ``given`` …). ``engine:ENDPOINT``: the engine computes
-            the vectors; *dims* must be written then.
-        source: the fields whose text is encoded, joined by *separator*; empty for ``given``.
+        encoder: a spec string (``minilm``, ``hf:…``, ``precomputed`` …). ``engine:ENDPOINT``: the engine
+            computes the vectors; *dims* must be written then.
+        source: the fields whose text is encoded, joined by *separator*; empty for ``precomputed``.
         separator: what stands between the joined fields.
-        dims: how many dimensions; None takes the encoder's (``given`` needs it).
+        dims: how many dimensions; None takes the encoder's (``precomputed`` needs it).
         similarity: ``cosine``, ``dot_product``, ``l2_norm`` or ``max_inner_product``.
         element_type: what one dimension is in the engine.
         scale: ``byte`` fields: floats times this, rounded and cut to ±127, are what is stored (see
-            ``esembed advise``). None: found from the dims for encoders; ``given`` bytes stay as they are.
+            ``esembed advise``). None: found from the dims for encoders; ``precomputed`` bytes are kept.
         quantization: ``auto`` is resolved at compile time and recorded; any other value is kept.
         m, ef_construction: HNSW's graph parameters, else the engine's defaults.
         oversample: rescore this many times k candidates with the full vectors.
@@ -206,8 +212,8 @@ class SparseField(VectorField, frozen=True, kw_only=True):
     """A sparse vector field.
 
     Attributes:
-        encoder: ``lexical``, ``splade:…``, ``engine:ENDPOINT``, ``given`` …
-        source: the fields whose text is encoded, joined by *separator*; empty for ``given``.
+        encoder: ``lexical``, ``splade:…``, ``engine:ENDPOINT``, ``precomputed`` …
+        source: the fields whose text is encoded, joined by *separator*; empty for ``precomputed``.
         separator: what stands between the joined fields.
         storage: how the engine keeps it; ``auto`` is ``sparse_vector`` on Elasticsearch and
             ``rank_features`` on OpenSearch.

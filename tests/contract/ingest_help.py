@@ -63,7 +63,7 @@ class HashEncoder:
 
 PLAN = IndexPlan(
     text={"title": TextField(), "body": TextField()},
-    dense={"emb": DenseField(encoder="own:hash", source=("title", "body"), dims=DIMS)},
+    dense={"emb": DenseField(encoder="custom:hash", source=("title", "body"), dims=DIMS)},
     sparse={"terms": SparseField(encoder="lexical", source=("title", "body"))},
     filter={"n": FilterField(type="integer"), "lang": FilterField()},
 )
@@ -128,9 +128,9 @@ def make(world: World, plan: IndexPlan = PLAN, *, suffix: str = "", dense: Any =
     world.client.request("PUT", f"/{index}", body=compiled.body)
     encoders: dict[str, Any] = {}
     for name in plan.dense:
-        if plan.dense[name].encoder != "given":
+        if plan.dense[name].encoder != "precomputed":
             encoders[name] = dense or HashEncoder()
     for name, part in plan.sparse.items():
-        if part.encoder != "given":
+        if part.encoder != "precomputed":
             encoders[name] = LexicalEncoder()
     return Target(world, index, compiled.resolved, encoders)

@@ -46,13 +46,13 @@ def plans(kind: str, *, rank_feature: bool) -> dict[str, IndexPlan]:
         "plain": IndexPlan(
             text={"title": TextField(boost=2.0, keyword=True), "body": TextField()},
             dense={"embedding": DenseField(dims=4)},
-            sparse={"terms": SparseField(encoder="given")},
+            sparse={"terms": SparseField(encoder="precomputed")},
             filter=filters,
         ),
         "chunks": IndexPlan(
             text={"title": TextField()},
             dense={"embedding": DenseField(dims=4, chunked=True)},
-            sparse={"terms": SparseField(encoder="given", chunked=True)},
+            sparse={"terms": SparseField(encoder="precomputed", chunked=True)},
             filter={"lang": FilterField()},
             chunk=ChunkOptions(source=("title",)),
         ),
@@ -64,7 +64,7 @@ def plans(kind: str, *, rank_feature: bool) -> dict[str, IndexPlan]:
         ),
         "features": IndexPlan(
             text={"title": TextField()},
-            sparse={"terms": SparseField(encoder="given", storage="rank_features")},
+            sparse={"terms": SparseField(encoder="precomputed", storage="rank_features")},
         ),
     }
     found["inside"] = IndexPlan(
@@ -75,7 +75,8 @@ def plans(kind: str, *, rank_feature: bool) -> dict[str, IndexPlan]:
     )
     if kind == "opensearch":
         found["seismic"] = IndexPlan(
-            text={"title": TextField()}, sparse={"terms": SparseField(encoder="given", storage="seismic")}
+            text={"title": TextField()},
+            sparse={"terms": SparseField(encoder="precomputed", storage="seismic")},
         )
     return found
 

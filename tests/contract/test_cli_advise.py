@@ -11,7 +11,7 @@ import pytest
 from esembed.cli import main
 from esembed.plan import IndexPlan
 
-PLAN = '[dense.e]\nencoder = "given"\ndims = 64\n'
+PLAN = '[dense.e]\nencoder = "precomputed"\ndims = 64\n'
 
 
 @pytest.fixture

@@ -238,8 +238,8 @@ def test_a_write_blocked_index_is_waited_for_no_longer_than_was_said(query_world
 def test_given_vectors(query_world: World) -> None:
     plan = IndexPlan(
         text={"title": TextField()},
-        dense={"image": DenseField(encoder="given", dims=3)},
-        sparse={"tags": SparseField(encoder="given")},
+        dense={"image": DenseField(encoder="precomputed", dims=3)},
+        sparse={"tags": SparseField(encoder="precomputed")},
     )
     target = make(query_world, plan)
     good = {"image": [1, 2, 3], "tags": {"a.b": 0.5, "c": 2}}
@@ -279,7 +279,7 @@ def test_a_refused_update_changes_nothing(query_world: World) -> None:
 
 CHUNKED = IndexPlan(
     text={"title": TextField()},
-    dense={"emb": DenseField(encoder="own:hash", dims=DIMS, chunked=True)},
+    dense={"emb": DenseField(encoder="custom:hash", dims=DIMS, chunked=True)},
     filter=PLAN.filter,
     chunk=ChunkOptions(source=("body",), max_tokens=12, overlap_tokens=0),
 )
@@ -347,7 +347,7 @@ class Stretched(HashEncoder):
 
 def test_a_refused_chunk_keeps_its_document_out(elasticsearch_world: World) -> None:
     plan = CHUNKED.replace(
-        dense={"emb": DenseField(encoder="own:hash", dims=DIMS, chunked=True, similarity="dot_product")},
+        dense={"emb": DenseField(encoder="custom:hash", dims=DIMS, chunked=True, similarity="dot_product")},
         chunk=ChunkOptions(source=("body",), max_tokens=12, overlap_tokens=0, store="documents"),
     )
     target = make(elasticsearch_world, plan, dense=Stretched())
@@ -546,7 +546,7 @@ def test_another_index_is_a_source(query_world: World) -> None:
     plan = IndexPlan(
         text={"title": TextField()},
         # Under cosine Elasticsearch gives back what it normalized, rounded.
-        dense={"image": DenseField(encoder="given", dims=3, similarity="l2_norm")},
+        dense={"image": DenseField(encoder="precomputed", dims=3, similarity="l2_norm")},
         sparse={"terms": SparseField(encoder="lexical", source=("title",))},
     )
     old, new = make(query_world, plan, suffix="-old"), make(query_world, plan, suffix="-new")

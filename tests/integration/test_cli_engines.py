@@ -23,7 +23,7 @@ PLAN = """
 id_field = "id"
 [text.body]
 [dense.vector]
-encoder = "given"
+encoder = "precomputed"
 dims = 3
 quantization = "hnsw"
 [sparse.terms]
@@ -258,7 +258,7 @@ def test_an_index_is_read_from_another(run: Run, name: str, plan: Path, tmp_path
     code, out, err = run("ingest", "--from-index", name, "--index", f"{name}-copy", "--json")
     assert (code, json.loads(out)["indexed"]) == (0, 3), err
     code, out, _ = run("ingest", data, "--index", f"{name}-copy", "--verify", "--json")
-    assert (code, json.loads(out)["unchanged"]) == (0, 3), "given vectors came along"
+    assert (code, json.loads(out)["unchanged"]) == (0, 3), "precomputed vectors came along"
     code, _, err = run("ingest", "--from-index", name, "--index", name)
     assert code == 2
     assert "both" in err

@@ -35,7 +35,7 @@ class VectorSink(Protocol):
 class IndexSource(Source):
     """The documents of another index as records, as of the moment the reading begins (a point in time).
 
-    Vectors that its plan's encoders made are left out, those that were brought (``given``) come along.
+    Vectors that its plan's encoders made are left out, those that were brought (``precomputed``) come along.
 
     Args:
         transport: what carries the requests.
@@ -82,7 +82,7 @@ def read_documents(
 ) -> Iterator[Document]:
     """Every document of an index, or those written after a sequence number, as records.
 
-    Vectors that the caller brought (``given``) are part of the record; those that encoders made are not.
+    ``precomputed`` vectors are part of the record; those that encoders made are not.
 
     Args:
         index, plan: the index and its plan.
@@ -95,9 +95,11 @@ def read_documents(
     """
     stored = dialect_for(capabilities).documents
     copied = copied or {}
-    given = {name for name, part in plan.vector_fields() if part.precomputed and not part.chunked}
+    precomputed = {name for name, part in plan.vector_fields() if part.precomputed and not part.chunked}
     excludes = [HASH_FIELD]
-    excludes += [plan.field_path(n) for n, _ in plan.vector_fields() if n not in given and n not in copied]
+    excludes += [
+        plan.field_path(n) for n, _ in plan.vector_fields() if n not in precomputed and n not in copied
+    ]
     source = stored.source_filter(excludes=excludes, vectors=True)
     query: dict[str, Any] = {"match_all": {}}
     if after_seq_no is not None:
@@ -113,9 +115,9 @@ def read_documents(
             fields.pop(name, None)
         if plan.chunk is not None:
             fields.pop(plan.chunk.path, None)
-        for name in given & set(plan.sparse):
+        for name in precomputed & set(plan.sparse):
             fields[name] = stored.read_sparse(plan.sparse[name], fields.get(name))
-        for name in given:
+        for name in precomputed:
             if fields.get(name) is None:
                 fields.pop(name, None)
             elif isinstance(fields[name], str):

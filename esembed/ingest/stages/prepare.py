@@ -1,4 +1,4 @@
-"""From a record to what is stored: id, checked fields, given vectors, texts to encode, the content hash."""
+"""From a record to what is stored: id, checked fields and vectors, texts to encode, the content hash."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ class Preparer:
 
     Args:
         plan: the plan.
-        encoders: field → encoder, for every vector field that isn't ``given``.
+        encoders: field → encoder, for every vector field that isn't ``precomputed``.
         on_missing_text: see IngestOptions.
         on_nan: see IngestOptions.
-        require_given: whether a whole record must bring every given vector.
+        require_precomputed: whether a whole record must bring every precomputed vector.
 
     Attributes:
-        encoded, given: fields that are encoded, or brought by the record.
+        encoded, precomputed: fields that are encoded, or brought by the record.
         inside: those of *encoded* whose vectors the engine computes.
     """
 
@@ -103,19 +103,19 @@ class Preparer:
         *,
         on_missing_text: Literal["error", "skip"] = "error",
         on_nan: Literal["error", "null"] = "error",
-        require_given: bool = True,
+        require_precomputed: bool = True,
     ) -> None:
         self.plan = plan
         self.contract = contract_fingerprint(plan, encoders)
         self.encoded = {name: part for name, part in plan.vector_fields() if not part.precomputed}
-        self.given = {name: part for name, part in plan.vector_fields() if part.precomputed}
+        self.precomputed = {name: part for name, part in plan.vector_fields() if part.precomputed}
         self.inside = {name for name, part in self.encoded.items() if part.endpoint is not None}
         for name in self.encoded:
             if name not in encoders:
                 raise RecordError(f"no encoder for the field {name!r}", field=name)
         self._on_missing_text = on_missing_text
         self._on_nan = on_nan
-        self._require_given = require_given and on_missing_text == "error"
+        self._require_precomputed = require_precomputed and on_missing_text == "error"
         self._limits = {name: encoders[name].info.max_seq_length is not None for name in self.encoded}
         declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
         self._strict = plan.index.dynamic == "strict"
@@ -152,19 +152,19 @@ class Preparer:
                 f"{name!r} is a metadata field of the engine and can't stand in a document", field=name
             )
         source = self._clean(source)
-        vectors = self._take_given(source)
+        vectors = self._take_precomputed(source)
         for name in self.encoded:
             if name in source:
                 raise RecordError(
                     f"the field {name!r} is filled by its encoder, and the record brings a value for it; use "
-                    'encoder = "given" in the plan, or drop it from the record',
+                    'encoder = "precomputed" in the plan, or drop it from the record',
                     field=name,
                 )
-        if document.op == "index" and self._require_given:
-            for name in self.given:
+        if document.op == "index" and self._require_precomputed:
+            for name in self.precomputed:
                 if name not in vectors:
                     raise RecordError(
-                        f"the record brings no vector {name!r}, which the plan says is given; set "
+                        f"the record brings no vector {name!r}, which the plan says is precomputed; set "
                         "on_missing_text=skip (--on-missing-text skip) to store such records without it",
                         field=name,
                     )
@@ -200,16 +200,16 @@ class Preparer:
         record.hash = self.content_hash(canonical, record.vectors)
 
     def content_hash(self, canonical: bytes, vectors: Vectors, old: str | None = None) -> str:
-        """``contract.content.given``: contract and content in hex, and one part for the given vectors.
+        """``contract.content.vectors``: contract and content in hex, and one part for precomputed vectors.
 
         Args:
             canonical: the fields as JSON with sorted keys, vectors left out.
-            vectors: the given vectors at hand.
-            old: the stored hash, whose parts stand for given vectors that aren't at hand.
+            vectors: the precomputed vectors at hand.
+            old: the stored hash, whose parts stand for precomputed vectors that aren't at hand.
         """
         parts: list[str] = []
         old_parts = old.split(".")[2].split("-") if old and old.count(".") >= 2 else []
-        for number, name in enumerate(sorted(self.given)):
+        for number, name in enumerate(sorted(self.precomputed)):
             if name in vectors:
                 parts.append(_digest(_vector_bytes(vectors[name]), 8))
             else:
@@ -235,7 +235,7 @@ class Preparer:
 
     def without_vectors(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """A stored document without what esembed put there, as its record was."""
-        hidden = {HASH_FIELD, PARENT_FIELD, *self.encoded, *self.given}
+        hidden = {HASH_FIELD, PARENT_FIELD, *self.encoded, *self.precomputed}
         if self.plan.chunk is not None:
             hidden.add(self.plan.chunk.path)
         return {k: v for k, v in stored.items() if k not in hidden and v is not None}
@@ -273,7 +273,7 @@ class Preparer:
                 continue
             if not isinstance(name, str):
                 raise RecordError(f"a field name must be a string, not {name!r}")
-            if name in self.given:
+            if name in self.precomputed:
                 out[name] = value
                 continue
             if type(value) not in (str, int, bool):
@@ -281,7 +281,7 @@ class Preparer:
             elif name in self._booleans and isinstance(value, str) and value not in ("true", "false"):
                 value = {"true": True, "false": False}.get(value.lower(), value)
             out[name] = value
-        checked = {k: v for k, v in out.items() if k not in self.given}
+        checked = {k: v for k, v in out.items() if k not in self.precomputed}
         try:
             dumps(checked)  # refuses surrogates and unknown types
         except RecordError as error:
@@ -346,9 +346,9 @@ class Preparer:
 
     # -- vectors that the caller brings ----------------------------------------------------------
 
-    def _take_given(self, source: dict[str, Any]) -> dict[str, npt.NDArray[Any] | SparseVector]:
+    def _take_precomputed(self, source: dict[str, Any]) -> dict[str, npt.NDArray[Any] | SparseVector]:
         vectors: dict[str, npt.NDArray[Any] | SparseVector] = {}
-        for name, part in self.given.items():
+        for name, part in self.precomputed.items():
             value = source.pop(name, None)
             if value is None:
                 continue
@@ -430,7 +430,7 @@ class PrepareStage:
             encoders,
             on_missing_text=options.on_missing_text,
             on_nan=options.on_nan,
-            require_given=not options.vectors_only,
+            require_precomputed=not options.vectors_only,
         )
         declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
         self._mapper = RecordMapper(

@@ -300,7 +300,7 @@ def test_tls_is_verified_unless_told_otherwise(serve: Callable[..., Server], tmp
 
 PLAN = IndexPlan(
     text={"title": TextField(keyword=True), "body": TextField()},
-    dense={"embedding": DenseField(encoder="given", dims=3)},
+    dense={"embedding": DenseField(encoder="precomputed", dims=3)},
     sparse={"terms": SparseField(encoder="lexical", source=("body",))},
     filter={
         "lang": FilterField(),

@@ -65,12 +65,12 @@ def test_an_oversample_that_an_existing_mapping_lacks_is_told():
 
 def test_a_sparse_fields_type_is_each_engines_own():
     live = {"s": {"type": "sparse_vector"}}
-    assert match(ES, live, s=SparseField(encoder="given")).plan.sparse["s"].storage == "sparse_vector"
-    assert match(OS, live, s=SparseField(encoder="given")).plan.sparse["s"].storage == "seismic"
-    assert match(ES, live, s=SparseField(encoder="given", storage="rank_features")).problems
+    assert match(ES, live, s=SparseField(encoder="precomputed")).plan.sparse["s"].storage == "sparse_vector"
+    assert match(OS, live, s=SparseField(encoder="precomputed")).plan.sparse["s"].storage == "seismic"
+    assert match(ES, live, s=SparseField(encoder="precomputed", storage="rank_features")).problems
     assert (
         "rank_features or sparse_vector"
-        in match(ES, {"s": {"type": "text"}}, s=SparseField(encoder="given")).problems[0]
+        in match(ES, {"s": {"type": "text"}}, s=SparseField(encoder="precomputed")).problems[0]
     )
 
 

@@ -17,7 +17,7 @@ LOCAL = profile("opensearch-no-native")
 
 
 def dense(**options):
-    return IndexPlan.from_dict({"dense": {"e": {"encoder": "given", "dims": 128, **options}}})
+    return IndexPlan.from_dict({"dense": {"e": {"encoder": "precomputed", "dims": 128, **options}}})
 
 
 def field(plan, capabilities):
@@ -94,10 +94,10 @@ def test_all_gaps_come_at_once():
         {
             "text": {"body": {"analyzer": "english"}},
             "dense": {
-                "a": {"encoder": "given", "dims": 31, "quantization": "int4_hnsw"},
-                "b": {"encoder": "given", "dims": 31, "quantization": "bbq_disk"},
+                "a": {"encoder": "precomputed", "dims": 31, "quantization": "int4_hnsw"},
+                "b": {"encoder": "precomputed", "dims": 31, "quantization": "bbq_disk"},
             },
-            "sparse": {"s": {"encoder": "given", "storage": "seismic"}},
+            "sparse": {"s": {"encoder": "precomputed", "storage": "seismic"}},
             "filter": {"pop": {"type": "rank_feature"}},
         }
     )
@@ -139,12 +139,12 @@ def test_trained_faiss_fields_name_their_model():
 
 
 def test_sparse_storages():
-    plan = IndexPlan.from_dict({"sparse": {"e": {"encoder": "given"}}})
+    plan = IndexPlan.from_dict({"sparse": {"e": {"encoder": "precomputed"}}})
     assert field(plan, ES) == {"type": "sparse_vector", "index_options": {"prune": False}}
     assert field(plan, profile("elasticsearch-basic", "8.16")) == {"type": "sparse_vector"}
     assert field(plan, OS) == {"type": "rank_features"}
     seismic = plan.from_dict(
-        {"sparse": {"e": {"encoder": "given", "storage": "seismic", "seismic": {"n_postings": 100}}}}
+        {"sparse": {"e": {"encoder": "precomputed", "storage": "seismic", "seismic": {"n_postings": 100}}}}
     )
     compiled = compile_mapping(seismic, LOCAL)
     assert compiled.body["settings"]["index"]["sparse"] is True

@@ -77,7 +77,7 @@ def run(records: Any, client: Any, encoder: Any, *, progress: Any = None, **opti
         records,
         client=client,
         index="sink",
-        plan=bench_plan("own:timed", 8),
+        plan=bench_plan("custom:timed", 8),
         capabilities=CAPABILITIES,
         encoders={"emb": encoder},
         options=IngestOptions(flush_interval_seconds=0.01, **options),
@@ -264,7 +264,7 @@ class WordEncoder(TimedEncoder):
 def chunker(**options: Any) -> Chunker:
     pytest.importorskip("semantic_text_splitter")
     plan = IndexPlan(
-        dense={"emb": DenseField(encoder="own:hash", dims=8, chunked=True)},
+        dense={"emb": DenseField(encoder="custom:hash", dims=8, chunked=True)},
         chunk=ChunkOptions(source=("body",), **options),
     )
     return Chunker(plan, {"emb": WordEncoder()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from esembed import DenseField, IndexPlan
@@ -36,7 +37,6 @@ def test_the_plan_and_the_registry_know_the_same_families() -> None:
         ("open-ai:text-embedding-3-small", "openai:text-embedding-3-small"),
         ("bm25", "lexical"),
         ("model2vec:./m", "static:./m"),
-        ("custom:mine", "own:mine"),
     ],
 )
 def test_an_unknown_family_is_refused_with_what_was_meant(spec: str, meant: str) -> None:
@@ -56,7 +56,7 @@ def test_an_unknown_family_is_refused_with_what_was_meant(spec: str, meant: str)
         ("hf:", "'hf:' needs a name after the family, as in 'hf:"),
         ("splade", "needs a name"),
         ("minilm:intfloat/e5-small", "write 'hf:intfloat/e5-small'"),
-        ("own:", "needs a name"),
+        ("custom:", "needs a name"),
     ],
 )
 def test_a_spec_of_the_wrong_form_is_refused(spec: str, part: str) -> None:
@@ -72,16 +72,28 @@ def test_what_is_right_is_taken() -> None:
         "hf:./folder",
         "static:x",
         "openai:m@http://127.0.0.1:1/v1",
-        "own:mine",
+        "custom:mine",
         "engine:e",
     ):
         assert plan(spec).dense["v"].encoder == spec
-    for spec in ("lexical", "splade:x", "own:mine"):
+    for spec in ("lexical", "splade:x", "custom:mine"):
         assert plan(spec, "sparse").sparse["v"].encoder == spec
     assert DenseField(encoder="nonsense:x").encoder  # a part alone is not checked, the plan is
 
 
 def test_an_encoder_of_ones_own_is_never_loaded() -> None:
-    wanted: Any = r"own:mine.*Index\.open\(…, encoder=mine\)"
+    wanted: Any = r"custom:mine.*Index\.open\(…, encoder=mine\)"
     with pytest.raises(EncoderError, match=wanted):
-        load("own:mine")
+        load("custom:mine")
+
+
+@pytest.mark.parametrize(("old", "new"), [("given", "precomputed"), ("own:mine", "custom:mine")])
+def test_the_names_of_0_1_0_are_read_for_ever(old: str, new: str) -> None:
+    fields: dict[str, Any] = {"source": [] if new == "precomputed" else ["body"], "dims": 3}
+    written, today = (
+        IndexPlan.from_dict({"dense": {"e": {"encoder": spec, **fields}}}) for spec in (old, new)
+    )
+    assert written == today
+    assert written.dense["e"].encoder == new
+    assert msgspec.structs.replace(written.dense["e"], encoder=old) == today.dense["e"]
+    assert 'encoder = "' + new in written.to_toml()

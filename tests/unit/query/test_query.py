@@ -223,7 +223,7 @@ def test_the_default_query_follows_the_plan() -> None:
         query = default_query(IndexPlan(**parts))
         legs = [query] if len(kinds) == 1 else query.legs
         assert [leg.to_dict()["type"] for leg in legs] == kinds
-    with pytest.raises(QueryError, match="given vectors have no encoder"):
+    with pytest.raises(QueryError, match="precomputed vectors have no encoder"):
         default_query(IndexPlan(dense={"g": given}))
 
 

@@ -472,14 +472,14 @@ def test_minilm_needs_no_torch() -> None:
 
 
 def test_given_says_what_to_do() -> None:
-    encoder = load("given", EncoderParams(dims=3))
+    encoder = load("precomputed", EncoderParams(dims=3))
     assert encoder.info.dims == 3
     with pytest.raises(EncoderError, match="record must bring the vector"):
         encoder.encode_document(["x"])
     with pytest.raises(EncoderError, match="query's vector"):
         encoder.encode_query(["x"])
     with pytest.raises(EncoderError, match="no parameter but dims"):
-        load("given", EncoderParams(dims=3, pooling="mean"))
+        load("precomputed", EncoderParams(dims=3, pooling="mean"))
 
 
 def test_a_model_shows_its_tokenizer_so_that_chunks_fit_it(encoder: Any) -> None:

@@ -41,12 +41,12 @@ from esembed.types import Document, ItemError
 DIMS = 4
 PLAN = IndexPlan(
     text={"title": TextField()},
-    dense={"emb": DenseField(encoder="own:letters", source=("title",), dims=DIMS)},
+    dense={"emb": DenseField(encoder="custom:letters", source=("title",), dims=DIMS)},
     sparse={"terms": SparseField(encoder="lexical", source=("title",))},
     filter={"n": FilterField(type="integer")},
 )
 CHUNKED = IndexPlan(
-    dense={"emb": DenseField(encoder="own:letters", source=("body",), dims=DIMS, chunked=True)},
+    dense={"emb": DenseField(encoder="custom:letters", source=("body",), dims=DIMS, chunked=True)},
     chunk=ChunkOptions(source=("body",), max_tokens=8, overlap_tokens=0, boundary="word", store="documents"),
 )
 CAPABILITIES = profile("elasticsearch-basic")
@@ -61,7 +61,7 @@ class Letters:
 
     @property
     def info(self) -> EncoderInfo:
-        return EncoderInfo(spec="own:letters", type="dense", dims=DIMS, model="letters")
+        return EncoderInfo(spec="custom:letters", type="dense", dims=DIMS, model="letters")
 
     def encode_document(self, texts: Sequence[str]) -> Any:
         self.stats.tokens += sum(len(text.split()) for text in texts)

@@ -1,4 +1,4 @@
-# Generated from tests/_async/test_given_and_own.py by scripts/run_unasync.py; change that file and run the script.
+# Generated from tests/_async/test_precomputed_and_custom.py by scripts/run_unasync.py; change that file and run the script.
 """Vectors and encoders from elsewhere: an index that holds vectors already, and an encoder of one's own."""
 
 from __future__ import annotations
