@@ -41,7 +41,7 @@ def load(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> Precomput
 def load_custom(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> NoReturn:
     """Raises EncoderError: ``custom:NAME`` stands for an encoder that only the caller has."""
     raise EncoderError(
-        f"'custom:{rest}' is an encoder of your custom: pass it, as in Index.open(…, encoder=mine) or "
+        f"'custom:{rest}' is an encoder of your own: pass it, as in Index.open(…, encoder=mine) or "
         'encoder={"field": mine}; what esembed loads by itself is named hf:…, splade:…, static:… or minilm',
         spec=f"custom:{rest}",
     )

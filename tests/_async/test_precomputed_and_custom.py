@@ -16,7 +16,7 @@ from .search_world import data
 PLAN = IndexPlan(
     text={"title": TextField()},
     dense={"vec.title": DenseField(dims=8, similarity="l2_norm")},
-    sparse={"terms": SparseField(encoder="given")},
+    sparse={"terms": SparseField(encoder="precomputed")},
     filter={"lang": FilterField()},
     index=IndexOptions(dynamic="true"),  # as an index is that nobody told otherwise
 )
@@ -118,11 +118,11 @@ async def test_what_does_not_fit_is_told_with_both(client: Any, esembed_index_na
     exact = DenseField(dims=8, similarity="l2_norm", quantization="hnsw")
     with pytest.raises(PlanError, match="quantization: 'hnsw' in the plan, 'int8_hnsw' in the index"):
         await AsyncIndex.attach(client, esembed_index_name, PLAN.replace(dense={"vec.title": exact}))
-    swapped = PLAN.replace(text={}, sparse={"title": SparseField(encoder="given")})
+    swapped = PLAN.replace(text={}, sparse={"title": SparseField(encoder="precomputed")})
     with pytest.raises(PlanError, match=r"sparse\.title: it is text in the index"):
         await AsyncIndex.attach(client, esembed_index_name, swapped)
     made = PLAN.replace(sparse={"terms": SparseField(encoder="lexical", source=("title",))})
-    with pytest.raises(PlanError, match=r'terms: the index has a field .* write encoder = "given"'):
+    with pytest.raises(PlanError, match=r'terms: the index has a field .* write encoder = "precomputed"'):
         await AsyncIndex.attach(client, esembed_index_name, made)
     answer = await engine.request("GET", f"/{esembed_index_name}/_mapping")
     mapping = answer.body[esembed_index_name]["mappings"]
@@ -133,9 +133,9 @@ async def test_what_does_not_fit_is_told_with_both(client: Any, esembed_index_na
 async def test_given_vectors_stay_while_another_field_is_filled(client: Any, esembed_index_name: str) -> None:
     engine = await foreign(client, esembed_index_name)
     mine = data.TinyDense()
-    own = DenseField(encoder="own:tiny", source=("title",), quantization="hnsw")
+    own = DenseField(encoder="custom:tiny", source=("title",), quantization="hnsw")
     plan = PLAN.replace(dense={**PLAN.dense, "made": own})
-    with pytest.raises(EncoderError, match=r"own:tiny.*encoder="):
+    with pytest.raises(EncoderError, match=r"custom:tiny.*encoder="):
         await AsyncIndex.attach(client, esembed_index_name, plan)
     index = await AsyncIndex.attach(client, esembed_index_name, plan, encoder={"made": mine})
     assert index.fields_to_fill == ("made",)
@@ -153,7 +153,7 @@ async def test_given_vectors_stay_while_another_field_is_filled(client: Any, ese
 
 
 async def test_an_encoder_of_ones_own_has_a_name_in_the_plan(client: Any, esembed_index_name: str) -> None:
-    own = DenseField(encoder="own:tiny", source=("title",), quantization="hnsw")
+    own = DenseField(encoder="custom:tiny", source=("title",), quantization="hnsw")
     plan = IndexPlan(text={"title": TextField()}, dense={"made": own}, id_field="id")
     mine = data.TinyDense()
     index = await AsyncIndex.create(client, esembed_index_name, plan, encoder=mine)
@@ -162,9 +162,9 @@ async def test_an_encoder_of_ones_own_has_a_name_in_the_plan(client: Any, esembe
     opened = await AsyncIndex.open(client, esembed_index_name, encoder={"made": mine})
     assert (await opened.search(q.knn("made"), text="dog", size=1)).ids == ["dog"]
     without = await AsyncIndex.open(client, esembed_index_name)
-    with pytest.raises(EncoderError, match=r"own:tiny.*Index\.open\(…, encoder=mine\)"):
+    with pytest.raises(EncoderError, match=r"custom:tiny.*Index\.open\(…, encoder=mine\)"):
         await without.search(q.knn("made"), text="dog")
     assert (await without.search(q.match("dog"))).ids == ["dog"]
-    other = plan.replace(dense={"made": DenseField(encoder="own:other", source=("title",))})
-    with pytest.raises(IndexExistsError, match="own:other"):
+    other = plan.replace(dense={"made": DenseField(encoder="custom:other", source=("title",))})
+    with pytest.raises(IndexExistsError, match="custom:other"):
         await AsyncIndex.create(client, esembed_index_name, other, encoder=mine, exist_ok=True)
