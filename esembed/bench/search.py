@@ -183,7 +183,7 @@ def bench_search(
     name = f"esembed-bench-{uuid.uuid4().hex[:8]}"
     try:
         dims = (encoder.info.dims or dims) if encoder is not None else dims
-        spec = encoder.info.spec if encoder is not None else "given"
+        spec = encoder.info.spec if encoder is not None else "precomputed"
         field = DenseField(dims=dims, encoder=spec, source=("body",) if encoder is not None else ())
         plan = _fill(client, capabilities, name, documents, field)
         pool = EncoderPool(plan, encoder=encoder, runtime=RuntimeOptions(query_cache_bytes=0))

@@ -294,7 +294,7 @@ class EncoderPool:
         key = (spec, params)
         if key in self._loaded:
             return self._loaded[key]
-        if not self._allowed(part.encoder) and family != "own":  # whose loader says what to do
+        if not self._allowed(part.encoder) and family != "custom":  # whose loader says what to do
             raise EncoderError(
                 f"{name}: the index says that {part.encoder!r} filled it, but what an index says is not "
                 f"loaded unasked: pass allow_encoders=[{part.encoder!r}] or encoder=…",
