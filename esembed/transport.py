@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,17 +17,25 @@ from esembed.errors import (
     EngineUnavailableError,
     EsembedError,
     IndexNotFoundError,
+    InvariantError,
+    UnsupportedFeatureError,
 )
 
 __all__ = [
     "Response",
     "Transport",
+    "answer_body",
     "client_engine",
+    "client_package",
     "connection_error",
     "encode_body",
     "error_from_response",
     "query_value",
+    "refuse_serverless",
 ]
+
+_EVERYWHERE = frozenset({"_refresh", "_bulk", "_search", "_count", "_mapping", "_settings", "_mget"})
+"""APIs that every Elasticsearch and OpenSearch has."""
 
 TRANSIENT_STATUS = frozenset({429, 502, 503, 504})
 JSON_HEADERS = {"accept": "application/json", "content-type": "application/json"}
@@ -77,6 +87,60 @@ def client_engine(client: Any) -> tuple[Engine, bool]:
         "esembed takes the official clients: elasticsearch.Elasticsearch, opensearchpy.OpenSearch or their "
         f"async forms, not {type(client).__module__}.{type(client).__qualname__}"
     )
+
+
+def client_package(client: Any) -> Any:
+    """The package, a module, that a client's official class comes from: ``elasticsearch``, ``opensearchpy`` or
+    ``elasticsearch8``, a release that installs beside another one. The client's errors are that package's."""
+    for cls in type(client).__mro__:
+        if cls.__name__ in ("Elasticsearch", "AsyncElasticsearch", "OpenSearch", "AsyncOpenSearch"):
+            return sys.modules[cls.__module__.partition(".")[0]]  # there, since its class is
+    raise InvariantError(f"{type(client).__qualname__} is no official client")
+
+
+_SERVERLESS_HOST = re.compile(r"\.aoss(-fips)?\..*(amazonaws|api\.aws|on\.aws)", re.IGNORECASE)
+
+
+def refuse_serverless(client: Any) -> None:
+    """Refuse Amazon OpenSearch Serverless, known by its host name or by the service that requests are signed
+    for, before anything is sent.
+
+    Raises:
+        UnsupportedFeatureError: it is one.
+    """
+    transport = getattr(client, "transport", None)
+    hosts = getattr(transport, "hosts", None) or ()
+    names = [str(host.get("host", "")) for host in hosts if isinstance(host, Mapping)]
+    options = getattr(transport, "kwargs", None)
+    auth = options.get("http_auth") if isinstance(options, Mapping) else None
+    # The async signer keeps the service on its inner signer only.
+    service = getattr(auth, "service", None) or getattr(getattr(auth, "signer", None), "service", None)
+    if service == "aoss" or any(_SERVERLESS_HOST.search(name) for name in names):
+        # Its vector collections take no document ids (so no record could be found again, resumed or updated),
+        # its search collections no vectors; neither has _refresh, points in time or index statistics.
+        raise UnsupportedFeatureError(
+            [
+                "document ids beside vectors, _refresh, consistent scans: use an Amazon OpenSearch Service "
+                "domain (its signing service is es), or OpenSearch or Elasticsearch elsewhere"
+            ],
+            profile="Amazon OpenSearch Serverless",
+        )
+
+
+def answer_body(body: Any) -> Any:
+    """An answer's body as JSON where it is JSON, whatever the client made of it.
+
+    opensearch-py's ``AsyncHttpConnection`` (the class for signed async requests) hands the bodies of errors
+    over as text: it doesn't pass the content type on to what parses them (seen in 2.7 to 3.2).
+    """
+    if isinstance(body, (bytes, str)):
+        text = body.strip()
+        if text[:1] in ("{", "[", b"{", b"["):
+            try:
+                return orjson.loads(text)
+            except orjson.JSONDecodeError:
+                return body
+    return body
 
 
 def encode_body(
@@ -143,6 +207,18 @@ def error_from_response(method: str, path: str, response: Response) -> EsembedEr
     elif body:
         reason = str(body)[:500]
     message = f"{method} {path}: {status} {error_type or ''} {reason or ''}".rstrip()
+    if status == 404 and error_type is None and path.rpartition("/")[2] in _EVERYWHERE:
+        # No index that is missing: the API itself. Amazon OpenSearch Serverless behind a name of one's own,
+        # or a proxy that lets only some requests through.
+        return EngineRequestError(
+            f"{message} (this server, or a proxy before it, has no {path.rpartition('/')[2]} API, and without it "
+            "esembed can't work: Amazon OpenSearch Serverless is not supported, an Amazon OpenSearch Service "
+            "domain is)",
+            status=status,
+            error_type=error_type,
+            reason=reason,
+            body=body,
+        )
     if status == 404 and error_type == "index_not_found_exception":
         return IndexNotFoundError(f"there is no index {index or path!r}", index=str(index or path))
     if status in TRANSIENT_STATUS:

@@ -1,7 +1,8 @@
 """One method over the caller's official client: every byte goes through it, and it is never changed.
 
 The transport's own retries are switched off for our requests (on a copy that shares the connection
-pool), so that exactly one layer retries. Errors become :mod:`esembed.errors`.
+pool), so that exactly one layer retries; only a node that refuses the connection is passed over for another
+one of the pool. Errors become :mod:`esembed.errors`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from typing import Any
 from esembed.transport import (
     NDJSON_HEADERS,
     Response,
+    answer_body,
     client_engine,
+    client_package,
     connection_error,
     encode_body,
     error_from_response,
     query_value,
+    refuse_serverless,
 )
 
 from ._shim import IS_ASYNC
@@ -48,6 +52,16 @@ def _hush(category: type[Warning], *, message: str = "", module: str = "") -> No
         warnings.filterwarnings("ignore", message, category, module)
 
 
+def _other_nodes(nodes: Any) -> int:
+    """How often a request may go to another node of the client's pool, after one that refused the connection.
+
+    A retry of the same request to the same node is left to :mod:`esembed.ingest.retry`. A node that is down
+    answers at once, so this adds nothing to a time-out; a node that hangs is not tried again anywhere, since
+    each node would get the whole time-out.
+    """
+    return max(0, len(nodes) - 1)
+
+
 class AsyncEngineClient:
     """The caller's official client behind one method, :meth:`request`.
 
@@ -56,6 +70,7 @@ class AsyncEngineClient:
 
     Raises:
         TypeError: another kind of client, or a sync one for async code and the other way round.
+        UnsupportedFeatureError: a client of Amazon OpenSearch Serverless.
     """
 
     def __init__(self, client: Any) -> None:
@@ -65,7 +80,10 @@ class AsyncEngineClient:
                 "AsyncIndex takes an async client and Index a sync one; "
                 f"{type(client).__name__} is {'async' if is_async else 'sync'}"
             )
+        refuse_serverless(client)
         self.official = client
+        # Its errors are classes of the client's own package: elasticsearch, or elasticsearch8 beside it.
+        self._errors = client_package(client)
         self.requests_sent = 0
         self._derived: dict[Any, Any] = {}
 
@@ -116,11 +134,14 @@ class AsyncEngineClient:
         headers: Mapping[str, str],
         timeout_seconds: float | None,
     ) -> Response:
-        import elasticsearch
-
+        errors = self._errors
         client = self._derived.get(timeout_seconds)
         if client is None:
-            options: dict[str, Any] = {"max_retries": 0, "retry_on_timeout": False, "retry_on_status": ()}
+            options: dict[str, Any] = {
+                "max_retries": _other_nodes(self.official.transport.node_pool),
+                "retry_on_timeout": False,
+                "retry_on_status": (),
+            }
             if timeout_seconds is not None:
                 options["request_timeout"] = timeout_seconds
             if len(self._derived) > 32:
@@ -131,17 +152,14 @@ class AsyncEngineClient:
         else:
             # The transport serializes by content type; a string passes through its JSON serializer as it is.
             body = None if payload is None else payload.decode("utf-8")
-        _hush(elasticsearch.ElasticsearchWarning, module=_MODULE)
+        _hush(errors.ElasticsearchWarning, module=_MODULE)
         try:
             answer = await client.perform_request(
                 method, path, params=params or None, headers=dict(headers), body=body
             )
-        except elasticsearch.ApiError as error:
-            return Response(error.meta.status, error.body, dict(error.meta.headers))
-        except (
-            elasticsearch.exceptions.TransportError,
-            elasticsearch.exceptions.UnsupportedProductError,
-        ) as error:
+        except errors.ApiError as error:
+            return Response(error.meta.status, answer_body(error.body), dict(error.meta.headers))
+        except (errors.exceptions.TransportError, errors.exceptions.UnsupportedProductError) as error:
             raise connection_error(error, method, path) from error
         return Response(answer.meta.status, answer.body, dict(answer.meta.headers))
 
@@ -154,8 +172,7 @@ class AsyncEngineClient:
         headers: Mapping[str, str],
         timeout_seconds: float | None,
     ) -> Response:
-        from opensearchpy import exceptions
-
+        exceptions = self._errors.exceptions
         transport = self._derived.get("transport")
         if transport is None:
             original = self.official.transport
@@ -164,7 +181,8 @@ class AsyncEngineClient:
                 # The async transport makes its connection pool at its first call; the copy must share it.
                 await prepare()
             transport = copy.copy(original)
-            transport.max_retries = 0
+            transport.max_retries = _other_nodes(original.hosts)
+            transport.retry_on_timeout, transport.retry_on_status = False, ()
             self._derived["transport"] = transport
         try:
             answer = await transport.perform_request(
@@ -178,7 +196,8 @@ class AsyncEngineClient:
         except exceptions.TransportError as error:
             if not isinstance(error.status_code, int):
                 raise connection_error(error, method, path) from error
-            return Response(error.status_code, error.info)
+            body = error.info if error.info is not None else error.error
+            return Response(error.status_code, answer_body(body))
         except exceptions.SerializationError as error:
             raise connection_error(error, method, path) from error
         if isinstance(answer, bool):

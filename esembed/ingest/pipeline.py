@@ -386,11 +386,12 @@ class _Run:
             self.outcomes.ledger = Ledger(self.options.ledger, "/".join((*self.target.identity(), contract)))
         try:
             self.target.wait_for_primaries()
-            if self.options.apply_load_settings:
-                load.begin(settings)
-            # The count below sees only what is searchable.
+            # The count sees only what is searchable. Both before the settings are changed, which are put back
+            # only once the stages have begun: a server that refuses one of these keeps its settings.
             self.target.refresh()
             empty = self.target.count() == 0
+            if self.options.apply_load_settings:
+                load.begin(settings)
             try:
                 self.pipeline.run(ask=not empty, tick=lambda: self._show("load"))
             except BaseException:
