@@ -207,11 +207,12 @@ def error_from_response(method: str, path: str, response: Response) -> EsembedEr
     elif body:
         reason = str(body)[:500]
     message = f"{method} {path}: {status} {error_type or ''} {reason or ''}".rstrip()
-    if status == 404 and error_type is None and path.rpartition("/")[2] in _EVERYWHERE:
+    api = path.rpartition("/")[2]
+    if status == 404 and error_type is None and api in _EVERYWHERE:
         # No index that is missing: the API itself. Amazon OpenSearch Serverless behind a name of one's own,
         # or a proxy that lets only some requests through.
         return EngineRequestError(
-            f"{message} (this server, or a proxy before it, has no {path.rpartition('/')[2]} API, and without it "
+            f"{message} (this server, or a proxy before it, has no {api} API, and without it "
             "esembed can't work: Amazon OpenSearch Serverless is not supported, an Amazon OpenSearch Service "
             "domain is)",
             status=status,
