@@ -90,8 +90,8 @@ def client_engine(client: Any) -> tuple[Engine, bool]:
 
 
 def client_package(client: Any) -> Any:
-    """The module of a client's official package: ``elasticsearch``, ``opensearchpy``, or ``elasticsearch8``, a
-    release that installs beside another one. The errors that the client raises are that package's."""
+    """The module of a client's official package: ``elasticsearch``, ``opensearchpy``, or ``elasticsearch8``,
+    a release that installs beside another one. The errors that the client raises are that package's."""
     for cls in type(client).__mro__:
         if cls.__name__ in ("Elasticsearch", "AsyncElasticsearch", "OpenSearch", "AsyncOpenSearch"):
             return sys.modules[cls.__module__.partition(".")[0]]  # there, since its class is
