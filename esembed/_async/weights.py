@@ -44,7 +44,7 @@ async def learn(state: IndexState, *, options: WeightsOptions | None, write: boo
     plan = state.plan
     await state.load_statistics()
     encoders = await in_thread(
-        state.pool.one_at_a_time, [name for name, part in plan.vector_fields() if part.encoded_here]
+        state.pool.one_at_a_time, [name for name, field in plan.vector_fields() if field.encoded_here]
     )
     scorers, notes = plan_scorers(plan, encoders)
     found: WeightsReport = await in_thread(
@@ -126,7 +126,7 @@ async def learn_after_ingest(
         return  # the plan's author or a tuning wrote it: nothing that is learned here replaces that
     if len(searchable_legs(state.plan)) < 2 or state.plan.chunk is not None:
         return
-    if any(part.endpoint is not None for _, part in state.plan.vector_fields()):
+    if any(field.endpoint is not None for _, field in state.plan.vector_fields()):
         return  # a leg that can't be scored in this process can't be weighed
     count = await documents.count(state)
     known = earlier.get("documents", 0) if isinstance(earlier, Mapping) else 0

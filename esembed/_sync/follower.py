@@ -104,8 +104,8 @@ class Follower:
         stored = stored_meta(live.mapping)
         if encoder is None and stored is not None:
             named: dict[str, Encoder] = {}
-            for name, part in stored.plan.vector_fields():
-                found = self._encoders.get(part.encoder)
+            for name, field in stored.plan.vector_fields():
+                found = self._encoders.get(field.encoder)
                 if found is not None and not isinstance(found, Mapping):
                     named[name] = found
             encoder = named or None
@@ -118,7 +118,7 @@ class Follower:
             capabilities=known,
             rerankers=self._rerankers,
         )
-        names = [name for name, part in index.plan.vector_fields() if not part.precomputed]
+        names = [name for name, field in index.plan.vector_fields() if not field.precomputed]
         in_thread(index.pool.encoders, names)
         return index
 

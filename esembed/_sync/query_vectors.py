@@ -117,7 +117,7 @@ class QueryVectors:
 
     def warm(self) -> None:
         """Load and run the encoder of every field that a text can be searched in."""
-        fields = [field for field, part in self._plan.vector_fields() if part.encoded_here]
+        fields = [field for field, field_spec in self._plan.vector_fields() if field_spec.encoded_here]
         keys = [(field, "warm") for field in fields]
         paired = self._pairs(keys, keys)
         groups: list[tuple[str, ...]] = [(dense, sparse) for dense, sparse, _ in paired]

@@ -99,7 +99,7 @@ class Trial:
         emulated: recall@k of the codes, by arithmetic, and of a graph's search through them.
         measured: recall@k on the engine, or None where it was not asked.
         standard_error: of that recall's mean over the queries it was chosen by.
-        held_back: the measured (else emulated) recall on the queries that took no part in choosing.
+        held_back: the measured (else emulated) recall on the queries that took no spec in choosing.
         ram_bytes, disk_bytes: predicted for ``Target.documents``.
         measured_ram_bytes, measured_disk_bytes: of the sample, by the engine's statistics.
         predicted_sample_ram_bytes, predicted_sample_disk_bytes: to compare them with.
@@ -200,10 +200,10 @@ def advise(
         OptionsError: vectors of another shape, too few of them, dims or quantizations that aren't there.
     """
     wanted = target or Target()
-    part = plan.dense.get(name)
-    if part is None:
+    spec = plan.dense.get(name)
+    if spec is None:
         raise PlanError(f"the plan has no dense field {name!r}", path=f"dense.{name}")
-    if part.similarity not in ("cosine", "dot_product"):
+    if spec.similarity not in ("cosine", "dot_product"):
         raise PlanError("advise compares by cosine or dot_product", path=f"dense.{name}.similarity")
     if vectors.ndim != 2 or queries.ndim != 2 or vectors.shape[1] != queries.shape[1]:
         raise OptionsError(f"vectors of shape {vectors.shape} and queries of shape {queries.shape}")
@@ -228,13 +228,13 @@ def advise(
             if form not in codes:
                 codes[form] = emulate_many(short, short_asked, form, wanted.k, oversamples)
             trials += _try(
-                quantization, short, short_asked, truth, codes[form], part, wanted, capabilities, client
+                quantization, short, short_asked, truth, codes[form], spec, wanted, capabilities, client
             )
     chosen = choose(trials, wanted)
     return Advice(
         trials=tuple(trials),
         chosen=chosen,
-        plan=None if chosen is None else _planned(plan, name, part, chosen, full),
+        plan=None if chosen is None else _planned(plan, name, spec, chosen, full),
         target=wanted,
         sample=len(full),
         queries=(len(asked) + 1) // 2,
@@ -242,7 +242,7 @@ def advise(
         engine="emulated only" if client is None else f"{capabilities.engine} {capabilities.version}",
         scales=()
         if chosen is None
-        else tuple(_scale(n, chosen, part, capabilities) for n in (10**6, 10**7, 10**8)),
+        else tuple(_scale(n, chosen, spec, capabilities) for n in (10**6, 10**7, 10**8)),
     )
 
 
@@ -252,7 +252,7 @@ def _try(
     queries: FloatArray,
     truth: np.ndarray[Any, np.dtype[np.int64]],
     codes: dict[float | None, np.ndarray[Any, np.dtype[np.int64]]],
-    part: DenseField,
+    spec: DenseField,
     target: Target,
     capabilities: Capabilities,
     client: Any,
@@ -261,7 +261,7 @@ def _try(
     form, graph = candidate.form, candidate.graph
     dims = int(vectors.shape[1])
     trial_part = msgspec.structs.replace(
-        _kept_as(part, candidate, vectors),
+        _kept_as(spec, candidate, vectors),
         oversample=None,
         encoder=PRECOMPUTED,
         source=(),
@@ -273,7 +273,7 @@ def _try(
         compile_mapping(IndexPlan(dense={"e": trial_part}), capabilities)
     except UnsupportedFeatureError as error:
         gap = "; ".join(error.gaps)
-    m = part.m or 16
+    m = spec.m or 16
     now = footprint(len(vectors), dims, form, graph=graph, m=m)
     later = footprint(target.documents, dims, form, graph=graph, m=m)
     through = graph_share(len(vectors)) if graph else 1.0
@@ -348,7 +348,7 @@ def choose(trials: Sequence[Trial], target: Target) -> Trial | None:
     return min(good, key=lambda t: (t.ram_bytes, t.oversample or 0, -t.recall), default=None)
 
 
-def _kept_as(part: DenseField, candidate: Candidate, vectors: FloatArray) -> DenseField:
+def _kept_as(spec: DenseField, candidate: Candidate, vectors: FloatArray) -> DenseField:
     """The field in the candidate's form; bytes get the scale of these vectors, bits are Hamming's."""
     element = candidate.element_type
     changes: dict[str, Any] = {
@@ -360,22 +360,22 @@ def _kept_as(part: DenseField, candidate: Candidate, vectors: FloatArray) -> Den
         changes["similarity"] = "l2_norm"
     if not candidate.graph:
         changes |= {"m": None, "ef_construction": None}
-    return msgspec.structs.replace(part, **changes)
+    return msgspec.structs.replace(spec, **changes)
 
 
-def _planned(plan: IndexPlan, name: str, part: DenseField, chosen: Trial, vectors: FloatArray) -> IndexPlan:
-    params, full = part.params, int(vectors.shape[1])
+def _planned(plan: IndexPlan, name: str, spec: DenseField, chosen: Trial, vectors: FloatArray) -> IndexPlan:
+    params, full = spec.params, int(vectors.shape[1])
     if chosen.dims != full:
         params = msgspec.structs.replace(params, dims=chosen.dims)
     field_ = msgspec.structs.replace(
-        _kept_as(part, CANDIDATES[chosen.quantization], unit(vectors[:, : chosen.dims])),
+        _kept_as(spec, CANDIDATES[chosen.quantization], unit(vectors[:, : chosen.dims])),
         oversample=chosen.oversample,
-        dims=chosen.dims if part.precomputed or chosen.dims != full else part.dims,
-        params=params if not part.precomputed else part.params,
+        dims=chosen.dims if spec.precomputed or chosen.dims != full else spec.dims,
+        params=params if not spec.precomputed else spec.params,
     )
     return plan.replace(dense={**plan.dense, name: field_})
 
 
-def _scale(documents: int, chosen: Trial, part: DenseField, capabilities: Capabilities) -> dict[str, Any]:
+def _scale(documents: int, chosen: Trial, spec: DenseField, capabilities: Capabilities) -> dict[str, Any]:
     candidate = CANDIDATES[chosen.quantization].on(capabilities)
-    return asdict(footprint(documents, chosen.dims, candidate.form, graph=candidate.graph, m=part.m or 16))
+    return asdict(footprint(documents, chosen.dims, candidate.form, graph=candidate.graph, m=spec.m or 16))

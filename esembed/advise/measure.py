@@ -60,7 +60,7 @@ def measure(
     vectors: FloatArray,
     queries: FloatArray,
     truth: np.ndarray[Any, np.dtype[np.int64]],
-    part: DenseField,
+    spec: DenseField,
     *,
     k: int = 10,
     num_candidates: int = 100,
@@ -72,14 +72,14 @@ def measure(
         client: the official sync client.
         vectors, queries: float32, shapes (n, dims) and (m, dims), of length 1.
         truth: int64, shape (m, ≥ k): the exact neighbors.
-        part: the field to try; its dims and encoder are overridden. ``byte`` and ``bit`` fields are coded
+        spec: the field to try; its dims and encoder are overridden. ``byte`` and ``bit`` fields are coded
             as :mod:`esembed.dialect.quantize_vectors` does it.
         oversamples: which rescoring factors; 1.0 is without.
 
     Raises:
         UnsupportedFeatureError: the engine lacks it; nothing was sent.
     """
-    trial = TrialIndex(client, capabilities, part, int(vectors.shape[1]))
+    trial = TrialIndex(client, capabilities, spec, int(vectors.shape[1]))
     trial.create()
     try:
         started = time.monotonic()
@@ -114,26 +114,26 @@ class TrialIndex:
     Args:
         client: the official sync client.
         capabilities: of its engine.
-        part: the field; its encoder and dims are overridden.
+        spec: the field; its encoder and dims are overridden.
         dims: of the vectors.
-        name: of the index, else one with a random part.
+        name: of the index, else one with a random spec.
 
     Raises:
         UnsupportedFeatureError: the engine lacks it; nothing was sent.
     """
 
     def __init__(
-        self, client: Any, capabilities: Capabilities, part: DenseField, dims: int, *, name: str | None = None
+        self, client: Any, capabilities: Capabilities, spec: DenseField, dims: int, *, name: str | None = None
     ) -> None:
         self.engine = EngineClient(client)
         self.name = name or f"esembed-advise-{secrets.token_hex(6)}"
-        field = msgspec.structs.replace(part, encoder=PRECOMPUTED, source=(), dims=dims, oversample=None)
+        field = msgspec.structs.replace(spec, encoder=PRECOMPUTED, source=(), dims=dims, oversample=None)
         self._dialect = dialect_for(capabilities)
         self._compiled = self._dialect.mapping.compile(IndexPlan(dense={FIELD: field}))
-        self.part = self._compiled.resolved.dense[FIELD]
+        self.spec = self._compiled.resolved.dense[FIELD]
         # Byte and bit fields keep no other vectors to rescore by.
-        self._rescorable = capabilities.rescore_vector and self.part.element_type not in ("byte", "bit")
-        self.rescores = capabilities.rescore_vector and self.part.quantization not in ("hnsw", "flat")
+        self._rescorable = capabilities.rescore_vector and self.spec.element_type not in ("byte", "bit")
+        self.rescores = capabilities.rescore_vector and self.spec.quantization not in ("hnsw", "flat")
         self._form = self._dialect.documents.bulk(self._compiled.resolved)
 
     def create(self) -> None:

@@ -171,8 +171,8 @@ def _vectors(
     from esembed.encode.registry import load
     from esembed.errors import RecordError
 
-    part = plan.dense.get(name)
-    if part is None:
+    spec = plan.dense.get(name)
+    if spec is None:
         raise UsageError(f"the plan has no dense field {name!r}")
     if not sample.exists():
         raise UsageError(f"there is no file {sample}")
@@ -180,15 +180,15 @@ def _vectors(
     encoder: Any = None
     if sample.suffix == ".npy":
         vectors = np.load(sample, allow_pickle=False)[:limit]
-    elif part.precomputed:
+    elif spec.precomputed:
         raise UsageError("the field's vectors are given; pass them as a .npy file")
     else:
         from esembed.ingest.sources import open_source
         from esembed.types import Document
 
-        encoder = load(part.encoder, part.params)
+        encoder = load(spec.encoder, spec.params)
         cut: Callable[[str], list[str]] | None = None
-        if part.chunked and plan.chunk is not None:
+        if spec.chunked and plan.chunk is not None:
             from esembed.ingest.stages.chunk import Chunker
 
             cut = Chunker(plan, {name: encoder})
@@ -227,7 +227,7 @@ def _vectors(
     if queries is not None and queries.suffix == ".npy":
         asked = np.load(queries, allow_pickle=False)
     elif queries is not None:
-        encoder = encoder or load(part.encoder, part.params)
+        encoder = encoder or load(spec.encoder, spec.params)
         lines = [line for line in queries.read_text(encoding="utf-8").splitlines() if line.strip()]
         asked = encoder.encode_query(lines)
     return vectors, asked, speed, tokens

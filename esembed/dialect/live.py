@@ -255,8 +255,8 @@ def attach_mapping(
             [
                 f"{name}: the engine can't compute vectors for documents that are there already; create an "
                 "index from the plan and ingest the records, or name an encoder that runs in your process"
-                for name, part in plan.vector_fields()
-                if part.endpoint is not None
+                for name, spec in plan.vector_fields()
+                if spec.endpoint is not None
             ],
             profile=f"attach on {capabilities.engine}",
         )
@@ -280,7 +280,7 @@ def attach_mapping(
                 problems.append(
                     f"{section}.{name}: it is {found} in the index and {expected} in the plan{way}"
                 )
-    parts = {name: part for name, part in plan.vector_fields() if name not in existing}
+    parts = {name: spec for name, spec in plan.vector_fields() if name not in existing}
     own = {plan.field_path(name).partition(".")[0] for name in parts}
     own |= {meta.HASH_FIELD, meta.PARENT_FIELD}
     if plan.chunk is not None:

@@ -214,7 +214,7 @@ class QueryCompiler:
                 )
             if not scope.plan.text:
                 raise QueryError("the plan has no text field to match in; name fields=[…]", field="fields")
-            return [(name, part.boost) for name, part in scope.plan.text.items()]
+            return [(name, spec.boost) for name, spec in scope.plan.text.items()]
         found = []
         for field in fields:
             name, boost = _split_boost(field)
@@ -441,9 +441,9 @@ class QueryCompiler:
         Raises:
             QueryError: an option that needs the vector on this side.
         """
-        if node.vector is not None or node.text is None or info.part is None:
+        if node.vector is not None or node.text is None or info.spec is None:
             return None
-        endpoint = info.part.endpoint
+        endpoint = info.spec.endpoint
         if endpoint is None:
             return None
         gap = dialect_for(scope.capabilities).mapping.inference_gap()
@@ -461,7 +461,7 @@ class QueryCompiler:
     def oversample(self, node: Knn, info: FieldInfo, scope: Scope) -> float | None:
         """How many times k candidates are compared by their full vectors, or None: the query's own number,
         else the field's where the mapping can't hold it (OpenSearch; Elasticsearch 8.18 to 9.0)."""
-        field = info.part
+        field = info.spec
         if node.oversample is not None or not isinstance(field, DenseField):
             return node.oversample
         return field.oversample if scope.capabilities.query_rescore else None
@@ -474,10 +474,10 @@ class QueryCompiler:
                 "vector=[…]",
                 field=node.field,
             )
-        part = info.part
-        if part is not None and getattr(part, "dims", None) is not None:
-            wanted = part.dims // 8 if part.element_type == "bit" else part.dims
-            signs = part.element_type == "bit" and len(node.vector) == part.dims
+        spec = info.spec
+        if spec is not None and getattr(spec, "dims", None) is not None:
+            wanted = spec.dims // 8 if spec.element_type == "bit" else spec.dims
+            signs = spec.element_type == "bit" and len(node.vector) == spec.dims
             if len(node.vector) != wanted and not signs:
                 raise QueryError(
                     f"knn on {node.field!r}: the query vector has {len(node.vector)} dimensions, the "
@@ -485,16 +485,16 @@ class QueryCompiler:
                     "encode the query with the encoder that filled the field",
                     field=node.field,
                 )
-        if part is not None and part.similarity == "cosine" and not any(node.vector):
+        if spec is not None and spec.similarity == "cosine" and not any(node.vector):
             raise QueryError(
                 f"knn on {node.field!r}: the query vector is all zeros, which has no direction; cosine can't "
                 "compare it",
                 field=node.field,
             )
-        if isinstance(part, DenseField) and part.element_type in ("byte", "bit"):
+        if isinstance(spec, DenseField) and spec.element_type in ("byte", "bit"):
             values = np.asarray(node.vector, dtype=np.float32)
             try:
-                codes: list[int] = quantize(part, values).tolist()
+                codes: list[int] = quantize(spec, values).tolist()
             except ValueError as error:
                 raise QueryError(f"knn on {node.field!r}: {error}", field=node.field) from None
             return codes

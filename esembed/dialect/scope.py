@@ -30,7 +30,7 @@ class FieldInfo(msgspec.Struct, frozen=True):
     Attributes:
         path: its name in the mapping (``chunks.embedding`` for a chunked field).
         kind: ``text``, ``dense``, ``sparse``, a filter field's type, or ``any`` without a plan.
-        part: the plan's part, where it has one.
+        spec: the plan's field, where it has one.
         nested: the nested object's path that it lies in, or None.
         is_chunk_document: its documents are chunks of their own that name their parent.
         format: of a date field; None is the engine's default.
@@ -38,7 +38,7 @@ class FieldInfo(msgspec.Struct, frozen=True):
 
     path: str
     kind: str
-    part: Any = None
+    spec: Any = None
     nested: str | None = None
     is_chunk_document: bool = False
     format: str | None = None
@@ -146,7 +146,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         if info.kind == "text":
             way = (
                 f"filter on {name + '.keyword'!r}"
-                if getattr(info.part, "keyword", False)
+                if getattr(info.spec, "keyword", False)
                 else f"give the plan's text field keyword = true and filter on {name + '.keyword'!r}, or "
                 "put the "
                 "value into a [filter] field of its own"
@@ -234,14 +234,14 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
 
     def target(self, info: FieldInfo) -> tuple[TokenTarget, str]:
         """What the sparse field's feature names are for, and its storage."""
-        field = info.part if isinstance(info.part, SparseField) else None
+        field = info.spec if isinstance(info.spec, SparseField) else None
         documents = dialect_for(self.capabilities).documents
         return documents.token_target(field), documents.sparse_storage(field)
 
     def k1(self, name: str) -> float:
         """BM25's k1 of a text field."""
-        part = self.plan.text.get(name) if self.plan is not None else None
-        return DEFAULT_K1 if part is None or part.k1 is None else part.k1
+        spec = self.plan.text.get(name) if self.plan is not None else None
+        return DEFAULT_K1 if spec is None or spec.k1 is None else spec.k1
 
     def bm25_factor(self, name: str) -> float:
         """What this engine's BM25 score is multiplied by to be on the common scale: that with the factor
@@ -256,12 +256,12 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         plan, chunk = self.plan, self.plan.chunk
         if name in plan.text:
             return FieldInfo(name, "text", plan.text[name])
-        part = plan.dense.get(name) or plan.sparse.get(name)
-        if part is not None:
+        spec = plan.dense.get(name) or plan.sparse.get(name)
+        if spec is not None:
             path = plan.field_path(name)
             inside = chunk.path if path != name and chunk is not None else None
-            own = part.chunked and chunk is not None and chunk.store == "documents"
-            return FieldInfo(path, "dense" if isinstance(part, DenseField) else "sparse", part, inside, own)
+            own = spec.chunked and chunk is not None and chunk.store == "documents"
+            return FieldInfo(path, "dense" if isinstance(spec, DenseField) else "sparse", spec, inside, own)
         if name in plan.filter:
             date = plan.filter[name]
             form = date.format if self.formats is None else self.formats.get(name)

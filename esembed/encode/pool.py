@@ -112,28 +112,30 @@ class EncoderPool:
         """A line for each dense field whose similarity isn't what its model's files say, logged as a warning
         too. What the plan says is never changed. Encoders that aren't in use yet are left out."""
         notes = []
-        for name, part in self.plan.dense.items():
+        for name, field_spec in self.plan.dense.items():
             encoder = self._ready.get(name)
             trained = getattr(encoder, "similarity", None)
             if encoder is None or trained not in _TRAINED_FOR:
                 continue
             wanted = _TRAINED_FOR[trained]
-            same = part.similarity in wanted or (encoder.info.normalize and trained in ("dot", "cosine"))
+            same = field_spec.similarity in wanted or (
+                encoder.info.normalize and trained in ("dot", "cosine")
+            )
             if not same:
                 notes.append(
-                    f"dense.{name}: similarity is {part.similarity!r} as the plan says, and the model's "
-                    f'files say {trained!r}: write similarity = "{wanted[-1]}" unless you mean it'
+                    f"dense.{name}: similarity is {field_spec.similarity!r} as the plan says, and the "
+                    f'model\'s files say {trained!r}: write similarity = "{wanted[-1]}" unless you mean it'
                 )
                 _log.warning(notes[-1])
         return notes
 
     def field(self, name: str) -> DenseField | SparseField:
         """The vector field of that name. Raises QueryError naming those there are."""
-        part = self.plan.dense.get(name) or self.plan.sparse.get(name)
-        if part is None:
+        field_spec = self.plan.dense.get(name) or self.plan.sparse.get(name)
+        if field_spec is None:
             known = ", ".join(dict(self.plan.vector_fields())) or "none"
             raise QueryError(f"the plan has no vector field {name!r} (there are: {known})", field=name)
-        return part
+        return field_spec
 
     # -- fields that share a pass ----------------------------------------------------------------
 
@@ -249,31 +251,36 @@ class EncoderPool:
         self._check(name, encoder)
         return encoder
 
-    def _user_encoder(self, name: str, part: DenseField | SparseField) -> Encoder | None:
+    def _user_encoder(self, name: str, field_spec: DenseField | SparseField) -> Encoder | None:
         """The encoder that the caller brought for a field, or None."""
-        kind = "dense" if isinstance(part, DenseField) else "sparse"
+        kind = "dense" if isinstance(field_spec, DenseField) else "sparse"
         encoder = self._given.get(name)
         if encoder is None and self._for_all is not None and self._for_all.info.type == kind:
             encoder = self._for_all
         return encoder
 
     def _matching(self, name: str) -> Encoder:
-        part = self.field(name)
-        kind = "dense" if isinstance(part, DenseField) else "sparse"
-        encoder = self._user_encoder(name, part)
+        field_spec = self.field(name)
+        kind = "dense" if isinstance(field_spec, DenseField) else "sparse"
+        encoder = self._user_encoder(name, field_spec)
         if encoder is None:
-            encoder = self._load(name, part)
-        if encoder.info.type != kind and not part.precomputed:
+            encoder = self._load(name, field_spec)
+        if encoder.info.type != kind and not field_spec.precomputed:
             raise EncoderError(
                 f"{name}: a {kind} field can't be filled by {encoder.info.spec!r}, a {encoder.info.type} "
                 "encoder",
-                spec=part.encoder,
+                spec=field_spec.encoder,
             )
-        if isinstance(part, DenseField) and part.dims and encoder.info.dims not in (None, part.dims):
+        if (
+            isinstance(field_spec, DenseField)
+            and field_spec.dims
+            and encoder.info.dims not in (None, field_spec.dims)
+        ):
             raise EncoderError(
-                f"{name}: the plan says {part.dims} dims, {encoder.info.spec!r} makes {encoder.info.dims}; "
-                "set the field's dims to that, or params.dims to truncate a Matryoshka model",
-                spec=part.encoder,
+                f"{name}: the plan says {field_spec.dims} dims, {encoder.info.spec!r} makes "
+                f"{encoder.info.dims}; set the field's dims to that, or params.dims to truncate a "
+                "Matryoshka model",
+                spec=field_spec.encoder,
             )
         return encoder
 
@@ -284,21 +291,21 @@ class EncoderPool:
 
             check_contract(stored, encoder, field=name)
 
-    def _load(self, name: str, part: DenseField | SparseField) -> Encoder:
-        spec, params, family = part.encoder, part.params, part.family
-        if family in (PRECOMPUTED, "engine") and isinstance(part, DenseField) and params.dims is None:
-            params = EncoderParams(dims=part.dims)
+    def _load(self, name: str, field_spec: DenseField | SparseField) -> Encoder:
+        spec, params, family = field_spec.encoder, field_spec.params, field_spec.family
+        if family in (PRECOMPUTED, "engine") and isinstance(field_spec, DenseField) and params.dims is None:
+            params = EncoderParams(dims=field_spec.dims)
         if family == "engine":  # the section tells what the endpoint returns
-            kind = "dense" if isinstance(part, DenseField) else "sparse"
-            spec = f"engine:{kind}/{engine_endpoint(part.encoder)}"
+            kind = "dense" if isinstance(field_spec, DenseField) else "sparse"
+            spec = f"engine:{kind}/{engine_endpoint(field_spec.encoder)}"
         key = (spec, params)
         if key in self._loaded:
             return self._loaded[key]
-        if not self._allowed(part.encoder) and family != "custom":  # whose loader says what to do
+        if not self._allowed(field_spec.encoder) and family != "custom":  # whose loader says what to do
             raise EncoderError(
-                f"{name}: the index says that {part.encoder!r} filled it, but what an index says is not "
-                f"loaded unasked: pass allow_encoders=[{part.encoder!r}] or encoder=…",
-                spec=part.encoder,
+                f"{name}: the index says that {field_spec.encoder!r} filled it, but what an index says is "
+                f"not loaded unasked: pass allow_encoders=[{field_spec.encoder!r}] or encoder=…",
+                spec=field_spec.encoder,
             )
         self._load_shared(key)
         if key not in self._loaded:
@@ -348,7 +355,7 @@ class EncoderPool:
         """Field → contract, for every vector field that isn't brought by the caller; loads the models."""
         from esembed.encode.model_check import make_contract
 
-        names = [name for name, part in self.plan.vector_fields() if not part.precomputed]
+        names = [name for name, field_spec in self.plan.vector_fields() if not field_spec.precomputed]
         return {name: dict(make_contract(encoder)) for name, encoder in self.one_at_a_time(names).items()}
 
     def token_ids(self, *, ready_only: bool = False) -> dict[str, dict[str, int]]:
@@ -362,8 +369,8 @@ class EncoderPool:
             PlanError: an encoder without a fixed vocabulary of at most 32,768 tokens.
         """
         found: dict[str, dict[str, int]] = {}
-        for name, part in self.plan.sparse.items():
-            if part.storage != "seismic" or part.precomputed:
+        for name, field_spec in self.plan.sparse.items():
+            if field_spec.storage != "seismic" or field_spec.precomputed:
                 continue
             if name in self._token_ids:
                 found[name] = self._token_ids[name]
@@ -377,7 +384,7 @@ class EncoderPool:
             if vocabulary is None or len(vocabulary) > MAX_SEISMIC_IDS:
                 raise PlanError(
                     f"SEISMIC needs a fixed vocabulary of at most {MAX_SEISMIC_IDS} tokens, which "
-                    f'{part.encoder!r} lacks; use storage = "rank_features"',
+                    f'{field_spec.encoder!r} lacks; use storage = "rank_features"',
                     path=f"sparse.{name}.storage",
                 )
             found[name] = self._token_ids[name] = token_ids(vocabulary)

@@ -81,7 +81,7 @@ class PrecomputedEncoder:
         """Nothing to release."""
 
 
-def validate_dense(name: str, part: DenseField, value: Any) -> FloatArray:
+def validate_dense(name: str, field_spec: DenseField, value: Any) -> FloatArray:
     """A record's vector for the field *name* as a float32 array, shape (dims,), checked.
 
     Vectors of byte and bit fields come back as they are, to be quantized; a bit field takes one sign for
@@ -94,9 +94,9 @@ def validate_dense(name: str, part: DenseField, value: Any) -> FloatArray:
         vector = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError, OverflowError):
         raise RecordError(f"{name}: a list of numbers was expected", field=name) from None
-    dims = part.dims
-    signs = part.element_type == "bit" and dims is not None and vector.shape == (dims,)
-    if part.element_type == "bit" and dims is not None and not signs:
+    dims = field_spec.dims
+    signs = field_spec.element_type == "bit" and dims is not None and vector.shape == (dims,)
+    if field_spec.element_type == "bit" and dims is not None and not signs:
         dims //= 8
     if vector.ndim != 1 or (dims is not None and len(vector) != dims):
         shape = "×".join(map(str, vector.shape)) or "a single number"
@@ -105,12 +105,12 @@ def validate_dense(name: str, part: DenseField, value: Any) -> FloatArray:
         raise RecordError(
             f"{name}: NaN, null or infinity at dim {int(np.argmin(np.isfinite(vector)))}", field=name
         )
-    if part.element_type in ("byte", "bit"):
+    if field_spec.element_type in ("byte", "bit"):
         return vector
     norm = float(np.linalg.norm(vector.astype(np.float64)))
-    if part.similarity == "cosine" and norm == 0.0:
+    if field_spec.similarity == "cosine" and norm == 0.0:
         raise RecordError(f"{name}: a vector of length 0 has no direction, so no cosine", field=name)
-    if part.similarity == "dot_product" and abs(norm - 1.0) > _UNIT_TOLERANCE:
+    if field_spec.similarity == "dot_product" and abs(norm - 1.0) > _UNIT_TOLERANCE:
         raise RecordError(
             f"{name}: dot_product needs vectors of length 1, this one has {norm:.4g}; normalize it, or use "
             "max_inner_product",

@@ -89,7 +89,7 @@ def leg_variants(
     """
     axes: dict[str, dict[str, Query]] = {}
     if isinstance(leg, Match) and len(plan.text) > 1 and not leg.fields:
-        boosts = {field: part.boost for field, part in plan.text.items()}
+        boosts = {field: spec.boost for field, spec in plan.text.items()}
         found: dict[str, Query] = {"as planned": leg}
         for field, boost in boosts.items():
             for factor in (0.0, 0.5, 2.0, 4.0):
@@ -100,14 +100,14 @@ def leg_variants(
                 found[" ".join(fields)] = leg.replace(fields=tuple(fields))
         axes[f"{name}: field boosts"] = found
     if isinstance(leg, Knn) and not leg.exact:
-        part = plan.dense.get(leg.field)
+        spec = plan.dense.get(leg.field)
         k = leg.k or 100
-        if part is not None and not part.quantization.endswith("flat"):
+        if spec is not None and not spec.quantization.endswith("flat"):
             found = {"as planned": leg}
             for factor in (2, 4):
                 found[f"num_candidates {k * factor}"] = leg.replace(num_candidates=k * factor)
             axes[f"{name}: num_candidates"] = found
-            if part.quantization not in ("hnsw", "none"):
+            if spec.quantization not in ("hnsw", "none"):
                 found = {"as planned": leg}
                 for oversample in (2.0, 4.0):
                     found[f"oversample {oversample:g}"] = leg.replace(oversample=oversample)

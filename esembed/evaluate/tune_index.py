@@ -163,7 +163,7 @@ def _with_bm25(tuned: Tuned, index: SearchTarget, texts: Mapping[str, str], data
 def _same_words(fields: Mapping[str, TextField], first: TextField) -> list[str]:
     """The fields that are scored like the first one: they were measured together, as one text."""
     key = (first.analyzer, first.k1, first.b)
-    return [name for name, part in fields.items() if (part.analyzer, part.k1, part.b) == key]
+    return [name for name, spec in fields.items() if (spec.analyzer, spec.k1, spec.b) == key]
 
 
 MAX_BM25_DOCUMENTS = 50_000

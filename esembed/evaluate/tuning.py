@@ -120,8 +120,8 @@ class Tuned:
         to the old scores.
         """
         text = {
-            name: msgspec.structs.replace(part, **self.similarity.get(name, {}))
-            for name, part in plan.text.items()
+            name: msgspec.structs.replace(spec, **self.similarity.get(name, {}))
+            for name, spec in plan.text.items()
         }
         return plan.replace(text=text)
 

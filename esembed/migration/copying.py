@@ -144,16 +144,16 @@ def copyable(old: IndexPlan, new: IndexPlan, unchanged: Collection[str]) -> list
     """The dense fields whose stored vectors serve the new plan: the same encoder contract
     (*unchanged*), made from the same text, kept as floats."""
     names = []
-    for name, part in new.dense.items():
+    for name, field in new.dense.items():
         was = old.dense.get(name)
-        if was is None or name not in unchanged or part.precomputed:
+        if was is None or name not in unchanged or field.precomputed:
             continue
-        if part.endpoint is not None:  # its pipeline computes them again
+        if field.endpoint is not None:  # its pipeline computes them again
             continue
-        same_text = (was.source, was.separator, was.chunked) == (part.source, part.separator, part.chunked)
-        same_chunks = not part.chunked or (
+        same_text = (was.source, was.separator, was.chunked) == (field.source, field.separator, field.chunked)
+        same_chunks = not field.chunked or (
             old.chunk == new.chunk and new.chunk is not None and new.chunk.store == "nested"
         )
-        if same_text and same_chunks and was.element_type == "float" and part.element_type == "float":
+        if same_text and same_chunks and was.element_type == "float" and field.element_type == "float":
             names.append(name)
     return names

@@ -25,20 +25,20 @@ class Fields(Protocol):
     def vector_fields(self) -> Iterator[tuple[str, DenseField | SparseField]]: ...
 
 
-def _engine(name: str, part: DenseField | SparseField, where: str) -> None:
+def _engine(name: str, field: DenseField | SparseField, where: str) -> None:
     """A field whose vectors the engine computes: what its endpoint decides can't stand in the plan."""
     section = where.partition(".")[0]
-    endpoint = part.endpoint
+    endpoint = field.endpoint
     if not endpoint or any(c.isspace() for c in endpoint):
         raise PlanError(
             "engine: needs the name of an inference endpoint or the id of a deployed model "
             "(engine:.elser-2-elasticsearch)",
             path=f"{where}.encoder",
         )
-    prefix = part.encoder.removeprefix("engine:").removesuffix(endpoint).rstrip("/")
+    prefix = field.encoder.removeprefix("engine:").removesuffix(endpoint).rstrip("/")
     if prefix not in ("", section):
-        raise PlanError(f"{part.encoder!r} is {prefix}, the field is {section}", path=f"{where}.encoder")
-    if part.chunked:
+        raise PlanError(f"{field.encoder!r} is {prefix}, the field is {section}", path=f"{where}.encoder")
+    if field.chunked:
         raise PlanError(
             "the engine encodes whole fields here: leave chunked out, or name an encoder that runs on your "
             "side",
@@ -46,19 +46,19 @@ def _engine(name: str, part: DenseField | SparseField, where: str) -> None:
         )
     if "." in name:
         raise PlanError("a field that the engine fills can't have a dot in its name", path=where)
-    if part.params != EncoderParams():
+    if field.params != EncoderParams():
         raise PlanError(
             "the endpoint decides how it encodes; leave params out (dims = … stands in the field itself)",
             path=f"{where}.params",
         )
-    if isinstance(part, SparseField) and part.storage == "seismic":
+    if isinstance(field, SparseField) and field.storage == "seismic":
         raise PlanError(
             "engines fill rank_features and sparse_vector fields, not SEISMIC ones; leave storage out",
             path=f"{where}.storage",
         )
-    if isinstance(part, DenseField) and part.element_type not in ("float", "bfloat16"):
+    if isinstance(field, DenseField) and field.element_type not in ("float", "bfloat16"):
         raise PlanError(
-            f'the endpoint makes floats, so element_type = "{part.element_type}" can\'t be filled; leave it '
+            f'the endpoint makes floats, so element_type = "{field.element_type}" can\'t be filled; leave it '
             "out and choose a quantization",
             path=f"{where}.element_type",
         )
@@ -79,33 +79,33 @@ def validate(plan: Fields) -> None:
     for name, text in plan.text.items():
         if not text.boost >= 0:
             raise PlanError(f"boost must be ≥ 0, not {text.boost}", path=f"text.{name}.boost")
-    for name, part in plan.vector_fields():
-        section = "dense" if isinstance(part, DenseField) else "sparse"
+    for name, field in plan.vector_fields():
+        section = "dense" if isinstance(field, DenseField) else "sparse"
         where = f"{section}.{name}"
-        family = part.family
+        family = field.family
         if family == "engine":
-            _engine(name, part, where)
-        elif problem := spec_problem(part.encoder):
+            _engine(name, field, where)
+        elif problem := spec_problem(field.encoder):
             raise PlanError(problem, path=f"{where}.encoder")
-        if part.precomputed:
-            if part.source:
+        if field.precomputed:
+            if field.source:
                 raise PlanError(
                     "precomputed vectors have no source fields; leave source out", path=f"{where}.source"
                 )
-            if isinstance(part, DenseField) and part.dims is None:
+            if isinstance(field, DenseField) and field.dims is None:
                 raise PlanError("precomputed vectors need dims", path=f"{where}.dims")
-        elif not part.source and not part.chunked:
-            raise PlanError(f'encoder {part.encoder!r} needs source = ["field", …]', path=f"{where}.source")
-        if part.chunked and plan.chunk is None:
+        elif not field.source and not field.chunked:
+            raise PlanError(f'encoder {field.encoder!r} needs source = ["field", …]', path=f"{where}.source")
+        if field.chunked and plan.chunk is None:
             raise PlanError("chunked = true needs a [chunk] section", path=f"{where}.chunked")
-        if isinstance(part, DenseField):
-            if part.dims is not None and part.dims < 1:
-                raise PlanError(f"dims must be ≥ 1, not {part.dims}", path=f"{where}.dims")
-            if part.scale is not None and (part.element_type != "byte" or not 0 < part.scale < 1e9):
+        if isinstance(field, DenseField):
+            if field.dims is not None and field.dims < 1:
+                raise PlanError(f"dims must be ≥ 1, not {field.dims}", path=f"{where}.dims")
+            if field.scale is not None and (field.element_type != "byte" or not 0 < field.scale < 1e9):
                 raise PlanError(
                     'scale is of element_type = "byte" fields, and above 0', path=f"{where}.scale"
                 )
-            if part.oversample is not None and not 1 <= part.oversample <= 10:
+            if field.oversample is not None and not 1 <= field.oversample <= 10:
                 raise PlanError("oversample must lie between 1 and 10", path=f"{where}.oversample")
             if family == "lexical":
                 raise PlanError("lexical is a sparse encoder; put it under [sparse]", path=f"{where}.encoder")

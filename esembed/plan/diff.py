@@ -23,15 +23,15 @@ def with_dims(plan: IndexPlan, dims_of: Callable[[str], int | None]) -> IndexPla
         PlanError: an encoder that doesn't say how many it makes.
     """
     dense = dict(plan.dense)
-    for name, part in plan.dense.items():
-        if part.dims is None:
-            dims = part.params.dims or dims_of(name)
+    for name, field in plan.dense.items():
+        if field.dims is None:
+            dims = field.params.dims or dims_of(name)
             if dims is None:
                 raise PlanError(
-                    f"the encoder {part.encoder!r} doesn't say how many dims it makes; write dims = …",
+                    f"the encoder {field.encoder!r} doesn't say how many dims it makes; write dims = …",
                     path=f"dense.{name}.dims",
                 )
-            dense[name] = msgspec.structs.replace(part, dims=dims)
+            dense[name] = msgspec.structs.replace(field, dims=dims)
     return plan.replace(dense=dense) if dense != dict(plan.dense) else plan
 
 
@@ -39,11 +39,11 @@ def fill_in(plan: IndexPlan, stored: IndexPlan) -> IndexPlan:
     """*plan* with what an index of it settled later (BM25's average length) taken from *stored*, so that
     the two can be compared."""
     sparse = dict(plan.sparse)
-    for name, part in plan.sparse.items():
+    for name, field in plan.sparse.items():
         other = stored.sparse.get(name)
-        if other is not None and part.family == "lexical" and part.params.avgdl is None:
-            params = msgspec.structs.replace(part.params, avgdl=other.params.avgdl)
-            sparse[name] = msgspec.structs.replace(part, params=params)
+        if other is not None and field.family == "lexical" and field.params.avgdl is None:
+            params = msgspec.structs.replace(field.params, avgdl=other.params.avgdl)
+            sparse[name] = msgspec.structs.replace(field, params=params)
     query = plan.query if plan.query is not None else stored.query
     return plan.replace(sparse=sparse, query=query)
 

@@ -21,7 +21,7 @@ __all__ = [
     "FilterField",
     "IndexOptions",
     "LoadOptions",
-    "Part",
+    "PlanStruct",
     "Quantization",
     "SeismicOptions",
     "SparseField",
@@ -61,8 +61,8 @@ def _as_text(path: str, value: Any) -> str:
     raise RecordError(f"{path} holds a {type(value).__name__}; an encoder needs text", field=path)
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The settings every part of a plan shares: keyword-only, immutable, strict about names."""
+class PlanStruct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What every section of a plan shares: keyword-only, immutable, strict about names."""
 
     def __post_init__(self) -> None:
         # msgspec leaves out defaults by identity, and an equal struct is not always the same object.
@@ -100,7 +100,7 @@ Quantization = Literal[
 ]
 
 
-class TextField(Part, frozen=True, kw_only=True):
+class TextField(PlanStruct, frozen=True, kw_only=True):
     """A full-text field, scored by BM25.
 
     Attributes:
@@ -120,7 +120,7 @@ class TextField(Part, frozen=True, kw_only=True):
     keyword: bool = False
 
 
-class VectorField(Part, frozen=True, kw_only=True):
+class VectorField(PlanStruct, frozen=True, kw_only=True):
     """What dense and sparse fields share: an encoder, and the record's fields whose text it encodes."""
 
     encoder: str = PRECOMPUTED
@@ -132,6 +132,7 @@ class VectorField(Part, frozen=True, kw_only=True):
         spec = canonical_spec(self.encoder)
         if spec != self.encoder:
             msgspec.structs.force_setattr(self, "encoder", spec)
+        super().__post_init__()
 
     @property
     def family(self) -> str:
@@ -197,7 +198,7 @@ MAX_SEISMIC_IDS = 32_768
 """SEISMIC keeps 15 bits of a token id, and folds larger ids onto others without a word."""
 
 
-class SeismicOptions(Part, frozen=True, kw_only=True):
+class SeismicOptions(PlanStruct, frozen=True, kw_only=True):
     """OpenSearch's SEISMIC parameters, by the engine's own names; None keeps its default."""
 
     n_postings: int | None = None
@@ -231,7 +232,7 @@ class SparseField(VectorField, frozen=True, kw_only=True):
     chunked: bool = False
 
 
-class FilterField(Part, frozen=True, kw_only=True):
+class FilterField(PlanStruct, frozen=True, kw_only=True):
     """A field to filter, sort, facet or boost by, never analyzed.
 
     Attributes:
@@ -258,7 +259,7 @@ class FilterField(Part, frozen=True, kw_only=True):
     positive_score_impact: bool = True
 
 
-class ChunkOptions(Part, frozen=True, kw_only=True):
+class ChunkOptions(PlanStruct, frozen=True, kw_only=True):
     """How long texts are cut for the fields with ``chunked = true``.
 
     Attributes:
@@ -282,7 +283,7 @@ class ChunkOptions(Part, frozen=True, kw_only=True):
         return joined_text(self.source, CHUNK_SEPARATOR, record)
 
 
-class IndexOptions(Part, frozen=True, kw_only=True):
+class IndexOptions(PlanStruct, frozen=True, kw_only=True):
     """Settings that the index is created with; None leaves the engine's default."""
 
     shards: int = 1
@@ -291,7 +292,7 @@ class IndexOptions(Part, frozen=True, kw_only=True):
     dynamic: Literal["true", "false", "strict"] = "false"
 
 
-class LoadOptions(Part, frozen=True, kw_only=True):
+class LoadOptions(PlanStruct, frozen=True, kw_only=True):
     """What is changed during a bulk load, and put back before it is called done.
 
     Attributes:

@@ -20,7 +20,7 @@ from esembed.plan.fields import (
     FilterField,
     IndexOptions,
     LoadOptions,
-    Part,
+    PlanStruct,
     SparseField,
     TextField,
 )
@@ -38,7 +38,7 @@ __all__ = ["IndexPlan"]
 T = TypeVar("T")
 
 
-class IndexPlan(Part, frozen=True, kw_only=True):
+class IndexPlan(PlanStruct, frozen=True, kw_only=True):
     """What an index is. See :mod:`esembed.plan` for its TOML.
 
     Attributes:
@@ -158,8 +158,8 @@ class IndexPlan(Part, frozen=True, kw_only=True):
     def field_path(self, name: str) -> str:
         """The name a vector field has in the mapping: under the chunks' path where it is chunked
         and chunks are nested."""
-        part = self.vector_field(name)
-        if part is not None and part.chunked and self.chunk is not None and self.chunk.store == "nested":
+        spec = self.vector_field(name)
+        if spec is not None and spec.chunked and self.chunk is not None and self.chunk.store == "nested":
             return f"{self.chunk.path}.{name}"
         return name
 
@@ -195,8 +195,8 @@ class IndexPlan(Part, frozen=True, kw_only=True):
     def only(self, vectors: Collection[str]) -> IndexPlan:
         """The same with these vector fields alone, and without a default query."""
         return self.replace(
-            dense={name: part for name, part in self.dense.items() if name in vectors},
-            sparse={name: part for name, part in self.sparse.items() if name in vectors},
+            dense={name: spec for name, spec in self.dense.items() if name in vectors},
+            sparse={name: spec for name, spec in self.sparse.items() if name in vectors},
             query=None,
         )
 

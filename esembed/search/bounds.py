@@ -38,7 +38,7 @@ def mass_fields(node: Match | MultiMatch | MatchPhrase, plan: IndexPlan) -> list
     if isinstance(node, MatchPhrase):
         return [(node.field, 1.0)]
     if not node.fields:
-        return [(name, part.boost) for name, part in plan.text.items()]
+        return [(name, spec.boost) for name, spec in plan.text.items()]
     pairs = [field.partition("^") for field in node.fields]
     return [(name, float(boost) if mark else 1.0) for name, mark, boost in pairs]
 
@@ -54,8 +54,8 @@ def bound_of(node: Query, plan: IndexPlan | None, mass: float | None) -> tuple[B
         return Bound(divisor=float(scale)), None
     boost = float(getattr(node, "boost", 1.0)) or 1.0
     if isinstance(node, Knn):
-        part = plan.dense.get(node.field) if plan is not None else None
-        similarity = part.similarity if part is not None else "cosine"
+        spec = plan.dense.get(node.field) if plan is not None else None
+        similarity = spec.similarity if spec is not None else "cosine"
         bound = cosine_bound(similarity)
         note = None if bound != Bound() else f"{similarity} has no bound; its scores are taken as they are"
         return Bound(divisor=1.0, factor=bound.factor / boost, shift=bound.shift), note

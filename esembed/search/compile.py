@@ -474,7 +474,7 @@ class SearchCompiler:
         """What brings a leg's scores to the common scale; None where they are on it."""
         if not isinstance(query, Knn):
             return None
-        field = scope.dense(query.field).part
+        field = scope.dense(query.field).spec
         similarity = field.similarity if field is not None else "cosine"
         return dialect_for(self.capabilities).scores.to_common(similarity)
 

@@ -36,7 +36,9 @@ def hidden_fields(plan: IndexPlan | None) -> list[str]:
     if plan.chunk is not None:
         names.append(plan.chunk.path)
     names.extend(
-        name for name, part in plan.vector_fields() if not (part.chunked and plan.field_path(name) != name)
+        name
+        for name, field_spec in plan.vector_fields()
+        if not (field_spec.chunked and plan.field_path(name) != name)
     )
     return names
 

@@ -37,12 +37,12 @@ def plan_scorers(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> tuple[dict
     searchable = searchable_legs(plan)
     if plan.text:
         scorers[BM25] = lexical_scorer(next(iter(plan.text.values())))
-    for name, part in plan.dense.items():
+    for name, field in plan.dense.items():
         encoder: Any = encoders.get(name)
-        if encoder is None or not part.encoded_here:
+        if encoder is None or not field.encoded_here:
             continue
-        if part.similarity not in ("cosine", "dot_product"):
-            notes.append(f"{name}: the weight of similarity {part.similarity} is not estimated")
+        if field.similarity not in ("cosine", "dot_product"):
+            notes.append(f"{name}: the weight of similarity {field.similarity} is not estimated")
         else:
             scorers[name] = DenseScorer(name, encoder)
     for name, sparse in plan.sparse.items():
@@ -53,13 +53,13 @@ def plan_scorers(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> tuple[dict
     return scorers, notes
 
 
-def lexical_scorer(part: TextField) -> LexicalScorer:
+def lexical_scorer(field: TextField) -> LexicalScorer:
     """BM25 in memory, with the words and parameters of a text field."""
-    language = part.analyzer if part.analyzer in _SNOWBALL else "none"
+    language = field.analyzer if field.analyzer in _SNOWBALL else "none"
     return LexicalScorer(
         language=language,
-        k1=1.2 if part.k1 is None else part.k1,
-        b=0.75 if part.b is None else part.b,
+        k1=1.2 if field.k1 is None else field.k1,
+        b=0.75 if field.b is None else field.b,
         stop_words=ENGLISH_STOP_WORDS if language == "english" else (),
     )
 

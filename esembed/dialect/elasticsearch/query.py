@@ -140,7 +140,7 @@ class ElasticsearchQuery(QueryCompiler):
                 f"num_candidates={MAX_CANDIDATES} (exact up to that many documents a shard), or quantization "
                 '"flat", which is always exact'
             )
-        similarity = info.part.similarity if info.part is not None else "cosine"
+        similarity = info.spec.similarity if info.spec is not None else "cosine"
         query: Json = {"bool": {"filter": [{"exists": {"field": info.path}}]}}
         outside = self.filters(node.filter, scope)
         if info.nested is None:
@@ -194,7 +194,7 @@ class ElasticsearchQuery(QueryCompiler):
         return bool_clause(clause, self.filters(node.filter, scope))
 
     def _pruning(self, node: Sparse, info: FieldInfo) -> Json:
-        prune = node.prune if node.prune is not None else getattr(info.part, "prune", False)
+        prune = node.prune if node.prune is not None else getattr(info.spec, "prune", False)
         if isinstance(prune, PruneOptions):
             return {"prune": True, "pruning_config": msgspec.structs.asdict(prune)}
         return {"prune": bool(prune)}

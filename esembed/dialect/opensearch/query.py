@@ -84,7 +84,7 @@ class OpenSearchQuery(QueryCompiler):
         if nested and info.nested is not None:
             clause = scope.nested_query(info.nested, clause, node.chunks)
         if node.similarity is not None:
-            similarity = info.part.similarity if info.part is not None else "cosine"
+            similarity = info.spec.similarity if info.spec is not None else "cosine"
             minimum = (
                 OpenSearchScores(scope.capabilities).of_similarity(similarity, node.similarity) * node.boost
             )
@@ -93,7 +93,7 @@ class OpenSearchQuery(QueryCompiler):
 
     def _exact(self, node: Knn, info: FieldInfo, scope: Scope) -> Json:
         self.inference_target(node, info, scope)
-        similarity = info.part.similarity if info.part is not None else "cosine"
+        similarity = info.spec.similarity if info.spec is not None else "cosine"
         query: Json = {"bool": {"filter": [{"exists": {"field": info.path}}]}}
         outside = self.filters(node.filter, scope)
         if info.nested is None:

@@ -95,7 +95,7 @@ def read_documents(
     """
     stored = dialect_for(capabilities).documents
     copied = copied or {}
-    precomputed = {name for name, part in plan.vector_fields() if part.precomputed and not part.chunked}
+    precomputed = {name for name, field in plan.vector_fields() if field.precomputed and not field.chunked}
     excludes = [HASH_FIELD]
     excludes += [
         plan.field_path(n) for n, _ in plan.vector_fields() if n not in precomputed and n not in copied
@@ -133,8 +133,8 @@ def _hand_over(
     stored: DocumentFormat, plan: IndexPlan, fields: Mapping[str, Any], copied: Mapping[str, VectorSink]
 ) -> None:
     for name, sink in copied.items():
-        part = plan.dense[name]
-        if part.chunked and plan.chunk is not None:
+        field = plan.dense[name]
+        if field.chunked and plan.chunk is not None:
             for chunk in fields.get(plan.chunk.path) or ():
                 vector = stored.read_dense(chunk.get(name)) if isinstance(chunk, Mapping) else None
                 if vector is not None and isinstance(chunk.get("text"), str):
@@ -143,7 +143,7 @@ def _hand_over(
         vector = stored.read_dense(fields.get(name))
         if vector is None:
             continue
-        sink.put(part.source_text(fields) or "", vector)
+        sink.put(field.source_text(fields) or "", vector)
 
 
 def read_index(

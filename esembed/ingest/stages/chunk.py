@@ -47,7 +47,7 @@ class Chunker:
                 'chunking needs a splitter: pip install "esembed[chunk]"', path="chunk"
             ) from error
         options = plan.chunk
-        fields = [name for name, part in plan.vector_fields() if part.chunked and name in encoders]
+        fields = [name for name, field in plan.vector_fields() if field.chunked and name in encoders]
         encoder: Any = encoders[fields[0]] if fields else None
         limit = encoder.info.max_seq_length if encoder is not None else None
         tokenizer = _tokenizer(encoder)
@@ -145,7 +145,7 @@ class ChunkStage:
             PlanError: the extra is missing.
         """
         if self._plan.chunk is not None and any(
-            part.chunked and not part.precomputed for _, part in self._plan.vector_fields()
+            field.chunked and not field.precomputed for _, field in self._plan.vector_fields()
         ):
             self._chunker = Chunker(self._plan, encoders_of(self._encoders))
 

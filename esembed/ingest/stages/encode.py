@@ -23,7 +23,7 @@ __all__ = ["EncodeStage", "Encoders", "encoders_of"]
 Encoders = Mapping[str, Encoder] | Callable[[], Mapping[str, Encoder]]
 """Field → encoder, or what makes them."""
 
-Part = DenseField | SparseField
+
 Encode = Callable[[Sequence[str]], list[tuple[Any, ...]]]
 """Texts to, for each, (vector, statistics or None) of every field of a group, one after the other."""
 
@@ -37,12 +37,12 @@ def encoders_of(encoders: Encoders) -> Mapping[str, Encoder]:
 class _Group:
     """Fields whose vectors are made together, and what makes them."""
 
-    parts: Mapping[str, Part]
+    fields: Mapping[str, DenseField | SparseField]
     encode: Encode
 
     @property
     def label(self) -> str:
-        return " and ".join(map(repr, self.parts))
+        return " and ".join(map(repr, self.fields))
 
 
 class EncodeStage:
@@ -81,19 +81,19 @@ class EncodeStage:
     def start(self) -> None:
         """Make the encoders where they aren't there yet, and find out which fields share a pass."""
         encoders = encoders_of(self._encoders)
-        fields = {n: part for n, part in self._plan.vector_fields() if n in encoders and part.encoded_here}
+        fields = {n: spec for n, spec in self._plan.vector_fields() if n in encoders and spec.encoded_here}
         self._counted = [
             (encoder, encoder.stats.tokens, encoder.stats.truncated, encoder.stats.cost_usd)
             for encoder in {id(encoders[name]): encoders[name] for name in fields}.values()
         ]
         taken: set[str] = set()
-        for name, part in fields.items():
+        for name, spec in fields.items():
             if name in taken:
                 continue
-            group, encode = {name: part}, _alone(encoders[name])
+            group, encode = {name: spec}, _alone(encoders[name])
             for other, theirs in fields.items():
                 whole = combined_of(encoders[name], encoders[other])
-                if whole is not None and other not in taken and _same_text(part, theirs):
+                if whole is not None and other not in taken and _same_text(spec, theirs):
                     group[other], encode = theirs, _together(whole)
                     taken.add(other)
                     self.shared.append((name, other))
@@ -123,8 +123,8 @@ class EncodeStage:
         """
         dead: set[int] = set()
         for group in self._groups:
-            first, part = next(iter(group.parts.items()))
-            chunked = part.chunked and self._plan.chunk is not None
+            first, spec = next(iter(group.fields.items()))
+            chunked = spec.chunked and self._plan.chunk is not None
             slots: list[tuple[int, int]] = []
             texts: list[str] = []
             for at, record in enumerate(records):
@@ -150,7 +150,7 @@ class EncodeStage:
                     error.record_id, error.position = record.id, record.document.position
                     self._outcomes.dead_letter(record, error)
                     continue
-                for name, (vector, counted) in zip(group.parts, result, strict=True):
+                for name, (vector, counted) in zip(group.fields, result, strict=True):
                     if counted is not None:
                         record.statistics.setdefault(name, []).append(counted)
                     if number < 0:
@@ -162,11 +162,11 @@ class EncodeStage:
         return [record for at, record in enumerate(records) if at not in dead]
 
     def _flaw(self, group: _Group, made: Sequence[tuple[Any, Any]]) -> RecordError | None:
-        for (name, part), (vector, _) in zip(group.parts.items(), made, strict=True):
+        for (name, spec), (vector, _) in zip(group.fields.items(), made, strict=True):
             values = vector.values if isinstance(vector, SparseVector) else vector
             if not np.isfinite(values).all():
                 return RecordError(f"the encoder made NaN or infinity for {name!r}", field=name)
-            if isinstance(part, DenseField) and part.similarity == "cosine" and not np.any(values):
+            if isinstance(spec, DenseField) and spec.similarity == "cosine" and not np.any(values):
                 return RecordError(f"the encoder made a vector of length 0 for {name!r}", field=name)
         return None
 
@@ -183,7 +183,7 @@ class EncodeStage:
                 return [
                     RecordError(
                         f"the encoder of {group.label} refuses this text: {error}",
-                        field=next(iter(group.parts)),
+                        field=next(iter(group.fields)),
                     )
                 ]
             # One text may spoil a batch: halve until it is alone. When none goes through at all it
@@ -211,7 +211,7 @@ class EncodeStage:
         return self._encode(group, texts[:middle]) + self._encode(group, texts[middle:])
 
 
-def _same_text(one: Part, two: Part) -> bool:
+def _same_text(one: DenseField | SparseField, two: DenseField | SparseField) -> bool:
     return (one.source, one.separator, one.chunked) == (two.source, two.separator, two.chunked)
 
 

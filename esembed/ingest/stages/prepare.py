@@ -43,13 +43,13 @@ def contract_fingerprint(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> st
     """16 hex digits over all that decides vectors: fields, sources, chunks and the encoders' declared
     half of the contract (never backend, dtype or batch size)."""
     parts: list[Any] = [msgspec.to_builtins(plan.chunk)]
-    for name, part in sorted(plan.vector_fields()):
+    for name, spec in sorted(plan.vector_fields()):
         settings = {
             "name": name,
-            "source": part.source,
-            "separator": part.separator,
-            "chunked": part.chunked,
-            "encoder": part.encoder,
+            "source": spec.source,
+            "separator": spec.separator,
+            "chunked": spec.chunked,
+            "encoder": spec.encoder,
         }
         encoder = encoders.get(name)
         declared: dict[str, Any] = {}
@@ -107,9 +107,9 @@ class Preparer:
     ) -> None:
         self.plan = plan
         self.contract = contract_fingerprint(plan, encoders)
-        self.encoded = {name: part for name, part in plan.vector_fields() if not part.precomputed}
-        self.precomputed = {name: part for name, part in plan.vector_fields() if part.precomputed}
-        self.inside = {name for name, part in self.encoded.items() if part.endpoint is not None}
+        self.encoded = {name: spec for name, spec in plan.vector_fields() if not spec.precomputed}
+        self.precomputed = {name: spec for name, spec in plan.vector_fields() if spec.precomputed}
+        self.inside = {name for name, spec in self.encoded.items() if spec.endpoint is not None}
         for name in self.encoded:
             if name not in encoders:
                 raise RecordError(f"no encoder for the field {name!r}", field=name)
@@ -121,7 +121,7 @@ class Preparer:
         self._strict = plan.index.dynamic == "strict"
         self._declared = declared
         # Python and spreadsheets write True and TRUE into CSV files; the engines take lower case alone.
-        self._booleans = {name for name, part in plan.filter.items() if part.type == "boolean"}
+        self._booleans = {name for name, spec in plan.filter.items() if spec.type == "boolean"}
 
     # -- one record ----------------------------------------------------------------------------
 
@@ -219,10 +219,10 @@ class Preparer:
     def fill_texts(self, record: PreparedRecord, source: Mapping[str, Any], names: set[str]) -> None:
         """The texts of these fields from *source* into the record."""
         for name in sorted(names):
-            part = self.encoded[name]
-            if part.chunked and self.plan.chunk is not None:
+            spec = self.encoded[name]
+            if spec.chunked and self.plan.chunk is not None:
                 continue
-            text = self._checked(name, part.source, part.source_text(source), source)
+            text = self._checked(name, spec.source, spec.source_text(source), source)
             if text is not None:
                 if self._limits[name] and len(text) > MAX_ENCODE_CHARS:
                     text = text[:MAX_ENCODE_CHARS]
@@ -242,9 +242,9 @@ class Preparer:
 
     def touches(self, name: str, change: Mapping[str, Any]) -> bool:
         """Whether a partial update changes what this field is encoded from."""
-        part = self.encoded[name]
+        spec = self.encoded[name]
         chunk = self.plan.chunk
-        source = chunk.source if part.chunked and chunk is not None else part.source
+        source = chunk.source if spec.chunked and chunk is not None else spec.source
         keys = {str(key).split(".", 1)[0] for key in change}
         return any(path in change or path.split(".", 1)[0] in keys for path in source)
 
@@ -348,7 +348,7 @@ class Preparer:
 
     def _take_precomputed(self, source: dict[str, Any]) -> dict[str, npt.NDArray[Any] | SparseVector]:
         vectors: dict[str, npt.NDArray[Any] | SparseVector] = {}
-        for name, part in self.precomputed.items():
+        for name, spec in self.precomputed.items():
             value = source.pop(name, None)
             if value is None:
                 continue
@@ -357,19 +357,19 @@ class Preparer:
                     value = orjson.loads(value)
                 except ValueError:
                     raise RecordError(f"{name}: a string that is no JSON vector", field=name) from None
-            if isinstance(part, DenseField):
-                vectors[name] = _as_stored(name, part, validate_dense(name, part, value))
+            if isinstance(spec, DenseField):
+                vectors[name] = _as_stored(name, spec, validate_dense(name, spec, value))
             else:
                 vectors[name] = validate_sparse(name, value)
         return vectors
 
 
-def _as_stored(name: str, part: DenseField, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _as_stored(name: str, spec: DenseField, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A checked vector as its field takes it: int8 for byte and bit fields, else as it is."""
-    if part.element_type not in ("byte", "bit"):
+    if spec.element_type not in ("byte", "bit"):
         return vector
     try:
-        return quantize(part, vector)
+        return quantize(spec, vector)
     except ValueError as error:
         raise RecordError(f"{name}: {error}", field=name) from None
 

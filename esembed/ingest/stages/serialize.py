@@ -42,7 +42,7 @@ class SerializeStage:
         self._form = dialect_for(capabilities).documents.bulk(plan, token_ids)
         self._vectors_only = options.vectors_only
         self._outcomes = outcomes
-        self._inside = {name for name, part in plan.vector_fields() if part.endpoint is not None}
+        self._inside = {name for name, field in plan.vector_fields() if field.endpoint is not None}
         self._nested = plan.chunk is not None and plan.chunk.store == "nested"
 
     def start(self) -> None:

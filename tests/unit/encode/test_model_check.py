@@ -11,7 +11,7 @@ import pytest
 from esembed.encode import model_check
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.encode.lexical.encoder import LexicalEncoder
-from esembed.encode.precomputed import GivenEncoder
+from esembed.encode.precomputed import PrecomputedEncoder
 from esembed.errors import ContractError
 from esembed.types import SparseVector
 
@@ -206,7 +206,7 @@ def test_sparse_and_given_encoders():
     ):
         with pytest.raises(ContractError):
             model_check.check_contract(stored, other, field="s")
-    assert "canaries" not in model_check.make_contract(GivenEncoder(8))
+    assert "canaries" not in model_check.make_contract(PrecomputedEncoder(8))
 
 
 def test_sparse_canaries_notice_other_weights():
