@@ -111,7 +111,7 @@ def ingest(
         ),
     ] = True,
     ledger: Annotated[
-        Path | None, typer.Option(help="A local cache of what was confirmed.", rich_help_panel=TRUST)
+        Path | None, typer.Option(help="Does nothing any more.", hidden=True, rich_help_panel=TRUST)
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare index and source afterward.", rich_help_panel=TRUST)
@@ -181,6 +181,11 @@ def ingest(
             "name what to read: files (folders, globs, URLs, -), --from-dead-letters FILE, or "
             "--from-index NAME"
         )
+    if ledger is not None:
+        terminal.note(
+            "--ledger does nothing any more: the index is asked what it has, which costs as much; the option "
+            "goes with the release after 0.2"
+        )
     letters = dead_letters or Path(f"{index}.dead.jsonl")
     if from_dead_letters is not None and from_dead_letters.resolve() == letters.resolve():
         if dead_letters is not None:
@@ -196,7 +201,6 @@ def ingest(
         strict=strict,
         max_errors=max_errors,
         skip_unchanged=skip_unchanged,
-        ledger=ledger,
         verify=verify,
         sync=sync,
         sync_max_delete=sync_max_delete,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,8 +65,7 @@ class IngestOptions:
         max_errors: end when more records than this could not get in; None is no limit.
         skip_unchanged: look up what the index has and leave unchanged records alone, which is what makes a
             second run resume the first; False writes all of them again.
-        ledger: a local file that remembers what the index confirmed, so that a re-run needs fewer
-            look-ups; None asks the engine.
+        ledger: does nothing any more; the index is asked what it has.
         verify: afterward compare every document of the index with the source, by hash.
         sync: afterward delete what the source did not have.
         sync_max_delete: the largest share of the index that *sync* may delete, 0…1.
@@ -125,10 +125,18 @@ class IngestOptions:
                 raise OptionsError("must be at least 1", option=f"options.{name}")
         if not 0 <= self.sync_max_delete <= 1:
             raise OptionsError("a share between 0 and 1", option="options.sync_max_delete")
-        for name in ("dead_letters", "ledger"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, Path(value))
+        if self.dead_letters is not None:
+            object.__setattr__(self, "dead_letters", Path(self.dead_letters))
+        if self.ledger is not None:
+            # A file that says what the index has is wrong as soon as anybody else writes to it, and to ask
+            # the index is as fast: 2,000 hashes in one request.
+            warnings.warn(
+                "IngestOptions.ledger does nothing any more: a run asks the index what it has, which "
+                "costs as much; the option goes with the release after 0.2",
+                DeprecationWarning,
+                stacklevel=5,
+            )
+            object.__setattr__(self, "ledger", None)  # said once, not by each dataclasses.replace
         if self.sync and self.vectors_only:
             raise OptionsError("sync and vectors_only can't go together", option="options.sync")
 

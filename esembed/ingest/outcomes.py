@@ -8,7 +8,7 @@ from typing import Any
 from esembed.errors import InvariantError, PermanentError, RecordError
 from esembed.ingest.bulk import BulkAction
 from esembed.ingest.dead_letters import DeadLetters
-from esembed.ingest.ledger import Ledger
+from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.record import PreparedRecord
 from esembed.ingest.retry import IngestCancelled
@@ -72,15 +72,13 @@ class Outcomes:
     Attributes:
         in_flight: the ids that are on their way.
         source_ids: what the source has, for ``verify`` and ``sync``, or None.
-        ledger: what the index confirmed, where the caller keeps that, or None.
         counts: the report of the records so far; :meth:`report` has all of it.
     """
 
     def __init__(self, options: IngestOptions) -> None:
         self.options = options
         self.in_flight = InFlightIds()
-        self.source_ids: Ledger | None = None
-        self.ledger: Ledger | None = None
+        self.source_ids: IdTable | None = None
         self.counts = IngestReport()
         self._terms = TermCounter()
         self._dead_letters: DeadLetters | None = None
@@ -101,9 +99,8 @@ class Outcomes:
         """Write what is left of the files and close them."""
         if self._dead_letters is not None:
             self._dead_letters.close()
-        for ledger in (self.source_ids, self.ledger):
-            if ledger is not None:
-                ledger.close()
+        if self.source_ids is not None:
+            self.source_ids.close()
 
     def report(self) -> IngestReport:
         """The counts so far with dead letters and term statistics, as a report of its own."""
@@ -138,8 +135,6 @@ class Outcomes:
             self.counts.unchanged += 1
         if self.source_ids is not None:
             self.source_ids.put(record.id, record.hash)
-        if self.ledger is not None:
-            self.ledger.put(record.id, f"{record.hash}.{record.old_chunks}")
 
     def confirmed(self, action: BulkAction) -> None:
         """The engine confirmed it."""
@@ -154,14 +149,12 @@ class Outcomes:
             else:
                 counts.updated += 1
             self._terms.add(record, created=action.created, backfill=self.options.vectors_only)
-        stored = f"{record.hash}.{len(record.chunks or ())}"
-        for ledger, value in ((self.source_ids, record.hash), (self.ledger, stored)):
-            if ledger is not None:
-                if action.op == "delete":
-                    ledger.remove(record.id)
-                else:
-                    ledger.put(record.id, value)
-        # Last: whoever waits for this id looks into the ledger next.
+        if self.source_ids is not None:
+            if action.op == "delete":
+                self.source_ids.remove(record.id)
+            else:
+                self.source_ids.put(record.id, record.hash)
+        # Last: whoever waits for this id looks at the index next.
         self._release(record)
 
     def refused(self, action: BulkAction, reason: str, status: int | None, error_type: str | None) -> None:

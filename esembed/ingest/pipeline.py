@@ -30,7 +30,7 @@ from esembed.errors import (
     MappingDriftError,
     OptionsError,
 )
-from esembed.ingest.ledger import Ledger
+from esembed.ingest.id_table import IdTable
 from esembed.ingest.load_settings import LoadSettings, check_durability
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, Progress
 from esembed.ingest.outcomes import Outcomes
@@ -380,10 +380,7 @@ class _Run:
         load = LoadSettings(self.target, self.plan, dialect_for(self.capabilities).mapping, self.warn)
         uuid = settings.get("uuid")
         if self.options.verify or self.options.sync:
-            self.outcomes.source_ids = Ledger(None)
-        if self.options.ledger is not None:
-            contract = self.pipeline.prepare.preparer.contract
-            self.outcomes.ledger = Ledger(self.options.ledger, "/".join((*self.target.identity(), contract)))
+            self.outcomes.source_ids = IdTable()
         try:
             self.target.wait_for_primaries()
             # The count sees only what is searchable. Both before the settings are changed, which are put back

@@ -10,7 +10,7 @@ from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import OptionsError, PermanentError
 from esembed.ingest.bulk import BulkAction
 from esembed.ingest.bulk_answer import classify
-from esembed.ingest.ledger import Ledger
+from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport, VerifyResult
 from esembed.ingest.record import hash_parts
 from esembed.ingest.retry import RetryableError
@@ -25,7 +25,7 @@ KEEP = 100
 def reconcile(
     target: TargetIndex,
     plan: IndexPlan,
-    source_ids: Ledger,
+    source_ids: IdTable,
     options: IngestOptions,
     report: IngestReport,
     *,
@@ -40,7 +40,7 @@ def reconcile(
     phase("verify")
     same = different = extra = orphans = total = 0
     differing: list[str] = []
-    extras = Ledger(None)
+    extras = IdTable()
     apart = plan.chunk is not None and plan.chunk.store == "documents"
     batch: list[str] = []
     try:
@@ -100,7 +100,7 @@ def reconcile(
 
 def _sync(
     target: TargetIndex,
-    extras: Ledger,
+    extras: IdTable,
     options: IngestOptions,
     report: IngestReport,
     extra: int,

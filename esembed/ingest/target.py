@@ -118,22 +118,6 @@ class TargetIndex:
 
     # -- the index -------------------------------------------------------------------------------
 
-    def identity(self) -> tuple[str, str]:
-        """The cluster's and the index's UUID; the cluster's is empty where ``GET /`` is not answered."""
-        settings = self.settings()
-        uuid = str(settings.get("uuid", ""))
-        root = self.call("GET", "/", ignore=range(400, 500))
-        cluster = root.body.get("cluster_uuid", "") if isinstance(root.body, Mapping) else ""
-        if not cluster:
-            state = self.call(
-                "GET",
-                "/_cluster/state/metadata",
-                params={"filter_path": "cluster_uuid"},
-                ignore=range(400, 500),
-            )
-            cluster = state.body.get("cluster_uuid", "") if isinstance(state.body, Mapping) else ""
-        return str(cluster), uuid
-
     def diagnose_stall(self) -> str:
         """Why a bulk request gets no answer, as far as the index's health tells. Asked once."""
         try:

@@ -17,7 +17,7 @@ import numpy as np
 from esembed.capabilities import Capabilities
 from esembed.dialect.meta import PARENT_FIELD
 from esembed.encode.base import DenseEncoder, EncoderInfo, EncodeStats
-from esembed.ingest.ledger import Ledger
+from esembed.ingest.id_table import IdTable
 from esembed.ingest.sources.index import scan_target
 from esembed.plan import IndexPlan
 from esembed.transport import Transport
@@ -113,7 +113,7 @@ def compare_ids(
     source = (PARENT_FIELD,)
     missing: list[str] = []
     extra: list[str] = []
-    seen = Ledger(None)
+    seen = IdTable()
     both = 0
     try:
         for hit in scan_target(transport, old, capabilities).scan(source):

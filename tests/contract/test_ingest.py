@@ -390,22 +390,19 @@ def test_verify_finds_what_others_did(query_world: World) -> None:
     assert (report.verified.same, report.verified.extra) == (30, ("foreign",))
 
 
-def test_the_ledger_is_a_cache_only(query_world: World, tmp_path: Path) -> None:
+def test_a_ledger_is_accepted_and_changes_nothing(query_world: World, tmp_path: Path) -> None:
     target = make(query_world)
-    ledger = tmp_path / "ledger.sqlite"
-    target.ingest(records(40), ledger=ledger)
-    sent = target.world.client.requests_sent
-    assert target.ingest(records(40), ledger=ledger).unchanged == 40
-    with_ledger = target.world.client.requests_sent - sent
-    sent = target.world.client.requests_sent
-    assert target.ingest(records(40)).unchanged == 40
-    # Without the ledger there is a look-up more; with it the cluster is asked who it is, at most twice.
-    assert with_ledger <= target.world.client.requests_sent - sent + 2
-    target.world.client.request("DELETE", f"/{target.index}")
-    fresh = make(target.world)
-    assert fresh.ingest(records(40), ledger=ledger).indexed == 40, (
-        "another index of that name: nothing is believed"
-    )
+    file = tmp_path / "ledger.sqlite"
+    file.write_text("something else")
+    with pytest.warns(DeprecationWarning, match="ledger does nothing any more"):
+        target.ingest(records(40), ledger=file)
+    client, path = target.world.client, f"/{target.index}/_doc"
+    client.request("DELETE", f"{path}/d3")
+    client.request("PUT", f"{path}/d4", body={"title": "by hand"})
+    with pytest.warns(DeprecationWarning, match="ledger does nothing any more"):
+        again = target.ingest(records(40), ledger=file)
+    assert (again.indexed, again.unchanged) == (2, 38), "whoever changed the index: it is asked"
+    assert file.read_text() == "something else"
 
 
 def test_load_settings_are_put_back_also_after_a_crash(query_world: World) -> None:

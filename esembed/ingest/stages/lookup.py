@@ -26,7 +26,7 @@ class LookupStage:
         plan, capabilities, options: of the run.
         target: the index.
         preparer: of the stage before, for texts and hashes of merged updates.
-        outcomes: knows which ids are on their way and the ledger, and counts what leaves here.
+        outcomes: knows which ids are on their way, and counts what leaves here.
     """
 
     name = "lookup"
@@ -43,7 +43,6 @@ class LookupStage:
     ) -> None:
         self._target, self._preparer, self._outcomes = target, preparer, outcomes
         self._compare, self._vectors_only = options.skip_unchanged, options.vectors_only
-        self._verify = options.verify
         self._separate_chunks = plan.chunk is not None and plan.chunk.store == "documents"
         self._ask = True
         self._flush: Callable[[bool], None] | None = None
@@ -121,18 +120,12 @@ class LookupStage:
     def _stored(self, records: Sequence[PreparedRecord]) -> dict[str, str | None]:
         stored: dict[str, str | None] = {}
         ask = []
-        # What verify finds out must not rest on what the ledger remembers.
-        ledger = None if self._verify else self._outcomes.ledger
         for record in records:
             if record.op == "delete" and not self._separate_chunks:
                 continue
-            if record.op == "index" and not self._separate_chunks and not self._vectors_only:
-                if not self._compare or not self._ask:
-                    continue
-                known = ledger.get(record.id) if ledger is not None else None
-                if known is not None and hash_parts(known)[0] == record.hash:
-                    stored[record.id] = known
-                    continue
+            whole = record.op == "index" and not self._separate_chunks and not self._vectors_only
+            if whole and not (self._compare and self._ask):
+                continue
             ask.append(record.id)
         if ask and (self._ask or self._vectors_only or any(r.op == "update" for r in records)):
             stored.update(self._target.hashes(list(dict.fromkeys(ask))))

@@ -23,7 +23,7 @@ import pytest
 
 from esembed.errors import OptionsError, PermanentError, RecordError, SourceError
 from esembed.ingest.dead_letters import DeadLetters, UnreadableRecord, read_dead_letters
-from esembed.ingest.ledger import Ledger
+from esembed.ingest.id_table import IdTable
 from esembed.ingest.sources import FileSource, ReadOptions, Source, from_async, open_source
 from esembed.ingest.sources.files import Counter, decompress
 from esembed.ingest.sources.lines import read_jsonl
@@ -397,11 +397,18 @@ def test_a_full_disk_under_the_dead_letters_is_an_error_with_the_record() -> Non
     assert Path("/dev/full").is_char_device()
 
 
-def test_a_ledger_that_cannot_be_written_says_so_and_is_not_thrown_away(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(PermanentError, match=r"the ledger .*folder can't be written.*only a cache"):
-        Ledger(tmp_path / "folder")
-    assert (tmp_path / "folder").is_dir()
+def test_ids_that_can_not_be_noted_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = IdTable()
+    for number in range(2_100):
+        table.put(f"d{number}", "hash")
+    assert (len(table), "d2099" in table, table.get("d7"), "x" in table) == (2_100, True, "hash", False)
+    table.mark(f"d{number}" for number in range(2_099))
+    assert list(table.unmarked()) == ["d2099"]
+    table._db.execute("PRAGMA query_only = ON")  # as a disk that is full: nothing can be written
+    table.put("more", "hash")
+    with pytest.raises(PermanentError, match=r"temporary folder .*TMPDIR"):
+        len(table)
+    table.close()
 
 
 def test_a_line_of_an_open_pipe_is_there_when_it_is_written(tmp_path: Path) -> None:
