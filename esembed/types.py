@@ -91,12 +91,15 @@ class Document:
         source: the fields as they came; vectors that the caller brings (``given``) are in here too.
         op: ``index`` replaces the document, ``update`` merges fields into it, ``delete`` removes it.
         position: where it stood in its source (``books.jsonl:17``), for messages.
+        routing: the value that decides which shard has the document; None leaves it to the id, or to the
+            alias that is written by.
     """
 
     id: str | None
     source: Mapping[str, Any]
     op: Literal["index", "update", "delete"] = "index"
     position: str | None = None
+    routing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

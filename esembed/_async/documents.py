@@ -29,17 +29,34 @@ def document_id(value: Any) -> str:
 
 async def get(state: IndexState, id: str | int, *, vectors: bool) -> dict[str, Any] | None:
     """A document's fields, or None; see ``AsyncIndex.get``."""
-    plan, documents = state.plan, dialect_for(state.capabilities).documents
+    plan, format = state.plan, dialect_for(state.capabilities).documents
+    live, doc_id = state.live, document_id(id)
     hidden = [] if vectors else [plan.field_path(name) for name, _ in plan.vector_fields()]
+    excludes = [*hidden, meta.HASH_FIELD]
+    if live.alias.filter is not None or live.several:
+        # A read by id knows no filter (not even when it names the alias), nor several indices. A search does;
+        # it sees what was refreshed.
+        body = {
+            "query": live.alias.narrow({"ids": {"values": [doc_id]}}),
+            "size": 1,
+            "_source": format.source_filter(excludes=excludes, vectors=vectors),
+        }
+        path = f"/{index_path(state.concrete_index)}/_search"
+        answer = await state.client.request("POST", path, params=live.alias.search_params, body=body)
+        hits = answer.body["hits"]["hits"]
+        return dict(hits[0].get("_source") or {}) if hits else None
     answer = await state.client.request(
         "GET",
-        f"/{index_path(state.concrete_index)}/_doc/{quote(document_id(id), safe='')}",
-        params=documents.source_params(excludes=[*hidden, meta.HASH_FIELD], vectors=vectors),
+        f"/{index_path(state.concrete_index)}/_doc/{quote(doc_id, safe='')}",
+        params={
+            **format.source_params(excludes=excludes, vectors=vectors),
+            **live.alias.document_params,
+        },
         ignore=(404,),
     )
     if answer.status == 404 or not answer.body.get("found"):
         return None
-    fields: dict[str, Any] = answer.body["_source"]
+    fields: dict[str, Any] = answer.body.get("_source") or {}
     return fields
 
 
@@ -52,21 +69,28 @@ async def source(state: IndexState) -> Any:
         state.concrete_index,
         state.plan,
         state.capabilities,
+        alias=state.live.alias,
         total=await count(state),
     )
 
 
 async def count(state: IndexState) -> int:
     """How many documents a search can find (chunks that are documents of their own not counted)."""
-    body: dict[str, Any] = {"query": {"match_all": {}}}
+    query: dict[str, Any] = {"match_all": {}}
     if state.plan.chunk is not None and state.plan.chunk.store == "documents":
-        body = {"query": {"bool": {"must_not": [{"exists": {"field": meta.PARENT_FIELD}}]}}}
-    answer = await state.client.request("POST", f"/{index_path(state.concrete_index)}/_count", body=body)
+        query = {"bool": {"must_not": [{"exists": {"field": meta.PARENT_FIELD}}]}}
+    alias = state.live.alias
+    answer = await state.client.request(
+        "POST",
+        f"/{index_path(state.concrete_index)}/_count",
+        params=alias.search_params,
+        body={"query": alias.narrow(query)},
+    )
     return int(answer.body["count"])
 
 
 async def has_any(state: IndexState) -> bool:
-    """Whether a search finds a document."""
+    """Whether the index has a document, shown by the alias or not."""
     answer = await state.client.request(
         "POST", f"/{index_path(state.concrete_index)}/_search", body={"size": 1, "_source": False}
     )

@@ -18,7 +18,9 @@ from esembed.types import Hits
 from ._shim import in_thread
 from .client import AsyncEngineClient
 from .index import AsyncIndex
-from .live import LiveIndex, describe
+from .live import LiveIndex, describe_all
+from .opening import open_live
+from .state import Encoders
 
 __all__ = ["AsyncFollower"]
 
@@ -78,24 +80,28 @@ class AsyncFollower:
         now = time.monotonic()
         if self._index is not None and not fresh and now - self._checked < self.ttl_seconds:
             return self._index
-        live = await describe(self._engine, self.alias)
+        live = await describe_all(self._engine, self.alias)
         if live is None:
             raise IndexNotFoundError(f"there is no index or alias {self.alias!r}", index=self.alias)
-        if self._index is None or self._index.uuid != live.uuid:
+        index = self._index
+        # Another filter is another tenant's view, though the index is the same.
+        known = index is not None and (index.uuid, index.state.live.alias) == (live.uuid, live.alias)
+        if index is None or not known:
             try:
-                index = await self._open(live)
+                opened = await self._open(live)
             except EsembedError as error:
-                if self._index is None or fresh:
+                # What an alias with another filter showed before is not to be shown any more.
+                if index is None or fresh or index.state.live.alias != live.alias:
                     raise
                 # The old version still answers, and rightly; better than no answer.
                 logger.warning("can't follow %s to %s yet: %s", self.alias, live.concrete_index, error)
                 self._checked = now
-                return self._index
-            if self._index is not None:
+                return index
+            if index is not None and index.uuid != live.uuid:
                 self.moves += 1
-            self._index = index
+            self._index = index = opened
         self._checked = now
-        return self._index
+        return index
 
     async def _open(self, live: LiveIndex) -> AsyncIndex:
         known = self._index.capabilities if self._index is not None else None
@@ -108,15 +114,16 @@ class AsyncFollower:
                 if found is not None and not isinstance(found, Mapping):
                     named[name] = found
             encoder = named or None
-        index = await AsyncIndex.open(
-            self._client,
-            live.concrete_index,
-            encoder=encoder,
-            allow_encoders=self._allow,
-            runtime=self._runtime,
+        # By what was just looked up, not by name: the alias may have moved again, and its filter and routing
+        # are the alias's, which the index's own name doesn't have.
+        state = await open_live(
+            self._engine,
+            live,
+            encoders=Encoders(encoder=encoder, allow=self._allow, runtime=self._runtime),
             capabilities=known,
             rerankers=self._rerankers,
         )
+        index = AsyncIndex(state)
         names = [name for name, field in index.plan.vector_fields() if not field.precomputed]
         await in_thread(index.pool.encoders, names)
         return index

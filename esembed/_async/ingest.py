@@ -41,6 +41,14 @@ async def ingest(
     from esembed.ingest.pipeline import run_ingest
 
     settings = options or IngestOptions()
+    state.live.require_writable("an ingest")
+    if settings.sync and state.live.alias.filter is None:
+        # By a filter it is known whose documents the source should have, and sync deletes among those alone.
+        # A routing alone says nothing: other tenants' documents lie on the same shards.
+        state.live.require_whole("sync")
+    if state.live.alias.narrows:
+        # The weights are the index's: one tenant's documents must not decide them, nor be read for it.
+        settings = dataclasses.replace(settings, learn_weights=False)
     stream = await _settle_average_lengths(state, iterable(records), settings)
     encoders = await in_thread(
         state.pool.encoders,
@@ -53,6 +61,7 @@ async def ingest(
             stream,
             client=sender,
             index=state.concrete_index,
+            alias=state.live.alias,
             plan=state.plan,
             capabilities=state.capabilities,
             encoders=encoders,
@@ -89,6 +98,7 @@ async def backfill(
     """Fill the vector fields of the documents that are there; see ``AsyncIndex.backfill``."""
     from esembed.ingest.sources.index import read_index
 
+    state.live.require_whole("backfill")
     settings = dataclasses.replace(options or IngestOptions(), vectors_only=True)
     total = await documents.count(state)
     records = read_index(requester(state.client), state.concrete_index, state.capabilities, plan=state.plan)
@@ -174,6 +184,7 @@ async def recount_terms(state: IndexState) -> None:
     """Count the terms of lexical fields again over all documents; see ``AsyncIndex.refresh_statistics``."""
     from esembed.ingest.sources.index import read_index
 
+    state.live.require_whole("counting terms")
     sender = requester(state.client)
     names = state.lexical_fields
     encoders = {name: await in_thread(state.pool.encoder, name) for name in names}

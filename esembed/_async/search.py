@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from esembed.capabilities import Capabilities
+from esembed.dialect.alias import NO_ALIAS
 from esembed.dialect.values import check_unicode, dates_named
 from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
 from esembed.errors import EncoderError, EsembedError, QueryError
 from esembed.plan import IndexPlan
-from esembed.query.nodes import Filter, Knn, Query, Scalar, Sparse, filter_of
+from esembed.query.nodes import Filter, Knn, Query, Raw, Scalar, Sparse, filter_of
 from esembed.search.answer import ranked_by_engine
 from esembed.search.compile import CompiledSearch, SearchCompiler
 from esembed.search.options import (
@@ -45,7 +46,8 @@ class AsyncSearcher:
         plan: what the index is.
         capabilities: what the engine can do.
         pool: the encoders.
-        live: the index as the engine has it, for its mapping; None skips that check.
+        live: the index as the engine has it, for its mapping and for the alias's filter and routing; None
+            skips that check, and is no alias.
         rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
         token_ids: sparse field → token → id (SEISMIC), where that is not its encoder's vocabulary.
         before_encoding: called with a field's name before its first text is encoded.
@@ -72,6 +74,7 @@ class AsyncSearcher:
         self.rerankers = check_rerankers(rerankers)
         self.token_ids = dict(token_ids or {})
         self._path = index_path(index_name)
+        self._alias = NO_ALIAS if live is None else live.alias
         self._live = AsyncLiveFields(client, index_name, plan, live.mapping if live is not None else None)
         self._vectors = AsyncQueryVectors(plan, pool, before_encoding)
         self._fusing = AsyncClientFusion(client, index_name, plan, self.rerankers)
@@ -145,12 +148,16 @@ class AsyncSearcher:
             timeout_seconds=timeout_seconds,
             leg_timeouts_seconds=leg_timeouts_seconds or {},
         )
+        self._check_aggregations(aggregations)
         request = self._request(query, options, text=text, filter=filter, legs=legs, cursor=cursor)
         await self._live.check(request.nodes, aggregations)
         request = await self._encoded(request, partial=partial_results)
         compiler = self._compiler()
         compiled = compiler.compile(request, fetch_with_legs=self._fusing.fetch_with_legs)
-        params: dict[str, Any] = {"preference": preference or f"esembed-{request.digest}"}
+        params: dict[str, Any] = {
+            "preference": preference or f"esembed-{request.digest}",
+            **self._alias.search_params,
+        }
         where = f"/{self._path}/{'_search' if compiled.alone else '_msearch'}"
         with dates_named(request.query):
             response = await self.client.request(
@@ -212,7 +219,7 @@ class AsyncSearcher:
         ]
         lines: list[Mapping[str, Any]] = []
         for one in compiled:
-            lines.extend(one.lines({}))
+            lines.extend(one.lines(self._alias.search_params))
         where = f"/{self._path}/_msearch"
         response = await self.client.request("POST", where, body=lines, timeout_seconds=http_timeout(options))
         answers = list(response.body["responses"])
@@ -222,7 +229,7 @@ class AsyncSearcher:
             mine = answers[position : position + len(one.bodies)]
             position += len(one.bodies)
             with dates_named(one.request.query):
-                found.append(await self._hits(compiler, one, mine, where, False, {}))
+                found.append(await self._hits(compiler, one, mine, where, False, self._alias.search_params))
         return found
 
     # -- preparing --------------------------------------------------------------------------------
@@ -241,8 +248,33 @@ class AsyncSearcher:
             check_unicode(text, "text")
         if isinstance(query, str):
             check_unicode(query, "query")
-        resolved = resolve(query, self.plan, text=text, filter=filter_of(filter), legs=legs)
+        shown = filter_of(filter)
+        if self._alias.filter is not None:
+            # As a filter of the query, so that it reaches every leg and every kNN below it: the engines put
+            # an alias's own filter beside the query, where it only thins out the k nearest of all tenants.
+            tenant = Raw(bodies={self.client.engine: dict(self._alias.filter)})
+            shown = filter_of([tenant] if shown is None else [tenant, shown])
+        resolved = resolve(query, self.plan, text=text, filter=shown, legs=legs)
         return make_request(resolved, options, max_window=self.capabilities.max_result_window, cursor=cursor)
+
+    def _check_aggregations(self, aggregations: Any) -> None:
+        """Refuse what counts documents that the alias hides.
+
+        Raises:
+            QueryError: a ``global`` aggregation, which leaves the query and its filters out.
+        """
+        if self._alias.filter is None:
+            return
+        level = [aggregations]
+        while level:
+            found = [one for one in level if isinstance(one, Mapping)]
+            if any("global" in one for one in found):
+                raise QueryError(
+                    "a global aggregation counts all documents, and the alias shows those of its filter; "
+                    "leave it out, or search the index by its own name",
+                    field="aggregations",
+                )
+            level = [value for one in found for value in one.values()]
 
     def _compiler(self) -> SearchCompiler:
         """The compiler for what is known of the index now; the same one until something more is learned."""

@@ -40,6 +40,8 @@ async def learn(state: IndexState, *, options: WeightsOptions | None, write: boo
     from esembed.weights.estimate import WeightsOptions, estimate_weights
     from esembed.weights.query import plan_scorers, provenance, weighted_query
 
+    # Drawn from all documents, and stored for everybody who searches the index.
+    state.live.require_whole("learning the weights of legs")
     options = options or WeightsOptions()
     plan = state.plan
     await state.load_statistics()

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from esembed.dialect import meta
+from esembed.dialect.alias import AliasProperties
 from esembed.dialect.meta import stored_meta
 from esembed.errors import AliasError, IndexNotFoundError, OptionsError, PermanentError
 from esembed.migration.lock import MigrationLock
@@ -34,6 +35,8 @@ __all__ = [
     "locked",
     "migration_state",
     "next_name",
+    "properties_of",
+    "shows_as_much",
     "swap",
     "versions",
 ]
@@ -157,6 +160,14 @@ def choose_alias(client: EngineClient, name: str, live: LiveIndex, wanted: str |
     if live.concrete_index != name:
         if wanted not in (None, name):
             raise OptionsError(f"{name!r} is an alias already; leave alias out", option="options.alias")
+        if live.alias.narrows and wanted is None:
+            raise AliasError(
+                f"a migration makes another index for everybody, and the alias {name!r} shows a part of "
+                f"{live.concrete_index!r} (it has a filter or a search_routing); migrate by an alias that "
+                f"shows all of it, or write alias={name!r} (--alias {name}) if this one is to be moved, with "
+                "its filter and routing. Nothing was changed",
+                alias=name,
+            )
         return name
     if wanted is None:
         raise AliasError(
@@ -247,11 +258,48 @@ def checkpoint(client: EngineClient, index: str) -> int:
     )
 
 
+def properties_of(client: EngineClient, alias: str, index: str) -> AliasProperties:
+    """What the alias is on that index, beside a name, as it is now.
+
+    Raises:
+        AliasError: it isn't an alias of that index any more.
+    """
+    live = describe(client, index)
+    found = None if live is None else live.aliases.get(alias)
+    if found is None:
+        raise AliasError(f"{alias!r} is no alias of {index!r} any more; it was moved meanwhile", alias=alias)
+    return found
+
+
+def shows_as_much(client: EngineClient, alias: AliasProperties, old: str, new: str) -> str | None:
+    """Whether the alias's filter means in one index what it means in the other: how their counts differ, or
+    None. A filter by a field that is mapped otherwise, or no more, would show too much or nothing.
+
+    Raises:
+        EngineRequestError: the new index can't take the filter at all.
+    """
+    if alias.filter is None:
+        return None
+    counts = []
+    for index in (old, new):
+        path = f"/{index_path(index)}"
+        client.request("POST", f"{path}/_refresh")
+        answer = client.request("POST", f"{path}/_count", body={"query": dict(alias.filter)})
+        counts.append(int(answer.body["count"]))
+    if counts[0] == counts[1]:
+        return None
+    return f"the alias's filter shows {counts[0]} documents of {old!r} and {counts[1]} of {new!r}"
+
+
 def swap(client: EngineClient, alias: str, old: str, new: str) -> None:
-    """Move the alias from one index to another in one step. Fails where it isn't on *old* any more."""
+    """Move the alias from one index to another in one step, with its filter, routing and flags. Fails where
+    it isn't on *old* any more."""
+    # Read at the last moment: an alias that is added again has only what the action says, so without this a
+    # filtered alias would show every tenant's documents from here on.
+    properties = properties_of(client, alias, old)
     actions = [
         {"remove": {"index": old, "alias": alias, "must_exist": True}},
-        {"add": {"index": new, "alias": alias}},
+        {"add": {"index": new, "alias": alias, **properties.to_dict()}},
     ]
     client.request("POST", "/_aliases", body={"actions": actions})
 

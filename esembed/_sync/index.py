@@ -26,7 +26,7 @@ from esembed.types import Document
 from . import aliases, documents, ingest, migration, opening, relevance, weights
 from ._shim import done
 from .client import EngineClient
-from .live import describe
+from .live import describe_all
 from .search import Searcher
 from .state import Encoders, IndexState
 
@@ -101,7 +101,7 @@ class Index:
 
     @property
     def concrete_index(self) -> str:
-        """The one index behind that name, which requests are sent to."""
+        """The index behind that name, which requests are sent to; of several, their names with commas."""
         return self.state.concrete_index
 
     @property
@@ -168,10 +168,11 @@ class Index:
 
         Returns:
             JSON values: ``index``, ``concrete_index``, ``engine``, ``documents``, ``plan``,
-            ``contracts``, ``statistics``, ``drift`` (differences of the live mapping) and ``notes``.
+            ``contracts``, ``statistics``, ``drift`` (differences of the live mapping), ``alias`` (the filter,
+            routing and flags of the name it was opened by) and ``notes``.
         """
         state, stored = self.state, self.stored
-        live = describe(self.client, self.name)
+        live = describe_all(self.client, self.name)
         mapping = live.mapping if live is not None else {}
         compiled = compile_mapping(self.plan, self.capabilities)
         return {
@@ -185,6 +186,7 @@ class Index:
             "contracts": {name: describe_contract(value) for name, value in stored.contracts.items()},
             "statistics": dict(stored.statistics),
             "drift": list(drift(compiled, mapping, opening.existing_fields(state))),
+            "alias": {} if live is None else live.alias.to_dict(),
             "notes": list(self.notes),
         }
 
@@ -251,7 +253,8 @@ class Index:
 
         Args:
             client: the official client.
-            name: an index, or an alias of one index.
+            name: an index, or an alias: its filter and routing hold for everything that is read by it, and
+                for what is written. An alias of several indices of one plan can be searched.
             encoder: the encoder, or one for each field.
             allow_encoders: spec strings that may be loaded (``["hf:intfloat/e5-small-v2"]``).
             runtime: how loaded encoders run here.
@@ -262,6 +265,7 @@ class Index:
         Raises:
             IndexNotFoundError: no such index.
             PlanError: it has no (readable) plan; attach or repair it.
+            AliasError: a wildcard, a list, a data stream, or an alias of indices of different plans.
         """
         state = opening.open_index(
             EngineClient(client),
@@ -302,6 +306,7 @@ class Index:
             PlanError: a text or filter field of the plan is missing in the index or of another type, or a
                 given field has other dims, another similarity … there.
             UnsupportedFeatureError: the engine, or this index's settings, can't take the fields.
+            AliasError: a wildcard, a list, a data stream, an alias of several indices or with a filter.
         """
         state = opening.attach(
             EngineClient(client),
@@ -354,6 +359,9 @@ class Index:
         """Delete the index, its term statistics, and its pipeline where no other index runs it.
 
         Behind an alias the version that it stands for is deleted; other versions stay.
+
+        Raises:
+            AliasError: opened by an alias that shows a part of the index, or that stands for several.
         """
         opening.delete(self.state)
 
@@ -411,6 +419,7 @@ class Index:
         Raises:
             EngineUnavailableError: the engine stayed away too long; run again, it resumes.
             ContractError: an encoder is not the one that filled the index.
+            AliasError: opened by an alias of several indices, or one that is for reading.
         """
         if isinstance(records, Index):
             records = records.documents()
@@ -421,6 +430,9 @@ class Index:
     ) -> IngestReport:
         """Fill the vector fields of documents that are in the index already, by partial updates that
         never overwrite a document changed meanwhile. Documents that have their vectors are left alone.
+
+        Raises:
+            AliasError: opened by an alias that shows a part of the index, or that stands for several.
         """
         return ingest.backfill(self.state, options, progress=progress)
 
@@ -441,6 +453,9 @@ class Index:
 
     def get(self, id: str | int, *, vectors: bool = False) -> dict[str, Any] | None:
         """The document's fields, or None when there is no such document.
+
+        By an alias with a filter, and of several indices: as it was last refreshed, and None for a document
+        that the alias doesn't show.
 
         Args:
             vectors: with its vectors, for a search of what is like it (``q.knn(…, vector=…)``).
@@ -592,8 +607,8 @@ class Index:
 
         Raises:
             PlanError, UnsupportedFeatureError, EncoderError: refused; nothing was changed.
-            AliasError, OptionsError: an index where an alias is needed, or a wrong alias; nothing was
-                changed.
+            AliasError, OptionsError: an index where an alias is needed, or a wrong alias, or one that shows a
+                part of the index and that ``options.alias`` doesn't name; nothing was changed.
             PermanentError: too little disk, or another migration of the alias is running; nothing was
                 changed. Or the gate was not passed; the old version serves on.
         """

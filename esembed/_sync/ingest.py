@@ -42,6 +42,14 @@ def ingest(
     from esembed.ingest.pipeline import run_ingest
 
     settings = options or IngestOptions()
+    state.live.require_writable("an ingest")
+    if settings.sync and state.live.alias.filter is None:
+        # By a filter it is known whose documents the source should have, and sync deletes among those alone.
+        # A routing alone says nothing: other tenants' documents lie on the same shards.
+        state.live.require_whole("sync")
+    if state.live.alias.narrows:
+        # The weights are the index's: one tenant's documents must not decide them, nor be read for it.
+        settings = dataclasses.replace(settings, learn_weights=False)
     stream = _settle_average_lengths(state, iterable(records), settings)
     encoders = in_thread(
         state.pool.encoders,
@@ -54,6 +62,7 @@ def ingest(
             stream,
             client=sender,
             index=state.concrete_index,
+            alias=state.live.alias,
             plan=state.plan,
             capabilities=state.capabilities,
             encoders=encoders,
@@ -88,6 +97,7 @@ def backfill(state: IndexState, options: IngestOptions | None, *, progress: Prog
     """Fill the vector fields of the documents that are there; see ``Index.backfill``."""
     from esembed.ingest.sources.index import read_index
 
+    state.live.require_whole("backfill")
     settings = dataclasses.replace(options or IngestOptions(), vectors_only=True)
     total = documents.count(state)
     records = read_index(requester(state.client), state.concrete_index, state.capabilities, plan=state.plan)
@@ -173,6 +183,7 @@ def recount_terms(state: IndexState) -> None:
     """Count the terms of lexical fields again over all documents; see ``Index.refresh_statistics``."""
     from esembed.ingest.sources.index import read_index
 
+    state.live.require_whole("counting terms")
     sender = requester(state.client)
     names = state.lexical_fields
     encoders = {name: in_thread(state.pool.encoder, name) for name in names}

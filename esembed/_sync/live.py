@@ -1,17 +1,22 @@
 # Generated from esembed/_async/live.py by scripts/run_unasync.py; change that file and run the script.
-"""An index as the engine has it: described, its ``_meta`` written, the names it goes by."""
+"""An index as the engine has it: described, its ``_meta`` written, the names it goes by.
+
+What a name stands for is decided here alone: one index, an alias with its filter and routing, or several
+indices; and what can't be right by such a name is refused by :class:`LiveIndex`.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from esembed.dialect import meta
+from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.inference import PIPELINE_PREFIX
-from esembed.errors import IndexNotFoundError, PermanentError, TransientError
+from esembed.errors import AliasError, IndexNotFoundError, PermanentError, TransientError
 
 from ._shim import sleep
 from .client import EngineClient
@@ -20,6 +25,7 @@ __all__ = [
     "LiveIndex",
     "check_name",
     "describe",
+    "describe_all",
     "drop_pipeline",
     "index_path",
     "put_pipelines",
@@ -30,14 +36,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class LiveIndex:
-    """One index as the engine has it.
+    """What stands behind a name, as the engine has it: one index, or several of one plan.
 
     Attributes:
         name: what was asked for, an index or an alias.
-        concrete_index: the one index behind it.
-        mapping: the live mapping (``properties``, ``_meta`` …).
-        settings: the live settings, flat strings under ``index``.
-        uuid: the index's UUID.
+        concrete_index: the index behind it; of several, their names with commas, as a search takes them.
+        mapping: the live mapping (``properties``, ``_meta`` …); of several, the first one's with the fields
+            that only others have.
+        settings: the live settings, flat strings under ``index``; of several, the first one's.
+        uuid: the index's UUID; of several, all of them.
+        alias: what the alias is beside a name, where *name* is one.
+        aliases: every alias of the index, with its properties.
+        several: the indices, where there are several.
     """
 
     name: str
@@ -45,6 +55,56 @@ class LiveIndex:
     mapping: Mapping[str, Any]
     settings: Mapping[str, Any]
     uuid: str
+    alias: AliasProperties = NO_ALIAS
+    aliases: Mapping[str, AliasProperties] = field(default_factory=dict)
+    several: tuple[LiveIndex, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The indices' names."""
+        return tuple(one.concrete_index for one in self.several) or (self.concrete_index,)
+
+    def require_one(self, what: str) -> None:
+        """Refuse what needs one index.
+
+        Raises:
+            AliasError: the name stands for several.
+        """
+        if self.several:
+            raise AliasError(
+                f"{what} needs one index, and {self.name!r} stands for {len(self.several)} "
+                f"({_some(self.names)}); name the one that is meant",
+                alias=self.name,
+            )
+
+    def require_writable(self, what: str) -> None:
+        """Refuse to change documents by a name that doesn't say where they go.
+
+        Raises:
+            AliasError: the name stands for several indices, or it is an alias for reading.
+        """
+        self.require_one(what)
+        if self.alias.is_write_index is False:
+            raise AliasError(
+                f"{what}: the alias {self.name!r} is for reading (is_write_index is false); name the index, "
+                f"{self.concrete_index!r}, or set is_write_index",
+                alias=self.name,
+            )
+
+    def require_whole(self, what: str) -> None:
+        """Refuse what concerns a whole index by a name that shows a part of it.
+
+        Raises:
+            AliasError: the name stands for several indices, or its alias has a filter or a routing.
+        """
+        self.require_one(what)
+        if self.alias.narrows:
+            how = "filter" if self.alias.filter is not None else "search_routing"
+            raise AliasError(
+                f"{what} concerns the whole index, and the alias {self.name!r} shows a part of it (it has a "
+                f"{how}); nothing was changed. Name the index, {self.concrete_index!r}, if all is meant",
+                alias=self.name,
+            )
 
 
 def check_name(name: str) -> str:
@@ -69,31 +129,129 @@ def index_path(name: str) -> str:
     return quote(name, safe="")
 
 
-def describe(client: EngineClient, name: str) -> LiveIndex | None:
-    """What stands behind a name, or None when nothing does.
+def check_one_name(name: str) -> str:
+    """The name, if it can be the name of one index or alias; those that engines expand are refused.
+
+    An alias may have upper case, which an index may not, so :func:`check_name` asks for more.
 
     Raises:
-        PermanentError: an alias of several indices.
+        AliasError: a wildcard, a list, ``_all``, a date expression, another cluster's index; no name at all.
     """
+    kind = None
+    if not isinstance(name, str) or not name.strip():
+        kind = "no name"
+    elif "*" in name or "?" in name:
+        kind = "a wildcard, and what it stands for changes with each new index"
+    elif "," in name:
+        kind = "a list"
+    elif name == "_all":
+        kind = "every index of the cluster"
+    elif "<" in name or ">" in name:
+        kind = "a date expression, which stands for another index tomorrow"
+    elif ":" in name:
+        kind = "an index of another cluster"
+    elif set('\\/"|#\t\n\r ') & set(name) or name[0] in "-_+" or name in (".", ".."):
+        kind = "no name that engines take"
+    if kind is not None:
+        raise AliasError(
+            f"{name!r} is {kind}; name one index, or an alias. For several indices of one plan make an "
+            "alias of all of them, and open that",
+            alias=str(name),
+        )
+    return name
+
+
+def describe(client: EngineClient, name: str, *, what: str = "what was asked for") -> LiveIndex | None:
+    """The one index behind a name, or None when nothing stands there.
+
+    Args:
+        what: what is about to be done, for the error.
+
+    Raises:
+        AliasError: a name that engines expand, an alias of several indices, or a data stream.
+    """
+    live = describe_all(client, name)
+    if live is not None:
+        live.require_one(what)
+    return live
+
+
+def describe_all(client: EngineClient, name: str) -> LiveIndex | None:
+    """As :func:`describe`, but several indices are one answer; whether they have one plan isn't looked at."""
     try:
-        answer = client.request("GET", f"/{index_path(name)}")
+        answer = client.request("GET", f"/{index_path(check_one_name(name))}")
     except IndexNotFoundError:
         return None
     if not isinstance(answer.body, Mapping) or not answer.body:
         return None
-    if len(answer.body) > 1:
-        raise PermanentError(
-            f"{name!r} stands for {len(answer.body)} indices ({', '.join(sorted(answer.body)[:5])}); name one"
+    found = [_read(name, concrete, parts) for concrete, parts in sorted(answer.body.items())]
+    if len(found) == 1:
+        return found[0]
+    first = found[0]
+    properties: dict[str, Any] = {}
+    for one in reversed(found):
+        properties |= one.mapping.get("properties") or {}
+    # One filter for all of them can be put into a query; which index a document lies in can't be.
+    if any(one.alias.filter != first.alias.filter for one in found):
+        raise AliasError(
+            f"the alias {name!r} has different filters on its {len(found)} indices; open them one by one, or "
+            "give it one filter",
+            alias=name,
         )
-    concrete_index, parts = next(iter(answer.body.items()))
+    # A search has one routing for all of its indices.
+    routing = {one.alias.search_routing for one in found}
+    if len(routing) > 1:
+        raise AliasError(
+            f"the alias {name!r} has different search_routing values on its {len(found)} indices; open them "
+            "one by one, or give it one",
+            alias=name,
+        )
+    return LiveIndex(
+        name=name,
+        concrete_index=",".join(one.concrete_index for one in found),
+        mapping={**first.mapping, "properties": properties},
+        settings=first.settings,
+        uuid=",".join(one.uuid for one in found),
+        alias=first.alias,
+        several=tuple(found),
+    )
+
+
+def _read(name: str, concrete_index: str, parts: Mapping[str, Any]) -> LiveIndex:
+    """One index of the answer to ``GET /NAME``.
+
+    Raises:
+        AliasError: it belongs to a data stream, or its alias can't be read.
+    """
+    if "data_stream" in parts:
+        raise AliasError(
+            f"{name!r} is (part of) the data stream {parts['data_stream']!r}, which only takes new documents "
+            "and moves on to another index by itself; make an index from a plan and read the stream into it "
+            "(esembed ingest --from-index STREAM --index NEW)",
+            alias=name,
+        )
     settings = (parts.get("settings") or {}).get("index") or {}
+    try:
+        aliases = {
+            alias: AliasProperties.read(shown) for alias, shown in (parts.get("aliases") or {}).items()
+        }
+    except ValueError as error:
+        raise AliasError(f"an alias of {concrete_index!r} can't be read: {error}", alias=name) from None
     return LiveIndex(
         name=name,
         concrete_index=concrete_index,
         mapping=parts.get("mappings") or {},
         settings=settings,
         uuid=str(settings.get("uuid", "")),
+        alias=NO_ALIAS if name == concrete_index else aliases.get(name, NO_ALIAS),
+        aliases=aliases,
     )
+
+
+def _some(names: Iterable[str]) -> str:
+    """Up to five names."""
+    first = list(names)
+    return ", ".join(first[:5]) + (" …" if len(first) > 5 else "")
 
 
 def put_pipelines(client: EngineClient, pipelines: Mapping[str, Mapping[str, Any]]) -> None:

@@ -67,8 +67,13 @@ class LiveFields:
         answer = self.client.request("GET", path, ignore=(403,))
         if answer.status == 403:
             return
-        (body,) = list(answer.body.values())[:1] or [{}]
-        self._learn(body.get("mappings") or {})
+        whole: dict[str, Any] = {}
+        properties: dict[str, Any] = {}
+        for body in answer.body.values():  # one, but of an alias of several indices
+            found = body.get("mappings") or {}
+            whole |= found
+            properties |= found.get("properties") or {}
+        self._learn({**whole, "properties": properties})
         known = set(dict(self.plan.vector_fields())) | set(self.plan.text) | set(self.plan.filter)
         missing = [name for name in missing_fields(used, self.types) if name in known or "." in name]
         if missing:

@@ -50,6 +50,8 @@ from .aliases import (
     locked,
     migration_state,
     next_name,
+    properties_of,
+    shows_as_much,
     swap,
 )
 from .client import EngineClient
@@ -86,7 +88,7 @@ def migrate(
         progress: is told how far the copying is.
     """
     settings = options or MigrateOptions()
-    live = describe(client, name)
+    live = describe(client, name, what="a migration")
     if live is None:
         raise IndexNotFoundError(f"there is no index or alias {name!r}", index=name)
     # All that can be refused without a model is refused before the lock, which writes to the cluster.
@@ -170,7 +172,8 @@ def _migrate(
         # Weights that the old index learned say nothing about the new one, which learns its own.
         plan = plan.replace(query=None)
     enough_disk(client, live, settings.disk_factor, report.notes)
-    if alias != name:
+    if alias not in (name, *live.aliases):
+        # Only where it isn't there: adding it again would take its filter and its routing away.
         client.request(
             "POST", "/_aliases", body={"actions": [{"add": {"index": live.concrete_index, "alias": alias}}]}
         )
@@ -202,6 +205,12 @@ def _migrate(
     # While both versions are searchable and writers still write: nobody waits for the comparison.
     _gate(client, live.concrete_index, new, settings, report, old_encoders, known)
     job.finish(state)
+    others = sorted(set(live.aliases) - {alias})
+    if others:
+        report.notes.append(
+            f"{live.concrete_index}, which takes no writes any more, has other aliases: {', '.join(others)}; "
+            "move them, too"
+        )
     report.vectors_copied = sum(memory.hits for memory in memories.values())
     report.vectors_encoded = sum(memory.misses for memory in memories.values())
     report.seconds = time.monotonic() - started
@@ -296,7 +305,9 @@ class CopyJob:
             )
             if extra:
                 # Deletes have no document to read: they show as ids that only the new version has.
-                gone = (Document(doc_id, {}, op="delete") for doc_id in extra)
+                gone = (
+                    Document(doc_id, {}, op="delete", routing=routing) for doc_id, routing in extra.items()
+                )
                 ingest(
                     self.new, gone, IngestOptions(strict=True, apply_load_settings=False, learn_weights=False)
                 )
@@ -310,6 +321,14 @@ class CopyJob:
             self.report.documents = both
             # Once more just before the swap: a run that was taken over must not move the alias.
             in_thread(self.lock.check)
+            properties = properties_of(self.client, self.report.alias, self.old)
+            # Both can't be written now, but for the new one by its own name.
+            difference = shows_as_much(self.client, properties, self.old, self.new.concrete_index)
+            if difference is not None:
+                raise PermanentError(
+                    f"{difference}: what it filters by is mapped otherwise there. The alias was not moved; "
+                    "map the field as it is in the old index"
+                )
             swap(self.client, self.report.alias, self.old, self.new.concrete_index)
         except BaseException:
             if not self.lock.lost:  # who took over decides now
@@ -352,10 +371,12 @@ def _rollback(
 ) -> MigrationReport:
     """What :func:`rollback` does once the alias is locked."""
     started = time.monotonic()
-    live = describe(client, alias)
+    live = describe(client, alias, what="a rollback")
     if live is None or live.concrete_index == alias:
         raise AliasError(f"{alias!r} is no alias of an index", alias=alias)
     stored = stored_meta(live.mapping)
+    if live.alias.narrows and migration_state(stored).get("alias") != alias:
+        live.require_whole("a rollback")  # it was another alias that the migration moved
     origin = migration_state(stored).get("from")
     if stored is None or not isinstance(origin, str) or origin == live.concrete_index:
         raise AliasError(

@@ -11,14 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from esembed._version import __version__
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
 from esembed.dialect.live import ADOPTED, attach_mapping, drift, match_existing_fields
 from esembed.dialect.mapping import CompiledMapping, compile_mapping
 from esembed.dialect.meta import stored_meta, with_meta
+from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
 from esembed.errors import (
+    AliasError,
     IndexChangedError,
     IndexExistsError,
     IndexNotFoundError,
@@ -32,12 +36,31 @@ from esembed.search.options import Reranker
 from . import ingest
 from ._shim import in_thread
 from .client import EngineClient
-from .live import LiveIndex, check_name, describe, drop_pipeline, index_path, put_pipelines, write_meta
+from .live import (
+    LiveIndex,
+    check_name,
+    describe,
+    describe_all,
+    drop_pipeline,
+    index_path,
+    put_pipelines,
+    write_meta,
+)
 from .probe import probe
 from .state import Encoders, IndexState
 from .term_statistics import delete_statistics
 
-__all__ = ["Prepared", "attach", "create", "delete", "existing_fields", "open_index", "prepare", "repair"]
+__all__ = [
+    "Prepared",
+    "attach",
+    "create",
+    "delete",
+    "existing_fields",
+    "open_index",
+    "open_live",
+    "prepare",
+    "repair",
+]
 
 PLACEHOLDER_DIMS = 64
 """For compiling a plan before its models are asked for their dims: every quantization takes that many (bbq
@@ -173,14 +196,23 @@ def open_index(
     capabilities: Capabilities | None = None,
     rerankers: Mapping[str, Reranker] | None = None,
 ) -> IndexState:
-    """Open an index that esembed made; see ``Index.open``."""
-    live = _there(client, name)
-    stored = stored_meta(live.mapping)
-    if stored is None:
-        raise PlanError(
-            f"the index {name!r} does not say how it was encoded (_meta.esembed is missing): esembed did "
-            "not make it (use Index.attach), or its _meta was overwritten (esembed index repair --plan)"
-        )
+    """Open an index that esembed made, or several of one plan; see ``Index.open``."""
+    live = describe_all(client, name)
+    if live is None:
+        raise IndexNotFoundError(f"there is no index {name!r}", index=name)
+    return open_live(client, live, encoders=encoders, capabilities=capabilities, rerankers=rerankers)
+
+
+def open_live(
+    client: EngineClient,
+    live: LiveIndex,
+    *,
+    encoders: Encoders,
+    capabilities: Capabilities | None = None,
+    rerankers: Mapping[str, Reranker] | None = None,
+) -> IndexState:
+    """As :func:`open_index`, of what stands behind a name already looked up."""
+    stored = _stored(live)
     return IndexState(
         client=client,
         live=live,
@@ -190,6 +222,60 @@ def open_index(
         pool=encoders.pool(stored.plan, stored.contracts),
         rerankers=rerankers,
     )
+
+
+def _stored(live: LiveIndex) -> meta.StoredMeta:
+    """What the indices behind a name say about themselves, which must be the same.
+
+    Raises:
+        PlanError: one says nothing, or nothing readable.
+        AliasError: several indices of different plans or encoders.
+    """
+    found = [(one.concrete_index, stored_meta(one.mapping)) for one in live.several or (live,)]
+    for name, one in found:
+        if one is None:
+            behind = "" if name == live.name else f" (behind {live.name!r})"
+            raise PlanError(
+                f"the index {name!r}{behind} does not say how it was encoded (_meta.esembed is missing): "
+                "esembed did not make it (use Index.attach), or its _meta was overwritten (esembed index "
+                "repair --plan)"
+            )
+    (first_name, first), *others = [(name, one) for name, one in found if one is not None]
+    for name, other in others:
+        plan = _as_one_plan(other.plan, first.plan)
+        difference = None
+        if plan != first.plan:
+            difference = plan_difference(first.plan, plan)
+        else:
+            for field, spec in plan.vector_fields():
+                mine, theirs = first.contracts.get(field), other.contracts.get(field)
+                if spec.family != "lexical" and mine is not None and theirs is not None:
+                    changed = compare_contracts(mine, theirs, field=field)
+                    if changed and difference is None:
+                        difference = f"the encoder of {field} ({', '.join(sorted(changed))})"
+        if difference is not None:
+            raise AliasError(
+                f"{live.name!r} stands for indices of different plans, so no query can be made for all of "
+                f"them: {first_name!r} and {name!r} differ in {difference}. Name one of them, or point the "
+                "alias at indices of one plan",
+                alias=live.name,
+            )
+    return first
+
+
+def _as_one_plan(plan: IndexPlan, first: IndexPlan) -> IndexPlan:
+    """A plan with what may differ among indices that are searched together taken from *first*."""
+    sparse = dict(plan.sparse)
+    for name, field in sparse.items():
+        other = first.sparse.get(name)
+        if field.family == "lexical" and other is not None:
+            # Settled from the first documents of each index. It is in the documents' weights alone, and a
+            # query's (the statistics of all indices, see IndexState.load_statistics) are the same for all.
+            params = msgspec.structs.replace(field.params, avgdl=other.params.avgdl)
+            sparse[name] = msgspec.structs.replace(field, params=params)
+    # The default query may have learned weights, which are each index's own; the first one's is used. So is
+    # what only people read.
+    return plan.replace(sparse=sparse, query=first.query, description=first.description)
 
 
 def attach(
@@ -202,7 +288,9 @@ def attach(
     rerankers: Mapping[str, Reranker] | None = None,
 ) -> IndexState:
     """Add a plan's vector fields to an index that exists; see ``Index.attach``."""
-    live = _there(client, name)
+    live = _there(client, name, "attaching a plan")
+    # Its fields and its _meta are the whole index's.
+    live.require_whole("attaching a plan")
     known = capabilities or probe(client)
     existing = match_existing_fields(plan, live.mapping, known)
     if existing.problems:
@@ -238,7 +326,7 @@ def repair(
     rerankers: Mapping[str, Reranker] | None = None,
 ) -> IndexState:
     """Write a lost or damaged ``_meta`` again; see ``Index.repair``."""
-    live = _there(client, name)
+    live = _there(client, name, "repair")
     known = capabilities or probe(client)
     existing = match_existing_fields(plan, live.mapping, known)
     prepared = prepare(existing.plan, known, encoders)
@@ -287,6 +375,7 @@ def repair(
 
 def delete(state: IndexState) -> None:
     """Delete an index and what only it needed; see ``Index.delete_index``."""
+    state.live.require_whole("deleting the index")
     state.client.request("DELETE", f"/{index_path(state.concrete_index)}")
     # After the index: both look whether another index still names them.
     drop_pipeline(state.client, str(state.live.settings.get("default_pipeline", "")))
@@ -301,8 +390,8 @@ def existing_fields(state: IndexState) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-def _there(client: EngineClient, name: str) -> LiveIndex:
-    live = describe(client, name)
+def _there(client: EngineClient, name: str, what: str) -> LiveIndex:
+    live = describe(client, name, what=what)
     if live is None:
         raise IndexNotFoundError(f"there is no index {name!r}", index=name)
     return live

@@ -68,6 +68,8 @@ def tune(
     """Fit an index's default query to judged queries; see ``Index.tune``."""
     from esembed.evaluate.tune_index import tune_index
 
+    if write:  # the default query is everybody's who searches the index
+        state.live.require_whole("tuning the default query")
     target = as_sync(IndexTarget(state))
     call = functools.partial(
         tune_index, target, dataset, options=options, axes=tune_legs, write=write, progress=progress

@@ -9,6 +9,7 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
+from esembed.dialect.meta import stored_meta
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.pool import EncoderPool
@@ -88,7 +89,7 @@ class IndexState:
 
     @property
     def concrete_index(self) -> str:
-        """The one index behind the name, which all requests are sent to."""
+        """The index behind the name, which requests are sent to; of several, their names with commas."""
         return self.live.concrete_index
 
     @property
@@ -127,6 +128,7 @@ class IndexState:
             PlanError: it would take more than 16 KiB; nothing was written.
             TransientError: others wrote ``_meta`` each time.
         """
+        self.live.require_one("writing what the index says about itself")
         write_meta(self.client, self.concrete_index, stored)
         self.replace_stored(stored)
 
@@ -148,6 +150,14 @@ class IndexState:
             )
         return self._searcher
 
+    def _statistics_of(self, field: str) -> list[str]:
+        """The hashes of a field's counts, of each index that the name stands for."""
+        found = [self.stored]
+        if self.live.several:
+            # They have plans: an index without one is not opened beside others.
+            found = [one for live in self.live.several if (one := stored_meta(live.mapping)) is not None]
+        return [digest for one in found if (digest := one.statistics.get(field)) is not None]
+
     def load_statistics(self, field: str | None = None) -> None:
         """Give lexical fields the collection's term statistics, once.
 
@@ -164,10 +174,12 @@ class IndexState:
             if field not in (None, name):
                 continue
             encoder = in_thread(self.pool.encoder, name)
-            digest = self.stored.statistics.get(name)
-            if isinstance(encoder, LexicalEncoder) and encoder.statistics is None and digest is not None:
+            digests = self._statistics_of(name)
+            if isinstance(encoder, LexicalEncoder) and encoder.statistics is None and digests:
                 try:
-                    counted = load_statistics(self.client, digest)
+                    counted = load_statistics(self.client, digests[0])
+                    for digest in digests[1:]:
+                        counted = counted.merge(load_statistics(self.client, digest))
                 except AuthorizationError as error:
                     raise EncoderError(
                         f"{name}: the collection's term statistics can't be read ({error}); a text search in "

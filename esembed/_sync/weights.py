@@ -41,6 +41,8 @@ def learn(state: IndexState, *, options: WeightsOptions | None, write: bool) -> 
     from esembed.weights.estimate import WeightsOptions, estimate_weights
     from esembed.weights.query import plan_scorers, provenance, weighted_query
 
+    # Drawn from all documents, and stored for everybody who searches the index.
+    state.live.require_whole("learning the weights of legs")
     options = options or WeightsOptions()
     plan = state.plan
     state.load_statistics()

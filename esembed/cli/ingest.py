@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -257,14 +258,20 @@ def ingest(
 def _other_index(target: Index, client: Any, name: str) -> Source:
     """The documents of an index; by its own plan where it has one, else by the target's."""
     from esembed import Index
-    from esembed.errors import PlanError
+    from esembed.errors import AliasError, PlanError
     from esembed.ingest.sources.index import IndexSource
 
     if name in (target.name, target.concrete_index):
         raise UsageError(f"--from-index and --index are both {name!r}")
     try:
         source: Source = Index.open(client, name, capabilities=target.capabilities).documents()
-    except PlanError:
+    except (AliasError, PlanError) as error:
+        path = f"/_data_stream/{quote(name, safe='')}"
+        if isinstance(error, AliasError):
+            # A data stream is no index to write to, but it is read like one.
+            streams = target.client.request("GET", path, ignore=range(400, 500))
+            if streams.status != 200 or set(name) & set("*,"):
+                raise
         source = IndexSource(target.client, name, target.plan, target.capabilities)
     return source
 

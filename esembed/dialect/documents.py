@@ -76,8 +76,14 @@ def chunk_id(parent: str, number: int) -> str:
     return f"{parent}#{number}"
 
 
-def action_line(op: str, doc_id: str, **more: Any) -> bytes:
-    """The bulk action line, newline included. The index stands in the request's path."""
+def action_line(op: str, doc_id: str, *, routing: str | None = None, **more: Any) -> bytes:
+    """The bulk action line, newline included. The index stands in the request's path.
+
+    Args:
+        routing: which shard has the document, where that isn't its id's.
+    """
+    if routing is not None:
+        more["routing"] = routing
     return dumps({op: {"_id": doc_id, **more}}) + b"\n"
 
 
@@ -271,19 +277,20 @@ class BulkFormat:
             out[HASH_FIELD] = content_hash
         return out
 
-    def index_lines(self, doc_id: str, body: Mapping[str, Any]) -> bytes:
+    def index_lines(self, doc_id: str, body: Mapping[str, Any], routing: str | None = None) -> bytes:
         """Action and document: replaces the document whole."""
-        return action_line("index", doc_id) + dumps(body) + b"\n"
+        return action_line("index", doc_id, routing=routing) + dumps(body) + b"\n"
 
-    def update_lines(self, doc_id: str, body: Mapping[str, Any]) -> bytes:
+    def update_lines(self, doc_id: str, body: Mapping[str, Any], routing: str | None = None) -> bytes:
         """Action and partial document: what is not named in it stays, vectors included; objects are
         merged, so a sparse vector must be cleared (by an empty list) before it is replaced."""
         # Somebody else may write the document between the engine's own reading and writing of it.
-        return action_line("update", doc_id, retry_on_conflict=3) + dumps({"doc": body}) + b"\n"
+        action = action_line("update", doc_id, routing=routing, retry_on_conflict=3)
+        return action + dumps({"doc": body}) + b"\n"
 
-    def delete_line(self, doc_id: str) -> bytes:
+    def delete_line(self, doc_id: str, routing: str | None = None) -> bytes:
         """Removes the document; no such document is fine."""
-        return action_line("delete", doc_id)
+        return action_line("delete", doc_id, routing=routing)
 
     def chunk_body(
         self, parent_id: str, source: Mapping[str, Any], text: str, vectors: Vectors, content_hash: str

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
+from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.encode.base import Encoder
 from esembed.encode.transformer.runner import interruptible
 from esembed.errors import (
@@ -78,6 +79,7 @@ def run_ingest(
     total: int | None = None,
     token_ids: Mapping[str, Mapping[str, int]] | None = None,
     stop: threading.Event | None = None,
+    alias: AliasProperties = NO_ALIAS,
 ) -> IngestReport:
     """Put records into an index that exists. Blocks; run it in a thread from async code.
 
@@ -93,6 +95,8 @@ def run_ingest(
         total: how many records there will be, where the source doesn't know.
         token_ids: sparse field → id table, for SEISMIC.
         stop: set it from outside to end the run early.
+        alias: the properties of the alias that the caller named *index* by: what is written gets its
+            routing, and documents that it hides are neither read nor replaced.
 
     Returns:
         the report; its counts add up.
@@ -113,7 +117,7 @@ def run_ingest(
     stop = stop or threading.Event()
     source = open_source(records)
     return _Run(
-        source, client, index, plan, capabilities, encoders, options, progress, total, token_ids, stop
+        source, client, index, plan, capabilities, encoders, options, progress, total, token_ids, stop, alias
     ).run()
 
 
@@ -353,13 +357,16 @@ class _Run:
         total: int | None,
         token_ids: Mapping[str, Mapping[str, int]] | None,
         stop: threading.Event,
+        alias: AliasProperties,
     ) -> None:
         self.plan, self.capabilities, self.options, self.progress = plan, capabilities, options, progress
         self.index, self.stop = index, stop
         self.warnings: list[str] = []
         self._lock = threading.Lock()
         self.retry = RetryPolicy(options.max_wait_seconds, stop, self.warn)
-        self.target = TargetIndex(transport, index, capabilities, self.retry, options.request_timeout_seconds)
+        self.target = TargetIndex(
+            transport, index, capabilities, self.retry, options.request_timeout_seconds, alias=alias
+        )
         self.outcomes = Outcomes(options)
         made = {n: encoders[n] for n, p in plan.vector_fields() if not p.precomputed and n in encoders}
         self.pipeline = Pipeline(

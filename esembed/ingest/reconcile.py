@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from esembed.dialect.documents import action_line, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
@@ -50,13 +51,13 @@ def reconcile(
             if parent is not None:
                 if apart and parent not in source_ids:
                     orphans += 1
-                    extras.put(hit["_id"], "chunk")
+                    extras.put(hit["_id"], _with_routing("chunk", hit))
                 continue
             total += 1
             doc_id, stored = hit["_id"], source.get(HASH_FIELD)
             if doc_id not in source_ids:
                 extra += 1
-                extras.put(doc_id, stored or "none")
+                extras.put(doc_id, _with_routing(stored or "none", hit))
                 continue
             batch.append(doc_id)
             expected = source_ids.get(doc_id)
@@ -98,6 +99,13 @@ def reconcile(
         extras.close()
 
 
+def _with_routing(stored: str, hit: Mapping[str, Any]) -> str:
+    """What is kept of a document that may be deleted: a delete without its routing goes to another shard,
+    finds nothing there and is answered as if all were well."""
+    routing = hit.get("_routing")
+    return stored if routing is None else f"{stored} {routing}"
+
+
 def _sync(
     target: TargetIndex,
     extras: IdTable,
@@ -123,9 +131,11 @@ def _sync(
     phase("sync")
     actions: list[BulkAction] = []
     for doc_id in list(extras.unmarked()):
-        stored = extras.get(doc_id) or ""
-        lines = [action_line("delete", chunk_id(doc_id, n)) for n in range(hash_parts(stored)[1])]
-        actions.append(BulkAction(doc_id, "delete", [*lines, action_line("delete", doc_id)], tag=stored))
+        stored, _, found = (extras.get(doc_id) or "").partition(" ")
+        routing = found or None
+        gone = [*(chunk_id(doc_id, n) for n in range(hash_parts(stored)[1])), doc_id]
+        lines = [action_line("delete", one, routing=routing) for one in gone]
+        actions.append(BulkAction(doc_id, "delete", lines, tag=stored))
         if len(actions) >= 500:
             report.sync_deleted += _delete(target, actions)
             actions = []

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
+from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError
 from esembed.ingest.retry import RetryPolicy
@@ -33,6 +34,8 @@ class TargetIndex:
         capabilities: of the engine.
         retry: how long its answers are waited for.
         timeout_seconds: for one bulk request.
+        alias: the properties of the alias that the caller named. Scans give what it shows, and documents are
+            written with its routing; what concerns the whole index (its count, its settings) is the index's.
     """
 
     def __init__(
@@ -42,15 +45,21 @@ class TargetIndex:
         capabilities: Capabilities,
         retry: RetryPolicy,
         timeout_seconds: float = 120.0,
+        *,
+        alias: AliasProperties = NO_ALIAS,
     ) -> None:
         self.transport = transport
         self.index = index
         self.retry = retry
         self._path = "/" + quote(index, safe="*,")
         self._timeout = timeout_seconds
+        self._alias = alias
         documents = dialect_for(capabilities).documents
         self._pit = documents.pit
-        self._bulk_params = documents.bulk_params(primary_wait_seconds=retry.max_wait_seconds)
+        self._bulk_params = {
+            **documents.bulk_params(primary_wait_seconds=retry.max_wait_seconds),
+            **alias.document_params,
+        }
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -190,7 +199,7 @@ class TargetIndex:
         self.call("POST", f"{self._path}/_refresh", timeout_seconds=self._timeout)
 
     def count(self) -> int:
-        """Documents that a search sees."""
+        """Documents of the whole index that a search sees, shown by the alias or not."""
         # A part of the index that can't be seen is no empty one: it is waited for.
         return int(self.call("GET", f"{self._path}/_count", all_shards=True).body["count"])
 
@@ -212,8 +221,12 @@ class TargetIndex:
 
     # -- documents -------------------------------------------------------------------------------
 
-    def hashes(self, ids: Sequence[str]) -> dict[str, str | None]:
-        """Id → stored hash (None: a document without one), for the documents that are there."""
+    def hashes(self, ids: Sequence[str], routing: Mapping[str, str] | None = None) -> dict[str, str | None]:
+        """Id → stored hash (None: a document without one), for the documents that are there.
+
+        Args:
+            routing: id → routing, of documents that have their own.
+        """
         if not ids:
             return {}
         params = {"_source_includes": HASH_FIELD, "filter_path": _LOOKED_UP}
@@ -221,7 +234,7 @@ class TargetIndex:
             # _source stays on the disk: reading that one field out of it costs twice the CPU on
             # Elasticsearch and four times on OpenSearch, which builds the vectors into it first.
             params = {"_source": "false", "stored_fields": HASH_FIELD, "filter_path": _LOOKED_UP}
-        answer = self.call("POST", f"{self._path}/_mget", params=params, body={"ids": list(ids)}).body
+        answer = self._multi_get(ids, routing, params)
         out: dict[str, str | None] = {}
         for doc in answer["docs"]:
             if "error" in doc:
@@ -239,12 +252,50 @@ class TargetIndex:
         field = self.mapping().get("properties", {}).get(HASH_FIELD, {})
         return str(field.get("store", "false")).lower() == "true"
 
-    def sources(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Id → stored fields, for the documents that are there."""
+    def sources(
+        self, ids: Sequence[str], routing: Mapping[str, str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Id → stored fields, for the documents that are there. *routing* as in :meth:`hashes`."""
         if not ids:
             return {}
-        answer = self.call("POST", f"{self._path}/_mget", body={"ids": list(ids)}).body
+        answer = self._multi_get(ids, routing, {})
         return {doc["_id"]: dict(doc.get("_source") or {}) for doc in answer["docs"] if doc.get("found")}
+
+    def _multi_get(
+        self, ids: Sequence[str], routing: Mapping[str, str] | None, params: Mapping[str, str]
+    ) -> Any:
+        body: dict[str, Any] = {"ids": list(ids)}
+        if routing:
+            body = {"docs": [{"_id": i, "routing": routing[i]} if i in routing else {"_id": i} for i in ids]}
+        params = {**self._alias.document_params, **params}
+        return self.call("POST", f"{self._path}/_mget", params=params, body=body).body
+
+    def hidden(self, ids: Sequence[str], routing: Mapping[str, str] | None = None) -> set[str]:
+        """Those of the ids whose documents are there and not shown by the alias. A read or a write by id
+        knows no filter: it would show, or change, another tenant's document."""
+        if self._alias.filter is None or not ids:
+            return set()
+        unseen = self._unseen(list(dict.fromkeys(ids)))
+        there = set(self.hashes(sorted(unseen), routing))
+        if there:
+            # A search sees what was refreshed, and one of these may just have been written.
+            self.call("POST", f"{self._path}/_refresh", timeout_seconds=self._timeout, ignore=(403,))
+            there &= self._unseen(sorted(there))
+        return there
+
+    def _unseen(self, ids: Sequence[str]) -> set[str]:
+        unseen = set(ids)
+        for start in range(0, len(ids), 1_000):
+            page = list(ids[start : start + 1_000])
+            body = {
+                "query": self._alias.narrow({"ids": {"values": page}}),
+                "_source": False,
+                # An id may stand on several shards, where documents have a routing of their own.
+                "size": min(10_000, 2 * len(page)),
+            }
+            answer = self.call("POST", f"{self._path}/_search", params=self._alias.search_params, body=body)
+            unseen -= {hit["_id"] for hit in answer.body["hits"]["hits"]}
+        return unseen
 
     def scan(
         self,
@@ -253,9 +304,10 @@ class TargetIndex:
         query: Mapping[str, Any] | None = None,
         size: int = 1_000,
     ) -> Iterator[dict[str, Any]]:
-        """Every document (``_id``, ``_source``) as of now, in no order: through a point in time, or a
-        scroll where the engine opens none."""
-        body: dict[str, Any] = {"size": size, "query": dict(query or {"match_all": {}}), "_source": source}
+        """Every document (``_id``, ``_source``, ``_routing``) that the alias shows, as of now, in no order:
+        through a point in time, or a scroll where the engine opens none."""
+        shown = self._alias.narrow(query or {"match_all": {}})
+        body: dict[str, Any] = {"size": size, "query": shown, "_source": source}
         pages = self._pit_pages(body)
         if pages is None:
             pages = self._scroll_pages(body)
@@ -268,7 +320,7 @@ class TargetIndex:
         opened = self.call(
             "POST",
             f"{self._path}/{self._pit.open}",
-            params={"keep_alive": KEEP_ALIVE},
+            params={"keep_alive": KEEP_ALIVE, **self._alias.search_params},
             ignore=(400, 403, 404, 405, 410),
         )
         if opened.status >= 400:  # not on this engine, or not with this key
@@ -308,7 +360,10 @@ class TargetIndex:
 
     def _scroll_pages(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         answer = self.call(
-            "POST", f"{self._path}/_search", params={"scroll": KEEP_ALIVE}, body={**body, "sort": ["_doc"]}
+            "POST",
+            f"{self._path}/_search",
+            params={"scroll": KEEP_ALIVE, **self._alias.search_params},
+            body={**body, "sort": ["_doc"]},
         ).body
         scroll = answer.get("_scroll_id")
         try:

@@ -104,15 +104,16 @@ class CopyingEncoder:
 
 def compare_ids(
     transport: Transport, capabilities: Capabilities, old: str, new: str
-) -> tuple[list[str], list[str], int]:
-    """Ids that only the old index has (the first 100), ids that only the new one has, documents in both.
+) -> tuple[list[str], dict[str, str | None], int]:
+    """Ids that only the old index has (the first 100), ids that only the new one has, each with its routing,
+    documents in both.
 
     The ids lie on disk meanwhile. Chunks that are documents of their own are not counted; those of
     a parent that is gone stand among the new index's own.
     """
     source = (PARENT_FIELD,)
     missing: list[str] = []
-    extra: list[str] = []
+    extra: dict[str, str | None] = {}
     seen = IdTable()
     both = 0
     try:
@@ -123,7 +124,7 @@ def compare_ids(
         for hit in scan_target(transport, new, capabilities).scan(source):
             parent = (hit.get("_source") or {}).get(PARENT_FIELD)
             if (parent or hit["_id"]) not in seen:
-                extra.append(hit["_id"])
+                extra[hit["_id"]] = hit.get("_routing")
             elif not parent:
                 both += 1
                 batch.append(hit["_id"])

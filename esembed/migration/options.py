@@ -17,7 +17,9 @@ class MigrateOptions:
     """How a migration runs.
 
     Attributes:
-        alias: give the index this alias first; needed where the name asked for is an index itself.
+        alias: give the index this alias first; needed where the name asked for is an index itself. By
+            an alias that shows a part of the index (a filter, a routing), its own name here says that it
+            is to be moved.
         in_place: change the quantization in the live mapping where the engine allows it and nothing
             else differs, instead of a new index.
         max_documents_per_second: read the old index no faster.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
+from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.documents import DocumentFormat
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import RecordError
@@ -43,6 +45,7 @@ class IndexSource(Source):
         plan: its plan. Of an index that isn't esembed's, the target's plan: fields that the target's
             encoders fill are left out.
         capabilities: of the engine.
+        alias: the properties of the alias that the index was opened by: what it hides is not read.
         total: how many documents it has, for the ETA.
     """
 
@@ -53,21 +56,30 @@ class IndexSource(Source):
         plan: IndexPlan,
         capabilities: Capabilities,
         *,
+        alias: AliasProperties = NO_ALIAS,
         total: int | None = None,
     ) -> None:
         super().__init__()
         self._read_from = (transport, index, plan, capabilities)
+        self._alias = alias
         self.total_records = total
 
     def __iter__(self) -> Iterator[Document | RecordError]:
-        yield from read_documents(*self._read_from)
+        for document in read_documents(*self._read_from, alias=self._alias):
+            # The routing is the index's they were read from; the one they go to is asked for by id alone.
+            yield replace(document, routing=None)
 
 
 def scan_target(
-    transport: Transport, index: str, capabilities: Capabilities, *, max_wait_seconds: float = 600.0
+    transport: Transport,
+    index: str,
+    capabilities: Capabilities,
+    *,
+    alias: AliasProperties = NO_ALIAS,
+    max_wait_seconds: float = 600.0,
 ) -> TargetIndex:
     """An index to read from, outside of any run: nobody is notified of waits, nothing ends them early."""
-    return TargetIndex(transport, index, capabilities, RetryPolicy(max_wait_seconds))
+    return TargetIndex(transport, index, capabilities, RetryPolicy(max_wait_seconds), alias=alias)
 
 
 def read_documents(
@@ -76,6 +88,7 @@ def read_documents(
     plan: IndexPlan,
     capabilities: Capabilities,
     *,
+    alias: AliasProperties = NO_ALIAS,
     copied: Mapping[str, VectorSink] | None = None,
     after_seq_no: int | None = None,
     max_documents_per_second: float | None = None,
@@ -87,6 +100,7 @@ def read_documents(
     Args:
         index, plan: the index and its plan.
         capabilities: of the engine.
+        alias: only documents that it shows.
         copied: dense field → what takes its stored vectors along the way.
         max_documents_per_second: read no faster.
 
@@ -106,7 +120,8 @@ def read_documents(
         query = {"range": {"_seq_no": {"gt": after_seq_no}}}
     if plan.chunk is not None and plan.chunk.store == "documents":
         query = {"bool": {"filter": [query], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
-    pages = scan_target(transport, index, capabilities).scan(source, query=query, size=PAGE_DOCUMENTS)
+    target = scan_target(transport, index, capabilities, alias=alias)
+    pages = target.scan(source, query=query, size=PAGE_DOCUMENTS)
     started = time.monotonic()
     for count, hit in enumerate(pages, 1):
         fields = dict(hit.get("_source") or {})
@@ -122,7 +137,12 @@ def read_documents(
                 fields.pop(name, None)
             elif isinstance(fields[name], str):
                 fields[name] = stored.read_dense(fields[name])
-        yield Document(id=hit["_id"], source=fields, position=f"{index}/{hit['_id']}")
+        yield Document(
+            id=hit["_id"],
+            source=fields,
+            position=f"{index}/{hit['_id']}",
+            routing=hit.get("_routing"),
+        )
         if max_documents_per_second:
             ahead = count / max_documents_per_second - (time.monotonic() - started)
             if ahead > 0.05:  # a shorter sleep is mostly the system's own overhead
@@ -178,4 +198,9 @@ def read_index(
                 clause = {"bool": {"must": [clause], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
     target = scan_target(transport, index, capabilities, max_wait_seconds=max_wait_seconds)
     for hit in target.scan({"excludes": excludes}, query=clause, size=PAGE_DOCUMENTS):
-        yield Document(id=hit["_id"], source=hit.get("_source") or {}, position=f"{index}/{hit['_id']}")
+        yield Document(
+            id=hit["_id"],
+            source=hit.get("_source") or {},
+            position=f"{index}/{hit['_id']}",
+            routing=hit.get("_routing"),
+        )

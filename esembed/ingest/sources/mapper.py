@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -83,7 +84,7 @@ class RecordMapper:
                     record_id=doc_id,
                 )
             source = changed
-        return Document(id=doc_id, source=source, op=op, position=document.position)
+        return replace(document, id=doc_id, source=source, op=op)
 
     def _no_other_op(self, value: Any) -> None:
         """Another feed's word for an operation must not be stored as if it were a field: a delete would

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -78,10 +78,15 @@ class LookupStage:
         in_flight = self._outcomes.in_flight
         # Taken before the look-up: what is confirmed while it runs makes its answer old.
         moving = {record.id for record in records if record.id in in_flight}
-        stored = self._stored(records)
-        current = self._target.sources([r.id for r in records if r.op == "update"])
+        routing = {r.id: r.document.routing for r in records if r.document.routing is not None}
+        stored = self._stored(records, routing)
+        hidden = self._target.hidden([r.id for r in records], routing)
+        current = self._target.sources([r.id for r in records if r.op == "update"], routing)
         out: list[PreparedRecord] = []
         for record in records:
+            if record.id in hidden:
+                self._outcomes.dead_letter(record, _hidden(record))
+                continue
             needs_state = record.op == "update" or self._separate_chunks
             if needs_state and record.id in moving:
                 # It builds on what is on its way: send that first, then look again.
@@ -90,8 +95,8 @@ class LookupStage:
                     out = []
                 self._wait_for(record.id)
                 stored.pop(record.id, None)
-                stored.update(self._target.hashes([record.id]))
-                current.update(self._target.sources([record.id]))
+                stored.update(self._target.hashes([record.id], routing))
+                current.update(self._target.sources([record.id], routing))
                 moving.discard(record.id)
             try:
                 keep = self._one(record, stored, current, moving=record.id in moving)
@@ -117,7 +122,7 @@ class LookupStage:
             if self._flush is not None:
                 self._flush(False)
 
-    def _stored(self, records: Sequence[PreparedRecord]) -> dict[str, str | None]:
+    def _stored(self, records: Sequence[PreparedRecord], routing: Mapping[str, str]) -> dict[str, str | None]:
         stored: dict[str, str | None] = {}
         ask = []
         for record in records:
@@ -128,7 +133,7 @@ class LookupStage:
                 continue
             ask.append(record.id)
         if ask and (self._ask or self._vectors_only or any(r.op == "update" for r in records)):
-            stored.update(self._target.hashes(list(dict.fromkeys(ask))))
+            stored.update(self._target.hashes(list(dict.fromkeys(ask)), routing))
         return stored
 
     def _one(
@@ -176,6 +181,16 @@ class LookupStage:
         canonical = orjson.dumps(merged, option=orjson.OPT_SORT_KEYS)
         record.hash = self._preparer.content_hash(canonical, record.vectors, old)
         return not (self._compare and old is not None and hash_parts(old)[0] == record.hash)
+
+
+def _hidden(record: PreparedRecord) -> RecordError:
+    verb = {"index": "replace", "update": "update", "delete": "delete"}[record.op]
+    return RecordError(
+        f"the index has a document {record.id!r} that the alias does not show, so it can't {verb} it; name "
+        "the index itself, or give the record another id",
+        record_id=record.id,
+        position=record.document.position,
+    )
 
 
 def merge(current: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

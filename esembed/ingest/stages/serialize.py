@@ -68,9 +68,13 @@ class SerializeStage:
     def action(self, record: PreparedRecord) -> BulkAction:
         """The bulk action of a record. Raises RecordError for what can't be written."""
         form = self._form
+        # Chunks go to their document's shard: deleting or replacing them needs no routing of their own then.
+        routing = record.document.routing
         if record.op == "delete":
-            chunks = [form.delete_line(chunk_id(record.id, n)) for n in range(record.old_chunks)]
-            return BulkAction(record.id, "delete", [*chunks, form.delete_line(record.id)], tag=record)
+            chunks = [form.delete_line(chunk_id(record.id, n), routing) for n in range(record.old_chunks)]
+            return BulkAction(
+                record.id, "delete", [*chunks, form.delete_line(record.id, routing)], tag=record
+            )
         separate = record.chunks is not None and not self._nested
         count = len(record.chunks or ()) if separate else 0
         if record.op == "update" and record.chunks is None:
@@ -91,13 +95,13 @@ class SerializeStage:
             made = zip(record.chunks or (), record.chunk_vectors, strict=True)
             for number, (text, vectors) in enumerate(made):
                 chunk = form.chunk_body(record.id, record.source, text, vectors, stored)
-                lines.append(form.index_lines(chunk_id(record.id, number), chunk))
+                lines.append(form.index_lines(chunk_id(record.id, number), chunk, routing))
             for number in range(count, record.old_chunks):
-                lines.append(form.delete_line(chunk_id(record.id, number)))
+                lines.append(form.delete_line(chunk_id(record.id, number), routing))
         elif record.op == "update" and count:
             filters = {k: v for k, v in record.source.items() if k in form.plan.filter}
             if filters:
-                lines += [form.update_lines(chunk_id(record.id, n), filters) for n in range(count)]
+                lines += [form.update_lines(chunk_id(record.id, n), filters, routing) for n in range(count)]
         # The document itself goes last, once its chunks are in: as long as its hash is the old one, the
         # record is not done.
         sparse = {name: body[name] for name in record.vectors if name in form.plan.sparse}
@@ -108,11 +112,12 @@ class SerializeStage:
             unfinished = {**body, HASH_FIELD: "0" * 16 + stored[16:]}
             for name in sparse:
                 del unfinished[name]
-            lines.append(form.update_lines(record.id, unfinished))
-            then.append(form.update_lines(record.id, {name: [] for name in sparse}))
-            then.append(form.update_lines(record.id, {**sparse, HASH_FIELD: stored}))
+            lines.append(form.update_lines(record.id, unfinished, routing))
+            then.append(form.update_lines(record.id, {name: [] for name in sparse}, routing))
+            then.append(form.update_lines(record.id, {**sparse, HASH_FIELD: stored}, routing))
         else:
-            line = form.update_lines(record.id, body) if partial else form.index_lines(record.id, body)
+            write = form.update_lines if partial else form.index_lines
+            line = write(record.id, body, routing)
             (then if lines else lines).append(line)
         return BulkAction(record.id, record.op, lines, tag=_slim(record), then=then)
 
