@@ -6,7 +6,8 @@ from typing import Any
 from urllib.parse import quote
 
 from esembed.dialect import dialect_for, meta
-from esembed.errors import RecordError
+from esembed.dialect.source_rules import SourceFetch
+from esembed.errors import RecordError, UnsupportedFeatureError
 
 from ._shim import requester
 from .live import index_path
@@ -33,10 +34,22 @@ async def get(state: IndexState, id: str | int, *, vectors: bool) -> dict[str, A
     live, doc_id = state.live, document_id(id)
     hidden = [] if vectors else [plan.field_path(name) for name, _ in plan.vector_fields()]
     excludes = [*hidden, meta.HASH_FIELD]
-    if live.alias.filter is not None or live.several:
-        # A read by id knows no filter (not even when it names the alias), nor several indices. A search does;
-        # it sees what was refreshed.
+    try:
+        fetch = live.source_rules.fetch(
+            live.mapping,
+            what="get(vectors=True)",
+            made=() if vectors else [*hidden, meta.HASH_FIELD, meta.PARENT_FIELD],
+            vector_doc_values=format.vector_doc_values,
+        )
+    except UnsupportedFeatureError:
+        if vectors:  # a search for what is like it, by a vector that isn't there, would find nothing
+            raise
+        fetch = SourceFetch()
+    if live.alias.filter is not None or live.several or fetch:
+        # A read by id knows no filter (not even when it names the alias), nor several indices, nor doc
+        # values. A search does; it sees what was refreshed.
         body = {
+            **fetch.to_body(),
             "query": live.alias.narrow({"ids": {"values": [doc_id]}}),
             "size": 1,
             "_source": format.source_filter(excludes=excludes, vectors=vectors),
@@ -44,7 +57,7 @@ async def get(state: IndexState, id: str | int, *, vectors: bool) -> dict[str, A
         path = f"/{index_path(state.concrete_index)}/_search"
         answer = await state.client.request("POST", path, params=live.alias.search_params, body=body)
         hits = answer.body["hits"]["hits"]
-        return dict(hits[0].get("_source") or {}) if hits else None
+        return fetch.document(hits[0]) if hits else None
     answer = await state.client.request(
         "GET",
         f"/{index_path(state.concrete_index)}/_doc/{quote(doc_id, safe='')}",
@@ -62,8 +75,15 @@ async def get(state: IndexState, id: str | int, *, vectors: bool) -> dict[str, A
 
 async def source(state: IndexState) -> Any:
     """Every document as a source of records; see ``AsyncIndex.documents``."""
-    from esembed.ingest.sources.index import IndexSource
+    from esembed.ingest.sources.index import IndexSource, made_again
 
+    # Here, not with the first document: the run that reads it has changed the target's settings by then.
+    state.live.source_rules.fetch(
+        state.live.mapping,
+        what=f"a copy of {state.name!r}",
+        made=made_again(state.plan),
+        vector_doc_values=dialect_for(state.capabilities).documents.vector_doc_values,
+    )
     return IndexSource(
         requester(state.client),
         state.concrete_index,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+import warnings
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -70,6 +71,16 @@ class AsyncIndex:
         behind = "" if self.concrete_index == self.name else f" (alias of {self.concrete_index})"
         engine = self.capabilities
         return f"<{type(self).__name__} {self.name}{behind} on {engine.engine} {engine.version}>"
+
+    def __iter__(self) -> Iterator[Any]:
+        """The index and no report, as ``attach`` returned a pair before; deprecated."""
+        warnings.warn(
+            "Index.attach returns the index alone; index.backfill() fills it and returns the report",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        yield self
+        yield None
 
     async def __aenter__(self) -> AsyncIndex:
         return self
@@ -184,7 +195,10 @@ class AsyncIndex:
             "plan": self.plan.to_dict(),
             "contracts": {name: describe_contract(value) for name, value in stored.contracts.items()},
             "statistics": dict(stored.statistics),
-            "drift": list(drift(compiled, mapping, opening.existing_fields(state))),
+            "drift": [
+                *drift(compiled, mapping, opening.existing_fields(state)),
+                *(() if live is None else live.source_rules.drift(mapping)),
+            ],
             "alias": {} if live is None else live.alias.to_dict(),
             "notes": list(self.notes),
         }

@@ -7,7 +7,7 @@ before and after it: BM25's average length, term statistics, the weights of the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -96,13 +96,31 @@ async def backfill(
     state: IndexState, options: IngestOptions | None, *, progress: Progress | None
 ) -> IngestReport:
     """Fill the vector fields of the documents that are there; see ``AsyncIndex.backfill``."""
-    from esembed.ingest.sources.index import read_index
+    from esembed.ingest.sources.index import encoded_from, read_index
 
     state.live.require_whole("backfill")
+    needed = encoded_from(state.plan)
+    _check_readable(state, "backfill", needed)
     settings = dataclasses.replace(options or IngestOptions(), vectors_only=True)
     total = await documents.count(state)
-    records = read_index(requester(state.client), state.concrete_index, state.capabilities, plan=state.plan)
+    records = read_index(
+        requester(state.client),
+        state.concrete_index,
+        state.capabilities,
+        plan=state.plan,
+        wanted=needed,
+        what="backfill",
+    )
     return await ingest(state, records, settings, progress=progress, total=total)
+
+
+def _check_readable(state: IndexState, what: str, needed: Collection[str]) -> None:
+    """Refuse what reads fields that the index doesn't keep, before anything is changed.
+
+    Raises:
+        UnsupportedFeatureError: a field is neither in ``_source`` nor stored by itself.
+    """
+    state.live.source_rules.fetch(state.live.mapping, what=what, wanted=needed)
 
 
 # -- term statistics of lexical fields ---------------------------------------------------------------
@@ -182,15 +200,24 @@ async def _replace_statistics(state: IndexState, fresh: Mapping[str, LexicalStat
 
 async def recount_terms(state: IndexState) -> None:
     """Count the terms of lexical fields again over all documents; see ``AsyncIndex.refresh_statistics``."""
-    from esembed.ingest.sources.index import read_index
+    from esembed.ingest.sources.index import encoded_from, read_index
 
     state.live.require_whole("counting terms")
+    needed = encoded_from(state.plan.only(state.lexical_fields))
+    _check_readable(state, "counting terms", needed)
     sender = requester(state.client)
     names = state.lexical_fields
     encoders = {name: await in_thread(state.pool.encoder, name) for name in names}
     fresh = await in_thread(
         count_terms,
-        read_index(sender, state.concrete_index, state.capabilities, plan=state.plan),
+        read_index(
+            sender,
+            state.concrete_index,
+            state.capabilities,
+            plan=state.plan,
+            wanted=needed,
+            what="counting terms",
+        ),
         state.plan.only(names),
         encoders,
         sender=sender,

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from esembed.dialect import meta
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.inference import PIPELINE_PREFIX
+from esembed.dialect.source_rules import SourceRules
 from esembed.errors import AliasError, IndexNotFoundError, PermanentError, TransientError
 
 from ._shim import sleep
@@ -57,6 +58,11 @@ class LiveIndex:
     alias: AliasProperties = NO_ALIAS
     aliases: Mapping[str, AliasProperties] = field(default_factory=dict)
     several: tuple[LiveIndex, ...] = ()
+
+    @property
+    def source_rules(self) -> SourceRules:
+        """What the index keeps of a document."""
+        return SourceRules.read(self.mapping, self.settings)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -148,7 +148,13 @@ async def create(
         stored=stored,
         capabilities=known,
         pool=pool,
-        notes=(*prepared.compiled.notes, *pool.similarity_notes(), *pool.sharing_notes()),
+        notes=(
+            *prepared.compiled.notes,
+            *pool.similarity_notes(),
+            *pool.sharing_notes(),
+            # An index template of the cluster's owners applies to it, too.
+            *live.source_rules.notes(live.mapping),
+        ),
         rerankers=rerankers,
     )
 
@@ -183,6 +189,7 @@ def _same_plan(
         stored=stored,
         capabilities=capabilities,
         pool=pool,
+        notes=live.source_rules.notes(live.mapping),
         rerankers=rerankers,
     )
 
@@ -219,6 +226,7 @@ async def open_live(
         capabilities=capabilities or await probe(client),
         # Contracts are checked before an encoder's first use, not here: opening loads no model.
         pool=encoders.pool(stored.plan, stored.contracts),
+        notes=live.source_rules.notes(live.mapping),
         rerankers=rerankers,
     )
 
@@ -310,7 +318,7 @@ async def attach(
         stored=stored,
         capabilities=known,
         pool=prepared.pool,
-        notes=(*existing.notes, *prepared.compiled.notes),
+        notes=(*existing.notes, *prepared.compiled.notes, *live.source_rules.notes(live.mapping)),
         rerankers=rerankers,
     )
 
@@ -363,7 +371,7 @@ async def repair(
         stored=stored,
         capabilities=known,
         pool=prepared.pool,
-        notes=tuple(compiled.notes),
+        notes=(*compiled.notes, *live.source_rules.notes(live.mapping)),
         rerankers=rerankers,
     )
     if state.lexical_fields:

@@ -42,6 +42,11 @@ async def learn(state: IndexState, *, options: WeightsOptions | None, write: boo
 
     # Drawn from all documents, and stored for everybody who searches the index.
     state.live.require_whole("learning the weights of legs")
+    state.live.source_rules.fetch(
+        state.live.mapping,
+        what="learning the weights of legs",
+        wanted=[*state.plan.text, *(state.plan.field_path(name) for name, _ in state.plan.vector_fields())],
+    )
     options = options or WeightsOptions()
     plan = state.plan
     await state.load_statistics()

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -71,6 +72,16 @@ class Index:
         behind = "" if self.concrete_index == self.name else f" (alias of {self.concrete_index})"
         engine = self.capabilities
         return f"<{type(self).__name__} {self.name}{behind} on {engine.engine} {engine.version}>"
+
+    def __iter__(self) -> Iterator[Any]:
+        """The index and no report, as ``attach`` returned a pair before; deprecated."""
+        warnings.warn(
+            "Index.attach returns the index alone; index.backfill() fills it and returns the report",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        yield self
+        yield None
 
     def __enter__(self) -> Index:
         return self
@@ -185,7 +196,10 @@ class Index:
             "plan": self.plan.to_dict(),
             "contracts": {name: describe_contract(value) for name, value in stored.contracts.items()},
             "statistics": dict(stored.statistics),
-            "drift": list(drift(compiled, mapping, opening.existing_fields(state))),
+            "drift": [
+                *drift(compiled, mapping, opening.existing_fields(state)),
+                *(() if live is None else live.source_rules.drift(mapping)),
+            ],
             "alias": {} if live is None else live.alias.to_dict(),
             "notes": list(self.notes),
         }

@@ -30,7 +30,7 @@ from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
 from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
-from esembed.ingest.sources.index import read_documents
+from esembed.ingest.sources.index import made_again, read_documents
 from esembed.migration.copying import CopyingEncoder, VectorCache, compare_ids, copyable
 from esembed.migration.lock import MigrationLock
 from esembed.migration.options import MigrateOptions, MigrationReport
@@ -96,6 +96,7 @@ def migrate(
     if stored_meta(live.mapping) is None:
         raise PlanError(f"{live.concrete_index!r} doesn't say how it was encoded; repair or attach it first")
     known = capabilities or probe(client)
+    _check_readable(live, known)
     compile_mapping(with_dims(plan, lambda _: PLACEHOLDER_DIMS), known)
     with locked(client, alias, "migrate") as lock:
         return _migrate(
@@ -389,6 +390,8 @@ def _rollback(
             f"the version before, {origin!r}, was deleted; migrate with its plan instead", alias=alias
         )
     known = capabilities or probe(client)
+    if replay_writes:
+        _check_readable(live, known)
     target = open_index(client, origin, encoders=encoders, capabilities=known)
     report = MigrationReport(alias=alias, old=live.concrete_index, new=origin)
     allow_writes(client, origin)
@@ -410,6 +413,22 @@ def _rollback(
         report.notes.append(f"what was written since the swap is in {live.concrete_index!r} only")
     report.seconds = time.monotonic() - started
     return report
+
+
+def _check_readable(live: LiveIndex, capabilities: Capabilities) -> None:
+    """Refuse an index that doesn't keep whole documents. Vectors that encoders made are made again.
+
+    Raises:
+        UnsupportedFeatureError: a field is neither in ``_source`` nor stored by itself.
+    """
+    stored = stored_meta(live.mapping)
+    if stored is not None:
+        live.source_rules.fetch(
+            live.mapping,
+            what="a migration",
+            made=made_again(stored.plan),
+            vector_doc_values=dialect_for(capabilities).documents.vector_doc_values,
+        )
 
 
 # -- steps -------------------------------------------------------------------------------------------

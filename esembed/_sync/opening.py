@@ -149,7 +149,13 @@ def create(
         stored=stored,
         capabilities=known,
         pool=pool,
-        notes=(*prepared.compiled.notes, *pool.similarity_notes(), *pool.sharing_notes()),
+        notes=(
+            *prepared.compiled.notes,
+            *pool.similarity_notes(),
+            *pool.sharing_notes(),
+            # An index template of the cluster's owners applies to it, too.
+            *live.source_rules.notes(live.mapping),
+        ),
         rerankers=rerankers,
     )
 
@@ -184,6 +190,7 @@ def _same_plan(
         stored=stored,
         capabilities=capabilities,
         pool=pool,
+        notes=live.source_rules.notes(live.mapping),
         rerankers=rerankers,
     )
 
@@ -220,6 +227,7 @@ def open_live(
         capabilities=capabilities or probe(client),
         # Contracts are checked before an encoder's first use, not here: opening loads no model.
         pool=encoders.pool(stored.plan, stored.contracts),
+        notes=live.source_rules.notes(live.mapping),
         rerankers=rerankers,
     )
 
@@ -311,7 +319,7 @@ def attach(
         stored=stored,
         capabilities=known,
         pool=prepared.pool,
-        notes=(*existing.notes, *prepared.compiled.notes),
+        notes=(*existing.notes, *prepared.compiled.notes, *live.source_rules.notes(live.mapping)),
         rerankers=rerankers,
     )
 
@@ -364,7 +372,7 @@ def repair(
         stored=stored,
         capabilities=known,
         pool=prepared.pool,
-        notes=tuple(compiled.notes),
+        notes=(*compiled.notes, *live.source_rules.notes(live.mapping)),
         rerankers=rerankers,
     )
     if state.lexical_fields:

@@ -76,6 +76,7 @@ class Searcher:
         self.token_ids = dict(token_ids or {})
         self._path = index_path(index_name)
         self._alias = NO_ALIAS if live is None else live.alias
+        self._has_source = live is None or live.source_rules.enabled
         self._live = LiveFields(client, index_name, plan, live.mapping if live is not None else None)
         self._vectors = QueryVectors(plan, pool, before_encoding)
         self._fusing = ClientFusion(client, index_name, plan, self.rerankers)
@@ -138,7 +139,7 @@ class Searcher:
         options = SearchOptions(
             size=size,
             offset=offset,
-            source=source,
+            source=self._shown(source),
             highlight=highlight,
             aggregations=aggregations,
             explain=explain,
@@ -195,7 +196,11 @@ class Searcher:
         if batch_size < 1:
             raise QueryError(f"batch_size must be ≥ 1, not {batch_size}", field="batch_size")
         options = SearchOptions(
-            size=size, source=source, explain=explain, fusion=fusion, timeout_seconds=timeout_seconds
+            size=size,
+            source=self._shown(source),
+            explain=explain,
+            fusion=fusion,
+            timeout_seconds=timeout_seconds,
         )
         found: list[Hits] = []
         for start in range(0, len(queries), batch_size):
@@ -257,6 +262,11 @@ class Searcher:
             shown = filter_of([tenant] if shown is None else [tenant, shown])
         resolved = resolve(query, self.plan, text=text, filter=shown, legs=legs)
         return make_request(resolved, options, max_window=self.capabilities.max_result_window, cursor=cursor)
+
+    def _shown(self, source: SourceFilter) -> SourceFilter:
+        """What comes along with the hits: nothing where the index keeps nothing. Both engines answer 400 to
+        a ``_source`` filter there, and not to ``false``."""
+        return source if self._has_source else False
 
     def _check_aggregations(self, aggregations: Any) -> None:
         """Refuse what counts documents that the alias hides.

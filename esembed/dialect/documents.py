@@ -96,6 +96,7 @@ class DocumentFormat:
         auto_storage: what a sparse field's storage ``auto`` is here.
         targets: storage → the kind of feature names that it takes.
         pit: how a point in time is opened and closed.
+        vector_doc_values: a dense vector that isn't in ``_source`` can be read from its doc values.
     """
 
     capabilities: Capabilities
@@ -103,6 +104,7 @@ class DocumentFormat:
     auto_storage: ClassVar[Storage]
     targets: ClassVar[Mapping[str, TokenTarget]]
     pit: ClassVar[PointInTime]
+    vector_doc_values: ClassVar[bool] = False
 
     def bulk(self, plan: IndexPlan, token_ids: Mapping[str, Mapping[str, int]] | None = None) -> BulkFormat:
         """How one plan's documents are written.

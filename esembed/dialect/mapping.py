@@ -135,6 +135,8 @@ class MappingCompiler(ABC):
             set_path(draft.properties, name, self.filter(name, filter_field, draft))
         self._hidden_fields(plan, draft)
         draft.settings["number_of_shards"] = plan.index.shards
+        # A value that doesn't fit is to be refused, not kept where no search finds it.
+        draft.settings["mapping"] = {"ignore_malformed": False}
         if plan.index.replicas is not None:
             draft.settings["number_of_replicas"] = plan.index.replicas
         if plan.index.refresh_interval is not None:
@@ -152,7 +154,16 @@ class MappingCompiler(ABC):
         return CompiledMapping(
             body={
                 "settings": {"index": draft.settings},
-                "mappings": {"dynamic": plan.index.dynamic, "properties": draft.properties},
+                "mappings": {
+                    "dynamic": plan.index.dynamic,
+                    # Both are written though they are the engines' defaults, since an index template of the
+                    # cluster's owners may say otherwise. OpenSearch takes this object in place of the
+                    # template's. Elasticsearch merges them: "enabled" is this one's then, and lists are
+                    # joined, so what a template excludes stays excluded (seen on 9.5.3 with empty lists and
+                    # with others). That is found in the live mapping, see dialect/source_rules.py.
+                    "_source": {"enabled": True},
+                    "properties": draft.properties,
+                },
             },
             resolved=plan.replace(dense=dense, sparse=sparse),
             notes=tuple(draft.notes),

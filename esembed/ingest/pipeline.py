@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
+from esembed.dialect.source_rules import missing_source
 from esembed.encode.base import Encoder
 from esembed.encode.transformer.runner import interruptible
 from esembed.errors import (
@@ -30,6 +31,7 @@ from esembed.errors import (
     InvariantError,
     MappingDriftError,
     OptionsError,
+    UnsupportedFeatureError,
 )
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.load_settings import LoadSettings, check_durability
@@ -40,6 +42,7 @@ from esembed.ingest.reconcile import reconcile
 from esembed.ingest.record import PreparedRecord
 from esembed.ingest.retry import IngestCancelled, RetryPolicy
 from esembed.ingest.sources import Source, open_source
+from esembed.ingest.sources.index import made_again
 from esembed.ingest.stages.chunk import ChunkStage
 from esembed.ingest.stages.encode import EncodeStage
 from esembed.ingest.stages.lookup import LookupStage
@@ -384,6 +387,7 @@ class _Run:
         settings = self.target.settings()
         check_durability(settings, self.index)
         self._check_inside(settings)
+        self._check_kept()
         load = LoadSettings(self.target, self.plan, dialect_for(self.capabilities).mapping, self.warn)
         uuid = settings.get("uuid")
         if self.options.verify or self.options.sync:
@@ -444,6 +448,25 @@ class _Run:
         self.warnings.append(
             f"{names}: encoded by the engine; tokens, truncation and the model's identity are not seen here"
         )
+
+    def _check_kept(self) -> None:
+        """Partial updates of whole batches lose what isn't in ``_source``, in every document.
+
+        Raises:
+            UnsupportedFeatureError: *vectors_only* on an index that leaves other fields out.
+        """
+        if not self.options.vectors_only:
+            return
+        gone = missing_source(self.target.lost, made_again(self.plan))
+        if gone:
+            raise UnsupportedFeatureError(
+                [
+                    f"filling vector fields is a partial update of each document, which would lose "
+                    f"{', '.join(map(repr, gone[:5]))}: {self.target.source_rules.reason(gone)}; ingest the "
+                    "records from where they came from into an index made from the plan"
+                ],
+                profile=f"the index {self.index}",
+            )
 
     def _restore_quietly(self, load: LoadSettings) -> None:
         self.stop.clear()

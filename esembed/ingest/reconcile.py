@@ -45,7 +45,7 @@ def reconcile(
     apart = plan.chunk is not None and plan.chunk.store == "documents"
     batch: list[str] = []
     try:
-        for hit in target.scan():
+        for hit in target.scan_hidden():
             source = hit.get("_source") or {}
             parent = source.get(PARENT_FIELD)
             if parent is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ class PreparedRecord:
         encoded_before: whether the document in the index may hold vectors already.
         in_flight: whether its id is held until the record is resolved.
         statistics: field → term statistics of this one document.
+        lost: the fields that the engine loses in each partial update that doesn't bring them.
     """
 
     document: Document
@@ -49,6 +51,7 @@ class PreparedRecord:
     encoded_before: bool = False
     in_flight: bool = False
     statistics: dict[str, Any] = field(default_factory=dict)
+    lost: Set[str] = frozenset()
 
     @property
     def encoded_size(self) -> int:

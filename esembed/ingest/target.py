@@ -13,6 +13,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.dialect.source_rules import SourceFetch, SourceRules
 from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError
 from esembed.ingest.retry import RetryPolicy
 from esembed.transport import Response, Transport
@@ -56,6 +57,7 @@ class TargetIndex:
         self._alias = alias
         documents = dialect_for(capabilities).documents
         self._pit = documents.pit
+        self._vector_doc_values = documents.vector_doc_values
         self._bulk_params = {
             **documents.bulk_params(primary_wait_seconds=retry.max_wait_seconds),
             **alias.document_params,
@@ -190,6 +192,37 @@ class TargetIndex:
         found: Mapping[str, Any] = next(iter(body.values()))["mappings"]
         return found
 
+    @cached_property
+    def _live(self) -> tuple[Mapping[str, Any], SourceRules]:
+        """The mapping and what the index keeps of a document. Of several indices the first one's: they have
+        one plan."""
+        bodies = self.call("GET", f"{self._path}").body
+        found = next(iter(bodies.values()))
+        mapping: Mapping[str, Any] = found.get("mappings") or {}
+        settings = (found.get("settings") or {}).get("index") or {}
+        return mapping, SourceRules.read(mapping, settings)
+
+    @property
+    def source_rules(self) -> SourceRules:
+        """What the index keeps of a document, asked once."""
+        return self._live[1]
+
+    @cached_property
+    def lost(self) -> frozenset[str]:
+        """The fields that a partial update loses where it doesn't bring them: the engines build on
+        ``_source``, which hasn't got them."""
+        mapping, rules = self._live
+        return frozenset(rules.lost(mapping))
+
+    def whole_source(
+        self, what: str, *, wanted: Collection[str] | None = None, made: Collection[str] = ()
+    ) -> SourceFetch:
+        """How whole documents are read; see :meth:`SourceRules.fetch`."""
+        mapping, rules = self._live
+        return rules.fetch(
+            mapping, what=what, wanted=wanted, made=made, vector_doc_values=self._vector_doc_values
+        )
+
     def put_meta(self, meta: Mapping[str, Any]) -> None:
         """Replace ``_meta`` (both engines replace it whole: merge first)."""
         self.call("PUT", f"{self._path}/_mapping", body={"_meta": dict(meta)})
@@ -303,11 +336,18 @@ class TargetIndex:
         *,
         query: Mapping[str, Any] | None = None,
         size: int = 1_000,
+        fetch: SourceFetch | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Every document (``_id``, ``_source``, ``_routing``) that the alias shows, as of now, in no order:
-        through a point in time, or a scroll where the engine opens none."""
+        through a point in time, or a scroll where the engine opens none.
+
+        Args:
+            fetch: what else is read beside ``_source``.
+        """
         shown = self._alias.narrow(query or {"match_all": {}})
         body: dict[str, Any] = {"size": size, "query": shown, "_source": source}
+        if fetch is not None:
+            body |= fetch.to_body()
         pages = self._pit_pages(body)
         if pages is None:
             pages = self._scroll_pages(body)
@@ -315,6 +355,20 @@ class TargetIndex:
             if answer.get("_shards", {}).get("failed"):
                 raise EngineUnavailableError(f"some shards of {self.index} failed during a scan; try again")
             yield from answer["hits"]["hits"]
+
+    def scan_hidden(self) -> Iterator[Mapping[str, Any]]:
+        """Of every document its ``_id``, ``_routing``, and under ``_source`` hash and parent, wherever they
+        can be read."""
+        if all(map(self.source_rules.keeps, (HASH_FIELD, PARENT_FIELD))):
+            yield from self.scan()
+            return
+        # Both are keywords, whose doc values have them. Read from a _source without them, every document
+        # would look changed, and a chunk like a document that the source lacks, which sync deletes.
+        mapped = self._live[0].get("properties") or {}
+        names = tuple(name for name in (HASH_FIELD, PARENT_FIELD) if name in mapped)
+        fetch = SourceFetch(doc_values=names)
+        for hit in self.scan(False, fetch=fetch):
+            yield {**hit, "_source": fetch.document(hit)}
 
     def _pit_pages(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]] | None:
         opened = self.call(

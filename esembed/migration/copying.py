@@ -111,17 +111,16 @@ def compare_ids(
     The ids lie on disk meanwhile. Chunks that are documents of their own are not counted; those of
     a parent that is gone stand among the new index's own.
     """
-    source = (PARENT_FIELD,)
     missing: list[str] = []
     extra: dict[str, str | None] = {}
     seen = IdTable()
     both = 0
     try:
-        for hit in scan_target(transport, old, capabilities).scan(source):
+        for hit in scan_target(transport, old, capabilities).scan_hidden():
             if not (hit.get("_source") or {}).get(PARENT_FIELD):
                 seen.put(hit["_id"], None)
         batch: list[str] = []
-        for hit in scan_target(transport, new, capabilities).scan(source):
+        for hit in scan_target(transport, new, capabilities).scan_hidden():
             parent = (hit.get("_source") or {}).get(PARENT_FIELD)
             if (parent or hit["_id"]) not in seen:
                 extra[hit["_id"]] = hit.get("_routing")

@@ -21,6 +21,8 @@ class ElasticsearchDocuments(DocumentFormat):
         # There is none here, which is a gap of the mapping; until it is raised the names need a form.
         "seismic": "elasticsearch.sparse_vector",
     }
+    # Seen on 9.5.3. OpenSearch 3.6.0 answers 500 ("doesn't support sorting") for a Lucene field.
+    vector_doc_values: ClassVar[bool] = True
     pit: ClassVar[PointInTime] = PointInTime(open="_pit", close="/_pit", key="id", closes_many=False)
 
     def bulk_params(self, *, primary_wait_seconds: float) -> dict[str, str]:

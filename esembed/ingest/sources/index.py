@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -20,7 +20,15 @@ from esembed.plan import IndexPlan
 from esembed.transport import Transport
 from esembed.types import Document, FloatArray
 
-__all__ = ["IndexSource", "VectorSink", "read_documents", "read_index", "scan_target"]
+__all__ = [
+    "IndexSource",
+    "VectorSink",
+    "encoded_from",
+    "made_again",
+    "read_documents",
+    "read_index",
+    "scan_target",
+]
 
 PAGE_DOCUMENTS = 500
 """Documents of one page of a scan. With their vectors, 500 of 1,024 dims are about 10 MB of JSON."""
@@ -106,6 +114,7 @@ def read_documents(
 
     Raises:
         EngineUnavailableError: the engine stayed away for too long.
+        UnsupportedFeatureError: the index doesn't keep whole documents.
     """
     stored = dialect_for(capabilities).documents
     copied = copied or {}
@@ -121,10 +130,11 @@ def read_documents(
     if plan.chunk is not None and plan.chunk.store == "documents":
         query = {"bool": {"filter": [query], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
     target = scan_target(transport, index, capabilities, alias=alias)
-    pages = target.scan(source, query=query, size=PAGE_DOCUMENTS)
+    fetch = target.whole_source(f"a copy of {index!r}", made=made_again(plan))
+    pages = target.scan(source, query=query, size=PAGE_DOCUMENTS, fetch=fetch)
     started = time.monotonic()
     for count, hit in enumerate(pages, 1):
-        fields = dict(hit.get("_source") or {})
+        fields = fetch.document(hit)
         _hand_over(stored, plan, fields, copied)
         for name in copied:
             fields.pop(name, None)
@@ -147,6 +157,20 @@ def read_documents(
             ahead = count / max_documents_per_second - (time.monotonic() - started)
             if ahead > 0.05:  # a shorter sleep is mostly the system's own overhead
                 time.sleep(ahead)
+
+
+def made_again(plan: IndexPlan) -> list[str]:
+    """The fields of a document that nobody reads back: what esembed puts there, it makes again."""
+    fields = [plan.field_path(name) for name, field in plan.vector_fields() if not field.precomputed]
+    if plan.chunk is not None:
+        fields.append(plan.chunk.path)
+    return [*fields, HASH_FIELD, PARENT_FIELD]
+
+
+def encoded_from(plan: IndexPlan) -> list[str]:
+    """The fields that the plan's vectors are made from."""
+    names = {path for _, field in plan.vector_fields() for path in field.source}
+    return sorted(names | set(plan.chunk.source if plan.chunk is not None else ()))
 
 
 def _hand_over(
@@ -173,6 +197,8 @@ def read_index(
     *,
     plan: IndexPlan | None = None,
     query: Mapping[str, Any] | None = None,
+    wanted: Collection[str] | None = None,
+    what: str = "this",
     max_wait_seconds: float = 600.0,
 ) -> Iterator[Document]:
     """Every document as of the moment the reading begins, vectors and hidden fields left out.
@@ -183,10 +209,13 @@ def read_index(
         capabilities: of the engine.
         plan: its plan, whose vector fields are left out; None leaves out hidden fields only.
         query: only documents that match.
+        wanted: the fields that are needed of each; None needs all.
+        what: what they are read for, where one that is needed can't be read.
         max_wait_seconds: how long an engine that is away is waited for.
 
     Raises:
         EngineUnavailableError: it stayed away.
+        UnsupportedFeatureError: the index doesn't keep a field that is needed.
     """
     excludes = [HASH_FIELD, PARENT_FIELD]
     clause: dict[str, Any] = dict(query or {"match_all": {}})
@@ -197,10 +226,11 @@ def read_index(
             if plan.chunk.store == "documents":
                 clause = {"bool": {"must": [clause], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
     target = scan_target(transport, index, capabilities, max_wait_seconds=max_wait_seconds)
-    for hit in target.scan({"excludes": excludes}, query=clause, size=PAGE_DOCUMENTS):
+    fetch = target.whole_source(what, wanted=wanted, made=() if plan is None else made_again(plan))
+    for hit in target.scan({"excludes": excludes}, query=clause, size=PAGE_DOCUMENTS, fetch=fetch):
         yield Document(
             id=hit["_id"],
-            source=hit.get("_source") or {},
+            source=fetch.document(hit),
             position=f"{index}/{hit['_id']}",
             routing=hit.get("_routing"),
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import orjson
 
 from esembed.capabilities import Capabilities
+from esembed.dialect.meta import HASH_FIELD
+from esembed.dialect.source_rules import missing_source
 from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
@@ -41,6 +43,7 @@ class LookupStage:
         preparer: Preparer,
         outcomes: Outcomes,
     ) -> None:
+        self._plan = plan
         self._target, self._preparer, self._outcomes = target, preparer, outcomes
         self._compare, self._vectors_only = options.skip_unchanged, options.vectors_only
         self._separate_chunks = plan.chunk is not None and plan.chunk.store == "documents"
@@ -78,8 +81,8 @@ class LookupStage:
         in_flight = self._outcomes.in_flight
         # Taken before the look-up: what is confirmed while it runs makes its answer old.
         moving = {record.id for record in records if record.id in in_flight}
-        routing = {r.id: r.document.routing for r in records if r.document.routing is not None}
-        stored = self._stored(records, routing)
+        routing = _routing(records)
+        stored = self._stored(records)
         hidden = self._target.hidden([r.id for r in records], routing)
         current = self._target.sources([r.id for r in records if r.op == "update"], routing)
         out: list[PreparedRecord] = []
@@ -122,7 +125,7 @@ class LookupStage:
             if self._flush is not None:
                 self._flush(False)
 
-    def _stored(self, records: Sequence[PreparedRecord], routing: Mapping[str, str]) -> dict[str, str | None]:
+    def _stored(self, records: Sequence[PreparedRecord]) -> dict[str, str | None]:
         stored: dict[str, str | None] = {}
         ask = []
         for record in records:
@@ -133,7 +136,7 @@ class LookupStage:
                 continue
             ask.append(record.id)
         if ask and (self._ask or self._vectors_only or any(r.op == "update" for r in records)):
-            stored.update(self._target.hashes(list(dict.fromkeys(ask)), routing))
+            stored.update(self._target.hashes(list(dict.fromkeys(ask)), _routing(records)))
         return stored
 
     def _one(
@@ -148,6 +151,8 @@ class LookupStage:
         old = stored.get(record.id)
         head, record.old_chunks = hash_parts(old) if old else ("", 0)
         record.encoded_before = old is not None or record.op == "update"
+        if record.op == "update" or self._vectors_only:
+            record.lost = self._target.lost
         if record.op == "delete":
             return True
         if record.op == "update":
@@ -169,6 +174,8 @@ class LookupStage:
         current = self._preparer.without_vectors(stored)
         merged = merge(current, record.source)
         changed = {name for name in self._preparer.encoded if self._preparer.touches(name, record.source)}
+        if self._target.lost:
+            changed |= self._keep_what_is_lost(record, changed)
         stale = changed & self._preparer.inside
         if stale:
             raise RecordError(
@@ -181,6 +188,40 @@ class LookupStage:
         canonical = orjson.dumps(merged, option=orjson.OPT_SORT_KEYS)
         record.hash = self._preparer.content_hash(canonical, record.vectors, old)
         return not (self._compare and old is not None and hash_parts(old)[0] == record.hash)
+
+    def _keep_what_is_lost(self, record: PreparedRecord, changed: Set[str]) -> set[str]:
+        """The encoded fields that are made again because the engine loses them in a partial update.
+
+        Raises:
+            RecordError: the update would lose a field that can't be made again.
+        """
+        plan, lost, encoded = self._plan, self._target.lost, self._preparer.encoded
+        chunk = plan.chunk
+        again = {name for name in encoded if plan.field_path(name) in lost}
+        made = [plan.field_path(name) for name in again | changed]
+        if chunk is not None and any(encoded[name].chunked for name in again | changed):
+            made.append(chunk.path)
+        # What the vectors are made from is needed, too, unless the update brings it.
+        sources: set[str] = set()
+        for name in again:
+            chunked = encoded[name].chunked and chunk is not None
+            sources.update(chunk.source if chunked and chunk is not None else encoded[name].source)
+        brought = [*record.source, *record.vectors]
+        gone = missing_source(lost, [*brought, *made, HASH_FIELD])
+        gone += missing_source(sources & lost, brought)
+        if gone:
+            raise RecordError(
+                f"a partial update would lose {', '.join(map(repr, dict.fromkeys(gone)))}: "
+                f"{self._target.source_rules.reason(gone)}, and the engine builds the new document from "
+                "_source; send the whole record",
+                field=gone[0],
+            )
+        return again
+
+
+def _routing(records: Sequence[PreparedRecord]) -> Mapping[str, str]:
+    """Id → routing, of records that have one."""
+    return {r.id: r.document.routing for r in records if r.document.routing is not None}
 
 
 def _hidden(record: PreparedRecord) -> RecordError:

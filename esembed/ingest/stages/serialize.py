@@ -9,6 +9,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.documents import chunk_id
 from esembed.dialect.meta import HASH_FIELD, TEXT_PREFIX
+from esembed.dialect.source_rules import within
 from esembed.errors import RecordError
 from esembed.ingest.bulk import BulkAction
 from esembed.ingest.options import IngestOptions, IngestReport
@@ -113,8 +114,10 @@ class SerializeStage:
             for name in sparse:
                 del unfinished[name]
             lines.append(form.update_lines(record.id, unfinished, routing))
-            then.append(form.update_lines(record.id, {name: [] for name in sparse}, routing))
-            then.append(form.update_lines(record.id, {**sparse, HASH_FIELD: stored}, routing))
+            # Each of these is a partial update of its own, which loses what isn't in _source once more.
+            kept = {k: v for k, v in unfinished.items() if any(within(path, (k,)) for path in record.lost)}
+            then.append(form.update_lines(record.id, {**kept, **{name: [] for name in sparse}}, routing))
+            then.append(form.update_lines(record.id, {**kept, **sparse, HASH_FIELD: stored}, routing))
         else:
             write = form.update_lines if partial else form.index_lines
             line = write(record.id, body, routing)

@@ -1,0 +1,268 @@
+"""Indices that don't keep whole documents: nothing is lost by what reads a document back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from esembed import (
+    AsyncIndex,
+    DenseField,
+    FilterField,
+    IndexPlan,
+    IngestOptions,
+    MigrateOptions,
+    SparseField,
+    TextField,
+)
+from esembed import query as q
+from esembed._async.client import AsyncEngineClient
+from esembed.encode.base import EncoderInfo, EncodeStats
+from esembed.errors import EsembedError, RecordError, UnsupportedFeatureError
+
+QUIET = IngestOptions(learn_weights=False)
+PLAN = IndexPlan(
+    text={"title": TextField()},
+    dense={"v": DenseField(encoder="precomputed", dims=4, similarity="l2_norm", quantization="hnsw")},
+    filter={"state": FilterField()},
+)
+NEAREST = q.knn("v", vector=[1, 0, 0, 0], k=3)
+
+
+class Bytes:
+    """A deterministic encoder."""
+
+    def __init__(self) -> None:
+        self.info = EncoderInfo(spec="custom:bytes", type="dense", dims=4, model="bytes", normalize=True)
+        self.stats = EncodeStats()
+        self.texts: list[str] = []
+
+    def encode_document(self, texts: Any) -> Any:
+        self.texts += texts
+        out = np.full((len(texts), 4), 0.01, np.float32)
+        for i, text in enumerate(texts):
+            for byte in text.encode():
+                out[i, byte % 4] += 1 + byte % 7
+        return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+    encode_query = encode_document
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def vector(client: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A dense field's mapping, and the index settings it needs."""
+    if "opensearch" in type(client).__module__:
+        method = {"name": "hnsw", "engine": "lucene"}
+        return {"type": "knn_vector", "dimension": 4, "space_type": "l2", "method": method}, {"knn": True}
+    options = {"type": "hnsw"}
+    return {"type": "dense_vector", "dims": 4, "similarity": "l2_norm", "index_options": options}, {}
+
+
+async def foreign(client: Any, name: str, source: Any, **properties: Any) -> AsyncEngineClient:
+    """An index that esembed didn't make, with three documents."""
+    engine = AsyncEngineClient(client)
+    mapping, settings = vector(client)
+    fields = {"title": {"type": "text"}, "state": {"type": "keyword"}, "v": mapping, **properties}
+    body = {"settings": {"index": settings}, "mappings": {"_source": source, "properties": fields}}
+    await engine.request("PUT", f"/{name}", body=body)
+    for i in range(3):
+        document = {"title": f"page {i}", "state": "draft", "v": [1, i, 0, 0], "note": f"note {i}"}
+        await engine.request("PUT", f"/{name}/_doc/{i}", body=document)
+    await engine.request("POST", f"/{name}/_refresh")
+    return engine
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"excludes": ["v"]},
+        {"excludes": ["v*", "unmapped"]},
+        {"includes": ["title", "state"]},
+        {"excludes": ["title"]},
+        {"enabled": False},
+    ],
+    ids=str,
+)
+async def test_an_update_loses_nothing(client: Any, esembed_index_name: str, source: Any) -> None:
+    await foreign(client, esembed_index_name, source)
+    index = await AsyncIndex.attach(client, esembed_index_name, PLAN)
+    assert any("_source" in note for note in index.notes)
+    assert any(line.startswith("~ _source") for line in (await index.inspect())["drift"])
+    again = await AsyncIndex.open(client, esembed_index_name)
+    assert any("_source" in note for note in again.notes)
+    with pytest.raises(RecordError, match="send the whole record"):
+        await index.update("1", {"state": "final"}, refresh=True)
+    assert sorted((await index.search(NEAREST)).ids) == ["0", "1", "2"]
+    assert sorted((await index.search(q.match("page"))).ids) == ["0", "1", "2"]
+    # A whole record, and an update that brings what would be lost, are fine.
+    whole = {"_id": "1", "title": "page one", "state": "final", "v": [1, 1, 0, 0]}
+    report = await index.ingest([whole], QUIET)
+    assert report.indexed == 1, report.errors
+    assert sorted((await index.search(NEAREST)).ids) == ["0", "1", "2"]
+    if "v" in str(source.get("excludes")):
+        await index.update("2", {"state": "final", "v": [1, 2, 0, 0]}, refresh=True)
+        assert sorted((await index.search(NEAREST)).ids) == ["0", "1", "2"]
+        assert (await index.search(q.match_all(filter=q.term("state", "final")))).ids == ["1", "2"]
+
+
+async def test_what_cant_be_read_back_is_refused(client: Any, esembed_index_name: str) -> None:
+    engine = await foreign(client, esembed_index_name, {"excludes": ["title"]})
+    encoded = DenseField(encoder="custom:bytes", source=("title",), similarity="cosine")
+    plan = PLAN.replace(dense={**PLAN.dense, "e": encoded})
+    index = await AsyncIndex.attach(client, esembed_index_name, plan, encoder={"e": Bytes()})
+    before = (await engine.request("GET", f"/{esembed_index_name}")).body
+    with pytest.raises(UnsupportedFeatureError, match=r"backfill reads documents back.*'title'"):
+        await index.backfill()
+    with pytest.raises(UnsupportedFeatureError, match="a migration reads documents back"):
+        await index.migrate(PLAN, options=MigrateOptions(alias=f"{esembed_index_name}-alias"))
+    with pytest.raises(UnsupportedFeatureError, match="a copy of"):
+        await index.documents()
+    assert (await engine.request("GET", f"/{esembed_index_name}")).body == before, "nothing was changed"
+
+
+async def test_backfill_refuses_to_lose_other_fields(client: Any, esembed_index_name: str) -> None:
+    await foreign(client, esembed_index_name, {"excludes": ["v"]})
+    encoded = DenseField(encoder="custom:bytes", source=("title",), similarity="cosine")
+    plan = PLAN.replace(dense={"e": encoded})
+    index = await AsyncIndex.attach(client, esembed_index_name, plan, encoder=Bytes())
+    with pytest.raises(UnsupportedFeatureError, match="would lose 'v'"):
+        await index.backfill()
+    assert sorted((await index.search(q.match("page"))).ids) == ["0", "1", "2"]
+
+
+async def test_what_is_encoded_here_is_encoded_again(client: Any, esembed_index_name: str) -> None:
+    """Vectors that our encoders make are out of _source: an update of another field brings them again."""
+    name = esembed_index_name
+    await foreign(client, name, {"excludes": ["e", "s"]})
+    plan = PLAN.replace(
+        dense={**PLAN.dense, "e": DenseField(encoder="custom:bytes", source=("title",), similarity="cosine")},
+        sparse={"s": SparseField(encoder="lexical", source=("title",))},
+    )
+    encoder = Bytes()
+    index = await AsyncIndex.attach(client, name, plan, encoder={"e": encoder})
+    filled = await index.backfill(QUIET)
+    assert filled.updated == 3, filled.errors
+    encoder.texts.clear()
+    await index.update("1", {"state": "final"}, refresh=True)
+    assert encoder.texts == ["page 1"]
+    for query in (q.knn("e", text="page", k=3), q.sparse("s", text="page"), NEAREST, q.match("page")):
+        assert sorted((await index.search(query)).ids) == ["0", "1", "2"]
+    await index.update("1", {"title": "page one"}, refresh=True)
+    for query in (q.knn("e", text="page", k=3), q.sparse("s", text="page"), NEAREST, q.match("page")):
+        assert sorted((await index.search(query)).ids) == ["0", "1", "2"]
+    options = MigrateOptions(alias=f"{name}-alias", ingest=QUIET)
+    encoder.texts.clear()
+    report = await index.migrate(
+        plan.replace(text={"title": TextField(k1=1.0)}), options=options, encoder={"e": encoder}
+    )
+    assert report.documents == 3
+    moved = await AsyncIndex.open(client, f"{name}-alias", encoder={"e": encoder})
+    for query in (q.knn("e", text="page", k=3), q.sparse("s", text="page"), NEAREST, q.match("page")):
+        assert sorted((await moved.search(query)).ids) == ["0", "1", "2"]
+    rows = await moved.get("0", vectors=True)
+    assert rows is not None
+    assert "e" in rows, "the new version keeps whole documents"
+
+
+async def test_stored_fields_are_read_back(client: Any, esembed_index_name: str) -> None:
+    name = esembed_index_name
+    stored = {"title": {"type": "text", "store": True}}
+    await foreign(client, name, {"excludes": ["title"]}, **stored)
+    encoder = Bytes()
+    plan = PLAN.replace(
+        dense={**PLAN.dense, "e": DenseField(encoder="custom:bytes", source=("title",), similarity="cosine")}
+    )
+    index = await AsyncIndex.attach(client, name, plan, encoder={"e": encoder})
+    assert (await index.get("1") or {})["title"] == "page 1"
+    copy = await AsyncIndex.create(client, f"{name}-copy", PLAN)
+    report = await copy.ingest(await index.documents(), QUIET)
+    assert (report.indexed, sorted((await copy.search(q.match("page"))).ids)) == (3, ["0", "1", "2"])
+    options = MigrateOptions(alias=f"{name}-alias", ingest=QUIET)
+    moved = await index.migrate(PLAN, options=options)
+    assert moved.documents == 3
+    whole = await AsyncIndex.open(client, f"{name}-alias")
+    assert (await whole.get("1") or {})["title"] == "page 1"
+    assert sorted((await whole.search(NEAREST)).ids) == ["0", "1", "2"]
+
+
+async def test_vectors_are_read_from_doc_values_or_refused(client: Any, esembed_index_name: str) -> None:
+    name = esembed_index_name
+    await foreign(client, name, {"excludes": ["v"]})
+    index = await AsyncIndex.attach(client, name, PLAN)
+    assert (await index.get("1") or {})["title"] == "page 1"
+    if index.capabilities.engine == "opensearch":
+        with pytest.raises(UnsupportedFeatureError, match=r"get\(vectors=True\)"):
+            await index.get("1", vectors=True)
+        with pytest.raises(UnsupportedFeatureError, match="a migration"):
+            await index.migrate(PLAN, options=MigrateOptions(alias=f"{name}-alias"))
+        return
+    assert (await index.get("1", vectors=True) or {})["v"] == [1, 1, 0, 0]
+    options = MigrateOptions(alias=f"{name}-alias", ingest=QUIET)
+    await index.migrate(PLAN.replace(text={"title": TextField(k1=1.0)}), options=options)
+    moved = await AsyncIndex.open(client, f"{name}-alias")
+    assert sorted((await moved.search(NEAREST)).ids) == ["0", "1", "2"]
+
+
+TEMPLATES = {
+    "excludes": {"mappings": {"_source": {"excludes": ["v"]}}},
+    "includes": {"mappings": {"_source": {"includes": ["title"]}}},
+    "off": {"mappings": {"_source": {"enabled": False}}},
+    "malformed": {"settings": {"index.mapping.ignore_malformed": True}},
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
+async def test_a_template_of_the_cluster_loses_nothing(
+    client: Any, esembed_index_name: str, template: dict[str, Any]
+) -> None:
+    engine, name = AsyncEngineClient(client), esembed_index_name
+    body = {"index_patterns": [f"{name}*"], "priority": 900, "template": template}
+    await engine.request("PUT", f"/_index_template/{name}", body=body)
+    try:
+        plan = PLAN.replace(filter={**PLAN.filter, "n": FilterField(type="integer")})
+        index = await AsyncIndex.create(client, name, plan)
+        rows = [{"_id": str(i), "title": f"page {i}", "state": "draft", "v": [1, i, 0, 0]} for i in range(3)]
+        report = await index.ingest([*rows, {**rows[0], "_id": "bad", "n": "many"}], QUIET)
+        assert (report.indexed, report.dead_lettered) == (3, 1), "a value that doesn't fit is refused"
+        live = index.state.live
+        try:
+            await index.update("1", {"state": "final"}, refresh=True)
+            assert live.source_rules.whole
+        except RecordError:
+            assert not live.source_rules.whole
+            assert any("_source" in note for note in index.notes)
+            assert (await index.inspect())["drift"] != []
+        assert sorted((await index.search(NEAREST)).ids) == ["0", "1", "2"]
+        assert sorted((await index.search(q.match("page"))).ids) == ["0", "1", "2"]
+        verified = await index.ingest(rows[::2], IngestOptions(learn_weights=False, verify=True))
+        assert verified.unchanged == 2, "the hash is read where it is kept"
+        assert verified.verified is not None
+        assert (verified.verified.same, verified.verified.different_count) == (2, 0)
+        synced = await index.ingest(rows, IngestOptions(learn_weights=False, sync=True))
+        assert synced.sync_deleted == 0
+    finally:
+        await engine.request("DELETE", f"/_index_template/{name}")
+
+
+async def test_values_that_are_ignored_are_told(client: Any, esembed_index_name: str) -> None:
+    number = {"n": {"type": "integer", "ignore_malformed": True}}
+    await foreign(client, esembed_index_name, {}, **number)
+    plan = PLAN.replace(filter={**PLAN.filter, "n": FilterField(type="integer")})
+    index = await AsyncIndex.attach(client, esembed_index_name, plan)
+    assert any("ignore_malformed is set for n" in note for note in index.notes)
+    record = {"_id": "9", "title": "page 9", "state": "new", "v": [1, 0, 0, 0], "n": "many"}
+    report = await index.ingest([record], QUIET)
+    assert report.indexed == 1
+
+
+async def test_attach_is_still_unpacked_as_a_pair(client: Any, esembed_index_name: str) -> None:
+    await foreign(client, esembed_index_name, {})
+    attached = await AsyncIndex.attach(client, esembed_index_name, PLAN)
+    with pytest.warns(DeprecationWarning, match="attach returns the index alone"):
+        index, report = attached
+    assert (index, report) == (attached, None)
+    assert issubclass(UnsupportedFeatureError, EsembedError)
