@@ -5,7 +5,7 @@ The two dialects subclass :class:`QueryCompiler` and add vectors and features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,9 +43,10 @@ from esembed.query.nodes import (
     Terms,
     thaw,
 )
+from esembed.query.tree import finds_nearest
 from esembed.types import SparseVector
 
-__all__ = ["Json", "QueryCompiler", "bool_clause", "completes"]
+__all__ = ["Json", "QueryCompiler", "bool_clause", "completes", "mentions", "on_objects"]
 
 Json = dict[str, Any]
 MAX_TERMS = 65_536  # index.max_terms_count, both engines' default
@@ -70,6 +71,27 @@ def bool_clause(scoring: Json, filters: list[Json]) -> Json:
 def completes(fusion: FusionNode) -> bool:
     """Whether some leg of the fusion is to score every candidate."""
     return any(isinstance(child, LegRef) and child.whole for child in fusion.children)
+
+
+def mentions(clause: Any, kind: str) -> bool:
+    """Whether a clause of this kind (``nested``) stands anywhere in a clause."""
+    if isinstance(clause, Mapping):
+        return kind in clause or any(mentions(value, kind) for value in clause.values())
+    return isinstance(clause, list) and any(mentions(value, kind) for value in clause)
+
+
+def on_objects(clause: Any, path: str) -> bool:
+    """Whether a clause asks for a field of the nested objects under *path* from among them, that is, outside
+    of a ``nested`` clause of its own."""
+    if isinstance(clause, Mapping):
+        for key, value in clause.items():
+            if key == "nested":
+                continue
+            if key.startswith(f"{path}.") or (key == "field" and str(value).startswith(f"{path}.")):
+                return True
+            if on_objects(value, path):
+                return True
+    return isinstance(clause, list) and any(on_objects(value, path) for value in clause)
 
 
 class QueryCompiler:
@@ -144,6 +166,15 @@ class QueryCompiler:
         if isinstance(node, Bool) and not (node.must or node.should or node.must_not):
             return [clause for part in node.filter for clause in self.filters(part, scope)]
         return [self.clause(node, scope.filtering())]
+
+    def candidates(self, node: Knn | Sparse, scope: Scope) -> list[Json]:
+        """What a search for the k nearest is to look among: its own filter and all those around it.
+
+        A filter beside the search would only thin out the k nearest of everybody: with one tenant of many
+        as the filter that is often nobody. So every filter of a search, a fusion, a bool, a nested query or
+        a boost reaches the searches below it, through the scope, and this is the one place they are read.
+        """
+        return [*self.filters(node.filter, scope), *scope.within]
 
     # -- text ------------------------------------------------------------------------------------
 
@@ -284,19 +315,20 @@ class QueryCompiler:
         return {"geo_distance": {"distance": node.distance, path: {"lat": node.lat, "lon": node.lon}}}
 
     def visit_nested(self, node: Nested, scope: Scope) -> Json:
+        # The filter stands outside, on the document, and that is how it reaches vectors in the objects.
+        filters = self.filters(node.filter, scope)
+        inner = scope.inside(filters).with_(inner_hits=False, nested_path=node.path)
         options: Json = {
             "path": node.path,
-            "query": self.clause(node.query, scope.with_(inner_hits=False, nested_path=node.path)),
+            "query": self.clause(node.query, inner),
             "score_mode": node.score_mode if scope.scoring else "none",
         }
         if node.chunks and scope.inner_hits:
             options["inner_hits"] = {"name": scope.inner_name(node.path), "size": node.chunks}
-        return bool_clause({"nested": options}, self.filters(node.filter, scope))
+        return bool_clause({"nested": options}, filters)
 
     def visit_bool(self, node: Bool, scope: Scope) -> Json:
-        scoring = len(node.must) + len(node.should)
-        inner = scope.with_(align_scores=scope.align_scores or (scope.scoring and scoring > 1))
-        total = scoring + len(node.filter) + len(node.must_not)
+        total = len(node.must) + len(node.should) + len(node.filter) + len(node.must_not)
         limit = scope.capabilities.max_clauses
         if total > limit:
             raise QueryError(
@@ -305,19 +337,43 @@ class QueryCompiler:
                 "Use q.terms for many values of one field, or raise the limit on the engine",
                 field="bool_",
             )
+        conditions, inner = self.conditions(node, scope)
         options: Json = {}
         for name in ("must", "should"):
             if nodes := getattr(node, name):
                 options[name] = [self.clause(part, inner) for part in nodes]
-        filters = [clause for part in node.filter for clause in self.filters(part, scope)]
-        if filters:
-            options["filter"] = filters
-        if node.must_not:
-            options["must_not"] = [self.clause(part, scope.filtering()) for part in node.must_not]
+        options |= conditions
         _put(options, node, "minimum_should_match")
         if node.boost != 1.0:
             options["boost"] = node.boost
         return {"bool": options}
+
+    def conditions(self, node: Bool, scope: Scope) -> tuple[Json, Scope]:
+        """A bool's ``filter`` and ``must_not`` as clauses, and the scope of its scoring clauses."""
+        filters = [None if finds_nearest(part) else self.filters(part, scope) for part in node.filter]
+        filtering = scope.filtering()
+        excluded = [None if finds_nearest(part) else self.clause(part, filtering) for part in node.must_not]
+        applied = [clause for clauses in filters if clauses for clause in clauses]
+        if banned := [clause for clause in excluded if clause is not None]:
+            applied.append({"bool": {"must_not": banned}})
+        scoring = len(node.must) + len(node.should)
+        inner = scope.inside(applied).with_(
+            align_scores=scope.align_scores or (scope.scoring and scoring > 1)
+        )
+        # Searches for the k nearest that stand among the conditions are under the plain ones, too.
+        options: Json = {}
+        if filters:
+            options["filter"] = [
+                clause
+                for part, clauses in zip(node.filter, filters, strict=True)
+                for clause in (self.filters(part, inner) if clauses is None else clauses)
+            ]
+        if excluded:
+            options["must_not"] = [
+                self.clause(part, inner.filtering()) if clause is None else clause
+                for part, clause in zip(node.must_not, excluded, strict=True)
+            ]
+        return options, inner
 
     def visit_match_all(self, node: MatchAll, scope: Scope) -> Json:
         clause: Json = {"match_all": {} if node.boost == 1.0 else {"boost": node.boost}}
@@ -365,7 +421,8 @@ class QueryCompiler:
 
     def visit_boost_by(self, node: BoostBy, scope: Scope) -> Json:
         path = scope.numeric(node.field, "boost_by").path
-        inner = scope.with_(align_scores=scope.align_scores or node.mode == "sum")
+        filters = self.filters(node.filter, scope)
+        inner = scope.inside(filters).with_(align_scores=scope.align_scores or node.mode == "sum")
         function: Json = {"field": path, "factor": node.factor, "missing": node.missing}
         if node.modifier != "none":
             function["modifier"] = node.modifier
@@ -376,7 +433,7 @@ class QueryCompiler:
         }
         if node.max_boost is not None:
             options["max_boost"] = node.max_boost
-        return bool_clause({"function_score": options}, self.filters(node.filter, scope))
+        return bool_clause({"function_score": options}, filters)
 
     # -- vectors: the dialects' part ------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -59,6 +59,8 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         scoring: False inside filters.
         inner_hits: whether chunks are asked for.
         nested_path: the path of the nested clause that this stands in.
+        within: the clauses of the filters around this: all that is found here passes them. A search for the k
+            nearest applies them first; for any other clause it is enough that they stand beside it.
         notes: what was resolved or cut, for people.
         gaps: what the engine lacks, each with its remedy.
         names: the inner hits' names handed out so far, so that they stay distinct in one request.
@@ -74,6 +76,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     scoring: bool = True
     inner_hits: bool = True
     nested_path: str | None = None
+    within: tuple[dict[str, Any], ...] = ()
     notes: list[str] = msgspec.field(default_factory=list)
     gaps: list[str] = msgspec.field(default_factory=list)
     names: list[str] = msgspec.field(default_factory=list)
@@ -81,6 +84,10 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     def filtering(self) -> Scope:
         """The same for clauses whose score doesn't count."""
         return self.with_(scoring=False, align_scores=False, inner_hits=False)
+
+    def inside(self, filters: Sequence[dict[str, Any]]) -> Scope:
+        """The same for what these filters, compiled, stand around."""
+        return self.with_(within=(*self.within, *filters)) if filters else self
 
     def nested_query(self, path: str, clause: dict[str, Any], chunks: int) -> dict[str, Any]:
         """A clause on the objects under *path*; the best one's score counts, and *chunks* come along."""

@@ -465,7 +465,16 @@ def bool_(
     boost: float = 1.0,
     name: str | None = None,
 ) -> Bool:
-    """Clauses combined. Raises QueryError when there is none."""
+    """Clauses combined.
+
+    Args:
+        must, should: they score, and their scores add up. A ``must`` clause beside a kNN thins out its k
+            nearest.
+        filter, must_not: they select. Searches for nearest vectors in the other clauses apply them first.
+
+    Raises:
+        QueryError: there is no clause.
+    """
     return Bool(
         must=_several(must),
         should=_several(should),

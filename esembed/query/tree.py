@@ -27,6 +27,7 @@ __all__ = [
     "add_filter",
     "bind",
     "check_depth",
+    "finds_nearest",
     "from_dict",
     "legs_to_encode",
     "resolve_text",
@@ -159,22 +160,24 @@ def vector_fields(query: Query) -> set[str]:
     return {node.field for node in walk(query) if isinstance(node, VectorNode)}
 
 
+def finds_nearest(query: Query) -> bool:
+    """Whether vectors are searched in it. Whether a document is among the k nearest depends on the other
+    documents, so that such a clause is no condition that can be applied to a document by itself."""
+    return any(isinstance(node, VectorNode) for node in walk(query))
+
+
 def add_filter(query: Query, extra: Filter | None) -> Query:
-    """The query with a filter inside it, where the engine applies it before it counts hits."""
+    """The query with a filter around it, inside the stages.
+
+    The compiler hands it on to every search for nearest vectors below (``QueryCompiler.candidates``), so
+    it is enough to write it down once, at the top.
+    """
     if extra is None:
         return query
     if isinstance(query, (Rescore, Collapse)):
         return query.replace(query=add_filter(query.query, extra))
     if isinstance(query, Bool):
-
-        def inside(part: Query) -> Query:
-            # Beside a vector search a filter only thins out the k nearest that were found without it.
-            vectors = any(isinstance(node, VectorNode) for node in walk(part))
-            return add_filter(part, extra) if vectors else part
-
         return query.replace(
-            must=tuple(map(inside, query.must)),
-            should=tuple(map(inside, query.should)),
             filter=(*query.filter, extra),
             # A bool of should clauses alone would otherwise match everything that passes the filter.
             minimum_should_match=query.minimum_should_match

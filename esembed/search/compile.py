@@ -342,9 +342,17 @@ class SearchCompiler:
         differs = self.dialect.fusion_differs(fusion)
         if options.fusion == "client" or gaps or (options.fusion == "auto" and differs):
             return self._by_client(request, fusion, scope, fetch_with_legs)
+        # What the engine can't do in the form that its own fusion takes may be fine in a request of the leg's
+        # own (a nested filter beside nested vectors in Elasticsearch's retrievers).
+        attempt = scope.with_(notes=[], gaps=[], names=[])
+        compiled = self._by_server(request, fusion, attempt)
+        if attempt.gaps and options.fusion == "auto":
+            return self._by_client(request, fusion, scope, fetch_with_legs)
+        for gap in attempt.gaps:
+            scope.gap(gap)
         if differs:
-            scope.note(differs)
-        return self._by_server(request, fusion, scope)
+            attempt.note(differs)
+        return compiled
 
     def _server_gaps(self, request: Request, fusion: FusionNode, scope: Scope) -> list[str]:
         """Why the engine can't fuse this with the same result; empty where it can."""

@@ -209,6 +209,27 @@ CASES: list[Case] = [
         ),
     ),
     Case(
+        "bool-nearest",
+        "… with nearest vectors among them: the filter and what is excluded apply before the search",
+        q.bool_(
+            should=[
+                q.match("red fox", fields="body"),
+                q.boost_by(q.knn("embedding", vector=VECTOR, k=10), "price"),
+            ],
+            filter=q.term("lang", "en"),
+            must_not=q.term("price", 3),
+            minimum_should_match=1,
+        ),
+    ),
+    Case(
+        "bool-union",
+        "… of which one is enough: on Elasticsearch k counts over all shards then",
+        q.bool_(
+            should=[q.match("red fox", fields="body"), q.knn("embedding", vector=VECTOR, k=10)],
+            must_not=q.term("lang", "de"),
+        ),
+    ),
+    Case(
         "nested",
         "On a document's chunks",
         q.nested("chunks", q.knn("embedding", vector=VECTOR), chunks=2),

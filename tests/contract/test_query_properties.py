@@ -33,6 +33,7 @@ from hypothesis import strategies as st
 from esembed import query as q
 from esembed.fusion import fuse
 from esembed.query import Filter, Query
+from esembed.query.tree import add_filter, walk
 from esembed.search.answer import LegAnswer, single_hits
 from esembed.search.compile import CompiledSearch, compile_query
 from esembed.search.options import SearchOptions
@@ -342,3 +343,96 @@ def test_every_fusion_path_gives_the_oracles_order(small_index: Any) -> None:
         assert counts["fused by the engine"] > before["fused by the engine"]
     total = sum(n for name, n in counts.items() if name != "bodies sent")
     print(f"\n{small_index.capabilities.engine}: {total} random queries so far: {dict(counts)}")
+
+
+# -- filters reach what they stand around ----------------------------------------------------------------
+
+
+@st.composite
+def trees(draw: st.DrawFn, depth: int = 3) -> Query:
+    """A query of several levels, with searches for few nearest vectors in any place and filters around."""
+    kind = draw(st.sampled_from(["leaf", "leaf", "bool", "bool", "boost"] if depth else ["leaf"]))
+    if kind == "boost":
+        return q.boost_by(draw(trees(depth - 1)), "price", filter=draw(maybe_filter))
+    if kind == "leaf":
+        if draw(st.booleans()):
+            near = draw(st.integers(1, 8))
+            return q.knn(
+                "embedding", vector=draw(vectors), k=near, num_candidates=100, filter=draw(maybe_filter)
+            )
+        return draw(st.one_of(texts.map(lambda t: q.match(t, fields="body")), st.just(q.match_all())))
+    some = st.lists(trees(depth - 1), max_size=2)
+    must, should = draw(some), draw(some)
+    # A kNN among the conditions selects; boosts and nested bools of kNN may stand there as well.
+    conditions = st.lists(st.one_of(filters, filters, trees(max(0, depth - 2))), max_size=2)
+    chosen, banned = draw(conditions), draw(conditions)
+    if not (must or should or chosen or banned):
+        must = [q.match_all()]
+    at_least = draw(st.sampled_from([None, None, 1])) if should else None
+    return q.bool_(must=must, should=should, filter=chosen, must_not=banned, minimum_should_match=at_least)
+
+
+def has_knn(node: Query) -> bool:
+    """Whether a search for nearest vectors stands in a query."""
+    return any(type(inner).__name__ == "Knn" for inner in walk(node))
+
+
+def found_among(node: Query, allowed: set[str]) -> set[str]:
+    """What a query finds in a collection of these documents alone: every filter around it applied first."""
+    kind = type(node).__name__
+    if kind == "Bool":
+        plain = [part for part in node.filter if not has_knn(part)]  # type: ignore[union-attr]
+        banned = [part for part in node.must_not if not has_knn(part)]  # type: ignore[union-attr]
+        left = {doc for doc in allowed if all(doc in found_among(part, {doc}) for part in plain)}
+        left -= {doc for doc in left if any(doc in found_among(part, {doc}) for part in banned)}
+        found = set(left)
+        for part in (*node.must, *node.filter):  # type: ignore[union-attr]
+            found &= found_among(part, left)
+        for part in node.must_not:  # type: ignore[union-attr]
+            found -= found_among(part, left)
+        optional = node.minimum_should_match is None and (node.must or node.filter)  # type: ignore[union-attr]
+        if node.should and not optional:  # type: ignore[union-attr]
+            found &= set().union(*(found_among(part, left) for part in node.should))  # type: ignore[union-attr]
+        return found
+    if kind in ("Term", "Terms", "Range", "Ids", "Prefix"):
+        return {doc for doc in allowed if passes(doc, node)}  # type: ignore[arg-type]
+    left = {doc for doc in allowed if passes(doc, node.filter)}  # type: ignore[union-attr]
+    if kind == "BoostBy":
+        return found_among(node.query, left)  # type: ignore[union-attr]
+    if kind == "MatchAll":
+        return left
+    if kind == "Match":
+        return {doc for doc in left if set(node.text.split()) & set(DOCS[doc]["body"].split())}  # type: ignore[union-attr]
+    assert kind == "Knn"
+    scores = leg_scores(node, None)
+    return set(sorted(left, key=lambda doc: -scores[doc])[: node.k])  # type: ignore[union-attr]
+
+
+def test_a_filter_is_applied_before_every_search_for_nearest_vectors(small_index: Any) -> None:
+    """Random trees: what is found is what an exact search of the documents that pass would find, in a leg of
+    a fusion, in a single query, and in what counts and aggregations count."""
+    counts = COUNTS[small_index.capabilities.engine]
+
+    @SETTINGS
+    @given(st.lists(st.tuples(trees(), maybe_filter), min_size=LEGS_EACH, max_size=LEGS_EACH))
+    def check(drawn: list[tuple[Query, Filter | None]]) -> None:
+        bodies: list[dict[str, Any]] = []
+        for tree, extra in drawn:
+            fused = q.rrf(q.match_all(), tree, filter=extra)
+            of_leg = compiled_for(small_index, fused, fusion="client", count=True)
+            single = compiled_for(small_index, add_filter(tree, extra), size=100)
+            bodies += [of_leg.legs[1].body, single.bodies[0]]
+            alone = compiled_for(small_index, q.rrf(tree, filter=extra), fusion="client", count=True)
+            assert alone.match_any is not None
+            bodies.append({**alone.match_any, "size": 100})
+        answers = iter(send(small_index, bodies))
+        for tree, extra in drawn:
+            wanted = found_among(tree, {doc for doc in DOCS if passes(doc, extra)})
+            for answer in (next(answers), next(answers), next(answers)):
+                got = {hit["_id"] for hit in answer["hits"]["hits"]}
+                assert got == wanted, (tree, extra)
+            counts["filtered trees"] += 1
+            counts["filtered trees with kNN"] += has_knn(tree)
+
+    check()
+    assert counts["filtered trees with kNN"] > counts["filtered trees"] // 3

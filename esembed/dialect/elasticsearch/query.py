@@ -15,11 +15,19 @@ import msgspec
 from esembed.capabilities import Capabilities
 from esembed.dialect.elasticsearch import inference
 from esembed.dialect.elasticsearch.scores import ElasticsearchScores, exact_script
-from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause, completes
+from esembed.dialect.query import (
+    CLAUSE_HEADROOM,
+    Json,
+    QueryCompiler,
+    bool_clause,
+    completes,
+    mentions,
+)
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode, LegRef
-from esembed.query.nodes import Knn, PruneOptions, Query, Rescore, Sparse
+from esembed.query.nodes import Bool, Knn, PruneOptions, Query, Rescore, Sparse
+from esembed.query.tree import finds_nearest
 
 __all__ = ["MAX_CANDIDATES", "ElasticsearchQuery"]
 
@@ -40,27 +48,52 @@ class ElasticsearchQuery(QueryCompiler):
     def leg_body(self, node: Query, scope: Scope) -> Json:
         """A leg as the part of a search body that finds its hits: ``knn`` where k then counts over all
         shards, else ``query``."""
-        if isinstance(node, Knn) and not node.exact:
-            return {"knn": self._knn_section(node, scope, top=True)}
-        return {"query": self.clause(node, scope)}
+        sections, query = self._sections(node, scope)
+        body: Json = {}
+        if query is not None:
+            body["query"] = query
+        if sections:
+            body["knn"] = sections[0] if len(sections) == 1 else sections
+        return body
 
     def union_body(self, nodes: list[Query], scope: Scope) -> Json:
         """Everything that some leg finds, unranked: for counts and aggregations."""
         plain = scope.with_(inner_hits=False)
-        sections = [
-            self._knn_section(node, plain, top=True)
-            for node in nodes
-            if isinstance(node, Knn) and not node.exact
-        ]
-        queries = [
-            self.clause(node, plain) for node in nodes if not (isinstance(node, Knn) and not node.exact)
-        ]
+        parts = [self._sections(node, plain) for node in nodes]
         body: Json = {}
-        if queries:
+        if queries := [query for _, query in parts if query is not None]:
             body["query"] = {"bool": {"should": queries, "minimum_should_match": 1}}
-        if sections:
+        if sections := [section for some, _ in parts for section in some]:
             body["knn"] = sections
         return body
+
+    def _sections(self, node: Query, scope: Scope) -> tuple[list[Json], Json | None]:
+        """A leg as ``knn`` sections and a ``query``: a search finds what either finds, and adds scores up.
+
+        That is what a bool of should clauses (or of one must clause) means, too. In a section k counts over
+        all shards, as a clause over each, and filters on nested objects work beside vectors in others, which
+        as a clause find nothing (9.5.3).
+        """
+        if isinstance(node, Knn) and not node.exact:
+            return [self._knn_section(node, scope, top=True)], None
+        if not isinstance(node, Bool):
+            return [], self.clause(node, scope)
+        parts = _union(node)
+        nearest = [part for part in parts if isinstance(part, Knn) and not part.exact]
+        if not nearest:
+            return [], self.clause(node, scope)
+        conditions, inner = self.conditions(node, scope)
+        sections = [
+            self._knn_section(part.replace(boost=part.boost * node.boost), inner, top=True)
+            for part in nearest
+        ]
+        others = [self.clause(part, inner) for part in parts if part not in nearest]
+        if not others:
+            return sections, None
+        options: Json = {"should": others, **conditions, "minimum_should_match": 1}
+        if node.boost != 1.0:
+            options["boost"] = node.boost
+        return sections, {"bool": options}
 
     # -- vectors -----------------------------------------------------------------------------------
 
@@ -117,9 +150,18 @@ class ElasticsearchQuery(QueryCompiler):
             }
         if node.similarity is not None:
             section["similarity"] = node.similarity
-        filters = self.filters(node.filter, scope)
+        filters = self.candidates(node, scope)
         if filters:
-            section["filter"] = filters[0] if len(filters) == 1 else {"bool": {"filter": filters}}
+            # A list, not a bool: each is looked at by itself, and one on the nested objects that hold the
+            # vectors must not share a bool with one on the document (found nothing on 9.5.3).
+            section["filter"] = filters[0] if len(filters) == 1 else filters
+            path = info.nested or scope.nested_path
+            if not top and path is not None and any(mentions(clause, "nested") for clause in filters):
+                scope.gap(
+                    f"knn on {info.path!r} can't be filtered by nested objects where it stands inside "
+                    "another clause: Elasticsearch would find nothing; make it a leg of its own (q.rrf, "
+                    "q.linear) or a should clause of the outermost bool_"
+                )
         oversample = self.oversample(node, info, scope)
         if oversample is not None:
             if scope.capabilities.rescore_vector:
@@ -299,6 +341,19 @@ class ElasticsearchQuery(QueryCompiler):
                 short = child.name.rpartition("/")[2]
                 gaps.extend(f"{short}: {gap}" for gap in self.fusion_gaps(child, scope))
         return gaps
+
+
+def _union(node: Bool) -> tuple[Query, ...]:
+    """The clauses of a bool that finds what one of them finds, or () for one that means something else."""
+    if any(map(finds_nearest, (*node.filter, *node.must_not))):
+        return ()  # no condition that a section's filter can hold
+    at_least = node.minimum_should_match
+    if len(node.must) == 1 and not node.should and at_least is None:
+        return node.must
+    # Beside a filter should clauses are optional unless it says otherwise.
+    if not node.must and (at_least == 1 or (at_least is None and not node.filter)):
+        return node.should
+    return ()
 
 
 def rank_features_clause(path: str, weights: dict[str, float], boost: float) -> Json:

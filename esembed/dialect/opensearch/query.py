@@ -12,7 +12,14 @@ from typing import ClassVar
 from esembed.dialect.elasticsearch.query import rank_features_clause
 from esembed.dialect.opensearch import inference
 from esembed.dialect.opensearch.scores import SPACE_TYPES, OpenSearchScores
-from esembed.dialect.query import CLAUSE_HEADROOM, Json, QueryCompiler, bool_clause, completes
+from esembed.dialect.query import (
+    CLAUSE_HEADROOM,
+    Json,
+    QueryCompiler,
+    bool_clause,
+    completes,
+    on_objects,
+)
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode
@@ -64,9 +71,9 @@ class OpenSearchQuery(QueryCompiler):
             options = inference.neural(info.path, target[1], target[0], k=k)["neural"][info.path]
         else:
             options = {"vector": self.vector(node, info), "k": k}
-        filters = self.filters(node.filter, scope)
+        filters = self.candidates(node, scope)
         if filters:
-            options["filter"] = filters[0] if len(filters) == 1 else {"bool": {"filter": filters}}
+            options["filter"] = self._filter(filters, info, scope)
         if node.num_candidates is not None:
             options["method_parameters"] = {"ef_search": node.num_candidates}
         oversample = self.oversample(node, info, scope)
@@ -90,6 +97,23 @@ class OpenSearchQuery(QueryCompiler):
             )
             clause = {"function_score": {"query": clause, "min_score": minimum}}
         return clause
+
+    def _filter(self, filters: list[Json], info: FieldInfo, scope: Scope) -> Json:
+        """The filters of a kNN search as its ``filter``."""
+        path = info.nested or scope.nested_path
+        if path is not None:
+            # Tried on 3.6.0: the filter is taken for one on the document, and joined to its objects, unless
+            # it may match nested objects. A lone ``nested`` clause passes for that and finds nothing; beside
+            # match_all it is joined. Terms on the objects themselves are joined, too, and find nothing.
+            if any(on_objects(clause, path) for clause in filters):
+                scope.gap(
+                    f"knn on {info.path!r} can't be filtered by fields of the objects under {path!r}: "
+                    "OpenSearch applies a kNN's filter to whole documents; use exact=True, or a filter "
+                    "field of the document"
+                )
+            if len(filters) == 1 and "nested" in filters[0]:
+                filters = [*filters, {"match_all": {}}]
+        return filters[0] if len(filters) == 1 else {"bool": {"filter": filters}}
 
     def _exact(self, node: Knn, info: FieldInfo, scope: Scope) -> Json:
         self.inference_target(node, info, scope)
@@ -143,7 +167,7 @@ class OpenSearchQuery(QueryCompiler):
         weights = self.sparse_weights(node, info, scope, limit)
         if not weights:
             return {"match_none": {}}
-        filters = self.filters(node.filter, scope)
+        filters = self.candidates(node, scope) if storage == "seismic" else self.filters(node.filter, scope)
         if storage == "seismic":
             parameters: Json = {"k": node.k or scope.window, "top_n": len(weights)}
             if node.heap_factor is not None:
