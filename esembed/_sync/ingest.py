@@ -8,26 +8,35 @@ before and after it: BM25's average length, term statistics, the weights of the 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
 
+from esembed.dialect.meta import stored_meta
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.model_check import make_contract
-from esembed.errors import RecordError
+from esembed.errors import EncoderError, EsembedError, RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
+from esembed.ingest.progress import StepProgress
 from esembed.ingest.sources import open_source
-from esembed.ingest.term_statistics import BufferedHead, apply_mapping, count_terms
+from esembed.ingest.term_counter import CountedState, changed_since, recount_is_due
+from esembed.ingest.term_statistics import BufferedHead, apply_mapping, count_encoders, count_terms
 from esembed.types import Document
 
 from . import documents, weights
 from ._shim import in_thread, iterable, requester, stoppable
+from .live import describe
 from .state import IndexState
-from .term_statistics import delete_statistics, load_statistics, save_statistics
+from .term_statistics import counted_state, delete_statistics, load_statistics, save_statistics
 
 __all__ = ["backfill", "change_one", "ingest", "recount_terms"]
+
+COUNTED = "counted"
+"""The key under ``_meta.esembed`` that says what the index was like when its terms were counted."""
 
 
 def ingest(
@@ -37,8 +46,14 @@ def ingest(
     *,
     progress: Progress | None = None,
     total: int | None = None,
+    keep_terms: bool = True,
 ) -> IngestReport:
-    """Encode and write records; see ``Index.ingest``."""
+    """Encode and write records; see ``Index.ingest``.
+
+    Args:
+        keep_terms: afterward bring the term statistics of lexical fields up to date. False leaves them
+            behind; the next ingest sees that.
+    """
     from esembed.ingest.pipeline import run_ingest
 
     settings = options or IngestOptions()
@@ -56,6 +71,7 @@ def ingest(
         [name for name, spec in state.plan.vector_fields() if not spec.precomputed],
     )
     token_ids = in_thread(state.pool.token_ids)
+    before = _before_counting(state) if keep_terms and state.lexical_fields else None
     sender = requester(state.client)
     report: IngestReport = stoppable(
         lambda stop: run_ingest(
@@ -74,7 +90,8 @@ def ingest(
         )
     )
     # Before the weights, whose known items are searched with these counts.
-    _keep_counted(state, report)
+    if before is not None:
+        _keep_counted(state, report, before, progress)
     weights.learn_after_ingest(state, settings, report, progress)
     return report
 
@@ -87,7 +104,8 @@ def change_one(state: IndexState, document: Document, *, refresh: bool) -> None:
     """
     # One document is no reason to change the index's settings or to learn its weights again.
     options = IngestOptions(refresh=refresh, apply_load_settings=False, learn_weights=False)
-    report = ingest(state, [document], options)
+    # Nor to write all of the term statistics again.
+    report = ingest(state, [document], options, keep_terms=False)
     if report.errors:
         error = report.errors[0]
         raise RecordError(error.reason, record_id=error.id, position=error.position)
@@ -139,11 +157,14 @@ def _settle_average_lengths(state: IndexState, records: Any, options: IngestOpti
     if not open_fields or documents.has_any(state):
         return records
     buffered = in_thread(lambda: BufferedHead(open_source(records)))
-    encoders = {name: state.pool.encoder(name) for name in open_fields}
+    needed = count_encoders(state.plan, open_fields)
+    encoders = {name: in_thread(state.pool.encoder, name) for name in needed}
     head = apply_mapping(buffered.head, options)
-    counted = in_thread(count_terms, head, state.plan.only(open_fields), encoders)
+    counted = in_thread(count_terms, head, state.plan, encoders)
     averages = {
-        name: round(value.average_length, 1) for name, value in counted.items() if value.average_length > 0
+        name: round(value.average_length, 1)
+        for name, value in counted.items()
+        if name in open_fields and value.average_length > 0
     }
     if averages:
         _set_average_lengths(state, averages)
@@ -167,19 +188,84 @@ def _set_average_lengths(state: IndexState, averages: Mapping[str, float]) -> No
     state.replace_pool(pool)
 
 
-def _keep_counted(state: IndexState, report: IngestReport) -> None:
-    """Add what an ingest counted to the stored statistics."""
-    counted = {name: value for name, value in report.statistics.items() if value.documents}
-    if not counted:
+def _before_counting(state: IndexState) -> CountedState:
+    """The index before a run; what it says of its term statistics is read again, since other processes write
+    it, too."""
+    live = describe(state.client, state.concrete_index)
+    fresh = None if live is None else stored_meta(live.mapping)
+    if fresh is not None:
+        rest = {**state.stored.rest, COUNTED: fresh.rest.get(COUNTED)}
+        state.replace_stored(dataclasses.replace(state.stored, statistics=fresh.statistics, rest=rest))
+    return counted_state(state.client, state.concrete_index)
+
+
+def _keep_counted(
+    state: IndexState, report: IngestReport, before: CountedState, progress: Progress | None
+) -> None:
+    """Make the term statistics those of the index as it is after a run: by what the run counted where that is
+    all that changed, else by counting again.
+
+    A run that was killed, and anybody else who wrote, left the index in another state than the one that was
+    noted with the counts, so the next run, this one, sees it.
+    """
+    after = counted_state(state.client, state.concrete_index)
+    names = state.lexical_fields
+    complete = all(name in state.stored.statistics for name in names)
+    counted = CountedState.from_meta(state.stored.rest.get(COUNTED)) if complete else None
+    if counted is not None and counted.changes_until(after) == 0:
         return
-    for name, old in state.stored.statistics.items():
-        if name in counted and not report.statistics_complete:
-            counted[name] = (load_statistics(state.client, old)).merge(counted[name])
-    _replace_statistics(state, counted)
+    chunk = state.plan.chunk
+    separate = chunk is not None and chunk.store == "documents"
+    missed = changed_since(counted, before, after, report, separate_chunks=separate)
+    fresh: dict[str, LexicalStatistics] = {}
+    unsettled = missed
+    if missed is not None:
+        try:
+            for name in names:
+                digest = state.stored.statistics.get(name) if before.documents else None
+                parts = [] if digest is None else [load_statistics(state.client, digest)]
+                behind = missed + sum(part.unsettled for part in parts)
+                unsettled = max(unsettled or 0, behind)
+                parts += [report.statistics[name]] if name in report.statistics else []
+                if parts:
+                    fresh[name] = dataclasses.replace(parts[0].merge(*parts[1:]), unsettled=behind)
+        except EncoderError:
+            unsettled = None  # another run has just put others in their place
+    if not recount_is_due(unsettled, after.documents):
+        _replace_statistics(state, fresh, after)
+        if unsettled:
+            report.warnings.append(
+                f"{', '.join(names)}: {unsettled} of {after.documents} documents were replaced or deleted "
+                "since their terms were counted; they are counted again beyond 1 %, or by refresh_statistics"
+            )
+        return
+    if state.live.alias.narrows:
+        # Through one tenant's alias the others' documents are not read; a run on the whole index counts.
+        return
+    started = time.monotonic()
+    try:
+        recount_terms(state, progress=progress)
+    except EsembedError as error:
+        # The documents are in, and the next run tries it again.
+        report.warnings.append(f"{', '.join(names)}: terms could not be counted again: {error}")
+        return
+    seconds = time.monotonic() - started
+    report.stage_seconds["terms"] = seconds
+    report.seconds += seconds
+    why = "documents were replaced or deleted"
+    if missed is None:
+        why = "an earlier load ended early, or somebody else wrote to the index"
+    report.warnings.append(
+        f"{', '.join(names)}: terms counted again over {after.documents} documents, since {why} "
+        f"({seconds:.1f} s)"
+    )
 
 
-def _replace_statistics(state: IndexState, fresh: Mapping[str, LexicalStatistics]) -> None:
-    """Store these fields' counts, search with them, and delete the ones before.
+def _replace_statistics(
+    state: IndexState, fresh: Mapping[str, LexicalStatistics], counted: CountedState
+) -> None:
+    """Store these fields' counts and the state of the index that they are of, search with them, and delete
+    the ones before.
 
     In this order: counts that ``_meta`` names are always there, whenever a run ends.
     """
@@ -192,12 +278,13 @@ def _replace_statistics(state: IndexState, fresh: Mapping[str, LexicalStatistics
             state.use_encoder(name, encoder.with_statistics(statistics))
         if old is not None and old != hashes[name]:
             outdated.add(old)
-    state.store(dataclasses.replace(state.stored, statistics=hashes))
+    rest = {**state.stored.rest, COUNTED: counted.to_meta()}
+    state.store(dataclasses.replace(state.stored, statistics=hashes, rest=rest))
     for old in outdated:  # only now, that no reader is sent to them
         delete_statistics(state.client, old)
 
 
-def recount_terms(state: IndexState) -> None:
+def recount_terms(state: IndexState, *, progress: Progress | None = None) -> None:
     """Count the terms of lexical fields again over all documents; see ``Index.refresh_statistics``."""
     from esembed.ingest.sources.index import encoded_from, read_index
 
@@ -206,9 +293,12 @@ def recount_terms(state: IndexState) -> None:
     _check_readable(state, "counting terms", needed)
     sender = requester(state.client)
     names = state.lexical_fields
-    encoders = {name: in_thread(state.pool.encoder, name) for name in names}
+    # Taken before the reading: what is written meanwhile is seen by the next run.
+    counted = counted_state(state.client, state.concrete_index)
+    encoders = {name: in_thread(state.pool.encoder, name) for name in count_encoders(state.plan, names)}
+    step = StepProgress(progress, "terms", total=counted.documents)
     fresh = in_thread(
-        count_terms,
+        functools.partial(count_terms, advance=step.advance),
         read_index(
             sender,
             state.concrete_index,
@@ -217,8 +307,8 @@ def recount_terms(state: IndexState) -> None:
             wanted=needed,
             what="counting terms",
         ),
-        state.plan.only(names),
+        state.plan,
         encoders,
         sender=sender,
     )
-    _replace_statistics(state, fresh)
+    _replace_statistics(state, fresh, counted)

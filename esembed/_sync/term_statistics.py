@@ -15,11 +15,19 @@ from typing import Any
 
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import EncoderError, IndexNotFoundError
+from esembed.ingest.term_counter import CountedState
 from esembed.transport import Response, error_from_response
 
 from .client import EngineClient
+from .live import index_path
 
-__all__ = ["STATISTICS_INDEX", "delete_statistics", "load_statistics", "save_statistics"]
+__all__ = [
+    "STATISTICS_INDEX",
+    "counted_state",
+    "delete_statistics",
+    "load_statistics",
+    "save_statistics",
+]
 
 STATISTICS_INDEX = "esembed-statistics"
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -35,6 +43,34 @@ _BODY: Mapping[str, Any] = {
         },
     },
 }
+
+
+def counted_state(client: EngineClient, index: str) -> CountedState:
+    """What tells whether anything was written to an index since its terms were counted. Refreshes it."""
+    client.request("POST", f"/{index_path(index)}/_refresh")
+    body = {"size": 0, "track_total_hits": True, "aggs": {"written": {"stats": {"field": "_seq_no"}}}}
+    found = (client.request("POST", f"/{index_path(index)}/_search", body=body)).body
+    written = found["aggregations"]["written"]
+    # Without the privilege (monitor), or on a server without this API, the sums alone have to tell.
+    stats = client.request(
+        "GET", f"/{index_path(index)}/_stats", params={"level": "shards"}, ignore=(400, 403, 404, 405, 410)
+    )
+    operations: int | None = None
+    if stats.status == 200:
+        shards = next(iter(stats.body["indices"].values()))["shards"]
+        operations = sum(
+            int(copy["seq_no"]["max_seq_no"]) + 1
+            for copies in shards.values()
+            for copy in copies
+            if copy["routing"]["primary"]
+        )
+    return CountedState(
+        documents=int(found["hits"]["total"]["value"]),
+        # Whole numbers, which both engines write as floating ones (exact below 2^53).
+        sequence_sum=int(written["sum"]),
+        sequence_last=-1 if written["max"] is None else int(written["max"]),
+        operations=operations,
+    )
 
 
 def save_statistics(client: EngineClient, statistics: LexicalStatistics) -> str:

@@ -12,7 +12,7 @@ from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.record import PreparedRecord
 from esembed.ingest.retry import IngestCancelled
-from esembed.ingest.term_statistics import TermCounter
+from esembed.ingest.term_counter import TermCounter
 from esembed.types import Document, ItemError
 
 __all__ = ["InFlightIds", "Outcomes"]
@@ -148,7 +148,7 @@ class Outcomes:
                 counts.deleted += 1
             else:
                 counts.updated += 1
-            self._terms.add(record, created=action.created, backfill=self.options.vectors_only)
+            self._terms.add(record, created=action.created)
         if self.source_ids is not None:
             if action.op == "delete":
                 self.source_ids.remove(record.id)

@@ -8,12 +8,16 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from esembed.ingest.options import IngestReport, ProgressState
+from esembed.ingest.options import IngestReport, Progress, ProgressState
 from esembed.ingest.sources import Source
 
-__all__ = ["ProgressMeter", "StageClock"]
+__all__ = ["ProgressMeter", "StageClock", "StepProgress"]
 
 WINDOW_SECONDS = 30.0
+"""The rate is that of the last half minute: loads slow down as an index grows, and stall while it merges."""
+
+SHOWN_EVERY_SECONDS = 0.5
+"""A person sees no more, and a callback that draws costs the thread that does the work."""
 
 
 class StageClock:
@@ -104,4 +108,50 @@ class ProgressMeter:
             documents_per_second=rate,
             eta_seconds=eta if phase == "load" else None,
             tokens=tokens,
+        )
+
+
+class StepProgress:
+    """Progress of a step that is no load: terms counted, ids compared, legs weighed. Safe from any thread.
+
+    Args:
+        progress: who is told, or None.
+        phase: the step's name, as in ``ProgressState.phase``.
+        total: how many there will be, where that is known.
+    """
+
+    def __init__(self, progress: Progress | None, phase: str, *, total: int | None = None) -> None:
+        self._progress, self._phase, self.total = progress, phase, total
+        self._started = self._shown = time.monotonic()
+        self._done = 0
+        self._lock = threading.Lock()
+        if progress is not None:
+            progress.update(self._state())
+
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if self._progress is None or now - self._shown < SHOWN_EVERY_SECONDS:
+                return
+            self._shown = now
+            state = self._state()
+        self._progress.update(state)
+
+    def _state(self) -> ProgressState:
+        seconds = time.monotonic() - self._started
+        rate = self._done / seconds if seconds > 0 else 0.0
+        total = None if self.total is None else max(self.total, self._done)
+        fraction = self._done / total if total else None
+        return ProgressState(
+            phase=self._phase,
+            read=self._done,
+            done=self._done,
+            dead_lettered=0,
+            total=total,
+            fraction=fraction,
+            seconds=seconds,
+            documents_per_second=rate,
+            eta_seconds=None if total is None or not rate else (total - self._done) / rate,
         )

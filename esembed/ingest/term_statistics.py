@@ -1,5 +1,5 @@
-"""Term statistics of lexical fields: a sample's average length before an ingest, counts of what an ingest
-wrote as the engine confirms it, a whole index's counts made again."""
+"""Terms of lexical fields counted from texts: of a sample, for the average length before an ingest, and of a
+whole index. What an ingest counts of its own records is in :mod:`esembed.ingest.term_counter`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from esembed.encode.base import Encoder
@@ -15,13 +15,13 @@ from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions
-from esembed.ingest.record import PreparedRecord
 from esembed.ingest.sources import Source
 from esembed.ingest.sources.mapper import RecordMapper
+from esembed.ingest.stages.chunk import Chunker
 from esembed.plan import IndexPlan
 from esembed.types import Document
 
-__all__ = ["BufferedHead", "TermCounter", "apply_mapping", "count_terms"]
+__all__ = ["BufferedHead", "apply_mapping", "count_encoders", "count_terms"]
 
 SAMPLE_RECORDS = 1_000
 """Enough for an average length: its standard error is 3 % of the lengths' own spread."""
@@ -72,6 +72,11 @@ class BufferedHead(Source):
             raise self._error
         self.total_bytes, self.total_records = source.total_bytes, source.total_records
 
+    @property
+    def bytes_read(self) -> int:  # type: ignore[override]
+        """The source's own: what it reads after its last record counts, too."""
+        return self._source.bytes_read
+
     def _draw(self) -> None:
         characters = 0
         try:
@@ -89,9 +94,7 @@ class BufferedHead(Source):
                 self._changed.notify_all()
 
     def __iter__(self) -> Iterator[Document | RecordError]:
-        for record in itertools.chain(self.head, self._late(), self._stream):
-            self.bytes_read = self._source.bytes_read
-            yield record
+        yield from itertools.chain(self.head, self._late(), self._stream)
 
     def _late(self) -> Iterator[Any]:
         """What the thread was waiting for when the head was taken."""
@@ -118,72 +121,29 @@ def apply_mapping(records: Iterable[Any], options: IngestOptions) -> Iterator[An
                 yield meant
 
 
-class TermCounter:
-    """Counts of documents that are new in the index, added as the engine confirms them.
-
-    A document that was replaced or deleted is *unsettled*: its old tokens are unknown, so its old counts stay
-    and the new ones are not added.
-
-    Attributes:
-        unsettled: documents that were replaced, updated or deleted.
-    """
-
-    def __init__(self) -> None:
-        self._df: dict[str, Counter[str]] = {}
-        self._documents: Counter[str] = Counter()
-        self._terms: Counter[str] = Counter()
-        self._analyzer: dict[str, str] = {}
-        self._unsettled: Counter[str] = Counter()
-        self.unsettled = 0
-
-    def add(self, record: PreparedRecord, *, created: bool, backfill: bool) -> None:
-        """One confirmed record."""
-        fresh = created or (backfill and record.op == "index")
-        if not fresh:
-            self.unsettled += 1
-        for name, counts in record.statistics.items():
-            for one in counts:
-                self._analyzer[name] = one.analyzer
-                if fresh:
-                    self._df.setdefault(name, Counter()).update(one.df)
-                    self._documents[name] += one.documents
-                    self._terms[name] += one.total_terms
-                else:
-                    self._unsettled[name] += one.documents
-        if record.op == "delete":
-            for name in self._df:
-                self._unsettled[name] += 1
-        record.statistics = {}
-
-    def result(self) -> dict[str, LexicalStatistics]:
-        """Field → counts of what this run added."""
-        return {
-            name: LexicalStatistics(
-                analyzer=analyzer,
-                documents=self._documents[name],
-                total_terms=self._terms[name],
-                df=dict(self._df.get(name, {})),
-                unsettled=self._unsettled[name],
-            )
-            for name, analyzer in self._analyzer.items()
-        }
-
-
 def count_terms(
-    records: Iterable[Any], plan: IndexPlan, encoders: Mapping[str, Encoder]
+    records: Iterable[Any],
+    plan: IndexPlan,
+    encoders: Mapping[str, Encoder],
+    *,
+    advance: Callable[[int], None] | None = None,
 ) -> dict[str, LexicalStatistics]:
     """Lexical field → counts over all records. Records that can't be prepared are left out, as an
     ingest would leave them out.
 
     Args:
         records: Documents or mappings; they are streamed.
-        encoders: field → encoder, of the plan's lexical fields at least.
+        encoders: field → encoder, of the fields that :func:`count_encoders` names.
+        advance: told how many records each step counted.
     """
     lexical = {name: e for name, e in encoders.items() if isinstance(e, LexicalEncoder)}
-    totals = {name: LexicalStatistics.empty(encoder.analyzer) for name, encoder in lexical.items()}
+    chunked = {name for name, spec in plan.sparse.items() if name in lexical and spec.chunked}
+    # A chunk counts as a text of its own, cut as the ingest cuts it: by the first chunked field's encoder.
+    chunker = Chunker(plan, encoders) if chunked else None
+    df: dict[str, Counter[str]] = {name: Counter() for name in lexical}
+    documents, terms = Counter[str](), Counter[str]()
     stream = iter(records)
     while batch := list(itertools.islice(stream, _BATCH)):
-        texts: dict[str, list[str]] = {name: [] for name in lexical}
         for record in batch:
             source = _source(record)
             try:
@@ -191,11 +151,29 @@ def count_terms(
             except RecordError:
                 continue
             for name, text in found.items():
-                if text and text.strip():
-                    texts[name].append(text)
-        for name, encoder in lexical.items():
-            totals[name] = totals[name].merge(encoder.statistics_of(texts[name]))
-    return totals
+                if not text or not text.strip():
+                    continue
+                for piece in chunker(text) if chunker is not None and name in chunked else (text,):
+                    tokens = lexical[name].tokens(piece)
+                    documents[name] += 1
+                    terms[name] += len(tokens)
+                    df[name].update(set(tokens))
+        if advance is not None:
+            advance(len(batch))
+    return {
+        name: LexicalStatistics(
+            analyzer=encoder.analyzer, documents=documents[name], total_terms=terms[name], df=dict(df[name])
+        )
+        for name, encoder in lexical.items()
+    }
+
+
+def count_encoders(plan: IndexPlan, lexical: Iterable[str]) -> list[str]:
+    """The fields whose encoders :func:`count_terms` needs: *lexical*, and the one that cuts the chunks."""
+    names = list(lexical)
+    if any(plan.sparse[name].chunked for name in names):
+        names += [name for name, spec in plan.vector_fields() if spec.chunked and not spec.precomputed][:1]
+    return list(dict.fromkeys(names))
 
 
 def _source(record: Any) -> Mapping[str, Any]:
