@@ -175,7 +175,8 @@ def test_two_loads_at_a_time(query_world: World, index: Index) -> None:
 def test_chunks_are_counted_as_the_load_counts_them(query_world: World, store: str) -> None:
     plan = IndexPlan.from_toml(CHUNKED.format(store=store))
     index = Index.create(query_world.official, query_world.name, plan)
-    records = [{"_id": f"d{n}", "body": f"one two three four five{n} six seven eight nine ten eleven"} for n in range(50)]
+    text = "one two three four {} six seven eight nine ten eleven"
+    records = [{"_id": f"d{n}", "body": text.format(f"five{n}")} for n in range(50)]
     index.ingest(records, options())
     first = kept(index)
     assert first.documents == 100
