@@ -23,6 +23,7 @@ from esembed.search.answer import (
     LegAnswer,
     best_chunk,
     checked_item,
+    groups_note,
     hit_of,
     merge_hits,
     next_cursor,
@@ -137,6 +138,9 @@ class ClientFusion:
                 total = int(body["hits"]["total"]["value"])
         alone = request.fusion is None and not any(isinstance(stage, Rescore) for stage in request.stages)
         end = options.offset + len(hits)
+        cursor = next_cursor(compiled, len(hits), window) if end < window else None
+        # Where a leg had more than the window takes, there may be groups beyond it.
+        full = any(a is not None and len(a.ranked.ids) >= request.window for a in lists)
         return Hits(
             hits,
             total=total,
@@ -144,9 +148,9 @@ class ClientFusion:
             timed_out=any(a.timed_out for a in lists if a is not None),
             legs_missing=legs_missing,
             aggregations=aggregations,
-            next_cursor=next_cursor(compiled, len(hits), window) if end < window else None,
+            next_cursor=cursor,
             path="single" if alone else "client",
-            notes=compiled.notes,
+            notes=compiled.notes + groups_note(compiled, cursor, windowed=full),
         )
 
     def _lists(
@@ -239,7 +243,7 @@ class ClientFusion:
             more = LegAnswer(body, leg, None)
             scores = dict(zip(known.ranked.ids, known.ranked.scores, strict=True))
             scores.update(zip(more.ranked.ids, more.ranked.scores, strict=True))
-            ordered = sorted(scores.items(), key=lambda item: -item[1])
+            ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
             ranked = LegList([doc for doc, _ in ordered], [score for _, score in ordered])
             known.ranked = ranked
         return lists
@@ -299,6 +303,7 @@ class ClientFusion:
             if compiled.options.explain:
                 shares = (*shares, LegShare("rescore", None, scores.get(hit.id), added))
             again.append(Fused(hit.id, stage.query_weight * hit.score + added, shares))
+        # A stable sort: what a stage can't tell apart keeps the order that the stage before gave it.
         again.sort(key=lambda hit: -hit.score)
         return again + list(tail), {hit.id: hit.score for hit in again}
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from esembed.dialect.meta import PARENT_FIELD
 from esembed.errors import EngineRequestError, EngineUnavailableError, EsembedError
 from esembed.fusion import Fused, LegList, fuse
+from esembed.query.nodes import Collapse
 from esembed.search.compile import CompiledLeg, CompiledSearch
 from esembed.search.page import Cursor
 from esembed.transport import Response, error_from_response
@@ -17,12 +19,14 @@ __all__ = [
     "LegAnswer",
     "best_chunk",
     "checked_item",
+    "groups_note",
     "hit_of",
     "merge_hits",
     "next_cursor",
     "ranked_by_engine",
     "shard_failure",
     "single_hits",
+    "ties_by_id",
     "total_of",
 ]
 
@@ -192,7 +196,10 @@ def single_hits(
     hits = []
     transform, factor = compiled.to_common, compiled.score_factor
     explained = compiled.request.legs[0].name if compiled.options.explain else None
-    for position, raw in enumerate(body["hits"]["hits"], compiled.options.offset + 1):
+    raws = body["hits"]["hits"]
+    if compiled.options.sort is None:
+        raws = ties_by_id(raws)
+    for position, raw in enumerate(raws, compiled.options.offset + 1):
         score = float(raw.get("_score") or 0.0) * factor
         if transform is not None:
             score = transform(score)
@@ -203,6 +210,19 @@ def single_hits(
             parts = (LegShare(explained, position, score, score),)
         hits.append(hit_of(raw, score=score, shares=parts))
     return hits
+
+
+def ties_by_id(raws: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Hits in their order, those of equal scores by id.
+
+    Engines order equal scores by where a document lies in the index, which differs between engines, between
+    copies of a shard and after a merge. Runs are sorted, not the whole list: behind the head that a rescore
+    stage scored again, scores start anew. What fell outside the page is not known here.
+    """
+    if len({raw.get("_score") for raw in raws}) == len(raws):
+        return raws
+    runs = groupby(raws, key=lambda raw: raw.get("_score"))
+    return [raw for _, run in runs for raw in sorted(run, key=lambda raw: str(raw["_id"]))]
 
 
 def checked_item(answer: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -252,6 +272,7 @@ def ranked_by_engine(
     total, relation = total_of(body)
     if not (options.count if compiled.path == "server" else compiled.counted):
         total = None
+    cursor = next_cursor(compiled, len(hits), total)
     return Hits(
         hits,
         total=total,
@@ -260,23 +281,42 @@ def ranked_by_engine(
         timed_out=bool(body.get("timed_out", False)),
         legs_missing=missing,
         aggregations=body.get("aggregations") or {},
-        next_cursor=next_cursor(compiled, len(hits), total),
+        next_cursor=cursor,
         path=compiled.path,
         approximate=compiled.approximate,
-        notes=compiled.notes,
+        notes=compiled.notes + groups_note(compiled, cursor, windowed=compiled.request.windowed),
     )
 
 
 def next_cursor(compiled: CompiledSearch, shown: int, total: int | None) -> str | None:
-    """The cursor to the page after this one, or None where there is none (or the order isn't by score)."""
-    options, window = compiled.options, compiled.request.window
+    """The cursor to the page after this one, or None where there is none (or the order isn't by score).
+
+    Args:
+        total: how many hits (of a collapsed query groups) there are to page through, where that is known.
+    """
+    options, request = compiled.options, compiled.request
     end = options.offset + shown
-    windowed = compiled.path != "single" or not compiled.counted
-    limit = window if windowed else 10_000
+    limit = request.window if request.windowed else compiled.scope.capabilities.max_result_window
     more = shown == options.size > 0 and end < limit and (total is None or end < total)
     if not more or options.sort is not None:
         return None
-    return Cursor(version=1, offset=end, window=window, digest=compiled.request.digest).encode()
+    return Cursor(version=1, offset=end, window=request.window, digest=request.digest).encode()
+
+
+def groups_note(compiled: CompiledSearch, cursor: str | None, *, windowed: bool) -> tuple[str, ...]:
+    """What to say where a collapsed search ends with its window: there may be groups beyond it.
+
+    Args:
+        windowed: the window may have cut off hits.
+    """
+    request = compiled.request
+    collapsed = next((stage for stage in request.stages if isinstance(stage, Collapse)), None)
+    if collapsed is None or cursor is not None or not windowed or not compiled.options.size:
+        return ()
+    return (
+        f"collapse on {collapsed.field}: these are the last groups among the first {request.window} hits; "
+        f"where there are more, {request.window_name} reaches them",
+    )
 
 
 def best_chunk(doc_id: str, answers: Sequence[LegAnswer | None]) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from esembed.capabilities import Capabilities, profile
 from esembed.dialect import dialect_for
@@ -288,6 +289,17 @@ class SearchCompiler:
         """One leg whose stages or chunks need later round trips: a fusion of that leg alone."""
         if request.options.sort or request.options.search_after:
             raise QueryError("sort and search_after don't go with rescore or chunk documents", field="sort")
+        end = request.options.offset + request.options.size
+        if end >= request.window and not request.windowed and not request.finds_nearest:
+            # One list is the same however much of it is fetched, so it is paged through: up to the page's
+            # end, and one more hit, which tells whether a page follows.
+            request = replace(request, window=min(end + 1, self.capabilities.max_result_window))
+        if end > request.window:
+            raise QueryError(
+                f"the page ends at hit {end}, beyond the {request.window} nearest that are searched for; "
+                "give the knn a larger k",
+                field="offset",
+            )
         (leg,) = request.legs
         fusion = FusionNode(
             kind="linear", children=(LegRef(leg.name, 0),), weights=(1.0,), window=request.window

@@ -101,6 +101,22 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return [n for n in self.nodes if isinstance(n, (Knn, Sparse)) and n.vector is None]
 
     @property
+    def windowed(self) -> bool:
+        """Whether its hits end with the window: a fusion knows no more of its legs, a kNN finds k, and behind
+        the head that was rescored other scores stand. Everything else the engine pages through, a collapsed
+        query group by group, and a bool with a kNN in it, whose k stays that of the first page."""
+        return (
+            self.fusion is not None
+            or isinstance(self.inner, Knn)
+            or any(isinstance(stage, Rescore) for stage in self.stages)
+        )
+
+    @property
+    def window_name(self) -> str:
+        """What a larger window is asked for by."""
+        return "a larger k" if isinstance(self.inner, Knn) else "a larger rank_window_size"
+
+    @property
     def finds_nearest(self) -> bool:
         """Whether its hits are the k nearest of something, so that their number says nothing."""
         return any(isinstance(node, Knn) for node in walk(self.inner))
@@ -211,13 +227,14 @@ def make_request(
             cursor of another query.
     """
     digest = query_digest(query)
+    first_window: int | None = None
     if cursor is not None:
-        query, options = _at_cursor(query, options, cursor, digest)
+        query, options, first_window = _at_cursor(query, options, cursor, digest)
     inner, stages = _unwrap(query)
     if isinstance(inner, Knn) and inner.k is not None and not options.offset and not stages:
         # The k nearest are fewer than a page: a short first page is what was asked for.
         options = replace(options, size=min(options.size, inner.k))
-    window = _window(inner, stages, options, max_window)
+    window = _window(inner, stages, options, max_window, first_window)
     legs: list[RequestLeg] = []
     fusion: FusionNode | None = None
     if isinstance(inner, (Rrf, Linear)):
@@ -309,7 +326,9 @@ def _unwrap(query: Query) -> tuple[Query, list[Rescore | Collapse]]:
     return query, stages[::-1]
 
 
-def _at_cursor(query: Query, options: SearchOptions, cursor: str, digest: str) -> tuple[Query, SearchOptions]:
+def _at_cursor(
+    query: Query, options: SearchOptions, cursor: str, digest: str
+) -> tuple[Query, SearchOptions, int]:
     """The page that a cursor points to, with the window that its search began with."""
     if options.offset:
         raise QueryError("pass cursor or offset, not both", field="cursor")
@@ -324,11 +343,20 @@ def _at_cursor(query: Query, options: SearchOptions, cursor: str, digest: str) -
     widened = transform(query, widen)
     if isinstance(widened, Knn) and widened.k is None:
         widened = widened.replace(k=where.window)
-    return widened, replace(options, offset=where.offset)
+    return widened, replace(options, offset=where.offset), where.window
 
 
-def _window(core: Query, stages: Sequence[Rescore | Collapse], options: SearchOptions, limit: int) -> int:
+def _window(
+    core: Query,
+    stages: Sequence[Rescore | Collapse],
+    options: SearchOptions,
+    limit: int,
+    first_window: int | None,
+) -> int:
     """How many hits take part in a search: the page must end within them.
+
+    Args:
+        first_window: of the search that a cursor goes on with. Pages of different windows don't join.
 
     Raises:
         QueryError: a page beyond the window, or a window beyond the engine's.
@@ -346,7 +374,7 @@ def _window(core: Query, stages: Sequence[Rescore | Collapse], options: SearchOp
     asked = core.rank_window_size if isinstance(core, (Rrf, Linear)) else None
     deep = max((s.window_size for s in stages if isinstance(s, Rescore)), default=0)
     knn = isinstance(core, Knn)
-    window = asked or max(DEFAULT_WINDOW, options.size, deep)
+    window = asked or first_window or max(DEFAULT_WINDOW, options.size, deep)
     if isinstance(core, Knn) and core.k is not None:
         window = core.k
         if window > limit:
@@ -357,7 +385,7 @@ def _window(core: Query, stages: Sequence[Rescore | Collapse], options: SearchOp
                 f"the page ends at hit {end}, beyond rescore's window_size of {stage.window_size}; raise it",
                 field="window_size",
             )
-    if (fused or knn or stages) and end > window:
+    if (fused or knn) and end > window:
         name = "k" if knn else "rank_window_size"
         raise QueryError(
             f"the page ends at hit {end}, beyond {name} = {window}; raise {name} (keep it the same for all "
