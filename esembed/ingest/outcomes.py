@@ -88,10 +88,10 @@ class Outcomes:
         return Outcomes, (self.options,)
 
     def start(self) -> None:
-        """Begin the dead-letter file (the one of the run before is kept beside it).
+        """Look whether dead letters can be written; nothing is, before there is one.
 
         Raises:
-            OptionsError: its path is a folder.
+            OptionsError: their path is a folder, or a file of something else.
         """
         self._dead_letters = DeadLetters(self.options.dead_letters)
 
@@ -110,6 +110,8 @@ class Outcomes:
             found.errors = list(self._dead_letters.errors)
             found.reasons = sorted(self._dead_letters.reasons.values(), key=lambda reason: -reason.count)
             found.dead_letters = self.options.dead_letters if self._dead_letters.count else None
+            if self._dead_letters.moved is not None:
+                found.warnings.append(f"the dead letters of an earlier run are in {self._dead_letters.moved}")
         return found
 
     @property
@@ -179,7 +181,7 @@ class Outcomes:
 
         Args:
             record: None where the record did not get as far as being prepared.
-            document: the record as it was read, where there is no *record*.
+            document: the record as it was read, where there is no *record* (which has its own).
             readable: False where not even its id is known, so that nobody can say what the source lacks.
 
         Raises:
@@ -198,7 +200,8 @@ class Outcomes:
             position=error.position,
             error_type=error_type or type(error).__name__,
         )
-        self._dead_letters.write(item, document, field=error.field, raw=getattr(error, "raw", None))
+        raw = getattr(error, "raw", None)
+        self._dead_letters.write(item, document, field=error.field, raw=raw, op=record.op if record else None)
         with self._lock:
             self.counts.dead_lettered += 1
             self.counts.read_errors += not readable

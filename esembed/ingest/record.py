@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
+from esembed.errors import RecordError
 from esembed.types import Document, SparseVector
 
-__all__ = ["PreparedRecord", "hash_parts", "vector_size"]
+__all__ = ["PreparedRecord", "as_record_error", "hash_parts", "vector_size"]
 
 
 @dataclass(slots=True, eq=False)
@@ -18,7 +19,7 @@ class PreparedRecord:
     """One record on its way. The stages fill it in, in their order; it belongs to one of them at a time.
 
     Attributes:
-        document: the record as it was read.
+        document: the record as it was read, before the hook and the field mapping; what a dead letter holds.
         id: the document id.
         op: ``index``, ``update`` or ``delete``.
         source: the fields to store, vectors taken out.
@@ -58,6 +59,29 @@ class PreparedRecord:
         """About how many bytes it takes once it has its vectors."""
         vectors = sum(vector_size(v) for v in self.vectors.values())
         return self.size + vectors + sum(vector_size(v) for c in self.chunk_vectors for v in c.values())
+
+
+def as_record_error(error: Exception, what: str) -> RecordError:
+    """Whatever one record raised, as that record's error: the others go on.
+
+    Sources, hooks and records come from outside, and what odd values make of them (a key that is None, an
+    object whose comparison raises) can't be foreseen one by one. What is known to happen has an error with a
+    remedy where it happens; this is for the rest.
+
+    Args:
+        error: what was raised.
+        what: what failed, as the message begins (``the transform hook``).
+    """
+    if isinstance(error, RecordError):
+        return error
+    # Some exceptions hold what can't be shown (str() of a KeyError of an odd key raises in turn).
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001
+        text = type(error).__name__
+    made = RecordError(f"{what} failed: {text}")
+    made.__cause__ = error
+    return made
 
 
 def vector_size(vector: npt.NDArray[Any] | SparseVector) -> int:

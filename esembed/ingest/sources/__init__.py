@@ -8,14 +8,14 @@ than one record (or one batch of a columnar file) in memory.
 from __future__ import annotations
 
 import threading
-import zlib
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence, Sized
-from lzma import LZMAError
 from pathlib import Path
+from types import GeneratorType
 from typing import Any
 
-from esembed.errors import RecordError, SourceError
+from esembed.errors import EsembedError, RecordError, SourceError
 from esembed.ingest.dead_letters import UnreadableRecord, read_dead_letters
+from esembed.ingest.record import as_record_error
 from esembed.ingest.sources.files import (
     Counter,
     Location,
@@ -24,6 +24,8 @@ from esembed.ingest.sources.files import (
     open_location,
     without_secrets,
 )
+from esembed.ingest.sources.lines import parse
+from esembed.ingest.sources.mapper import as_id
 from esembed.ingest.sources.readers import ReadOptions, read_location
 from esembed.types import Document
 
@@ -35,6 +37,11 @@ __all__ = [
     "from_async",
     "open_source",
 ]
+
+
+RAISED_IN_A_ROW = 100
+"""Errors of an iterator without a record between them that end the run. A file of broken rows has fewer in a
+row; a cursor whose connection is gone has no end."""
 
 
 class Source:
@@ -55,20 +62,72 @@ class Source:
             self.total_records = len(records)
 
     def __iter__(self) -> Iterator[Document | RecordError]:
-        for number, record in enumerate(self._records, 1):
+        for number, record in enumerate(_each(self._records), 1):
+            where = f"record {number}"
             if isinstance(record, (Document, RecordError)):
                 yield record
             elif isinstance(record, Mapping):
-                yield Document(id=None, source=record, position=f"record {number}")
+                yield Document(id=None, source=record, position=where)
             elif isinstance(record, tuple) and len(record) == 2 and isinstance(record[1], Mapping):
-                yield Document(id=str(record[0]), source=record[1], position=f"record {number}")
+                try:
+                    doc_id = None if record[0] is None else as_id(record[0])
+                except RecordError as error:
+                    yield UnreadableRecord(error.message, position=where, raw=_shown(record))
+                    continue
+                yield Document(id=doc_id, source=record[1], position=where)
+            elif isinstance(record, _Raised):
+                yield UnreadableRecord(as_record_error(record.error, "reading it").message, position=where)
             else:
                 yield UnreadableRecord(
                     "a record is a mapping, a Document or an (id, mapping) pair, not a "
                     f"{type(record).__name__}",
-                    position=f"record {number}",
-                    raw=repr(record)[:1000].encode("utf-8", "backslashreplace"),
+                    position=where,
+                    raw=_shown(record),
                 )
+
+
+class _Raised:
+    """In the place of a record, what its iterator raised."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _each(records: Iterable[Any]) -> Iterator[Any]:
+    """The records, or what was raised for one of them.
+
+    An iterator may raise for one record and go on with the next (csv.DictReader, a map over a function). A
+    generator that raised is over: what comes after it is unknown, so that ends the run, which resumes. So
+    does one error after the other: a connection that is lost raises for ever.
+
+    Raises:
+        BaseException: whatever ended the records.
+    """
+    iterator = iter(records)
+    raised = 0
+    while True:
+        try:
+            record = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:
+            raised += 1
+            fatal = isinstance(error, EsembedError) and not isinstance(error, RecordError)
+            if fatal or isinstance(iterator, GeneratorType) or raised >= RAISED_IN_A_ROW:
+                raise
+            yield _Raised(error)
+        else:
+            raised = 0
+            yield record
+
+
+def _shown(record: Any) -> bytes:
+    """A record that is none, for people."""
+    try:
+        text = repr(record)[:1000]
+    except Exception:  # noqa: BLE001 - a foreign object
+        text = f"<{type(record).__name__}>"
+    return text.encode("utf-8", "backslashreplace")
 
 
 class FileSource(Source):
@@ -107,12 +166,14 @@ class FileSource(Source):
                 continue
             counter = Counter(raw)
             try:
-                for piece in read_location(location, counter, raw, self._options):
+                for record in read_location(location, counter, raw, self._options):
                     self.bytes_read = before + counter.count
-                    yield piece
-            except Exception as error:
-                if not from_the_store(error) and not isinstance(error, (EOFError, zlib.error, LZMAError)):
-                    raise
+                    yield record
+            except (EsembedError, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001 - see below
+                # Decompressors, decoders, Arrow and the stores' clients each have errors of their own for a
+                # file that is cut or spoiled. It is this file's error; the others are read.
                 yield UnreadableRecord(
                     f"{location.label} can't be read to its end: {without_secrets(error)}. What came before "
                     "is kept; once it can be read, run the same again: records that are in are left alone",
@@ -149,12 +210,21 @@ def open_source(what: Any, options: ReadOptions | None = None) -> Source:
     return Source(what)
 
 
-def dead_letter_source(path: str | Path) -> Source:
-    """The records of a dead-letter file, to be tried again. Raises SourceError when it isn't there."""
-    path = Path(path)
+def dead_letter_source(path: str | Path, options: ReadOptions | None = None) -> Source:
+    """The records of a dead-letter file as they were read at first, to be tried again.
+
+    Args:
+        path: the file.
+        options: the encoding of lines that could not be read at first.
+
+    Raises:
+        SourceError: it isn't there.
+    """
+    path, options = Path(path), options or ReadOptions()
     if not path.is_file():
         raise SourceError(f"there is no dead-letter file {path}", source=str(path))
-    return Source(read_dead_letters(path))
+    encoding, fallback = options.encoding, options.fallback_encoding
+    return Source(read_dead_letters(path, parse=lambda raw: parse(raw, fallback or encoding)))
 
 
 def from_async(records: AsyncIterable[Any], loop: Any, *, limit: int = 128) -> Iterator[Any]:

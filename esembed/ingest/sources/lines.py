@@ -12,9 +12,10 @@ import orjson
 from esembed.errors import OptionsError
 from esembed.ingest.dead_letters import UnreadableRecord
 from esembed.ingest.sources.files import sniff_encoding
+from esembed.ingest.typed_json import loads
 from esembed.types import Document
 
-__all__ = ["read_csv", "read_json", "read_jsonl", "read_text"]
+__all__ = ["parse", "read_csv", "read_json", "read_jsonl", "read_text"]
 
 Piece = Document | UnreadableRecord
 
@@ -53,16 +54,17 @@ def _lines(stream: IO[bytes], encoding: str, label: str, limit: int) -> Iterator
         yield number, line
 
 
-def _parse(line: bytes, fallback: str | None) -> Any:
+def parse(line: bytes, fallback: str | None) -> Any:
+    """One line's JSON, in UTF-8 or else in the encoding *fallback*. Raises ValueError."""
     try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
+        return loads(line)
+    except ValueError:
         if fallback is None:
             raise
         try:
             line.decode("utf-8")
         except UnicodeDecodeError:
-            return orjson.loads(line.decode(fallback, "strict"))
+            return loads(line.decode(fallback, "strict"))
         raise
 
 
@@ -97,7 +99,7 @@ def read_jsonl(
         if not line.strip():
             continue
         try:
-            value = _parse(line, fallback)
+            value = parse(line, fallback)
         except ValueError as error:
             yield UnreadableRecord(_why(line, error), position=where, raw=line.rstrip(b"\r\n"))
             continue
@@ -140,7 +142,7 @@ def _whole_json(data: bytes, label: str, limit: int) -> Iterator[Piece]:
         )
         return
     try:
-        value = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
+        value = loads(data.removeprefix(b"\xef\xbb\xbf"))
     except ValueError as error:
         yield UnreadableRecord(_why(data, error), position=label, raw=data[:4096])
         return

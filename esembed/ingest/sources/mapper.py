@@ -1,4 +1,10 @@
-"""From a record as it was read to the record that is meant: operation, id, field names, transform hook."""
+"""From a record as it was read to the record that is meant: transform hook, field names, operation and id.
+
+In this order: the hook sees the record before anything was taken out of it, so it can unwrap a change feed's
+envelope (Debezium's ``before`` and ``after``, DynamoDB's ``NewImage``), make an id, or say that a record is a
+delete. An operation that was read before the hook would be the envelope's, and a delete that only the hook
+knows of would overwrite the document with its tombstone.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +13,14 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+
 from esembed.errors import RecordError
+from esembed.ingest.record import as_record_error
 from esembed.plan import paths
 from esembed.types import Document
 
-__all__ = ["RecordMapper"]
+__all__ = ["RecordMapper", "as_id"]
 
 OPS = ("index", "update", "delete")
 OTHER_OPS = frozenset(
@@ -20,15 +29,24 @@ OTHER_OPS = frozenset(
 """What change feeds (Debezium's, Maxwell's, databases' own) call their operations, in any case."""
 
 
+def as_id(value: Any) -> str:
+    """A document id from what a record holds. Raises RecordError for what is none."""
+    if not isinstance(value, (str, int)) and hasattr(value, "item"):  # a scalar of NumPy, pandas or torch
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (str, int, UUID)):
+        raise RecordError(f"an id is a string, a whole number or a UUID, not {value!r:.80}")
+    return str(value)
+
+
 class RecordMapper:
-    """Field mapping, the transform hook, id and operation: a record as read → the record as meant.
+    """Transform hook, field mapping, operation and id: a record as read → the record as meant.
 
     Args:
         id_field: the field that holds the id (must be there), else ``_id`` or ``id`` is taken where it
             is, else the id comes from the content.
         op_field: the field that holds the operation of a change feed, or None.
         fields: new name → name in the source (dots reach into objects).
-        transform: called with each record (a dict of its own); None leaves the record out.
+        transform: called with each record (a dict of its own, which it may change); None leaves it out.
     """
 
     def __init__(
@@ -44,47 +62,65 @@ class RecordMapper:
         self._fields = dict(fields or {})
         self._transform = transform
 
+    @property
+    def changes_ids(self) -> bool:
+        """Whether the id that is meant may be another one than stands in the record as it was read."""
+        return self._transform is not None or bool(self._fields)
+
     def __call__(self, document: Document) -> Document | None:
-        """The record as meant, or None when the hook left it out.
+        """The record as meant, or None when the hook left it out. *document* is never changed.
 
         Raises:
             RecordError: no id where one is needed, an id that is no string or number, a hook that fails.
         """
         source: Mapping[str, Any] = document.source
-        doc_id, op = document.id, document.op
-        if doc_id is None and self._op_field is not None and source.get(self._op_field) in OPS:
-            source = dict(source)
-            op = source.pop(self._op_field)
-            body = source.get("doc")
-            if (
-                op == "update"
-                and isinstance(body, Mapping)
-                and set(source) <= {"doc", "id", "_id", self._id_field}
-            ):
-                source = {**{k: v for k, v in source.items() if k != "doc"}, **body}
-        elif doc_id is None and self._op_field is not None:
-            self._no_other_op(source.get(self._op_field))
-        if doc_id is None:
-            doc_id, source = self._take_id(source, op)
-        if self._fields:
-            source = self._rename(source)
-        if self._transform is not None and op != "delete":
-            try:
-                changed = self._transform(dict(source))
-            except Exception as error:
-                raise RecordError(
-                    f"the transform hook failed: {type(error).__name__}: {error}", record_id=doc_id
-                ) from error
+        # A document that is a delete as such (Document(op="delete")) has no record to transform.
+        if self._transform is not None and document.op != "delete":
+            changed = self._transformed(source)
             if changed is None:
                 return None
-            if not isinstance(changed, Mapping):
-                raise RecordError(
-                    f"the transform hook returned a {type(changed).__name__}; it returns the record (a "
-                    "mapping) or None to leave it out",
-                    record_id=doc_id,
-                )
             source = changed
+        if self._fields:
+            source = self._rename(source)
+        doc_id, op = document.id, document.op
+        # A document that came with its id is no record of a feed: its "op" is data (one that is copied from
+        # another index), unless the hook put it there.
+        op_field = self._op_field
+        if op_field is not None and (doc_id is None or _put(op_field, source, document.source)):
+            said = source.get(op_field)
+            if isinstance(said, str) and said in OPS:
+                op, source = self._of_feed(source, op_field)
+            else:
+                self._no_other_op(said)
+        if doc_id is None or _put("_id", source, document.source):
+            doc_id, source = self._take_id(source, op)
         return replace(document, id=doc_id, source=source, op=op)
+
+    def _transformed(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        assert self._transform is not None
+        try:
+            changed = self._transform(_copied(source))
+        except Exception as error:
+            raise as_record_error(error, "the transform hook") from error
+        if changed is not None and not isinstance(changed, Mapping):
+            raise RecordError(
+                f"the transform hook returned a {type(changed).__name__}; it returns the record (a "
+                "mapping) or None to leave it out"
+            )
+        return changed
+
+    def _of_feed(self, source: Mapping[str, Any], op_field: str) -> tuple[Any, Mapping[str, Any]]:
+        """The operation of a feed's record, and the record without it."""
+        source = dict(source)
+        op = str(source.pop(op_field))
+        body = source.get("doc")
+        if (
+            op == "update"
+            and isinstance(body, Mapping)
+            and set(source) <= {"doc", "id", "_id", self._id_field}
+        ):
+            source = {**{k: v for k, v in source.items() if k != "doc"}, **body}
+        return op, source
 
     def _no_other_op(self, value: Any) -> None:
         """Another feed's word for an operation must not be stored as if it were a field: a delete would
@@ -114,13 +150,7 @@ class RecordMapper:
             return None, source
         else:
             raise RecordError(f"a record with op {op} needs an id (_id or id)")
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
-            if hasattr(value, "item") and isinstance(value.item(), (str, int)):
-                return str(value.item()), source
-            if isinstance(value, UUID):
-                return str(value), source
-            raise RecordError(f"an id is a string, a whole number or a UUID, not {value!r:.80}")
-        return str(value), source
+        return as_id(value), source
 
     def _rename(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
         out = {k: v for k, v in source.items() if k not in self._fields.values()}
@@ -129,3 +159,21 @@ class RecordMapper:
             if value is not None:
                 out[target] = value
         return out
+
+
+_ABSENT = object()
+
+
+def _put(name: str, now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a hook or the field mapping put this there. By identity: values may not be comparable."""
+    return name in now and now[name] is not before.get(name, _ABSENT)
+
+
+def _copied(value: Any) -> Any:
+    """A record of the hook's own, down to its lists and arrays: what it changes in place must change neither
+    the caller's object nor what a dead letter holds. What can't be changed is shared."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value.copy() if isinstance(value, (np.ndarray, set, bytearray)) else value

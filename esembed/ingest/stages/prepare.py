@@ -24,7 +24,7 @@ from esembed.encode.precomputed import validate_dense, validate_sparse
 from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
-from esembed.ingest.record import PreparedRecord, vector_size
+from esembed.ingest.record import PreparedRecord, as_record_error, vector_size
 from esembed.ingest.sources.mapper import RecordMapper
 from esembed.plan import DenseField, IndexPlan
 from esembed.types import Document, SparseVector
@@ -457,24 +457,31 @@ class PrepareStage:
         if isinstance(read, RecordError):
             self._outcomes.dead_letter(None, read, readable=False)
             return None
-        document = None
+        meant = None
         try:
-            document = self._mapper(read)
-            if document is None:
+            meant = self._mapper(read)
+            if meant is None:
                 self._outcomes.skipped()
                 return None
-            return self.preparer.prepare(document)
-        except RecordError as error:
+            record = self.preparer.prepare(meant)
+        except Exception as raised:  # noqa: BLE001 - whatever one record raises is that record's dead letter
+            error = as_record_error(raised, "preparing it")
             error.position = error.position or read.position
-            shown = document or read
             if error.record_id is None:
-                error.record_id = shown.id
-            known = error.record_id is not None or self._known_id(error, read)
-            self._outcomes.dead_letter(None, error, document=shown, readable=known)
+                error.record_id = read.id if meant is None else meant.id
+            known = error.record_id is not None or (meant is None and self._known_id(error, read))
+            self._outcomes.dead_letter(None, error, document=read, readable=known)
             return None
+        # From here on it is the record as it was read that a dead letter would need: its replay runs the
+        # hook and the field mapping again.
+        record.document = read
+        return record
 
     def _known_id(self, error: RecordError, read: Document) -> bool:
-        """A dead letter whose id is known keeps its document from being taken for gone (sync)."""
+        """A dead letter whose id is known keeps its document from being taken for gone (sync). With a hook or
+        a field mapping the id that stands in the record may not be the one that was meant."""
+        if self._mapper.changes_ids:
+            return False
         for key in ("_id", self._plan.id_field, "id"):
             value = read.source.get(key) if key else None
             if isinstance(value, (str, int)) and not isinstance(value, bool):

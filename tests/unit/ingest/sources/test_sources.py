@@ -22,14 +22,14 @@ import numpy as np
 import pytest
 
 from esembed.errors import OptionsError, PermanentError, RecordError, SourceError
-from esembed.ingest.dead_letters import DeadLetters, UnreadableRecord, read_dead_letters
+from esembed.ingest.dead_letters import UnreadableRecord
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.sources import FileSource, ReadOptions, Source, from_async, open_source
 from esembed.ingest.sources.files import Counter, decompress
 from esembed.ingest.sources.lines import read_jsonl
 from esembed.ingest.sources.mapper import RecordMapper
 from esembed.ingest.term_statistics import BufferedHead
-from esembed.types import Document, ItemError
+from esembed.types import Document
 
 ROWS = [{"id": str(n), "title": f"title {n}", "text": "größer ✓"} for n in range(5)]
 
@@ -343,58 +343,6 @@ def test_the_transform_hook() -> None:
     assert mapper(Document("a", {"n": 0})) is None
     with pytest.raises(RecordError, match="transform hook failed: KeyError"):
         mapper(Document("a", {}))
-
-
-def test_dead_letters_come_back(tmp_path: Path) -> None:
-    path = tmp_path / "dead.jsonl"
-    letters = DeadLetters(path)
-    assert not path.exists()
-    record = {"a": "\ud800", "x": float("nan"), "v": np.ones(2, np.float32)}
-    letters.write(ItemError("7", "why", 400, "f:3"), Document("7", record, "update"), field="a")
-    letters.write(ItemError(None, "broken", None, "f:4"), None, raw=b'{"id": "8", "ok": true}')
-    letters.write(ItemError(None, "broken", None, "f:5"), None, raw=b"\xff{")
-    letters.close()
-    first, second, third = read_dead_letters(path)
-    assert isinstance(first, Document)
-    assert (first.id, first.op, first.position) == ("7", "update", "f:3")
-    assert first.source == {"a": "\\ud800", "x": "nan", "v": [1.0, 1.0]}
-    assert isinstance(second, Document)
-    assert second.source == {"id": "8", "ok": True}
-    assert isinstance(third, UnreadableRecord)
-    assert third.raw == b"\xff{"
-    DeadLetters(path)
-    assert path.with_name("dead.jsonl.1").exists(), "the last run's letters are kept"
-
-
-def test_dead_letters_never_replace_what_is_no_file(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
-        letters = DeadLetters(pipe)
-        letters.write(ItemError("7", "why", None, "f:3"), Document("7", {"a": 1}))
-        letters.close()
-        assert b'"why"' in reader.read()
-    assert pipe.is_fifo()
-    assert not (tmp_path / "pipe.1").exists()
-    with pytest.raises(OptionsError, match="is a folder; name a file"):
-        DeadLetters(tmp_path)
-    (tmp_path / "real.jsonl").write_text("old")
-    (tmp_path / "link.jsonl").symlink_to("real.jsonl")
-    letters = DeadLetters(tmp_path / "link.jsonl")
-    letters.write(ItemError("7", "why", None, "f:3"), None)
-    letters.close()
-    assert (tmp_path / "link.jsonl").is_symlink()
-    assert (tmp_path / "real.jsonl.1").read_text() == "old"
-    assert b'"why"' in (tmp_path / "real.jsonl").read_bytes()
-
-
-@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full, a disk that is full")
-def test_a_full_disk_under_the_dead_letters_is_an_error_with_the_record() -> None:
-    letters = DeadLetters(Path("/dev/full"))
-    with pytest.raises(PermanentError, match=r"No space left on device.*goes on where it was.*f:3.*: why"):
-        letters.write(ItemError("7", "why", None, "f:3"), Document("7", {"a": 1}))
-    letters.close()
-    assert Path("/dev/full").is_char_device()
 
 
 def test_ids_that_can_not_be_noted_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
