@@ -29,7 +29,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from esembed.types import LegShare
+from esembed.types import LegContribution
 
 Normalizer: TypeAlias = Literal["minmax", "l2", "zscore", "none", "bound", "floor"]
 
@@ -119,11 +119,11 @@ Child: TypeAlias = "LegRef | FusionNode"
 
 
 class Fused(msgspec.Struct, frozen=True):
-    """One fused hit: its id, its score, and each leg's share of that."""
+    """One fused hit: its id, its score, and each leg's contribution to that."""
 
     id: str
     score: float
-    shares: tuple[LegShare, ...] = ()
+    contributions: tuple[LegContribution, ...] = ()
 
 
 def normalize(scores: Sequence[float], normalizer: Normalizer, limit: float | None = None) -> list[float]:
@@ -162,7 +162,7 @@ def fuse(
         node: what to do.
         lists: the legs' lists by position; None for a leg that did not answer: it adds nothing.
         bounds: leg name → its bound, for ``normalizer="bound"``.
-        explain: fill in the shares. Of a nested fusion the shares name the inner fusion as one leg.
+        explain: fill in the contributions; those of a nested fusion name the inner one as one leg.
     """
     bounds = bounds or {}
     parts: dict[str, list[float]] = {}
@@ -188,13 +188,17 @@ def fuse(
     if not explain:
         return [Fused(doc, -score) for score, doc in order]
     names = [child.name for child in node.children]
-    shares: dict[str, dict[str, LegShare]] = {doc: {} for _, doc in order}
+    contributions: dict[str, dict[str, LegContribution]] = {doc: {} for _, doc in order}
     for child, ranked, values in taking:
         for rank, (doc, score, part) in enumerate(zip(ranked.ids, ranked.scores, values, strict=True), 1):
-            if doc in shares:
-                shares[doc][child.name] = LegShare(child.name, rank, score, part)
+            if doc in contributions:
+                contributions[doc][child.name] = LegContribution(child.name, rank, score, part)
     return [
-        Fused(doc, -score, tuple(shares[doc].get(name) or LegShare(name, None, None, 0.0) for name in names))
+        Fused(
+            doc,
+            -score,
+            tuple(contributions[doc].get(name) or LegContribution(name, None, None, 0.0) for name in names),
+        )
         for score, doc in order
     ]
 

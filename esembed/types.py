@@ -9,6 +9,8 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
+from esembed.deprecation import renamed_attributes, warn_renamed
+
 __all__ = [
     "DenseMatrix",
     "Document",
@@ -16,7 +18,7 @@ __all__ = [
     "Hit",
     "Hits",
     "ItemError",
-    "LegShare",
+    "LegContribution",
     "SparseVector",
 ]
 
@@ -121,26 +123,28 @@ class ItemError:
     error_type: str | None = None
 
 
+@renamed_attributes(share="contribution")
 @dataclass(frozen=True, slots=True)
-class LegShare:
+class LegContribution:
     """What one leg gave to a hit (``explain=True``).
 
     Attributes:
         leg: the leg's name (``bm25``, ``dense`` …).
         rank: the hit's rank in that leg, from 1; None when the leg did not return it.
         score: the leg's raw score; None likewise.
-        share: the part of the fused score that came from this leg; the shares of a hit add up to
-            its score within float32.
+        contribution: the part of the fused score that came from this leg; those of a hit add up to its
+            score within float32.
     """
 
     leg: str
     rank: int | None
     score: float | None
-    share: float
+    contribution: float
 
 
 # Not frozen: a frozen dataclass sets each attribute by object.__setattr__, 1.5 µs for a hit where this takes
 # 0.5, and a search's own work for a page of ten is some 70 µs. Nothing here reads a hit again.
+@renamed_attributes(shares="contributions")
 @dataclass(slots=True)
 class Hit:
     """One search result.
@@ -152,7 +156,7 @@ class Hit:
         index: the concrete index it came from.
         highlight: field → fragments, where asked for.
         chunks: the best chunks of a chunked document, best first, each its fields and ``_score``.
-        shares: each leg's part, where ``explain=True``.
+        contributions: each leg's part, where ``explain=True``.
         fields: collapse and stored fields as the engine returned them.
         rescored: the score after a rescore stage, else None.
     """
@@ -163,7 +167,7 @@ class Hit:
     index: str | None = None
     highlight: Mapping[str, Sequence[str]] = field(default_factory=dict)
     chunks: Sequence[Mapping[str, Any]] = ()
-    shares: Sequence[LegShare] = ()
+    contributions: Sequence[LegContribution] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     rescored: float | None = None
 
@@ -217,3 +221,10 @@ class Hits(Sequence[Hit]):
     def ids(self) -> list[str]:
         """The document ids, best first."""
         return [hit.id for hit in self.hits]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LegShare":
+        warn_renamed("LegShare", "LegContribution")
+        return LegContribution
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

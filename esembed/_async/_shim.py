@@ -20,9 +20,9 @@ __all__ = [
     "gather",
     "in_thread",
     "iterable",
-    "requester",
     "sleep",
     "stoppable",
+    "thread_transport",
 ]
 
 IS_ASYNC = True
@@ -44,7 +44,7 @@ async def in_thread(function: Callable[..., T], *args: Any, sender: Any = None) 
     """A blocking call (an encoder, a file) off the loop.
 
     Args:
-        sender: the :func:`requester` that the call sends its requests with. When the awaiting task is
+        sender: the :func:`thread_transport` that the call sends its requests with. When the awaiting task is
             cancelled, the next request is refused, and the call has ended before the cancellation goes on.
     """
     task = asyncio.ensure_future(asyncio.to_thread(function, *args))
@@ -110,7 +110,7 @@ class _FromThreads:
         return answer
 
 
-def requester(client: Any) -> Any:
+def thread_transport(client: Any) -> Any:
     """What the ingest's threads send their requests with."""
     return _FromThreads(client, asyncio.get_running_loop())
 
@@ -186,7 +186,7 @@ def as_sync(target: Any) -> Any:
     state = target.state
     return IndexTarget(
         IndexState(
-            client=requester(state.client),
+            client=thread_transport(state.client),
             live=state.live,
             stored=state.stored,
             capabilities=state.capabilities,

@@ -18,7 +18,7 @@ from esembed.dialect.meta import stored_meta
 from esembed.errors import AliasError, IndexNotFoundError, OptionsError, PermanentError
 from esembed.migration.lock import MigrationLock
 
-from ._shim import in_thread, requester, sleep
+from ._shim import in_thread, sleep, thread_transport
 from .client import AsyncEngineClient
 from .live import LiveIndex, check_name, describe, index_path
 
@@ -53,7 +53,7 @@ def migration_state(stored: meta.StoredMeta | None) -> Mapping[str, Any]:
 @asynccontextmanager
 async def locked(client: AsyncEngineClient, alias: str, what: str) -> AsyncIterator[MigrationLock]:
     """The right to move an alias, given back at the end. Raises PermanentError while another run has it."""
-    lock = MigrationLock(requester(client), alias, what)
+    lock = MigrationLock(thread_transport(client), alias, what)
     await in_thread(lock.take, sender=lock.client)
     try:
         yield lock

@@ -27,7 +27,7 @@ from esembed.ingest.term_statistics import BufferedHead, apply_mapping, count_en
 from esembed.types import Document
 
 from . import documents, weights
-from ._shim import in_thread, iterable, requester, stoppable
+from ._shim import in_thread, iterable, stoppable, thread_transport
 from .live import describe
 from .state import IndexState
 from .term_statistics import counted_state, delete_statistics, load_statistics, save_statistics
@@ -71,7 +71,7 @@ async def ingest(
     )
     token_ids = await in_thread(state.pool.token_ids)
     before = await _before_counting(state) if keep_terms and state.lexical_fields else None
-    sender = requester(state.client)
+    sender = thread_transport(state.client)
     report: IngestReport = await stoppable(
         lambda stop: run_ingest(
             stream,
@@ -122,7 +122,7 @@ async def backfill(
     settings = dataclasses.replace(options or IngestOptions(), vectors_only=True)
     total = await documents.count(state)
     records = read_index(
-        requester(state.client),
+        thread_transport(state.client),
         state.concrete_index,
         state.capabilities,
         plan=state.plan,
@@ -181,11 +181,11 @@ async def _set_average_lengths(state: IndexState, averages: Mapping[str, float])
     contracts = dict(state.stored.contracts)
     pool = state.pool.for_plan(plan)
     # The old contracts of these fields name another average: their encoders are checked against new ones.
-    pool.trust({name: kept for name, kept in contracts.items() if name not in averages})
+    pool.accept_contracts({name: kept for name, kept in contracts.items() if name not in averages})
     for name in averages:
         contracts[name] = await in_thread(make_contract, pool.encoder(name))
     await state.store(dataclasses.replace(state.stored, plan=plan, contracts=contracts))
-    pool.trust(contracts)
+    pool.accept_contracts(contracts)
     state.replace_pool(pool)
 
 
@@ -292,7 +292,7 @@ async def recount_terms(state: IndexState, *, progress: Progress | None = None) 
     state.live.require_whole("counting terms")
     needed = encoded_from(state.plan.only(state.lexical_fields))
     _check_readable(state, "counting terms", needed)
-    sender = requester(state.client)
+    sender = thread_transport(state.client)
     names = state.lexical_fields
     # Taken before the reading: what is written meanwhile is seen by the next run.
     counted = await counted_state(state.client, state.concrete_index)

@@ -71,7 +71,7 @@ async def tune(
         state.live.require_whole("tuning the default query")
     target = as_sync(AsyncIndexTarget(state))
     call = functools.partial(
-        tune_index, target, dataset, options=options, axes=tune_legs, write=write, progress=progress
+        tune_index, target, dataset, options=options, tune_legs=tune_legs, write=write, progress=progress
     )
     report: Tuned = await in_thread(call, sender=target.client)
     state.replace_stored(target.stored)

@@ -16,7 +16,7 @@ __all__ = [
     "gather",
     "in_thread",
     "iterable",
-    "requester",
+    "thread_transport",
     "sleep",
     "stoppable",
 ]
@@ -46,7 +46,7 @@ def stoppable(function: Callable[[threading.Event], T]) -> T:
     return function(threading.Event())
 
 
-def requester(client: Any) -> Any:
+def thread_transport(client: Any) -> Any:
     """What the ingest's threads send their requests with: the client, which is safe to share."""
     return client
 

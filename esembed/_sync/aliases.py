@@ -19,7 +19,7 @@ from esembed.dialect.meta import stored_meta
 from esembed.errors import AliasError, IndexNotFoundError, OptionsError, PermanentError
 from esembed.migration.lock import MigrationLock
 
-from ._shim import in_thread, requester, sleep
+from ._shim import in_thread, sleep, thread_transport
 from .client import EngineClient
 from .live import LiveIndex, check_name, describe, index_path
 
@@ -54,7 +54,7 @@ def migration_state(stored: meta.StoredMeta | None) -> Mapping[str, Any]:
 @contextmanager
 def locked(client: EngineClient, alias: str, what: str) -> Iterator[MigrationLock]:
     """The right to move an alias, given back at the end. Raises PermanentError while another run has it."""
-    lock = MigrationLock(requester(client), alias, what)
+    lock = MigrationLock(thread_transport(client), alias, what)
     in_thread(lock.take, sender=lock.client)
     try:
         yield lock

@@ -34,7 +34,7 @@ from esembed.search.compile import CompiledLeg, CompiledSearch, SearchCompiler
 from esembed.search.options import Reranker
 from esembed.search.page import highlight_spec, page_body, source_spec, text_query
 from esembed.transport import Response, error_from_response
-from esembed.types import Hit, Hits, LegShare
+from esembed.types import Hit, Hits, LegContribution
 
 from ._shim import in_thread
 from .client import EngineClient
@@ -296,13 +296,13 @@ class ClientFusion:
         again = []
         for hit in head:
             added = stage.rescore_weight * scores.get(hit.id, 0.0)
-            shares = tuple(
-                LegShare(share.leg, share.rank, share.score, share.share * stage.query_weight)
-                for share in hit.shares
+            contributions = tuple(
+                LegContribution(share.leg, share.rank, share.score, share.contribution * stage.query_weight)
+                for share in hit.contributions
             )
             if compiled.options.explain:
-                shares = (*shares, LegShare("rescore", None, scores.get(hit.id), added))
-            again.append(Fused(hit.id, stage.query_weight * hit.score + added, shares))
+                contributions = (*contributions, LegContribution("rescore", None, scores.get(hit.id), added))
+            again.append(Fused(hit.id, stage.query_weight * hit.score + added, contributions))
         # A stable sort: what a stage can't tell apart keeps the order that the stage before gave it.
         again.sort(key=lambda hit: -hit.score)
         return again + list(tail), {hit.id: hit.score for hit in again}

@@ -10,7 +10,7 @@ from esembed.dialect import dialect_for, meta
 from esembed.dialect.source_rules import SourceFetch
 from esembed.errors import RecordError, UnsupportedFeatureError
 
-from ._shim import requester
+from ._shim import thread_transport
 from .live import index_path
 from .state import IndexState
 
@@ -86,7 +86,7 @@ def source(state: IndexState) -> Any:
         vector_doc_values=dialect_for(state.capabilities).documents.vector_doc_values,
     )
     return IndexSource(
-        requester(state.client),
+        thread_transport(state.client),
         state.concrete_index,
         state.plan,
         state.capabilities,

@@ -28,7 +28,7 @@ from esembed.ingest.term_statistics import BufferedHead, apply_mapping, count_en
 from esembed.types import Document
 
 from . import documents, weights
-from ._shim import in_thread, iterable, requester, stoppable
+from ._shim import in_thread, iterable, stoppable, thread_transport
 from .live import describe
 from .state import IndexState
 from .term_statistics import counted_state, delete_statistics, load_statistics, save_statistics
@@ -72,7 +72,7 @@ def ingest(
     )
     token_ids = in_thread(state.pool.token_ids)
     before = _before_counting(state) if keep_terms and state.lexical_fields else None
-    sender = requester(state.client)
+    sender = thread_transport(state.client)
     report: IngestReport = stoppable(
         lambda stop: run_ingest(
             stream,
@@ -121,7 +121,7 @@ def backfill(state: IndexState, options: IngestOptions | None, *, progress: Prog
     settings = dataclasses.replace(options or IngestOptions(), vectors_only=True)
     total = documents.count(state)
     records = read_index(
-        requester(state.client),
+        thread_transport(state.client),
         state.concrete_index,
         state.capabilities,
         plan=state.plan,
@@ -180,11 +180,11 @@ def _set_average_lengths(state: IndexState, averages: Mapping[str, float]) -> No
     contracts = dict(state.stored.contracts)
     pool = state.pool.for_plan(plan)
     # The old contracts of these fields name another average: their encoders are checked against new ones.
-    pool.trust({name: kept for name, kept in contracts.items() if name not in averages})
+    pool.accept_contracts({name: kept for name, kept in contracts.items() if name not in averages})
     for name in averages:
         contracts[name] = in_thread(make_contract, pool.encoder(name))
     state.store(dataclasses.replace(state.stored, plan=plan, contracts=contracts))
-    pool.trust(contracts)
+    pool.accept_contracts(contracts)
     state.replace_pool(pool)
 
 
@@ -291,7 +291,7 @@ def recount_terms(state: IndexState, *, progress: Progress | None = None) -> Non
     state.live.require_whole("counting terms")
     needed = encoded_from(state.plan.only(state.lexical_fields))
     _check_readable(state, "counting terms", needed)
-    sender = requester(state.client)
+    sender = thread_transport(state.client)
     names = state.lexical_fields
     # Taken before the reading: what is written meanwhile is seen by the next run.
     counted = counted_state(state.client, state.concrete_index)

@@ -39,7 +39,7 @@ from esembed.plan.diff import fill_in, with_dims
 from esembed.plan.fields import PRECOMPUTED
 from esembed.types import Document
 
-from ._shim import in_thread, requester
+from ._shim import in_thread, thread_transport
 from .aliases import (
     MIGRATION_STATE,
     allow_writes,
@@ -249,10 +249,10 @@ class CopyJob:
         """Copy everything, then what was written meanwhile, until little is."""
         # Weights are learned from the first pass, which has nearly all documents; not from each delta.
         self._pass(learn_weights=self.settings.ingest.learn_weights)
-        for _ in range(self.settings.max_catch_ups):
+        for _ in range(self.settings.max_delta_passes):
             carried = self._pass()
-            self.report.catch_ups.append(carried)
-            if carried <= self.settings.small_catch_up:
+            self.report.delta_passes.append(carried)
+            if carried <= self.settings.small_delta:
                 break
 
     def _pass(self, *, learn_weights: bool = False) -> int:
@@ -263,7 +263,7 @@ class CopyJob:
         before = checkpoint(self.client, self.old)
         self.client.request("POST", f"/{index_path(self.old)}/_refresh")
         records = read_documents(
-            requester(self.client),
+            thread_transport(self.client),
             self.old,
             self.old_plan,
             self.new.capabilities,
@@ -299,8 +299,8 @@ class CopyJob:
         try:
             block_writes(self.client, self.old)
             # With the block in place this pass reads the last writes that there can be.
-            self.report.catch_ups.append(self._pass())
-            sender = requester(self.client)
+            self.report.delta_passes.append(self._pass())
+            sender = thread_transport(self.client)
             missing, extra, both = in_thread(
                 compare_ids, sender, self.new.capabilities, self.old, self.new.concrete_index, sender=sender
             )

@@ -183,7 +183,7 @@ def _same_plan(
             index=live.name,
         )
     pool = prepared.pool.for_plan(stored.plan)
-    pool.trust(stored.contracts)
+    pool.accept_contracts(stored.contracts)
     return IndexState(
         client=client,
         live=live,

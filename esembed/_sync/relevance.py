@@ -72,7 +72,7 @@ def tune(
         state.live.require_whole("tuning the default query")
     target = as_sync(IndexTarget(state))
     call = functools.partial(
-        tune_index, target, dataset, options=options, axes=tune_legs, write=write, progress=progress
+        tune_index, target, dataset, options=options, tune_legs=tune_legs, write=write, progress=progress
     )
     report: Tuned = in_thread(call, sender=target.client)
     state.replace_stored(target.stored)

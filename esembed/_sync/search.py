@@ -118,7 +118,7 @@ class Searcher:
             source: which stored fields come along; vectors don't unless they are named.
             highlight: True, names of text fields, or the engine's own object.
             aggregations: the engine's own object; see :class:`~esembed.search.options.SearchOptions`.
-            explain: each leg's rank, score and share.
+            explain: each leg's rank, score and contribution.
             sort, search_after: the engine's own; not under fusion.
             fusion: ``auto``, ``server`` or ``client``.
             count: count matches under fusion, too.

@@ -14,9 +14,10 @@ import msgspec
 import numpy as np
 
 from esembed.advise.cost import footprint
-from esembed.advise.emulate import emulate_many, exact_neighbors, graph_share, recall, recalls, unit
 from esembed.advise.measure import measure
+from esembed.advise.simulate import exact_neighbors, graph_share, recall, recalls, simulate_many, unit
 from esembed.capabilities import Capabilities
+from esembed.deprecation import renamed_attributes, warn_renamed
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.quantize_vectors import calibrate
 from esembed.errors import OptionsError, PlanError, UnsupportedFeatureError
@@ -24,7 +25,7 @@ from esembed.plan import DenseField, IndexPlan
 from esembed.plan.fields import PRECOMPUTED
 from esembed.types import FloatArray
 
-__all__ = ["CANDIDATES", "Advice", "Candidate", "Target", "Trial", "advise", "choose"]
+__all__ = ["CANDIDATES", "Candidate", "Recommendation", "Target", "Trial", "advise", "choose"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Candidate:
 
     Attributes:
         quantization, element_type: as a plan says it.
-        form: the arithmetic of its codes, one of :data:`~esembed.advise.emulate.FORMS`.
+        form: the arithmetic of its codes, one of :data:`~esembed.advise.simulate.FORMS`.
         graph: whether there is an HNSW graph over them.
     """
 
@@ -89,6 +90,7 @@ class Target:
     flat_up_to: int = 100_000
 
 
+@renamed_attributes(emulated="simulated")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One candidate's figures.
@@ -96,10 +98,10 @@ class Trial:
     Attributes:
         quantization: the name in :data:`CANDIDATES`.
         dims, oversample: what was tried with it (oversample None: no rescoring).
-        emulated: recall@k of the codes, by arithmetic, and of a graph's search through them.
+        simulated: recall@k of the codes, by arithmetic, and of a graph's search through them.
         measured: recall@k on the engine, or None where it was not asked.
         standard_error: of that recall's mean over the queries it was chosen by.
-        held_back: the measured (else emulated) recall on the queries that took no spec in choosing.
+        held_back: the measured (else simulated) recall on the queries that took no part in choosing.
         ram_bytes, disk_bytes: predicted for ``Target.documents``.
         measured_ram_bytes, measured_disk_bytes: of the sample, by the engine's statistics.
         predicted_sample_ram_bytes, predicted_sample_disk_bytes: to compare them with.
@@ -110,7 +112,7 @@ class Trial:
     quantization: str
     dims: int
     oversample: float | None
-    emulated: float
+    simulated: float
     measured: float | None = None
     standard_error: float = 0.0
     held_back: float | None = None
@@ -126,12 +128,12 @@ class Trial:
 
     @property
     def recall(self) -> float:
-        """The measured recall, else the emulated one."""
-        return self.emulated if self.measured is None else self.measured
+        """The measured recall, else the simulated one."""
+        return self.simulated if self.measured is None else self.measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advice:
+class Recommendation:
     """The answer.
 
     Attributes:
@@ -140,7 +142,7 @@ class Advice:
         plan: the plan with that field, or None.
         target: what was asked.
         sample: vectors in the sample; queries: used for choosing; held_back: kept for the check.
-        engine: which one measured, or ``emulated only``.
+        engine: which one measured, or ``simulated only``.
         scales: for 1, 10 and 100 million documents: RAM, disk, shards and nodes of the choice.
     """
 
@@ -181,7 +183,7 @@ def advise(
     quantizations: Sequence[str] | None = None,
     dims: Sequence[int] = (),
     oversamples: Sequence[float | None] = (None, 2.0, 3.0, 5.0),
-) -> Advice:
+) -> Recommendation:
     """Try the candidates and choose.
 
     Args:
@@ -226,12 +228,12 @@ def advise(
                 )
             form = CANDIDATES[quantization].on(capabilities).form
             if form not in codes:
-                codes[form] = emulate_many(short, short_asked, form, wanted.k, oversamples)
+                codes[form] = simulate_many(short, short_asked, form, wanted.k, oversamples)
             trials += _try(
                 quantization, short, short_asked, truth, codes[form], spec, wanted, capabilities, client
             )
     chosen = choose(trials, wanted)
-    return Advice(
+    return Recommendation(
         trials=tuple(trials),
         chosen=chosen,
         plan=None if chosen is None else _planned(plan, name, spec, chosen, full),
@@ -239,7 +241,7 @@ def advise(
         sample=len(full),
         queries=(len(asked) + 1) // 2,
         held_back=len(asked) // 2,
-        engine="emulated only" if client is None else f"{capabilities.engine} {capabilities.version}",
+        engine="simulated only" if client is None else f"{capabilities.engine} {capabilities.version}",
         scales=()
         if chosen is None
         else tuple(_scale(n, chosen, spec, capabilities) for n in (10**6, 10**7, 10**8)),
@@ -305,7 +307,7 @@ def _try(
                 quantization=quantization,
                 dims=dims,
                 oversample=oversample,
-                emulated=recall(found[choosing], truth[choosing], target.k) * through,
+                simulated=recall(found[choosing], truth[choosing], target.k) * through,
                 measured=measured,
                 standard_error=float(np.std(each[choosing]) / np.sqrt(max(len(each[choosing]), 1))),
                 held_back=recall(found[checking], truth[checking], target.k) * through
@@ -379,3 +381,10 @@ def _planned(plan: IndexPlan, name: str, spec: DenseField, chosen: Trial, vector
 def _scale(documents: int, chosen: Trial, spec: DenseField, capabilities: Capabilities) -> dict[str, Any]:
     candidate = CANDIDATES[chosen.quantization].on(capabilities)
     return asdict(footprint(documents, chosen.dims, candidate.form, graph=candidate.graph, m=spec.m or 16))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Advice":
+        warn_renamed("Advice", "Recommendation")
+        return Recommendation
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

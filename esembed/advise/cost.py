@@ -61,7 +61,7 @@ def footprint(
     """The field's RAM and disk.
 
     Args:
-        form: one of :data:`~esembed.advise.emulate.FORMS`.
+        form: one of :data:`~esembed.advise.simulate.FORMS`.
         graph: an HNSW graph over it (no: flat).
         m: the graph's links; a node of the bottom layer has up to 2·m.
     """

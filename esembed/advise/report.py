@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from esembed.advise.advise import Advice, Trial
+from esembed.advise.advise import Recommendation, Trial
 
 __all__ = ["human_bytes", "plot", "rows", "svg"]
 
@@ -15,7 +15,7 @@ COLUMNS = (
     "dims",
     "oversample",
     "recall",
-    "emulated",
+    "simulated",
     "held back",
     "RAM",
     "disk",
@@ -53,7 +53,7 @@ def human_bytes(number: float) -> str:
     return f"{number:.3g} TiB"
 
 
-def rows(advice: Advice) -> list[tuple[str, ...]]:
+def rows(advice: Recommendation) -> list[tuple[str, ...]]:
     """The table's cells, in the order of :data:`COLUMNS`; the chosen one is starred."""
     out: list[tuple[str, ...]] = []
     for t in advice.trials:
@@ -64,7 +64,7 @@ def rows(advice: Advice) -> list[tuple[str, ...]]:
                 str(t.dims),
                 "-" if t.oversample is None else f"{t.oversample:g}",
                 ("-" if t.measured is None else f"{t.measured:.4f}") if t.gap is None else "can't",
-                f"{t.emulated:.4f}",
+                f"{t.simulated:.4f}",
                 "-" if t.held_back is None else f"{t.held_back:.4f}",
                 human_bytes(t.ram_bytes),
                 human_bytes(t.disk_bytes),
@@ -75,7 +75,7 @@ def rows(advice: Advice) -> list[tuple[str, ...]]:
     return out
 
 
-def plot(advice: Advice) -> str:
+def plot(advice: Recommendation) -> str:
     """The advice as SVG text: see :func:`svg`."""
     target = advice.target
     return svg(

@@ -240,7 +240,7 @@ def tune(
     write: Annotated[
         bool, typer.Option("--write/--no-write", help="Store the result as the default query.")
     ] = True,
-    axes: Annotated[
+    tune_legs: Annotated[
         bool, typer.Option("--tune-legs/--fusion-only", help="Try the legs' own settings, too.")
     ] = True,
     latency_weight: Annotated[
@@ -284,7 +284,7 @@ def tune(
         tuned = index.tune(
             judged,
             write=write,
-            tune_legs=axes,
+            tune_legs=tune_legs,
             options=TuneOptions(latency_weight=latency_weight),
             progress=lambda line: terminal.note(f"… {line}"),
         )
@@ -315,15 +315,15 @@ def _show_tuned(tuned: Tuned, query: Query | None, *, written: bool) -> None:
         _interval(tuned.gain),
         str(tuned.tried),
     )
-    for axis in tuned.axes:
-        stopped = f", {axis.stopped} stopped early" if axis.stopped else ""
-        kept = axis.chosen == axis.default
+    for one in tuned.parameters:
+        stopped = f", {one.stopped} stopped early" if one.stopped else ""
+        kept = one.chosen == one.default
         table.add_row(
-            axis.axis,
-            axis.default,
-            "kept" if kept else axis.chosen,
-            _interval(axis.gain),
-            f"{axis.tried}{stopped}",
+            one.parameter,
+            one.default,
+            "kept" if kept else one.chosen,
+            _interval(one.gain),
+            f"{one.tried}{stopped}",
         )
     terminal.console().print(table)
     terminal.note(tuned.reason)

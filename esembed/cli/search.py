@@ -43,7 +43,9 @@ def search(
         ),
     ] = None,
     size: Annotated[int, typer.Option("--size", "-n", min=0, max=10_000, help="How many hits.")] = 10,
-    explain: Annotated[bool, typer.Option("--explain", help="Each leg's rank, score and share.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Each leg's rank, score and contribution.")
+    ] = False,
     allow_encoder: Allow = None,
     cross_encoder: Cross = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
@@ -102,7 +104,11 @@ def _show(hits: Hits, plan: IndexPlan, seconds: float, *, explain: bool) -> None
     for position, hit in enumerate(hits, 1):
         row: list[Any] = [position, hit.id, f"{hit.score:.4f}", summary(hit, plan)]
         if explain:
-            row.append("  ".join(f"{s.leg} #{s.rank if s.rank else '–'} {s.share:.4f}" for s in hit.shares))
+            row.append(
+                "  ".join(
+                    f"{s.leg} #{s.rank if s.rank else '–'} {s.contribution:.4f}" for s in hit.contributions
+                )
+            )
         rows.append(row)
     if rows:
         terminal.print_table(columns, rows)

@@ -390,7 +390,7 @@ class EncoderPool:
             found[name] = self._token_ids[name] = token_ids(vocabulary)
         return found
 
-    def trust(self, contracts: Mapping[str, Mapping[str, Any]]) -> None:
+    def accept_contracts(self, contracts: Mapping[str, Mapping[str, Any]]) -> None:
         """Check against these contracts from now on."""
         self._contracts = dict(contracts)
 

@@ -27,7 +27,14 @@ from esembed.query import Query
 from esembed.query.nodes import Knn, Match, Sparse
 from esembed.weights.scorers import LexicalScorer
 
-__all__ = ["AxisChoice", "bm25_parameters", "choose", "leg_variants", "race", "rerank_variants"]
+__all__ = [
+    "ParameterChoice",
+    "bm25_parameters",
+    "choose",
+    "compare_candidates",
+    "leg_variants",
+    "rerank_variants",
+]
 
 Floats = npt.NDArray[np.float64]
 BLOCK = 25
@@ -35,11 +42,11 @@ BLOCK = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AxisChoice:
+class ParameterChoice:
     """One setting that was tried.
 
     Attributes:
-        axis: what was varied (``bm25: field boosts``).
+        parameter: what was varied (``bm25: field boosts``).
         chosen, default: the variant taken, and the one in use before; equal when nothing beat it.
         gain: nDCG@10 of choosing so minus the default's, cross-validated: each query by what was chosen
             on the others; 95 % interval over queries.
@@ -50,7 +57,7 @@ class AxisChoice:
         stopped: how many of them were stopped early.
     """
 
-    axis: str
+    parameter: str
     chosen: str
     default: str
     gain: Interval
@@ -67,7 +74,7 @@ class AxisChoice:
             for interval in (self.gain, self.difference)
         )
         return {
-            "axis": self.axis,
+            "parameter": self.parameter,
             "chosen": self.chosen,
             "default": self.default,
             "cross_validated_gain": gain,
@@ -87,7 +94,7 @@ def leg_variants(
     Args:
         prune: the engine can prune sparse query terms by how common they are.
     """
-    axes: dict[str, dict[str, Query]] = {}
+    variants_of: dict[str, dict[str, Query]] = {}
     if isinstance(leg, Match) and len(plan.text) > 1 and not leg.fields:
         boosts = {field: spec.boost for field, spec in plan.text.items()}
         found: dict[str, Query] = {"as planned": leg}
@@ -98,7 +105,7 @@ def leg_variants(
                 changed = {**boosts, field: boost * factor}
                 fields = [f"{f}^{b:g}" for f, b in changed.items() if b > 0]
                 found[" ".join(fields)] = leg.replace(fields=tuple(fields))
-        axes[f"{name}: field boosts"] = found
+        variants_of[f"{name}: field boosts"] = found
     if isinstance(leg, Knn) and not leg.exact:
         spec = plan.dense.get(leg.field)
         k = leg.k or 100
@@ -106,20 +113,20 @@ def leg_variants(
             found = {"as planned": leg}
             for factor in (2, 4):
                 found[f"num_candidates {k * factor}"] = leg.replace(num_candidates=k * factor)
-            axes[f"{name}: num_candidates"] = found
+            variants_of[f"{name}: num_candidates"] = found
             if spec.quantization not in ("hnsw", "none"):
                 found = {"as planned": leg}
                 for oversample in (2.0, 4.0):
                     found[f"oversample {oversample:g}"] = leg.replace(oversample=oversample)
-                axes[f"{name}: oversampling"] = found
+                variants_of[f"{name}: oversampling"] = found
     if isinstance(leg, Sparse):
         found = {"as planned": leg}
         for terms in (8, 16, 32, 64):
             found[f"the {terms} heaviest terms"] = leg.replace(max_terms=terms)
         if prune:
             found["pruned by the engine"] = leg.replace(prune=True)
-        axes[f"{name}: pruning"] = found
-    return axes
+        variants_of[f"{name}: pruning"] = found
+    return variants_of
 
 
 def rerank_variants(
@@ -136,8 +143,8 @@ def rerank_variants(
     return found
 
 
-def race(
-    axis: str,
+def compare_candidates(
+    parameter: str,
     variants: Mapping[str, Query],
     ask: Callable[[Query, Mapping[str, str]], Run],
     queries: Mapping[str, str],
@@ -145,7 +152,7 @@ def race(
     *,
     costs: Mapping[str, float] | None = None,
     seed: int = 0,
-) -> tuple[AxisChoice, Query]:
+) -> tuple[ParameterChoice, Query]:
     """Measure *variants* block by block and choose one.
 
     Args:
@@ -175,12 +182,12 @@ def race(
                 label for label in alive if label in (default, leader) or not _behind(values, label, leader)
             ]
     complete = {label: np.array(values[label]) for label in alive}
-    choice = choose(axis, complete, default, costs=costs, tried=len(labels), seed=seed)
+    choice = choose(parameter, complete, default, costs=costs, tried=len(labels), seed=seed)
     return choice, variants[choice.chosen]
 
 
 def choose(
-    axis: str,
+    parameter: str,
     values: Mapping[str, Floats],
     default: str,
     *,
@@ -188,7 +195,7 @@ def choose(
     tried: int | None = None,
     folds: int = 5,
     seed: int = 0,
-) -> AxisChoice:
+) -> ParameterChoice:
     """One of the variants, by its mean minus :func:`~esembed.evaluate.tuning.caution` standard errors, if the
     same choosing also gains on queries that it didn't see.
 
@@ -228,8 +235,8 @@ def choose(
     closest = chosen
     if chosen == default and others:
         closest = max(others, key=lambda label: float(others[label].mean()) if count else 0.0)
-    return AxisChoice(
-        axis=axis,
+    return ParameterChoice(
+        parameter=parameter,
         chosen=chosen,
         default=default,
         gain=bootstrap_interval(gains, seed=seed),
@@ -259,7 +266,7 @@ def bm25_parameters(
     *,
     grid: Sequence[tuple[float, float]] = BM25_GRID,
     seed: int = 0,
-) -> tuple[AxisChoice, tuple[float, float]]:
+) -> tuple[ParameterChoice, tuple[float, float]]:
     """BM25's k1 and b, measured in memory over the documents themselves: an engine fixes both when an
     index is created, so a gain is for the next index, not a setting of the query.
 

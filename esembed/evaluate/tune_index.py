@@ -11,11 +11,11 @@ import numpy as np
 from esembed.errors import EsembedError
 from esembed.evaluate.datasets import Dataset, Run, load_dataset
 from esembed.evaluate.leg_parameters import (
-    AxisChoice,
+    ParameterChoice,
     bm25_parameters,
     choose,
+    compare_candidates,
     leg_variants,
-    race,
     rerank_variants,
 )
 from esembed.evaluate.leg_table import FusionConfig
@@ -38,7 +38,7 @@ def tune_index(
     options: TuneOptions | None = None,
     size: int = 100,
     write: bool = True,
-    axes: bool = True,
+    tune_legs: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Tuned:
     """Fit the default query to judgments and store it in the index's plan, with its evidence.
@@ -49,7 +49,7 @@ def tune_index(
 
     Args:
         write: store it (only when something better than the default was found).
-        axes: try settings besides the fusion, too.
+        tune_legs: try settings besides the fusion, too.
         progress: told what is being done, one line each.
 
     Returns:
@@ -68,7 +68,7 @@ def tune_index(
     if index.plan.chunk is not None:
         # Legs that find chunks can't be added up inside one request.
         options = settings = replace(options, kinds=tuple(kind for kind in options.kinds if kind != "bound"))
-    choices: list[AxisChoice] = []
+    choices: list[ParameterChoice] = []
     legs = plan_legs(index, k=size)
     before = _without_reranker(index, default_query(index.plan))
     tell(f"{len(dataset.queries)} judged queries, legs: {', '.join(legs)}")
@@ -82,20 +82,28 @@ def tune_index(
         times = {label: latency(index, query, dataset, 10) for label, query in variants.items()}
         return {k: settings.latency_weight * t.p50_ms / 100 for k, t in times.items() if t is not None}
 
-    def raced(axis: str, variants: Mapping[str, Query]) -> Query:
-        tell(f"{axis}: {len(variants)} variants race")
-        choice, query = race(
-            axis, variants, answer, dataset.queries, dataset.qrels, costs=costs(variants), seed=settings.seed
+    def compared(parameter: str, variants: Mapping[str, Query]) -> Query:
+        tell(f"{parameter}: {len(variants)} variants are compared")
+        choice, query = compare_candidates(
+            parameter,
+            variants,
+            answer,
+            dataset.queries,
+            dataset.qrels,
+            costs=costs(variants),
+            seed=settings.seed,
         )
         choices.append(choice)
         return query
 
-    if axes:
+    if tune_legs:
         prune = index.capabilities.sparse_pruning
         for name in list(legs):
-            for axis, variants in leg_variants(index.plan, name, legs[name], prune=prune).items():
-                # A later axis of the leg varies what the earlier one chose.
-                legs[name] = raced(axis, {k: _like(query, legs[name]) for k, query in variants.items()})
+            for parameter, variants in leg_variants(index.plan, name, legs[name], prune=prune).items():
+                # A later parameter of the leg varies what the earlier one chose.
+                legs[name] = compared(
+                    parameter, {k: _like(query, legs[name]) for k, query in variants.items()}
+                )
     tell(f"each leg's first {size} for every query, and what they score the others'")
     table, legs = leg_table(index, dataset, size=size, legs=legs)
     if options.latency_weight and not options.latency_ms:
@@ -114,10 +122,10 @@ def tune_index(
         values = {label: _ndcg(answer(one, dataset.queries), dataset) for label, one in found.items()}
         choices.append(choose("the query in use", values, "as it is", costs=costs(found), seed=options.seed))
         query = found[choices[-1].chosen]
-    if axes and index.rerankers:
-        query = raced("reranker", rerank_variants(index.plan, query, list(index.rerankers)))
-    tuned = replace(tuned, axes=tuple(choices))
-    if axes and index.plan.text and dataset.corpus is not None:
+    if tune_legs and index.rerankers:
+        query = compared("reranker", rerank_variants(index.plan, query, list(index.rerankers)))
+    tuned = replace(tuned, parameters=tuple(choices))
+    if tune_legs and index.plan.text and dataset.corpus is not None:
         texts = _corpus_texts(index, dataset)
         if texts:
             tell(f"BM25's k1 and b over {len(texts)} documents, in memory")
@@ -157,7 +165,7 @@ def _with_bm25(tuned: Tuned, index: SearchTarget, texts: Mapping[str, str], data
     similarity = {}
     if (k1, b) != own:
         similarity = {name: {"k1": k1, "b": b} for name in _same_words(index.plan.text, first)}
-    return replace(tuned, axes=(*tuned.axes, choice), similarity=similarity)
+    return replace(tuned, parameters=(*tuned.parameters, choice), similarity=similarity)
 
 
 def _same_words(fields: Mapping[str, TextField], first: TextField) -> list[str]:
@@ -182,7 +190,7 @@ def _corpus_texts(index: SearchTarget, dataset: Dataset) -> dict[str, str]:
 
 
 def _like(variant: Query, leg: Query) -> Query:
-    """What an axis changed, on a leg that an earlier axis changed."""
+    """What an parameter changed, on a leg that an earlier parameter changed."""
     if isinstance(variant, Knn) and isinstance(leg, Knn):
         return leg.replace(
             num_candidates=variant.num_candidates or leg.num_candidates,

@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed import query as q
+from esembed.deprecation import renamed_attributes
 from esembed.errors import EsembedError
 from esembed.evaluate.leg_table import FusionConfig, LegTable, untuned
 from esembed.evaluate.significance import Interval, bootstrap_interval
@@ -72,6 +73,7 @@ class TuneOptions:
     seed: int = 0
 
 
+@renamed_attributes(axes="parameters")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
     """The choice and its evidence.
@@ -87,7 +89,7 @@ class Tuned:
         dropped: legs whose help can't be shown.
         tried: how many configurations were measured.
         reason: one line for a person.
-        axes: the other settings that were tried (see :mod:`esembed.evaluate.leg_parameters`).
+        parameters: the other settings that were tried (see :mod:`esembed.evaluate.leg_parameters`).
         similarity: text field → the ``k1`` and ``b`` that did better; an engine fixes them when an index is
             created, so they are for the next version of the index.
         query: the query that the choice stands for; None where no index was tuned.
@@ -103,7 +105,7 @@ class Tuned:
     dropped: tuple[str, ...]
     tried: int
     reason: str
-    axes: tuple[Any, ...] = ()
+    parameters: tuple[Any, ...] = ()
     similarity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     query: Query | None = None
 
@@ -136,7 +138,7 @@ class Tuned:
             "cross_validated_gain": [round(x, 4) for x in (self.gain.mean, self.gain.low, self.gain.high)],
             "dropped": list(self.dropped),
             "reason": self.reason,
-            **({"axes": [axis.to_dict() for axis in self.axes]} if self.axes else {}),
+            **({"parameters": [one.to_dict() for one in self.parameters]} if self.parameters else {}),
             **({"similarity": {k: dict(v) for k, v in self.similarity.items()}} if self.similarity else {}),
         }
 

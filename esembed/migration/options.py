@@ -11,7 +11,7 @@ from esembed.ingest.options import IngestOptions
 __all__ = ["MigrateOptions", "MigrationReport"]
 
 
-@renamed(judge="quality_metric")
+@renamed(judge="quality_metric", small_catch_up="small_delta", max_catch_ups="max_delta_passes")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrateOptions:
     """How a migration runs.
@@ -23,8 +23,8 @@ class MigrateOptions:
         in_place: change the quantization in the live mapping where the engine allows it and nothing
             else differs, instead of a new index.
         max_documents_per_second: read the old index no faster.
-        small_catch_up: block writes once a catch-up pass carried over this many documents or fewer.
-        max_catch_ups: … or after this many passes.
+        small_delta: block writes once a delta pass copied this many documents or fewer.
+        max_delta_passes: … or after this many passes.
         queries: texts whose results are compared before the swap.
         k: how many results of each.
         min_overlap: the mean share of the old top *k* that must be in the new one, 0…1; None: no gate.
@@ -38,8 +38,8 @@ class MigrateOptions:
     alias: str | None = None
     in_place: bool = True
     max_documents_per_second: float | None = None
-    small_catch_up: int = 500
-    max_catch_ups: int = 10
+    small_delta: int = 500
+    max_delta_passes: int = 10
     queries: Sequence[str] = ()
     k: int = 10
     min_overlap: float | None = None
@@ -49,6 +49,7 @@ class MigrateOptions:
     ingest: IngestOptions = field(default_factory=lambda: IngestOptions(op_field=None))
 
 
+@renamed(catch_ups="delta_passes")
 @dataclass(slots=True, kw_only=True)
 class MigrationReport:
     """What a migration did.
@@ -61,8 +62,8 @@ class MigrationReport:
         copied: fields whose vectors were taken over.
         vectors_copied, vectors_encoded: how many texts of copied fields were found, and were not.
         documents: in the new index, at the swap.
-        catch_ups: documents carried over by each pass after the first.
-        deleted: documents deleted meanwhile, carried over at the end.
+        delta_passes: documents copied by each pass after the first.
+        deleted: documents deleted meanwhile, and in the new index at the end.
         blocked_seconds: how long writes were refused.
         seconds: in all.
         overlap: the mean overlap@k, where it was asked for.
@@ -80,7 +81,7 @@ class MigrationReport:
     vectors_copied: int = 0
     vectors_encoded: int = 0
     documents: int = 0
-    catch_ups: list[int] = field(default_factory=list)
+    delta_passes: list[int] = field(default_factory=list)
     deleted: int = 0
     blocked_seconds: float = 0.0
     seconds: float = 0.0

@@ -13,7 +13,7 @@ from esembed.query.nodes import Collapse
 from esembed.search.compile import CompiledLeg, CompiledSearch
 from esembed.search.page import Cursor
 from esembed.transport import Response, error_from_response
-from esembed.types import Hit, Hits, LegShare
+from esembed.types import Hit, Hits, LegContribution
 
 __all__ = [
     "LegAnswer",
@@ -134,11 +134,13 @@ def _fields(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k != PARENT_FIELD} if found else {}
 
 
-def hit_of(raw: Mapping[str, Any], *, score: float | None = None, shares: Sequence[LegShare] = ()) -> Hit:
+def hit_of(
+    raw: Mapping[str, Any], *, score: float | None = None, contributions: Sequence[LegContribution] = ()
+) -> Hit:
     """One hit as the engine returned it.
 
     Args:
-        score, shares: what to put in place of the raw score.
+        score, contributions: what to put in place of the raw score.
     """
     if score is None:
         score = float(raw.get("_score") or 0.0)
@@ -150,7 +152,7 @@ def hit_of(raw: Mapping[str, Any], *, score: float | None = None, shares: Sequen
         highlight=raw.get("highlight") or {},
         chunks=tuple(_chunks(raw, None)) if "inner_hits" in raw else (),
         fields=_fields(raw),
-        shares=tuple(shares),
+        contributions=tuple(contributions),
     )
 
 
@@ -181,7 +183,7 @@ def merge_hits(fused: Sequence[Fused], answers: Sequence[LegAnswer | None], expl
                 highlight=first.get("highlight") or {},
                 chunks=tuple(chunks),
                 fields=fields,
-                shares=item.shares if explain else (),
+                contributions=item.contributions if explain else (),
             )
         )
     return merged
@@ -190,7 +192,7 @@ def merge_hits(fused: Sequence[Fused], answers: Sequence[LegAnswer | None], expl
 def single_hits(
     body: Mapping[str, Any],
     compiled: CompiledSearch,
-    shares: Callable[[str], Sequence[LegShare]] | None = None,
+    contributions: Callable[[str], Sequence[LegContribution]] | None = None,
 ) -> list[Hit]:
     """The hits of a request whose ranking is final: one leg, or fused by the engine."""
     hits = []
@@ -203,12 +205,12 @@ def single_hits(
         score = float(raw.get("_score") or 0.0) * factor
         if transform is not None:
             score = transform(score)
-        parts: Sequence[LegShare] = ()
-        if shares is not None:
-            parts = shares(str(raw["_id"]))
+        parts: Sequence[LegContribution] = ()
+        if contributions is not None:
+            parts = contributions(str(raw["_id"]))
         elif explained is not None:
-            parts = (LegShare(explained, position, score, score),)
-        hits.append(hit_of(raw, score=score, shares=parts))
+            parts = (LegContribution(explained, position, score, score),)
+        hits.append(hit_of(raw, score=score, contributions=parts))
     return hits
 
 
@@ -257,18 +259,18 @@ def ranked_by_engine(
         if request.fusion is not None:
             names = [child.name for child in request.fusion.children]
         missing.update(dict.fromkeys(names, f"{lost}: what the others found was used"))
-    shares = None
+    contributions = None
     if compiled.legs and compiled.fusion is not None:
         lists = [
             LegAnswer(checked_item(answer, where), leg, None).ranked
             for answer, leg in zip(answers[1:], compiled.legs, strict=True)
         ]
-        fused = {hit.id: hit.shares for hit in fuse(compiled.fusion, lists)}
+        fused = {hit.id: hit.contributions for hit in fuse(compiled.fusion, lists)}
 
-        def shares(doc: str) -> Sequence[LegShare]:
+        def contributions(doc: str) -> Sequence[LegContribution]:
             return fused.get(doc, ())
 
-    hits = single_hits(body, compiled, shares)
+    hits = single_hits(body, compiled, contributions)
     total, relation = total_of(body)
     if not (options.count if compiled.path == "server" else compiled.counted):
         total = None

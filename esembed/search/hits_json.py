@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from esembed.types import Hits
+from esembed.types import Hit, Hits
 
 __all__ = ["hits_to_json"]
 
@@ -27,7 +27,7 @@ def hits_to_json(hits: Hits, seconds: float) -> dict[str, Any]:
                 "id": hit.id,
                 "score": hit.score,
                 "source": dict(hit.source),
-                **({"shares": [_share(share) for share in hit.shares]} if hit.shares else {}),
+                **_contributions(hit),
                 **({"chunks": [dict(chunk) for chunk in hit.chunks]} if hit.chunks else {}),
             }
             for hit in hits
@@ -35,5 +35,12 @@ def hits_to_json(hits: Hits, seconds: float) -> dict[str, Any]:
     }
 
 
-def _share(share: Any) -> dict[str, Any]:
-    return {"leg": share.leg, "rank": share.rank, "score": share.score, "share": share.share}
+def _contributions(hit: Hit) -> dict[str, Any]:
+    if not hit.contributions:
+        return {}
+    found = [
+        {"leg": one.leg, "rank": one.rank, "score": one.score, "contribution": one.contribution}
+        for one in hit.contributions
+    ]
+    # The names of 0.1.0, for scripts that read them.
+    return {"contributions": found, "shares": [{**one, "share": one["contribution"]} for one in found]}

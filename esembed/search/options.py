@@ -35,7 +35,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
         highlight: True for every text field, names of fields, or the engine's own object.
         aggregations: the engine's own object. Under fusion they count every document that some leg
             finds: all matches of a text leg, the k nearest of a dense one.
-        explain: each leg's rank, score and share for every hit.
+        explain: each leg's rank, score and contribution for every hit.
         sort, search_after: the engine's own; refused under fusion.
         fusion: who fuses: the engine where the result is the same (``auto``), always it (``server``), or
             always the client.

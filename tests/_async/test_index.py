@@ -126,8 +126,10 @@ async def test_every_leg_answers_and_the_default_is_hybrid(client: Any, esembed_
     index = await filled(client, esembed_index_name)
     hits = await index.search("split a path into folder and file name", size=2, explain=True)
     assert hits[0].id == "paths"
-    assert {share.leg for share in hits[0].shares} == {"bm25", "embedding"}
-    assert sum(share.share for share in hits[0].shares) == pytest.approx(hits[0].score, rel=1e-6)
+    assert {share.leg for share in hits[0].contributions} == {"bm25", "embedding"}
+    assert sum(share.contribution for share in hits[0].contributions) == pytest.approx(
+        hits[0].score, rel=1e-6
+    )
     assert not {"embedding", "terms", "esembed_hash"} & set(hits[0].source)
     lexical = await index.search(q.sparse("terms"), text="similar sequences")
     assert lexical.ids[0] == "diff"

@@ -71,9 +71,9 @@ async def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -
     assert len(modules) == 4
     explained = await again.search("sort a list of numbers", size=3, explain=True)
     for hit in explained:
-        shares = {share.leg: share for share in hit.shares}
+        shares = {share.leg: share for share in hit.contributions}
         assert set(shares) == {"bm25", "embedding"}
-        assert sum(share.share for share in hit.shares) == pytest.approx(hit.score, rel=1e-4)
+        assert sum(share.contribution for share in hit.contributions) == pytest.approx(hit.score, rel=1e-4)
         assert shares["embedding"].rank is not None
     only = await again.search("sort a list of numbers", legs=["embedding"], size=3)
     alone = await again.search(q.knn("embedding"), text="sort a list of numbers", size=3)
@@ -132,5 +132,5 @@ async def test_measuring_and_tuning(client: Any, esembed_index_name: str) -> Non
     before = index.plan.query
     tuned = await index.tune(dataset)
     assert tuned.queries == 8
-    assert {axis.chosen for axis in tuned.axes} == {"as planned"}
+    assert {one.chosen for one in tuned.parameters} == {"as planned"}
     assert tuned.query == before == index.plan.query, "eight queries change nothing"

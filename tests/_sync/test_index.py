@@ -125,8 +125,10 @@ def test_every_leg_answers_and_the_default_is_hybrid(client: Any, esembed_index_
     index = filled(client, esembed_index_name)
     hits = index.search("split a path into folder and file name", size=2, explain=True)
     assert hits[0].id == "paths"
-    assert {share.leg for share in hits[0].shares} == {"bm25", "embedding"}
-    assert sum(share.share for share in hits[0].shares) == pytest.approx(hits[0].score, rel=1e-6)
+    assert {share.leg for share in hits[0].contributions} == {"bm25", "embedding"}
+    assert sum(share.contribution for share in hits[0].contributions) == pytest.approx(
+        hits[0].score, rel=1e-6
+    )
     assert not {"embedding", "terms", "esembed_hash"} & set(hits[0].source)
     lexical = index.search(q.sparse("terms"), text="similar sequences")
     assert lexical.ids[0] == "diff"

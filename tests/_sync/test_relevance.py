@@ -72,9 +72,9 @@ def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -> None
     assert len(modules) == 4
     explained = again.search("sort a list of numbers", size=3, explain=True)
     for hit in explained:
-        shares = {share.leg: share for share in hit.shares}
+        shares = {share.leg: share for share in hit.contributions}
         assert set(shares) == {"bm25", "embedding"}
-        assert sum(share.share for share in hit.shares) == pytest.approx(hit.score, rel=1e-4)
+        assert sum(share.contribution for share in hit.contributions) == pytest.approx(hit.score, rel=1e-4)
         assert shares["embedding"].rank is not None
     only = again.search("sort a list of numbers", legs=["embedding"], size=3)
     alone = again.search(q.knn("embedding"), text="sort a list of numbers", size=3)
@@ -133,5 +133,5 @@ def test_measuring_and_tuning(client: Any, esembed_index_name: str) -> None:
     before = index.plan.query
     tuned = index.tune(dataset)
     assert tuned.queries == 8
-    assert {axis.chosen for axis in tuned.axes} == {"as planned"}
+    assert {one.chosen for one in tuned.parameters} == {"as planned"}
     assert tuned.query == before == index.plan.query, "eight queries change nothing"

@@ -44,12 +44,13 @@ def test_fusion_by_the_engine_is_fusion_by_us_and_shares_add_up(
     assert auto.path == ("server" if searcher.capabilities.rrf else "client")
     assert {h.id: pytest.approx(h.score, abs=1e-6) for h in ours} == {h.id: h.score for h in auto}
     parts = {
-        h.id: [(s.leg, s.rank, s.score, pytest.approx(s.share, abs=1e-6)) for s in h.shares] for h in ours
+        h.id: [(s.leg, s.rank, s.score, pytest.approx(s.contribution, abs=1e-6)) for s in h.contributions]
+        for h in ours
     }
     for hit in (*auto, *ours):
-        assert sum(share.share for share in hit.shares) == pytest.approx(hit.score, abs=1e-6)
-        assert [share.leg for share in hit.shares] == ["bm25", "dense", "sparse"]
-        assert parts[hit.id] == [(s.leg, s.rank, s.score, s.share) for s in hit.shares]
+        assert sum(share.contribution for share in hit.contributions) == pytest.approx(hit.score, abs=1e-6)
+        assert [share.leg for share in hit.contributions] == ["bm25", "dense", "sparse"]
+        assert parts[hit.id] == [(s.leg, s.rank, s.score, s.contribution) for s in hit.contributions]
         assert hit.source["price"] >= 5
 
 
@@ -127,14 +128,14 @@ def test_scores_added_as_they_are_agree_between_engines(searcher: Searcher) -> N
     hits = searcher.search(query, size=5, explain=True)
     for hit in hits:
         doc = DOCS[hit.id]
-        bm25, dense, sparse = hit.shares
+        bm25, dense, sparse = hit.contributions
         product = 1.7 * doc["terms"].get("red", 0) + 0.6 * doc["terms"].get("cat", 0)
-        assert sparse.share == pytest.approx(product, rel=0.005)
+        assert sparse.contribution == pytest.approx(product, rel=0.005)
         unit = doc["embedding"] / float((doc["embedding"] ** 2).sum() ** 0.5)
         length = sum(x * x for x in VECTOR) ** 0.5
         cosine = float(sum(a * b for a, b in zip(unit, VECTOR, strict=True))) / length
-        assert dense.share == pytest.approx((1 + cosine) / 2, abs=1e-5)
-        assert bm25.share == pytest.approx(_bm25(doc), rel=0.05)
+        assert dense.contribution == pytest.approx((1 + cosine) / 2, abs=1e-5)
+        assert bm25.contribution == pytest.approx(_bm25(doc), rel=0.05)
 
 
 def _bm25(doc: dict[str, Any]) -> float:
@@ -159,13 +160,13 @@ def test_the_bound_normalizer_scores_every_candidate_by_every_leg(searcher: Sear
     query = q.linear(BM25.replace(scale=4.0), DENSE, normalizer="bound", rank_window_size=5)
     hits = searcher.search(query, size=5, explain=True)
     for hit in hits:
-        bm25, dense = hit.shares
+        bm25, dense = hit.contributions
         assert dense.score is not None
-        assert dense.share == pytest.approx(2 * dense.score - 1)
+        assert dense.contribution == pytest.approx(2 * dense.score - 1)
         if bm25.score is not None:
-            assert bm25.share == pytest.approx(bm25.score / 4.0)
+            assert bm25.contribution == pytest.approx(bm25.score / 4.0)
     mass = searcher.search(q.linear(BM25, DENSE, normalizer="bound"), size=5, explain=True)
-    assert all(-1 <= share.share <= 3.5 for hit in mass for share in hit.shares)
+    assert all(-1 <= share.contribution <= 3.5 for hit in mass for share in hit.contributions)
 
 
 def test_collapse_rescore_and_boost(searcher: Searcher) -> None:
@@ -180,7 +181,7 @@ def test_collapse_rescore_and_boost(searcher: Searcher) -> None:
     again = searcher.search(q.rescore(q.rrf(BM25, SPARSE), by=exact, window_size=20), explain=True)
     assert [h.rescored for h in again] == sorted((h.rescored for h in again), reverse=True)  # type: ignore[type-var]
     for hit in again:
-        assert sum(share.share for share in hit.shares) == pytest.approx(hit.score, abs=1e-6)
+        assert sum(share.contribution for share in hit.contributions) == pytest.approx(hit.score, abs=1e-6)
     by_length = q.rescore(BM25, reranker="length", fields="body", text="x", window_size=20)
     longest = searcher.search(by_length)
     lengths = [len(h.source["body"]) for h in longest]
@@ -221,7 +222,7 @@ def test_a_plain_string_is_the_default_query(world: World, searcher: Searcher) -
     wanted = data.plan(dense={"embedding": dense})
     searcher = world.fill(data.plan(), DOCS, wanted)
     hits = searcher.search("red dog", explain=True)
-    assert [share.leg for share in hits[0].shares] == ["bm25", "embedding"]
+    assert [share.leg for share in hits[0].contributions] == ["bm25", "embedding"]
     only = searcher.search("red dog", legs=["bm25"])
     assert only.ids == (searcher.search(q.match("red dog"))).ids
     calls = len(world.encoder.calls)

@@ -42,8 +42,10 @@ def test_our_fusion_has_a_global_window_on_several_shards(world: World, searcher
         assert (one.approximate, many.approximate) == (False, False)
         assert many.ids == one.ids
         assert [h.score for h in many] == pytest.approx([h.score for h in one], abs=1e-6)
-        ranks = sorted(s.rank for h in many for s in h.shares if s.leg == "dense" and s.rank is not None)
-        assert ranks == sorted(s.rank for h in one for s in h.shares if s.leg == "dense" and s.rank)
+        ranks = sorted(
+            s.rank for h in many for s in h.contributions if s.leg == "dense" and s.rank is not None
+        )
+        assert ranks == sorted(s.rank for h in one for s in h.contributions if s.leg == "dense" and s.rank)
 
 
 def test_the_engines_fusion_on_several_shards_says_that_it_is_approximate(world: World) -> None:
@@ -161,8 +163,8 @@ def test_a_reranker_of_an_index_orders_the_head(client: Any, esembed_index_name:
     assert hits.ids == wanted  # equal scores stay in the fused order
     for hit in hits:
         assert hit.rescored == ord(DOCS[hit.id]["body"].split()[-1][0])
-        assert [s.leg for s in hit.shares] == ["bm25", "dense", "rescore"]
-        assert sum(s.share for s in hit.shares) == pytest.approx(hit.score, rel=1e-6)
+        assert [s.leg for s in hit.contributions] == ["bm25", "dense", "rescore"]
+        assert sum(s.contribution for s in hit.contributions) == pytest.approx(hit.score, rel=1e-6)
     mixed = q.rescore(fused, reranker="last", fields="body", text="red dog", query_weight=1e6, window_size=20)
     assert (index.search(mixed, size=20)).ids[0] == plain.ids[0]
     failures = {"short": "failed on 50 texts", "nan": "nan for document", "raises": "ZeroDivision"}

@@ -110,8 +110,8 @@ def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
     told: list[str] = []
     kept = index.tune(dataset("short"), progress=told.append)
     query = kept.query
-    stage = kept.axes[-1]
-    assert (stage.axis, stage.chosen) == ("reranker", "none")
+    stage = kept.parameters[-1]
+    assert (stage.parameter, stage.chosen) == ("reranker", "none")
     assert stage.tried == 7
     assert isinstance(query, Match)
     assert index.plan.query is None
@@ -120,12 +120,12 @@ def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
     # What people want is gold.
     tuned = index.tune(dataset("gold"))
     query = tuned.query
-    stage = tuned.axes[-1]
+    stage = tuned.parameters[-1]
     assert stage.chosen.startswith("gold, the first")
     assert stage.gain.low > 0.2
     assert isinstance(query, Rescore)
     assert index.plan.query == query
-    assert index.stored.rest["evidence"]["tuned"]["axes"][-1]["chosen"] == stage.chosen
+    assert index.stored.rest["evidence"]["tuned"]["parameters"][-1]["chosen"] == stage.chosen
     found = index.evaluate(dataset("gold"), measures=["ndcg@10", "success@1"], latency_queries=0)
     assert found.configuration("default").values["success@1"].mean == 1.0
     assert found.configuration("bm25").values["success@1"].mean == 0.0
@@ -146,7 +146,7 @@ def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
     # Where it is no longer right it goes again.
     back = index.tune(dataset("short"))
     query = back.query
-    assert back.axes[-1].chosen == "none"
+    assert back.parameters[-1].chosen == "none"
     assert isinstance(query, Match)
     for cross in crosses.values():
         cross.close()
@@ -159,7 +159,7 @@ def test_bm25_parameters_are_for_the_next_version(client: Any, esembed_index_nam
     index = Index.create(client, esembed_index_name, IndexPlan(text={"doc": TextField()}))
     index.ingest([{"_id": key, "doc": text} for key, text in found.items()])
     tuned = index.tune(dataset("long", found))
-    assert tuned.axes[-1].axis == "bm25: k1 and b"
+    assert tuned.parameters[-1].parameter == "bm25: k1 and b"
     assert tuned.similarity["doc"]["b"] < 0.75
     # The present index keeps what it was made with, and says what its next version should have.
     assert index.plan.text["doc"].b is None
@@ -190,9 +190,9 @@ def test_a_query_of_ones_own_is_only_replaced_by_a_better_one(client: Any, esemb
     tuned = index.tune(dataset("ranked"), write=True)
     query = tuned.query
     assert query == own == index.plan.query
-    assert tuned.axes[-1].axis == "the query in use"
-    assert tuned.axes[-1].chosen == "as it is"
+    assert tuned.parameters[-1].parameter == "the query in use"
+    assert tuned.parameters[-1].chosen == "as it is"
     tuned = index.tune(dataset("plain"), write=False)
     query = tuned.query
-    assert tuned.axes[-1].chosen == "fitted"
+    assert tuned.parameters[-1].chosen == "fitted"
     assert isinstance(query, Match)

@@ -1,7 +1,7 @@
 """Every quantization that the local engines have, at 200,000 vectors of real texts: recall, RAM, disk.
 
     python tests/bench/quantization_study.py run DATA --work FOLDER --engine elasticsearch --case bbq_hnsw
-    python tests/bench/quantization_study.py emulate DATA --work FOLDER
+    python tests/bench/quantization_study.py simulate DATA --work FOLDER
     python tests/bench/quantization_study.py report --work FOLDER --plot docs/quantization.svg
 
 DATA holds the collections (BEIR layout), FOLDER the vectors and ``results.jsonl``. Each case is an index
@@ -23,8 +23,8 @@ import study_texts
 
 from esembed.advise.advise import CANDIDATES, Candidate, Target, Trial, choose
 from esembed.advise.cost import footprint
-from esembed.advise.emulate import emulate_many, exact_neighbors, graph_share
 from esembed.advise.report import svg
+from esembed.advise.simulate import exact_neighbors, graph_share, simulate_many
 from esembed.capabilities import profile
 from esembed.plan import DenseField
 
@@ -139,19 +139,19 @@ def _forms() -> list[str]:
     return list(dict.fromkeys(c.on(engine).form for c in CANDIDATES.values() for engine in engines))
 
 
-def emulate(args: argparse.Namespace) -> None:
+def simulate(args: argparse.Namespace) -> None:
     """The same recalls by arithmetic, for each form of codes; resumable like the cases."""
     vectors, queries = study_texts.vectors(args.data, args.work / "vectors", args.count, ENCODED)
     queries = queries[:ASKED]
     truth = truth_of(args.work, vectors, queries)
-    out = args.work / f"emulated-{args.count}.json"
+    out = args.work / f"simulated-{args.count}.json"
     found: dict[str, dict[str, list[float]]] = json.loads(out.read_text()) if out.exists() else {}
     factors = [None if o == 1 else o for o in OVERSAMPLES]
     for form in args.form or _forms():
         if form in found:
             continue
         started = time.monotonic()
-        ids = emulate_many(vectors, queries, form, K, factors)
+        ids = simulate_many(vectors, queries, form, K, factors)
         found[form] = {
             str(o or 1.0): [len(np.intersect1d(a, b[:K])) / K for a, b in zip(rows, truth, strict=True)]
             for o, rows in ids.items()
@@ -165,16 +165,16 @@ def report(args: argparse.Namespace) -> None:
     """A Markdown table on stdout, the choice that advice would make, and the plot."""
     lines = [json.loads(line) for line in (args.work / "results.jsonl").open()]
     lines = [line for line in lines if line["count"] == args.count]
-    emulated = json.loads((args.work / f"emulated-{args.count}.json").read_text())
+    simulated = json.loads((args.work / f"simulated-{args.count}.json").read_text())
     trials = []
     print(
-        "| engine | case | oversample | measured | emulated | held back "
+        "| engine | case | oversample | measured | simulated | held back "
         "| RAM MB | predicted | disk MB | predicted | ms |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for line in sorted(lines, key=lambda x: (x["engine"], x["case"])):
         candidate = _candidate(line["engine"], line["case"])
-        codes = emulated[candidate.form]
+        codes = simulated[candidate.form]
         predicted = footprint(line["count"], line["dims"], candidate.form, graph=candidate.graph)
         for factor, shares in line["shares"].items():
             measured = float(np.mean(shares[0::2]))
@@ -192,7 +192,7 @@ def report(args: argparse.Namespace) -> None:
                     quantization=line["case"],
                     dims=line["dims"],
                     oversample=None if factor == "1.0" else float(factor),
-                    emulated=guess,
+                    simulated=guess,
                     measured=measured,
                     standard_error=float(np.std(shares[0::2]) / np.sqrt(len(shares[0::2]))),
                     held_back=held,
@@ -243,7 +243,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    one, arithmetic, table = (commands.add_parser(name) for name in ("run", "emulate", "report"))
+    one, arithmetic, table = (commands.add_parser(name) for name in ("run", "simulate", "report"))
     for command in (one, arithmetic):
         command.add_argument("data", type=Path)
     one.add_argument("--engine", choices=sorted(PROFILES), required=True)
@@ -257,7 +257,7 @@ def main() -> None:
         command.add_argument("--count", type=int, default=COUNT)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    {"run": run, "emulate": emulate, "report": report}[args.command](args)
+    {"run": run, "simulate": simulate, "report": report}[args.command](args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Quantizations measured on each real engine: recall near the emulated one, sizes near the predicted ones."""
+"""Quantizations measured on each real engine: recall near the simulated one, sizes near the estimate."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from esembed._sync.client import EngineClient
 from esembed._sync.probe import probe
 from esembed.advise.advise import CANDIDATES, Target, advise
 from esembed.advise.cost import footprint
-from esembed.advise.emulate import emulate_many, exact_neighbors, graph_share, recall, unit
 from esembed.advise.measure import measure
+from esembed.advise.simulate import exact_neighbors, graph_share, recall, simulate_many, unit
 from esembed.dialect.quantize_vectors import calibrate
 from esembed.plan import DenseField, IndexPlan
 
@@ -45,11 +45,11 @@ def test_measured_and_emulated_agree(live, sample):
             scale=calibrate(vectors) if form == "byte" else None,
         )
         seen = measure(client, capabilities, vectors, queries, truth, part, oversamples=(1.0, 3.0))
-        codes = emulate_many(vectors, queries, form, 10, (None, 3.0))
+        codes = simulate_many(vectors, queries, form, 10, (None, 3.0))
         for oversample, shares in seen.shares.items():
-            emulated = recall(codes[oversample if oversample > 1 else None], truth, 10) * graph_share(1000)
+            simulated = recall(codes[oversample if oversample > 1 else None], truth, 10) * graph_share(1000)
             # 300 neighbors: one in a hundred is three of them.
-            assert float(np.mean(shares)) == pytest.approx(emulated, abs=0.06), (name, oversample)
+            assert float(np.mean(shares)) == pytest.approx(simulated, abs=0.06), (name, oversample)
         # Elasticsearch builds no graph over so few vectors.
         least, most = (footprint(1000, 128, form, graph=graph) for graph in (False, True))
         assert least.ram_bytes * 0.999 <= seen.ram_bytes <= most.ram_bytes * 1.1, name

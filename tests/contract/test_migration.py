@@ -16,7 +16,7 @@ import pytest
 from migrate_help import Salted, plan
 
 from esembed import query as q
-from esembed._async._shim import in_thread, requester
+from esembed._async._shim import in_thread, thread_transport
 from esembed._async.aliases import versions
 from esembed._async.client import AsyncEngineClient
 from esembed._async.follower import AsyncFollower
@@ -145,7 +145,7 @@ async def test_under_load_killed_and_resumed_and_rolled_back(client, alias):
         await asyncio.gather(first, return_exceptions=True)
         assert (await describe(engine, alias)).concrete_index == f"{alias}-v1"
         report = await migrate(
-            client, alias, plan("b"), encoder=Salted("b"), options=MigrateOptions(small_catch_up=10)
+            client, alias, plan("b"), encoder=Salted("b"), options=MigrateOptions(small_delta=10)
         )
         await asyncio.sleep(0.5)
     finally:
@@ -277,7 +277,7 @@ async def test_a_silent_lock_is_taken_over_and_its_owner_stops(client, alias, mo
 async def test_a_scan_left_early_holds_nobody_up(client, alias):
     """Its generator may end on the loop's own thread, where a request could never be answered."""
     index = await AsyncIndex.open(client, alias)
-    scan = read_index(requester(AsyncEngineClient(client)), alias, index.capabilities)
+    scan = read_index(thread_transport(AsyncEngineClient(client)), alias, index.capabilities)
     assert (await asyncio.to_thread(next, scan)).source["body"]
     del scan
     gc.collect()
@@ -285,7 +285,7 @@ async def test_a_scan_left_early_holds_nobody_up(client, alias):
 
 
 async def test_a_cancelled_call_has_ended_and_sends_no_more(client, alias):
-    sender = requester(AsyncEngineClient(client))
+    sender = thread_transport(AsyncEngineClient(client))
     begun = threading.Event()
     ended = threading.Event()
 
@@ -304,7 +304,7 @@ async def test_a_cancelled_call_has_ended_and_sends_no_more(client, alias):
         await call
     assert ended.is_set()
     with pytest.raises(RuntimeError, match="can't answer here"):
-        requester(AsyncEngineClient(client)).request("GET", f"/{alias}/_count")
+        thread_transport(AsyncEngineClient(client)).request("GET", f"/{alias}/_count")
 
 
 async def test_an_alias_moved_by_hand_too_early_is_told(client, alias):

@@ -323,7 +323,9 @@ def test_every_fusion_path_gives_the_oracles_order(small_index: Any) -> None:
             for hit, score in zip(fused, best, strict=False):
                 assert hit.score == pytest.approx(oracle[hit.id], abs=1e-9 * scale)
                 assert hit.score == pytest.approx(score, abs=1e-9 * scale)
-                assert sum(s.share for s in hit.shares) == pytest.approx(hit.score, abs=1e-6 * scale)
+                assert sum(s.contribution for s in hit.contributions) == pytest.approx(
+                    hit.score, abs=1e-6 * scale
+                )
             assert len(fused) == min(len(oracle), client.request.window)
             counts["fused by us"] += 1
             if auto is None:

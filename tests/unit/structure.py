@@ -43,7 +43,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 BESIDE = {
     # Two packages of one floor never import each other, but for these.
-    ("errors", "types"), ("types", "errors"),
+    ("errors", "types"), ("types", "errors"), ("types", "deprecation"),
     ("plan", "query"), ("plan", "capabilities"), ("transport", "capabilities"),
     ("pytest_plugin", "local"), ("demo", "local"),
     ("cli", "bench"),

@@ -74,3 +74,17 @@ def test_the_engine_and_an_encoders_type_by_their_old_name() -> None:
     with pytest.warns(DeprecationWarning, match="EncoderInfo.kind is now type"):
         info = EncoderInfo(spec="mine", kind="dense", dims=3)  # type: ignore[call-arg]
     assert info.type == "dense"
+
+
+def test_results_by_the_old_names_of_their_attributes() -> None:
+    from esembed import types
+    from esembed.types import Hit, LegContribution
+
+    hit = Hit("a", 1.0, contributions=(LegContribution("bm25", 1, 3.0, 0.5),))
+    with pytest.warns(DeprecationWarning, match="Hit.shares is now contributions") as seen:
+        (old,) = hit.shares  # type: ignore[attr-defined]
+    assert seen[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match="contribution"):
+        assert old.share == 0.5
+    with pytest.warns(DeprecationWarning, match="LegShare is now LegContribution"):
+        assert types.LegShare is LegContribution  # type: ignore[attr-defined]

@@ -27,8 +27,11 @@ def test_rrf_is_the_sum_of_reciprocal_ranks() -> None:
     fused = fuse(node("rrf", 2, weights=(2.0, 1.0)), [A, B])
     assert [hit.id for hit in fused] == ["z", "x", "y", "w"]
     assert fused[0].score == pytest.approx(2 / 63 + 1 / 61)
-    assert [(s.leg, s.rank, s.score) for s in fused[0].shares] == [("leg0", 3, 1.0), ("leg1", 1, 0.5)]
-    assert [(s.leg, s.rank, s.share) for s in fused[3].shares] == [("leg0", None, 0.0), ("leg1", 2, 1 / 62)]
+    assert [(s.leg, s.rank, s.score) for s in fused[0].contributions] == [("leg0", 3, 1.0), ("leg1", 1, 0.5)]
+    assert [(s.leg, s.rank, s.contribution) for s in fused[3].contributions] == [
+        ("leg0", None, 0.0),
+        ("leg1", 2, 1 / 62),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_a_leg_that_did_not_answer_adds_nothing() -> None:
         weights=(1.0, 1.0),
     )
     assert [h.id for h in fuse(nested, [None, B])] == ["z", "w"]
-    assert [s.leg for s in fuse(nested, [A, B])[0].shares] == ["inner", "b"]
+    assert [s.leg for s in fuse(nested, [A, B])[0].contributions] == ["inner", "b"]
 
 
 def test_bounds_need_no_list() -> None:
@@ -150,7 +153,7 @@ def test_shares_add_up_and_the_order_of_the_legs_is_no_matter(drawn, what, rng) 
     kind, normalizer = ("rrf", "none") if what == "rrf" else ("linear", what)
     fused = fuse(node(kind, len(legs), weights=tuple(weights), normalizer=normalizer), legs)
     for hit in fused:
-        assert math.fsum(s.share for s in hit.shares) == pytest.approx(hit.score)
+        assert math.fsum(s.contribution for s in hit.contributions) == pytest.approx(hit.score)
     assert [h.score for h in fused] == sorted((h.score for h in fused), reverse=True)
     order = list(range(len(legs)))
     rng.shuffle(order)

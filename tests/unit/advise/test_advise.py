@@ -10,8 +10,8 @@ import pytest
 
 from esembed.advise.advise import Target, advise
 from esembed.advise.cost import encode_cost, footprint
-from esembed.advise.emulate import FORMS, emulate, exact_neighbors, optimized, recall, unit
 from esembed.advise.report import COLUMNS, human_bytes, plot, rows, svg
+from esembed.advise.simulate import FORMS, exact_neighbors, optimized, recall, simulate, unit
 from esembed.capabilities import profile
 from esembed.errors import OptionsError, PlanError
 from esembed.plan import IndexPlan
@@ -41,20 +41,20 @@ def test_exact_neighbors_are_the_sorted_dot_products(sample):
 def test_recall_falls_with_the_bits_and_rises_with_oversampling(sample):
     vectors, queries = sample
     truth = exact_neighbors(vectors, queries, 10)
-    plain = {form: recall(emulate(vectors, queries, form, 10), truth, 10) for form in FORMS}
+    plain = {form: recall(simulate(vectors, queries, form, 10), truth, 10) for form in FORMS}
     assert plain["float"] == 1.0
     assert plain["int8"] > 0.95
     assert plain["int8"] >= plain["int4"] >= plain["bbq"] >= plain["bit"]
-    rescored = [recall(emulate(vectors, queries, "bbq", 10, oversample=o), truth, 10) for o in (1.5, 3, 6)]
+    rescored = [recall(simulate(vectors, queries, "bbq", 10, oversample=o), truth, 10) for o in (1.5, 3, 6)]
     assert plain["bbq"] < rescored[0] < rescored[1] <= rescored[2]
 
 
 def test_opensearch_rescores_a_hundred_candidates_at_least(sample):
     vectors, queries = sample
-    few = emulate(vectors, queries, "int7_clipped", 10, oversample=1.5)
-    hundred = emulate(vectors, queries, "int7_clipped", 10, oversample=10)
+    few = simulate(vectors, queries, "int7_clipped", 10, oversample=1.5)
+    hundred = simulate(vectors, queries, "int7_clipped", 10, oversample=10)
     assert few.tolist() == hundred.tolist()
-    assert few.tolist() != emulate(vectors, queries, "int7_clipped", 10).tolist()
+    assert few.tolist() != simulate(vectors, queries, "int7_clipped", 10).tolist()
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])

@@ -1,4 +1,4 @@
-"""Reports of an evaluation, outside figures, and the race between a leg's settings."""
+"""Reports of an evaluation, outside figures, and the compare_candidates between a leg's settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from esembed import query as q
 from esembed.errors import EsembedError
 from esembed.evaluate.datasets import Dataset, load_dataset
 from esembed.evaluate.evaluation import Evaluation, evaluate_runs
-from esembed.evaluate.leg_parameters import bm25_parameters, choose, leg_variants, race, rerank_variants
+from esembed.evaluate.leg_parameters import (
+    bm25_parameters,
+    choose,
+    compare_candidates,
+    leg_variants,
+    rerank_variants,
+)
 from esembed.evaluate.reference import bm25s_run, read_published
 from esembed.evaluate.report import html_page, report_dict, terminal_table
 from esembed.plan import IndexPlan
@@ -136,7 +142,7 @@ def test_the_page_says_whether_fusing_helps_and_how_sure_that_is() -> None:
     assert "Fusing is not shown to help or to hurt: default is +0.017" in page(31)
 
 
-# -- the race --------------------------------------------------------------------------------------
+# -- the comparison of candidates --------------------------------------------------------------------
 
 PLAN = IndexPlan.from_toml(
     """
@@ -172,7 +178,7 @@ def test_a_race_stops_what_is_behind_and_takes_what_is_better() -> None:
         asked[name] += len(block)
         return {one: [("right" if rng.random() < chances[name] else "wrong", 1.0)] for one in block}
 
-    choice, query = race("axis", variants, ask, queries, qrels)
+    choice, query = compare_candidates("axis", variants, ask, queries, qrels)
     assert choice.chosen == "better"
     assert query == variants["better"]
     assert choice.gain.low > 0.2
@@ -180,9 +186,9 @@ def test_a_race_stops_what_is_behind_and_takes_what_is_better() -> None:
     assert asked["worse"] == 50, "stopped after two blocks"
     assert asked["planned"] == asked["better"] == 200
     few = dict(list(queries.items())[:9])
-    choice, query = race("axis", variants, ask, few, qrels)
+    choice, query = compare_candidates("axis", variants, ask, few, qrels)
     assert choice.chosen == "as planned", "nine queries change nothing"
-    dear, _ = race("axis", variants, ask, queries, qrels, costs={"better": 0.9})
+    dear, _ = compare_candidates("axis", variants, ask, queries, qrels, costs={"better": 0.9})
     assert dear.chosen == "as planned"
 
 

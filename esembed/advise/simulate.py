@@ -5,7 +5,7 @@
 gets an interval of its own that minimizes the error along the vector, and the dot product is put together
 from the codes and exact corrections. Queries have as many bits as documents, but 4 against 1.
 
-That is the recall of the codes. What a search through an HNSW graph misses beyond it is not emulated but
+That is the recall of the codes. What a search through an HNSW graph misses beyond it is not simulated but
 estimated, by :func:`graph_share`.
 """
 
@@ -20,10 +20,19 @@ from esembed.dialect.quantize_vectors import calibrate, confidence_interval, to_
 from esembed.errors import OptionsError
 from esembed.types import FloatArray
 
-__all__ = ["FORMS", "emulate", "emulate_many", "exact_neighbors", "graph_share", "recall", "recalls", "unit"]
+__all__ = [
+    "FORMS",
+    "exact_neighbors",
+    "graph_share",
+    "recall",
+    "recalls",
+    "simulate",
+    "simulate_many",
+    "unit",
+]
 
 FORMS = ("float", "bfloat16", "int8", "int7", "int7_clipped", "int4", "bbq", "byte", "bit")
-"""What can be emulated: the arithmetic of the codes, whatever index is built over them. ``int7`` is Lucene's
+"""What can be simulated: the arithmetic of the codes, whatever index is built over them. ``int7`` is Lucene's
 scalar quantization on OpenSearch with the interval that esembed writes, ``int7_clipped`` with its own."""
 
 IntArray = npt.NDArray[np.int64]
@@ -95,7 +104,7 @@ def graph_share(documents: int, num_candidates: int = 100) -> float:
     return 1.0 - min(float(missed), 0.5)
 
 
-def emulate(
+def simulate(
     vectors: FloatArray, queries: FloatArray, form: str, k: int, *, oversample: float | None = None
 ) -> IntArray:
     """The rows that a search over quantized vectors finds, best first.
@@ -113,13 +122,13 @@ def emulate(
     Raises:
         OptionsError: an unknown form.
     """
-    return emulate_many(vectors, queries, form, k, (oversample,))[oversample]
+    return simulate_many(vectors, queries, form, k, (oversample,))[oversample]
 
 
-def emulate_many(
+def simulate_many(
     vectors: FloatArray, queries: FloatArray, form: str, k: int, oversamples: Sequence[float | None]
 ) -> dict[float | None, IntArray]:
-    """:func:`emulate` for several oversampling factors; the codes are made and compared once."""
+    """:func:`simulate` for several oversampling factors; the codes are made and compared once."""
     score = _scorer(vectors, form)
     least = _LEAST_RESCORED.get(form, 0)
     wanted = {o: max(least, int(np.ceil(k * o))) if o else k for o in oversamples}
@@ -153,7 +162,7 @@ def _scorer(vectors: FloatArray, form: str) -> Callable[[FloatArray], FloatArray
         return lambda q: np.where(q > 0, 1, -1).astype(np.float32) @ signs.T
     bits = {"int8": (8, 8), "int4": (4, 4), "bbq": (1, 4)}.get(form)
     if bits is None:
-        raise OptionsError(f"no emulation of {form!r}; there are {', '.join(FORMS)}", option="form")
+        raise OptionsError(f"no simulation of {form!r}; there are {', '.join(FORMS)}", option="form")
     center = vectors.mean(axis=0)
     codes = np.concatenate(
         [optimized(vectors[rows] - center, bits[0]) for rows in _blocks(len(vectors), 4096)]
