@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from esembed.errors import EsembedError
 
     arguments = with_new_names(arguments)
+    as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     if not debug:
         # The clients log each 404 as a warning; what matters of it reaches the person as an error.
         for logger in ("opensearch", "elastic_transport", "elasticsearch"):
@@ -116,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        if as_json:
+            _print_error("KeyboardInterrupt", "interrupted", 130)
         return 130
     except BrokenPipeError:
         # The reader (head, less) went away; say nothing more, also at exit.
@@ -130,14 +133,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         position = getattr(error, "position", None)
         where = f"{position}: " if position and position not in error.message else ""
         print(f"error: {where}{error.message}", file=sys.stderr)
-        return exit_code(error)
+        code = exit_code(error)
+        if as_json:
+            _print_error(type(error).__name__, f"{where}{error.message}", code)
+        return code
     except ModuleNotFoundError as error:
         if debug or (error.name or "").startswith("esembed"):
             raise
-        print(
-            f"error: this needs the package {error.name!r}, which is not installed; the extras of esembed "
-            "bring such packages (pip install 'esembed[demo]', see esembed doctor)",
-            file=sys.stderr,
+        message = (
+            f"this needs the package {error.name!r}, which is not installed; the extras of esembed "
+            "bring such packages (pip install 'esembed[demo]', see esembed doctor)"
         )
+        print(f"error: {message}", file=sys.stderr)
+        if as_json:
+            _print_error(type(error).__name__, message, 1)
         return 1
     return 0
+
+
+def _print_error(name: str, message: str, code: int) -> None:
+    """With ``--json`` a program finds JSON on stdout, however the verb ended."""
+    from esembed import terminal
+
+    terminal.print_json({"error": {"type": name, "message": message, "exit_code": code}})

@@ -496,8 +496,9 @@ class _Run:
         if self.outcomes.source_ids is not None:
             with self.pipeline.clock.timed("reconcile"):
                 reconcile(
-                    self.target, self.plan, self.outcomes.source_ids, self.options, report, phase=self._show
-                )
+                    self.target, self.plan, self.outcomes.source_ids, self.options, report,
+                    phase=self._show, warn=self.warn,
+                )  # fmt: skip
             report.stage_seconds["reconcile"] = self.pipeline.clock.seconds["reconcile"]
         report.warnings += self.warnings
         if not report.adds_up:

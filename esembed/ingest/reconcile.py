@@ -31,12 +31,17 @@ def reconcile(
     report: IngestReport,
     *,
     phase: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> None:
     """Read every document's id and hash once, compare with what the source had, and act.
 
+    Args:
+        phase: told what is going on.
+        warn: told why *sync* deleted nothing after a pass that wasn't complete and clean: the run did all
+            the rest of what it was asked, so it ends with its report.
+
     Raises:
-        OptionsError: *sync* after a pass that wasn't complete and clean, or it would delete more than
-            ``sync_max_delete``. Nothing was deleted then.
+        OptionsError: *sync* would delete more than ``sync_max_delete``. Nothing was deleted then.
     """
     phase("verify")
     same = different = extra = orphans = total = 0
@@ -91,7 +96,14 @@ def reconcile(
                 extra=tuple(extra_ids),
                 extra_count=extra + orphans,
             )
-        if options.sync and (extra or orphans):
+        if options.sync and (extra or orphans) and (report.read_errors or not report.complete):
+            # Any of them may be the record that could not be read.
+            warn(
+                f"sync deleted nothing: {report.read_errors} records of the source could not be read, so "
+                f"nobody knows which of the {extra + orphans} documents that only the index has are gone "
+                "from it. Repair them (the dead letters say where) and run it again"
+            )
+        elif options.sync and (extra or orphans):
             _sync(target, extras, options, report, extra, total, phase)
             if report.verified is not None:  # what was only in the index is gone now
                 report.verified = replace(report.verified, extra=(), extra_count=0)
@@ -115,12 +127,6 @@ def _sync(
     total: int,
     phase: Callable[[str], None],
 ) -> None:
-    if not report.complete or report.read_errors:
-        raise OptionsError(
-            f"sync deletes only after a complete pass over the source without read errors; this one had "
-            f"{report.read_errors}. Repair the source, or leave sync out. Nothing was deleted",
-            option="sync",
-        )
     if total and extra > options.sync_max_delete * total:
         raise OptionsError(
             f"sync would delete {extra} of {total} documents ({extra / total:.0%}), more than "

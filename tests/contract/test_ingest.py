@@ -370,9 +370,13 @@ def test_sync_deletes_only_what_it_may(query_world: World) -> None:
     with pytest.raises(OptionsError, match="sync_max_delete"):
         target.ingest(records(50), sync=True)
     assert target.count() == 96
-    with pytest.raises(OptionsError, match="read errors"):
-        target.ingest([*records(95), 7], sync=True)
-    assert target.count() == 96
+    for unreadable in (7, {"title": "t", "_id": 1.5}, ("a", 5)):
+        report = target.ingest([*records(94), unreadable], sync=True, verify=True)
+        assert (report.sync_deleted, report.dead_lettered, report.read_errors) == (0, 1, 1)
+        assert report.verified is not None
+        assert report.verified.extra_count == 2
+        assert any("sync deleted nothing: 1 records of the source" in text for text in report.warnings)
+        assert target.count() == 96
     assert target.ingest(records(50), sync=True, sync_max_delete=0.5).sync_deleted == 46
 
 
@@ -580,8 +584,8 @@ def test_what_is_settled_while_it_is_looked_up_is_looked_up_again(
 ) -> None:
     real = LookupStage._stored
 
-    def slow(self: LookupStage, prepared: Any) -> Any:
-        answer = real(self, prepared)
+    def slow(self: LookupStage, prepared: Any, *more: Any) -> Any:
+        answer = real(self, prepared, *more)
         for record in prepared:
             self._wait_for(record.id)
         return answer

@@ -250,6 +250,32 @@ def test_bad_records_go_to_the_dead_letters_and_the_others_get_in(
     assert (code, report["indexed"], report["dead_lettered"]) == (3, 2, 2), err
 
 
+def test_json_is_printed_however_the_run_ends(
+    run: Run, name: str, plan: Path, tmp_path: Path, url: str
+) -> None:
+    run("index", "create", name, plan)
+    run("ingest", write(tmp_path / "records.jsonl", RECORDS), "--index", name)
+    data = write(tmp_path / "fewer.jsonl", [RECORDS[0], "{broken"])
+    code, out, err = run("ingest", data, "--index", name, "--sync", "--verify", "--json")
+    report = json.loads(out)
+    assert (code, report["sync_deleted"], report["unchanged"], report["dead_lettered"]) == (3, 0, 1, 1), err
+    assert report["verified"]["extra_count"] == 2
+    assert "sync deleted nothing" in err
+    assert count(url, name) == 3
+    for words, wanted in (
+        ([data, "--strict"], 1),
+        (["nowhere.jsonl"], 2),
+        ([write(tmp_path / "one.jsonl", RECORDS[:1]), "--sync"], 2),
+        ([data, "--transform", "no:thing"], 2),
+    ):
+        code, out, err = run("ingest", *words, "--index", name, "--json")
+        error = json.loads(out)["error"]
+        assert (code, error["exit_code"]) == (wanted, wanted), err
+        assert f"error: {error['message']}" in err
+    code, out, _ = run("index", "inspect", f"{name}-none", "--json")
+    assert (code, json.loads(out)["error"]["exit_code"]) == (code, code)
+
+
 def test_an_index_is_read_from_another(run: Run, name: str, plan: Path, tmp_path: Path, url: str) -> None:
     run("index", "create", name, plan)
     run("index", "create", f"{name}-copy", plan)
