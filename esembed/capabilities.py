@@ -145,6 +145,8 @@ OpenSearch whose k-NN plugin lacks its native libraries; both are what the local
 NEWEST: dict[Engine, Version] = {"elasticsearch": Version(9, 5, 3), "opensearch": Version(3, 6, 0)}
 """The versions that a profile means when none is named: those that the tests run on."""
 
+# Elasticsearch has int4_hnsw and the sparse_vector query from 8.15 on, OpenSearch the processor for RRF from
+# 2.19 on.
 OLDEST: dict[Engine, Version] = {"elasticsearch": Version(8, 15), "opensearch": Version(2, 19)}
 
 CORE_ANALYZERS = frozenset({"standard", "simple", "whitespace", "stop", "keyword", "default"})

@@ -37,6 +37,7 @@ __all__ = [
 _EVERYWHERE = frozenset({"_refresh", "_bulk", "_search", "_count", "_mapping", "_settings", "_mget"})
 """APIs that every Elasticsearch and OpenSearch has."""
 
+# Not 500: engines answer it for requests that fail each time, too.
 TRANSIENT_STATUS = frozenset({429, 502, 503, 504})
 JSON_HEADERS = {"accept": "application/json", "content-type": "application/json"}
 NDJSON_HEADERS = {"accept": "application/json", "content-type": "application/x-ndjson"}

@@ -338,6 +338,7 @@ def choose(trials: Sequence[Trial], target: Target) -> Trial | None:
         for t in trials
         if t.gap is None
         and t.recall
+        # 1.64 standard errors: other queries of the kind keep the target in 19 of 20 samples (one-sided).
         >= target.min_recall + (1.64 * t.standard_error if target.margin is None else target.margin)
         and (target.max_ram_bytes is None or t.ram_bytes <= target.max_ram_bytes)
         and (target.max_disk_bytes is None or t.disk_bytes <= target.max_disk_bytes)
@@ -345,6 +346,7 @@ def choose(trials: Sequence[Trial], target: Target) -> Trial | None:
     ]
     least = min((t.ram_bytes for t in good), default=0)
     keeping = [t for t in good if CANDIDATES[t.quantization].element_type not in ("byte", "bit")]
+    # A tenth: below that the choice would trade the floats for what the estimate can't tell apart.
     if any(t.ram_bytes <= least * 1.1 for t in keeping):
         good = keeping
     return min(good, key=lambda t: (t.ram_bytes, t.oversample or 0, -t.recall), default=None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 __all__ = ["EncodeCost", "Footprint", "encode_cost", "footprint"]
 
 _CODE_BYTES = {
+    # What Lucene writes, checked against _disk_usage and file sizes of real segments (docs/quantization.md):
     # per dimension, and per vector: interval ends, correction and component sum
     "float": (4.0, 0),
     "bfloat16": (2.0, 0),

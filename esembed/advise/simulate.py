@@ -39,6 +39,8 @@ IntArray = npt.NDArray[np.int64]
 
 # The interval that loses least of a standard normal variable, by bits (Lloyd-Max, uniform grid).
 _START = {1: 0.798, 4: 2.514, 8: 3.922}
+# Lucene's OptimizedScalarQuantizer: how much the error across a vector counts beside that along it, and its
+# rounds of coordinate descent.
 _LAMBDA = 0.1
 _ROUNDS = 5
 

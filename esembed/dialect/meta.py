@@ -46,6 +46,8 @@ takes it out again, so it is in no stored document."""
 
 META_KEY = "esembed"
 FORMAT = 1
+# The engines have no limit (11 MB were accepted), but `_meta` lies in the cluster state, which every node
+# holds in memory and every change of a mapping sends around.
 MAX_META_BYTES = 16 * 1024
 
 

@@ -28,7 +28,7 @@ __all__ = [
 UNIT_SPREADS = 6.0
 """Without a calibration, 127 stands for this many standard deviations of a unit vector's component."""
 
-_TAIL = 1e-4
+_TAIL = 1e-4  # clipped on each side together: one outlier would coarsen the steps of all other values
 
 
 def calibrate(vectors: FloatArray) -> float:

@@ -20,7 +20,7 @@ from esembed.plan import DenseField, IndexPlan, SparseField
 
 __all__ = ["FieldInfo", "Scope"]
 
-DEFAULT_K1 = 1.2
+DEFAULT_K1 = 1.2  # Lucene's
 KEYWORD_LIKE = frozenset({"keyword", "constant_keyword", "wildcard", "ip"})
 
 

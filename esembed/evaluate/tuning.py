@@ -189,10 +189,13 @@ def grids(table: LegTable, default: FusionConfig, options: TuneOptions) -> list[
     spreads = table.spreads()
     found: list[_Grid] = []
     for group in groups:
+        # Three legs at the steps of two would be hundreds of configurations for each kind and window.
         steps = options.steps if len(group) == 2 else 7
         for kind in options.kinds:
             # Raw scores are of unlike size: one over the typical spread within a list.
             center = [1 / spreads[i] if kind == "bound" else 1.0 for i in group]
+            # e**2.4 is 11 : 1, beyond which the lighter leg decides only ties; raw scores are of unlike
+            # size, so that their grid has to be wider.
             reach = 4.0 if kind == "bound" else 2.4
             factors = np.exp(np.linspace(-reach, reach, steps))
             rows = list(itertools.product(factors, repeat=len(group) - 1))

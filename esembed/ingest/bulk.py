@@ -139,6 +139,8 @@ class Pacer:
     _good: int = 0
 
     def __post_init__(self) -> None:
+        # Small at first: what this engine takes is found out within some requests; a first request that
+        # is too large costs a time-out.
         self.bytes = float(min(self.max_bytes, 1024 * 1024))
         self.in_flight = min(4, self.max_in_flight)
 
@@ -151,18 +153,22 @@ class Pacer:
         """A request of *size* bytes was answered well after *seconds*."""
         self._accepted = max(self._accepted, size)
         if seconds > 2 * self.target_seconds:
+            # Latency rises before an engine refuses: shrinking here spares most of the 429.
             self.bytes = max(self.bytes * 0.7, 64 * 1024)
             self._good = 0
             return
         self._good += 1
+        # Only a request that nearly used the limit says something about a larger one.
         if seconds < self.target_seconds and size >= 0.7 * self.limit_bytes:
             self.bytes = min(self.bytes * 1.3, self.max_bytes, self._ceiling)
+        # One more at a time, after two good rounds of those in flight: additive increase.
         if self._good >= 2 * self.in_flight and self.in_flight < self.max_in_flight:
             self.in_flight += 1
             self._good = 0
 
     def pushed_back(self) -> None:
         """429 or a rejected execution."""
+        # Concurrency is halved and size only trimmed: the write queue that answers 429 counts requests.
         self.in_flight = max(1, self.in_flight // 2)
         self.bytes = max(self.bytes * 0.8, 64 * 1024)
         self._good = 0
@@ -172,5 +178,6 @@ class Pacer:
         accepted before (then it was not the size)."""
         if size <= self._accepted:
             return
+        # Not half: the halves of the refused request are sent next, and .6 leaves them below the ceiling.
         self._ceiling = max(1.0, float(self._accepted), min(self._ceiling, size * 0.6))
         self.bytes = min(self.bytes, self._ceiling)

@@ -11,7 +11,11 @@ from esembed.ingest.bulk import BulkAction
 
 __all__ = ["Verdict", "classify"]
 
+# 408 and 502 to 504 come from proxies, too: the request may or may not have arrived, and writing it again
+# by id changes nothing.
 _RETRY_STATUS = frozenset({408, 429, 502, 503, 504})
+# By type, since engines hide passing states behind other statuses: a closed node answers 500, a write block
+# 403, an exhausted circuit breaker 429 or 503.
 _RETRY_TYPES = frozenset(
     {
         "circuit_breaking_exception",
@@ -34,6 +38,7 @@ _RETRY_TYPES = frozenset(
         "retry_on_replica_exception",
     }
 )
+# These come for every record of every request: to go on would dead-letter the whole source.
 _FATAL_TYPES = frozenset(
     {"index_closed_exception", "index_not_found_exception", "security_exception", "alias_not_found_exception"}
 )

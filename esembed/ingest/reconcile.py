@@ -21,6 +21,7 @@ from esembed.plan import IndexPlan
 __all__ = ["reconcile"]
 
 KEEP = 100
+"""How many ids a report names of each problem; all of them are counted."""
 
 
 def reconcile(

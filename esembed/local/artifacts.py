@@ -39,7 +39,7 @@ __all__ = [
 
 CACHE_DIR_ENV = "ESEMBED_CACHE_DIR"
 _CHUNK_BYTES = 1 << 20
-_MAX_UNPACKED_BYTES = 2 << 30
+_MAX_UNPACKED_BYTES = 2 << 30  # a bomb in a mirrored archive ends here
 
 
 class Progress(Protocol):

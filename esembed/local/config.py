@@ -17,7 +17,7 @@ from esembed.errors import EngineStartError
 
 __all__ = ["Security", "User", "prepare_config", "write_security"]
 
-LOG_MAX_MB = 10
+LOG_MAX_MB = 10  # a server that a laptop keeps running for months must not fill its disk
 LOG_KEPT_FILES = 2
 LOG_NAME = "server.log"
 
@@ -83,7 +83,9 @@ def prepare_config(
         "path.logs": str(logs),
         "network.host": "127.0.0.1",
         "http.port": port,
+        # Any free port: two local engines would both want 9300, and nobody connects there.
         "transport.port": 0,
+        # Skips the bootstrap checks, which would ask for vm.max_map_count and more file handles.
         "discovery.type": "single-node",
         # A nearly full laptop disk must not turn a development index read-only.
         "cluster.routing.allocation.disk.threshold_enabled": False,
@@ -91,6 +93,7 @@ def prepare_config(
     if engine == "elasticsearch":
         settings["xpack.license.self_generated.type"] = "trial" if trial else "basic"
         settings["xpack.security.enabled"] = security is not None
+        # Else the first start writes certificates into the configuration and turns security on.
         settings["xpack.security.autoconfiguration.enabled"] = False
         if security is not None:
             settings |= {
@@ -106,6 +109,7 @@ def prepare_config(
     prefix = "es" if engine == "elasticsearch" else "opensearch"
     (conf / "log4j2.properties").write_text(_LOG4J.replace("PREFIX", prefix))
     options = (home / "config" / "jvm.options").read_text().splitlines()
+    # A heap dump is as large as the heap and would fill the caller's disk; the heap's size is the caller's.
     unwanted = re.compile(r"-Xlog:gc|-Xloggc|-Xm[sx]|HeapDump|-XX:ErrorFile|GCLog")
     kept = [line for line in options if not unwanted.search(line)]
     # Touching the whole heap at start costs seconds and memory that a small index never needs.

@@ -27,7 +27,10 @@ from esembed.transport import Transport
 __all__ = ["BEAT_SECONDS", "SILENT_SECONDS", "MigrationLock", "lock_index"]
 
 BEAT_SECONDS = 4.0
+"""How often the owner of a lock shows that it lives."""
 SILENT_SECONDS = 20.0
+"""After how long without a beat another run takes over: five beats, so that a pause of a garbage-collected
+engine or a slow request (each of some seconds) costs nobody the lock."""
 
 _DOCUMENT = "claim"  # its id, by which runs of earlier versions find it, too
 _log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from esembed.query.tree import finds_nearest
 
 __all__ = ["MAX_CANDIDATES", "ElasticsearchQuery"]
 
-MAX_CANDIDATES = 10_000
+MAX_CANDIDATES = 10_000  # "[num_candidates] cannot exceed [10000]" (8.x, 9.x)
 _NORMALIZERS = {"minmax": "minmax", "l2": "l2_norm", "none": "none"}
 
 

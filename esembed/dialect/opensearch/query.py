@@ -27,8 +27,8 @@ from esembed.query.nodes import Knn, Query, Sparse
 
 __all__ = ["MAX_HYBRID_LEGS", "OpenSearchQuery"]
 
-MAX_K = 10_000
-MAX_HYBRID_LEGS = 5
+MAX_K = 10_000  # what k-NN accepts as k
+MAX_HYBRID_LEGS = 5  # "Number of sub-queries exceeds maximum supported by [hybrid] query [5]" (3.6)
 _NORMALIZATION = {"minmax": "min_max", "l2": "l2", "zscore": "z_score"}
 
 
