@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 Engine = Literal["elasticsearch", "opensearch"]
+"""The two engines."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

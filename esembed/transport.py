@@ -160,6 +160,7 @@ def encode_body(
 
 
 def query_value(value: Any) -> Any:
+    """A value as it stands in a URL's query: lower-case booleans, lists joined by commas."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
@@ -168,6 +169,7 @@ def query_value(value: Any) -> Any:
 
 
 def connection_error(error: Exception, method: str, path: str) -> EsembedError:
+    """What a client's exception without an answer means: TLS, another product, a time-out, or no engine."""
     text = f"{type(error).__name__}: {error}"
     lowered = text.lower()
     if "certificate" in lowered or "tlserror" in lowered or "sslerror" in lowered:

@@ -26,7 +26,9 @@ __all__ = [
 ]
 
 IS_ASYNC = True
+"""Whether this is the async half of the package."""
 Lock = asyncio.Lock
+"""A lock of the event loop, or of threads."""
 T = TypeVar("T")
 
 

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 STATISTICS_INDEX = "esembed-statistics"
+"""The index that holds the term statistics of all indices of an engine."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 _BODY: Mapping[str, Any] = {

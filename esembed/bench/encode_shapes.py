@@ -22,6 +22,7 @@ SHAPES = {
     "qwen3-0.6b": "600 million, a causal decoder, last token: Qwen3-Embedding-0.6B",
     "splade": "BERT-base with its masked-LM head: SPLADE's models",
 }
+"""Name → the architecture of a well-known model, for models with random weights."""
 
 _BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
 

@@ -22,6 +22,7 @@ from esembed.encode.base import RuntimeOptions
 __all__ = ["WAYS", "measure"]
 
 WAYS = ("apart", "shared")
+"""The ways to encode that are compared."""
 
 
 def _status(name: str) -> int:

@@ -30,6 +30,7 @@ Allow = Annotated[
         help="An encoder that may be loaded because the index names it (minilm and lexical always may).",
     ),
 ]
+"""The option ``--allow-encoder``."""
 Cross = Annotated[
     list[str] | None,
     typer.Option(
@@ -38,6 +39,7 @@ Cross = Annotated[
         help="A reranker: its name in queries, and a folder or model (openvino:MODEL runs it on OpenVINO).",
     ),
 ]
+"""The option ``--cross-encoder``."""
 
 _FRACTIONS = {"float", "double", "half_float", "scaled_float"}
 _UNFILTERED = {

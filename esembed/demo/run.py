@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 INDEX = "esembed-demo"
+"""The demo's index."""
 
 QUESTIONS = (
     "split a path into folder and file name",

@@ -23,6 +23,7 @@ from esembed.plan import IndexPlan
 __all__ = ["PIPELINE_PREFIX", "VectorType", "inference_gap", "ingest_pipeline", "need_fields"]
 
 VectorType = Literal["dense", "sparse"]
+"""Which vectors an endpoint makes."""
 
 PIPELINE_PREFIX = "esembed-inference-"
 """Pipelines are named by the hash of what they do, so that equal plans share one."""

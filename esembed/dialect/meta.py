@@ -45,10 +45,13 @@ TEXT_PREFIX = "esembed_text_"
 takes it out again, so it is in no stored document."""
 
 META_KEY = "esembed"
+"""Our key in a mapping's ``_meta``."""
 FORMAT = 1
+"""The version of what stands under it."""
 # The engines have no limit (11 MB were accepted), but `_meta` lies in the cluster state, which every node
 # holds in memory and every change of a mapping sends around.
 MAX_META_BYTES = 16 * 1024
+"""The most bytes of ``_meta`` that are written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

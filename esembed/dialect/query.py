@@ -49,6 +49,7 @@ from esembed.types import SparseVector
 __all__ = ["Json", "QueryCompiler", "bool_clause", "completes", "mentions", "on_objects"]
 
 Json = dict[str, Any]
+"""A JSON object."""
 MAX_TERMS = 65_536  # index.max_terms_count, both engines' default
 CLAUSE_HEADROOM = 24  # left for filters and the like when sparse terms are cut to the clause limit
 

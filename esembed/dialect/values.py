@@ -31,9 +31,11 @@ __all__ = [
 ]
 
 DATES = frozenset({"date", "date_nanos"})
+"""Types of fields that hold dates."""
 NUMERIC = frozenset(
     {"byte", "short", "integer", "long", "float", "double", "half_float", "scaled_float", "unsigned_long"}
 )
+"""Types of fields that hold numbers."""
 
 _WORD = re.compile(r"[0-9A-Za-z_'.]{1,250}|[^\x00-\x7f]")
 """What an analyzer makes a word of, counted high: a run of ASCII, which is cut at 255 characters, or one

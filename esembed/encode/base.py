@@ -193,10 +193,14 @@ class DenseEncoder(Protocol):
     """Text to dense vectors. Calls may come from several threads; an encoder serializes itself."""
 
     @property
-    def info(self) -> EncoderInfo: ...
+    def info(self) -> EncoderInfo:
+        """What decides the vectors; constant while the encoder lives."""
+        ...
 
     @property
-    def stats(self) -> EncodeStats: ...
+    def stats(self) -> EncodeStats:
+        """What was encoded so far."""
+        ...
 
     def encode_document(self, texts: Sequence[str]) -> DenseMatrix:
         """Float32, shape (len(texts), dims), in the order given."""
@@ -206,7 +210,9 @@ class DenseEncoder(Protocol):
         """Float32, shape (len(texts), dims), in the order given."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release memory, threads and connections; calling it twice does no harm."""
+        ...
 
 
 @runtime_checkable
@@ -214,10 +220,14 @@ class SparseEncoder(Protocol):
     """Text to sparse vectors. Calls may come from several threads."""
 
     @property
-    def info(self) -> EncoderInfo: ...
+    def info(self) -> EncoderInfo:
+        """What decides the vectors; constant while the encoder lives."""
+        ...
 
     @property
-    def stats(self) -> EncodeStats: ...
+    def stats(self) -> EncodeStats:
+        """What was encoded so far."""
+        ...
 
     def encode_document(self, texts: Sequence[str]) -> list[SparseVector]:
         """One vector for each text, in the order given."""
@@ -227,20 +237,27 @@ class SparseEncoder(Protocol):
         """One vector for each text, in the order given."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release memory, threads and connections; calling it twice does no harm."""
+        ...
 
 
 Encoder: TypeAlias = DenseEncoder | SparseEncoder
+"""Any encoder."""
 
 
 class DenseSparseEncoder(Protocol):
     """Both vectors of a text from a single forward pass of the model that two encoders share."""
 
     @property
-    def dense(self) -> DenseEncoder: ...
+    def dense(self) -> DenseEncoder:
+        """The dense half by itself."""
+        ...
 
     @property
-    def sparse(self) -> SparseEncoder: ...
+    def sparse(self) -> SparseEncoder:
+        """The sparse half by itself."""
+        ...
 
     def encode_document(self, texts: Sequence[str]) -> tuple[DenseMatrix, list[SparseVector]]:
         """Float32, shape (len(texts), dims), and one sparse vector for each text, in the order given."""

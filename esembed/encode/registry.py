@@ -39,6 +39,7 @@ FAMILIES: dict[str, str] = {
     "custom": "esembed.encode.precomputed:load_custom",
     "precomputed": "esembed.encode.precomputed:load",
 }
+"""Encoder family → its loader, as ``module:function``."""
 
 Loader = Callable[[str, EncoderParams, RuntimeOptions], Encoder]
 

@@ -20,6 +20,7 @@ from esembed.evaluate.datasets import Qrels, Run
 __all__ = ["DEFAULT_MEASURES", "Latency", "measure", "measure_name", "summary"]
 
 DEFAULT_MEASURES = ("ndcg@10", "recall@100", "mrr@10", "map", "success@1", "success@5")
+"""The measures that are computed where none are named."""
 
 _ALIASES = {
     "ndcg": "nDCG",

@@ -41,10 +41,14 @@ class SearchTarget(Protocol):
         ...
 
     @property
-    def plan(self) -> IndexPlan: ...
+    def plan(self) -> IndexPlan:
+        """Its fields and its default query."""
+        ...
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """What its engine can do."""
+        ...
 
     @property
     def rerankers(self) -> Mapping[str, Reranker]:
@@ -128,6 +132,7 @@ def _depth(query: Query, size: int) -> int:
 
 
 def latency(index: SearchTarget, query: Query, dataset: Dataset, count: int) -> Latency | None:
+    """Milliseconds of one search after another, over the first *count* queries; None without queries."""
     times: list[float] = []
     engine: list[float] = []
     for text in list(dataset.queries.values())[:count]:

@@ -22,6 +22,11 @@ def _grade(text: str) -> int | None:
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Line number, from 1, and line, of a UTF-8 file; empty lines left out.
+
+    Raises:
+        DatasetError: it can't be read, or is no UTF-8.
+    """
     try:
         with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, 1):
@@ -36,6 +41,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 def judge(
     qrels: dict[str, dict[str, int]], query: str, document: str, grade: str, where: str, log: ProblemLog
 ) -> None:
+    """Add one judgment to *qrels*; a grade that is no number, and a contradiction, go to *log*."""
     value = _grade(grade)
     if value is None:
         log.add("bad-grade", f"{where}: {grade.strip()[:40]!r}")

@@ -379,9 +379,13 @@ class ProgressState:
 class Progress(Protocol):
     """Told about twice a second how far a run is, and at once what a person should know."""
 
-    def update(self, state: ProgressState) -> None: ...
+    def update(self, state: ProgressState) -> None:
+        """How far it is."""
+        ...
 
-    def notice(self, message: str) -> None: ...
+    def notice(self, message: str) -> None:
+        """What a person should know now."""
+        ...
 
 
 class LogProgress:

@@ -46,6 +46,7 @@ IMAGES: dict[Engine, str] = {
     "opensearch": "opensearchproject/opensearch:3.6.0",
     "elasticsearch": "elasticsearch:9.5.3",
 }
+"""Engine → the image that is run by default."""
 PORT = 9200
 _LABEL = "io.esembed.engine"
 

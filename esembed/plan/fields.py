@@ -98,6 +98,7 @@ Quantization = Literal[
     "faiss_ivf",
     "faiss_binary",
 ]
+"""How an engine keeps a dense field's vectors; Elasticsearch's literals, and k-NN's own."""
 
 
 class TextField(PlanStruct, frozen=True, kw_only=True):

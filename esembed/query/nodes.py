@@ -70,7 +70,9 @@ V = TypeVar("V")
 N = TypeVar("N", bound="Node")
 
 Scalar = bool | int | float | str
+"""A value of a filter."""
 Normalizer = Literal["minmax", "l2", "zscore", "none", "bound", "floor"]
+"""How a leg's scores are brought to one scale before they are added."""
 
 
 # -- values that nodes hold ------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from esembed.query.nodes import Scalar
 __all__ = ["FusionPath", "Reranker", "SearchOptions", "SourceFilter", "check_rerankers", "http_timeout"]
 
 FusionPath = Literal["auto", "server", "client"]
+"""Where fusion may run."""
 SourceFilter = bool | Sequence[str] | Mapping[str, Any] | None
 """Which stored fields come along: None is all but vectors, False none, a list these, a mapping the
 engine's own ``includes`` and ``excludes``."""

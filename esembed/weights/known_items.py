@@ -36,6 +36,7 @@ Kind = Literal["first", "sentence", "half", "words", "window"]
 held out of the document; ``words`` (scattered, shuffled) and a ``window`` stay in it."""
 
 HELD_OUT: tuple[Kind, ...] = ("first", "sentence", "half")
+"""The kinds whose words are held out of the document."""
 
 _BREAK = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 _LENGTHS = (4, 5, 6, 8, 10, 12)

@@ -26,6 +26,7 @@ from esembed.weights.known_items import KnownItem
 __all__ = ["DenseScorer", "LexicalScorer", "Matrix", "SampledDocument", "Scorer", "SparseScorer"]
 
 Matrix = npt.NDArray[np.float32]
+"""A float32 array, shape (queries, documents)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from esembed.query.tree import finds_nearest
 __all__ = ["MAX_CANDIDATES", "ElasticsearchQuery"]
 
 MAX_CANDIDATES = 10_000  # "[num_candidates] cannot exceed [10000]" (8.x, 9.x)
+"""The most candidates of a kNN search on a shard."""
 _NORMALIZERS = {"minmax": "minmax", "l2": "l2_norm", "none": "none"}
 
 

@@ -29,6 +29,7 @@ __all__ = ["MAX_HYBRID_LEGS", "OpenSearchQuery"]
 
 MAX_K = 10_000  # what k-NN accepts as k
 MAX_HYBRID_LEGS = 5  # "Number of sub-queries exceeds maximum supported by [hybrid] query [5]" (3.6)
+"""The most legs of a hybrid query."""
 _NORMALIZATION = {"minmax": "min_max", "l2": "l2", "zscore": "z_score"}
 
 

@@ -21,6 +21,7 @@ from esembed.encode.backends.openvino_graph import Graph
 __all__ = ["FAMILY", "hidden_states", "max_positions", "unsupported"]
 
 FAMILY = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet")
+"""The values of ``model_type`` that are built here."""
 _OFFSET = ("roberta", "xlm-roberta", "camembert")
 
 

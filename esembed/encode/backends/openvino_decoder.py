@@ -19,6 +19,7 @@ from esembed.encode.backends.openvino_graph import Graph
 __all__ = ["FAMILY", "hidden_states", "max_positions", "rope_theta", "rotary_tables", "unsupported"]
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
+"""The values of ``model_type`` that are built here."""
 
 
 def unsupported(config: Mapping[str, Any]) -> str | None:

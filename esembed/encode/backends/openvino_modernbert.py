@@ -17,6 +17,7 @@ from esembed.encode.backends.openvino_graph import Graph
 __all__ = ["FAMILY", "hidden_states", "max_positions", "unsupported"]
 
 FAMILY = ("modernbert",)
+"""The values of ``model_type`` that are built here."""
 
 
 def unsupported(config: Mapping[str, Any]) -> str | None:

@@ -23,7 +23,9 @@ ALLOW_PATTERNS = (
     "*.model",
     "*.jinja",
 )
+"""The files that are fetched of a repository."""
 IGNORE_PATTERNS = ("onnx/*", "openvino/*", "original/*", "*/checkpoint*", "coreml/*")
+"""The files that are never fetched: other runtimes, pickles."""
 
 
 def locate(

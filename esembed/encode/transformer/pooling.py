@@ -20,6 +20,7 @@ from esembed.errors import EncoderError
 __all__ = ["POOLING_MODES", "DenseHead", "DenseRecipe", "Stage", "dense_recipe"]
 
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+"""The ways to make one vector of those of all tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
