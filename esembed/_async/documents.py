@@ -8,6 +8,7 @@ from urllib.parse import quote
 from esembed.dialect import dialect_for, meta
 from esembed.dialect.source_rules import SourceFetch
 from esembed.errors import RecordError, UnsupportedFeatureError
+from esembed.scalars import identifier
 
 from ._shim import thread_transport
 from .live import index_path
@@ -18,14 +19,12 @@ __all__ = ["count", "document_id", "get", "has_any", "refresh", "source"]
 
 def document_id(value: Any) -> str:
     """A document's id as the engine has it. Raises RecordError for what is no id."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # as an ingest does with a number
-    raise RecordError(
-        f"an id is text or a number, not {type(value).__name__}; several documents are changed by "
-        "ingest([{'_id': …, 'op': 'delete'}, …])"
-    )
+    try:
+        return identifier(value)  # as an ingest does
+    except ValueError as error:
+        raise RecordError(
+            f"{error}; several documents are changed by ingest([{{'_id': …, 'op': 'delete'}}, …])"
+        ) from None
 
 
 async def get(state: IndexState, id: str | int, *, vectors: bool) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.alias import NO_ALIAS
-from esembed.dialect.values import check_unicode, dates_named
+from esembed.dialect.values import check_unicode, refusals_named
 from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
@@ -160,7 +160,7 @@ class AsyncSearcher:
             **self._alias.search_params,
         }
         where = f"/{self._path}/{'_search' if compiled.alone else '_msearch'}"
-        with dates_named(request.query):
+        with refusals_named(request.query):
             response = await self.client.request(
                 "POST",
                 where,
@@ -233,7 +233,7 @@ class AsyncSearcher:
         for one in compiled:
             mine = answers[position : position + len(one.bodies)]
             position += len(one.bodies)
-            with dates_named(one.request.query):
+            with refusals_named(one.request.query):
                 found.append(await self._hits(compiler, one, mine, where, False, self._alias.search_params))
         return found
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.alias import NO_ALIAS
-from esembed.dialect.values import check_unicode, dates_named
+from esembed.dialect.values import check_unicode, refusals_named
 from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
@@ -161,7 +161,7 @@ class Searcher:
             **self._alias.search_params,
         }
         where = f"/{self._path}/{'_search' if compiled.alone else '_msearch'}"
-        with dates_named(request.query):
+        with refusals_named(request.query):
             response = self.client.request(
                 "POST",
                 where,
@@ -234,7 +234,7 @@ class Searcher:
         for one in compiled:
             mine = answers[position : position + len(one.bodies)]
             position += len(one.bodies)
-            with dates_named(one.request.query):
+            with refusals_named(one.request.query):
                 found.append(self._hits(compiler, one, mine, where, False, self._alias.search_params))
         return found
 

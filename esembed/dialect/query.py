@@ -13,9 +13,9 @@ import numpy as np
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.quantize_vectors import quantize
-from esembed.dialect.scope import FieldInfo, Scope
+from esembed.dialect.scope import KEYWORD_LIKE, FieldInfo, Scope
 from esembed.dialect.tokens import encode_vector
-from esembed.dialect.values import check_value, fit_text
+from esembed.dialect.values import DATES, check_value, check_zone, fit_text, writing_of
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import DenseField
@@ -278,8 +278,7 @@ class QueryCompiler:
 
     def visit_term(self, node: Term, scope: Scope) -> Json:
         info = scope.exact(node.field, "term")
-        check_value("term", node.field, info.kind, node.value, format=info.format)
-        return {"term": {info.path: {"value": node.value}}}
+        return self._equal("term", node.field, info, node.value)
 
     def visit_terms(self, node: Terms, scope: Scope) -> Json:
         if len(node.values) > MAX_TERMS:
@@ -289,15 +288,38 @@ class QueryCompiler:
                 field=node.field,
             )
         info = scope.exact(node.field, "terms")
-        check_value("terms", node.field, info.kind, *node.values, format=info.format)
-        return {"terms": {info.path: list(node.values)}}
+        if info.kind in DATES and any(writing_of([value], info.format) for value in node.values):
+            clauses = [self._equal("terms", node.field, info, value) for value in node.values]
+            return {"bool": {"should": clauses, "minimum_should_match": 1}}
+        # What can't be wrong isn't looked at: up to 65,536 values.
+        values = node.values
+        if info.kind not in KEYWORD_LIKE or info.kind == "ip":
+            values = tuple(check_value("terms", node.field, info.kind, v, format=info.format) for v in values)
+        return {"terms": {info.path: list(values)}}
+
+    def _equal(self, clause: str, field: str, info: FieldInfo, value: Any) -> Json:
+        """The clause for one exact value."""
+        own = writing_of([value], info.format) if info.kind in DATES else None
+        value = check_value(clause, field, info.kind, value, format=own or info.format)
+        if own is not None:  # term takes no format, range does; engines make a range of a date's term, too
+            return {"range": {info.path: {"gte": value, "lte": value, "format": own}}}
+        return {"term": {info.path: {"value": value}}}
 
     def visit_range(self, node: Range, scope: Scope) -> Json:
-        options: Json = {}
-        _put(options, node, "gte", "gt", "lte", "lt", "format", "time_zone")
         info = scope.exact(node.field, "range")
-        bounds = (node.gte, node.gt, node.lte, node.lt)
-        check_value("range", node.field, info.kind, *bounds, format=node.format or info.format)
+        check_zone(node.field, node.time_zone)
+        bounds = {name: getattr(node, name) for name in ("gte", "gt", "lte", "lt")}
+        written = node.format
+        if written is None and info.kind in DATES:
+            written = writing_of(tuple(bounds.values()), info.format)
+        options: Json = {}
+        for name, bound in bounds.items():
+            checked = check_value("range", node.field, info.kind, bound, format=written or info.format)
+            if checked is not None:
+                options[name] = checked
+        if written is not None:
+            options["format"] = written
+        _put(options, node, "time_zone")
         return {"range": {info.path: options}}
 
     def visit_exists(self, node: Exists, scope: Scope) -> Json:

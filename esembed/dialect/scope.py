@@ -18,7 +18,7 @@ from esembed.dialect.values import NUMERIC, UNKNOWN_FORMAT
 from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
 
-__all__ = ["FieldInfo", "Scope"]
+__all__ = ["KEYWORD_LIKE", "FieldInfo", "Scope"]
 
 DEFAULT_K1 = 1.2  # Lucene's
 KEYWORD_LIKE = frozenset({"keyword", "constant_keyword", "wildcard", "ip"})

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import calendar
 import contextlib
+import functools
+import ipaddress
 import itertools
+import math
 import re
-from collections.abc import Iterator
+import zoneinfo
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 from esembed.errors import EngineRequestError, QueryError
-from esembed.query.nodes import Query, VectorNode
+from esembed.query.nodes import IsoDate, Query, Range, VectorNode
 from esembed.query.tree import walk
 
 __all__ = [
@@ -23,11 +28,14 @@ __all__ = [
     "DEFAULT_FORMAT",
     "NUMERIC",
     "UNKNOWN_FORMAT",
+    "boolean",
     "check_unicode",
     "check_value",
+    "check_zone",
     "date_problem",
-    "dates_named",
     "fit_text",
+    "refusals_named",
+    "writing_of",
 ]
 
 DATES = frozenset({"date", "date_nanos"})
@@ -64,34 +72,132 @@ def check_unicode(text: str, name: str) -> str:
     return text
 
 
-def check_value(clause: str, field: str, kind: str, *values: Any, format: str | None = None) -> None:
-    """Raises QueryError for a value that a field of this type can't be compared with.
+def boolean(value: Any) -> Any:
+    """True or False for their names in other cases than the engines', anything else unchanged.
+
+    Python and spreadsheets write True and TRUE into CSV files; the engines take lower case alone. Records and
+    filters ask here, so that what a record stored is found by the same word.
+    """
+    if not isinstance(value, str) or value in ("true", "false"):
+        return value
+    return {"true": True, "false": False}.get(value.lower(), value)
+
+
+_LIMITS: dict[str, tuple[float, float]] = {
+    "byte": (-(2**7), 2**7 - 1),
+    "short": (-(2**15), 2**15 - 1),
+    "integer": (-(2**31), 2**31 - 1),
+    "long": (-(2**63), 2**63 - 1),
+    "unsigned_long": (0, 2**64 - 1),
+    # The largest finite numbers, and what is rounded to them.
+    "half_float": (-65519.99, 65519.99),
+    "float": (-3.4028235677973362e38, 3.4028235677973362e38),
+}
+"""What a numeric type holds. Beyond it the engines disagree: Elasticsearch 9.5 finds nothing for ``term`` and
+refuses ``terms`` and ``range``, OpenSearch 3.6 refuses all three for integers and floats."""
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[fFdD]?")
+"""A number in a text as both engines read it (Java's ``parseDouble``, blanks around it allowed). Python's own
+``float`` takes more: ``1_000``, ``nan``, digits of other scripts."""
+
+_BLANKS = "".join(map(chr, range(0x21)))
+"""What Java's ``trim`` takes off."""
+
+
+def check_value(clause: str, field: str, kind: str, value: Any, *, format: str | None = None) -> Any:
+    """The value as it is sent, which a field of this type can be compared with.
 
     Args:
+        value: None is no bound.
         format: of a date field, None for the default one.
+
+    Raises:
+        QueryError: of another type, or out of the type's range.
     """
-    for value in values:
-        if value is None:
-            continue
-        if kind in NUMERIC:
-            good, wanted = not isinstance(value, bool) and _is_number(value), "a number"
-        elif kind == "boolean":
-            good, wanted = value in (True, False, "true", "false"), "true or false"
-        elif kind in DATES:
-            problem = date_problem(value, format)
-            good, wanted = problem is None, f"a date: {problem}"
-        else:
-            continue
-        if not good:
-            raise QueryError(f"{clause} on {field!r}, of type {kind}: {value!r} is not {wanted}", field=field)
+    if value is None:
+        return None
+    problem: str | None = None
+    if kind in NUMERIC:
+        problem = _number_problem(kind, value)
+    elif kind == "boolean":
+        value = boolean(value)
+        good = isinstance(value, bool) or value in ("true", "false")
+        problem = None if good else "is not true or false"
+    elif kind == "ip":
+        problem = _address_problem(value, networks=clause != "range")
+    elif kind in DATES:
+        value = _epoch(value)
+        found = date_problem(value, format) or (_nanos_problem(value) if kind == "date_nanos" else None)
+        problem = None if found is None else f"is not a date: {found}"
+    if problem is not None:
+        raise QueryError(f"{clause} on {field!r}, of type {kind}: {value!r} {problem}", field=field)
+    return value
 
 
-def _is_number(value: Any) -> bool:
+def _number_problem(kind: str, value: Any) -> str | None:
+    if isinstance(value, str):
+        text = value.strip(_BLANKS)
+        if not _NUMBER.fullmatch(text):
+            return "is not a number"
+        number: Any = Decimal(text.rstrip("fFdD"))
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = value
+    else:
+        return "is not a number"
+    if kind in _LIMITS and not _LIMITS[kind][0] <= number <= _LIMITS[kind][1]:
+        low, high = _LIMITS[kind]
+        return (
+            f"is out of range: the type holds {low:,} to {high:,}" if type(low) is int else "is out of range"
+        )
+    if kind not in _LIMITS and not math.isfinite(float(number)):
+        return "is out of range"
+    return None
+
+
+def _address_problem(value: Any, *, networks: bool) -> str | None:
+    """Why *value* is no IP address (or network), as both engines read them."""
+    if not isinstance(value, str):
+        return "is not an IP address: it is no text"
+    address, slash, bits = value.partition("/")
     try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return "is not an IP address" + (" or network (10.0.0.0/8)" if networks else "")
+    if not slash:
+        return None
+    if not networks:
+        return "is a network, and range takes addresses; a network is for q.term"
+    if not (re.fullmatch("[0-9]{1,3}", bits) and int(bits) <= parsed.max_prefixlen):
+        return f"is not a network: after / stands the number of bits, 0 to {parsed.max_prefixlen}"
+    return None
+
+
+_ZONE_OFFSET = re.compile(r"Z|(?:(?:UTC|GMT|UT)?[+-]([0-9]{1,2})(?::?[0-5][0-9](?::?[0-5][0-9])?)?)")
+
+
+def check_zone(field: str, zone: str | None) -> None:
+    """Raises QueryError for a time zone that no engine knows. Java's list and Python's differ in a few old
+    names, so a name that only one of them has is left to the engine (:func:`refusals_named`)."""
+    if zone is None:
+        return
+    offset = _ZONE_OFFSET.fullmatch(zone)
+    if offset is not None:
+        good = offset[1] is None or int(offset[1]) <= 18
+    else:
+        names = _zones()
+        good = not names or zone in names or zone.startswith("SystemV/")
+    if not good:
+        raise QueryError(
+            f"range on {field!r}: time_zone {zone!r} is no time zone; write an offset (+02:00, at most 18 "
+            "hours) or a name (Europe/Helsinki, UTC)",
+            field="time_zone",
+        )
+
+
+@functools.cache
+def _zones() -> frozenset[str]:
+    """The names of time zones; empty where the system has no list of them (slim containers)."""
+    return frozenset(zoneinfo.available_timezones())
 
 
 # -- dates -----------------------------------------------------------------------------------------
@@ -128,6 +234,42 @@ _LETTERS = {
 _TOKEN = re.compile(r"'(?P<quoted>[^']+)'|(?P<letter>[A-Za-z])(?P=letter)*|(?P<mark>[-/.:, _])|(?P<other>.)")
 
 
+ISO_DATE = "strict_date_optional_time"
+"""The format of Python's dates, whatever the field's own is."""
+
+
+def writing_of(values: Sequence[Any], format: str | None) -> str | None:
+    """The format that these values are sent with where it isn't the field's own: ISO 8601 for Python's dates,
+    which a field of another format doesn't read, or reads as other days; else None.
+
+    Args:
+        values: of one clause, None for a bound that isn't there.
+        format: the field's; None is the default one, which takes ISO 8601.
+    """
+    there = [value for value in values if value is not None]
+    if format is None or ISO_DATE in format.split("||") or not there:
+        return None
+    return ISO_DATE if all(isinstance(value, IsoDate) for value in there) else None
+
+
+def _epoch(value: Any) -> Any:
+    """A float as the engines read an epoch: JSON writes large ones with an exponent (``1.7E12``), which both
+    refuse in queries."""
+    if type(value) is not float:
+        return value
+    return int(value) if value.is_integer() else format(Decimal(repr(value)), "f")
+
+
+def _nanos_problem(value: Any) -> str | None:
+    """A date_nanos counts nanoseconds since 1970 in 63 bits."""
+    year = re.match("[+-]?[0-9]{4,9}(?=-|$)", value) if isinstance(value, str) else None
+    if isinstance(value, int) and not 0 <= value <= 9_223_372_036_854:
+        return "date_nanos holds 1970 to 2262"
+    if year is not None and not 1970 <= int(year[0]) <= 2262:
+        return "date_nanos holds 1970 to 2262"
+    return None
+
+
 def date_problem(value: Any, format: str | None) -> str | None:
     """Why *value* is no date of a field with this format, or None where it is one (or might be).
 
@@ -137,8 +279,8 @@ def date_problem(value: Any, format: str | None) -> str | None:
     """
     if isinstance(value, bool):
         return "it is true or false"
-    if not isinstance(value, str):
-        return None  # a number is a time in the unit of the format
+    if not isinstance(value, str):  # a number is a time in the unit of the format
+        return None if -(2**63) <= value < 2**63 else "it doesn't fit into 64 bits"
     if value.startswith("now"):
         return _math_problem(value[3:])
     text, mark, mathematics = value.partition("||")
@@ -206,15 +348,30 @@ def _no_such_time(parts: dict[str, str | None]) -> str | None:
 
 
 @contextlib.contextmanager
-def dates_named(query: Query) -> Iterator[None]:
-    """What the engine refuses inside as a date becomes the query's error. Raises QueryError."""
+def refusals_named(query: Query) -> Iterator[None]:
+    """What only the engine can tell (a date by a format that isn't known here, a time zone of an old name, a
+    negative value under boost_by) becomes the query's error, with the field. Raises QueryError."""
     try:
         yield
     except EngineRequestError as error:
-        refused = _refused_date(error, query)
+        refused = _refused_date(error, query) or _refused_zone(error, query)
         if refused is None:
             raise
         raise refused from error
+
+
+def _refused_zone(error: EngineRequestError, query: Query) -> QueryError | None:
+    found = re.search(r"Unknown time-zone ID: ([^\s:,\]]+)", str(error))
+    if found is None:
+        return None
+    for node in walk(query):
+        if isinstance(node, Range) and node.time_zone == found[1]:
+            return QueryError(
+                f"range on {node.field!r}: the engine doesn't know the time zone {node.time_zone!r}; write "
+                "an offset (+02:00)",
+                field="time_zone",
+            )
+    return None
 
 
 def _refused_date(error: EngineRequestError, query: Query) -> QueryError | None:

@@ -50,7 +50,10 @@ def fill_in(plan: IndexPlan, stored: IndexPlan) -> IndexPlan:
 
 def plan_difference(old: IndexPlan, new: IndexPlan) -> str:
     """What differs between two plans, by path, for a message; the order of fields doesn't count."""
-    before, after = _flat(msgspec.to_builtins(old)), _flat(msgspec.to_builtins(new))
+    before, after = (
+        _flat(msgspec.to_builtins(old, enc_hook=str)),
+        _flat(msgspec.to_builtins(new, enc_hook=str)),
+    )
     changed: list[str] = []
     added, gone = (
         set(_sections(after)) - set(_sections(before)),

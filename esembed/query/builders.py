@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, Literal
 
+from esembed.errors import QueryError
 from esembed.query.nodes import (
     Bool,
     BoostBy,
@@ -41,6 +42,7 @@ from esembed.query.nodes import (
     Terms,
     filter_of,
 )
+from esembed.scalars import identifier
 from esembed.types import SparseVector
 
 __all__ = [
@@ -412,12 +414,18 @@ def prefix(field: str, value: str) -> Prefix:
 
 
 def ids(*values: str | Iterable[str]) -> Ids:
-    """Documents by id: ``q.ids("a", "b")`` or ``q.ids(["a", "b"])``."""
-    flat: list[str] = []
+    """Documents by id: ``q.ids("a", "b")`` or ``q.ids(["a", "b"])``; ids as an ingest takes them.
+
+    Raises:
+        QueryError: what is no id, such as a float.
+    """
+    flat: list[Any] = []
     for value in values:
-        alone = isinstance(value, str) or not isinstance(value, Iterable)
-        flat.extend([str(value)] if alone else map(str, value))
-    return Ids(values=tuple(flat))
+        flat.extend([value] if isinstance(value, str) or not isinstance(value, Iterable) else value)
+    try:
+        return Ids(values=tuple(identifier(value) for value in flat))
+    except ValueError as error:
+        raise QueryError(f"ids: {error}", field="values") from None
 
 
 def geo_distance(field: str, *, lat: float, lon: float, distance: str) -> GeoDistance:

@@ -18,12 +18,13 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
+from enum import Enum
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, TypeVar
-from uuid import UUID
 
 import msgspec
 
 from esembed.errors import QueryError
+from esembed.scalars import LARGEST, SMALLEST, plain
 from esembed.types import SparseVector
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "FrozenMap",
     "GeoDistance",
     "Ids",
+    "IsoDate",
     "Knn",
     "Linear",
     "Match",
@@ -109,6 +111,15 @@ def thaw(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [thaw(v) for v in value]
     return value
+
+
+class IsoDate(str):
+    """The ISO 8601 text of a Python or NumPy date, equal to any other text of these letters.
+
+    Its type is the mark that it is ISO 8601, whatever the format of the field that it is compared with.
+    """
+
+    __slots__ = ()
 
 
 class DenseVector(tuple[float, ...]):
@@ -279,7 +290,7 @@ class Node(
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, ``type`` included; :func:`esembed.query.from_dict` reads them."""
-        data: dict[str, Any] = msgspec.to_builtins(self)
+        data: dict[str, Any] = msgspec.to_builtins(self, enc_hook=str)
         return data
 
     def replace(self: N, **changes: Any) -> N:
@@ -339,8 +350,14 @@ class _Attribute:
         if kind in self.taken:
             if kind is str and not value.isascii():
                 _check_unicode(value, self.name)
+            # JSON has no NaN and no infinity: either would be written as null, and a bound that is null is no
+            # bound to the engines, so that the filter would let everything through.
             if kind is float and not math.isfinite(value):
                 raise self._refusal(node, value)
+            if kind is int and not SMALLEST <= value <= LARGEST:
+                raise self._said(node, f"{self.name} must fit into 64 bits, not {_shown(value)}")
+            return value
+        if kind is IsoDate and self.scalar:
             return value
         if self.checked or (self.node and isinstance(value, Node)):
             return value
@@ -350,10 +367,10 @@ class _Attribute:
             return value
         if self.items is not None and isinstance(value, (list, tuple)):
             return self.items.fitted_all(node, value)
-        plain = self._plain(value)
-        if plain is value:
+        made = self._plain(node, value)
+        if made is value:
             raise self._refusal(node, value)
-        return self.fitted(node, plain)
+        return self.fitted(node, made)
 
     def fitted_all(self, node: Node, values: list[Any] | tuple[Any, ...]) -> tuple[Any, ...]:
         """Several values, each as :meth:`fitted` keeps it; the same tuple where nothing changes."""
@@ -365,34 +382,34 @@ class _Attribute:
             kind = type(value)
             if kind not in self.taken or kind is float or (kind is str and not value.isascii()):
                 break
+            if kind is int and not SMALLEST <= value <= LARGEST:
+                break
         else:  # terms takes up to 65,536 values: nothing is called for each of them
             return values if type(values) is tuple else tuple(values)
         made = tuple(self.fitted(node, value) for value in values)
         return values if type(values) is tuple and all(map(operator.is_, made, values)) else made
 
-    def _plain(self, value: Any) -> Any:
+    def _plain(self, node: Node, value: Any) -> Any:
         """A value of another library or of a subclass as Python's own, or the value itself."""
         if self.node and self.name == "filter" and isinstance(value, (list, tuple)):
             return filter_of(value)
-        if hasattr(value, "item") and hasattr(value, "dtype") and not getattr(value, "shape", ()):
-            plain = value.item()  # a number out of NumPy; its long doubles have no other type
-            return value if type(plain) is type(value) else plain
-        if self.scalar and isinstance(value, date):  # a datetime is one, too
-            return value.isoformat()
-        if self.scalar and isinstance(value, UUID):
-            return str(value)
-        if self.number and isinstance(value, Decimal):
-            return float(value)
-        if int in self.taken and isinstance(value, float) and value.is_integer():
-            return int(value)
-        # Subclasses, such as enums: what is sent is their value.
-        if isinstance(value, str):
-            return value if type(value) is str else str.__str__(value)
-        if isinstance(value, int) and type(value) not in (int, bool):
-            return int.__index__(value)
-        if isinstance(value, float) and type(value) is not float:
-            return float.__float__(value)
-        return value
+        if self.number and not self.scalar and isinstance(value, Decimal):
+            return float(value)  # a boost or a weight, which is compared with nothing
+        try:
+            made = plain(value)
+        except ValueError as error:
+            raise self._said(node, f"{self.name} can't be compared exactly: {error}") from None
+        if made is None and self.scalar:
+            return value  # pandas' NA and NaT: no value, which is refused as what it is
+        if type(made) is str and self.scalar:
+            dated = isinstance(value, date) or getattr(getattr(value, "dtype", None), "kind", "") == "M"
+            return IsoDate(made) if dated else made
+        texts = isinstance(value, (str, Enum)) or hasattr(value, "dtype")
+        if type(made) is str and not texts:
+            return value  # a date or a path is compared with documents; it is no text to search and no name
+        if int in self.taken and float not in self.taken and isinstance(made, float) and made.is_integer():
+            return int(made)
+        return made
 
     def _refusal(self, node: Node, value: Any) -> QueryError:
         name, said, kind = self.name, repr(value), type(value).__name__
@@ -407,9 +424,12 @@ class _Attribute:
             text = f"{name} must be a query of esembed.query (q.match(…), q.knn(…) …), not {kind}"
         else:
             text = f"{name} must be {self._wanted(value)}, not {said}"
+        return self._said(node, text)
+
+    def _said(self, node: Node, text: str) -> QueryError:
         if self.scalar:
             text = f"{node.builder()} on {getattr(node, 'field', '')!r}: {text}"
-        return QueryError(text, field=getattr(node, "field", name) if self.scalar else name)
+        return QueryError(text, field=getattr(node, "field", self.name) if self.scalar else self.name)
 
     def _wanted(self, value: Any) -> str:
         if type(value) is float and self.number:
@@ -424,6 +444,10 @@ class _Attribute:
 
 
 _CLAUSES = ("must", "should", "must_not")
+
+
+def _shown(value: int) -> str:
+    return str(value) if value.bit_length() < 400 else f"a number of {value.bit_length()} bits"
 
 
 def _as_float(value: int) -> float:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "esembed"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "deprecation", "_version"),
+    ("errors", "types", "scalars", "deprecation", "_version"),
     ("plan", "query", "fusion", "capabilities", "transport"),
     ("dialect", "encode"),
     ("search", "ingest", "weights"),

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 
 from esembed.errors import RecordError
 from esembed.ingest.record import as_record_error
 from esembed.plan import paths
+from esembed.scalars import identifier
 from esembed.types import Document
 
 __all__ = ["RecordMapper", "as_id"]
@@ -31,11 +31,10 @@ OTHER_OPS = frozenset(
 
 def as_id(value: Any) -> str:
     """A document id from what a record holds. Raises RecordError for what is none."""
-    if not isinstance(value, (str, int)) and hasattr(value, "item"):  # a scalar of NumPy, pandas or torch
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, (str, int, UUID)):
-        raise RecordError(f"an id is a string, a whole number or a UUID, not {value!r:.80}")
-    return str(value)
+    try:
+        return identifier(value)
+    except ValueError as error:
+        raise RecordError(str(error)) from None
 
 
 class RecordMapper:

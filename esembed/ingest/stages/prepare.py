@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
-from decimal import Decimal
 from typing import Any, Literal
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -19,6 +18,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect.documents import Vectors, dumps
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
 from esembed.dialect.quantize_vectors import quantize
+from esembed.dialect.values import boolean
 from esembed.encode.base import Encoder
 from esembed.encode.precomputed import validate_dense, validate_sparse
 from esembed.errors import RecordError
@@ -27,6 +27,7 @@ from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord, as_record_error, vector_size
 from esembed.ingest.sources.mapper import RecordMapper
 from esembed.plan import DenseField, IndexPlan
+from esembed.scalars import plain
 from esembed.types import Document, SparseVector
 
 __all__ = ["PrepareStage", "Preparer", "contract_fingerprint"]
@@ -120,7 +121,6 @@ class Preparer:
         declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
         self._strict = plan.index.dynamic == "strict"
         self._declared = declared
-        # Python and spreadsheets write True and TRUE into CSV files; the engines take lower case alone.
         self._booleans = {name for name, spec in plan.filter.items() if spec.type == "boolean"}
 
     # -- one record ----------------------------------------------------------------------------
@@ -276,10 +276,9 @@ class Preparer:
             if name in self.precomputed:
                 out[name] = value
                 continue
-            if type(value) not in (str, int, bool):
+            # Most values are short texts and small integers, which need no call.
+            if type(value) is not str or name in self._booleans:
                 value = self._clean_value(name, value)
-            elif name in self._booleans and isinstance(value, str) and value not in ("true", "false"):
-                value = {"true": True, "false": False}.get(value.lower(), value)
             out[name] = value
         checked = {k: v for k, v in out.items() if k not in self.precomputed}
         try:
@@ -289,12 +288,21 @@ class Preparer:
         return out
 
     def _clean_value(self, path: str, value: Any, depth: int = 0) -> Any:
-        """What databases and data frames hand over, too: a Decimal becomes a number, a set a sorted list,
-        a path text, pandas' Timestamp an ISO date and its NaT nothing."""
-        if isinstance(value, Decimal):
-            whole = value.is_finite() and value == value.to_integral_value()
-            value = int(value) if whole and abs(value) < 2**63 else float(value)
-        if isinstance(value, float):
+        """What databases and data frames hand over, too: scalars by :func:`esembed.scalars.plain`, as those
+        of filters, arrays and tuples as lists, a set as a sorted list."""
+        if type(value) in _WRITTEN:
+            return value
+        try:
+            value = plain(value)
+        except ValueError as error:
+            raise RecordError(f"{path}: {error}", field=path) from None
+        kind = type(value)
+        if kind is str:
+            # Python and spreadsheets write True and TRUE into CSV files; the engines take lower case alone.
+            return boolean(value) if path in self._booleans else value
+        if kind is int or kind is bool or value is None:
+            return value
+        if kind is float:
             if math.isfinite(value):
                 return value
             if self._on_nan == "null":
@@ -311,15 +319,11 @@ class Preparer:
         if isinstance(value, (list, tuple)):
             return [self._clean_value(path, v, depth + 1) for v in value]
         if isinstance(value, np.ndarray):
-            return self._clean_value(path, value.tolist(), depth + 1)
-        if isinstance(value, np.generic):
-            return self._clean_value(path, value.item(), depth + 1)
+            # One by one: the tolist() of an array of datetime64 gives counts of nanoseconds.
+            items = list(value) if value.dtype.kind in "MmO" else value.tolist()
+            return self._clean_value(path, items, depth + 1)
         if isinstance(value, (set, frozenset)):  # sorted, so that equal sets have one hash
             return sorted((self._clean_value(path, v, depth + 1) for v in value), key=dumps)
-        if isinstance(value, os.PathLike):
-            return os.fsdecode(value)
-        if isinstance(value, (datetime, date, time)) and type(value) not in (datetime, date, time):
-            return None if value != value else value.isoformat()
         return value
 
     def _checked(
@@ -381,6 +385,9 @@ def _vector_bytes(vector: npt.NDArray[Any] | SparseVector) -> bytes:
         return orjson.dumps(pairs)
     return vector.tobytes()
 
+
+_WRITTEN = frozenset({date, datetime, time, UUID})
+"""What orjson writes in C exactly as ``plain`` does in Python."""
 
 _METADATA = frozenset(
     {
