@@ -32,7 +32,7 @@ from .live import describe
 from .state import IndexState
 from .term_statistics import counted_state, delete_statistics, load_statistics, save_statistics
 
-__all__ = ["backfill", "change_one", "ingest", "recount_terms"]
+__all__ = ["backfill", "change_one", "ingest", "keep_counted", "recount_terms"]
 
 COUNTED = "counted"
 """The key under ``_meta.esembed`` that says what the index was like when its terms were counted."""
@@ -90,7 +90,7 @@ async def ingest(
     )
     # Before the weights, whose known items are searched with these counts.
     if before is not None:
-        await _keep_counted(state, report, before, progress)
+        await keep_counted(state, report, before, progress)
     await weights.learn_after_ingest(state, settings, report, progress)
     return report
 
@@ -200,7 +200,7 @@ async def _before_counting(state: IndexState) -> CountedState:
     return await counted_state(state.client, state.concrete_index)
 
 
-async def _keep_counted(
+async def keep_counted(
     state: IndexState, report: IngestReport, before: CountedState, progress: Progress | None
 ) -> None:
     """Make the term statistics those of the index as it is after a run: by what the run counted where that is

@@ -7,8 +7,10 @@ The order of things, each safe to repeat::
     lock the alias                    one migration at a time; a crashed one's lock is taken over
     create ALIAS-vN, write its state  the migration state makes a second run resume
     copy, delta pass, delta pass …    encodes again only what changed; by sequence number
+    compare the ids of both           writers still write; what was deleted so far is deleted
+    delta pass, delta pass …          what was written during the comparison
     block writes on the old index     writers get 403 and try again; in-flight writes are waited for
-    last delta pass, ids compared     deletes and late writes are replayed
+    last delta pass, late deletes     only what happened since, told by sequence numbers
     swap the alias                    one request; the old index stays, blocked, for a rollback
 
 A search that embeds its query for one version must be sent to that version: see
@@ -30,8 +32,9 @@ from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
 from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
+from esembed.ingest.progress import StepProgress
 from esembed.ingest.sources.index import made_again, read_documents
-from esembed.migration.copying import CopyingEncoder, VectorCache, compare_ids, copyable
+from esembed.migration.copying import CopyingEncoder, OldIds, VectorCache, copyable
 from esembed.migration.lock import MigrationLock
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
@@ -55,13 +58,17 @@ from .aliases import (
     swap,
 )
 from .client import EngineClient
-from .ingest import ingest
+from .ingest import ingest, keep_counted
 from .live import LiveIndex, check_name, describe, index_path, write_meta
 from .opening import PLACEHOLDER_DIMS, create, open_index, prepare
 from .probe import probe
 from .state import Encoders, IndexState
+from .term_statistics import counted_state
 
 __all__ = ["migrate", "rollback"]
+
+SHORT_PASS_SECONDS = 1.0
+"""A delta pass that took no longer is followed by the block: the last pass then takes about as long."""
 
 
 def migrate(
@@ -199,20 +206,35 @@ def _migrate(
     state = {"alias": alias, "from": live.concrete_index, "state": "copying"}
     # Before the first document: a run that ends later is resumed by it, and abort knows what to delete.
     _store_state(new, state)
-    report.copied = tuple(copied)
-    report.encoded = tuple(field for field, _ in resolved.vector_fields() if field not in copied)
+    brought = [
+        name
+        for name, field in resolved.vector_fields()
+        if field.precomputed and (was := stored.plan.vector_field(name)) is not None and was.precomputed
+    ]
+    report.copied = (*copied, *brought)
+    report.encoded = tuple(
+        name for name, field in resolved.vector_fields() if name not in copied and not field.precomputed
+    )
     job = CopyJob(client, live.concrete_index, stored.plan, new, settings, memories, report, progress, lock)
-    job.copy()
-    # While both versions are searchable and writers still write: nobody waits for the comparison.
-    _gate(client, live.concrete_index, new, settings, report, old_encoders, known)
-    job.finish(state)
+    try:
+        job.copy()
+        # While both versions are searchable and writers still write: nobody waits for the comparison.
+        _gate(client, live.concrete_index, new, settings, report, old_encoders, known)
+        job.settle()
+        job.finish(state)
+    finally:
+        job.close()
+    if new.lexical_fields:
+        # The passes after the first left the counts behind: they need no block, and a search by counts of a
+        # moment ago is no worse for it.
+        keep_counted(new, IngestReport(), counted_state(client, new.concrete_index), progress)
     others = sorted(set(live.aliases) - {alias})
     if others:
         report.notes.append(
             f"{live.concrete_index}, which takes no writes any more, has other aliases: {', '.join(others)}; "
             "move them, too"
         )
-    report.vectors_copied = sum(memory.hits for memory in memories.values())
+    report.vectors_copied = job.precomputed + sum(memory.hits for memory in memories.values())
     report.vectors_encoded = sum(memory.misses for memory in memories.values())
     report.seconds = time.monotonic() - started
     pool.close()
@@ -243,19 +265,77 @@ class CopyJob:
         self.report = report
         self.progress = progress
         self.lock = lock
+        self.precomputed = 0
         self._copied_to: int | None = None  # the sequence number up to which all writes were copied
+        chunk = new.plan.chunk
+        self._ids = OldIds(
+            thread_transport(client),
+            new.capabilities,
+            old,
+            new.concrete_index,
+            separate_chunks=chunk is not None and chunk.store == "documents",
+        )
+
+    def close(self) -> None:
+        """Give back what was kept on disk."""
+        self._ids.close()
 
     def copy(self) -> None:
         """Copy everything, then what was written meanwhile, until little is."""
-        # Weights are learned from the first pass, which has nearly all documents; not from each delta.
-        self._pass(learn_weights=self.settings.ingest.learn_weights)
+        # Weights are learned from the first pass, which has nearly all documents; not from each delta. Nor
+        # are terms counted after each of them.
+        self._pass(learn_weights=self.settings.ingest.learn_weights, keep_terms=True)
+        self._delta_passes()
+
+    def _delta_passes(self) -> None:
         for _ in range(self.settings.max_delta_passes):
+            started = time.monotonic()
             carried = self._pass()
             self.report.delta_passes.append(carried)
-            if carried <= self.settings.small_delta:
+            # The last pass, while writes are blocked, has what comes during this one: about as much, if this
+            # one was about as long as the one before. A few documents of a slow encoder are no short pass.
+            short = time.monotonic() - started <= SHORT_PASS_SECONDS
+            if carried <= self.settings.small_delta and (short or not carried):
                 break
 
-    def _pass(self, *, learn_weights: bool = False) -> int:
+    def settle(self) -> None:
+        """Compare the two versions while writers still write, so that little is left to do while they can't.
+
+        Raises:
+            PermanentError: a document is missing in the new version.
+        """
+        self.client.request("POST", f"/{index_path(self.old)}/_refresh")
+        self._delete_deleted()
+        sender = thread_transport(self.client)
+        step = StepProgress(self.progress, "compare", total=self.report.documents or None)
+        missing, extra, both = in_thread(self._ids.compare, step.advance, sender=sender)
+        # Left by a run that ended early, of documents that were deleted before this one began.
+        self._delete(extra)
+        if missing:
+            raise self._missing(len(missing), missing[0])
+        self.report.documents = both
+        self._delta_passes()
+
+    def _delete_deleted(self) -> None:
+        """Deletes have no document to read: they show as ids that the old version had and has no more."""
+        sender = thread_transport(self.client)
+        self._delete(in_thread(self._ids.deleted, sender=sender))
+
+    def _delete(self, gone: Mapping[str, str | None]) -> None:
+        if not gone:
+            return
+        records = (Document(doc_id, {}, op="delete", routing=routing) for doc_id, routing in gone.items())
+        options = IngestOptions(strict=True, apply_load_settings=False, learn_weights=False)
+        ingest(self.new, records, options, keep_terms=False)
+        self.report.deleted += len(gone)
+
+    def _missing(self, count: int, example: str) -> PermanentError:
+        return PermanentError(
+            f"{count} or more documents of {self.old!r} are not in {self.new.concrete_index!r} (for one "
+            f"{example!r}); the alias was not moved. Run the migration again"
+        )
+
+    def _pass(self, *, learn_weights: bool = False, keep_terms: bool = False) -> int:
         """Copy what was written since the pass before; returns how many documents that was."""
         in_thread(self.lock.check)
         # First the checkpoint, then the refresh, then the read: what is written in between is copied now and
@@ -270,6 +350,7 @@ class CopyJob:
             copied=self.memories,
             after_seq_no=self._copied_to,
             max_documents_per_second=self.settings.max_documents_per_second,
+            on_read=self._ids.read,
         )
         options = dataclasses.replace(
             self.settings.ingest,
@@ -281,12 +362,21 @@ class CopyJob:
             apply_load_settings=False,
             learn_weights=learn_weights,
         )
-        ran: IngestReport = ingest(self.new, self.lock.watched(records), options, progress=self.progress)
+        first = self._copied_to is None
+        ran: IngestReport = ingest(
+            self.new,
+            self.lock.watched(records),
+            options,
+            progress=self.progress,
+            total=(in_thread(self._ids.counts, sender=thread_transport(self.client)))[0] if first else None,
+            keep_terms=keep_terms,
+        )
+        self.precomputed += ran.precomputed_vectors
         self._copied_to = before
         return ran.read - ran.unchanged
 
     def finish(self, state: Mapping[str, Any]) -> None:
-        """Block writes, replay the rest, compare ids, swap. On any failure the old index is writable again.
+        """Block writes, replay the rest, swap. On any failure the old index is writable again.
 
         Args:
             state: the new version's migration state, which says ``done`` afterward.
@@ -300,26 +390,16 @@ class CopyJob:
             block_writes(self.client, self.old)
             # With the block in place this pass reads the last writes that there can be.
             self.report.delta_passes.append(self._pass())
+            self._delete_deleted()
             sender = thread_transport(self.client)
-            missing, extra, both = in_thread(
-                compare_ids, sender, self.new.capabilities, self.old, self.new.concrete_index, sender=sender
-            )
-            if extra:
-                # Deletes have no document to read: they show as ids that only the new version has.
-                gone = (
-                    Document(doc_id, {}, op="delete", routing=routing) for doc_id, routing in extra.items()
-                )
-                ingest(
-                    self.new, gone, IngestOptions(strict=True, apply_load_settings=False, learn_weights=False)
-                )
-                self.report.deleted = len(extra)
-            if missing:
-                raise PermanentError(
-                    f"{len(missing)} or more documents of {self.old!r} are not in "
-                    f"{self.new.concrete_index!r} (for one {missing[0]!r}); the alias was not moved. Run the "
-                    "migration again"
-                )
-            self.report.documents = both
+            here, there = in_thread(self._ids.counts, sender=sender)
+            if here != there:
+                # Nobody but a migration writes to the new version, so this is not expected: look at all ids.
+                missing, extra, there = in_thread(self._ids.compare, _ignore, sender=sender)
+                self._delete(extra)
+                if missing:
+                    raise self._missing(len(missing), missing[0])
+            self.report.documents = there
             # Once more just before the swap: a run that was taken over must not move the alias.
             in_thread(self.lock.check)
             properties = properties_of(self.client, self.report.alias, self.old)
@@ -402,12 +482,15 @@ def _rollback(
         )
         try:
             job.copy()
+            job.settle()
             back = migration_state(target.stored)
             job.finish(dict(back) if back else {"alias": alias, "state": "origin"})
         except BaseException:
             if not lock.lost:
                 block_writes(client, origin)  # as it was found
             raise
+        finally:
+            job.close()
     else:
         swap(client, alias, live.concrete_index, origin)
         report.notes.append(f"what was written since the swap is in {live.concrete_index!r} only")
@@ -429,6 +512,10 @@ def _check_readable(live: LiveIndex, capabilities: Capabilities) -> None:
             made=made_again(stored.plan),
             vector_doc_values=dialect_for(capabilities).documents.vector_doc_values,
         )
+
+
+def _ignore(count: int) -> None:
+    """Where nobody is shown how far it is."""
 
 
 # -- steps -------------------------------------------------------------------------------------------

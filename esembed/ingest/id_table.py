@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from esembed.errors import PermanentError
 
@@ -31,7 +32,7 @@ class IdTable:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="esembed-")
         self._lock = threading.Lock()
-        self._waiting: dict[str, str | None] = {}
+        self._waiting: dict[str, str | int | None] = {}
         try:
             self._db = self._open(Path(self._folder.name) / "ids.sqlite")
         except sqlite3.DatabaseError as error:
@@ -51,11 +52,12 @@ class IdTable:
         db.execute("PRAGMA synchronous = OFF")
         db.execute("PRAGMA cache_size = -8000")
         db.execute(
-            "CREATE TABLE ids (id TEXT PRIMARY KEY, value TEXT, found INTEGER DEFAULT 0) WITHOUT ROWID"
+            # No type for the value: a number stays one.
+            "CREATE TABLE ids (id TEXT PRIMARY KEY, value, found INTEGER DEFAULT 0) WITHOUT ROWID"
         )
         return db
 
-    def put(self, doc_id: str, value: str | None) -> None:
+    def put(self, doc_id: str, value: str | int | None) -> None:
         """Note an id; None: it is there, whatever its content (a dead letter, say)."""
         with self._lock:
             self._waiting[doc_id] = value
@@ -68,7 +70,7 @@ class IdTable:
             self._waiting.pop(doc_id, None)
             self._db.execute("DELETE FROM ids WHERE id = ?", (doc_id,))
 
-    def get(self, doc_id: str) -> str | None:
+    def get(self, doc_id: str) -> Any:
         """The value of an id, or None."""
         with self._lock:
             if doc_id in self._waiting:
@@ -86,6 +88,26 @@ class IdTable:
         with self._lock:
             self._flush()
             return int(self._db.execute("SELECT count(*) FROM ids").fetchone()[0])
+
+    def counts(self, width: int) -> dict[int, int]:
+        """How many ids have a number in each stretch of *width* numbers: stretch → ids (0 is 0…width − 1)."""
+        with self._lock:
+            self._flush()
+            rows = self._db.execute("SELECT value / ?, count(*) FROM ids GROUP BY 1", (width,))
+            return {int(stretch): int(count) for stretch, count in rows}
+
+    def highest(self) -> int:
+        """The highest number; 0 where there is none."""
+        with self._lock:
+            self._flush()
+            return int(self._db.execute("SELECT coalesce(max(value), 0) FROM ids").fetchone()[0])
+
+    def between(self, low: int, high: int) -> list[str]:
+        """The ids with a number of at least *low* and below *high*."""
+        with self._lock:
+            self._flush()
+            rows = self._db.execute("SELECT id FROM ids WHERE value >= ? AND value < ?", (low, high))
+            return [doc_id for (doc_id,) in rows]
 
     def mark(self, ids: Iterable[str]) -> None:
         """These ids were found in the index."""

@@ -195,6 +195,7 @@ class IngestReport:
         retried_requests: of these, the ones sent again (whole or in part).
         retried_items: lines that were sent again.
         waited_seconds: spent waiting for an engine that pushed back or was down, over all senders.
+        precomputed_vectors: vectors that came with their records and were sent.
         cost_usd: what remote encoders cost, where their price is known.
         errors: the first 100 dead letters.
         reasons: dead letters by kind of reason, most frequent first, all of them counted.
@@ -230,6 +231,7 @@ class IngestReport:
     retried_requests: int = 0
     retried_items: int = 0
     waited_seconds: float = 0.0
+    precomputed_vectors: int = 0
     cost_usd: float = 0.0
     errors: list[ItemError] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)

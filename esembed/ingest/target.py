@@ -231,10 +231,27 @@ class TargetIndex:
         """Make everything searchable."""
         self.call("POST", f"{self._path}/_refresh", timeout_seconds=self._timeout)
 
-    def count(self) -> int:
-        """Documents of the whole index that a search sees, shown by the alias or not."""
+    def count(self, query: Mapping[str, Any] | None = None) -> int:
+        """Documents of the whole index that a search sees (and that match), shown by the alias or not."""
         # A part of the index that can't be seen is no empty one: it is waited for.
-        return int(self.call("GET", f"{self._path}/_count", all_shards=True).body["count"])
+        body = None if query is None else {"query": dict(query)}
+        return int(self.call("POST", f"{self._path}/_count", body=body, all_shards=True).body["count"])
+
+    def sequence_counts(self, width: int) -> dict[int, int]:
+        """How many documents have a sequence number in each stretch of *width* numbers, chunks not counted.
+
+        Deleted documents and earlier versions have none. Shards number on their own, so a number may stand
+        for as many documents as there are shards.
+        """
+        histogram = {"field": "_seq_no", "interval": width, "min_doc_count": 1}
+        body = {
+            "size": 0,
+            "query": {"bool": {"must_not": [{"exists": {"field": PARENT_FIELD}}]}},
+            "aggs": {"stretches": {"histogram": histogram}},
+        }
+        answer = self.call("POST", f"{self._path}/_search", body=body, all_shards=True).body
+        buckets = answer["aggregations"]["stretches"]["buckets"]
+        return {int(bucket["key"]) // width: int(bucket["doc_count"]) for bucket in buckets}
 
     def force_merge(self, segments: int) -> None:
         """Merge to at most *segments* segments; the answer comes when it is done, or a time-out before."""
@@ -337,17 +354,21 @@ class TargetIndex:
         query: Mapping[str, Any] | None = None,
         size: int = 1_000,
         fetch: SourceFetch | None = None,
+        sequence_numbers: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Every document (``_id``, ``_source``, ``_routing``) that the alias shows, as of now, in no order:
         through a point in time, or a scroll where the engine opens none.
 
         Args:
             fetch: what else is read beside ``_source``.
+            sequence_numbers: also ``_seq_no`` of each.
         """
         shown = self._alias.narrow(query or {"match_all": {}})
         body: dict[str, Any] = {"size": size, "query": shown, "_source": source}
         if fetch is not None:
             body |= fetch.to_body()
+        if sequence_numbers:
+            body["seq_no_primary_term"] = True
         pages = self._pit_pages(body)
         if pages is None:
             pages = self._scroll_pages(body)

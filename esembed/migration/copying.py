@@ -7,9 +7,10 @@ text; a text that isn't known any more is encoded.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,20 @@ from esembed.plan import IndexPlan
 from esembed.transport import Transport
 from esembed.types import DenseMatrix, FloatArray
 
-__all__ = ["CopyingEncoder", "VectorCache", "compare_ids", "copyable"]
+__all__ = ["CopyingEncoder", "OldIds", "VectorCache", "copyable"]
+
+STRETCHES = 2_000
+"""Into so many stretches of sequence numbers an index is divided to find what was deleted: of a million
+documents 500 ids are read for each one. Engines give up to 65,535 buckets in an answer."""
+
+MOST_STRETCHES = 50
+"""Deletes in more stretches than this are found by reading all ids at once: a request takes some 10 ms, and
+so do a few thousand ids."""
+
+IDS_PAGE = 5_000
+"""Ids of one page: some 300 KB of JSON. Engines give up to 10,000 hits."""
+
+_NO_CHUNKS: dict[str, Any] = {"bool": {"must_not": [{"exists": {"field": PARENT_FIELD}}]}}
 
 
 class VectorCache:
@@ -102,42 +116,98 @@ class CopyingEncoder:
         """Nothing: the inner encoder is closed by whoever made it."""
 
 
-def compare_ids(
-    transport: Transport, capabilities: Capabilities, old: str, new: str
-) -> tuple[list[str], dict[str, str | None], int]:
-    """Ids that only the old index has (the first 100), ids that only the new one has, each with its routing,
-    documents in both.
+class OldIds:
+    """What a copy knows of the old index: the ids that it read, with the sequence numbers they had.
 
-    The ids lie on disk meanwhile. Chunks that are documents of their own are not counted; those of
-    a parent that is gone stand among the new index's own.
+    Each write gives its document a new sequence number, and what was written is read again by the next pass
+    of the copy. So once nobody writes, the ids here are those of the old index but for the ones that were
+    deleted, and these are found by counting sequence numbers: a question or two instead of a look at every
+    document.
+
+    Args:
+        transport: what carries the requests.
+        capabilities: of the engine.
+        old, new: the two indices.
+        separate_chunks: whether the new index has chunks that are documents of their own.
     """
-    missing: list[str] = []
-    extra: dict[str, str | None] = {}
-    seen = IdTable()
-    both = 0
-    try:
-        for hit in scan_target(transport, old, capabilities).scan_hidden():
-            if not (hit.get("_source") or {}).get(PARENT_FIELD):
-                seen.put(hit["_id"], None)
+
+    def __init__(
+        self, transport: Transport, capabilities: Capabilities, old: str, new: str, *, separate_chunks: bool
+    ) -> None:
+        self._table = IdTable()
+        self._old = scan_target(transport, old, capabilities)
+        self._new = scan_target(transport, new, capabilities)
+        self._separate_chunks = separate_chunks
+
+    def read(self, doc_id: str, seq_no: int) -> None:
+        """The copy has read this document."""
+        self._table.put(doc_id, seq_no)
+
+    def deleted(self) -> dict[str, str | None]:
+        """Forget the ids that the old index, which has to be refreshed, doesn't have any more.
+
+        Returns:
+            Of these the ones that the new index has, each with its routing. While others write, documents are
+            among them that were written again since the last pass; the next pass brings those back.
+        """
+        width = self._table.highest() // STRETCHES + 1
+        expected, found = self._table.counts(width), self._old.sequence_counts(width)
+        stretches = sorted(n for n, count in expected.items() if found.get(n, 0) != count)
+        gone: list[str] = []
+        if len(stretches) > MOST_STRETCHES:
+            here = {hit["_id"] for hit in self._old.scan(False, query=_NO_CHUNKS, size=IDS_PAGE)}
+            gone = [doc_id for doc_id in self._table.between(0, 2**63 - 1) if doc_id not in here]
+        else:
+            for stretch in stretches:
+                low, high = stretch * width, (stretch + 1) * width
+                bounds = {"range": {"_seq_no": {"gte": low, "lt": high}}}
+                query: dict[str, Any] = {"bool": {"filter": [bounds, _NO_CHUNKS]}}
+                here = {hit["_id"] for hit in self._old.scan(False, query=query, size=IDS_PAGE)}
+                gone += [doc_id for doc_id in self._table.between(low, high) if doc_id not in here]
+        for doc_id in gone:
+            self._table.remove(doc_id)
+        left: dict[str, str | None] = {}
+        for at in range(0, len(gone), IDS_PAGE):
+            query = {"ids": {"values": gone[at : at + IDS_PAGE]}}
+            left |= {h["_id"]: h.get("_routing") for h in self._new.scan(False, query=query, size=IDS_PAGE)}
+        return left
+
+    def compare(self, advance: Callable[[int], None]) -> tuple[list[str], dict[str, str | None], int]:
+        """Look at every id of the new index.
+
+        Args:
+            advance: told of each thousand ids.
+
+        Returns:
+            Ids that only the old index has (the first 100), ids that only the new one has, each with its
+            routing (chunks whose parent is gone among them), documents in both.
+        """
+        extra: dict[str, str | None] = {}
+        both = 0
         batch: list[str] = []
-        for hit in scan_target(transport, new, capabilities).scan_hidden():
+        # Only chunks name a parent; without them nothing of a document has to be read but its id.
+        hits = self._new.scan_hidden() if self._separate_chunks else self._new.scan(False, size=IDS_PAGE)
+        for hit in hits:
             parent = (hit.get("_source") or {}).get(PARENT_FIELD)
-            if (parent or hit["_id"]) not in seen:
+            if (parent or hit["_id"]) not in self._table:
                 extra[hit["_id"]] = hit.get("_routing")
             elif not parent:
                 both += 1
                 batch.append(hit["_id"])
             if len(batch) >= 1000:
-                seen.mark(batch)
+                self._table.mark(batch)
+                advance(len(batch))
                 batch = []
-        seen.mark(batch)
-        for doc_id in seen.unmarked():
-            missing.append(doc_id)
-            if len(missing) >= 100:
-                break
-    finally:
-        seen.close()
-    return missing, extra, both
+        self._table.mark(batch)
+        return list(itertools.islice(self._table.unmarked(), 100)), extra, both
+
+    def counts(self) -> tuple[int, int]:
+        """How many documents the old and the new index have, chunks not counted."""
+        return self._old.count(_NO_CHUNKS), self._new.count(_NO_CHUNKS)
+
+    def close(self) -> None:
+        """Give the disk back."""
+        self._table.close()
 
 
 def copyable(old: IndexPlan, new: IndexPlan, unchanged: Collection[str]) -> list[str]:

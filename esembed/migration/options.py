@@ -23,7 +23,8 @@ class MigrateOptions:
         in_place: change the quantization in the live mapping where the engine allows it and nothing
             else differs, instead of a new index.
         max_documents_per_second: read the old index no faster.
-        small_delta: block writes once a delta pass copied this many documents or fewer.
+        small_delta: block writes once a delta pass copied this many documents or fewer, and took
+            no longer than a second.
         max_delta_passes: … or after this many passes.
         queries: texts whose results are compared before the swap.
         k: how many results of each.
@@ -59,11 +60,13 @@ class MigrationReport:
         in_place: only the mapping was changed.
         resumed: an earlier run had begun it.
         encoded: fields whose vectors were made again.
-        copied: fields whose vectors were taken over.
-        vectors_copied, vectors_encoded: how many texts of copied fields were found, and were not.
+        copied: fields whose vectors were taken over, precomputed ones included.
+        vectors_copied: how many vectors were taken over.
+        vectors_encoded: texts of copied fields whose vector was not at hand, and that were encoded.
         documents: in the new index, at the swap.
-        delta_passes: documents copied by each pass after the first.
-        deleted: documents deleted meanwhile, and in the new index at the end.
+        delta_passes: documents copied by each pass after the first; the last one while writes were
+            blocked.
+        deleted: documents deleted meanwhile, or between two runs.
         blocked_seconds: how long writes were refused.
         seconds: in all.
         overlap: the mean overlap@k, where it was asked for.

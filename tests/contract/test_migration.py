@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from migrate_help import Salted, plan
 
+from esembed import IndexOptions, IndexPlan
 from esembed import query as q
 from esembed._async._shim import in_thread, thread_transport
 from esembed._async.aliases import versions
@@ -421,3 +422,87 @@ async def test_an_index_gets_an_alias_and_old_versions_are_cleaned_up(client, al
     await engine.request("POST", "/_aliases", body={"actions": actions})
     assert await AsyncIndex.delete_old_versions(client, other, keep=1, min_age_seconds=0) == []
     assert await AsyncIndex.delete_old_versions(client, other, keep=0, min_age_seconds=0) == [f"{alias}-v1"]
+
+
+@pytest.mark.parametrize("deleted", [1, 3, 400])
+async def test_deletes_are_found_by_sequence_numbers(client, esembed_index_name, deleted, monkeypatch):
+    from esembed._async.probe import probe
+    from esembed.ingest.sources.index import read_documents
+    from esembed.migration import copying
+
+    monkeypatch.setattr(copying, "STRETCHES", 200)
+    engine, name = AsyncEngineClient(client), esembed_index_name
+    known = await probe(engine)
+    options = IngestOptions(learn_weights=False)
+    old = await AsyncIndex.create(
+        client, f"{name}-old", plan("a").replace(index=IndexOptions(shards=3)), encoder=Salted("a")
+    )
+    new = await AsyncIndex.create(client, f"{name}-new", plan("a"), encoder=Salted("a"))
+    records = [Document(f"d{i}", {"body": f"text {i}", "n": 0}) for i in range(1_200)]
+    await old.ingest(records, options)
+    await old.ingest([Document(f"d{i}", {"body": f"again {i}", "n": 0}) for i in range(0, 900, 7)], options)
+    await new.ingest(records, options)
+    sender = thread_transport(engine)
+    ids = copying.OldIds(sender, known, f"{name}-old", f"{name}-new", separate_chunks=False)
+
+    def look():
+        for _ in read_documents(sender, f"{name}-old", plan("a"), known, on_read=ids.read):
+            pass
+
+    await in_thread(look)
+    assert await in_thread(ids.deleted) == {}
+    gone = {f"d{i}" for i in random.Random(deleted).sample(range(1_200), deleted)}
+    await old.ingest([Document(i, {}, op="delete") for i in gone], options)
+    sent = engine.requests_sent
+    assert await in_thread(ids.deleted) == dict.fromkeys(gone)
+    assert engine.requests_sent - sent <= 12 + 4 * deleted
+    assert await in_thread(ids.deleted) == {}
+    assert await in_thread(ids.counts) == (1_200 - deleted, 1_200)
+    missing, extra, both = await in_thread(ids.compare, lambda count: None)
+    assert (missing, set(extra), both) == ([], gone, 1_200 - deleted)
+    ids.close()
+
+
+async def test_writes_are_blocked_for_no_look_at_all_documents(client, alias, monkeypatch):
+    """Deletes and writes until the last moment are in the new version, and the block reads only those."""
+    from esembed._async import migration as module
+
+    index = await AsyncIndex.open(client, alias, encoder=Salted("a"))
+    await index.ingest([Document(f"d{i}", {"body": f"text {i}", "n": 0}) for i in range(600, 1_500)])
+    block, seen = module.block_writes, []
+
+    async def late(engine, name):
+        await index.delete("d7")
+        await index.ingest(
+            [Document("d8", {"body": "late", "n": 1}), Document("new", {"body": "new", "n": 1})]
+        )
+        await block(engine, name)
+        seen.append(engine.requests_sent)
+
+    monkeypatch.setattr(module, "block_writes", late)
+    monkeypatch.setattr(
+        module.OldIds,
+        "compare",
+        lambda *_: pytest.fail("compared while writes are blocked") if seen else ([], {}, 0),
+    )
+    report = await migrate(client, alias, plan("b"), encoder=Salted("b"))
+    assert (report.deleted, report.delta_passes[-1], report.documents) == (1, 2, 1_500)
+    assert set(await documents(client, alias)) == {f"d{i}" for i in range(1_500) if i != 7} | {"new"}
+    assert (await documents(client, alias))["d8"] == "late"
+
+
+async def test_precomputed_vectors_are_copied_and_counted(client, esembed_index_name):
+    def with_precomputed(salt):
+        fields = plan(salt).to_dict()
+        fields["dense"]["own"] = {"encoder": "precomputed", "dims": 2}
+        return IndexPlan.from_dict(fields)
+
+    name = esembed_index_name
+    index = await AsyncIndex.create(client, name, with_precomputed("a"), encoder=Salted("a"))
+    await index.ingest([Document(f"d{i}", {"body": f"text {i}", "own": [1.0, i + 1.0]}) for i in range(50)])
+    report = await migrate(
+        client, name, with_precomputed("b"), encoder=Salted("b"), options=MigrateOptions(alias=f"{name}-x")
+    )
+    assert (report.copied, report.encoded, report.vectors_copied) == (("own",), ("e",), 50)
+    stored = await (await AsyncIndex.open(client, f"{name}-x")).get("d3", vectors=True)
+    assert stored["own"] is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -100,6 +100,7 @@ def read_documents(
     copied: Mapping[str, VectorSink] | None = None,
     after_seq_no: int | None = None,
     max_documents_per_second: float | None = None,
+    on_read: Callable[[str, int], None] | None = None,
 ) -> Iterator[Document]:
     """Every document of an index, or those written after a sequence number, as records.
 
@@ -111,6 +112,7 @@ def read_documents(
         alias: only documents that it shows.
         copied: dense field → what takes its stored vectors along the way.
         max_documents_per_second: read no faster.
+        on_read: told each document's id and sequence number.
 
     Raises:
         EngineUnavailableError: the engine stayed away for too long.
@@ -131,9 +133,12 @@ def read_documents(
         query = {"bool": {"filter": [query], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
     target = scan_target(transport, index, capabilities, alias=alias)
     fetch = target.whole_source(f"a copy of {index!r}", made=made_again(plan))
-    pages = target.scan(source, query=query, size=PAGE_DOCUMENTS, fetch=fetch)
+    numbered = on_read is not None
+    pages = target.scan(source, query=query, size=PAGE_DOCUMENTS, fetch=fetch, sequence_numbers=numbered)
     started = time.monotonic()
     for count, hit in enumerate(pages, 1):
+        if on_read is not None:
+            on_read(hit["_id"], int(hit["_seq_no"]))
         fields = fetch.document(hit)
         _hand_over(stored, plan, fields, copied)
         for name in copied:

@@ -43,6 +43,8 @@ class SerializeStage:
         self._form = dialect_for(capabilities).documents.bulk(plan, token_ids)
         self._vectors_only = options.vectors_only
         self._outcomes = outcomes
+        self._precomputed = {name for name, field in plan.vector_fields() if field.precomputed}
+        self._precomputed_sent = 0
         self._inside = {name for name, field in plan.vector_fields() if field.endpoint is not None}
         self._nested = plan.chunk is not None and plan.chunk.store == "nested"
 
@@ -50,8 +52,8 @@ class SerializeStage:
         """Nothing is needed."""
 
     def report(self) -> IngestReport:
-        """Nothing of its own: its outcomes have the counts."""
-        return IngestReport()
+        """How many precomputed vectors were sent; all else is counted by its outcomes."""
+        return IngestReport(precomputed_vectors=self._precomputed_sent)
 
     def __call__(self, record: PreparedRecord) -> BulkAction | None:
         """The bulk action of a record; None where it left the pipeline here.
@@ -69,6 +71,8 @@ class SerializeStage:
     def action(self, record: PreparedRecord) -> BulkAction:
         """The bulk action of a record. Raises RecordError for what can't be written."""
         form = self._form
+        # Counted here, since the vectors don't travel on with the record.
+        self._precomputed_sent += sum(name in self._precomputed for name in record.vectors)
         # Chunks go to their document's shard: deleting or replacing them needs no routing of their own then.
         routing = record.document.routing
         if record.op == "delete":
