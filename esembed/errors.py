@@ -14,6 +14,7 @@
     │   ├── EncoderError          a model that can't be loaded or doesn't fit
     │   ├── ContractError         the index was encoded otherwise than this encoder does it
     │   ├── RecordError           one record is wrong (``record_id``, ``field``, ``position``)
+    │   ├── EventLoopError        an async client used in another event loop than its own
     │   ├── IndexNotFoundError    no such index
     │   ├── IndexExistsError      an index of that name exists, with another plan
     │   ├── IndexChangedError     the index was deleted or made again while it was used
@@ -45,6 +46,7 @@ __all__ = [
     "EngineStartError",
     "EngineUnavailableError",
     "EsembedError",
+    "EventLoopError",
     "IndexChangedError",
     "IndexExistsError",
     "IndexNotFoundError",
@@ -222,6 +224,13 @@ class RecordError(PermanentError):
         self.record_id = record_id
         self.field = field
         self.position = position
+
+
+class EventLoopError(PermanentError):
+    """An async client, or an index made with it, is used in another event loop than the one it began in.
+
+    Its connections live in that loop: open the client and the index in the loop that uses them.
+    """
 
 
 class IndexNotFoundError(PermanentError):

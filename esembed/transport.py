@@ -16,6 +16,7 @@ from esembed.errors import (
     EngineRequestError,
     EngineUnavailableError,
     EsembedError,
+    EventLoopError,
     IndexNotFoundError,
     InvariantError,
     UnsupportedFeatureError,
@@ -37,6 +38,7 @@ __all__ = [
 _EVERYWHERE = frozenset({"_refresh", "_bulk", "_search", "_count", "_mapping", "_settings", "_mget"})
 """APIs that every Elasticsearch and OpenSearch has."""
 
+LOOP_WORDINGS = ("event loop is closed", "same event loop", "different event loop", "different loop")
 # Not 500: engines answer it for requests that fail each time, too.
 TRANSIENT_STATUS = frozenset({429, 502, 503, 504})
 JSON_HEADERS = {"accept": "application/json", "content-type": "application/json"}
@@ -172,6 +174,12 @@ def connection_error(error: Exception, method: str, path: str) -> EsembedError:
     """What a client's exception without an answer means: TLS, another product, a time-out, or no engine."""
     text = f"{type(error).__name__}: {error}"
     lowered = text.lower()
+    # aiohttp and asyncio say it in a RuntimeError of four wordings, opensearch-py in a ConnectionError.
+    if any(wording in lowered for wording in LOOP_WORDINGS):
+        return EventLoopError(
+            f"{method} {path}: the async client was used in another event loop before ({text}); make the "
+            "client and open the index in the loop that uses them"
+        )
     if "certificate" in lowered or "tlserror" in lowered or "sslerror" in lowered:
         return EngineRequestError(
             f"{method} {path}: TLS failed ({text}); pass the CA that signed the engine's certificate "

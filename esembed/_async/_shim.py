@@ -6,15 +6,18 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
+import weakref
 from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Sequence
 from typing import Any, TypeVar
 
+from esembed.errors import EventLoopError
 from esembed.transport import Response
 
 __all__ = [
     "IS_ASYNC",
     "Batcher",
     "Lock",
+    "LoopGuard",
     "as_sync",
     "done",
     "gather",
@@ -115,6 +118,29 @@ class _FromThreads:
 def thread_transport(client: Any) -> Any:
     """What the ingest's threads send their requests with."""
     return _FromThreads(client, asyncio.get_running_loop())
+
+
+class LoopGuard:
+    """Remembers the event loop that a client is used in: its connections belong to that one."""
+
+    def __init__(self) -> None:
+        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+
+    def check(self) -> None:
+        """Raises EventLoopError in another loop than at the first call.
+
+        Without it the symptoms depend on what the loop before left behind: an error of aiohttp's, one of the
+        operating system's, or an answer that never comes.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = weakref.ref(loop)
+        elif self._loop() is not loop:
+            raise EventLoopError(
+                "this async client (or the AsyncIndex made with it) was used in another event loop before, "
+                "where its connections live; make the client and open the index in the loop that uses them "
+                "(each asyncio.run makes a new one)"
+            )
 
 
 class Batcher:

@@ -26,7 +26,7 @@ from esembed.transport import (
     refuse_serverless,
 )
 
-from ._shim import IS_ASYNC
+from ._shim import IS_ASYNC, LoopGuard
 
 __all__ = ["AsyncEngineClient"]
 
@@ -85,6 +85,7 @@ class AsyncEngineClient:
         # Its errors are classes of the client's own package: elasticsearch, or elasticsearch8 beside it.
         self._errors = client_package(client)
         self.requests_sent = 0
+        self.loop = LoopGuard()
         self._derived: dict[Any, Any] = {}
 
     async def request(
@@ -112,15 +113,19 @@ class AsyncEngineClient:
             IndexNotFoundError: 404 that names an index.
             EngineRequestError: any other refusal.
             EngineUnavailableError: no connection, a time-out, 429, 502, 503 or 504.
+            EventLoopError: another event loop than at the first request.
         """
+        self.loop.check()
         payload, headers = encode_body(body)
         self.requests_sent += 1
         if IS_ASYNC and payload is not None and len(payload) > _LARGE_BODY_BYTES:
             _hush(ResourceWarning, message="Sending a large body directly with raw bytes")
-        if self.engine == "elasticsearch":
-            response = await self._elasticsearch(method, path, params, payload, headers, timeout_seconds)
-        else:
-            response = await self._opensearch(method, path, params, payload, headers, timeout_seconds)
+        send = self._elasticsearch if self.engine == "elasticsearch" else self._opensearch
+        try:
+            response = await send(method, path, params, payload, headers, timeout_seconds)
+        except RuntimeError as error:
+            # aiohttp's way to say that its session belongs to another loop, or was closed.
+            raise connection_error(error, method, path) from error
         if response.status >= 400 and response.status not in ignore:
             raise error_from_response(method, path, response)
         return response

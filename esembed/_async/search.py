@@ -150,6 +150,8 @@ class AsyncSearcher:
             leg_timeouts_seconds=leg_timeouts_seconds or {},
         )
         self._check_aggregations(aggregations)
+        # Before a text is encoded: a batch that another loop left behind would never be answered.
+        self.client.loop.check()
         request = self._request(query, options, text=text, filter=filter, legs=legs, cursor=cursor)
         await self._live.check(request.nodes, aggregations)
         request = await self._encoded(request, partial=partial_results)

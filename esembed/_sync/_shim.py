@@ -11,6 +11,7 @@ __all__ = [
     "IS_ASYNC",
     "Batcher",
     "Lock",
+    "LoopGuard",
     "as_sync",
     "done",
     "gather",
@@ -49,6 +50,13 @@ def stoppable(function: Callable[[threading.Event], T]) -> T:
 def thread_transport(client: Any) -> Any:
     """What the ingest's threads send their requests with: the client, which is safe to share."""
     return client
+
+
+class LoopGuard:
+    """Sync clients have no event loop."""
+
+    def check(self) -> None:
+        """Nothing to check."""
 
 
 class Batcher:

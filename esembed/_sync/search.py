@@ -151,6 +151,8 @@ class Searcher:
             leg_timeouts_seconds=leg_timeouts_seconds or {},
         )
         self._check_aggregations(aggregations)
+        # Before a text is encoded: a batch that another loop left behind would never be answered.
+        self.client.loop.check()
         request = self._request(query, options, text=text, filter=filter, legs=legs, cursor=cursor)
         self._live.check(request.nodes, aggregations)
         request = self._encoded(request, partial=partial_results)
