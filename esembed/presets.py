@@ -1,4 +1,4 @@
-"""The plans that esembed brings: ``names()``, ``load("hybrid-int8")``.
+"""The built-in plans: ``names()``, ``load("hybrid-int8")``.
 
 They live as ``mappings/NAME/plan.toml`` in the repository, beside what they compile to for each
 capability profile, and travel in the wheel under ``esembed/_presets``.

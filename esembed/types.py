@@ -181,7 +181,7 @@ class Hits(Sequence[Hit]):
         total: matching documents, or None where no honest number exists.
         total_relation: ``eq``, or ``gte`` when *total* is a lower bound.
         took_ms: the engine's own time, milliseconds.
-        timed_out: the engine gave up early on some shard.
+        timed_out: the engine timed out on some shard.
         legs_missing: leg name → why it did not answer; empty when all did.
         aggregations: as the engine returned them.
         next_cursor: pass it as ``cursor=`` for the next page; None on the last one.

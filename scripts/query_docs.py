@@ -26,11 +26,11 @@ tests, `opensearch-no-native` the local OpenSearch without the k-NN libraries (i
 it refuses are quantizations). `esembed doctor` says which one an engine is. Versions between those shown go
 by what their capabilities say; `query.to_body(profile)` prints what any of them gets.
 
-- [Who fuses](#who-fuses)
-- [What is missing where](#what-is-missing-where)
+- [Where fusion runs](#where-fusion-runs)
+- [Feature support by engine](#feature-support-by-engine)
 - [Every operator](#every-operator)
 
-## Who fuses
+## Where fusion runs
 
 "The engine" is one `_search`; "esembed" is one `_msearch` whose lists are fused in your process, by the same
 definitions ([fusion.py](../esembed/fusion.py)). `server-…` and `client-…` are the same queries with
@@ -38,7 +38,7 @@ definitions ([fusion.py](../esembed/fusion.py)). `server-…` and `client-…` a
 
 """
 MISSING = """
-## What is missing where
+## Feature support by engine
 
 What a profile can't do is an error before anything is sent, with the remedy. All other operators compile on
 all profiles.

@@ -416,7 +416,7 @@ class AsyncIndex:
         progress: Progress | None = None,
         total: int | None = None,
     ) -> IngestReport:
-        """Encode and write records; stages overlap, memory is bounded, unchanged ones are left alone.
+        """Encode and write records; stages overlap, memory is bounded, unchanged ones are skipped.
 
         Args:
             records: paths or globs, mappings, Documents, ``(id, mapping)`` pairs (any iterable, async ones
@@ -442,7 +442,7 @@ class AsyncIndex:
         self, options: IngestOptions | None = None, *, progress: Progress | None = None
     ) -> IngestReport:
         """Fill the vector fields of documents that are in the index already, by partial updates that
-        never overwrite a document changed meanwhile. Documents that have their vectors are left alone.
+        never overwrite a document changed meanwhile. Documents that have their vectors are skipped.
 
         Raises:
             AliasError: opened by an alias that shows a part of the index, or that stands for several.

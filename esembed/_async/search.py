@@ -1,4 +1,4 @@
-"""Searching a live index: vectors for the texts, one round trip, fusion where it is ours."""
+"""Searching a live index: vectors for the texts, one round trip, client-side fusion."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class AsyncSearcher:
             fusion: ``auto``, ``server`` or ``client``.
             count: count matches under fusion, too.
             timeout_seconds: after which the engine answers with what it has.
-            leg_timeouts_seconds: the same for legs by name; the fusion is ours then.
+            leg_timeouts_seconds: the same for legs by name; fusion is client-side then.
             partial_results: answer with the legs that came, and say so in ``legs_missing``, where one
                 can't be encoded or is refused, some of its shards failed, or a rescore stage failed; else
                 that is an error.

@@ -40,7 +40,7 @@ def _hush(category: type[Warning], *, message: str = "", module: str = "") -> No
     """A filter for what our own requests warn of, which nobody else can act on.
 
     ``warnings.catch_warnings`` can't do it: it swaps the process's filters, and concurrent requests would
-    put back each other's.
+    restore each other's.
     """
     mine = (
         "ignore",

@@ -304,7 +304,7 @@ def ingest(
     memory_engine: Annotated[
         bool, typer.Option("--memory-engine", help="Measure memory against the engine, not a sink (long).")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Output as JSON.")] = False,
 ) -> None:
     """Measure the ingest on this machine and engine.
 

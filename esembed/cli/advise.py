@@ -70,7 +70,7 @@ def advise(
     ] = 22.8,
     output: Annotated[Path | None, typer.Option("--output", help="Write the recommended plan here.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write a plot here, as SVG.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Output as JSON.")] = False,
     connection: Connection,
 ) -> None:
     """Which quantization keeps the recall at the least RAM.

@@ -29,7 +29,7 @@ def demo(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Index only so many docstrings, for a quick look.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Output as JSON.")] = False,
     connection: Connection,
 ) -> None:
     """Search Python's own documentation by words, by meaning and by both, side by side.

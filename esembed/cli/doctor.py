@@ -37,7 +37,7 @@ CORE = ("elasticsearch", "opensearch-py", "numpy", "msgspec", "orjson")
 @takes_connection
 def doctor(
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Output as JSON.")] = False,
     connection: Connection,
 ) -> None:
     """Say what is installed, which Java, which engine and what it can do, and what encodes here.

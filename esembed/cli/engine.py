@@ -31,7 +31,7 @@ _MaybeEngine = Annotated[
 ]
 _Docker = Annotated[bool, typer.Option("--docker", help="A container instead of a local server.")]
 _Name = Annotated[str, typer.Option("--name", help="Several of an engine can run under different names.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+_Json = Annotated[bool, typer.Option("--json", help="Output as JSON.")]
 
 
 def _as_dict(info: EngineInfo | ContainerInfo) -> dict[str, Any]:

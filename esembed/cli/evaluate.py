@@ -36,7 +36,7 @@ Data = Annotated[
 Split = Annotated[str, typer.Option("--split", help="Which qrels of a BEIR folder.")]
 Topics = Annotated[Path | None, typer.Option("--topics", help="TREC topics for a qrels file.")]
 Html = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON.")]
 
 
 def _dataset(source: str, split: str, topics: Path | None) -> Dataset:

@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The index (or alias).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON.")]
 
 
 @app.command()
@@ -36,7 +36,7 @@ def create(
     ] = None,
     *,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="One of the plans that esembed brings, instead of a file.")
+        str | None, typer.Option("--preset", help="One of the built-in plans, instead of a file.")
     ] = None,
     exist_ok: Annotated[
         bool, typer.Option("--exist-ok", help="Fine if it exists with the same plan.")
@@ -204,7 +204,7 @@ def _shorter(value: Any) -> Any:
 def delete(
     name: Name,
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
     connection: Connection,
 ) -> None:
     """Delete an index and its companion statistics. Asks first.

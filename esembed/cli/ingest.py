@@ -132,7 +132,8 @@ def ingest(
         ),
     ] = True,
     max_wait_seconds: Annotated[
-        float, typer.Option(help="Wait so long for an engine that is away.", rich_help_panel=TRUST)
+        float,
+        typer.Option(help="Wait up to this many seconds for an engine that is away.", rich_help_panel=TRUST),
     ] = 600.0,
     max_request_mb: Annotated[
         float, typer.Option(help="The largest bulk request.", rich_help_panel=SPEED)
@@ -155,7 +156,7 @@ def ingest(
 ) -> None:
     """Read records, encode them and write them to an index.
 
-    Unchanged records are left alone, so the same command resumes a run that was interrupted. What can't
+    Unchanged records are skipped, so the same command resumes a run that was interrupted. What can't
     get in goes to the dead-letter file with its reason.
 
     Exit codes: 0 all is in; 3 some records are dead letters, or --verify found differences; 1 the run
@@ -324,7 +325,7 @@ class _Terminated(KeyboardInterrupt):
 
 @contextmanager
 def _ended_kindly() -> Iterator[None]:
-    """SIGTERM (``docker stop``, systemd) ends a load like ctrl-C: the index's settings are put back."""
+    """SIGTERM (``docker stop``, systemd) ends a load like ctrl-C: the index's settings are restored."""
 
     def terminate(*_: Any) -> None:
         raise _Terminated

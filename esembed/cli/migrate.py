@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["abort", "cleanup", "migrate", "register", "rollback"]
 
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="The alias that searchers use.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON.")]
 Allow = Annotated[
     list[str] | None,
     typer.Option("--allow-encoder", help="A spec that the old index names and that may be loaded."),

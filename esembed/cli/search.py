@@ -48,7 +48,7 @@ def search(
     ] = False,
     allow_encoder: Allow = None,
     cross_encoder: Cross = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Output as JSON.")] = False,
     connection: Connection,
 ) -> None:
     """Ask an index a question and print the hits, best first.

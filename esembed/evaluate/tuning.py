@@ -118,7 +118,7 @@ class Tuned:
     def next_plan(self, plan: IndexPlan) -> IndexPlan:
         """*plan* with :attr:`similarity`, to migrate to: ``index.migrate(tuned.next_plan(index.plan))``.
 
-        Vectors are carried over, the text is indexed again. Tune again afterward: the weights were fitted
+        Vectors are copied, the text is indexed again. Tune again afterward: the weights were fitted
         to the old scores.
         """
         text = {

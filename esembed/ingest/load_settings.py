@@ -1,4 +1,4 @@
-"""Settings that are changed for a load, and put back before it is called done, also after a crash.
+"""Settings that are changed for a load, and restored before it is called done, also after a crash.
 
 What they were is written under ``_meta.esembed_load`` first; a later run that finds it there puts
 *those* values back, so a killed load never leaves an index without replicas or refresh.
@@ -23,7 +23,7 @@ PLAIN = ("refresh_interval", "number_of_replicas")
 """Settings that stand by these names at the top of ``GET /INDEX/_settings``; others are dotted."""
 
 KNOWN = (*PLAIN, GRAPH_THRESHOLD)
-"""What may be put back from the marker."""
+"""What may be restored from the marker."""
 
 
 def check_durability(settings: Mapping[str, Any], index: str) -> None:

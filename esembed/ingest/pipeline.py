@@ -62,7 +62,7 @@ LOOKUP_DOCUMENTS = 2_000
 beyond this the answer's own size counts."""
 
 RESTORE_WAIT_SECONDS = 5.0
-"""How long the settings are tried to be put back after a failure: the person waits for the error, and the
+"""How long the settings are tried to be restored after a failure: the person waits for the error, and the
 next run can do it, too."""
 
 TICK_SECONDS = 0.25
@@ -394,7 +394,7 @@ class _Run:
             self.outcomes.source_ids = IdTable()
         try:
             self.target.wait_for_primaries()
-            # The count sees only what is searchable. Both before the settings are changed, which are put back
+            # The count sees only what is searchable. Both before the settings are changed, which are restored
             # only once the stages have begun: a server that refuses one of these keeps its settings.
             self.target.refresh()
             empty = self.target.count() == 0
@@ -404,7 +404,7 @@ class _Run:
                 self.pipeline.run(ask=not empty, tick=lambda: self._show("load"))
             except BaseException:
                 # Whatever happened: the index must not stay without refresh and replicas. What the
-                # marker remembers is put back by the next run when this one can't.
+                # marker remembers is restored by the next run when this one can't.
                 self._restore_quietly(load)
                 raise
             self._restore(load)
@@ -474,7 +474,7 @@ class _Run:
         try:
             load.end()
         except EsembedError as error:
-            self.warn(f"the index's settings could not be put back ({error}); the next run does it")
+            self.warn(f"the index's settings could not be restored ({error}); the next run does it")
 
     def _restore(self, load: LoadSettings) -> None:
         # Settings first: a merge takes long, and a run that is killed in it leaves them as they were.

@@ -294,7 +294,7 @@ class IndexOptions(PlanStruct, frozen=True, kw_only=True):
 
 
 class LoadOptions(PlanStruct, frozen=True, kw_only=True):
-    """What is changed during a bulk load, and put back before it is called done.
+    """What is changed during a bulk load, and restored before it is called done.
 
     Attributes:
         refresh: False switches periodic refresh off during the load.

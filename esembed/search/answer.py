@@ -219,7 +219,7 @@ def ties_by_id(raws: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]
 
     Engines order equal scores by where a document lies in the index, which differs between engines, between
     copies of a shard and after a merge. Runs are sorted, not the whole list: behind the head that a rescore
-    stage scored again, scores start anew. What fell outside the page is not known here.
+    stage scored again, scores start again. What fell outside the page is not known here.
     """
     if len({raw.get("_score") for raw in raws}) == len(raws):
         return raws

@@ -176,7 +176,7 @@ class FileSource(Source):
                 # file that is cut or spoiled. It is this file's error; the others are read.
                 yield UnreadableRecord(
                     f"{location.label} can't be read to its end: {without_secrets(error)}. What came before "
-                    "is kept; once it can be read, run the same again: records that are in are left alone",
+                    "is kept; once it can be read, run the same again: records that are in are skipped",
                     position=location.label,
                 )
             finally:
