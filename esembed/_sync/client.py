@@ -56,7 +56,7 @@ def _hush(category: type[Warning], *, message: str = "", module: str = "") -> No
 def _other_nodes(nodes: Any) -> int:
     """How often a request may go to another node of the client's pool, after one that refused the connection.
 
-    A retry of the same request to the same node is left to :mod:`esembed.ingest.retry`. A node that is down
+    A retry of the same request to the same node is left to :mod:`esembed.ingest.backoff`. A node that is down
     answers at once, so this adds nothing to a time-out; a node that hangs is not tried again anywhere, since
     each node would get the whole time-out.
     """

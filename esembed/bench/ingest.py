@@ -212,9 +212,9 @@ def bench_bulk(
 
 def _ours(client: Any, capabilities: Any, plan: Any, index: str, rows: list[Any], vectors: Any) -> None:
     from esembed.dialect import dialect_for
+    from esembed.ingest.backoff import RetryPolicy
     from esembed.ingest.bulk import BulkAction
     from esembed.ingest.options import IngestOptions
-    from esembed.ingest.retry import RetryPolicy
     from esembed.ingest.stages.send import SendStage
     from esembed.ingest.target import TargetIndex
 

@@ -266,16 +266,6 @@ class MappingCompiler(ABC):
         )
         return msgspec.structs.replace(field, scale=scale)
 
-    def _auto_quantization(self, where: str, field: DenseField, draft: MappingDraft) -> str:
-        """The field's quantization, ``auto`` resolved and noted."""
-        if field.quantization != "auto":
-            return field.quantization
-        # Bytes and bits are quantized already. For floats this is the one quantized form that both engines
-        # have in every build, and it costs at most .02 of recall@10 (docs/quantization.md, 200,000 vectors).
-        chosen = "hnsw" if field.element_type in ("byte", "bit") else "int8_hnsw"
-        draft.notes.append(f'{where}: quantization "auto" is "{chosen}"')
-        return chosen
-
     def _note_oversample(self, where: str, draft: MappingDraft) -> None:
         """Say where the field's oversample goes, if not into the mapping."""
         if self.capabilities.query_rescore:

@@ -6,12 +6,12 @@ import threading
 from typing import Any
 
 from esembed.errors import InvariantError, PermanentError, RecordError
+from esembed.ingest.backoff import IngestCancelled
 from esembed.ingest.bulk import BulkAction
 from esembed.ingest.dead_letters import DeadLetters
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.record import PreparedRecord
-from esembed.ingest.retry import IngestCancelled
 from esembed.ingest.term_counter import TermCounter
 from esembed.types import Document, ItemError
 

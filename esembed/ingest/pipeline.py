@@ -2,7 +2,7 @@
 
 Each stage runs in a thread of its own (prepare with the reading, chunk with the look-up); between two threads
 stands a queue bounded in bytes, so a slow engine or a slow encoder stops the reader and memory never grows.
-The first failure ends all of them. Only :mod:`esembed.ingest.retry` tries anything again.
+The first failure ends all of them. Only :mod:`esembed.ingest.backoff` tries anything again.
 
 :func:`run_ingest` is the whole: it changes the index's settings, runs a :class:`Pipeline`, puts them back
 and compares the index with the source.
@@ -33,6 +33,7 @@ from esembed.errors import (
     OptionsError,
     UnsupportedFeatureError,
 )
+from esembed.ingest.backoff import IngestCancelled, RetryPolicy
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.load_settings import LoadSettings, check_durability
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, Progress
@@ -40,7 +41,6 @@ from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.progress import ProgressMeter, StageClock
 from esembed.ingest.reconcile import reconcile
 from esembed.ingest.record import PreparedRecord
-from esembed.ingest.retry import IngestCancelled, RetryPolicy
 from esembed.ingest.sources import Source, open_source
 from esembed.ingest.sources.index import made_again
 from esembed.ingest.stages.chunk import ChunkStage

@@ -9,12 +9,12 @@ from typing import Any
 from esembed.dialect.documents import action_line, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import OptionsError, PermanentError
+from esembed.ingest.backoff import RetryableError
 from esembed.ingest.bulk import BulkAction
 from esembed.ingest.bulk_answer import classify
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport, VerifyResult
 from esembed.ingest.record import hash_parts
-from esembed.ingest.retry import RetryableError
 from esembed.ingest.target import TargetIndex
 from esembed.plan import IndexPlan
 

@@ -1,5 +1,5 @@
 """The index that an ingest writes to or reads from: every request about it, each tried again where that
-helps (see :mod:`esembed.ingest.retry`)."""
+helps (see :mod:`esembed.ingest.backoff`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.source_rules import SourceFetch, SourceRules
 from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError
-from esembed.ingest.retry import RetryPolicy
+from esembed.ingest.backoff import RetryPolicy
 from esembed.transport import Response, Transport
 
 __all__ = ["TargetIndex"]

@@ -15,7 +15,7 @@ from query_engines import World
 
 from esembed.dialect.mapping import compile_mapping
 from esembed.errors import EngineUnavailableError, IndexNotFoundError, OptionsError, RecordError
-from esembed.ingest.retry import RetryableError, RetryPolicy
+from esembed.ingest.backoff import RetryableError, RetryPolicy
 from esembed.ingest.sources import FileSource, dead_letter_source
 from esembed.ingest.sources.index import IndexSource
 from esembed.ingest.stages.lookup import LookupStage

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from esembed.capabilities import Version
+from esembed.dialect.auto_quantization import auto_quantization
 from esembed.dialect.documents import Storage
 from esembed.dialect.elasticsearch.documents import ElasticsearchDocuments
 from esembed.dialect.elasticsearch.inference import inference_gap, ingest_pipeline
@@ -58,7 +59,7 @@ class ElasticsearchMapping(MappingCompiler):
         where = f"dense.{name}"
         dims = known_dims(name, field)
         field = self._scaled(where, field, dims, draft)
-        quantization = self._auto_quantization(where, field, draft)
+        quantization = auto_quantization(field, draft.notes, where)
         self._check(where, field, dims, quantization, draft)
         options: dict[str, Any] = {"type": quantization}
         if quantization.endswith("hnsw"):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from esembed.capabilities import Version
+from esembed.dialect.auto_quantization import auto_quantization
 from esembed.dialect.documents import Storage
 from esembed.dialect.inference import VectorType
 from esembed.dialect.mapping import MappingCompiler, MappingDraft, known_dims
@@ -51,7 +52,7 @@ class OpenSearchMapping(MappingCompiler):
         where = f"dense.{name}"
         dims = known_dims(name, field)
         field = self._scaled(where, field, dims, draft)
-        quantization = self._auto_quantization(where, field, draft)
+        quantization = auto_quantization(field, draft.notes, where)
         self._check(where, field, dims, quantization, draft)
         if field.oversample is not None:
             self._note_oversample(where, draft)

@@ -13,7 +13,7 @@ from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.documents import DocumentFormat
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.errors import RecordError
-from esembed.ingest.retry import RetryPolicy
+from esembed.ingest.backoff import RetryPolicy
 from esembed.ingest.sources import Source
 from esembed.ingest.target import TargetIndex
 from esembed.plan import IndexPlan

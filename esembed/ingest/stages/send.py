@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from esembed.capabilities import Capabilities
 from esembed.errors import AuthorizationError, EngineRequestError, EsembedError, IndexNotFoundError
+from esembed.ingest.backoff import IngestCancelled, RetryableError
 from esembed.ingest.bulk import BulkAction, BulkQueue, Pacer
 from esembed.ingest.bulk_answer import classify
 from esembed.ingest.options import IngestOptions, IngestReport
-from esembed.ingest.retry import IngestCancelled, RetryableError
 from esembed.ingest.target import TargetIndex
 from esembed.plan import IndexPlan
 

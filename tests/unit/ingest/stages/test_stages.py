@@ -21,12 +21,12 @@ from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import PermanentError, RecordError
+from esembed.ingest.backoff import RetryPolicy
 from esembed.ingest.dead_letters import Reason
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.pipeline import run_ingest
 from esembed.ingest.record import PreparedRecord
-from esembed.ingest.retry import RetryPolicy
 from esembed.ingest.stages.chunk import ChunkStage
 from esembed.ingest.stages.encode import EncodeStage
 from esembed.ingest.stages.lookup import LookupStage
