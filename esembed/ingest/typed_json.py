@@ -220,7 +220,11 @@ class _Pandas(type):
 
     def __instancecheck__(cls, value: Any) -> bool:
         kind = type(value)
-        return kind.__module__.startswith("pandas.") and kind.__name__ in ("Timestamp", "NaTType", "NAType")
+        return kind.__module__.partition(".")[0] == "pandas" and kind.__name__ in (
+            "Timestamp",
+            "NaTType",
+            "NAType",
+        )
 
 
 class _PandasValue(metaclass=_Pandas):

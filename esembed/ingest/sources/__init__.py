@@ -27,6 +27,7 @@ from esembed.ingest.sources.files import (
 from esembed.ingest.sources.lines import parse
 from esembed.ingest.sources.mapper import as_id
 from esembed.ingest.sources.readers import ReadOptions, read_location
+from esembed.ingest.sources.tables import is_frame, open_frame
 from esembed.types import Document
 
 __all__ = [
@@ -189,8 +190,9 @@ def open_source(what: Any, options: ReadOptions | None = None) -> Source:
     """A source from whatever a caller hands over.
 
     Args:
-        what: a path, URL, glob, folder or ``-``; several of them; or an iterable of records
-            (mappings, Documents, (id, mapping) pairs). An async iterable needs :func:`from_async`.
+        what: a path, URL, glob, folder or ``-``; several of them; a frame (pandas, polars, Arrow); or an
+            iterable of records (mappings, Documents, (id, mapping) pairs). An async iterable needs
+            :func:`from_async`.
 
     Raises:
         SourceError: see FileSource; also for an async iterable.
@@ -199,10 +201,17 @@ def open_source(what: Any, options: ReadOptions | None = None) -> Source:
         return what
     if isinstance(what, (str, Path)):
         return FileSource([what], options)
+    if is_frame(what):
+        rows, total = open_frame(what)
+        source = Source(rows)
+        source.total_records = total
+        return source
     if isinstance(what, AsyncIterable):
         raise SourceError("an async iterable needs AsyncIndex (or from_async and its loop)")
     if isinstance(what, Mapping):
         raise SourceError("one mapping is one record; pass [record]")
+    if hasattr(what, "collect_schema") and hasattr(what, "collect"):
+        raise SourceError("a lazy frame has no rows yet; pass frame.collect()")
     if isinstance(what, (list, tuple)) and what and all(isinstance(w, (str, Path)) for w in what):
         return FileSource(what, options)
     if not isinstance(what, Iterable):

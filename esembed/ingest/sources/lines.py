@@ -17,7 +17,7 @@ from esembed.types import Document
 
 __all__ = ["parse", "read_csv", "read_json", "read_jsonl", "read_text"]
 
-Piece = Document | UnreadableRecord
+RawRecord = Document | UnreadableRecord
 
 
 def _lines(stream: IO[bytes], encoding: str, label: str, limit: int) -> Iterator[tuple[int, bytes | None]]:
@@ -86,7 +86,7 @@ def _why(line: bytes, error: ValueError) -> str:
 
 def read_jsonl(
     stream: IO[bytes], label: str, *, encoding: str, fallback: str | None, limit: int
-) -> Iterator[Piece]:
+) -> Iterator[RawRecord]:
     """One object a line; blank lines are passed over."""
     for number, line in _lines(stream, encoding, label, limit):
         where = f"{label}:{number}"
@@ -115,7 +115,7 @@ def read_jsonl(
 
 def read_json(
     stream: IO[bytes], label: str, *, encoding: str, fallback: str | None, limit: int
-) -> Iterator[Piece]:
+) -> Iterator[RawRecord]:
     """A ``.json`` file: an array of objects or one object, up to *limit* bytes; else JSON lines."""
     head = stream.peek(64) if hasattr(stream, "peek") else b""
     if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
@@ -133,7 +133,7 @@ def read_json(
     yield from _whole_json(stream.read(limit + 1), label, limit)
 
 
-def _whole_json(data: bytes, label: str, limit: int) -> Iterator[Piece]:
+def _whole_json(data: bytes, label: str, limit: int) -> Iterator[RawRecord]:
     if len(data) > limit:
         yield UnreadableRecord(
             f"a JSON file is read whole, and this one has more than max_record_bytes ({limit}); convert it "
@@ -180,7 +180,7 @@ def read_csv(
     fallback: str | None,
     limit: int,
     delimiter: str | None,
-) -> Iterator[Piece]:
+) -> Iterator[RawRecord]:
     """Rows by the header's names; empty cells are left out, everything else is a string.
 
     The position is the line that the row begins in. The limit for one cell is process-wide in Python's
@@ -256,7 +256,7 @@ def _cell(cell: str, fallback: str | None) -> str:
 
 def read_text(
     stream: IO[bytes], label: str, *, encoding: str, fallback: str | None, limit: int
-) -> Iterator[Piece]:
+) -> Iterator[RawRecord]:
     """A whole file as one document: ``path`` and ``text``; its id is the path."""
     stream, encoding = sniff_encoding(stream, encoding)
     data = stream.read(limit + 1)
