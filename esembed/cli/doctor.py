@@ -54,7 +54,9 @@ def doctor(
 
     report = examine(connection)
     if json:
-        terminal.print_json(report)
+        # "kind" is the name of 0.1.0, for scripts that read it.
+        engine = report["engine"]
+        terminal.print_json(report | {"engine": engine | {"kind": engine.get("engine")}})
         return
     for title, section in report.items():
         if title == "advice":
@@ -234,7 +236,6 @@ def _engine(connection: Connection) -> dict[str, Any]:
     finally:
         client.close()
     found: dict[str, Any] = {"address": url, "engine": engine, "version": str(capabilities.version)}
-    found["kind"] = engine  # the name of 0.1.0, for scripts that read it
     for name in (
         "license",
         "distribution",
@@ -253,4 +254,5 @@ def _engine(connection: Connection) -> dict[str, Any]:
     ):
         value = getattr(capabilities, name)
         found[name] = sorted(value) if isinstance(value, frozenset) else value
+    found["details"] = {name: list(v) if isinstance(v, tuple) else v for name, v in capabilities.details}
     return found
