@@ -33,6 +33,10 @@ __all__ = ["Connection", "EngineName", "UsageError", "detect_engine", "running_l
 
 PANEL = "Which engine"
 
+DETECT_SECONDS = 10.0
+"""The question which engine answers is a small one: a server that takes longer is told at once, not after the
+minute that a search is given."""
+
 
 class UsageError(PermanentError):
     """Options that contradict each other or name something that isn't there; exit code 2."""
@@ -51,19 +55,26 @@ class Connection:
 
     Attributes:
         url: its address, else the local engine that ``esembed engine start`` started.
+        cloud_id: the Elastic Cloud deployment's id, in place of an address.
         engine: which engine, else the server is asked.
         api_key_env: the environment variable that holds the API key.
         username, password_env: basic authentication; the variable holds the password.
+        aws_region: sign requests for Amazon OpenSearch Service in this region, with the credentials that
+            boto3 finds (environment, profile, role).
+        aws_profile: whose credentials, of the profiles that boto3 knows.
         ca_certs: a PEM file with the certificate authority, else the system's.
         insecure: don't verify the server's certificate.
         timeout_seconds: for one request.
     """
 
     url: str | None = None
+    cloud_id: str | None = None
     engine: Engine | None = None
     api_key_env: str | None = None
     username: str | None = None
     password_env: str | None = None
+    aws_region: str | None = None
+    aws_profile: str | None = None
     ca_certs: Path | None = None
     insecure: bool = False
     timeout_seconds: float = 60.0
@@ -78,7 +89,7 @@ class Connection:
             UsageError: options that can't be.
         """
         if "engine" not in self._found:
-            url, engine = self.url, self.engine
+            url, engine = self._named()
             if url is None:
                 local = running_local(engine)
                 if local is None:
@@ -91,9 +102,50 @@ class Connection:
                 self._found["local"] = local
             _check_url(url)
             if engine is None:
-                engine = detect_engine(url, headers=self._headers(), context=self._context(url))
+                engine = detect_engine(
+                    url,
+                    headers=self._headers(),
+                    context=self._context(url),
+                    timeout_seconds=min(self.timeout_seconds, DETECT_SECONDS),
+                )
             self._found.update(url=url, engine=engine)
         return self._found["url"], self._found["engine"]
+
+    def _named(self) -> tuple[str | None, Engine | None]:
+        """The address that the options name, and the engine where they tell it.
+
+        Raises:
+            UsageError: options that contradict each other.
+        """
+        url, engine = self.url, self.engine
+        if self.cloud_id is not None:
+            if url is not None:
+                raise UsageError(
+                    "--cloud-id names the server, and so does --url (or ESEMBED_URL): give one of them"
+                )
+            url = _cloud_url(self.cloud_id)
+            if engine == "opensearch":
+                raise UsageError("--cloud-id is an Elastic Cloud deployment, --engine says opensearch")
+            engine = "elasticsearch"
+        if self.aws_profile is not None and self.aws_region is None:
+            raise UsageError("--aws-profile needs --aws-region: requests are signed for a region")
+        if self.aws_region is not None:
+            if url is None or self.cloud_id is not None:
+                raise UsageError(
+                    "--aws-region signs for Amazon OpenSearch Service: name the domain with --url"
+                )
+            if engine == "elasticsearch":
+                raise UsageError(
+                    "--aws-region signs for Amazon OpenSearch Service, which the Elasticsearch client "
+                    "refuses; leave --engine out"
+                )
+            if self.api_key_env or self.username or self.password_env:
+                raise UsageError(
+                    "--aws-region signs each request; leave --username, --password-env and --api-key-env out"
+                )
+            # Not asked: an unsigned question is answered by 403.
+            engine = "opensearch"
+        return url, engine
 
     def client(self) -> Any:
         """The official sync client: ``Elasticsearch`` or ``OpenSearch``. The caller closes it."""
@@ -172,11 +224,50 @@ class Connection:
         options: dict[str, Any] = {"hosts": [host], "timeout": self.timeout_seconds}
         if context := self._context(url):
             options["ssl_context"] = context
-        if basic := self._basic():
+        if self.aws_region is not None:
+            options["http_auth"] = _signer(self.aws_region, self.aws_profile)
+        elif basic := self._basic():
             options["http_auth"] = basic
         elif key := self._api_key():
             options["headers"] = {"Authorization": f"ApiKey {key}"}
         return options
+
+
+def _cloud_url(cloud_id: str) -> str:
+    """The Elasticsearch address in an Elastic Cloud id."""
+    from elastic_transport.client_utils import parse_cloud_id
+
+    try:
+        host, port = parse_cloud_id(cloud_id).es_address or ("", None)
+    except (ValueError, TypeError):
+        host, port = "", None
+    if not host:
+        raise UsageError(
+            "--cloud-id: that is no Elastic Cloud id; copy it from the deployment's page (NAME:BASE64), or "
+            "give the deployment's address with --url"
+        )
+    return f"https://{host}:{port or 443}"
+
+
+def _signer(region: str, profile: str | None) -> Any:
+    """What signs opensearch-py's requests with AWS Signature Version 4."""
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError
+    except ModuleNotFoundError as error:
+        raise UsageError('--aws-region needs boto3: pip install "esembed[aws]"') from error
+    from opensearchpy import Urllib3AWSV4SignerAuth
+
+    try:
+        credentials = boto3.Session(profile_name=profile, region_name=region).get_credentials()
+    except BotoCoreError as error:
+        raise UsageError(f"--aws-profile: {error}") from error
+    if credentials is None:
+        raise UsageError(
+            "--aws-region: boto3 finds no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or name a profile with --aws-profile"
+        )
+    return Urllib3AWSV4SignerAuth(credentials, region, "es")
 
 
 def _secret(variable: str, option: str) -> str:
@@ -224,7 +315,11 @@ def running_local(engine: Engine | None) -> EngineInfo | None:
 
 
 def detect_engine(
-    url: str, *, headers: dict[str, str] | None = None, context: ssl.SSLContext | None = None
+    url: str,
+    *,
+    headers: dict[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
+    timeout_seconds: float = DETECT_SECONDS,
 ) -> Engine:
     """Which engine answers at *url*: by its product header, else by what ``GET /`` says of itself.
 
@@ -235,7 +330,7 @@ def detect_engine(
     """
     denied: AuthorizationError | None = None
     for path in ("/", "/_nodes?filter_path=nodes.*.version"):
-        status, answer_headers, body = _get(url.rstrip("/") + path, headers or {}, context)
+        status, answer_headers, body = _get(url.rstrip("/") + path, headers or {}, context, timeout_seconds)
         if answer_headers.get("x-elastic-product", "").lower() == "elasticsearch" and status not in (
             401,
             403,
@@ -264,7 +359,7 @@ def detect_engine(
 
 
 def _get(
-    url: str, headers: dict[str, str], context: ssl.SSLContext | None
+    url: str, headers: dict[str, str], context: ssl.SSLContext | None, timeout_seconds: float
 ) -> tuple[int, dict[str, str], Any]:
     request = urllib.request.Request(url, headers=headers)
     # No proxies for addresses that the caller named, exactly as the official clients do it.
@@ -272,7 +367,7 @@ def _get(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )
     try:
-        with opener.open(request, timeout=10) as answer:
+        with opener.open(request, timeout=timeout_seconds) as answer:
             status, raw, got = answer.status, answer.read(1_000_000), answer.headers
     except urllib.error.HTTPError as error:
         with error:
@@ -325,6 +420,11 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         "The server's address; without it, the running local engine.",
         envvar="ESEMBED_URL",
     ),
+    "cloud_id": _option(
+        str | None,
+        "--cloud-id",
+        "The Elastic Cloud deployment's id, instead of --url.",
+    ),
     "engine": _option(EngineName | None, "--engine", "Which engine; without it, the server is asked."),
     "api_key_env": _option(
         str | None,
@@ -338,6 +438,15 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         "--password-env",
         "The environment variable that holds the password.",
         metavar="VARIABLE",
+    ),
+    "aws_region": _option(
+        str | None,
+        "--aws-region",
+        "Sign requests for Amazon OpenSearch Service with the credentials that boto3 finds.",
+        metavar="REGION",
+    ),
+    "aws_profile": _option(
+        str | None, "--aws-profile", "Whose AWS credentials, by a profile's name.", metavar="NAME"
     ),
     "ca_certs": _option(
         Path | None,

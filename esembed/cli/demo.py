@@ -45,7 +45,7 @@ def demo(
         $ esembed demo --engine elasticsearch --stop
     """
     steps: dict[str, float] = {}
-    if connection.url is None:
+    if connection.url is None and connection.cloud_id is None:
         connection = _local_engine(connection.engine or "opensearch", steps)
     elif stop:
         raise UsageError("--stop ends the local engine; with --url none was started")

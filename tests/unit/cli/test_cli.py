@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +25,8 @@ from esembed.cli._query import parse_filters
 from esembed.plan import DenseField, FilterField, IndexPlan, SparseField, TextField
 
 Answer = tuple[int, dict[str, str], Any]
+
+CLOUD_ID = "books:" + base64.b64encode(b"eu-west-1.aws.found.io:9243$abc$def").decode()
 
 
 class Server:
@@ -267,12 +271,67 @@ def test_an_api_key_is_sent_and_never_shown(
         ({"url": "http://127.0.0.1:9", "username": "ada"}, "belong together"),
         ({"url": "http://127.0.0.1:9", "api_key_env": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE"),
         ({"url": "https://127.0.0.1:9", "ca_certs": Path("/nowhere/ca.pem")}, "no file"),
+        ({"cloud_id": "nonsense"}, "no Elastic Cloud id"),
+        ({"cloud_id": "name:bm9uc2Vuc2U="}, "no Elastic Cloud id"),
+        ({"cloud_id": CLOUD_ID, "url": "http://127.0.0.1:9"}, "give one of them"),
+        ({"cloud_id": CLOUD_ID, "engine": "opensearch"}, "--engine says opensearch"),
+        ({"cloud_id": CLOUD_ID, "aws_region": "eu-west-1"}, "name the domain with --url"),
+        ({"aws_region": "eu-west-1"}, "name the domain with --url"),
+        ({"url": "http://127.0.0.1:9", "aws_profile": "p"}, "needs --aws-region"),
+        ({"url": "http://127.0.0.1:9", "aws_region": "r", "engine": "elasticsearch"}, "leave --engine out"),
+        ({"url": "http://127.0.0.1:9", "aws_region": "r", "username": "ada"}, "leave --username"),
     ],
 )
 def test_wrong_connection_options(options: dict[str, Any], part: str) -> None:
     with pytest.raises(UsageError, match=part) as caught:
         Connection(**options).resolve()
     assert "pw-in-url" not in str(caught.value)
+
+
+def test_an_elastic_cloud_id_is_an_address() -> None:
+    connection = Connection(cloud_id=CLOUD_ID, timeout_seconds=7.0)
+    assert connection.resolve() == ("https://abc.eu-west-1.aws.found.io:9243", "elasticsearch")
+    client = connection.client()
+    assert next(iter(client.transport.node_pool.all())).base_url == "https://abc.eu-west-1.aws.found.io:9243"
+    client.close()
+
+
+def test_requests_to_amazon_are_signed(
+    serve: Callable[..., Server],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = serve(opensearch)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    options = ["--url", server.url, "--aws-region", "eu-west-1"]
+    assert main(["search", "x", "--index", "i", *options]) == 2
+    assert "no AWS credentials" in capsys.readouterr().err
+    assert main(["search", "x", "--index", "i", *options, "--aws-profile", "nobody"]) == 2
+    assert "--aws-profile" in capsys.readouterr().err
+    (tmp_path / "credentials").write_text(
+        "[mine]\naws_access_key_id = AKIDMINE\naws_secret_access_key = very-secret\n"
+    )
+    main(["search", "x", "--index", "i", *options, "--aws-profile", "mine"])
+    assert "very-secret" not in "".join(capsys.readouterr())
+    assert server.seen, "nothing was asked"
+    for _, headers in server.seen:
+        assert headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDMINE/")
+        assert "/eu-west-1/es/aws4_request" in headers["authorization"]
+
+
+def test_a_server_that_hangs_is_told_within_the_time_out() -> None:
+    with socket.socket() as hanging:
+        hanging.bind(("127.0.0.1", 0))
+        hanging.listen()
+        started = time.monotonic()
+        with pytest.raises(errors.EngineUnavailableError, match="nothing answers"):
+            Connection(url=f"http://127.0.0.1:{hanging.getsockname()[1]}", timeout_seconds=0.5).resolve()
+        assert time.monotonic() - started < 2.0
 
 
 def test_something_else_answers(serve: Callable[..., Server]) -> None:
