@@ -23,7 +23,7 @@ from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.quantize_vectors import quantize
 from esembed.dialect.tokens import TokenTarget, decode, encode_vector
 from esembed.errors import RecordError
-from esembed.plan import DenseField, IndexPlan, SparseField
+from esembed.plan import DenseField, IndexPlan, SparseField, paths
 from esembed.types import FloatArray, SparseVector
 
 __all__ = [
@@ -264,13 +264,18 @@ class BulkFormat:
         *,
         content_hash: str | None,
         chunks: Sequence[tuple[str, Vectors]] | None = None,
+        places: Mapping[str, tuple[str, ...]] | None = None,
     ) -> dict[str, Any]:
         """One document as plain values: its fields, its vectors, nested chunks and the hidden hash.
 
         Args:
+            places: vector field → the keys where the stored document has it; None for a whole document.
             chunks: text and vectors of each chunk, for plans that store them nested.
         """
-        out = {**source, **self._values(vectors)}
+        out = dict(source)
+        for name, value in self._values(vectors).items():
+            # Inside the object that a dotted name stands in, else under the name: see paths.place.
+            paths.put(out, (places or {}).get(name) or paths.place(source, name), value)
         if chunks is not None and self.plan.chunk is not None:
             out[self.plan.chunk.path] = [
                 {"text": text, **self._values(chunk_vectors)} for text, chunk_vectors in chunks
@@ -303,7 +308,7 @@ class BulkFormat:
         The parent's text fields are left out: they would be found once for each chunk.
         """
         path = self.plan.chunk.path if self.plan.chunk is not None else "chunks"
-        kept = {name: source[name] for name in self.plan.filter if name in source}
+        kept = {name: paths.get(source, name) for name in self.plan.filter if paths.places(source, name)}
         return {
             **kept,
             path: {"text": text},

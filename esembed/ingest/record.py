@@ -34,6 +34,7 @@ class PreparedRecord:
         encoded_before: whether the document in the index may hold vectors already.
         in_flight: whether its id is held until the record is resolved.
         statistics: field → term statistics of this one document.
+        places: field → the keys of its vector in the stored document, where that is known.
         lost: the fields that the engine loses in each partial update that doesn't bring them.
     """
 
@@ -52,6 +53,7 @@ class PreparedRecord:
     encoded_before: bool = False
     in_flight: bool = False
     statistics: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lost: Set[str] = frozenset()
 
     @property

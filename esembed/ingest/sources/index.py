@@ -16,7 +16,7 @@ from esembed.errors import RecordError
 from esembed.ingest.backoff import RetryPolicy
 from esembed.ingest.sources import Source
 from esembed.ingest.target import TargetIndex
-from esembed.plan import IndexPlan
+from esembed.plan import IndexPlan, paths
 from esembed.transport import Transport
 from esembed.types import Document, FloatArray
 
@@ -142,16 +142,18 @@ def read_documents(
         fields = fetch.document(hit)
         _hand_over(stored, plan, fields, copied)
         for name in copied:
-            fields.pop(name, None)
+            paths.pop(fields, name)
         if plan.chunk is not None:
-            fields.pop(plan.chunk.path, None)
-        for name in precomputed & set(plan.sparse):
-            fields[name] = stored.read_sparse(plan.sparse[name], fields.get(name))
+            paths.pop(fields, plan.chunk.path)
         for name in precomputed:
-            if fields.get(name) is None:
-                fields.pop(name, None)
-            elif isinstance(fields[name], str):
-                fields[name] = stored.read_dense(fields[name])
+            keys = paths.place(fields, name)
+            value = paths.pop(fields, name)
+            if name in plan.sparse:
+                value = stored.read_sparse(plan.sparse[name], value)
+            elif isinstance(value, str):
+                value = stored.read_dense(value)
+            if value is not None:
+                paths.put(fields, keys, value)
         yield Document(
             id=hit["_id"],
             source=fields,
@@ -189,7 +191,7 @@ def _hand_over(
                 if vector is not None and isinstance(chunk.get("text"), str):
                     sink.put(chunk["text"], vector)
             continue
-        vector = stored.read_dense(fields.get(name))
+        vector = stored.read_dense(paths.get(fields, name))
         if vector is None:
             continue
         sink.put(field.source_text(fields) or "", vector)

@@ -16,7 +16,7 @@ from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord, hash_parts
 from esembed.ingest.stages.prepare import Preparer
 from esembed.ingest.target import TargetIndex
-from esembed.plan import IndexPlan
+from esembed.plan import IndexPlan, paths
 
 __all__ = ["LookupStage"]
 
@@ -47,6 +47,7 @@ class LookupStage:
         self._target, self._preparer, self._outcomes = target, preparer, outcomes
         self._compare, self._vectors_only = options.skip_unchanged, options.vectors_only
         self._separate_chunks = plan.chunk is not None and plan.chunk.store == "documents"
+        self._dotted = [n for n, field in plan.vector_fields() if "." in n and plan.field_path(n) == n]
         self._ask = True
         self._flush: Callable[[bool], None] | None = None
 
@@ -84,7 +85,9 @@ class LookupStage:
         routing = _routing(records)
         stored = self._stored(records)
         hidden = self._target.hidden([r.id for r in records], routing)
-        current = self._target.sources([r.id for r in records if r.op == "update"], routing)
+        # A backfill writes vectors into documents that it has not read whole: where they stand must be seen.
+        placed = self._vectors_only and bool(self._dotted)
+        current = self._target.sources([r.id for r in records if r.op == "update" or placed], routing)
         out: list[PreparedRecord] = []
         for record in records:
             if record.id in hidden:
@@ -166,13 +169,17 @@ class LookupStage:
             return False
         elif self._vectors_only and record.id not in stored:
             raise RecordError(f"there is no document {record.id!r} in the index any more")
+        if self._vectors_only and record.id in current:
+            record.places = self._places(current[record.id])
         return True
 
     def _merge(self, record: PreparedRecord, stored: dict[str, Any], old: str | None) -> bool:
         """Merge an update into the stored document: texts and hash are the merged one's, what is sent
         stays the change. Returns whether anything changes."""
         current = self._preparer.without_vectors(stored)
-        merged = merge(current, record.source)
+        record.source = paths.align(current, record.source)
+        record.places = self._places(stored)
+        merged = paths.merge(current, record.source)
         changed = {name for name in self._preparer.encoded if self._preparer.touches(name, record.source)}
         if self._target.lost:
             changed |= self._keep_what_is_lost(record, changed)
@@ -188,6 +195,10 @@ class LookupStage:
         canonical = orjson.dumps(merged, option=orjson.OPT_SORT_KEYS)
         record.hash = self._preparer.content_hash(canonical, record.vectors, old)
         return not (self._compare and old is not None and hash_parts(old)[0] == record.hash)
+
+    def _places(self, stored: Mapping[str, Any]) -> dict[str, paths.Keys]:
+        """Where the vectors of dotted names stand in a stored document, or would be put."""
+        return {name: paths.place(stored, name) for name in self._dotted}
 
     def _keep_what_is_lost(self, record: PreparedRecord, changed: Set[str]) -> set[str]:
         """The encoded fields that are made again because the engine loses them in a partial update.
@@ -232,18 +243,3 @@ def _hidden(record: PreparedRecord) -> RecordError:
         record_id=record.id,
         position=record.document.position,
     )
-
-
-def merge(current: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """As the engines merge a partial document: objects into objects, everything else replaced. A field
-    set to null counts as absent then."""
-    out = dict(current)
-    for name, value in change.items():
-        mine = out.get(name)
-        if isinstance(value, dict) and isinstance(mine, dict):
-            out[name] = merge(mine, value)
-        elif value is None:
-            out.pop(name, None)
-        else:
-            out[name] = value
-    return out

@@ -26,7 +26,7 @@ from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord, as_record_error, vector_size
 from esembed.ingest.sources.mapper import RecordMapper
-from esembed.plan import DenseField, IndexPlan
+from esembed.plan import DenseField, IndexPlan, paths
 from esembed.scalars import plain
 from esembed.types import Document, SparseVector
 
@@ -151,10 +151,10 @@ class Preparer:
             raise RecordError(
                 f"{name!r} is a metadata field of the engine and can't stand in a document", field=name
             )
-        source = self._clean(source)
         vectors = self._take_precomputed(source)
+        source = self._clean(source)
         for name in self.encoded:
-            if name in source:
+            if paths.places(source, name):
                 raise RecordError(
                     f"the field {name!r} is filled by its encoder, and the record brings a value for it; use "
                     'encoder = "precomputed" in the plan, or drop it from the record',
@@ -235,10 +235,12 @@ class Preparer:
 
     def without_vectors(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """A stored document without what esembed put there, as its record was."""
-        hidden = {HASH_FIELD, PARENT_FIELD, *self.encoded, *self.precomputed}
+        out = {k: v for k, v in stored.items() if v is not None}
+        for name in (HASH_FIELD, PARENT_FIELD, *self.encoded, *self.precomputed):
+            paths.pop(out, name)
         if self.plan.chunk is not None:
-            hidden.add(self.plan.chunk.path)
-        return {k: v for k, v in stored.items() if k not in hidden and v is not None}
+            paths.pop(out, self.plan.chunk.path)
+        return out
 
     def touches(self, name: str, change: Mapping[str, Any]) -> bool:
         """Whether a partial update changes what this field is encoded from."""
@@ -273,18 +275,14 @@ class Preparer:
                 continue
             if not isinstance(name, str):
                 raise RecordError(f"a field name must be a string, not {name!r}")
-            if name in self.precomputed:
-                out[name] = value
-                continue
             # Most values are short texts and small integers, which need no call.
             if type(value) is not str or name in self._booleans:
                 value = self._clean_value(name, value)
             out[name] = value
-        checked = {k: v for k, v in out.items() if k not in self.precomputed}
         try:
-            dumps(checked)  # refuses surrogates and unknown types
+            dumps(out)  # refuses surrogates and unknown types
         except RecordError as error:
-            raise _naming(checked, error) from error
+            raise _naming(out, error) from error
         return out
 
     def _clean_value(self, path: str, value: Any, depth: int = 0) -> Any:
@@ -353,7 +351,7 @@ class Preparer:
     def _take_precomputed(self, source: dict[str, Any]) -> dict[str, npt.NDArray[Any] | SparseVector]:
         vectors: dict[str, npt.NDArray[Any] | SparseVector] = {}
         for name, spec in self.precomputed.items():
-            value = source.pop(name, None)
+            value = paths.pop(source, name)
             if value is None:
                 continue
             if isinstance(value, str):

@@ -15,7 +15,7 @@ from esembed.ingest.bulk import BulkAction
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord
-from esembed.plan import IndexPlan
+from esembed.plan import IndexPlan, paths
 
 __all__ = ["SerializeStage"]
 
@@ -90,7 +90,7 @@ class SerializeStage:
             nested = list(zip(record.chunks, record.chunk_vectors, strict=True))
         partial = record.op == "update" or self._vectors_only
         source = {} if self._vectors_only else record.source
-        body = form.body(source, record.vectors, content_hash=stored, chunks=nested)
+        body = form.body(source, record.vectors, content_hash=stored, chunks=nested, places=record.places)
         if self._inside and not partial:
             # For the index's ingest pipeline, which puts the vectors in their place and takes these out.
             body |= {f"{TEXT_PREFIX}{n}": text for n, text in record.texts.items() if n in self._inside}
@@ -104,24 +104,30 @@ class SerializeStage:
             for number in range(count, record.old_chunks):
                 lines.append(form.delete_line(chunk_id(record.id, number), routing))
         elif record.op == "update" and count:
-            filters = {k: v for k, v in record.source.items() if k in form.plan.filter}
+            named = [name for name in form.plan.filter if paths.places(record.source, name)]
+            filters = {name: paths.get(record.source, name) for name in named}
             if filters:
                 lines += [form.update_lines(chunk_id(record.id, n), filters, routing) for n in range(count)]
         # The document itself goes last, once its chunks are in: as long as its hash is the old one, the
         # record is not done.
-        sparse = {name: body[name] for name in record.vectors if name in form.plan.sparse}
+        sparse = [name for name in record.vectors if name in form.plan.sparse]
         if partial and record.encoded_before and sparse:
             # A partial update merges objects, and a sparse vector is one: tokens of the old text would
             # stay. A list is replaced, not merged, so an empty one clears the field first; but not before
             # the engine took the rest of the update. Until then the hash is nobody's.
             unfinished = {**body, HASH_FIELD: "0" * 16 + stored[16:]}
+            cleared: dict[str, Any] = {}
+            filled: dict[str, Any] = {}
             for name in sparse:
-                del unfinished[name]
+                keys = paths.place(body, name)
+                paths.put(cleared, keys, [])
+                paths.put(filled, keys, paths.pop(unfinished, name))
             lines.append(form.update_lines(record.id, unfinished, routing))
             # Each of these is a partial update of its own, which loses what isn't in _source once more.
             kept = {k: v for k, v in unfinished.items() if any(within(path, (k,)) for path in record.lost)}
-            then.append(form.update_lines(record.id, {**kept, **{name: [] for name in sparse}}, routing))
-            then.append(form.update_lines(record.id, {**kept, **sparse, HASH_FIELD: stored}, routing))
+            then.append(form.update_lines(record.id, paths.merge(kept, cleared), routing))
+            filled = {**paths.merge(kept, filled), HASH_FIELD: stored}
+            then.append(form.update_lines(record.id, filled, routing))
         else:
             write = form.update_lines if partial else form.index_lines
             line = write(record.id, body, routing)
