@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
 from esembed.dialect import meta
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.inference import PIPELINE_PREFIX
-from esembed.dialect.source_rules import SourceRules
+from esembed.dialect.source_rules import KEEPS_VECTORS, SourceRules, with_defaults
 from esembed.errors import AliasError, IndexNotFoundError, PermanentError, TransientError
 
 from ._shim import sleep
@@ -191,6 +191,14 @@ def describe_all(client: EngineClient, name: str) -> LiveIndex | None:
     if not isinstance(answer.body, Mapping) or not answer.body:
         return None
     found = [_read(name, concrete, parts) for concrete, parts in sorted(answer.body.items())]
+    if any(not one.source_rules.whole for one in found):
+        # Rare, so only then: whether the engine keeps vectors beside _source is a default, which isn't shown.
+        path = f"/{index_path(name)}/_settings/index.{KEEPS_VECTORS}"
+        params = {"include_defaults": "true", "flat_settings": "true"}
+        shown = (client.request("GET", path, params=params, ignore=(400, 403, 404))).body
+        found = [
+            replace(one, settings=with_defaults(one.settings, shown.get(one.concrete_index))) for one in found
+        ]
     if len(found) == 1:
         return found[0]
     first = found[0]

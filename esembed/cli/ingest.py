@@ -255,6 +255,9 @@ def ingest(
         terminal.note(
             f"verified: {found.same} as in the source, {found.different_count} different, "
             f"{found.missing_count} missing, {found.extra_count} only in the index"
+            + "".join(
+                f"; {count} other or missing vectors in {name}" for name, count in found.vectors.items()
+            )
         )
     if report.dead_lettered or (report.verified is not None and not report.verified.ok):
         raise typer.Exit(3)

@@ -186,7 +186,9 @@ class DocumentFormat:
             primary_wait_seconds: how long the engine may wait for a primary shard that is away, where it can
                 be told.
         """
-        return {"filter_path": "items.*.status,items.*.error,items.*.result,error,status"}
+        # The index and id of each item, since an ingest pipeline may have changed both.
+        kept = ",".join(f"items.*.{name}" for name in ("status", "error", "result", "_index", "_id"))
+        return {"filter_path": f"{kept},error,status"}
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -202,9 +204,11 @@ class DocumentFormat:
             params["_source_exclude_vectors"] = "false"
         return params
 
-    def source_filter(self, *, excludes: Sequence[str] = (), vectors: bool = False) -> dict[str, Any]:
-        """``_source`` of a search body, as :meth:`source_params`."""
-        source: dict[str, Any] = {"excludes": list(excludes)}
+    def source_filter(
+        self, *, excludes: Sequence[str] = (), includes: Sequence[str] = (), vectors: bool = False
+    ) -> dict[str, Any]:
+        """``_source`` of a search body, as :meth:`source_params`; *includes* leaves out all else."""
+        source: dict[str, Any] = {"includes": list(includes)} if includes else {"excludes": list(excludes)}
         if vectors and self.capabilities.exclude_vectors:
             source["exclude_vectors"] = False
         return source

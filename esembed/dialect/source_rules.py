@@ -2,9 +2,9 @@
 
 ``_source`` is what comes back of a document, and what the engines build on in a partial update: they merge
 the change into it and index the result. A field that the rules leave out is searchable and gone with the next
-partial update. (Seen on OpenSearch 3.6.0 and Elasticsearch 9.5.3: a vector that ``_source.excludes`` names
-was lost by an update of another field, and the update was answered as done.) Whoever reads a document back
-asks :class:`SourceRules` first.
+partial update. (Seen on OpenSearch 3.6.0 with vectors and other fields, on Elasticsearch 9.5.3 with other
+fields: an update of another field lost what ``_source.excludes`` names, and was answered as done.) Whoever
+reads a document back asks :class:`SourceRules` first.
 """
 
 from __future__ import annotations
@@ -14,9 +14,27 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from esembed.dialect.meta import HASH_FIELD
 from esembed.errors import UnsupportedFeatureError
 
-__all__ = ["WHOLE", "SourceFetch", "SourceRules", "missing_source", "within"]
+__all__ = [
+    "KEEPS_VECTORS",
+    "WHOLE",
+    "SourceFetch",
+    "SourceRules",
+    "missing_source",
+    "with_defaults",
+    "within",
+]
+
+
+KEEPS_VECTORS = "mapping.exclude_source_vectors"
+"""The setting under ``index`` that has Elasticsearch (9.2 on) keep vectors beside ``_source`` and put them
+back where they are asked for, and before a partial update; seen on 9.5.3 with ``_source.excludes``, too. It
+is on by default for indices made since then, which only ``include_defaults`` tells."""
+
+VECTOR_TYPES = frozenset({"dense_vector", "sparse_vector", "rank_vectors"})
+"""The types that it is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +85,7 @@ class SourceRules:
         includes, excludes: patterns of field names; *includes* empty is all.
         synthetic: it is built from doc values when it is asked for: whole, in the engine's own form (lists
             sorted, each value once).
+        keeps_vectors: vectors are kept beside it and put back into it, whatever *excludes* says.
         ignore_malformed: whether a value that doesn't fit its field is kept, and not indexed.
         malformed: the fields whose own mapping says so.
     """
@@ -75,6 +94,7 @@ class SourceRules:
     includes: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
     synthetic: bool = False
+    keeps_vectors: bool = False
     ignore_malformed: bool = False
     malformed: tuple[str, ...] = ()
 
@@ -93,6 +113,7 @@ class SourceRules:
             includes=_patterns(shown.get("includes")),
             excludes=_patterns(shown.get("excludes")),
             synthetic=mode == "synthetic" or (not mode and (by_mode or derived)),
+            keeps_vectors=_true(_setting(settings, KEEPS_VECTORS)),
             ignore_malformed=_true(_setting(settings, "mapping.ignore_malformed")),
             malformed=tuple(n for n, part in _leaves(mapping) if _true(part.get("ignore_malformed"))),
         )
@@ -115,7 +136,16 @@ class SourceRules:
         """
         if self.whole:
             return {}
-        return {path: part for path, part in _leaves(mapping) if not self.keeps(path)}
+        back = VECTOR_TYPES if self.keeps_vectors and self.enabled else frozenset()
+        return {
+            path: part
+            for path, part in _leaves(mapping)
+            if part.get("type") not in back and not self.keeps(path)
+        }
+
+    def _told(self, mapping: Mapping[str, Any]) -> list[str]:
+        """The fields that are lost, but for the hash: every update brings it."""
+        return [path for path in self.lost(mapping) if path != HASH_FIELD]
 
     def fetch(
         self,
@@ -174,7 +204,7 @@ class SourceRules:
     def notes(self, mapping: Mapping[str, Any]) -> tuple[str, ...]:
         """What a person should know of an index with such rules, one line each; empty for ordinary ones."""
         lines = []
-        lost = self.lost(mapping)
+        lost = self._told(mapping)
         if lost:
             lines.append(
                 f"{self.reason(lost)}: updates that would lose it are refused, and so are backfill, migrate "
@@ -198,7 +228,7 @@ class SourceRules:
         lines = []
         if not self.enabled:
             lines.append("~ _source: the plan keeps it, the index has none")
-        elif lost := self.lost(mapping):
+        elif lost := self._told(mapping):
             lines.append(
                 f"~ _source: the plan keeps all of it, the index leaves out {', '.join(sorted(lost)[:10])}"
             )
@@ -217,6 +247,21 @@ class SourceRules:
 
 WHOLE = SourceRules()
 """Of an index made from a plan."""
+
+
+def with_defaults(settings: Mapping[str, Any], shown: Any) -> Mapping[str, Any]:
+    """The settings with what the engine does by default about vectors.
+
+    Args:
+        settings: what stands under ``index``.
+        shown: the index's part of ``GET /NAME/_settings/index.…?include_defaults&flat_settings``.
+    """
+    shown = shown if isinstance(shown, Mapping) else {}
+    for part in (shown.get("settings"), shown.get("defaults")):
+        value = part.get(f"index.{KEEPS_VECTORS}") if isinstance(part, Mapping) else None
+        if value is not None:
+            return {**settings, KEEPS_VECTORS: value}
+    return settings
 
 
 def missing_source(lost: Collection[str], provided: Collection[str]) -> list[str]:

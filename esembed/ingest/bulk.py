@@ -27,6 +27,9 @@ class BulkAction:
             out every line of one request, also what follows a refused one.
         tag: whatever the sender wants to get back.
         created: set when the engine said that the (last) document is new.
+        changed: set when the engine said of any line that it did something; an update may be a ``noop``.
+        dropped: set when an ingest pipeline of the index dropped a document.
+        went_to: the other index, or id, under which a pipeline put a document.
         attempts: how often any of it was sent.
         server_errors: how often the engine answered 500 to it.
     """
@@ -36,6 +39,9 @@ class BulkAction:
     lines: list[bytes]
     tag: Any = None
     created: bool = False
+    changed: bool = False
+    dropped: bool = False
+    went_to: str | None = None
     attempts: int = 0
     server_errors: int = 0
     then: list[bytes] = field(default_factory=list)

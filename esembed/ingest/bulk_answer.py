@@ -86,13 +86,16 @@ def _reason(error: Any) -> tuple[str, str | None]:
     return text[:2_000] or str(kind), None if kind is None else str(kind)
 
 
-def classify(actions: Sequence[BulkAction], status: int | None, body: Any) -> Verdict:
+def classify(
+    actions: Sequence[BulkAction], status: int | None, body: Any, *, index: str | None = None
+) -> Verdict:
     """Sort an answer.
 
     Args:
         actions: what was sent, in order.
         status: the HTTP status; None when no (whole) answer came back.
         body: the parsed answer.
+        index: the concrete index that was written to, where it is known; what went elsewhere is noted.
 
     Returns:
         A verdict in which every action stands once: in done, retry or dead; or all of them in retry
@@ -112,7 +115,7 @@ def classify(actions: Sequence[BulkAction], status: int | None, body: Any) -> Ve
     for action in actions:
         answers = items[position : position + len(action.lines)]  # type: ignore[index]
         position += len(action.lines)
-        _classify_action(verdict, action, answers, alone=lines == 1)
+        _classify_action(verdict, action, answers, alone=lines == 1, index=index)
     return verdict
 
 
@@ -165,13 +168,34 @@ def _too_large_for(reason: str) -> str | None:
     )
 
 
-def _classify_action(verdict: Verdict, action: BulkAction, answers: Sequence[Any], *, alone: bool) -> None:
+def _note_result(action: BulkAction, operation: str, item: Mapping[str, Any], index: str | None) -> None:
+    """What the engine did, as it says: a status of 200 alone doesn't mean that the document is there.
+
+    An ingest pipeline of the index may drop a document (``index`` answers ``noop`` then, which it never does
+    by itself), or set its ``_index`` or ``_id``. (Seen on OpenSearch 3.6.0, each with status 200 or 201.)
+    """
+    result = item.get("result")
+    action.created = result == "created"
+    if result == "noop":
+        action.dropped |= operation in ("index", "create")
+        return
+    action.changed = True
+    where, who = item.get("_index"), item.get("_id")
+    if index is not None and isinstance(where, str) and where != index:
+        action.went_to = where
+    elif isinstance(who, str) and who != action.id and not who.startswith(f"{action.id}#"):
+        action.went_to = f"the id {who!r}"
+
+
+def _classify_action(
+    verdict: Verdict, action: BulkAction, answers: Sequence[Any], *, alone: bool, index: str | None
+) -> None:
     again: list[bytes] = []
     for number, answer in enumerate(answers):
         operation, item = next(iter(answer.items()))
         status = int(item.get("status", 0))
         if 200 <= status < 300:
-            action.created = item.get("result") == "created"
+            _note_result(action, operation, item, index)
             continue
         if operation == "delete" and status == 404 and "error" not in item:
             continue

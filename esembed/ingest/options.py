@@ -143,13 +143,14 @@ class IngestOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyResult:
-    """What comparing index and source found, by id and hash.
+    """What comparing index and source found, by id, hash and vectors.
 
     Attributes:
         same: documents that are as the source has them.
-        different: ids (the first 100) whose hash is another one, and how many.
+        different: ids (the first 100) whose hash or vectors are others, and how many.
         missing: ids that the source has and the index lacks.
         extra: ids that only the index has.
+        vectors: field → how many documents lack its vector, or have another one than they should.
     """
 
     same: int
@@ -159,18 +160,19 @@ class VerifyResult:
     missing_count: int = 0
     extra: tuple[str, ...] = ()
     extra_count: int = 0
+    vectors: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
         """Nothing missing, nothing different (extra documents are for ``sync`` to judge)."""
-        return not self.different_count and not self.missing_count
+        return not (self.different_count or self.missing_count or self.vectors)
 
 
 @renamed(dead="dead_lettered", notices="warnings")
 @dataclass(slots=True, kw_only=True)
 class IngestReport:
-    """What happened. ``read == indexed + updated + deleted + unchanged + dead_lettered + skipped`` holds
-    when the run came to its end.
+    """What happened. ``read == indexed + updated + deleted + unchanged + dead_lettered + skipped + dropped +
+    rerouted`` holds when the run came to its end.
 
     Attributes:
         index: the index.
@@ -178,9 +180,12 @@ class IngestReport:
         indexed: documents written whole (a replaced one counts, too).
         updated: partial updates written.
         deleted: delete records carried out (deleting what isn't there counts as done).
-        unchanged: records that the index has already, under the same contract.
+        unchanged: records that the index has already, under the same contract, and updates that the engine
+            found to change nothing.
         dead_lettered: records that can't get in; they are in the dead-letter file.
         skipped: records that the transform hook left out.
+        dropped: records that an ingest pipeline of the index dropped: they are not in the index.
+        rerouted: records that a pipeline put into another index, or under another id.
         created: of *indexed*, documents that were not there before.
         sync_deleted: documents deleted because the source no longer has them (not part of *read*).
         seconds: from start to end.
@@ -218,6 +223,8 @@ class IngestReport:
     unchanged: int = 0
     dead_lettered: int = 0
     skipped: int = 0
+    dropped: int = 0
+    rerouted: int = 0
     created: int = 0
     sync_deleted: int = 0
     seconds: float = 0.0
@@ -247,7 +254,14 @@ class IngestReport:
     def adds_up(self) -> bool:
         """Whether every record that was read is accounted for."""
         return self.read == (
-            self.indexed + self.updated + self.deleted + self.unchanged + self.dead_lettered + self.skipped
+            self.indexed
+            + self.updated
+            + self.deleted
+            + self.unchanged
+            + self.dead_lettered
+            + self.skipped
+            + self.dropped
+            + self.rerouted
         )
 
     @property
@@ -321,7 +335,7 @@ class IngestReport:
     def summary(self) -> str:
         """A few lines for a person."""
         parts = [f"{self.read} read", f"{self.indexed} indexed"]
-        for name in ("updated", "deleted", "unchanged", "dead_lettered", "skipped"):
+        for name in ("updated", "deleted", "unchanged", "dead_lettered", "skipped", "dropped", "rerouted"):
             if getattr(self, name):
                 parts.append(f"{getattr(self, name)} {name.replace('_', '-')}")
         if self.sync_deleted:

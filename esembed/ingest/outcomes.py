@@ -13,9 +13,14 @@ from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.record import PreparedRecord
 from esembed.ingest.term_counter import TermCounter
+from esembed.ingest.written import WrittenSample
 from esembed.types import Document, ItemError
 
 __all__ = ["InFlightIds", "Outcomes"]
+
+
+KEPT_PLACES = 5
+"""Names of other indices and ids that a notice shows."""
 
 
 class InFlightIds:
@@ -73,6 +78,8 @@ class Outcomes:
         in_flight: the ids that are on their way.
         source_ids: what the source has, for ``verify`` and ``sync``, or None.
         counts: the report of the records so far; :meth:`report` has all of it.
+        elsewhere: the first few indices and ids under which pipelines put records.
+        sample: takes some of what was written, to be looked at, or None.
     """
 
     def __init__(self, options: IngestOptions) -> None:
@@ -80,6 +87,8 @@ class Outcomes:
         self.in_flight = InFlightIds()
         self.source_ids: IdTable | None = None
         self.counts = IngestReport()
+        self.elsewhere: set[str] = set()
+        self.sample: WrittenSample | None = None
         self._terms = TermCounter()
         self._dead_letters: DeadLetters | None = None
         self._lock = threading.Lock()
@@ -136,26 +145,39 @@ class Outcomes:
         with self._lock:
             self.counts.unchanged += 1
         if self.source_ids is not None:
-            self.source_ids.put(record.id, record.hash)
+            self.source_ids.put(record.id, record.noted)
 
     def confirmed(self, action: BulkAction) -> None:
         """The engine confirmed it."""
         record: PreparedRecord = action.tag
         counts = self.counts
+        whole = action.op == "index" and not self.options.vectors_only
         with self._lock:
-            if action.op == "index" and not self.options.vectors_only:
+            if action.dropped:
+                counts.dropped += 1
+            elif action.went_to is not None:
+                counts.rerouted += 1
+                if len(self.elsewhere) < KEPT_PLACES:
+                    self.elsewhere.add(action.went_to)
+            elif whole:
                 counts.indexed += 1
                 counts.created += action.created
             elif action.op == "delete":
                 counts.deleted += 1
-            else:
+            elif action.changed:
                 counts.updated += 1
-            self._terms.add(record, created=action.created)
+            else:
+                counts.unchanged += 1
+            inside = not action.dropped and action.went_to is None
+            if inside:
+                self._terms.add(record, created=action.created)
+            if inside and whole and self.sample is not None:
+                self.sample.add(action)
         if self.source_ids is not None:
             if action.op == "delete":
                 self.source_ids.remove(record.id)
             else:
-                self.source_ids.put(record.id, record.hash)
+                self.source_ids.put(record.id, record.noted)
         # Last: whoever waits for this id looks at the index next.
         self._release(record)
 

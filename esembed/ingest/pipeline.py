@@ -50,6 +50,7 @@ from esembed.ingest.stages.prepare import PrepareStage
 from esembed.ingest.stages.send import SendStage
 from esembed.ingest.stages.serialize import SerializeStage
 from esembed.ingest.target import TargetIndex
+from esembed.ingest.written import WrittenSample, foreign_pipelines
 from esembed.plan import IndexPlan
 from esembed.transport import Transport
 
@@ -365,6 +366,7 @@ class _Run:
         self.plan, self.capabilities, self.options, self.progress = plan, capabilities, options, progress
         self.index, self.stop = index, stop
         self.warnings: list[str] = []
+        self._foreign_pipelines: list[str] = []
         self._lock = threading.Lock()
         self.retry = RetryPolicy(options.max_wait_seconds, stop, self.warn)
         self.target = TargetIndex(
@@ -372,6 +374,7 @@ class _Run:
         )
         self.outcomes = Outcomes(options)
         made = {n: encoders[n] for n, p in plan.vector_fields() if not p.precomputed and n in encoders}
+        self._encoders = made
         self.pipeline = Pipeline(
             source, plan, capabilities, options, encoders=made, target=self.target,
             outcomes=self.outcomes, token_ids=token_ids, stop=stop,
@@ -388,6 +391,10 @@ class _Run:
         check_durability(settings, self.index)
         self._check_inside(settings)
         self._check_kept()
+        self._foreign_pipelines = foreign_pipelines(settings)
+        rules = self.target.source_rules
+        if self._foreign_pipelines or rules.ignore_malformed or rules.malformed:
+            self.outcomes.sample = WrittenSample(self.plan)
         load = LoadSettings(self.target, self.plan, dialect_for(self.capabilities).mapping, self.warn)
         uuid = settings.get("uuid")
         if self.options.verify or self.options.sync:
@@ -468,6 +475,25 @@ class _Run:
                 profile=f"the index {self.index}",
             )
 
+    def _look_at_what_was_done(self, report: IngestReport) -> None:
+        """Tell what the engine did with records that isn't what was asked for."""
+        named = ", ".join(map(repr, self._foreign_pipelines))
+        who = f"the index's ingest pipeline {named}" if named else "the engine"
+        if report.dropped:
+            self.warn(
+                f"{report.dropped} records were dropped by {who}: they are not in the index, and every run "
+                "encodes them again; leave them out with a transform hook, or change the pipeline"
+            )
+        if report.rerouted:
+            places = ", ".join(sorted(self.outcomes.elsewhere))
+            self.warn(
+                f"{report.rerouted} records were put elsewhere by {who} ({places}): they are not in the "
+                "index under their id, and every run encodes them again; write there, or change the pipeline"
+            )
+        if self.outcomes.sample is not None:
+            for line in self.outcomes.sample.compare(self.target, who):
+                self.warn(line)
+
     def _restore_quietly(self, load: LoadSettings) -> None:
         self.stop.clear()
         self.retry.max_wait_seconds = min(self.retry.max_wait_seconds, RESTORE_WAIT_SECONDS)
@@ -492,13 +518,21 @@ class _Run:
             )
         report = self.pipeline.report()
         report.index = self.index
+        self._look_at_what_was_done(report)
         report.statistics_complete = empty and not self.outcomes.replaced
         if self.outcomes.source_ids is not None:
             with self.pipeline.clock.timed("reconcile"):
                 reconcile(
-                    self.target, self.plan, self.outcomes.source_ids, self.options, report,
-                    phase=self._show, warn=self.warn,
-                )  # fmt: skip
+                    self.target,
+                    self.plan,
+                    self.outcomes.source_ids,
+                    self.options,
+                    report,
+                    phase=self._show,
+                    warn=self.warn,
+                    capabilities=self.capabilities,
+                    encoders=self._encoders,
+                )
             report.stage_seconds["reconcile"] = self.pipeline.clock.seconds["reconcile"]
         report.warnings += self.warnings
         if not report.adds_up:

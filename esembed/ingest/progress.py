@@ -79,6 +79,8 @@ class ProgressMeter:
             + report.unchanged
             + report.dead_lettered
             + report.skipped
+            + report.dropped
+            + report.rerouted
         )
         total, fraction = self._total, None
         if report.complete:

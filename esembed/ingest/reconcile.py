@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from esembed.capabilities import Capabilities
+from esembed.dialect import dialect_for
 from esembed.dialect.documents import action_line, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.encode.base import Encoder
 from esembed.errors import OptionsError, PermanentError
 from esembed.ingest.backoff import RetryableError
 from esembed.ingest.bulk import BulkAction
@@ -16,12 +19,17 @@ from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport, VerifyResult
 from esembed.ingest.record import hash_parts
 from esembed.ingest.target import TargetIndex
+from esembed.ingest.vector_check import VectorCheck
 from esembed.plan import IndexPlan
 
 __all__ = ["reconcile"]
 
 KEEP = 100
 """How many ids a report names of each problem; all of them are counted."""
+
+REENCODED = 50
+"""Documents whose texts are encoded again to verify the vectors of what didn't change: a second or two of a
+CPU, while the whole is read anyway."""
 
 
 def reconcile(
@@ -33,8 +41,11 @@ def reconcile(
     *,
     phase: Callable[[str], None],
     warn: Callable[[str], None],
+    capabilities: Capabilities,
+    encoders: Mapping[str, Encoder],
 ) -> None:
-    """Read every document's id and hash once, compare with what the source had, and act.
+    """Read every document's id, hash and (for *verify*) vectors once, compare with what the source had, and
+    act.
 
     Args:
         phase: told what is going on.
@@ -45,13 +56,14 @@ def reconcile(
         OptionsError: *sync* would delete more than ``sync_max_delete``. Nothing was deleted then.
     """
     phase("verify")
+    check = _Vectors(target, plan, capabilities, encoders) if options.verify else None
     same = different = extra = orphans = total = 0
     differing: list[str] = []
     extras = IdTable()
     apart = plan.chunk is not None and plan.chunk.store == "documents"
     batch: list[str] = []
     try:
-        for hit in target.scan_hidden():
+        for hit in target.scan_hidden(() if check is None else check.paths):
             source = hit.get("_source") or {}
             parent = source.get(PARENT_FIELD)
             if parent is not None:
@@ -66,8 +78,10 @@ def reconcile(
                 extras.put(doc_id, _with_routing(stored or "none", hit))
                 continue
             batch.append(doc_id)
-            expected = source_ids.get(doc_id)
-            if expected is None or (stored is not None and hash_parts(stored)[0] == expected):
+            expected, _, vectors = (source_ids.get(doc_id) or "").partition(" ")
+            as_hashed = not expected or (stored is not None and hash_parts(stored)[0] == expected)
+            as_encoded = check is None or not vectors or check.agrees(hit, vectors)
+            if as_hashed and as_encoded:
                 same += 1
             else:
                 different += 1
@@ -87,7 +101,8 @@ def reconcile(
         for doc_id in extras.unmarked():
             if len(extra_ids) < KEEP:
                 extra_ids.append(doc_id)
-        if options.verify:
+        if options.verify and check is not None:
+            report.warnings += check.finish()
             report.verified = VerifyResult(
                 same=same,
                 different=tuple(differing),
@@ -96,6 +111,7 @@ def reconcile(
                 missing_count=missing_count,
                 extra=tuple(extra_ids),
                 extra_count=extra + orphans,
+                vectors=check.wrong,
             )
         if options.sync and (extra or orphans) and (report.read_errors or not report.complete):
             # Any of them may be the record that could not be read.
@@ -110,6 +126,70 @@ def reconcile(
                 report.verified = replace(report.verified, extra=(), extra_count=0)
     finally:
         extras.close()
+
+
+class _Vectors:
+    """The comparison of vectors while an index is scanned."""
+
+    def __init__(
+        self,
+        target: TargetIndex,
+        plan: IndexPlan,
+        capabilities: Capabilities,
+        encoders: Mapping[str, Encoder],
+    ) -> None:
+        self._target, self._encoders = target, encoders
+        self._check = VectorCheck(plan, dialect_for(capabilities).documents)
+        names = self._check.names
+        self._readable = {name: path for name, path in names.items() if target.readable(path)}
+        self.paths = list(self._readable.values())
+        self.wrong: dict[str, int] = {}
+        # Where a vector can't be read back, the index still knows which documents have one. Sparse fields
+        # can't be asked that (rank_features has no exists query).
+        self._unread = [name for name in names if name not in self._readable]
+        self._without = {name: IdTable() for name in self._unread if name in plan.dense}
+        for name, table in self._without.items():
+            for doc_id in target.ids_without(names[name]):
+                table.put(doc_id, "")
+        self._sample: list[tuple[str, str | None, dict[str, Any]]] = []
+
+    def agrees(self, hit: Mapping[str, Any], expected: str) -> bool:
+        """Whether a document's vectors are those that the run made or expects; counts what isn't."""
+        found = self._check.stored(hit.get("_source") or {})
+        for name in self._unread:
+            if name in self._without and hit["_id"] in self._without[name]:
+                found.pop(name, None)
+            else:
+                found[name] = True
+        wrong = self._check.differing(expected, found)
+        for name in wrong:
+            self.wrong[name] = self.wrong.get(name, 0) + 1
+        if not wrong and len(self._sample) < REENCODED:
+            self._sample.append((hit["_id"], hit.get("_routing"), found))
+        return not wrong
+
+    def finish(self) -> list[str]:
+        """Encode the texts of some documents again, and say what can't be compared."""
+        for table in self._without.values():
+            table.close()
+        lines = []
+        if self._unread:
+            lines.append(
+                f"verify can't read the vectors of {', '.join(map(repr, self._unread))} back "
+                f"({self._target.source_rules.reason(self._unread)}); it only asked where there is one"
+            )
+        routing = {doc_id: route for doc_id, route, _ in self._sample if route is not None}
+        sources = self._target.sources([doc_id for doc_id, _, _ in self._sample], routing)
+        kept = [(sources[doc_id], found) for doc_id, _, found in self._sample if doc_id in sources]
+        readable = {name: one for name, one in self._encoders.items() if name in self._readable}
+        again = self._check.encoded_again(readable, [one for one, _ in kept], [found for _, found in kept])
+        for name, count in again.items():
+            self.wrong[name] = self.wrong.get(name, 0) + count
+            lines.append(
+                f"{count} of {len(kept)} stored texts that were encoded again make another vector than "
+                f"{name!r} holds: a pipeline, another program or another model changed one of the two"
+            )
+        return lines
 
 
 def _with_routing(stored: str, hit: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ class PreparedRecord:
         in_flight: whether its id is held until the record is resolved.
         statistics: field → term statistics of this one document.
         places: field → the keys of its vector in the stored document, where that is known.
+        expected: the vectors that the document should have, where the run verifies them.
         lost: the fields that the engine loses in each partial update that doesn't bring them.
     """
 
@@ -55,6 +56,12 @@ class PreparedRecord:
     statistics: dict[str, Any] = field(default_factory=dict)
     places: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lost: Set[str] = frozenset()
+    expected: str | None = None
+
+    @property
+    def noted(self) -> str:
+        """What is compared with the index afterward: the hash, and the vectors where they are verified."""
+        return self.hash if self.expected is None else f"{self.hash} {self.expected}"
 
     @property
     def encoded_size(self) -> int:

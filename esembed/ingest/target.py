@@ -13,7 +13,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
-from esembed.dialect.source_rules import SourceFetch, SourceRules
+from esembed.dialect.source_rules import KEEPS_VECTORS, SourceFetch, SourceRules, with_defaults
 from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError
 from esembed.ingest.backoff import RetryPolicy
 from esembed.transport import Response, Transport
@@ -37,6 +37,9 @@ class TargetIndex:
         timeout_seconds: for one bulk request.
         alias: the properties of the alias that the caller named. Scans give what it shows, and documents are
             written with its routing; what concerns the whole index (its count, its settings) is the index's.
+
+    Attributes:
+        concrete_index: the index behind the name, known once its settings were asked for.
     """
 
     def __init__(
@@ -55,9 +58,12 @@ class TargetIndex:
         self._path = "/" + quote(index, safe="*,")
         self._timeout = timeout_seconds
         self._alias = alias
+        self.concrete_index: str | None = None
+        self._settings: Mapping[str, Any] | None = None
         documents = dialect_for(capabilities).documents
         self._pit = documents.pit
         self._vector_doc_values = documents.vector_doc_values
+        self._source_filter = documents.source_filter
         self._bulk_params = {
             **documents.bulk_params(primary_wait_seconds=retry.max_wait_seconds),
             **alias.document_params,
@@ -174,7 +180,9 @@ class TargetIndex:
                 f"{self.index!r} stands for {len(body)} indices; ingest into one of them by its name",
                 alias=self.index,
             )
-        found: Mapping[str, Any] = next(iter(body.values()))["settings"]["index"]
+        ((self.concrete_index, parts),) = body.items()
+        found: Mapping[str, Any] = parts["settings"]["index"]
+        self._settings = found
         return found
 
     def setting(self, name: str) -> Any:
@@ -196,11 +204,19 @@ class TargetIndex:
     def _live(self) -> tuple[Mapping[str, Any], SourceRules]:
         """The mapping and what the index keeps of a document. Of several indices the first one's: they have
         one plan."""
-        bodies = self.call("GET", f"{self._path}").body
-        found = next(iter(bodies.values()))
-        mapping: Mapping[str, Any] = found.get("mappings") or {}
-        settings = (found.get("settings") or {}).get("index") or {}
-        return mapping, SourceRules.read(mapping, settings)
+        settings = self._settings
+        if settings is None:
+            body = self.call("GET", f"{self._path}/_settings").body
+            settings = next(iter(body.values()))["settings"]["index"]
+        mapping = self.mapping()
+        rules = SourceRules.read(mapping, settings)
+        if not rules.whole:
+            path = f"{self._path}/_settings/index.{KEEPS_VECTORS}"
+            params = {"include_defaults": "true", "flat_settings": "true"}
+            shown = self.call("GET", path, params=params, ignore=(400, 403, 404)).body
+            first = next(iter(shown.values()), None) if isinstance(shown, Mapping) else None
+            rules = SourceRules.read(mapping, with_defaults(settings, first))
+        return mapping, rules
 
     @property
     def source_rules(self) -> SourceRules:
@@ -299,7 +315,7 @@ class TargetIndex:
     @cached_property
     def _hash_is_stored(self) -> bool:
         """Whether the mapping keeps the hash as a field of its own; older indices have it in _source only."""
-        field = self.mapping().get("properties", {}).get(HASH_FIELD, {})
+        field = (self._live[0].get("properties") or {}).get(HASH_FIELD) or {}
         return str(field.get("store", "false")).lower() == "true"
 
     def sources(
@@ -310,6 +326,16 @@ class TargetIndex:
             return {}
         answer = self._multi_get(ids, routing, {})
         return {doc["_id"]: dict(doc.get("_source") or {}) for doc in answer["docs"] if doc.get("found")}
+
+    def ignored(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """Those of the documents that hold values which their fields don't take and that no search finds
+        (``ignore_malformed``), each with the fields' names. Sees what was refreshed."""
+        if not ids:
+            return {}
+        kept = {"bool": {"filter": [{"ids": {"values": list(ids)}}, {"exists": {"field": "_ignored"}}]}}
+        body = {"query": kept, "_source": False, "size": len(ids)}
+        hits = self.call("POST", f"{self._path}/_search", body=body).body["hits"]["hits"]
+        return {hit["_id"]: list(hit.get("_ignored") or ()) for hit in hits}
 
     def _multi_get(
         self, ids: Sequence[str], routing: Mapping[str, str] | None, params: Mapping[str, str]
@@ -377,19 +403,38 @@ class TargetIndex:
                 raise EngineUnavailableError(f"some shards of {self.index} failed during a scan; try again")
             yield from answer["hits"]["hits"]
 
-    def scan_hidden(self) -> Iterator[Mapping[str, Any]]:
+    def scan_hidden(self, vectors: Collection[str] = ()) -> Iterator[Mapping[str, Any]]:
         """Of every document its ``_id``, ``_routing``, and under ``_source`` hash and parent, wherever they
-        can be read."""
-        if all(map(self.source_rules.keeps, (HASH_FIELD, PARENT_FIELD))):
-            yield from self.scan()
-            return
-        # Both are keywords, whose doc values have them. Read from a _source without them, every document
-        # would look changed, and a chunk like a document that the source lacks, which sync deletes.
+        can be read.
+
+        Args:
+            vectors: vector fields that are read, too, by their paths; see :meth:`readable`.
+        """
+        wanted = (HASH_FIELD, PARENT_FIELD, *vectors)
+        kept = [name for name in wanted if name not in self.lost]
+        # Hash and parent are keywords, whose doc values have them. Read from a _source without them, every
+        # document would look changed, and a chunk like a document that the source lacks, which sync deletes.
         mapped = self._live[0].get("properties") or {}
-        names = tuple(name for name in (HASH_FIELD, PARENT_FIELD) if name in mapped)
-        fetch = SourceFetch(doc_values=names)
-        for hit in self.scan(False, fetch=fetch):
-            yield {**hit, "_source": fetch.document(hit)}
+        fetch = SourceFetch(doc_values=tuple(n for n in wanted if n not in kept and n in mapped))
+        source: Any = self._source_filter(includes=kept, vectors=True) if vectors else kept
+        # A page of vectors is large: 200 of 1,024 dims are 4 MB of JSON.
+        pages = self.scan(source if kept else False, size=200 if vectors else 1_000, fetch=fetch)
+        for hit in pages:
+            yield {**hit, "_source": fetch.document(hit)} if fetch else hit
+
+    def readable(self, path: str) -> bool:
+        """Whether a vector field can be read back."""
+        return path not in self.lost or (
+            self._vector_doc_values and "." not in path and self._type_of(path) == "dense_vector"
+        )
+
+    def _type_of(self, name: str) -> Any:
+        return ((self._live[0].get("properties") or {}).get(name) or {}).get("type")
+
+    def ids_without(self, field: str) -> Iterator[str]:
+        """The ids of documents that have nothing in a field; also where nobody can read what they have."""
+        for hit in self.scan(False, query={"bool": {"must_not": [{"exists": {"field": field}}]}}):
+            yield hit["_id"]
 
     def _pit_pages(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]] | None:
         opened = self.call(

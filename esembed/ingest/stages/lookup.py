@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from esembed.capabilities import Capabilities
+from esembed.dialect import dialect_for
 from esembed.dialect.meta import HASH_FIELD
 from esembed.dialect.source_rules import missing_source
 from esembed.errors import RecordError
@@ -16,6 +17,7 @@ from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord, hash_parts
 from esembed.ingest.stages.prepare import Preparer
 from esembed.ingest.target import TargetIndex
+from esembed.ingest.vector_check import VectorCheck
 from esembed.plan import IndexPlan, paths
 
 __all__ = ["LookupStage"]
@@ -48,6 +50,7 @@ class LookupStage:
         self._compare, self._vectors_only = options.skip_unchanged, options.vectors_only
         self._separate_chunks = plan.chunk is not None and plan.chunk.store == "documents"
         self._dotted = [n for n, field in plan.vector_fields() if "." in n and plan.field_path(n) == n]
+        self._check = VectorCheck(plan, dialect_for(capabilities).documents) if options.verify else None
         self._ask = True
         self._flush: Callable[[bool], None] | None = None
 
@@ -162,16 +165,21 @@ class LookupStage:
             if record.id not in stored or record.id not in current:
                 raise RecordError(f"there is no document {record.id!r} to update; index it first")
             if not self._merge(record, current[record.id], old):
-                self._outcomes.unchanged(record)
+                self._unchanged(record)
                 return False
         elif self._compare and head == record.hash and not moving:
-            self._outcomes.unchanged(record)
+            self._unchanged(record)
             return False
         elif self._vectors_only and record.id not in stored:
             raise RecordError(f"there is no document {record.id!r} in the index any more")
         if self._vectors_only and record.id in current:
             record.places = self._places(current[record.id])
         return True
+
+    def _unchanged(self, record: PreparedRecord) -> None:
+        if self._check is not None:
+            record.expected = self._check.expect(record, encoded=False)
+        self._outcomes.unchanged(record)
 
     def _merge(self, record: PreparedRecord, stored: dict[str, Any], old: str | None) -> bool:
         """Merge an update into the stored document: texts and hash are the merged one's, what is sent

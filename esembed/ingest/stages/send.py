@@ -267,7 +267,7 @@ class SendStage:
         started = time.monotonic()
         status, body, retry_after = self._bulk(payload)
         seconds = time.monotonic() - started
-        verdict = classify(actions, status, body)
+        verdict = classify(actions, status, body, index=self._target.concrete_index)
         with self._changed:
             self._requests += 1
             self._retried_requests += again
@@ -344,6 +344,9 @@ class SendStage:
             part = BulkAction(action.id, action.op, [line], tag=None)
             problem: list[tuple[str, int | None, str | None]] = []
             self._deliver_part(part, problem)
+            action.changed |= part.changed
+            action.dropped |= part.dropped
+            action.went_to = action.went_to or part.went_to
             if problem:
                 self._resolve(action)
                 self._outcomes.refused(action, *problem[0])
@@ -354,7 +357,7 @@ class SendStage:
     def _deliver_part(self, part: BulkAction, problem: list[tuple[str, int | None, str | None]]) -> None:
         def attempt() -> None:
             status, body, retry_after = self._bulk(part.lines[0])
-            verdict = classify([part], status, body)
+            verdict = classify([part], status, body, index=self._target.concrete_index)
             with self._changed:
                 self._requests += 1
                 self._retried_items += verdict.retried_lines

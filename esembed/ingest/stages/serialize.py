@@ -15,6 +15,7 @@ from esembed.ingest.bulk import BulkAction
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord
+from esembed.ingest.vector_check import VectorCheck
 from esembed.plan import IndexPlan, paths
 
 __all__ = ["SerializeStage"]
@@ -45,6 +46,7 @@ class SerializeStage:
         self._outcomes = outcomes
         self._precomputed = {name for name, field in plan.vector_fields() if field.precomputed}
         self._precomputed_sent = 0
+        self._check = VectorCheck(plan, self._form.format) if options.verify else None
         self._inside = {name for name, field in plan.vector_fields() if field.endpoint is not None}
         self._nested = plan.chunk is not None and plan.chunk.store == "nested"
 
@@ -62,6 +64,8 @@ class SerializeStage:
             RecordError, PermanentError: see :meth:`Outcomes.dead_letter`.
         """
         try:
+            if self._check is not None and record.op != "delete":
+                record.expected = self._check.expect(record, encoded=True)
             return self.action(record)
         except RecordError as error:
             error.record_id, error.position = record.id, record.document.position
