@@ -335,6 +335,7 @@ async def update_meta(
         after = await describe(client, live.concrete_index)
         if after is not None and after.mapping.get("_meta") == whole:
             return wanted
+        # Longer each time, so that two writers that met don't meet again in step; under two seconds in all.
         await sleep(0.05 * 2**attempt)
     raise TransientError(
         f"_meta of {name!r} was changed by somebody else {attempts} times while it was written; try again"

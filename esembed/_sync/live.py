@@ -334,6 +334,7 @@ def update_meta(
         after = describe(client, live.concrete_index)
         if after is not None and after.mapping.get("_meta") == whole:
             return wanted
+        # Longer each time, so that two writers that met don't meet again in step; under two seconds in all.
         sleep(0.05 * 2**attempt)
     raise TransientError(
         f"_meta of {name!r} was changed by somebody else {attempts} times while it was written; try again"

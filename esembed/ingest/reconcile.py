@@ -87,7 +87,7 @@ def reconcile(
                 different += 1
                 if len(differing) < KEEP:
                     differing.append(doc_id)
-            if len(batch) >= 1000:
+            if len(batch) >= 1000:  # one write to the id table for many ids
                 source_ids.mark(batch)
                 batch = []
         source_ids.mark(batch)
@@ -223,7 +223,7 @@ def _sync(
         gone = [*(chunk_id(doc_id, n) for n in range(hash_parts(stored)[1])), doc_id]
         lines = [action_line("delete", one, routing=routing) for one in gone]
         actions.append(BulkAction(doc_id, "delete", lines, tag=stored))
-        if len(actions) >= 500:
+        if len(actions) >= 500:  # a bulk request of deletes, some tens of KB
             report.sync_deleted += _delete(target, actions)
             actions = []
     report.sync_deleted += _delete(target, actions)

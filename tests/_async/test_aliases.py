@@ -226,6 +226,12 @@ async def test_a_tenants_alias_is_migrated_by_name(client: Any, esembed_index_na
     options = MigrateOptions(alias=alias, ingest=QUIET)
     report = await index.migrate(PLAN.replace(text={"body": TextField(k1=0.9)}), options=options)
     assert report.documents == 44, "the whole index"
+    assert not any("other aliases" in note for note in report.notes)
+    await put_alias(client, report.new, f"{esembed_index_name}-more")
+    again = await AsyncIndex.open(client, alias)
+    later = await again.migrate(PLAN.replace(text={"body": TextField(k1=1.0)}), options=options)
+    assert any(f"other aliases: {esembed_index_name}-more" in note for note in later.notes)
+    report = later
     assert await shown_alias(client, alias) == {report.new: {"filter": {"term": {"tenant": "acme"}}}}
     assert await (await AsyncIndex.open(client, alias)).count() == 4
 

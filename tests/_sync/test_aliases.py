@@ -227,6 +227,12 @@ def test_a_tenants_alias_is_migrated_by_name(client: Any, esembed_index_name: st
     options = MigrateOptions(alias=alias, ingest=QUIET)
     report = index.migrate(PLAN.replace(text={"body": TextField(k1=0.9)}), options=options)
     assert report.documents == 44, "the whole index"
+    assert not any("other aliases" in note for note in report.notes)
+    put_alias(client, report.new, f"{esembed_index_name}-more")
+    again = Index.open(client, alias)
+    later = again.migrate(PLAN.replace(text={"body": TextField(k1=1.0)}), options=options)
+    assert any(f"other aliases: {esembed_index_name}-more" in note for note in later.notes)
+    report = later
     assert shown_alias(client, alias) == {report.new: {"filter": {"term": {"tenant": "acme"}}}}
     assert (Index.open(client, alias)).count() == 4
 
