@@ -19,8 +19,8 @@ from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.model_check import make_contract
 from esembed.errors import EncoderError, EsembedError, RecordError
-from esembed.ingest.options import IngestOptions, IngestReport, Progress
-from esembed.ingest.progress import StepProgress
+from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, Progress
+from esembed.ingest.progress import StepProgress, WholeProgress
 from esembed.ingest.sources import open_source
 from esembed.ingest.term_counter import CountedState, changed_since, recount_is_due
 from esembed.ingest.term_statistics import BufferedHead, apply_mapping, count_encoders, count_terms
@@ -64,11 +64,14 @@ async def ingest(
     if state.live.alias.narrows:
         # The weights are the index's: one tenant's documents must not decide them, nor be read for it.
         settings = dataclasses.replace(settings, learn_weights=False)
+    whole = WholeProgress(progress or LogProgress())
     stream = await _settle_average_lengths(state, iterable(records), settings)
-    encoders = await in_thread(
-        state.pool.encoders,
-        [name for name, spec in state.plan.vector_fields() if not spec.precomputed],
-    )
+    # A large model takes longer to load than the first records to encode.
+    with StepProgress(whole, "encoders"):
+        encoders = await in_thread(
+            state.pool.encoders,
+            [name for name, spec in state.plan.vector_fields() if not spec.precomputed],
+        )
     token_ids = await in_thread(state.pool.token_ids)
     before = await _before_counting(state) if keep_terms and state.lexical_fields else None
     sender = thread_transport(state.client)
@@ -82,7 +85,7 @@ async def ingest(
             capabilities=state.capabilities,
             encoders=encoders,
             options=settings,
-            progress=progress,
+            progress=whole,
             total=total,
             token_ids=token_ids,
             stop=stop,
@@ -90,8 +93,10 @@ async def ingest(
     )
     # Before the weights, whose known items are searched with these counts.
     if before is not None:
-        await keep_counted(state, report, before, progress)
-    await weights.learn_after_ingest(state, settings, report, progress)
+        await keep_counted(state, report, before, whole)
+    # Without a progress of the caller's nobody is told of the weights but by the report.
+    await weights.learn_after_ingest(state, settings, report, whole if progress is not None else None)
+    whole.end()
     return report
 
 

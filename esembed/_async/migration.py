@@ -31,7 +31,7 @@ from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
 from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
-from esembed.ingest.progress import StepProgress
+from esembed.ingest.progress import StepProgress, WholeProgress
 from esembed.ingest.sources.index import made_again, read_documents
 from esembed.migration.copying import CopyingEncoder, OldIds, VectorCache, copyable
 from esembed.migration.lock import MigrationLock
@@ -104,8 +104,10 @@ async def migrate(
     known = capabilities or await probe(client)
     _check_readable(live, known)
     compile_mapping(with_dims(plan, lambda _: PLACEHOLDER_DIMS), known)
+    # Each pass is an ingest that is done; the migration is done once.
+    whole = None if progress is None else WholeProgress(progress)
     async with locked(client, alias, "migrate") as lock:
-        return await _migrate(
+        report = await _migrate(
             client,
             name,
             alias,
@@ -116,8 +118,11 @@ async def migrate(
             encoders=encoders,
             old_encoders=old_encoders,
             known=known,
-            progress=progress,
+            progress=whole,
         )
+    if whole is not None:
+        whole.end()
+    return report
 
 
 async def _migrate(
@@ -218,7 +223,7 @@ async def _migrate(
     try:
         await job.copy()
         # While both versions are searchable and writers still write: nobody waits for the comparison.
-        await _gate(client, live.concrete_index, new, settings, report, old_encoders, known)
+        await _gate(client, live.concrete_index, new, settings, report, old_encoders, known, progress)
         await job.settle()
         await job.finish(state)
     finally:
@@ -287,13 +292,17 @@ class CopyJob:
         await self._delta_passes()
 
     async def _delta_passes(self) -> None:
+        before = float("inf")
         for _ in range(self.settings.max_delta_passes):
             started = time.monotonic()
             carried = await self._pass()
             self.report.delta_passes.append(carried)
-            # The last pass, while writes are blocked, has what comes during this one: about as much, if this
-            # one was about as long as the one before. A few documents of a slow encoder are no short pass.
-            short = time.monotonic() - started <= SHORT_PASS_SECONDS
+            # The last pass, while writes are blocked, has what comes during this one and takes about as
+            # long. A few documents of a slow encoder take long: another pass has fewer, until that helps no
+            # more.
+            seconds = time.monotonic() - started
+            short = seconds <= SHORT_PASS_SECONDS or seconds > before / 2
+            before = seconds
             if carried <= self.settings.small_delta and (short or not carried):
                 break
 
@@ -597,6 +606,7 @@ async def _gate(
     report: MigrationReport,
     old_encoders: Encoders,
     capabilities: Capabilities,
+    progress: Progress | None,
 ) -> None:
     """Compare the two versions' results. Without *min_overlap* and *quality_metric* the overlap is only
     reported.
@@ -608,9 +618,11 @@ async def _gate(
         return
     before = await open_index(client, old, encoders=old_encoders, capabilities=capabilities)
     runs: list[dict[str, list[str]]] = [{}, {}]
+    step = StepProgress(progress, "gate", total=2 * len(settings.queries))
     for run, index in zip(runs, (before, new), strict=True):
         for text in settings.queries:
             run[text] = (await index.searcher.search(text, size=settings.k)).ids
+            step.advance()
     shares = [len(set(ids) & set(runs[1][text])) / len(ids) if ids else 1.0 for text, ids in runs[0].items()]
     report.overlap = sum(shares) / len(shares)
     if settings.min_overlap is not None and report.overlap < settings.min_overlap:

@@ -32,7 +32,7 @@ from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
 from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
-from esembed.ingest.progress import StepProgress
+from esembed.ingest.progress import StepProgress, WholeProgress
 from esembed.ingest.sources.index import made_again, read_documents
 from esembed.migration.copying import CopyingEncoder, OldIds, VectorCache, copyable
 from esembed.migration.lock import MigrationLock
@@ -105,8 +105,10 @@ def migrate(
     known = capabilities or probe(client)
     _check_readable(live, known)
     compile_mapping(with_dims(plan, lambda _: PLACEHOLDER_DIMS), known)
+    # Each pass is an ingest that is done; the migration is done once.
+    whole = None if progress is None else WholeProgress(progress)
     with locked(client, alias, "migrate") as lock:
-        return _migrate(
+        report = _migrate(
             client,
             name,
             alias,
@@ -117,8 +119,11 @@ def migrate(
             encoders=encoders,
             old_encoders=old_encoders,
             known=known,
-            progress=progress,
+            progress=whole,
         )
+    if whole is not None:
+        whole.end()
+    return report
 
 
 def _migrate(
@@ -219,7 +224,7 @@ def _migrate(
     try:
         job.copy()
         # While both versions are searchable and writers still write: nobody waits for the comparison.
-        _gate(client, live.concrete_index, new, settings, report, old_encoders, known)
+        _gate(client, live.concrete_index, new, settings, report, old_encoders, known, progress)
         job.settle()
         job.finish(state)
     finally:
@@ -288,13 +293,17 @@ class CopyJob:
         self._delta_passes()
 
     def _delta_passes(self) -> None:
+        before = float("inf")
         for _ in range(self.settings.max_delta_passes):
             started = time.monotonic()
             carried = self._pass()
             self.report.delta_passes.append(carried)
-            # The last pass, while writes are blocked, has what comes during this one: about as much, if this
-            # one was about as long as the one before. A few documents of a slow encoder are no short pass.
-            short = time.monotonic() - started <= SHORT_PASS_SECONDS
+            # The last pass, while writes are blocked, has what comes during this one and takes about as
+            # long. A few documents of a slow encoder take long: another pass has fewer, until that helps no
+            # more.
+            seconds = time.monotonic() - started
+            short = seconds <= SHORT_PASS_SECONDS or seconds > before / 2
+            before = seconds
             if carried <= self.settings.small_delta and (short or not carried):
                 break
 
@@ -594,6 +603,7 @@ def _gate(
     report: MigrationReport,
     old_encoders: Encoders,
     capabilities: Capabilities,
+    progress: Progress | None,
 ) -> None:
     """Compare the two versions' results. Without *min_overlap* and *quality_metric* the overlap is only
     reported.
@@ -605,9 +615,11 @@ def _gate(
         return
     before = open_index(client, old, encoders=old_encoders, capabilities=capabilities)
     runs: list[dict[str, list[str]]] = [{}, {}]
+    step = StepProgress(progress, "gate", total=2 * len(settings.queries))
     for run, index in zip(runs, (before, new), strict=True):
         for text in settings.queries:
             run[text] = (index.searcher.search(text, size=settings.k)).ids
+            step.advance()
     shares = [len(set(ids) & set(runs[1][text])) / len(ids) if ids else 1.0 for text, ids in runs[0].items()]
     report.overlap = sum(shares) / len(shares)
     if settings.min_overlap is not None and report.overlap < settings.min_overlap:

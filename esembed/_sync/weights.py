@@ -13,6 +13,7 @@ from esembed.dialect import dialect_for
 from esembed.dialect.meta import HASH_FIELD
 from esembed.errors import EsembedError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
+from esembed.ingest.progress import StepProgress
 from esembed.plan import paths
 from esembed.plan.default_query import searchable_legs
 
@@ -144,7 +145,8 @@ def learn_after_ingest(
     if progress is not None:
         progress.notice("weighing the default query's legs by pieces of the index's own documents")
     try:
-        found = learn(state, options=None, write=True)
+        with StepProgress(progress, "weights"):
+            found = learn(state, options=None, write=True)
     except EsembedError as error:
         line = f"the legs' weights were not learned (esembed eval weights does it later): {error}"
     else:

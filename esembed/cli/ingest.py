@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
     from esembed.ingest.options import IngestReport, Progress, ProgressState
     from esembed.ingest.sources import Source
 
-__all__ = ["app"]
+__all__ = ["app", "progress_bar"]
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
 SOURCE, RECORDS, TRUST, SPEED = "What is read", "What a record is", "Faults and re-runs", "Speed and memory"
+
+
+QUIET_SECONDS = 5.0
+"""A phase is named on stderr after this long: shorter ones would only fill a log."""
 
 
 class Missing(str, enum.Enum):
@@ -228,7 +233,7 @@ def ingest(
         opened = Index.open(client, index, allow_encoders=tuple(allow_encoder or ()))
         if source is None:
             source = _other_index(opened, client, str(from_index))
-        with _bar(quiet=json and not sys.stderr.isatty()) as bar, _ended_kindly():
+        with progress_bar(quiet=json and not sys.stderr.isatty()) as bar, _ended_kindly():
             report: IngestReport = opened.ingest(source, options, progress=bar)
     except KeyboardInterrupt as signalled:
         terminal.note("interrupted: what the engine confirmed is in; the same command goes on from there")
@@ -344,7 +349,7 @@ def _ended_kindly() -> Iterator[None]:
 
 
 @contextmanager
-def _bar(*, quiet: bool) -> Iterator[Progress]:
+def progress_bar(*, quiet: bool) -> Iterator[Progress]:
     """A bar where there is a terminal, else a line a minute."""
     from rich import progress as bars
 
@@ -363,17 +368,23 @@ def _bar(*, quiet: bool) -> Iterator[Progress]:
 
 
 class _Lines:
-    """A line a minute on stderr."""
+    """A line on stderr for each phase that takes more than some seconds, then one a minute."""
 
     def __init__(self) -> None:
-        self._next = 60.0
+        self._phase = ""
+        self._next = 0.0
 
     def update(self, state: ProgressState) -> None:
-        if state.seconds < self._next or state.phase == "done":
+        now = time.monotonic()
+        if state.phase != self._phase:
+            # A load tells of itself within the minute; of the others nobody knows that they came.
+            self._phase = state.phase
+            self._next = now + (60.0 if state.phase == "load" else QUIET_SECONDS)
+        if now < self._next or state.phase == "done":
             return
         from esembed import terminal
 
-        self._next = state.seconds + 60.0
+        self._next = now + 60.0
         terminal.note(f"{state.phase}: {_figures(state)}")
 
     def notice(self, message: str) -> None:
@@ -404,6 +415,8 @@ class _Bar:
 
 
 def _figures(state: ProgressState) -> str:
+    if not state.done:  # a step that can't be counted, or that has just begun
+        return f"{state.seconds:.0f} s"
     text = f"{state.done:,} records, {state.documents_per_second:,.0f}/s"
     if state.dead_lettered:
         text += f", {state.dead_lettered} dead"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,6 +76,7 @@ def migrate(
         $ esembed index migrate books plan.toml --dataset judged/ --max-drop 0.01
     """
     from esembed import Index, terminal
+    from esembed.cli.ingest import progress_bar
     from esembed.migration.options import MigrateOptions
     from esembed.plan import IndexPlan
 
@@ -97,7 +99,10 @@ def migrate(
     )
     client = connection.client()
     try:
-        report = Index.open(client, name).migrate(wanted, options=options, allow_encoders=allow_encoder or ())
+        with progress_bar(quiet=json and not sys.stderr.isatty()) as bar:
+            report = Index.open(client, name).migrate(
+                wanted, options=options, allow_encoders=allow_encoder or (), progress=bar
+            )
     finally:
         client.close()
     _tell(report, json)

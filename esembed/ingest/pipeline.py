@@ -38,7 +38,7 @@ from esembed.ingest.id_table import IdTable
 from esembed.ingest.load_settings import LoadSettings, check_durability
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, Progress
 from esembed.ingest.outcomes import Outcomes
-from esembed.ingest.progress import ProgressMeter, StageClock
+from esembed.ingest.progress import ProgressMeter, StageClock, StepProgress
 from esembed.ingest.reconcile import reconcile
 from esembed.ingest.record import PreparedRecord
 from esembed.ingest.sources import Source, open_source
@@ -428,6 +428,9 @@ class _Run:
             self.warnings.append(message)
         self.progress.notice(message)
 
+    def _step(self, phase: str) -> StepProgress:
+        return StepProgress(self.progress, phase, total=self.outcomes.counts.read)
+
     def _show(self, phase: str) -> None:
         self.progress.update(self.meter.state(phase, self.pipeline.encode.tokens))
 
@@ -505,9 +508,13 @@ class _Run:
     def _restore(self, load: LoadSettings) -> None:
         # Settings first: a merge takes long, and a run that is killed in it leaves them as they were.
         load.end()
-        load.merge()
+        if self.plan.load.force_merge_segments is not None:
+            # Minutes on a large index, in one request that says nothing before its end.
+            with StepProgress(self.progress, "merge"):
+                load.merge()
         if self.options.refresh or self.outcomes.source_ids is not None:
-            self.target.refresh()
+            with StepProgress(self.progress, "refresh"):
+                self.target.refresh()
 
     def _checked(self, uuid: Any, empty: bool) -> IngestReport:
         """The report, once the index is known to be the same and, where it was asked for, compared."""
@@ -528,7 +535,7 @@ class _Run:
                     self.outcomes.source_ids,
                     self.options,
                     report,
-                    phase=self._show,
+                    phase=self._step,
                     warn=self.warn,
                     capabilities=self.capabilities,
                     encoders=self._encoders,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from esembed.ingest.options import IngestReport, Progress, ProgressState
 from esembed.ingest.sources import Source
 
-__all__ = ["ProgressMeter", "StageClock", "StepProgress"]
+__all__ = ["ProgressMeter", "StageClock", "StepProgress", "WholeProgress"]
 
 WINDOW_SECONDS = 30.0
 """The rate is that of the last half minute: loads slow down as an index grows, and stall while it merges."""
@@ -116,6 +116,9 @@ class ProgressMeter:
 class StepProgress:
     """Progress of a step that is no load: terms counted, ids compared, legs weighed. Safe from any thread.
 
+    As a context manager it tells where the step is even while nothing moves (a merge, a model that loads):
+    a thread of its own does, twice a second, until the block ends.
+
     Args:
         progress: who is told, or None.
         phase: the step's name, as in ``ProgressState.phase``.
@@ -123,37 +126,94 @@ class StepProgress:
     """
 
     def __init__(self, progress: Progress | None, phase: str, *, total: int | None = None) -> None:
-        self._progress, self._phase, self.total = progress, phase, total
+        self._progress, self._phase, self._total = progress, phase, total
         self._started = self._shown = time.monotonic()
         self._done = 0
         self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
         if progress is not None:
             progress.update(self._state())
+
+    def __enter__(self) -> StepProgress:
+        if self._progress is not None:
+            self._thread = threading.Thread(target=self._tell_on, name=f"esembed-{self._phase}", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            # Nobody is told of a step that has ended, once the next one has begun.
+            self._thread.join()
+        if self._error is not None and raised[0] is None:
+            raise self._error
 
     def advance(self, count: int = 1) -> None:
         """So many more are done."""
         with self._lock:
             self._done += count
-            now = time.monotonic()
-            if self._progress is None or now - self._shown < SHOWN_EVERY_SECONDS:
+            due = time.monotonic() - self._shown >= SHOWN_EVERY_SECONDS and self._thread is None
+        if due:
+            self._tell()
+
+    def _tell_on(self) -> None:
+        while not self._ended.wait(SHOWN_EVERY_SECONDS):
+            try:
+                self._tell()
+            except Exception as error:  # noqa: BLE001 - raised where the step ends
+                self._error = error
                 return
-            self._shown = now
+
+    def _tell(self) -> None:
+        with self._lock:
+            self._shown = time.monotonic()
             state = self._state()
-        self._progress.update(state)
+        if self._progress is not None:
+            self._progress.update(state)
 
     def _state(self) -> ProgressState:
         seconds = time.monotonic() - self._started
         rate = self._done / seconds if seconds > 0 else 0.0
-        total = None if self.total is None else max(self.total, self._done)
-        fraction = self._done / total if total else None
+        # More may come than there were when the step began.
+        total = None if self._total is None else max(self._total, self._done)
         return ProgressState(
             phase=self._phase,
             read=self._done,
             done=self._done,
             dead_lettered=0,
             total=total,
-            fraction=fraction,
+            fraction=self._done / total if total else None,
             seconds=seconds,
             documents_per_second=rate,
             eta_seconds=None if total is None or not rate else (total - self._done) / rate,
         )
+
+
+class WholeProgress:
+    """Tells a caller's progress of a run with steps after the load: ``done`` comes once, at the very end.
+
+    Args:
+        progress: who is told.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._done: ProgressState | None = None
+
+    def update(self, state: ProgressState) -> None:
+        """Passes on all but ``done``."""
+        if state.phase == "done":
+            self._done = state
+        else:
+            self._progress.update(state)
+
+    def notice(self, message: str) -> None:
+        """Passes it on."""
+        self._progress.notice(message)
+
+    def end(self) -> None:
+        """Now all is done."""
+        if self._done is not None:
+            self._progress.update(self._done)

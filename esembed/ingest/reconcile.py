@@ -17,6 +17,7 @@ from esembed.ingest.bulk import BulkAction
 from esembed.ingest.bulk_answer import classify
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport, VerifyResult
+from esembed.ingest.progress import StepProgress
 from esembed.ingest.record import hash_parts
 from esembed.ingest.target import TargetIndex
 from esembed.ingest.vector_check import VectorCheck
@@ -39,7 +40,7 @@ def reconcile(
     options: IngestOptions,
     report: IngestReport,
     *,
-    phase: Callable[[str], None],
+    phase: Callable[[str], StepProgress],
     warn: Callable[[str], None],
     capabilities: Capabilities,
     encoders: Mapping[str, Encoder],
@@ -48,14 +49,14 @@ def reconcile(
     act.
 
     Args:
-        phase: told what is going on.
+        phase: takes the name of what begins (``verify``, ``sync``) and gives what is told how far it is.
         warn: told why *sync* deleted nothing after a pass that wasn't complete and clean: the run did all
             the rest of what it was asked, so it ends with its report.
 
     Raises:
         OptionsError: *sync* would delete more than ``sync_max_delete``. Nothing was deleted then.
     """
-    phase("verify")
+    verifying = phase("verify")
     check = _Vectors(target, plan, capabilities, encoders) if options.verify else None
     same = different = extra = orphans = total = 0
     differing: list[str] = []
@@ -89,6 +90,7 @@ def reconcile(
                     differing.append(doc_id)
             if len(batch) >= 1000:  # one write to the id table for many ids
                 source_ids.mark(batch)
+                verifying.advance(len(batch))
                 batch = []
         source_ids.mark(batch)
         missing_count = 0
@@ -206,7 +208,7 @@ def _sync(
     report: IngestReport,
     extra: int,
     total: int,
-    phase: Callable[[str], None],
+    phase: Callable[[str], StepProgress],
 ) -> None:
     if total and extra > options.sync_max_delete * total:
         raise OptionsError(
@@ -215,7 +217,7 @@ def _sync(
             "if so. Nothing was deleted",
             option="sync_max_delete",
         )
-    phase("sync")
+    deleting = phase("sync")
     actions: list[BulkAction] = []
     for doc_id in list(extras.unmarked()):
         stored, _, found = (extras.get(doc_id) or "").partition(" ")
@@ -225,6 +227,7 @@ def _sync(
         actions.append(BulkAction(doc_id, "delete", lines, tag=stored))
         if len(actions) >= 500:  # a bulk request of deletes, some tens of KB
             report.sync_deleted += _delete(target, actions)
+            deleting.advance(len(actions))
             actions = []
     report.sync_deleted += _delete(target, actions)
     target.refresh()
