@@ -369,9 +369,9 @@ class ProgressState:
 
     Attributes:
         phase: ``load``; before it ``encoders`` (models are loaded); after it ``merge``, ``refresh``,
-            ``verify``, ``sync``, ``terms`` (of lexical fields, counted again), ``weights`` (of the legs, learned)
-            and ``done``. Of a migration also ``compare`` (ids of both versions) and ``gate`` (results of both).
-            All numbers are those of the phase; ``done`` has the load's.
+            ``verify``, ``sync``, ``terms`` (of lexical fields, counted again), ``weights`` (of the legs,
+            learned) and ``done``. Of a migration also ``compare`` (ids of both versions) and ``gate``
+            (results of both). All numbers are those of the phase; ``done`` has the load's.
         read: records read so far.
         done: records settled so far (in the index, unchanged, dead or skipped).
         dead_lettered: of these, dead letters.
@@ -396,8 +396,8 @@ class ProgressState:
 
 
 class Progress(Protocol):
-    """Told about twice a second how far a run is, and at once what a person should know; from several threads,
-    one at a time. What it raises ends the run."""
+    """Told about twice a second how far a run is, and at once what a person should know; from several
+    threads. What it raises ends the run."""
 
     def update(self, state: ProgressState) -> None:
         """How far it is."""

@@ -70,7 +70,8 @@ def options(**more: Any) -> IngestOptions:
 
 
 def test_every_stage_of_an_ingest_is_told_of(query_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = Index.create(query_world.official, query_world.name, PLAN)
+    two_legs = PLAN.replace(dense=plan("a").dense)
+    index = Index.create(query_world.official, query_world.name, two_legs, encoder={"e": Salted("a")})
     index.ingest(ROWS, options(learn_weights=False))
     for owner, name in (
         (EncoderPool, "encoders"),
