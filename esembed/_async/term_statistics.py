@@ -87,6 +87,7 @@ async def save_statistics(client: AsyncEngineClient, statistics: LexicalStatisti
     for document in statistics.to_documents():
         lines.append({"index": {"_id": f"{digest}-{document['part']}"}})
         lines.append(document)
+        # Twenty documents of 10,000 terms are some 4 MB, as much as a bulk request of an ingest.
         if len(lines) >= 40:
             await _write(client, lines)
             lines = []

@@ -88,6 +88,7 @@ def save_statistics(client: EngineClient, statistics: LexicalStatistics) -> str:
     for document in statistics.to_documents():
         lines.append({"index": {"_id": f"{digest}-{document['part']}"}})
         lines.append(document)
+        # Twenty documents of 10,000 terms are some 4 MB, as much as a bulk request of an ingest.
         if len(lines) >= 40:
             _write(client, lines)
             lines = []

@@ -82,6 +82,8 @@ class LoadSettings:
         if before is None:
             before = {name: settings.get(name) for name in PLAIN}
             before |= {name: self._target.setting(name) for name in change if name not in PLAIN}
+            # Before the change: a run that is killed between the two leaves settings that need no restoring,
+            # the other way round it would leave an index without replicas that nobody knows of.
             self._target.put_meta({**meta, MARKER: {"settings": before}})
         self._before = before
         if change:
@@ -92,6 +94,7 @@ class LoadSettings:
         if self._before is None:
             return
         self._target.put_settings(self._before)
+        # Looked at, not believed: an index template or an operator's policy may set these again at once.
         now = self._target.settings()
         for name, value in self._before.items():
             if name in PLAIN and value is not None and str(now.get(name)) != str(value):
@@ -100,6 +103,7 @@ class LoadSettings:
                     "it by hand",
                     index=self._target.index,
                 )
+        # The marker goes last, and _meta is read again for it: others may have written it during the load.
         meta = dict(self._target.mapping().get("_meta", {}))
         if meta.pop(MARKER, None) is not None:
             self._target.put_meta(meta)
