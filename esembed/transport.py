@@ -39,8 +39,8 @@ _EVERYWHERE = frozenset({"_refresh", "_bulk", "_search", "_count", "_mapping", "
 """APIs that every Elasticsearch and OpenSearch has."""
 
 LOOP_WORDINGS = ("event loop is closed", "same event loop", "different event loop", "different loop")
+# A busy engine (429), or a proxy before one that restarts (502 to 504).
 # Not 500: engines answer it for requests that fail each time, too.
-# What a busy engine (429), or a proxy before one that restarts (502 to 504), answers: all else stays as it is.
 TRANSIENT_STATUS = frozenset({429, 502, 503, 504})
 JSON_HEADERS = {"accept": "application/json", "content-type": "application/json"}
 NDJSON_HEADERS = {"accept": "application/json", "content-type": "application/x-ndjson"}

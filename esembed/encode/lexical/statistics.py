@@ -22,8 +22,8 @@ from esembed.errors import EncoderError
 __all__ = ["LexicalStatistics"]
 
 _VERSION = 1
-"""Of the documents that :meth:`LexicalStatistics.to_documents` makes; part of the hash, so that counts that are
-written in another form never pass for these."""
+"""Of the documents that :meth:`LexicalStatistics.to_documents` makes; part of the hash, so that counts of
+another form never pass for these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -172,8 +172,8 @@ class LexicalStatistics:
         Raises:
             EncoderError: another version, a part missing or twice, or counts that don't match the hash.
         """
-        # From an index that others may write to: each part has to be there once, and the whole has to have the
-        # hash that the reader asked for.
+        # From an index that others may write to: each part has to be there once, and the whole has to have
+        # the hash that the reader asked for.
         head: Mapping[str, Any] | None = None
         df: dict[str, int] = {}
         parts: set[int] = set()
