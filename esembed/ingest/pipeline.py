@@ -364,7 +364,7 @@ class _Run:
         alias: AliasProperties,
     ) -> None:
         self.plan, self.capabilities, self.options, self.progress = plan, capabilities, options, progress
-        self.index, self.stop = index, stop
+        self.index, self.stop, self.source = index, stop, source
         self.warnings: list[str] = []
         self._foreign_pipelines: list[str] = []
         self._lock = threading.Lock()
@@ -385,6 +385,8 @@ class _Run:
         started = time.monotonic()
         self.outcomes.start()
         self.pipeline.start()
+        for message in self.source.warnings:
+            self.warn(message)
         for message in self.pipeline.chunk.warnings():
             self.progress.notice(message)
         settings = self.target.settings()

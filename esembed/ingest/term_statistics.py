@@ -71,6 +71,7 @@ class BufferedHead(Source):
         if self._error is not None and not self.head:
             raise self._error
         self.total_bytes, self.total_records = source.total_bytes, source.total_records
+        self.warnings = source.warnings
 
     @property
     def bytes_read(self) -> int:  # type: ignore[override]

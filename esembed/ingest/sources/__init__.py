@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import replace
 from pathlib import Path
 from types import GeneratorType
 from typing import Any
@@ -51,6 +52,7 @@ class Source:
     Attributes:
         total_bytes, total_records: of the whole source, where known.
         bytes_read: so far (of compressed files: compressed bytes).
+        warnings: what a person should know before it is read.
     """
 
     total_bytes: int | None = None
@@ -59,6 +61,7 @@ class Source:
 
     def __init__(self, records: Iterable[Any] = ()) -> None:
         self._records = records
+        self.warnings: list[str] = []
         if isinstance(records, Sized):
             self.total_records = len(records)
 
@@ -145,11 +148,17 @@ class FileSource(Source):
     def __init__(self, names: Sequence[str | Path], options: ReadOptions | None = None) -> None:
         super().__init__()
         self._options = options or ReadOptions()
+        passed_over: list[str] = []
         self.locations: list[Location] = [
             location
             for name in names
-            for location in expand(str(name), self._options.format, self._options.storage)
+            for location in expand(str(name), self._options.format, self._options.storage, passed_over)
         ]
+        if passed_over:
+            self.warnings.append(
+                f"{len(passed_over)} files in folders whose names begin with . or _ are not read "
+                f"({passed_over[0]}); name such a folder itself to read it"
+            )
         sizes = [location.size for location in self.locations]
         self.total_bytes = None if None in sizes else sum(s or 0 for s in sizes)
 
@@ -169,7 +178,11 @@ class FileSource(Source):
             try:
                 for record in read_location(location, counter, raw, self._options):
                     self.bytes_read = before + counter.count
-                    yield record
+                    if location.partition and isinstance(record, Document):
+                        # What the file itself says comes first: some writers keep the column, too.
+                        yield replace(record, source={**location.partition, **record.source})
+                    else:
+                        yield record
             except (EsembedError, MemoryError):
                 raise
             except Exception as error:  # noqa: BLE001 - see below

@@ -10,10 +10,11 @@ import io
 import lzma
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
+from urllib.parse import unquote
 
 from esembed.errors import SourceError
 
@@ -59,18 +60,49 @@ class Location:
         label: a short name for positions.
         format: one of KNOWN's values.
         size: bytes on disk (compressed ones as they are), or None.
+        partition: fields that the names of its folders say (``lang=en/part-0.parquet``); the columns that
+            Spark, Hive, dlt and Athena partition by stand nowhere else.
     """
 
     name: str
     label: str
     format: str
     size: int | None
+    partition: Mapping[str, str] = field(default_factory=dict)
+
+
+def _is_passed_over(parts: Sequence[str], typed: Collection[str] = ()) -> bool:
+    """Whether a file below a folder isn't data, by the convention of Hadoop, which Spark, Hive, Arrow and
+    Delta Lake keep: folders that begin with ``_`` or ``.`` are their own (``_delta_log``, ``_temporary``,
+    ``.ipynb_checkpoints``, ``__MACOSX``), and so is what begins with a dot. Files with ``_`` at the front are
+    read: those writers' own have no ending that is known here, and ``_index.md`` is a page of a site.
+
+    Args:
+        parts: the names from the folder down to the file.
+        typed: folders that the person wrote out, which are meant.
+    """
+    folders, file = [part for part in parts[:-1] if part not in typed], parts[-1]
+    if file.startswith(".") or any(part[0] in "._" and "=" not in part for part in folders):
+        return True
+    # An Apache Iceberg table's own files, the only ones with an ending of data (v1.metadata.json).
+    return file.endswith(".metadata.json") and folders[-1:] == ["metadata"]
+
+
+_NO_VALUE = ("", "__HIVE_DEFAULT_PARTITION__")
+"""What stands for null in the name of a partition."""
+
+
+def _partition(folders: Sequence[str]) -> dict[str, str]:
+    """``("year=2024", "lang=en")`` as fields. Values are text, as in a CSV file."""
+    pairs = (folder.partition("=") for folder in folders if "=" in folder)
+    return {unquote(name): unquote(value) for name, _, value in pairs if name and value not in _NO_VALUE}
 
 
 def _format_of(name: str, explicit: str) -> str | None:
     if explicit != "auto":
         return explicit
-    stem = name.lower().partition("?")[0]
+    # Only in a URL does a question mark begin a query string; in a file's name it is a character.
+    stem = (name.partition("?")[0] if "://" in name else name).lower()
     for suffix in COMPRESSED:
         stem = stem.removesuffix(suffix)
     for suffix, kind in KNOWN.items():
@@ -87,8 +119,18 @@ def _needs_format(name: str) -> SourceError:
     )
 
 
-def expand(name: str, explicit: str, storage: Mapping[str, Any]) -> Iterator[Location]:
+def expand(
+    name: str, explicit: str, storage: Mapping[str, Any], passed_over: list[str] | None = None
+) -> Iterator[Location]:
     """The files that a path, folder, glob or URL means, in order of their names.
+
+    A name that is there as it stands is that file, whatever signs it holds (``a[1].jsonl``, ``why?.jsonl``).
+
+    Args:
+        name: what the person wrote.
+        explicit: the format, or ``auto``.
+        storage: fsspec's options.
+        passed_over: takes the names of files that look like data, but lie in folders that aren't.
 
     Raises:
         SourceError: nothing there, or a format that can't be told.
@@ -96,18 +138,25 @@ def expand(name: str, explicit: str, storage: Mapping[str, Any]) -> Iterator[Loc
     if name == "-":
         yield Location("-", "stdin", "jsonl" if explicit == "auto" else explicit, None)
         return
+    skipped: list[str] = [] if passed_over is None else passed_over
     if "://" in name:
-        yield from _expand_remote(name, explicit, storage)
+        yield from _expand_remote(name, explicit, storage, skipped)
         return
     path = Path(name)
+    start = len(path.parts)
     if path.is_dir():
-        found = [p for p in sorted(path.rglob("*")) if p.is_file() and _format_of(p.name, "auto")]
+        files = [p for p in sorted(path.rglob("*")) if p.is_file() and _format_of(p.name, "auto")]
+        found = [p for p in files if not _is_passed_over(p.parts[start:])]
+        skipped += map(str, sorted({*files} - {*found}))
         if not found:
             raise SourceError(f"the folder {name} holds no file of a known format", source=name)
     elif path.exists():
         found = [path]
     else:
-        found = [p for p in (Path(f) for f in sorted(glob.glob(name, recursive=True))) if p.is_file()]
+        start = _fixed(path.parts)
+        files = [p for p in (Path(f) for f in sorted(glob.glob(name, recursive=True))) if p.is_file()]
+        found = [p for p in files if not _is_passed_over(p.parts[start:], path.parts)]
+        skipped += map(str, sorted({*files} - {*found}))
         if not found:
             raise SourceError(f"there is no file {name}", source=name)
     for file in found:
@@ -115,7 +164,15 @@ def expand(name: str, explicit: str, storage: Mapping[str, Any]) -> Iterator[Loc
         if kind is None:
             raise _needs_format(str(file))
         label = str(file.relative_to(path)) if path.is_dir() else file.name
-        yield Location(str(file), label, kind, file.stat().st_size)
+        yield Location(str(file), label, kind, file.stat().st_size, _partition(file.parts[start:-1]))
+
+
+def _fixed(parts: Sequence[str]) -> int:
+    """How many folders at the front of a pattern say where to look, not what: no signs, no partition."""
+    for number, part in enumerate(parts[:-1]):
+        if any(sign in part for sign in "*?[="):
+            return number
+    return max(0, len(parts) - 1)
 
 
 def _fsspec() -> Any:
@@ -128,16 +185,25 @@ def _fsspec() -> Any:
     return fsspec
 
 
-def _expand_remote(name: str, explicit: str, storage: Mapping[str, Any]) -> Iterator[Location]:
+def _expand_remote(
+    name: str, explicit: str, storage: Mapping[str, Any], passed_over: list[str]
+) -> Iterator[Location]:
     fsspec = _fsspec()
     try:
         fs, path = fsspec.core.url_to_fs(name, **storage)
-        if any(c in path for c in "*[") or ("?" in path and not name.startswith("http")):
-            paths = sorted(fs.glob(path))
-        elif not name.startswith("http") and fs.isdir(path):
-            paths = [p for p in sorted(fs.find(path)) if _format_of(p, "auto")]
+        base, web = path.strip("/").split("/"), name.startswith("http")
+        start = len(base)
+        signs = any(sign in path for sign in ("*[" if web else "*[?"))
+        if signs and not fs.isfile(path):
+            files, start = sorted(fs.glob(path)), _fixed(base)
+        elif not signs and not web and fs.isdir(path):
+            files = [p for p in sorted(fs.find(path)) if _format_of(p, "auto")]
         else:
-            paths = [path]
+            files, start = [path], start - 1
+        within = {item: item.strip("/").split("/")[start:] for item in files}
+        typed = base if signs else ()
+        paths = [item for item in files if item == path or not _is_passed_over(within[item], typed)]
+        passed_over += map(_public, sorted({*files} - {*paths}))
     except Exception as error:
         if not isinstance(error, (ValueError, ImportError)) and not from_the_store(error):
             raise
@@ -160,7 +226,8 @@ def _expand_remote(name: str, explicit: str, storage: Mapping[str, Any]) -> Iter
             if not isinstance(error, NotImplementedError) and not from_the_store(error):
                 raise
             size = None
-        yield Location(fs.unstrip_protocol(item), _public(item).rpartition("/")[2], kind, size)
+        label = _public(item).rpartition("/")[2]
+        yield Location(fs.unstrip_protocol(item), label, kind, size, _partition(within[item][:-1]))
 
 
 def from_the_store(error: Exception) -> bool:
@@ -182,7 +249,7 @@ def _public(url: str) -> str:
     """The URL without user, password and query string, which may hold secrets."""
     head, sep, rest = url.partition("://")
     if not sep:
-        return url.partition("?")[0]
+        return url  # a name within a store, which may hold a question mark
     host, slash, path = rest.partition("?")[0].partition("/")
     return f"{head}://{host.rpartition('@')[2]}{slash}{path}"
 
@@ -232,6 +299,11 @@ def open_location(location: Location, storage: Mapping[str, Any]) -> IO[bytes]:
     return open(location.name, "rb")
 
 
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+"""How a frame begins that a zstd reader passes over (RFC 8878, 3.1.2): pzstd and seekable writers put one at
+the front of a file."""
+
+
 def decompress(stream: io.RawIOBase, label: str) -> IO[bytes]:
     """The stream as it is, or decompressed, told by its first bytes, not its name.
 
@@ -242,7 +314,7 @@ def decompress(stream: io.RawIOBase, label: str) -> IO[bytes]:
     head = buffered.peek(6)[:6]
     if head.startswith(b"\x1f\x8b"):
         return cast("IO[bytes]", gzip.GzipFile(fileobj=buffered))
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
+    if head.startswith(b"\x28\xb5\x2f\xfd") or _SKIPPABLE.match(head):
         try:
             import zstandard
         except ModuleNotFoundError as error:

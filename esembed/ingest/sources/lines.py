@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 import orjson
 
-from esembed.errors import OptionsError
+from esembed.errors import OptionsError, RecordError
 from esembed.ingest.dead_letters import UnreadableRecord
 from esembed.ingest.sources.files import sniff_encoding
+from esembed.ingest.sources.mapper import as_id
 from esembed.ingest.typed_json import loads
 from esembed.types import Document
 
@@ -30,16 +32,16 @@ def _lines(stream: IO[bytes], encoding: str, label: str, limit: int) -> Iterator
         text = io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline="\n")
         number = 0
         while True:
-            piece = text.readline(limit + 1)
-            if not piece:
+            row = text.readline(limit + 1)
+            if not row:
                 return
             number += 1
-            if len(piece) > limit and not piece.endswith("\n"):
-                while piece and not piece.endswith("\n"):
-                    piece = text.readline(1 << 20)
+            if len(row) > limit and not row.endswith("\n"):
+                while row and not row.endswith("\n"):
+                    row = text.readline(1 << 20)
                 yield number, None
                 continue
-            yield number, piece.encode("utf-8", "surrogatepass")
+            yield number, row.encode("utf-8", "surrogatepass")
     number = 0
     while True:
         line = stream.readline(limit + 1)
@@ -87,30 +89,136 @@ def _why(line: bytes, error: ValueError) -> str:
 def read_jsonl(
     stream: IO[bytes], label: str, *, encoding: str, fallback: str | None, limit: int
 ) -> Iterator[RawRecord]:
-    """One object a line; blank lines are passed over."""
-    for number, line in _lines(stream, encoding, label, limit):
-        where = f"{label}:{number}"
-        if line is None:
-            yield UnreadableRecord(
-                f"the line is longer than max_record_bytes ({limit} bytes); raise it, or split the record",
-                position=where,
+    """One object a line; blank lines are passed over.
+
+    A file made for ``_bulk``, which its first line tells, is read as what it is: each action with the
+    document that follows it.
+    """
+    lines = ((f"{label}:{n}", line) for n, line in _lines(stream, encoding, label, limit))
+    objects = (
+        (at, line, _object(line, at, fallback, limit)) for at, line in lines if line is None or line.strip()
+    )
+    first = next(objects, None)
+    if first is None:
+        return
+    objects = itertools.chain([first], objects)
+    if not isinstance(first[2], UnreadableRecord) and _action(first[2]) is not None:
+        yield from _read_bulk(objects)
+        return
+    for where, _, value in objects:
+        yield value if isinstance(value, UnreadableRecord) else Document(None, value, position=where)
+
+
+def _object(
+    line: bytes | None, where: str, fallback: str | None, limit: int
+) -> dict[str, Any] | UnreadableRecord:
+    """The object that a line holds, or why it holds none."""
+    if line is None:
+        return UnreadableRecord(
+            f"the line is longer than max_record_bytes ({limit} bytes); raise it, or split the record",
+            position=where,
+        )
+    try:
+        value = parse(line, fallback)
+    except ValueError as error:
+        return UnreadableRecord(_why(line, error), position=where, raw=line.rstrip(b"\r\n"))
+    if not isinstance(value, dict):
+        return UnreadableRecord(
+            f"a record is an object; this line is a {type(value).__name__}",
+            position=where,
+            raw=line.rstrip(b"\r\n"),
+        )
+    return value
+
+
+# -- files made for _bulk -----------------------------------------------------------------------------
+
+_BULK_KEYS = frozenset(
+    f"{sign}{name}"
+    for name in ("routing", "parent", "version", "version_type", "retry_on_conflict")
+    for sign in ("", "_")
+) | {
+    "_index", "_type", "_id", "dynamic_templates", "if_primary_term", "if_seq_no", "list_executed_pipelines",
+    "op_type", "pipeline", "require_alias", "require_data_stream",
+}  # fmt: skip
+"""What an action says beside its name, in all versions of both engines."""
+
+Line = tuple[str, bytes | None, "dict[str, Any] | UnreadableRecord"]
+"""Position, bytes, and the object in them."""
+
+
+def _action(value: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """An action of ``_bulk`` and what it says, or None for any other object."""
+    if len(value) != 1:
+        return None
+    ((op, said),) = value.items()
+    known = (
+        op in ("index", "create", "update", "delete") and isinstance(said, dict) and said.keys() <= _BULK_KEYS
+    )
+    return (op, said) if known else None
+
+
+def _read_bulk(objects: Iterable[Line]) -> Iterator[RawRecord]:
+    action: tuple[str, dict[str, Any]] | None = None
+    head, where = b"", ""
+    broken: UnreadableRecord | None = None
+    for at, line, value in objects:
+        bad = isinstance(value, UnreadableRecord)
+        if action is not None:
+            raw = head + b"\n" + (line or b"").rstrip(b"\r\n")
+            # Both lines: the document alone would come back from the dead letters without its action.
+            yield (
+                UnreadableRecord(value.message, position=at, raw=raw)
+                if isinstance(value, UnreadableRecord)
+                else _of_bulk(*action, value, where, raw)
             )
+            action = None
             continue
-        if not line.strip():
-            continue
-        try:
-            value = parse(line, fallback)
-        except ValueError as error:
-            yield UnreadableRecord(_why(line, error), position=where, raw=line.rstrip(b"\r\n"))
-            continue
-        if not isinstance(value, dict):
+        found = None if isinstance(value, UnreadableRecord) else _action(value)
+        if broken is not None:
+            # What follows an action that can't be read is its document, unless it is an action itself.
+            follows = b"" if found or bad else b"\n" + (line or b"").rstrip(b"\r\n")
+            yield UnreadableRecord(broken.message, position=where, raw=(broken.raw or b"") + follows)
+            broken = None
+            if follows:
+                continue
+        if isinstance(value, UnreadableRecord):
+            broken, where = value, at
+        elif found is None:
             yield UnreadableRecord(
-                f"a record is an object; this line is a {type(value).__name__}",
-                position=where,
-                raw=line.rstrip(b"\r\n"),
+                "a file for _bulk has an action (index, create, update or delete) before each document, and "
+                f"there is none before this line: {(line or b'')[:200].decode('utf-8', 'replace').strip()}",
+                position=at,
             )
-            continue
-        yield Document(id=None, source=value, position=where)
+        elif found[0] == "delete":
+            yield _of_bulk(*found, {}, at, (line or b"").strip())
+        else:
+            action, head, where = found, (line or b"").strip(), at
+    if broken is not None:
+        yield broken
+    if action is not None:
+        yield UnreadableRecord("the file ends after this action; its document is missing", position=where)
+
+
+def _of_bulk(op: str, said: dict[str, Any], value: dict[str, Any], where: str, raw: bytes) -> RawRecord:
+    """One action as a record. The index it names is another one's name for the target, and a routing is
+    left out as it is when an index is read: what asks for the document later knows only its id."""
+    try:
+        doc_id = None if said.get("_id") is None else as_id(said["_id"])
+        if op in ("index", "create"):
+            return Document(doc_id, value, position=where)
+        if doc_id is None:
+            raise RecordError(f"the {op} names no document (_id)")
+        if op == "delete":
+            return Document(doc_id, {}, "delete", where)
+        if not isinstance(value.get("doc"), dict) or not value.keys() <= {"doc", "detect_noop", "_source"}:
+            raise RecordError(
+                "an update by a script, or with an upsert, depends on what is in the index; only updates "
+                "with a doc can be read here"
+            )
+        return Document(doc_id, value["doc"], "update", where)
+    except RecordError as error:
+        return UnreadableRecord(error.message, position=where, raw=raw)
 
 
 def read_json(

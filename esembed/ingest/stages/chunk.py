@@ -1,4 +1,4 @@
-"""Long texts into pieces of so many tokens, at sentence, markdown or word boundaries (extra ``chunk``).
+"""Long texts into chunks of so many tokens, at sentence, markdown or word boundaries (extra ``chunk``).
 
 The cutting is semantic-text-splitter's (https://docs.rs/text-splitter): the largest units (paragraphs,
 sentences, words) that fit, counted by the plan's own encoder where it shows its tokenizer.
@@ -12,7 +12,7 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.encode.base import Encoder
-from esembed.errors import PlanError
+from esembed.errors import OptionsError, PlanError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.record import PreparedRecord
 from esembed.ingest.stages.encode import Encoders, encoders_of
@@ -34,7 +34,8 @@ class Chunker:
         max_tokens: what is kept to, no more than the encoder takes.
 
     Raises:
-        PlanError: no chunk section, or the extra is missing.
+        PlanError: no chunk section.
+        OptionsError: the extra is missing.
     """
 
     def __init__(self, plan: IndexPlan, encoders: Mapping[str, Encoder]) -> None:
@@ -43,8 +44,9 @@ class Chunker:
         try:
             import semantic_text_splitter
         except ModuleNotFoundError as error:
-            raise PlanError(
-                'chunking needs a splitter: pip install "esembed[chunk]"', path="chunk"
+            raise OptionsError(
+                'the plan cuts texts into chunks, which needs a splitter: pip install "esembed[chunk]"',
+                option="chunk",
             ) from error
         options = plan.chunk
         fields = [name for name, field in plan.vector_fields() if field.chunked and name in encoders]
@@ -85,7 +87,7 @@ class Chunker:
             self._splitter = splitter.from_callback(count, self.max_tokens, overlap)
 
     def __call__(self, text: str) -> list[str]:
-        """The pieces, in order; each a stretch of *text* with outer white space removed."""
+        """The chunks, in order; each a stretch of *text* with outer white space removed."""
         if self._splitter is not None:
             return list(self._splitter.chunks(text))
         return self._by_words(text)
@@ -142,7 +144,7 @@ class ChunkStage:
         """Make the splitter: it is compiled code that doesn't pickle.
 
         Raises:
-            PlanError: the extra is missing.
+            OptionsError: the extra is missing.
         """
         if self._plan.chunk is not None and any(
             field.chunked and not field.precomputed for _, field in self._plan.vector_fields()
