@@ -101,11 +101,11 @@ def read_jsonl(
     first = next(objects, None)
     if first is None:
         return
-    objects = itertools.chain([first], objects)
+    every: Iterable[Line] = itertools.chain([first], objects)
     if not isinstance(first[2], UnreadableRecord) and _action(first[2]) is not None:
-        yield from _read_bulk(objects)
+        yield from _read_bulk(every)
         return
-    for where, _, value in objects:
+    for where, _, value in every:
         yield value if isinstance(value, UnreadableRecord) else Document(None, value, position=where)
 
 
