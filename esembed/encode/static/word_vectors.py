@@ -161,9 +161,12 @@ def open_word_source(path: Path, *, pooling: str, max_seq_length: int | None) ->
             first, header, binary = head.split(b"\n")[0], _has_header(head), _is_binary(head)
             if not header and (binary or len(first.split()) < 2):
                 raise ValueError("neither word2vec, GloVe nor fastText")
-            vectors = KeyedVectors.load_word2vec_format(
-                str(path), binary=binary, no_header=not header, unicode_errors="replace"
-            )
+            if header or binary:
+                vectors = KeyedVectors.load_word2vec_format(
+                    str(path), binary=binary, no_header=not header, unicode_errors="replace"
+                )
+            else:
+                vectors = _read_glove(path, head, KeyedVectors)
     except (
         ValueError,
         EOFError,
@@ -181,6 +184,32 @@ def open_word_source(path: Path, *, pooling: str, max_seq_length: int | None) ->
     if not len(vectors.key_to_index):
         raise EncoderError(f"{path.name} holds no word vectors", spec=spec)
     return WordSource(vectors, pooling=pooling, max_seq_length=max_seq_length, subwords=fasttext)
+
+
+def _read_glove(path: Path, head: bytes, make: Any) -> Any:
+    """GloVe's text as gensim's KeyedVectors. The numbers are counted from the right: words of the 840B vectors
+    hold spaces (``at name@domain.com``, ``. . .``), at which gensim's own reader ends.
+
+    Raises:
+        ValueError: a line with too few numbers, or with what is none.
+    """
+    lines = head.split(b"\n")
+    whole = lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
+    dims = min(line.rstrip().count(b" ") for line in whole if line.strip())
+    table: dict[str, Any] = {}
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            word, *numbers = line.rstrip().rsplit(b" ", dims)
+            if len(numbers) != dims:
+                raise ValueError(f"line {number} has fewer than {dims} numbers after its word")
+            # The first of equal words counts, as it does in gensim.
+            table.setdefault(word.decode("utf-8", "replace"), np.array(numbers, np.float32))
+    vectors = make(dims)
+    vectors.add_vectors(list(table), np.array(list(table.values()), np.float32).reshape(len(table), dims))
+    return vectors
 
 
 def _head(path: Path, spec: str) -> bytes:

@@ -250,3 +250,14 @@ def test_files_that_are_no_word_vectors(tmp_path: Path) -> None:
 def test_cased_tables_keep_case() -> None:
     assert WordSplitter(keep_case=True).split("Paris IS") == ["Paris", "IS"]
     assert WordSplitter(keep_case=True).hash != WordSplitter().hash
+
+
+def test_words_of_a_glove_file_may_hold_spaces(tmp_path: Path) -> None:
+    pytest.importorskip("gensim")
+    from esembed.encode.static.word_vectors import open_word_source
+
+    path = tmp_path / "glove.txt"
+    path.write_text("the 1 2 3\n. . . 4 5 6\nat name@domain.com 7 8 9\nthe 0 0 1\n")
+    source = open_word_source(path, pooling="mean", max_seq_length=None)
+    assert list(source._index) == ["the", ". . .", "at name@domain.com"]
+    assert source._table.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
