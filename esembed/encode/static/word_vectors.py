@@ -187,8 +187,10 @@ def open_word_source(path: Path, *, pooling: str, max_seq_length: int | None) ->
 
 
 def _read_glove(path: Path, head: bytes, make: Any) -> Any:
-    """GloVe's text as gensim's KeyedVectors. The numbers are counted from the right: words of the 840B vectors
-    hold spaces (``at name@domain.com``, ``. . .``), at which gensim's own reader ends.
+    """GloVe's text as gensim's KeyedVectors.
+
+    The numbers are counted from the right: words of the 840B vectors hold spaces (``at name@domain.com``,
+    ``. . .``), at which gensim's own reader ends.
 
     Raises:
         ValueError: a line with too few numbers, or with what is none.
