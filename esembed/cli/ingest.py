@@ -220,7 +220,9 @@ def ingest(
     )
     source: Source | None = None
     if from_dead_letters is not None:
-        source = dead_letter_source(from_dead_letters)
+        source = dead_letter_source(
+            from_dead_letters, ReadOptions(encoding=encoding, fallback_encoding=fallback_encoding)
+        )
     elif files:
         source = FileSource(
             files,
