@@ -11,8 +11,7 @@ minmax     (s − min) / (max − min); 1 for every hit when all scores are equa
 l2         s / √Σs²
 zscore     (s − mean) / standard deviation (of the population); 0 when all are equal
 none       s
-floor      (s − min) / (limit − min), the limit being the most that the leg's scores can reach (1 for
-           vectors); where there is none, as minmax
+floor      how far above the list's floor, see :func:`above_floor`
 bound      s / bound for text and sparse legs; the cosine itself for dense ones
 =========  ==================================================================================
 
@@ -39,6 +38,7 @@ __all__ = [
     "FusionNode",
     "LegList",
     "LegRef",
+    "above_floor",
     "collapse",
     "fuse",
     "normalize",
@@ -126,18 +126,20 @@ class Fused(msgspec.Struct, frozen=True):
     contributions: tuple[LegContribution, ...] = ()
 
 
-def normalize(scores: Sequence[float], normalizer: Normalizer, limit: float | None = None) -> list[float]:
+def normalize(
+    scores: Sequence[float], normalizer: Normalizer, limit: float | None = None, window: int | None = None
+) -> list[float]:
     """One leg's scores on the normalizer's scale (``bound`` is the leg's own business: unchanged).
 
     Args:
-        limit: for ``floor``, see :class:`LegRef`.
+        limit, window: for ``floor``, see :func:`above_floor`.
     """
     if not scores or normalizer in ("none", "bound"):
         return list(scores)
-    if normalizer in ("minmax", "floor"):
+    if normalizer == "floor":
+        return above_floor(scores, limit, window)
+    if normalizer == "minmax":
         low, high = min(scores), max(scores)
-        if normalizer == "floor" and limit is not None and len(scores) > 1:
-            high = max(high, limit)
         return [1.0 if high == low else (s - low) / (high - low) for s in scores]
     if normalizer == "l2":
         length = math.sqrt(math.fsum(s * s for s in scores))
@@ -147,6 +149,44 @@ def normalize(scores: Sequence[float], normalizer: Normalizer, limit: float | No
     mean = math.fsum(scores) / len(scores)
     deviation = math.sqrt(math.fsum((s - mean) ** 2 for s in scores) / len(scores))
     return [0.0 if deviation == 0 else (s - mean) / deviation for s in scores]
+
+
+CLEAR_HITS = 10
+"""Words that tell documents apart put fewer than this many clearly above the rest of a full list."""
+
+
+def above_floor(
+    scores: Sequence[float], limit: float | None = None, window: int | None = None
+) -> list[float]:
+    """One leg's scores above what the documents are worth that its list doesn't hold, between 0 and 1.
+
+    Where the scores have a *limit* (vectors): (s − least) / (limit − least).
+
+    Where they have none (words), a list shorter than the *window* holds all that the leg finds. What it
+    doesn't hold scores 0, so that is the floor: s / best. A full list goes on below its end, so its last
+    score is the floor: (s − last) / (best − last), times (best − tenth) / (best − last). The second factor is
+    small where the words of a query stand in many documents alike. Without it the best of any list is worth
+    1, and questions whose words mislead cost .065 nDCG@10 on CoSQA at equal weights; with it, applied to
+    full lists only, .018, and codes that a document or a dozen hold are found as before (docs/quality.md).
+
+    Args:
+        scores: of at least one hit, in any order.
+        limit: the most that a score can be; None where there is no such number.
+        window: how long a full list is; None: the list is not full.
+    """
+    low, high = min(scores), max(scores)
+    if limit is not None:
+        if len(scores) > 1:
+            high = max(high, limit)
+        return [1.0 if high == low else (s - low) / (high - low) for s in scores]
+    if window is None or len(scores) < window or len(scores) == 1:
+        low = min(low, 0.0)
+        return [1.0 if high == low else (s - low) / (high - low) for s in scores]
+    if high == low:
+        return [0.0] * len(scores)
+    tenth = sorted(scores, reverse=True)[CLEAR_HITS - 1] if len(scores) >= CLEAR_HITS else low
+    factor = (high - tenth) / (high - low) ** 2
+    return [(s - low) * factor for s in scores]
 
 
 def fuse(
@@ -211,7 +251,7 @@ def _values(node: FusionNode, child: Child, ranked: LegList, bounds: Mapping[str
         bound = bounds.get(child.name, Bound())
         return [bound(score) for score in ranked.scores]
     limit = child.limit if isinstance(child, LegRef) else None
-    return normalize(ranked.scores, node.normalizer, limit)
+    return normalize(ranked.scores, node.normalizer, limit, node.window)
 
 
 @lru_cache(maxsize=64)

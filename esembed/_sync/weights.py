@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from esembed.errors import EsembedError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.progress import StepProgress
 from esembed.plan import paths
-from esembed.plan.default_query import searchable_legs
+from esembed.plan.default_query import searchable_legs, text_leg
 
 from . import documents
 from ._shim import in_thread
@@ -36,7 +36,17 @@ PAGE_DOCUMENTS = 250
 """Documents of one page of the sample: with vectors of 1,024 dims about 5 MB of JSON."""
 
 
-def learn(state: IndexState, *, options: WeightsOptions | None, write: bool) -> WeightsReport:
+ENCODED_DOCUMENTS = 200
+"""Where vectors can't be read back as they were sent, so many documents are encoded again, and no more."""
+
+
+def learn(
+    state: IndexState,
+    *,
+    options: WeightsOptions | None,
+    write: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> WeightsReport:
     """Estimate the legs' weights and store the query that follows; see ``Index.learn_weights``."""
     # Imported here: a search must not wait for what only an estimate needs.
     from esembed.weights.estimate import WeightsOptions, estimate_weights
@@ -56,13 +66,19 @@ def learn(state: IndexState, *, options: WeightsOptions | None, write: bool) -> 
         state.pool.one_at_a_time, [name for name, field in plan.vector_fields() if field.encoded_here]
     )
     scorers, notes = plan_scorers(plan, encoders)
+    drawn = draw(state, options.documents, seed=options.seed)
+    unread = sum(any(one.vectors.get(n) is None for n in plan.dense if n in scorers) for one in drawn)
+    if unread > ENCODED_DOCUMENTS:
+        drawn = drawn[:ENCODED_DOCUMENTS]
     found: WeightsReport = in_thread(
         functools.partial(
             estimate_weights,
-            draw(state, options.documents, seed=options.seed),
+            drawn,
             scorers,
+            text=text_leg(plan),
             total=documents.count(state),
             options=options,
+            progress=progress,
         )
     )
     query = weighted_query(plan, found)
@@ -139,14 +155,27 @@ def learn_after_ingest(
         return  # a leg that can't be scored in this process can't be weighed
     count = documents.count(state)
     known = earlier.get("documents", 0) if isinstance(earlier, Mapping) else 0
-    if count < max(FEWEST_DOCUMENTS, 2 * int(known)):
+    if count < FEWEST_DOCUMENTS:
+        report.warnings.append(
+            f"{count} documents are too few to learn the legs' weights from ({FEWEST_DOCUMENTS} are needed): "
+            "the default query keeps those it begins with"
+        )
+        return
+    if count < 2 * int(known):
         return
     started = time.monotonic()
     if progress is not None:
-        progress.notice("weighing the default query's legs by pieces of the index's own documents")
+        progress.notice(
+            "weighing the default query's legs, words against vectors, by pieces of its documents "
+            "(at most 30 s; --no-learn-weights leaves it out)"
+        )
     try:
-        with StepProgress(progress, "weights"):
-            found = learn(state, options=None, write=True)
+        with StepProgress(progress, "weights") as step:
+
+            def asked(done: int, total: int) -> None:
+                step.advance(done - step.done, total=total)
+
+            found = learn(state, options=None, write=True, progress=asked)
     except EsembedError as error:
         line = f"the legs' weights were not learned (esembed eval weights does it later): {error}"
     else:

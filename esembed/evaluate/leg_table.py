@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from esembed.errors import EsembedError
 from esembed.evaluate.datasets import Qrels, Run
+from esembed.fusion import above_floor
 
 __all__ = ["FusionConfig", "LegTable", "untuned"]
 
@@ -180,12 +181,12 @@ class LegTable:
             else:
                 listed = np.where(inside, scores, np.nan)
                 limit = self._limits.get(self.legs[column])
-                part = np.where(inside, _normalized(config.kind, listed, limit), 0.0)
+                part = np.where(inside, _normalized(config.kind, listed, limit, config.window), 0.0)
             self._parts[key] = part
         return self._parts[key]
 
 
-def _normalized(kind: FusionKind, scores: Floats, limit: float | None = None) -> Floats:
+def _normalized(kind: FusionKind, scores: Floats, limit: float | None, window: int) -> Floats:
     """Each row over its own list; not a number where a document isn't in it."""
     scaled = np.full(scores.shape, np.nan)
     for row, listed in enumerate(scores):
@@ -193,10 +194,10 @@ def _normalized(kind: FusionKind, scores: Floats, limit: float | None = None) ->
         if not inside.any():
             continue
         values = listed[inside]
-        if kind in ("minmax", "floor"):
+        if kind == "floor":
+            scaled[row, inside] = above_floor(values.tolist(), limit, window)
+        elif kind == "minmax":
             low, high = values.min(), values.max()
-            if kind == "floor" and limit is not None and len(values) > 1:
-                high = max(high, limit)
             scaled[row] = 1.0 if high == low else (listed - low) / (high - low)
         elif kind == "l2":
             length = float(np.sqrt(np.sum(values**2)))

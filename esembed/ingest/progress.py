@@ -150,10 +150,11 @@ class StepProgress:
         if self._error is not None and raised[0] is None:
             raise self._error
 
-    def advance(self, count: int = 1) -> None:
-        """So many more are done."""
+    def advance(self, count: int = 1, *, total: int | None = None) -> None:
+        """So many more are done, of *total* where that is known by now."""
         with self._lock:
             self._done += count
+            self._total = self._total if total is None else total
             due = time.monotonic() - self._shown >= SHOWN_EVERY_SECONDS and self._thread is None
         if due:
             self._tell()
@@ -172,6 +173,11 @@ class StepProgress:
             state = self._state()
         if self._progress is not None:
             self._progress.update(state)
+
+    @property
+    def done(self) -> int:
+        """How many are done."""
+        return self._done
 
     def _state(self) -> ProgressState:
         seconds = time.monotonic() - self._started

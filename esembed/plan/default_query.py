@@ -1,4 +1,4 @@
-"""The query that a plain string stands for: the plan's own, learned weights, or RRF of its legs."""
+"""The query that a plain string stands for: the plan's own, learned weights, or those of before learning."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from esembed.query import builders as q
 from esembed.query.nodes import Bool, Knn, Match, Query, Sparse
 
 __all__ = [
+    "TEXT_LEAST",
+    "TEXT_PRIOR",
     "default_legs",
     "default_query",
     "lift_learned_query",
     "plan_legs",
+    "prior_weights",
     "searchable_legs",
+    "text_leg",
     "weighted_legs",
 ]
 
@@ -25,7 +29,7 @@ def default_query(plan: IndexPlan) -> Query:
     """The plan's default query, its texts left out.
 
     Without one of its own: BM25 over the text fields, every dense field and every learned sparse field,
-    fused by RRF.
+    fused above each leg's floor with the weights of :func:`prior_weights`.
 
     Raises:
         QueryError: the plan has nothing that a text can be searched in.
@@ -41,7 +45,8 @@ def default_query(plan: IndexPlan) -> Query:
             "the plan has no field that a text can be searched in (precomputed vectors have no encoder): "
             "pass a query with vectors, such as q.knn(field, vector=…)"
         )
-    made = next(iter(legs.values())) if len(legs) == 1 else q.rrf(*legs.values())
+    weights = prior_weights(list(legs), text_leg(plan))
+    made = weighted_legs(list(zip(legs.values(), weights, strict=True)))
     if len(_MADE) >= 64:
         _MADE.clear()
     _MADE[id(plan)] = (plan, made)
@@ -51,6 +56,39 @@ def default_query(plan: IndexPlan) -> Query:
 _MADE: dict[int, tuple[IndexPlan, Query]] = {}
 """Default queries by the identity of their plan, which is kept so that no other gets it. Making one, with its
 checks, was a tenth of what a search for a string costs on this side."""
+
+
+TEXT_PRIOR = 0.4
+"""The weight of words in the default query before anything is learned, of a sum of 1. With it codes and names
+are found first as BM25 finds them, by MiniLM, its first 64 dims and a static model, and it is not below the
+better of RRF and min-max on any of six collections (docs/quality.md)."""
+
+TEXT_LEAST = 0.275
+"""The least that words weigh once weights were learned. From .25 down, codes that words alone find fall
+behind hits that are near by no more than chance."""
+
+
+def prior_weights(names: Sequence[str], text: str | None) -> list[float]:
+    """Each leg's weight before anything is known; they sum to 1.
+
+    Args:
+        names: of the legs.
+        text: the leg that finds words; None where there is none: then all weigh the same.
+    """
+    if text not in names or len(names) == 1:
+        return [1 / max(1, len(names))] * len(names)
+    return [TEXT_PRIOR if name == text else (1 - TEXT_PRIOR) / (len(names) - 1) for name in names]
+
+
+def text_leg(plan: IndexPlan) -> str | None:
+    """The leg that finds words: BM25, or a lexical field where no text is indexed."""
+    if plan.text:
+        return BM25
+    return next((name for name in searchable_legs(plan) if name in _lexical(plan)), None)
+
+
+def _lexical(plan: IndexPlan) -> list[str]:
+    return [name for name, sparse in plan.sparse.items() if sparse.family == "lexical"]
 
 
 def plan_legs(plan: IndexPlan) -> dict[str, Query]:
@@ -76,7 +114,7 @@ def searchable_legs(plan: IndexPlan) -> dict[str, Query]:
     ``lexical`` stands in for BM25 where there are no text fields, and never beside it: it would count BM25
     twice (RRF of three fell from .795 to .778 on MED, from .479 to .446 on CoSQA).
     """
-    counted = [name for name, sparse in plan.sparse.items() if sparse.family == "lexical" and plan.text]
+    counted = _lexical(plan) if plan.text else []
     return {name: leg for name, leg in plan_legs(plan).items() if name not in counted}
 
 
@@ -84,7 +122,7 @@ def default_legs(plan: IndexPlan, legs: Collection[str] | None) -> Query:
     """The default query with only these legs.
 
     Legs of the default query keep its fusion and weights. With a leg that only the plan has (``lexical``
-    beside BM25) the chosen ones are fused by RRF.
+    beside BM25) the chosen ones are fused by RRF: no weight is known for it.
 
     Raises:
         QueryError: the plan has no such leg, or nothing that a text can be searched in.
@@ -106,7 +144,8 @@ def weighted_legs(legs: Sequence[tuple[Query, float]]) -> Query:
     """The default query of weighted legs: a fusion like any other; a single leg stands alone.
 
     ``floor``, since a document that a leg didn't list must not lose more than that leg's last hit, and since
-    a list of vectors that are hardly nearer than the rest must not drown a name that words alone find.
+    a list of vectors that are hardly nearer than the rest must not drown a name that words alone find. It is
+    one ``_msearch`` on both engines and fused in the client: neither engine's normalizers have this form.
     """
     if len(legs) == 1:
         return legs[0][0]
@@ -121,9 +160,6 @@ def weighted_legs(legs: Sequence[tuple[Query, float]]) -> Query:
 VECTOR_SPREAD = 4.0
 """How much smaller a vector leg's scores above their floor are than BM25's between least and best, about:
 what a weight of the old form is multiplied by."""
-
-LEAST_TEXT = 0.2
-"""The least share of the text leg, as in :mod:`esembed.weights.estimate`."""
 
 
 def lift_learned_query(query: Query | None, evidence: Any) -> Query | None:
@@ -163,7 +199,7 @@ def lift_learned_query(query: Query | None, evidence: Any) -> Query | None:
         other += 0.0 if isinstance(leg, Match) else weight
         lifted.append((leg, weight))
     if text and other:
-        least = LEAST_TEXT / (1 - LEAST_TEXT) * other / text
+        least = TEXT_LEAST / (1 - TEXT_LEAST) * other / text
         lifted = [(leg, w * max(1.0, least) if isinstance(leg, Match) else w) for leg, w in lifted]
     return weighted_legs(lifted)
 

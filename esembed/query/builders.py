@@ -570,9 +570,9 @@ def linear(
         normalizer: ``minmax`` and ``zscore`` by the scores that the leg listed, ``l2`` by their Euclidean
             norm, ``none``, or ``bound``: theoretical min-max, by the highest score that is possible
             instead of the list – BM25 divided by the query's IDF sum (or the leg's ``scale``), sparse by
-            the sum of the query's weights, cosine as it is. ``floor`` is ``minmax`` with 1 at the highest
-            score that is possible, where there is one (vectors), instead of at the list's best: a list of
-            hits that are hardly better than its last one counts for little.
+            the sum of the query's weights, cosine as it is. ``floor`` is how far a score lies
+            above what a document is worth that the leg didn't list, of the way to the highest possible score
+            (vectors) or to the list's best (words); see :func:`esembed.fusion.above_floor`.
         complete: score all candidates: each leg scores the documents that only other legs listed, in a
             second request, where it otherwise counts as 0 for them. None does so for ``bound``.
         rank_window_size: as for :func:`rrf`.

@@ -1,9 +1,9 @@
 """How much each leg of the default query should weigh, without judgments.
 
-Known items are pieces of the index's own documents, each to find its document: two that were cut out of it
-(a title or first sentence, words of one half), so that words don't match by themselves, and one that still
-stands in it (scattered words), which shows what the others can't: an encoder that doesn't know the language
-guesses the topic of a piece, but can't find its words.
+Known items are pieces of the index's own documents, each to find its document: one that was cut out of it (a
+title or first sentence), so that words don't match by themselves, and one that still stands in it (scattered
+words), which shows what the other can't: an encoder that doesn't know the language guesses the topic of a
+piece, but can't find its words.
 
 The weights are those with which the fusion that is stored in the end, ``q.linear(…, normalizer="floor")``,
 finds most of the items. Nothing stands between the estimate and the query: no scale, no exponent. The mean
@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.errors import EsembedError
+from esembed.fusion import CLEAR_HITS
+from esembed.plan.default_query import TEXT_LEAST, prior_weights
 from esembed.query import Query
-from esembed.weights.known_items import Kind, KnownItem, known_items
+from esembed.weights.known_items import Kind, known_items
 from esembed.weights.scorers import Matrix, SampledDocument, Scorer
 
 __all__ = ["LegWeight", "WeightsOptions", "WeightsReport", "estimate_weights"]
@@ -36,15 +38,10 @@ MINIMUM_ITEMS = 100
 """Known items below which nothing is concluded."""
 
 PRIOR_ITEMS = 40
-"""How many known items the prior is worth."""
+"""How many known items the prior is worth. 20 to 80 were tried (docs/quality.md)."""
 
-TEXT_PRIOR = 0.35
-"""The text leg's weight before anything is known, of a sum of 1. With it MiniLM cut to 64 dims stays above
-BM25 − .01 on each of six collections, and exact names are found as BM25 finds them."""
-
-TEXT_LEAST = 0.2
-"""The least that the text leg weighs. From .17 down, codes that words alone find (hit@1 of BM25: 1.00) fall
-behind hits that are near by no more than chance (docs/quality.md)."""
+BATCH_ITEMS = 32
+"""Known items encoded together: what an estimate runs over its seconds by, at most."""
 
 WINDOW = 100
 """How many hits of each leg are fused, as the stored query does it."""
@@ -59,13 +56,13 @@ class WeightsOptions:
         queries: how many of them give known items, one of each kind; None: as many as encode in a small
             part of what loading the index took, between 84 and 250.
         kinds: of known items.
-        max_seconds: asked to stay under by asking fewer known items.
+        max_seconds: after these no further known items are asked.
         seed: of drawing.
     """
 
     documents: int = 1000
     queries: int | None = None
-    kinds: tuple[Kind, ...] = ("first", "half", "words")
+    kinds: tuple[Kind, ...] = ("first", "words")
     max_seconds: float = 20.0
     seed: int = 0
 
@@ -152,6 +149,7 @@ def estimate_weights(
     text: str | None = "bm25",
     total: int | None = None,
     options: WeightsOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> WeightsReport:
     """Fuse the legs' answers to known items with every weighting, and take the one that finds most.
 
@@ -161,14 +159,16 @@ def estimate_weights(
         text: the leg that must not be drowned; None where there is none.
         total: how many documents the index holds; None: as many as were drawn.
         options: see :class:`WeightsOptions`.
+        progress: called with how many known items were asked, and of how many.
 
     Returns:
         the report; with fewer than 100 known items the weights are the prior's and a note says so.
     """
+    started = time.monotonic()
     options = options or WeightsOptions()
     total = max(len(documents), total or 0)
     names = list(scorers)
-    prior = _prior(names, text)
+    prior = np.array(prior_weights(names, text))
     count = options.queries or min(250, max(84, total // 30))
     items = known_items(
         ((one.id, one.text) for one in documents), count=count, kinds=options.kinds, seed=options.seed
@@ -191,9 +191,17 @@ def estimate_weights(
     targets = [position[item.document_id] for item in items]
     for scorer in scorers.values():
         scorer.fit(documents)
-    asked = _affordable(items, targets, scorers, options)
-    items, targets = items[:asked], targets[:asked]
-    raw = {name: scorer.score(items, targets) for name, scorer in scorers.items()}
+    answers: dict[str, list[Matrix]] = {name: [] for name in names}
+    for start in range(0, len(items), BATCH_ITEMS):
+        if start and time.monotonic() - started > options.max_seconds:
+            items, targets = items[:start], targets[:start]
+            break
+        end = min(start + BATCH_ITEMS, len(items))
+        for name, scorer in scorers.items():
+            answers[name].append(scorer.score(items[start:end], targets[start:end]))
+        if progress is not None:
+            progress(end, len(items))
+    raw = {name: np.concatenate(rows) for name, rows in answers.items()}
     parts = [above_floor(raw[name], scorers[name].limit) for name in names]
     grid = _grid(names, text)
     found = np.array([_gains(_fused(parts, weights), targets).mean() for weights in grid])
@@ -217,25 +225,21 @@ def estimate_weights(
 
 
 def above_floor(scores: Matrix, limit: float | None) -> Matrix:
-    """Each row's best :data:`WINDOW` as ``normalizer="floor"`` counts them, 0 for the rest."""
+    """Each row's best :data:`WINDOW` as :func:`esembed.fusion.above_floor` counts them, 0 for the rest."""
     depth = min(WINDOW, scores.shape[1])
-    floor = np.partition(scores, -depth, axis=1)[:, -depth][:, None]
-    listed = (scores >= floor) & ((scores > 0) | (limit is not None))
-    # Where fewer than a list are found at all, the floor is the least of those.
-    least = np.where(listed, scores, np.inf).min(axis=1, keepdims=True)
-    top = scores.max(axis=1, keepdims=True)
-    high = top if limit is None else np.maximum(top, limit)
-    width = high - least
-    flat = ~np.isfinite(width) | (width <= 0)
-    value = np.where(flat, 1.0, (scores - np.where(flat, 0, least)) / np.where(flat, 1, width))
-    part: Matrix = np.where(listed, value, 0).astype(np.float32)
+    ordered = -np.sort(-scores, axis=1)
+    best, last = ordered[:, :1], ordered[:, depth - 1 : depth]
+    if limit is not None:
+        width = np.maximum(np.maximum(best, limit) - last, 1e-9)
+        near: Matrix = np.where(scores >= last, (scores - last) / width, 0).astype(np.float32)
+        return near
+    full = (last > 0) & (depth == WINDOW)
+    tenth = ordered[:, min(CLEAR_HITS, depth) - 1][:, None]
+    width = np.where(best > last, best - last, 1)
+    clear = (scores - last) * (best - tenth) / width**2
+    value = np.where(full, clear, scores / np.where(best > 0, best, 1))
+    part: Matrix = np.where((scores > 0) & (scores >= last), value, 0).astype(np.float32)
     return part
-
-
-def _prior(names: Sequence[str], text: str | None) -> Floats:
-    if text not in names or len(names) == 1:
-        return np.full(len(names), 1 / max(1, len(names)))
-    return np.array([TEXT_PRIOR if name == text else (1 - TEXT_PRIOR) / (len(names) - 1) for name in names])
 
 
 def _grid(names: Sequence[str], text: str | None) -> Floats:
@@ -263,15 +267,3 @@ def _gains(scores: Matrix, targets: Sequence[int]) -> Floats:
     above = np.sum(scores > own, axis=1) + 0.5 * (np.sum(scores == own, axis=1) - 1)
     gains: Floats = np.where(above < 10, 1 / np.log2(above + 2), 0.0)
     return gains
-
-
-def _affordable(
-    items: Sequence[KnownItem], targets: Sequence[int], scorers: Mapping[str, Scorer], options: WeightsOptions
-) -> int:
-    """How many items can be asked in the time, by the time that the first ones take."""
-    first = min(len(items), 8 * len(options.kinds))
-    started = time.monotonic()
-    for scorer in scorers.values():
-        scorer.score(items[:first], targets[:first])
-    each = (time.monotonic() - started) / first
-    return max(first, min(len(items), int(options.max_seconds / max(each, 1e-9))))

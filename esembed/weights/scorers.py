@@ -162,22 +162,28 @@ class DenseScorer:
         self._field, self._encoder = field, encoder
         self._vectors: Matrix = np.zeros((0, 0), np.float32)
         self._lengths: list[int] = []
+        self._bits = False
 
     def fit(self, documents: Sequence[SampledDocument]) -> None:
         found = [document.vectors.get(self._field) for document in documents]
-        dims = max((len(vector) for vector in found if vector is not None), default=0)
-        if self._encoder.info.dims not in (None, dims):
-            found = [None] * len(documents)  # bits, packed into bytes
+        size = max((len(vector) for vector in found if vector is not None), default=0)
+        dims = self._encoder.info.dims or size
+        self._bits = size * 8 == dims
+        if self._bits:
+            # Packed bits: the engine compares signs, so signs are compared here, of the query too.
+            found = [None if vector is None else _signs(vector) for vector in found]
         absent = [row for row, vector in enumerate(found) if vector is None or len(vector) != dims]
         if absent:
             texts = [documents[row].text for row in absent]
             for row, vector in zip(absent, self._encoder.encode_document(texts), strict=True):
-                found[row] = vector
+                found[row] = np.where(np.asarray(vector) > 0, 1, -1) if self._bits else vector
         self._vectors = _unit(found)
         self._lengths = [max(1, len(document.text.split())) for document in documents]
 
     def score(self, items: Sequence[KnownItem], targets: Sequence[int]) -> Matrix:
         asked = _unit(self._encoder.encode_query([item.query for item in items]))
+        if self._bits:
+            asked = _unit(np.where(asked > 0, 1, -1))
         scores: Matrix = asked @ self._vectors.T
         cut = [row for row, item in enumerate(items) if item.rest is not None]
         if cut:
@@ -238,6 +244,12 @@ class SparseScorer:
                     if document.get(feature, 0.0) > 1.02 * piece.get(feature, 0.0)
                 )
         return scores
+
+
+def _signs(packed: Any) -> npt.NDArray[np.int8]:
+    """Packed bits, shape (dims / 8,), as −1 and 1, shape (dims,)."""
+    bits = np.unpackbits(np.asarray(packed, dtype=np.int8).view(np.uint8))
+    return np.where(bits > 0, 1, -1).astype(np.int8)
 
 
 def _unit(vectors: Any) -> Matrix:

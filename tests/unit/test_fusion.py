@@ -117,8 +117,7 @@ lists = st.lists(
 )
 
 
-def test_floor_measures_how_far_above_the_least_score() -> None:
-    assert normalize([4.0, 3.0, 2.0], "floor") == normalize([4.0, 3.0, 2.0], "minmax")
+def test_floor_of_vectors_ends_at_the_highest_possible_score() -> None:
     assert normalize([0.7, 0.6, 0.5], "floor", 1.0) == pytest.approx([0.4, 0.2, 0.0])
     # Of a similarity without a greatest value the list's best is the limit.
     assert normalize([5.0, 3.0, 1.0], "floor", 1.0) == pytest.approx([1.0, 0.5, 0.0])
@@ -127,14 +126,41 @@ def test_floor_measures_how_far_above_the_least_score() -> None:
     assert normalize([0.7, 0.7], "floor", 1.0) == [0.0, 0.0]
 
 
+def test_floor_of_words_is_zero_while_the_list_is_not_full() -> None:
+    # What such a list doesn't hold isn't found: hits that are all alike count, all of them.
+    assert normalize([4.0, 3.0, 2.0], "floor", window=100) == pytest.approx([1.0, 0.75, 0.5])
+    assert normalize([9.0] * 12, "floor", window=100) == [1.0] * 12
+    assert normalize([9.0, 8.9], "floor", window=100)[1] > 0.98
+    assert normalize([0.0, 0.0], "floor", window=100) == [1.0, 1.0]
+    # A fusion inside the fusion can score below 0.
+    assert normalize([2.0, 0.0, -2.0], "floor", window=100) == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_floor_of_words_counts_a_full_list_by_how_clear_its_best_is() -> None:
+    code = [10.0, *[2.0] * 19]
+    assert normalize(code, "floor", window=20) == [1.0, *[0.0] * 19]
+    # A question whose words stand everywhere: the tenth is about as good as the best.
+    vague = [10.0 - 0.1 * i for i in range(20)]
+    values = normalize(vague, "floor", window=20)
+    assert values[0] == pytest.approx(0.9 / 1.9)
+    assert values[-1] == 0
+    assert values == sorted(values, reverse=True)
+    # What lies beyond the list is worth as much as its last hit: hits that are all alike are worth nothing.
+    assert normalize([3.0] * 20, "floor", window=20) == [0.0] * 20
+    assert normalize([3.0], "floor", window=1) == [1.0]
+    assert normalize([3.0, 1.0], "floor", window=2) == [1.0, 0.0]
+
+
 def test_a_name_that_one_leg_finds_beats_a_list_of_likes() -> None:
     """Why ``floor``: words find one document, vectors list others that are hardly nearer than the rest."""
-    words = LegList(["named"], [9.0])
+    words = LegList(["named", "named too"], [9.0, 8.9])  # two documents hold the name
     vectors = LegList([f"d{i}" for i in range(50)], [0.62 - 0.001 * i for i in range(50)])
     children = (LegRef("words", 0), LegRef("vectors", 1, limit=1.0))
     for normalizer, first in (("floor", "named"), ("minmax", "d0")):
         how = FusionNode(kind="linear", children=children, weights=(0.25, 0.75), normalizer=normalizer)  # type: ignore[arg-type]
-        assert fuse(how, [words, vectors])[0].id == first
+        found = [hit.id for hit in fuse(how, [words, vectors])[:2]]
+        assert found[0] == first
+        assert (found[1] == "named too") == (normalizer == "floor")
 
 
 @given(
