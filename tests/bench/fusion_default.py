@@ -30,6 +30,7 @@ from esembed.encode.registry import load
 from esembed.evaluate.datasets import Dataset, load_dataset
 from esembed.evaluate.leg_table import FusionConfig, LegTable
 from esembed.evaluate.significance import bootstrap_interval
+from esembed.plan.default_query import TEXT_PRIOR
 from esembed.weights.estimate import estimate_weights
 from esembed.weights.scorers import DenseScorer, LexicalScorer, SampledDocument
 
@@ -85,12 +86,12 @@ FORMS = {
     "RRF": FusionConfig(kind="rrf", weights=(1.0, 1.0), window=WINDOW),
     "min-max": FusionConfig(kind="minmax", weights=(0.5, 0.5), window=WINDOW),
     "min-max .4 : .6": FusionConfig(kind="minmax", weights=(0.4, 0.6), window=WINDOW),
-    "floor, prior": FusionConfig(kind="floor", weights=(0.35, 0.65), window=WINDOW),
+    "not learned": FusionConfig(kind="floor", weights=(TEXT_PRIOR, 1 - TEXT_PRIOR), window=WINDOW),
 }
 CODES = 300
 
 
-def measure(dataset: Dataset, encoder: CachedEncoder, analyzer: str) -> list[str]:
+def measure(dataset: Dataset, encoder: CachedEncoder, analyzer: str, prefix: bool) -> list[str]:
     documents = [(str(d.id), f"{d.source['title']}\n{d.source['text']}".strip()) for d in dataset.documents()]
     language = analyzer if analyzer != "standard" else "none"
     if dataset.name.endswith("-de") and analyzer == "english":
@@ -100,7 +101,8 @@ def measure(dataset: Dataset, encoder: CachedEncoder, analyzer: str) -> list[str
     queries = list(dataset.queries.values())
     vectors = encoder.encode_document(texts)
     # A code stands in the text that BM25 searches, behind what the encoder reads of a document.
-    coded = {ids[i]: f"zx{i:05d}q" for i in random.Random(7).sample(range(len(ids)), min(CODES, len(ids)))}
+    chosen = random.Random(7).sample(range(len(ids)), min(CODES, len(ids)))
+    coded = {ids[i]: f"PN-{i + 10000}" if prefix else f"zx{i:05d}q" for i in chosen}
     searched = [f"{text}\n{coded[one]}" if one in coded else text for one, text in documents]
     bm25 = LexicalScorer(language=language, stop_words=stop_words)
     bm25.fit_texts(searched)
@@ -142,7 +144,7 @@ def measure(dataset: Dataset, encoder: CachedEncoder, analyzer: str) -> list[str
     untuned = max(float(rows[name].mean()) for name in ("RRF", "min-max"))
     found = " / ".join(
         f"{float((names.ndcg(config) >= 1.0).mean()):.2f}"
-        for config in (alone["BM25"], forms["RRF"], forms["learned"])
+        for config in (alone["BM25"], forms["RRF"], forms["not learned"], forms["learned"])
     )
     return [
         dataset.name,
@@ -172,17 +174,18 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--analyzers", nargs="+", default=("english", "standard"))
     parser.add_argument("--dims", type=int, help="only the first so many dims of each vector: a weak encoder")
+    parser.add_argument("--prefix", action="store_true", help="codes that share a prefix, such as PN-12345")
     options = parser.parse_args()
     encoder = CachedEncoder(options.cache, options.dims)
     head = ["set", "words", "queries", *LEGS, *FORMS, "learned", "learned − best leg",
             "learned − best of RRF, min-max", "weights BM25 : dense",
-            "codes found first: BM25 / RRF / learned", "estimate, s"]  # fmt: skip
+            "codes found first: BM25 / RRF / not learned / learned", "estimate, s"]  # fmt: skip
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|", flush=True)
     for name in options.sets:
         folder, _, split = name.partition("/")
         dataset = load_dataset(options.data / folder, split=split or "test")
         for analyzer in options.analyzers:
-            print("| " + " | ".join(measure(dataset, encoder, analyzer)) + " |", flush=True)
+            print("| " + " | ".join(measure(dataset, encoder, analyzer, options.prefix)) + " |", flush=True)
 
 
 if __name__ == "__main__":
