@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from esembed.deprecation import renamed
 from esembed.errors import OptionsError
+from esembed.types import ENGINES, Engine
 
 __all__ = [
     "CORE_ANALYZERS",
@@ -25,9 +26,6 @@ __all__ = [
     "derive",
     "profile",
 ]
-
-Engine = Literal["elasticsearch", "opensearch"]
-"""The two engines."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -176,7 +174,8 @@ def profile(name: str, version: str | Version | None = None) -> Capabilities:
     """
     if name not in PROFILES:
         raise OptionsError(f"no capability profile {name!r}; there are {', '.join(PROFILES)}")
-    engine: Engine = "elasticsearch" if name.startswith("elasticsearch") else "opensearch"
+    # A profile is called after its engine: elasticsearch-basic, opensearch-no-native.
+    engine = next(one for one in ENGINES if name.partition("-")[0] == one)
     try:
         number = version if isinstance(version, Version) else Version.parse(version or str(NEWEST[engine]))
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,10 @@ import numpy.typing as npt
 from esembed.deprecation import renamed_attributes, warn_renamed
 
 __all__ = [
+    "ENGINES",
     "DenseMatrix",
     "Document",
+    "Engine",
     "FloatArray",
     "Hit",
     "Hits",
@@ -21,6 +23,12 @@ __all__ = [
     "LegContribution",
     "SparseVector",
 ]
+
+Engine = Literal["elasticsearch", "opensearch"]
+"""The two engines, by name."""
+
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+"""Their names, for what has one answer for each engine."""
 
 FloatArray = npt.NDArray[np.float32]
 """A float32 array; its shape is stated where it is used."""

@@ -20,11 +20,11 @@ from esembed.encode.base import DenseSparseEncoder, Encoder, RuntimeOptions
 from esembed.encode.registry import load
 from esembed.errors import EncoderError, PlanError, QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
-from esembed.plan.encoders import split_spec
+from esembed.plan.encoders import fetches_nothing, split_spec
 from esembed.plan.fields import MAX_SEISMIC_IDS, PRECOMPUTED
 from esembed.plan.params import EncoderParams
 
-__all__ = ["WITHOUT_ADDRESS", "EncoderPool", "combined_of"]
+__all__ = ["EncoderPool", "combined_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,9 +34,6 @@ _TRAINED_FOR = {
     "euclidean": ("l2_norm",),
 }
 """sentence-transformers' names of similarities → the plan's that rank so; the last is advised."""
-
-WITHOUT_ADDRESS = frozenset({"minilm", "lexical", PRECOMPUTED})
-"""Specs that fetch nothing from an address that an index could have chosen."""
 
 
 def combined_of(dense: Encoder, sparse: Encoder) -> DenseSparseEncoder | None:
@@ -313,7 +310,7 @@ class EncoderPool:
         return self._loaded[key]
 
     def _allowed(self, spec: str) -> bool:
-        return self._allow is None or spec in self._allow or spec in WITHOUT_ADDRESS
+        return self._allow is None or spec in self._allow or fetches_nothing(spec)
 
     def _load_shared(self, key: tuple[str, EncoderParams]) -> None:
         """Load both halves of a pair that this encoder is of, where one pass can make their vectors."""

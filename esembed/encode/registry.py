@@ -23,23 +23,10 @@ from typing import cast
 
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.errors import EncoderError
-from esembed.plan.encoders import spec_problem, split_spec
+from esembed.plan.encoders import FAMILIES, spec_problem, split_spec
 from esembed.plan.params import EncoderParams
 
-__all__ = ["FAMILIES", "load"]
-
-FAMILIES: dict[str, str] = {
-    "minilm": "esembed.encode.transformer.minilm:load",
-    "hf": "esembed.encode.transformer.dense:load",
-    "splade": "esembed.encode.transformer.splade:load",
-    "static": "esembed.encode.static.encoder:load",
-    "lexical": "esembed.encode.lexical.encoder:load",
-    "openai": "esembed.encode.remote:load",
-    "engine": "esembed.encode.engine_inference:load",
-    "custom": "esembed.encode.precomputed:load_custom",
-    "precomputed": "esembed.encode.precomputed:load",
-}
-"""Encoder family → its loader, as ``module:function``."""
+__all__ = ["load"]
 
 Loader = Callable[[str, EncoderParams, RuntimeOptions], Encoder]
 
@@ -63,7 +50,7 @@ def load(
     family, rest = split_spec(spec)
     if family not in FAMILIES:
         raise EncoderError(f"{spec_problem(spec)} (in spec {spec!r})", spec=spec)
-    module_name, _, function = FAMILIES[family].partition(":")
+    module_name, _, function = FAMILIES[family].loader.partition(":")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -19,7 +19,7 @@ from esembed.query import Query
 from esembed.query.nodes import BoostBy, Collapse, Knn, Rescore
 from esembed.query.tree import resolve_text
 from esembed.search.options import Reranker
-from esembed.types import Hits
+from esembed.types import ENGINES, Hits
 
 __all__ = [
     "SearchTarget",
@@ -173,8 +173,8 @@ def index_documents(index: SearchTarget, count: int, *, seed: int = 0) -> list[t
     """*count* documents drawn at random by the engine, as (id, text)."""
     draw = q.raw(
         {
-            kind: {"function_score": {"random_score": {"seed": seed, "field": "_seq_no"}}}
-            for kind in ("elasticsearch", "opensearch")
+            engine: {"function_score": {"random_score": {"seed": seed, "field": "_seq_no"}}}
+            for engine in ENGINES
         }
     )
     found: list[tuple[str, str]] = []

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 
-__all__ = ["FAMILIES", "canonical_spec", "spec_problem", "split_spec"]
+__all__ = ["FAMILIES", "Family", "canonical_spec", "fetches_nothing", "spec_problem", "split_spec"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What is known of an encoder family without importing it.
+
+    Attributes:
+        loader: ``module:function`` that makes its encoders, imported when one is loaded. A string, so that a
+            plan is read and checked without the code that encodes.
+        example: what its spec looks like; empty where nothing stands after the family's name.
+        fetches_nothing: its specs name no address, file or model, so one that stands in an index is loaded
+            without ``allow_encoders``: whoever wrote the index could not choose what is read.
+    """
+
+    loader: str
+    example: str = ""
+    fetches_nothing: bool = False
+
 
 FAMILIES = {
-    "minilm": "",
-    "hf": "hf:intfloat/multilingual-e5-small",
-    "splade": "splade:naver/splade-v3",
-    "static": "static:./potion-base-8M",
-    "lexical": "",
-    "openai": "openai:text-embedding-3-small",
-    "engine": "engine:.elser-2-elasticsearch",
-    "custom": "custom:my-model",
-    "precomputed": "",
+    "minilm": Family("esembed.encode.transformer.minilm:load", fetches_nothing=True),
+    "hf": Family("esembed.encode.transformer.dense:load", "hf:intfloat/multilingual-e5-small"),
+    "splade": Family("esembed.encode.transformer.splade:load", "splade:naver/splade-v3"),
+    "static": Family("esembed.encode.static.encoder:load", "static:./potion-base-8M"),
+    "lexical": Family("esembed.encode.lexical.encoder:load", fetches_nothing=True),
+    "openai": Family("esembed.encode.remote:load", "openai:text-embedding-3-small"),
+    "engine": Family("esembed.encode.engine_inference:load", "engine:.elser-2-elasticsearch"),
+    "custom": Family("esembed.encode.precomputed:load_custom", "custom:my-model"),
+    "precomputed": Family("esembed.encode.precomputed:load", fetches_nothing=True),
 }
-"""Encoder family → an example of what its spec looks like; empty where nothing stands after the name."""
+"""Every encoder family by name; the only list of them."""
 
 _ALIASES = {
     "allminilml6v2": "minilm",
@@ -64,13 +83,18 @@ def spec_problem(spec: str) -> str | None:
             f"there is no encoder family {family!r}{hint} (there are: {', '.join(FAMILIES)}; custom:NAME is "
             "an encoder that you pass as encoder=)"
         )
-    example = FAMILIES[family]
+    example = FAMILIES[family].example
     if example and not rest.strip():
         return f"{spec!r} needs a name after the family, as in {example!r}"
     if not example and rest:
         way = f"; for another model write 'hf:{rest}'" if family == "minilm" else ""
         return f"{family} takes no name after it{way}"
     return None
+
+
+def fetches_nothing(spec: str) -> bool:
+    """Whether an encoder's spec, also one read from an index, can be loaded without the caller's leave."""
+    return spec_problem(spec) is None and FAMILIES[split_spec(spec)[0]].fetches_nothing
 
 
 def _near(family: str, rest: str, spec: str) -> str | None:
@@ -85,7 +109,8 @@ def _near(family: str, rest: str, spec: str) -> str | None:
         meant = known[close[0]] if close else None
     if meant is None:
         return None
-    return f"{meant}:{rest or FAMILIES[meant].partition(':')[2]}" if FAMILIES[meant] else meant
+    example = FAMILIES[meant].example
+    return f"{meant}:{rest or example.partition(':')[2]}" if example else meant
 
 
 def split_spec(spec: str) -> tuple[str, str]:

@@ -25,7 +25,7 @@ import msgspec
 
 from esembed.errors import QueryError
 from esembed.scalars import LARGEST, SMALLEST, plain
-from esembed.types import SparseVector
+from esembed.types import ENGINES, SparseVector
 
 __all__ = [
     "Bool",
@@ -934,9 +934,9 @@ class Raw(Node, frozen=True, kw_only=True, tag="raw"):
     def __post_init__(self) -> None:
         super().__post_init__()
         keys = set(self.bodies) if isinstance(self.bodies, Mapping) else {type(self.bodies).__name__}
-        if not keys or keys - {"elasticsearch", "opensearch"}:
+        if not keys or keys - set(ENGINES):
             raise QueryError(
-                "raw takes {'elasticsearch': clause, 'opensearch': clause} (one may be missing), not "
+                f"raw takes {{{', '.join(f'{one!r}: clause' for one in ENGINES)}}} (one may be missing), not "
                 f"{sorted(map(str, keys))}",
                 field="bodies",
             )

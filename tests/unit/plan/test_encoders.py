@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from esembed import DenseField, IndexPlan
-from esembed.encode.registry import FAMILIES, load
+from esembed.encode.registry import load
 from esembed.errors import EncoderError, PlanError
 from esembed.plan import encoders as checks
 
@@ -17,11 +20,25 @@ def plan(spec: str, section: str = "dense") -> IndexPlan:
     return IndexPlan.from_toml(f'[text.body]\n[{section}.v]\nencoder = "{spec}"\nsource = ["body"]\n')
 
 
-def test_the_plan_and_the_registry_know_the_same_families() -> None:
-    assert set(checks.FAMILIES) == set(FAMILIES)
-    assert set(checks._ALIASES.values()) <= set(FAMILIES)
-    for example in filter(None, checks.FAMILIES.values()):
-        assert checks.spec_problem(example) is None
+@pytest.mark.parametrize("name", checks.FAMILIES)
+def test_every_family_has_its_loader_its_form_and_its_row_in_the_docs(name: str) -> None:
+    family = checks.FAMILIES[name]
+    module, _, function = family.loader.partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    spec = family.example or name
+    assert checks.split_spec(spec)[0] == name
+    assert checks.spec_problem(spec) is None
+    # What an index names is loaded unasked only where the spec leaves nothing to choose.
+    assert checks.fetches_nothing(spec) is family.fetches_nothing
+    if family.fetches_nothing:
+        assert not checks.fetches_nothing(f"{name}:http://127.0.0.1/x")
+    docs = Path(__file__).parents[3] / "docs" / "encoders.md"
+    assert re.search(rf"^\| `{name}[:`]", docs.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_what_people_write_leads_to_a_family() -> None:
+    assert set(checks._ALIASES.values()) <= set(checks.FAMILIES)
+    assert not checks.fetches_nothing("nonsense:x")
 
 
 @pytest.mark.parametrize(
