@@ -81,7 +81,7 @@ class Capabilities:
         bm25_k1_factor: BM25 scores carry Lucene's old factor (k1 + 1), as Elasticsearch's do.
         inference: the engine can compute vectors itself: Elasticsearch's inference endpoints (Enterprise or
             trial license), OpenSearch's ml-commons plugin.
-        max_clauses: the most clauses of a bool query.
+        max_clauses: the most clauses of a request's query, those of all legs together.
         max_result_window: the most from + size.
         unknown: what could not be asked for (a key without the privilege), for people.
         details: anything else that was seen, for ``doctor``.

@@ -13,9 +13,9 @@ import numpy as np
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.quantize_vectors import quantize
-from esembed.dialect.scope import KEYWORD_LIKE, FieldInfo, Scope
+from esembed.dialect.scope import CLAUSE_HEADROOM, KEYWORD_LIKE, FieldInfo, Scope
 from esembed.dialect.tokens import encode_vector
-from esembed.dialect.values import DATES, check_value, check_zone, fit_text, writing_of
+from esembed.dialect.values import DATES, check_value, check_zone, count_words, fit_text, writing_of
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import DenseField
@@ -51,7 +51,13 @@ __all__ = ["Json", "QueryCompiler", "bool_clause", "completes", "mentions", "on_
 Json = dict[str, Any]
 """A JSON object."""
 MAX_TERMS = 65_536  # index.max_terms_count, both engines' default
-CLAUSE_HEADROOM = 24  # left for filters and the like when sparse terms are cut to the clause limit
+MAX_EXPANSIONS = 50
+"""What a fuzzy word may become, both engines' default. Each is a clause: 20 words fill OpenSearch's 1,024."""
+MAX_FUZZY_WORDS = 250
+"""Fuzzy words of a request, times fields. Each holds an automaton of about 0.3 MB while the query is made:
+Elasticsearch 9.5.3 with 1 GB of heap refused 2,400 of them (429, its request breaker)."""
+ELASTIC = frozenset({"match", "multi_match", "sparse"})
+"""Nodes that count their words or terms themselves."""
 
 
 def bool_clause(scoring: Json, filters: list[Json]) -> Json:
@@ -158,6 +164,8 @@ class QueryCompiler:
             raise QueryError(
                 f"{tag} stands at the top of a query (or as a leg of a fusion), not inside another clause"
             )
+        if scope.clauses is not None and tag not in ELASTIC:
+            scope.clauses.fixed += 1
         return method(node, scope)
 
     def filters(self, node: Filter | None, scope: Scope) -> list[Json]:
@@ -185,7 +193,7 @@ class QueryCompiler:
             if words > node.damp_words:
                 node = node.replace(boost=node.boost * node.damp_words / words, damp_words=None)
         fields = self._text_fields(node.fields, scope)
-        options: Json = {"query": self._fitted(_need_text(node.text, "match"), fields, scope)}
+        options = self._fitted(_need_text(node.text, "match"), fields, scope, fuzzy=node.fuzziness)
         if node.operator != "or":
             options["operator"] = node.operator
         _put(options, node, "fuzziness", "minimum_should_match", "analyzer")
@@ -202,10 +210,11 @@ class QueryCompiler:
 
     def visit_multi_match(self, node: MultiMatch, scope: Scope) -> Json:
         fields = self._text_fields(node.fields, scope)
+        # A phrase can't be cut without becoming another one, and is a clause for each field.
         text = _need_text(node.text, "multi_match")
-        if node.kind not in ("phrase", "phrase_prefix"):
-            text = self._fitted(text, fields, scope)
-        options: Json = {"query": text, "type": node.kind}
+        phrase = node.kind in ("phrase", "phrase_prefix")
+        options = {"query": text} if phrase else self._fitted(text, fields, scope, fuzzy=node.fuzziness)
+        options["type"] = node.kind
         if node.operator != "or":
             options["operator"] = node.operator
         _put(options, node, "tie_breaker", "fuzziness", "minimum_should_match", "analyzer")
@@ -253,16 +262,38 @@ class QueryCompiler:
             found.append((scope.text(name).path, boost))
         return found
 
-    def _fitted(self, text: str, fields: list[tuple[str, float]], scope: Scope) -> str:
-        """The text, cut where its words would be more clauses than the engine takes (a pasted page)."""
-        limit = max(1, (scope.capabilities.max_clauses - CLAUSE_HEADROOM) // len(fields))
-        text, kept = fit_text(text, limit)
+    def _fitted(
+        self, text: str, fields: list[tuple[str, float]], scope: Scope, *, fuzzy: str | int | None
+    ) -> Json:
+        """The text as a match's options, cut where its words would be more clauses than there are for it in
+        the request (a pasted page)."""
+        words = count_words(text)
+        if fuzzy and words * len(fields) > MAX_FUZZY_WORDS:
+            text, cut = fit_text(text, max(1, MAX_FUZZY_WORDS // len(fields)))
+            words = cut or words
+            scope.note(
+                f"{', '.join(name for name, _ in fields)}: only the text's first {words} words are searched; "
+                "more fuzzy words would take more memory than an engine gives to a request"
+            )
+        each = len(fields) * (MAX_EXPANSIONS if fuzzy else 1)
+        granted = scope.grant(words * each)
+        options: Json = {"query": text}
+        if granted >= words * each:
+            return options
+        limit = scope.capabilities.max_clauses
+        names = ", ".join(name for name, _ in fields)
+        if fuzzy:
+            # Fewer spellings of each word first: every word counts more than its fiftieth neighbor.
+            spellings = max(1, granted // (words * len(fields)))
+            options["max_expansions"] = spellings
+            scope.note(f"{names}: {spellings} spellings of each word; this engine takes {limit} clauses")
+        options["query"], kept = fit_text(text, max(1, granted // len(fields)))
         if kept is not None:
             scope.note(
-                f"{', '.join(name for name, _ in fields)}: only the text's first {kept} words are searched; "
-                f"this engine takes {scope.capabilities.max_clauses} clauses"
+                f"{names}: only the text's first {kept} words are searched; this engine takes {limit} "
+                "clauses in a request"
             )
-        return text
+        return options
 
     def _boosts(self, fields: list[tuple[str, float]], node: Match | MultiMatch, scope: Scope) -> Json:
         factors = {scope.bm25_factor(name) for name, _ in fields}
@@ -351,15 +382,6 @@ class QueryCompiler:
         return bool_clause({"nested": options}, filters)
 
     def visit_bool(self, node: Bool, scope: Scope) -> Json:
-        total = len(node.must) + len(node.should) + len(node.filter) + len(node.must_not)
-        limit = scope.capabilities.max_clauses
-        if total > limit:
-            raise QueryError(
-                f"bool_ has {total} clauses; this engine takes {limit} "
-                "(indices.query.bool.max_clause_count). "
-                "Use q.terms for many values of one field, or raise the limit on the engine",
-                field="bool_",
-            )
         conditions, inner = self.conditions(node, scope)
         options: Json = {}
         for name in ("must", "should"):
@@ -471,12 +493,12 @@ class QueryCompiler:
         raise NotImplementedError
 
     def sparse_weights(
-        self, node: Sparse, info: FieldInfo, scope: Scope, limit: int | None
+        self, node: Sparse, info: FieldInfo, scope: Scope, *, clauses: bool
     ) -> dict[str, float]:
         """The query's feature names and weights, light terms cut off.
 
         Args:
-            limit: the most terms that the engine takes in one query, or None.
+            clauses: each term is one of the request's clauses.
 
         Raises:
             QueryError: no vector, ``max_terms`` above the limit.
@@ -491,21 +513,25 @@ class QueryCompiler:
         before = len(weights)
         if node.min_weight is not None:
             weights = {token: w for token, w in weights.items() if w >= node.min_weight}
-        keep = node.max_terms
-        if limit is not None:
-            if keep is not None and keep > limit:
+        keep = len(weights) if node.max_terms is None else min(len(weights), node.max_terms)
+        limit = scope.capabilities.max_clauses
+        why = ""
+        if clauses:
+            if node.max_terms is not None and node.max_terms > limit - CLAUSE_HEADROOM:
                 raise QueryError(
-                    f"sparse on {node.field!r}: max_terms={keep} is above this engine's clause limit of "
-                    f"{limit}; "
-                    f"lower it, or raise indices.query.bool.max_clause_count",
+                    f"sparse on {node.field!r}: max_terms={node.max_terms} is above this engine's clause "
+                    f"limit of {limit} (some are its own); lower it, or raise "
+                    "indices.query.bool.max_clause_count",
                     field="max_terms",
                 )
-            keep = keep or limit
-        if keep is not None and len(weights) > keep:
+            granted = scope.grant(keep)
+            if granted < keep:
+                keep, why = granted, f"; this engine takes {limit} clauses in a request"
+        if len(weights) > keep:
             heaviest = sorted(weights.items(), key=lambda item: (-item[1], item[0]))[:keep]
             weights = dict(heaviest)
         if len(weights) < before:
-            scope.note(f"{node.field}: {len(weights)} of {before} query terms kept, the heaviest")
+            scope.note(f"{node.field}: {len(weights)} of {before} query terms kept, the heaviest{why}")
         target, storage = scope.target(info)
         if storage == "seismic" and node.field not in scope.token_ids:
             vector: Any = SparseVector.from_dict(

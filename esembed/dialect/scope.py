@@ -18,7 +18,7 @@ from esembed.dialect.values import NUMERIC, UNKNOWN_FORMAT
 from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
 
-__all__ = ["KEYWORD_LIKE", "FieldInfo", "Scope"]
+__all__ = ["CLAUSE_HEADROOM", "KEYWORD_LIKE", "ClauseBudget", "FieldInfo", "Scope"]
 
 DEFAULT_K1 = 1.2  # Lucene's
 KEYWORD_LIKE = frozenset({"keyword", "constant_keyword", "wildcard", "ip"})
@@ -44,6 +44,68 @@ class FieldInfo(msgspec.Struct, frozen=True):
     format: str | None = None
 
 
+CLAUSE_HEADROOM = 24
+"""Clauses left for what the engines add by themselves: filters of nested documents, of an alias, a match_all
+beside a negation. 30 negated filters cost Elasticsearch 9.5.3 two clauses each, OpenSearch 3.6.0 one."""
+
+
+class ClauseBudget:
+    """The clauses of one request, which its texts and sparse vectors share.
+
+    Lucene counts the leaves of a request's whole query and refuses it above a limit (1,024 on OpenSearch, by
+    heap on Elasticsearch), with a status of 500 where the sum is above it and 400 where one leg is. So a
+    first compilation grants everything and adds up; where that is too much, a second one grants shares.
+
+    Args:
+        limit: the engine's.
+        granted: what each that asks may have, in the order of asking; None grants all.
+
+    Attributes:
+        fixed: clauses that can't be cut.
+        asked: what texts and vectors asked for, in order.
+    """
+
+    __slots__ = ("_granted", "asked", "fixed", "limit")
+
+    def __init__(self, limit: int, granted: Sequence[int] | None = None) -> None:
+        self.limit = limit
+        self.fixed = 0
+        self.asked: list[int] = []
+        self._granted = granted
+
+    def grant(self, wanted: int) -> int:
+        """How many of the clauses *wanted* may be used, at least one."""
+        position = len(self.asked)
+        self.asked.append(wanted)
+        return wanted if self._granted is None else min(wanted, self._granted[position])
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether more was asked for than there is."""
+        return self.fixed + sum(self.asked) > self.limit - CLAUSE_HEADROOM
+
+    def shares(self) -> ClauseBudget:
+        """The budget of the second compilation: who asks for little gets it, the others the same each.
+
+        Raises:
+            QueryError: what can't be cut is too much by itself.
+        """
+        free = self.limit - CLAUSE_HEADROOM - self.fixed
+        if free < len(self.asked) or not self.asked:
+            raise QueryError(
+                f"the query has {self.fixed + len(self.asked)} clauses and this engine takes {self.limit} in "
+                "a request (indices.query.bool.max_clause_count; some are its own): use q.terms for many "
+                "values of one field, or raise the limit on the engine",
+                field="bool_",
+            )
+        granted = [0] * len(self.asked)
+        order = sorted(range(len(self.asked)), key=self.asked.__getitem__)
+        for done, position in enumerate(order):
+            granted[position] = min(self.asked[position], free // (len(order) - done))
+            free -= granted[position]
+        return ClauseBudget(self.limit, granted)
+
+
 class Scope(msgspec.Struct, kw_only=True, eq=False):
     """One compilation.
 
@@ -61,6 +123,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         nested_path: the path of the nested clause that this stands in.
         within: the clauses of the filters around this: all that is found here passes them. A search for the k
             nearest applies them first; for any other clause it is enough that they stand beside it.
+        clauses: the budget of the request that this becomes a part of; None grants everything.
         notes: what was resolved or cut, for people.
         gaps: what the engine lacks, each with its remedy.
         names: the inner hits' names handed out so far, so that they stay distinct in one request.
@@ -77,6 +140,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     inner_hits: bool = True
     nested_path: str | None = None
     within: tuple[dict[str, Any], ...] = ()
+    clauses: ClauseBudget | None = None
     notes: list[str] = msgspec.field(default_factory=list)
     gaps: list[str] = msgspec.field(default_factory=list)
     names: list[str] = msgspec.field(default_factory=list)
@@ -84,6 +148,10 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     def filtering(self) -> Scope:
         """The same for clauses whose score doesn't count."""
         return self.with_(scoring=False, align_scores=False, inner_hits=False)
+
+    def grant(self, wanted: int) -> int:
+        """How many of the clauses that a text or a sparse vector wants it may have in this request."""
+        return wanted if self.clauses is None else self.clauses.grant(wanted)
 
     def inside(self, filters: Sequence[dict[str, Any]]) -> Scope:
         """The same for what these filters, compiled, stand around."""

@@ -32,6 +32,7 @@ __all__ = [
     "check_unicode",
     "check_value",
     "check_zone",
+    "count_words",
     "date_problem",
     "fit_text",
     "refusals_named",
@@ -48,6 +49,11 @@ NUMERIC = frozenset(
 _WORD = re.compile(r"[0-9A-Za-z_'.]{1,250}|[^\x00-\x7f]")
 """What an analyzer makes a word of, counted high: a run of ASCII, which is cut at 255 characters, or one
 character of any other script."""
+
+
+def count_words(text: str) -> int:
+    """How many words an analyzer makes of a text, counted high."""
+    return sum(1 for _ in _WORD.finditer(text))
 
 
 def fit_text(text: str, limit: int) -> tuple[str, int | None]:

@@ -8,6 +8,7 @@ pipeline where ranks are global), else one ``_msearch`` and :mod:`esembed.fusion
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +18,7 @@ from esembed.capabilities import Capabilities, profile
 from esembed.dialect import dialect_for
 from esembed.dialect.meta import PARENT_FIELD
 from esembed.dialect.query import Json
-from esembed.dialect.scope import Scope
+from esembed.dialect.scope import ClauseBudget, Scope
 from esembed.errors import QueryError, UnsupportedFeatureError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import IndexPlan
@@ -243,7 +244,8 @@ class SearchCompiler:
 
     def _single(self, request: Request, scope: Scope) -> CompiledSearch:
         options, core, stages = request.options, request.inner, request.stages
-        body = self.dialect.leg_body(self._no_chunk_documents(core, scope), scope.with_(names=[]))
+        asked = self._no_chunk_documents(core, scope)
+        body, _ = self._within_budget(lambda within: self.dialect.leg_body(asked, within), scope)
         body["size"] = (
             min(options.size, request.window - options.offset) if isinstance(core, Knn) else options.size
         )
@@ -255,11 +257,12 @@ class SearchCompiler:
             if isinstance(stage, Collapse):
                 body["collapse"] = {"field": scope.sortable(stage.field, "collapse").path}
             elif stage.by is not None:
-                aligned = scope.with_(names=[], align_scores=True, inner_hits=False)
+                aligned, by = scope.with_(align_scores=True, inner_hits=False), stage.by
+                rescore, _ = self._within_budget(partial(self.dialect.clause, by), aligned)
                 body["rescore"] = {
                     "window_size": stage.window_size,
                     "query": {
-                        "rescore_query": self.dialect.clause(stage.by, aligned),
+                        "rescore_query": rescore,
                         "query_weight": stage.query_weight,
                         "rescore_query_weight": stage.rescore_weight,
                     },
@@ -388,7 +391,15 @@ class SearchCompiler:
 
     def _by_server(self, request: Request, fusion: FusionNode, scope: Scope) -> CompiledSearch:
         options = request.options
-        body = self.dialect.fusion_body(fusion, _queries(request), scope.with_(names=[]))
+        body, exceeded = self._within_budget(
+            lambda within: self.dialect.fusion_body(fusion, _queries(request), within), scope
+        )
+        if exceeded and options.fusion == "auto":
+            # Cut less: a request of its own for each leg has the whole budget.
+            scope.gap(
+                f"the legs together have more than the {self.capabilities.max_clauses} clauses that this "
+                'engine takes in a request; fusion="auto" sends each by itself'
+            )
         body["size"] = options.size
         if options.offset:
             body["from"] = options.offset
@@ -451,8 +462,17 @@ class SearchCompiler:
                     'ask for them with a query of the text fields alone, or use chunk.store = "nested"',
                     field="aggregations" if options.aggregations else "count",
                 )
+            queries = _queries(request)
+            # One request of all legs, which has one budget where theirs have one each.
+            quiet = scope.with_(notes=[])
+            union, cut = self._within_budget(lambda within: self.dialect.union_body(queries, within), quiet)
+            if cut:
+                scope.note(
+                    "totals and aggregations leave out what only the last words or the lightest terms find; "
+                    f"this engine takes {self.capabilities.max_clauses} clauses in a request"
+                )
             match_any = {
-                **self.dialect.union_body([leg.query for leg in request.legs], scope),
+                **union,
                 "size": 0,
                 "track_total_hits": True,
             }
@@ -471,9 +491,21 @@ class SearchCompiler:
 
     # -- legs ----------------------------------------------------------------------------------------
 
+    def _within_budget(self, build: Callable[[Scope], Json], scope: Scope) -> tuple[Json, bool]:
+        """A request's query with no more clauses than the engine takes, and whether it had to be cut.
+
+        Compiled once, and a second time only where the first asked for too much.
+        """
+        budget = ClauseBudget(self.capabilities.max_clauses)
+        body = build(scope.with_(names=[], clauses=budget))
+        if not budget.exceeded:
+            return body, False
+        return build(scope.with_(names=[], clauses=budget.shares())), True
+
     def _leg(self, leg: RequestLeg, scope: Scope, window: int) -> CompiledLeg:
         inner = scope.with_(names=[], window=window, align_scores=leg.align_scores)
-        body = self.dialect.leg_body(self._no_chunk_documents(leg.query, scope), inner)
+        asked = self._no_chunk_documents(leg.query, scope)
+        body, _ = self._within_budget(lambda within: self.dialect.leg_body(asked, within), inner)
         body["size"] = window
         body["_source"] = False
         body["track_total_hits"] = False
@@ -534,7 +566,7 @@ class SearchCompiler:
             query = knn
         narrowed = add_filter(query, Ids(values=tuple(ids)))
         inner = scope.with_(names=[], window=len(ids), align_scores=align_scores, inner_hits=False)
-        body = self.dialect.leg_body(narrowed, inner)
+        body, _ = self._within_budget(lambda within: self.dialect.leg_body(narrowed, within), inner)
         return {**body, "size": len(ids), "_source": False, "track_total_hits": False}
 
 

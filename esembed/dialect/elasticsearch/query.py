@@ -16,7 +16,6 @@ from esembed.capabilities import Capabilities
 from esembed.dialect.elasticsearch import inference
 from esembed.dialect.elasticsearch.scores import ElasticsearchScores, exact_script
 from esembed.dialect.query import (
-    CLAUSE_HEADROOM,
     Json,
     QueryCompiler,
     bool_clause,
@@ -210,7 +209,6 @@ class ElasticsearchQuery(QueryCompiler):
     def visit_sparse(self, node: Sparse, scope: Scope) -> Json:
         info = scope.sparse(node.field)
         _, storage = scope.target(info)
-        limit = max(1, scope.capabilities.max_clauses - CLAUSE_HEADROOM)
         clause: Json
         if storage not in scope.capabilities.sparse_storages:
             scope.gap(
@@ -222,7 +220,7 @@ class ElasticsearchQuery(QueryCompiler):
             clause = inference.sparse_vector(info.path, target[1], target[0], boost=node.boost)
             clause["sparse_vector"] |= self._pruning(node, info)
             return bool_clause(clause, self.filters(node.filter, scope))
-        weights = self.sparse_weights(node, info, scope, limit)
+        weights = self.sparse_weights(node, info, scope, clauses=True)
         if not weights:
             return {"match_none": {}}
         if storage == "rank_features":

@@ -13,7 +13,6 @@ from esembed.dialect.elasticsearch.query import rank_features_clause
 from esembed.dialect.opensearch import inference
 from esembed.dialect.opensearch.scores import SPACE_TYPES, OpenSearchScores
 from esembed.dialect.query import (
-    CLAUSE_HEADROOM,
     Json,
     QueryCompiler,
     bool_clause,
@@ -158,14 +157,13 @@ class OpenSearchQuery(QueryCompiler):
             )
         if node.prune is not None and node.prune is not False:
             scope.gap("sparse prune= is Elasticsearch's; use max_terms or min_weight")
-        limit = None if storage == "seismic" else max(1, caps.max_clauses - CLAUSE_HEADROOM)
         target = self.inference_target(node, info, scope)
         if target is not None:
             by_text = inference.neural_sparse(info.path, target[1], model_id=target[0])
             if node.boost != 1.0:
                 by_text["neural_sparse"][info.path]["boost"] = node.boost
             return bool_clause(by_text, self.filters(node.filter, scope))
-        weights = self.sparse_weights(node, info, scope, limit)
+        weights = self.sparse_weights(node, info, scope, clauses=storage != "seismic")
         if not weights:
             return {"match_none": {}}
         filters = self.candidates(node, scope) if storage == "seismic" else self.filters(node.filter, scope)
