@@ -82,6 +82,13 @@ async def stoppable(function: Callable[[threading.Event], T]) -> T:
         raise
 
 
+class _NoLoop:
+    """A guard for what threads use: each request goes to the client's own loop."""
+
+    def check(self) -> None:
+        """Nothing to check: :meth:`_FromThreads.request` refuses where that loop can't answer."""
+
+
 class _FromThreads:
     """Lets threads send requests through a client that lives on an event loop."""
 
@@ -90,6 +97,7 @@ class _FromThreads:
         self._loop = loop
         self._stopped = threading.Event()
         self.engine = client.engine
+        self.loop = _NoLoop()
 
     def stop(self) -> None:
         """Refuse what comes after."""

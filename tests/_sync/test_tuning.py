@@ -115,7 +115,7 @@ def test_a_cross_encoder_is_kept_where_it_helps_and_only_there(
     assert stage.tried == 7
     assert isinstance(query, Match)
     assert index.plan.query is None
-    assert "reranker: 7 variants race" in told
+    assert "reranker: 7 variants are compared" in told
 
     # What people want is gold.
     tuned = index.tune(dataset("gold"))
