@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from esembed.encode.backends.base import foreign_errors
+from esembed.encode.models.checks import check_shapes
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -27,6 +29,12 @@ def load_backbone(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
     Raises:
         EncoderError: nothing that is installed can run the model; the message names the extra.
     """
+    check_shapes(files.config, files.tensors(), files.name)
+    with foreign_errors(files.name, "be loaded"):
+        return _load(files, runtime)
+
+
+def _load(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
     # Asked for without importing them: torch takes seconds, and may not be needed.
     have_openvino = importlib.util.find_spec("openvino") is not None
     have_torch = importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")

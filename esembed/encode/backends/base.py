@@ -37,11 +37,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from esembed.errors import EncoderError, EsembedError
 
 __all__ = [
     "Backbone",
@@ -51,11 +54,29 @@ __all__ = [
     "Outputs",
     "Program",
     "TokenBatch",
+    "foreign_errors",
 ]
 
 IntArray = npt.NDArray[np.int32]
 Outputs = tuple[npt.NDArray[Any], ...]
 """What a head returned for one batch: arrays in the order of its rows, along the first axis."""
+
+
+@contextmanager
+def foreign_errors(name: str, doing: str) -> Iterator[None]:
+    """Whatever OpenVINO, torch or transformers raise inside becomes an EncoderError that names the model.
+
+    Their errors are of any class (IndexError for a token beyond the table, TypeError for a null in
+    config.json, ImportError for a package that a checkpoint wants), and a caller can't list them.
+    """
+    try:
+        yield
+    except EsembedError:
+        raise
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+        raise EncoderError(f"{name} can't {doing} ({reason})", spec=name) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from esembed.encode.backends import openvino_bert, openvino_decoder, openvino_modernbert
-from esembed.encode.backends.base import Head, Outputs, TokenBatch
+from esembed.encode.backends.base import Head, Outputs, TokenBatch, foreign_errors
 from esembed.encode.backends.cpu import available_threads, has_amx
 from esembed.encode.backends.openvino_graph import ACTIVATIONS, EMBEDDINGS, Graph
 from esembed.encode.base import RuntimeOptions
@@ -145,7 +145,8 @@ class OpenVinoBackbone:
 
     def program(self, head: Head) -> OpenVinoProgram:
         """Build the graph with *head* at its end."""
-        model = build(self._files, head, self._precision)
+        with foreign_errors(self._files.name, "be built as an OpenVINO graph"):
+            model = build(self._files, head, self._precision)
         return OpenVinoProgram(model, self._precision, self._threads, large=self._large)
 
     def close(self) -> None:

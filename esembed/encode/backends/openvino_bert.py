@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.encode.backends.openvino_graph import Graph
+from esembed.encode.models.folder import position_offset, usable_positions
 
 __all__ = ["FAMILY", "hidden_states", "max_positions", "unsupported"]
 
 FAMILY = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet")
 """The values of ``model_type`` that are built here."""
-_OFFSET = ("roberta", "xlm-roberta", "camembert")
 
 
 def unsupported(config: Mapping[str, Any]) -> str | None:
@@ -31,19 +31,14 @@ def unsupported(config: Mapping[str, Any]) -> str | None:
         return f"position_embedding_type {config['position_embedding_type']!r}"
     if config.get("is_decoder") or config.get("add_cross_attention"):
         return "it is a decoder"
+    if position_offset(config) is None:
+        return "pad_token_id is null, and positions are counted from it (mostly 1, the id of <pad>)"
     return None
 
 
 def max_positions(config: Mapping[str, Any]) -> int:
     """The longest sequence the position table allows (RoBERTa loses pad_token_id + 1 rows)."""
-    rows = int(config.get("max_position_embeddings", 512))
-    return rows - _position_offset(config)
-
-
-def _position_offset(config: Mapping[str, Any]) -> int:
-    if config["model_type"] == "mpnet":
-        return 2  # whatever its padding's id is
-    return int(config.get("pad_token_id", 1)) + 1 if config["model_type"] in _OFFSET else 0
+    return usable_positions({"max_position_embeddings": 512, **config}) or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +125,7 @@ def _embeddings(graph: Graph, ids: Any, eps: float) -> Any:
     from openvino import opset13 as ov
 
     name = f"{graph.prefix}embeddings."
-    offset = _position_offset(graph.config)
+    offset = position_offset(graph.config) or 0
     positions = graph.tensor(f"{name}position_embeddings.weight")[offset:]
     if graph.has(f"{name}token_type_embeddings.weight"):
         # a single text has type 0 throughout, so the row is added to the positions once

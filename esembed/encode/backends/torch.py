@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from esembed.encode.backends.base import Head, Outputs, TokenBatch
+from esembed.encode.backends.base import Head, Outputs, TokenBatch, foreign_errors
 from esembed.encode.backends.cpu import available_threads, has_amx
 from esembed.encode.base import RuntimeOptions
+from esembed.encode.models.folder import usable_positions
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["TorchBackbone", "TorchProgram", "resolve_device"]
 
 _BATCH_TOKENS = {"cuda": 32_768, "mps": 8_192, "cpu": 2_048}
-# RoBERTa's family numbers positions from the padding's id + 1, so its table has that many rows less to use.
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
 # Encoder-decoders whose encoder transformers loads alone (AutoModelForTextEncoding).
 _ENCODERS_OF_PAIRS = ("t5", "mt5", "umt5")
 
@@ -93,7 +92,7 @@ class TorchBackbone:
         self.runtime: Mapping[str, Any] = facts
         config = _load_config(files)
         self.hidden_size = int(config.hidden_size)
-        self.max_positions = _max_positions(config)
+        self.max_positions = usable_positions(config.to_dict())
         self.batch_tokens = runtime.batch_tokens or _BATCH_TOKENS.get(self.device.type, 4096)
         self.pad_multiple = 8 if self.device.type != "cpu" else 1
         self._models: dict[bool, Any] = {}
@@ -109,7 +108,7 @@ class TorchBackbone:
             # not every architecture has the fused attention that was asked for
             attention = getattr(model.config, "_attn_implementation", None) or "eager"
             self.runtime = {**self.runtime, "attention": attention}
-        return TorchProgram(self._models[key], head, self.device)
+        return TorchProgram(self._models[key], head, self.device, self._files.name)
 
     def close(self) -> None:
         """Let the model go."""
@@ -140,17 +139,6 @@ def _load_config(files: ModelFiles) -> Any:
     return config
 
 
-def _max_positions(config: Any) -> int | None:
-    rows = getattr(config, "max_position_embeddings", None)
-    if not isinstance(rows, int) or rows <= 0:
-        return None
-    if config.model_type == "mpnet":
-        return rows - 2  # whatever its padding's id is
-    if config.model_type in _OFFSET_POSITIONS:
-        return rows - int(config.pad_token_id or 0) - 1
-    return rows
-
-
 def _load_model(files: ModelFiles, device: torch.device, dtype: torch.dtype, *, masked_lm: bool) -> Any:
     transformers: Any = importlib.import_module("transformers")
     hf_logging: Any = importlib.import_module("transformers.utils.logging")
@@ -176,9 +164,8 @@ def _load_model(files: ModelFiles, device: torch.device, dtype: torch.dtype, *, 
     try:
         arguments = {"dtype": dtype, "trust_remote_code": False, "local_files_only": True, **extra}
         folder = str(files.transformer_folder)
-        model, report = _from_pretrained(kind, folder, arguments)
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        raise EncoderError(f"{files.name} can't be loaded: {error}", spec=files.name) from error
+        with foreign_errors(files.name, "be loaded by transformers"):
+            model, report = _from_pretrained(kind, folder, arguments)
     finally:
         hf_logging.set_verbosity(before)
         if bars:
@@ -209,8 +196,9 @@ def _from_pretrained(kind: Any, folder: str, arguments: dict[str, Any]) -> tuple
 class TorchProgram:
     """A model with a head. Calls may come from several threads; they take turns on the device."""
 
-    def __init__(self, model: Any, head: Head, device: torch.device) -> None:
+    def __init__(self, model: Any, head: Head, device: torch.device, name: str) -> None:
         self._model = model
+        self._name = name
         self._head = head
         self._device = device
         self._lock = threading.Lock()
@@ -222,7 +210,7 @@ class TorchProgram:
         """See :class:`~esembed.encode.backends.base.Program`."""
         waiting: collections.deque[list[_Pending]] = collections.deque()
         for batch in batches:
-            with self._lock:
+            with self._lock, foreign_errors(self._name, "be run by torch"):
                 waiting.append(self._start(batch))
             if len(waiting) > 1:
                 yield _finish(waiting.popleft())

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from esembed.encode.base import RuntimeOptions
-from esembed.encode.models import hub
+from esembed.encode.models import checks, hub
 from esembed.encode.models.hashes import cached_weights_hash, tokenizer_hash
 from esembed.encode.models.tensors import TensorFile, Tensors
 from esembed.errors import EncoderError
 
-__all__ = ["ModelFiles", "Module", "open_model"]
+__all__ = ["ModelFiles", "Module", "open_model", "position_offset", "usable_positions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,9 @@ class ModelFiles:
 
     @cached_property
     def _tensors(self) -> Tensors:
-        return open_tensors(self.transformer_folder, self.name)
+        tensors = open_tensors(self.transformer_folder, self.name)
+        checks.check_weights(tensors, self.name)
+        return tensors
 
     def tensors(self) -> Tensors:
         """The transformer's tensors by name, float32 on access.
@@ -88,8 +90,10 @@ class ModelFiles:
         return self._tensors
 
     def module_tensors(self, path: str) -> Tensors:
-        """The tensors of the module in the folder *path*."""
-        return open_tensors(self.folder / path, f"{self.name}/{path}")
+        """The tensors of the module in the folder *path*. Raises as :meth:`tensors`."""
+        tensors = open_tensors(self.folder / path, f"{self.name}/{path}")
+        checks.check_weights(tensors, f"{self.name}/{path}")
+        return tensors
 
     def weights_hash(self) -> str:
         """sha256 over all source tensors in canonical form; see ``tensors.weights_hash``."""
@@ -120,6 +124,10 @@ def open_tensors(folder: Path, name: str) -> Tensors:
             if Path(shard).name != shard or not (folder / shard).is_file():
                 raise EncoderError(f"{name}: {index.name} names {shard!r}, which isn't there", spec=name)
         return Tensors([TensorFile(folder / shard) for shard in shards])
+    checks.check_folder(folder, name)
+    other = checks.other_format(folder)
+    if other is not None:
+        raise EncoderError(f"{name} {other}", spec=name)
     pickled = [p.name for p in folder.glob("*.bin")] + [p.name for p in folder.glob("*.pt")]
     pickled = [name for name in pickled if not name.endswith("_linear.pt")]  # BGE-M3's further heads
     if pickled:
@@ -156,6 +164,44 @@ def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
+_TRANSFORMER_CONFIGS = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+"""What sentence-transformers has called the file of the transformer's own options, in its order."""
+
+_WITH_CONFIG = ("Pooling", "Dense", "LayerNorm", "SpladePooling", "SparseStaticEmbedding")
+"""Modules that always have one. Normalize and Dropout have no options, a Router keeps them elsewhere."""
+
+
+def transformer_config(folder: Path) -> dict[str, Any]:
+    """sentence_bert_config.json or what older versions called it; empty where there is none: its options all
+    have defaults."""
+    return next((read_json(folder / n) for n in _TRANSFORMER_CONFIGS if (folder / n).is_file()), {})
+
+
+def module_config(folder: Path, kind: str, name: str) -> dict[str, Any]:
+    """The config.json of a module that modules.json names.
+
+    Raises:
+        EncoderError: it isn't there, though such a module has one. The defaults need not be what the model
+            was trained with: a CLS model would be pooled by the mean.
+    """
+    path = folder / "config.json"
+    if not path.is_file() and kind in _WITH_CONFIG:
+        raise EncoderError(
+            f"{name}: modules.json names a {kind} in {folder.name}/, and {folder.name}/config.json isn't "
+            "there. The folder was copied in part: fetch it again, with its subfolders",
+            spec=name,
+        )
+    return _optional_json(path)
+
+
 def open_model(
     rest: str, *, revision: str | None = None, runtime: RuntimeOptions | None = None
 ) -> ModelFiles:
@@ -180,6 +226,7 @@ def read_folder(
 ) -> ModelFiles:
     """Like :func:`open_model` for a folder that is at hand; *modules* stand in for modules.json."""
     name = name or folder.name
+    checks.check_folder(folder, name)
     modules = _modules(folder, name) if modules is None else modules
     transformers = [m for m in modules if m.kind == "Transformer"]
     if modules and len(transformers) != 1:
@@ -189,11 +236,17 @@ def read_folder(
         )
         raise EncoderError(f"{name} is made of {kinds}, not of one transformer with a head.{hint}", spec=name)
     root = folder / transformers[0].path if transformers else folder
+    checks.check_folder(root, name)
     if not (root / "config.json").is_file():
-        raise EncoderError(f"{name} is no model's folder: it has no config.json", spec=name)
+        other = checks.other_format(root)
+        raise EncoderError(
+            f"{name} is no model's folder: it has no config.json" if other is None else f"{name} {other}",
+            spec=name,
+        )
     config = read_json(root / "config.json")
     _refuse_remote_code(config, name)
-    own = transformers[0].config if transformers else _optional_json(root / "sentence_bert_config.json")
+    checks.check_config(config, name)
+    own = transformers[0].config if transformers else transformer_config(root)
     _check_transformer(own, name)
     general = _optional_json(folder / "config_sentence_transformers.json")
     prompts = {k: v for k, v in (general.get("prompts") or {}).items() if isinstance(v, str)}
@@ -229,8 +282,10 @@ def _modules(folder: Path, name: str) -> tuple[Module, ...]:
             if ".." in Path(place).parts or Path(place).is_absolute():
                 raise EncoderError(f"{name}: modules.json points outside the folder ({place!r})", spec=name)
             short = kind.rpartition(".")[2]
-            file = "sentence_bert_config.json" if short == "Transformer" else "config.json"
-            found.append(Module(short, place, _optional_json(folder / place / file)))
+            if short == "Transformer":
+                found.append(Module(short, place, transformer_config(folder / place)))
+            else:
+                found.append(Module(short, place, module_config(folder / place, short, name)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EncoderError(f"{name}: modules.json is damaged ({error})", spec=name) from error
     return tuple(found)
@@ -272,15 +327,41 @@ def _check_transformer(own: Mapping[str, Any], name: str) -> None:
         )
 
 
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
+
+
+def position_offset(config: Mapping[str, Any]) -> int | None:
+    """The row of the position table that a text's first token has; None where config.json hides it.
+
+    RoBERTa's family counts from the padding's id + 1, MPNet from 2 whatever its padding's id is.
+    """
+    kind = config.get("model_type")
+    if kind == "mpnet":
+        return 2
+    if kind not in _OFFSET_POSITIONS:
+        return 0
+    padding = config.get("pad_token_id", 1)
+    return padding + 1 if isinstance(padding, int) else None
+
+
+def usable_positions(config: Mapping[str, Any]) -> int | None:
+    """The tokens for which the position table has a row, or None where there is no table."""
+    rows = config.get("max_position_embeddings")
+    if not isinstance(rows, int) or rows <= 0:
+        return None
+    return max(1, rows - (position_offset(config) or 0))
+
+
 def _max_seq_length(
     own: Mapping[str, Any], config: Mapping[str, Any], tokenizer: Mapping[str, Any]
 ) -> int | None:
     """As sentence-transformers resolves it: its own config, else the tokenizer's, capped by the table."""
     text = (own.get("processing_kwargs") or {}).get("text") or {}
-    if isinstance(text.get("max_length"), int):
-        return int(text["max_length"])
-    if isinstance(own.get("max_seq_length"), int):
-        return int(own["max_seq_length"])
-    limits = [tokenizer.get("model_max_length"), config.get("max_position_embeddings")]
+    most = usable_positions(config)
+    for stated in (text.get("max_length"), own.get("max_seq_length")):
+        if isinstance(stated, int):
+            # Several XLM-R models state 514, the rows of their table: two of them are never a text's.
+            return stated if most is None else min(stated, most)
+    limits = [tokenizer.get("model_max_length"), most]
     real = [int(n) for n in limits if isinstance(n, int | float) and 0 < n < 1_000_000_000]
     return min(real) if real else None

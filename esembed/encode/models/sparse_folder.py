@@ -17,7 +17,14 @@ from typing import Any, Literal, TypeAlias
 
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.models import hub
-from esembed.encode.models.folder import ModelFiles, Module, read_folder, read_json
+from esembed.encode.models.folder import (
+    ModelFiles,
+    Module,
+    module_config,
+    read_folder,
+    read_json,
+    transformer_config,
+)
 from esembed.encode.transformer.token_weights import token_weights_file
 from esembed.errors import EncoderError
 
@@ -170,7 +177,7 @@ def _side(folder: Path, entries: list[tuple[str, str]], name: str) -> SpladeSide
     kinds = [kind for kind, _ in entries]
     if kinds == ["SparseStaticEmbedding"]:
         place = folder / entries[0][1]
-        path = _optional(place / "config.json").get("path")
+        path = module_config(place, "SparseStaticEmbedding", name).get("path")
         if path is None:
             return StaticSide(place)
         found = next((p for p in (place / Path(path).name, folder / Path(path).name) if p.is_file()), None)
@@ -178,7 +185,7 @@ def _side(folder: Path, entries: list[tuple[str, str]], name: str) -> SpladeSide
             raise EncoderError(f"{name}: {path} with the token weights isn't there", spec=f"splade:{name}")
         return StaticSide(place, found)
     if len(kinds) == 2 and kinds[0] in _TRANSFORMERS and kinds[1] == "SpladePooling":
-        pooling = _optional(folder / entries[1][1] / "config.json")
+        pooling = module_config(folder / entries[1][1], "SpladePooling", name)
         strategy, activation = (
             pooling.get("pooling_strategy", "max"),
             pooling.get("activation_function", "relu"),
@@ -199,7 +206,7 @@ def _side(folder: Path, entries: list[tuple[str, str]], name: str) -> SpladeSide
 
 def _transformer(place: Path, name: str) -> ModelFiles:
     """The transformer alone, though modules.json beside it may describe the whole."""
-    own = _optional(place / "sentence_bert_config.json")
+    own = transformer_config(place)
     module = Module("Transformer", "", own)
     return read_folder(place, name=name, modules=(module,))
 

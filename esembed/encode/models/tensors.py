@@ -67,6 +67,11 @@ class TensorFile:
                     continue
                 start, end = entry["data_offsets"]
                 shape, dtype = tuple(int(n) for n in entry["shape"]), entry["dtype"]
+                if dtype not in _DTYPES:  # F8_E4M3, F4 …
+                    raise EncoderError(
+                        f"{self.path.name} has values of type {str(dtype)[:20]} ({name}), as quantized "
+                        "models have, and only float weights are read: take the model's unquantized revision"
+                    )
                 wanted = int(np.prod(shape, dtype=np.int64)) * np.dtype(_DTYPES[dtype]).itemsize
                 if (
                     not 0 <= start <= end <= size - 8 - length

@@ -87,6 +87,10 @@ class TextTokenizer:
         found = self._tokenizer.id_to_token(token)
         return None if found is None else str(found)
 
+    def tokens(self) -> dict[str, int]:
+        """Token → id, added tokens included."""
+        return dict(self._tokenizer.get_vocab(True))
+
     @property
     def special_ids(self) -> frozenset[int]:
         """The ids of added special tokens ([CLS], [PAD] …)."""

@@ -11,6 +11,7 @@ import numpy as np
 from esembed.encode.backends import load_backbone
 from esembed.encode.backends.base import Backbone, Program
 from esembed.encode.base import DenseSparseEncoder, EncoderInfo, EncodeStats, RuntimeOptions
+from esembed.encode.models.checks import check_tokens
 from esembed.encode.models.folder import ModelFiles, open_model
 from esembed.encode.models.tokenizer import TextTokenizer
 from esembed.encode.transformer.pooling import DenseHead, dense_recipe
@@ -92,6 +93,7 @@ class TransformerEncoder:
         normalize = params.normalize if params.normalize is not None else recipe.normalize or cut
         limit = length_limit(files, self._backbone, params.max_seq_length, spec)
         self._tokenizer = TextTokenizer(files, limit)
+        check_tokens(self._tokenizer.tokens(), files.config, files.tensors(), files.name)
         query, document, prompt_note = dense_prompts(files, params)
         self.combined: DenseSparseEncoder | None = None
         self.similarity = files.similarity

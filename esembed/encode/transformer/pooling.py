@@ -314,8 +314,7 @@ def dense_recipe(files: ModelFiles, hidden_size: int, pooling: str | None = None
         normalize, modes = True, modes or ("cls",)
         note = f"no modules.json beside BGE-M3's heads: pooling {modes[0]} and length 1 assumed"
     elif not files.modules and not modes:
-        decoder = any(str(a).endswith("ForCausalLM") for a in files.config.get("architectures") or ())
-        modes = ("lasttoken",) if decoder else ("mean",)
+        modes = ("lasttoken",) if _causal(files.config) else ("mean",)
         note = f"no modules.json: pooling {modes[0]} assumed"
     elif not modes:
         raise EncoderError(
@@ -328,6 +327,61 @@ def dense_recipe(files: ModelFiles, hidden_size: int, pooling: str | None = None
         described.pop()
         normalize = True
     return DenseRecipe(modes, include_prompt, tuple(stages), normalize, width, tuple(described), note)
+
+
+_CAUSAL = frozenset(
+    {
+        "bloom",
+        "codegen",
+        "cohere",
+        "cohere2",
+        "falcon",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "glm",
+        "glm4",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neo",
+        "gpt_neox",
+        "gptj",
+        "granite",
+        "granitemoe",
+        "internlm2",
+        "llama",
+        "minicpm",
+        "ministral",
+        "mistral",
+        "mixtral",
+        "mpt",
+        "nemotron",
+        "olmo",
+        "olmo2",
+        "olmo3",
+        "opt",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_moe",
+        "qwen3_next",
+        "stablelm",
+        "starcoder2",
+        "xglm",
+    }
+)
+"""Model types whose attention looks back only."""
+
+
+def _causal(config: Mapping[str, Any]) -> bool:
+    """Whether only the last token has seen the whole text. AutoModel.save_pretrained writes Qwen3Model where
+    the causal model's own wrote Qwen3ForCausalLM, so the architecture's name alone doesn't say."""
+    if config.get("is_causal") is False or config.get("use_bidirectional_attention"):
+        return False
+    names = [str(a) for a in config.get("architectures") or ()]
+    return config.get("model_type") in _CAUSAL or any(name.endswith("ForCausalLM") for name in names)
 
 
 def _rows(stage: Stage) -> int:

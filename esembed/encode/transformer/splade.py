@@ -20,6 +20,7 @@ import numpy.typing as npt
 from esembed.encode.backends import load_backbone
 from esembed.encode.backends.base import Backbone, Head, JoinedHead, Outputs, Program
 from esembed.encode.base import DenseSparseEncoder, EncoderInfo, EncodeStats, RuntimeOptions
+from esembed.encode.models.checks import check_tokens, vocabulary_size
 from esembed.encode.models.folder import ModelFiles
 from esembed.encode.models.sparse_folder import (
     SparseFiles,
@@ -275,8 +276,9 @@ class SpladeRunner:
         self.backbone: Backbone = load_backbone(side.files, runtime) if backbone is None else backbone
         self.max_seq_length = length_limit(side.files, self.backbone, params.max_seq_length, spec)
         self.tokenizer = TextTokenizer(side.files, self.max_seq_length)
+        check_tokens(self.tokenizer.tokens(), self.files.config, self.files.tensors(), self.files.name)
         self.tokenizer_hash = side.files.tokenizer_hash()
-        self.vocabulary = Vocabulary(self.tokenizer, int(side.files.config["vocab_size"]))
+        self.vocabulary = Vocabulary(self.tokenizer, vocabulary_size(self.files.config, self.files.name))
         self.head: SpladeHead | TokenWeightHead
         self.activation: str | None = None
         if isinstance(side, TokenWeightSide):

@@ -19,6 +19,7 @@ from esembed.encode.backends.base import JoinedHead, TokenBatch
 from esembed.encode.base import DenseEncoder, RuntimeOptions
 from esembed.encode.models.folder import read_folder
 from esembed.encode.registry import load
+from esembed.encode.transformer.pooling import dense_recipe
 from esembed.encode.transformer.prompts import resolve_prompts
 from esembed.encode.transformer.runner import Interrupted, interruptible, make_batch, plan_batches, prefetched
 from esembed.errors import DownloadError, EncoderError
@@ -227,6 +228,9 @@ def test_unknown_heads_are_refused(kind: str, tmp_path: Path) -> None:
         tmp_path / "m",
         modules=[module("Transformer", ""), module(kind, "1_X"), module("Pooling", "2_Pooling")],
     )
+    for place in ("1_X", "2_Pooling"):
+        (made / place).mkdir()
+        (made / place / "config.json").write_text("{}")
     with pytest.raises(EncoderError, match=kind):
         load(f"hf:{made}")
 
@@ -236,6 +240,10 @@ def test_a_head_of_a_wrong_shape_is_refused(tmp_path: Path) -> None:
         tmp_path / "m",
         modules=[module("Transformer", ""), module("Pooling", "1_P"), module("Dense", "2_Dense")],
     )
+    with pytest.raises(EncoderError, match=r"names a Pooling in 1_P/, and 1_P/config\.json isn't there"):
+        load(f"hf:{made}")
+    (made / "1_P").mkdir()
+    (made / "1_P" / "config.json").write_text('{"pooling_mode": "cls"}')
     (made / "2_Dense").mkdir()
     config = {"in_features": 99, "out_features": 4, "activation_function": "torch.nn.modules.activation.Tanh"}
     (made / "2_Dense" / "config.json").write_text(json.dumps(config))
@@ -536,3 +544,129 @@ def test_the_attention_option_is_taken_and_has_no_effect() -> None:
     unknown: dict[str, Any] = {"attention": "fast"}
     with pytest.raises(EncoderError, match="attention 'fast' is none of"):
         RuntimeOptions(**unknown)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"quantization_config": {"quant_method": "fp8"}}, "is quantized \\(fp8; quantization_config"),
+        ({"quantization_config": {}, "compression_config": {"format": "x"}}, "compression_config"),
+        ({"hidden_size": 24}, "attention.self.query.weight has the shape"),
+        ({"vocab_size": 9}, "config.json says vocab_size = 9"),
+        ({"max_position_embeddings": 99}, "max_position_embeddings = 99"),
+        ({"intermediate_size": 64}, "intermediate_size = 64"),
+        ({"num_attention_heads": 3}, "16 dimensions among 3"),
+        ({"num_hidden_layers": "two"}, "can't be built as an OpenVINO graph"),
+    ],
+)
+def test_a_config_that_the_weights_do_not_fit(config: dict[str, Any], words: str, tmp_path: Path) -> None:
+    made = make_folder(tmp_path / "m", config)
+    with pytest.raises(EncoderError, match=words):
+        load(f"hf:{made}")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("encoder.layer.0.output.dense.weight", np.ones((16, 32), np.int8), "quantized .*of I8"),
+        ("encoder.layer.0.output.dense.weight_scale", np.ones(16, np.float32), "quantized .*weight_scale"),
+        ("encoder.layer.0.output.dense.qweight", np.ones((2, 2), np.int32), "quantized .*of I32"),
+        ("encoder.layer.0.output.dense.SCB", np.ones(16, np.float32), "quantized .*SCB"),
+    ],
+)
+def test_quantized_weights_are_refused(name: str, values: Any, words: str, folder: Path) -> None:
+    save_file({**_weights(), name: values}, str(folder / "model.safetensors"))
+    with pytest.raises(EncoderError, match=words):
+        load(f"hf:{folder}")
+
+
+def test_buffers_of_integers_are_no_weights(folder: Path) -> None:
+    more = {"embeddings.position_ids": np.arange(32)[None], "h.0.attn.bias": np.ones((4, 4), np.uint8)}
+    save_file({**_weights(), **more}, str(folder / "model.safetensors"))
+    load(f"hf:{folder}").close()
+
+
+def test_values_of_eight_bits_are_refused_by_name(folder: Path) -> None:
+    header = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
+    with pytest.raises(EncoderError, match=r"of type F8_E4M3 .*unquantized"):
+        load(f"hf:{folder}")
+
+
+def test_a_token_without_a_row_is_refused(folder: Path) -> None:
+    with open(folder / "vocab.txt", "a") as handle:
+        handle.write("zebra\n")
+    with pytest.raises(EncoderError, match=r"15 tokens, the model 14 rows .*'zebra' \(id 14\)"):
+        load(f"hf:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("model.gguf", "GGUF"),
+        ("model.onnx", "ONNX export"),
+        ("onnx/model.onnx", "ONNX export"),
+        ("openvino/openvino_model.xml", "OpenVINO export"),
+        ("tf_model.h5", "TensorFlow"),
+        ("flax_model.msgpack", "Flax"),
+    ],
+)
+@pytest.mark.parametrize("with_config", [True, False])
+def test_a_folder_of_another_format_says_so(file: str, words: str, with_config: bool, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    if not with_config:
+        (folder / "config.json").unlink()
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_bytes(b"x")
+    with pytest.raises(EncoderError, match=words):
+        load(f"hf:{folder}")
+
+
+def test_an_adapter_is_refused_beside_a_model_too(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "base_model_name_or_path": "org/base"}'
+    )
+    for family in ("hf", "splade"):
+        with pytest.raises(EncoderError, match=r"adapter \(LORA.*org/base.*merge_and_unload"):
+            load(f"{family}:{folder}")
+
+
+@pytest.mark.parametrize("name", ["sentence_roberta_config.json", "sentence_xlm-roberta_config.json"])
+def test_older_names_of_the_transformers_options(name: str, folder: Path) -> None:
+    (folder / name).write_text('{"max_seq_length": 7, "do_lower_case": true}')
+    files = read_folder(folder)
+    assert (files.max_seq_length, files.lower_case) == (7, True)
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 9}')
+    assert read_folder(folder).max_seq_length == 9
+
+
+@pytest.mark.parametrize(
+    ("config", "rows"),
+    [
+        ({"model_type": "roberta", "pad_token_id": 1}, 30),
+        ({"model_type": "xlm-roberta", "pad_token_id": 3}, 28),
+        ({"model_type": "mpnet", "pad_token_id": 1}, 30),
+        ({"model_type": "bert", "pad_token_id": 5}, 32),
+    ],
+)
+def test_a_limit_that_no_file_states(config: dict[str, Any], rows: int, tmp_path: Path) -> None:
+    made = make_folder(tmp_path / "m", config)
+    assert read_folder(made).max_seq_length == rows
+    (made / "sentence_bert_config.json").write_text('{"max_seq_length": 32}')
+    assert read_folder(made).max_seq_length == rows
+
+
+@pytest.mark.parametrize(
+    ("config", "mode"),
+    [
+        ({"model_type": "qwen3", "architectures": ["Qwen3Model"]}, "lasttoken"),
+        ({"model_type": "gemma2"}, "lasttoken"),
+        ({"model_type": "new", "architectures": ["NewForCausalLM"]}, "lasttoken"),
+        ({"model_type": "qwen2", "is_causal": False}, "mean"),
+        ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "mean"),
+        ({"model_type": "bert"}, "mean"),
+    ],
+)
+def test_what_is_pooled_without_modules(config: dict[str, Any], mode: str, tmp_path: Path) -> None:
+    made = make_folder(tmp_path / "m", config)
+    assert dense_recipe(read_folder(made), WIDTH).modes == (mode,)

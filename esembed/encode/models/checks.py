@@ -1,0 +1,233 @@
+"""What a checkpoint must be before its numbers mean anything: a whole model of plain floating-point
+weights, with a row for each token and the shapes that its configuration states.
+
+Each of these, left unchecked, gave vectors that look like vectors: int8 weights read without their scales
+had a cosine of -.09 to the model's own, and tokens beyond the table all got the vector of its last row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esembed.errors import EncoderError
+
+if TYPE_CHECKING:
+    from esembed.encode.models.tensors import Tensors
+
+__all__ = [
+    "check_config",
+    "check_folder",
+    "check_shapes",
+    "check_tokens",
+    "check_weights",
+    "other_format",
+    "vocabulary_size",
+]
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_SCALES = ("weight_scale", "weight_scale_inv", "scb", "qzeros", "scales", "absmax", "quant_state")
+"""Last parts of the names that quantized checkpoints keep beside the weights (compressed-tensors, FP8,
+bitsandbytes, GPTQ and AWQ); no float model has them."""
+
+_TABLES = (
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embedding.weight",
+    "shared.weight",
+)
+"""How architectures call the table of word embeddings, behind any prefix."""
+
+_DEQUANTIZE = (
+    "Take the model's unquantized revision, or write one where its packages are installed: "
+    "AutoModel.from_pretrained(…).dequantize(), then save_pretrained"
+)
+
+
+def other_format(folder: Path) -> str | None:
+    """What *folder* holds instead of a model's safetensors, and what to do; None where nothing is known."""
+    if any(folder.glob("*.gguf")):
+        return (
+            "holds GGUF files, llama.cpp's quantized form of a model. Take the model that they were made "
+            "from, or serve them (llama-server --embedding) and use openai:MODEL@URL"
+        )
+    if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
+        return (
+            "holds only an ONNX export. Take the model that it was made from (its model.safetensors), or "
+            "serve it and use openai:MODEL@URL"
+        )
+    if any(folder.glob("openvino*.xml")) or any(folder.glob("openvino/*.xml")):
+        return (
+            "holds only an OpenVINO export. Take the model that it was made from, with its model.safetensors"
+        )
+    if any(folder.glob("*.h5")) or any(folder.glob("*.msgpack")):
+        return (
+            "holds only TensorFlow's or Flax's weights. Load them once with transformers (from_tf=True or "
+            "from_flax=True) and save_pretrained, which writes safetensors"
+        )
+    return None
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """Refuse an adapter's folder, which is a part of a model. Beside a whole model, too: transformers with
+    peft applies what it finds there, and which of the two the author meant can't be told.
+
+    Raises:
+        EncoderError: says what it is, of which model, and what to do.
+    """
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        stated = {}
+    stated = stated if isinstance(stated, Mapping) else {}
+    base, kind = stated.get("base_model_name_or_path") or "a base model", stated.get("peft_type") or "PEFT"
+    raise EncoderError(
+        f"{name} has an adapter ({kind}, adapter_config.json) for {base}, which isn't applied here. Merge it "
+        "once: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(FOLDER), with "
+        "the tokenizer and the modules beside it. If the folder's weights are merged already, delete "
+        "adapter_config.json and adapter_model.safetensors",
+        spec=name,
+    )
+
+
+def check_config(config: Mapping[str, Any], name: str) -> None:
+    """Refuse a quantized checkpoint by what its config.json says.
+
+    Raises:
+        EncoderError: names the method.
+    """
+    for key in ("quantization_config", "compression_config"):
+        stated = config.get(key)
+        if stated:
+            method = stated.get("quant_method") if isinstance(stated, Mapping) else None
+            raise EncoderError(
+                f"{name} is quantized ({method or 'it does not say how'}; {key} in config.json), and "
+                f"only float weights are read. {_DEQUANTIZE}",
+                spec=name,
+            )
+
+
+def check_weights(tensors: Tensors, name: str) -> None:
+    """Refuse weights that are integers, or that come with scales: config.json doesn't always say so.
+
+    Buffers of integers (``position_ids``, GPT-2's ``attn.bias``) are no weights.
+
+    Raises:
+        EncoderError: names a tensor.
+    """
+    for tensor in tensors:
+        last = tensor.rpartition(".")[2].lower()
+        dtype = tensors.file_of(tensor).entries[tensor][0]
+        if last in _SCALES or (dtype not in _FLOATS and "weight" in last):
+            raise EncoderError(
+                f"{name} is quantized (tensor {tensor} of {dtype}), and only float weights are read. "
+                f"{_DEQUANTIZE}",
+                spec=name,
+            )
+
+
+def _table(tensors: Tensors) -> tuple[str, tuple[int, ...]] | None:
+    """The word embeddings' name and shape, or None where the architecture calls them otherwise."""
+    found = [name for name in tensors if name.endswith(_TABLES)]
+    # the shortest is the encoder's own: a masked-LM head or a decoder may repeat it under a longer name
+    best = min(found, key=len, default=None)
+    return None if best is None else (best, tensors.file_of(best).entries[best][1])
+
+
+def vocabulary_size(config: Mapping[str, Any], name: str) -> int:
+    """The scores that a masked-LM head gives, as config.json states it.
+
+    Raises:
+        EncoderError: it states none.
+    """
+    stated = config.get("vocab_size")
+    if not isinstance(stated, int) or stated < 1:
+        raise EncoderError(f"{name}: config.json states no vocab_size", spec=name)
+    return stated
+
+
+def check_tokens(tokens: Mapping[str, int], config: Mapping[str, Any], tensors: Tensors, name: str) -> None:
+    """Refuse a tokenizer that has ids beyond the table of word embeddings.
+
+    Raises:
+        EncoderError: names both sizes and a token.
+    """
+    table = _table(tensors)
+    stated = config.get("vocab_size")
+    rows = table[1][0] if table is not None and table[1] else stated
+    if not isinstance(rows, int):
+        return
+    beyond = [(i, token) for token, i in tokens.items() if i >= rows]
+    if beyond:
+        least = min(beyond)
+        raise EncoderError(
+            f"{name}: the tokenizer has {least[0] + len(beyond)} tokens, the model {rows} rows of word "
+            f"embeddings: {least[1]!r} (id {least[0]}) has no vector. Tokens were added and the model not "
+            "resized (model.resize_token_embeddings), or tokenizer and weights are of two models",
+            spec=name,
+        )
+
+
+def check_shapes(config: Mapping[str, Any], tensors: Tensors, name: str) -> None:
+    """Compare the tensors' shapes with config.json, where both say something.
+
+    Raises:
+        EncoderError: names the tensor, its shape and what the configuration says.
+    """
+    table = _table(tensors)
+    if table is not None:
+        _same(config, name, table[0], table[1], 0, ("vocab_size",))
+    for tensor in tensors:
+        shape = tensors.file_of(tensor).entries[tensor][1]
+        for ending, axis, keys in _SHAPES:
+            if tensor.endswith(ending):
+                _same(config, name, tensor, shape, axis, keys)
+    width = _number(config, ("hidden_size", "dim", "n_embd", "d_model"))
+    heads = _number(config, ("num_attention_heads", "n_heads", "n_head"))
+    if width and heads and "head_dim" not in config and width % heads:
+        raise EncoderError(
+            f"{name}: config.json divides {width} dimensions among {heads} attention heads",
+            spec=name,
+        )
+
+
+_SHAPES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
+    ("embeddings.position_embeddings.weight", 0, ("max_position_embeddings",)),
+    ("embeddings.token_type_embeddings.weight", 0, ("type_vocab_size",)),
+    ("attention.self.query.weight", 0, ("hidden_size",)),
+    ("attention.q_lin.weight", 0, ("dim",)),
+    ("attention.attn.q.weight", 0, ("hidden_size",)),
+    ("intermediate.dense.weight", 0, ("intermediate_size",)),
+    ("ffn.lin1.weight", 0, ("hidden_dim",)),
+    ("mlp.up_proj.weight", 0, ("intermediate_size",)),
+    ("mlp.up_proj.weight", 1, ("hidden_size",)),
+)
+"""Ending of a tensor's name, its axis, and the keys that state its size."""
+
+
+def _number(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
+    return next((config[key] for key in keys if isinstance(config.get(key), int)), None)
+
+
+def _same(
+    config: Mapping[str, Any],
+    name: str,
+    tensor: str,
+    shape: tuple[int, ...],
+    axis: int,
+    keys: tuple[str, ...],
+) -> None:
+    stated = _number(config, keys)
+    if stated is not None and len(shape) == 2 and shape[axis] != stated:
+        raise EncoderError(
+            f"{name}: {tensor} has the shape {shape}, and config.json says {keys[0]} = {stated}: they are of "
+            "two models, or one of them was edited. Fetch both from the same revision",
+            spec=name,
+        )
