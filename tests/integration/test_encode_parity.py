@@ -104,7 +104,10 @@ def _tokenizer(kind: str) -> Any:
     special["qwen"] = ["<unk>", "<|endoftext|>"]
     names = special[kind]
     letters = [chr(c) for c in range(97, 123)]
-    ids = {word: i for i, word in enumerate([*names, *WORDS, *letters, *(f"##{c}" for c in letters)])}
+    words = dict.fromkeys(
+        [*names, *WORDS, *letters, *(f"##{c}" for c in letters)]
+    )  # each once: no gap in ids
+    ids = {word: i for i, word in enumerate(words)}
     unknown = "[UNK]" if kind == "bert" else "<unk>"
     raw = Tokenizer(models.WordPiece(ids, unk_token=unknown))
     raw.normalizer = normalizers.BertNormalizer(lowercase=True)

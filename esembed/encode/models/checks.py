@@ -168,7 +168,7 @@ def check_tokens(tokens: Mapping[str, int], config: Mapping[str, Any], tensors: 
     if beyond:
         least = min(beyond)
         raise EncoderError(
-            f"{name}: the tokenizer has {least[0] + len(beyond)} tokens, the model {rows} rows of word "
+            f"{name}: the tokenizer has ids up to {max(beyond)[0]}, the model {rows} rows of word "
             f"embeddings: {least[1]!r} (id {least[0]}) has no vector. Tokens were added and the model not "
             "resized (model.resize_token_embeddings), or tokenizer and weights are of two models",
             spec=name,
