@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from esembed.encode.models.tokenizer_files import read_tokenizer
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -39,6 +38,10 @@ class TextTokenizer:
         files: the model.
         max_seq_length: tokens kept of each text, special tokens included; None for all.
 
+    Attributes:
+        pad_id: the id that fills rows of a batch.
+        applied: options with an effect on ids that the tokenizer's hash doesn't cover, for the contract.
+
     Raises:
         EncoderError: the model has no tokenizer that can be read here.
     """
@@ -47,8 +50,9 @@ class TextTokenizer:
         from tokenizers import normalizers
 
         folder = files.transformer_folder
-        options = _options(folder)
-        tokenizer = _load(folder, files.name, options)
+        found = read_tokenizer(folder, files.name)
+        tokenizer, options = found.tokenizer, found.options
+        self.applied: Mapping[str, Any] = found.applied
         tokenizer.no_padding()
         tokenizer.no_truncation()
         if max_seq_length is not None:
@@ -68,7 +72,7 @@ class TextTokenizer:
         self._tokenizer = tokenizer
         self.pad_id = self._pad_id(files, options)
 
-    def _pad_id(self, files: ModelFiles, options: dict[str, Any]) -> int:
+    def _pad_id(self, files: ModelFiles, options: Mapping[str, Any]) -> int:
         token = options.get("pad_token") or options.get("eos_token")
         if isinstance(token, dict):
             token = token.get("content")
@@ -145,86 +149,3 @@ class TextTokenizer:
 
 def _clean(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _options(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"can't read tokenizer_config.json: {error}") from error
-    return value if isinstance(value, dict) else {}
-
-
-def _load(folder: Path, name: str, options: dict[str, Any]) -> Any:
-    try:
-        from tokenizers import Tokenizer
-    except ModuleNotFoundError as error:
-        raise EncoderError(
-            'a transformer needs the package tokenizers: pip install "esembed[openvino]" or "esembed[torch]"',
-            spec=name,
-        ) from error
-    main, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
-    if main.is_file():
-        try:
-            return Tokenizer.from_file(str(main))
-        except Exception as error:  # the library raises bare Exception
-            raise EncoderError(f"{name}: tokenizer.json can't be read ({error})", spec=name) from error
-    if vocabulary.is_file() and str(options.get("tokenizer_class", "BertTokenizer")).startswith(
-        ("Bert", "DistilBert")
-    ):
-        return _from_vocabulary(vocabulary, options)
-    try:
-        from transformers import AutoTokenizer
-    except ModuleNotFoundError as error:
-        raise EncoderError(
-            f"{name} has no tokenizer.json; converting its older files needs transformers: "
-            'pip install "esembed[torch]"',
-            spec=name,
-        ) from error
-    try:
-        loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    except Exception as error:  # of many kinds
-        raise EncoderError(f"{name} has no tokenizer that can be read: {error}", spec=name) from error
-    backend = getattr(loaded, "backend_tokenizer", None)
-    if backend is None:
-        raise EncoderError(f"{name}: its tokenizer has no fast form", spec=name)
-    return backend
-
-
-def _from_vocabulary(path: Path, options: dict[str, Any]) -> Any:
-    """BERT's tokenizer from vocab.txt alone (Devlin et al. 2019)."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    words = path.read_text(encoding="utf-8").splitlines()
-    ids = {word.rstrip("\n"): place for place, word in enumerate(words)}
-
-    def special(key: str, default: str) -> str:
-        value = options.get(key, default)
-        return str(value.get("content", default) if isinstance(value, dict) else value or default)
-
-    unknown, cls, sep = (
-        special("unk_token", "[UNK]"),
-        special("cls_token", "[CLS]"),
-        special("sep_token", "[SEP]"),
-    )
-    tokenizer = Tokenizer(models.WordPiece(ids, unk_token=unknown, max_input_chars_per_word=100))
-    lower = bool(options.get("do_lower_case", True))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=bool(options.get("tokenize_chinese_chars", True)),
-        strip_accents=options.get("strip_accents"),
-        lowercase=lower,
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    names = [special("pad_token", "[PAD]"), unknown, cls, sep, special("mask_token", "[MASK]")]
-    tokenizer.add_special_tokens([name for name in names if name in ids])
-    if cls in ids and sep in ids:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{cls} $A {sep}",
-            pair=f"{cls} $A {sep} $B:1 {sep}:1",
-            special_tokens=[(cls, ids[cls]), (sep, ids[sep])],
-        )
-    return tokenizer

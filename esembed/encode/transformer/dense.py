@@ -113,6 +113,8 @@ class TransformerEncoder:
             self._query_program = self._backbone.program(self.query_head)
         self._batch_tokens = runtime.batch_tokens or self._backbone.batch_tokens
         extra: dict[str, object] = {}
+        if self._tokenizer.applied:
+            extra["tokenizer"] = dict(self._tokenizer.applied)
         if recipe.described:
             extra["stages"] = list(recipe.described)
         if not recipe.include_prompt:

@@ -134,6 +134,8 @@ class SpladeEncoder:
             extra["query_top_k"] = self._query_top_k
         if self._threshold:
             extra["threshold"] = self._threshold
+        if document.tokenizer.applied:
+            extra["tokenizer"] = dict(document.tokenizer.applied)
         if isinstance(query, StaticWeights):
             extra["query"] = "static"
             extra["query_weights_hash"] = hashlib.sha256(query.weights.tobytes()).hexdigest()
