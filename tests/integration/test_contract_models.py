@@ -37,7 +37,7 @@ def stored():
 def edit(name):
     def change(folder, how):
         path = folder / name
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text()) if path.is_file() else {}
         how(data)
         path.write_text(json.dumps(data))
 
@@ -65,12 +65,14 @@ def swapped(data):
 
 
 config, tokenizer, pooling = edit("config.json"), edit("tokenizer.json"), edit("1_Pooling/config.json")
+options = edit("tokenizer_config.json")
 IN_FILES = {
     "activation": (config, lambda c: c.update(hidden_act="relu")),
     "layers": (config, lambda c: c.update(num_hidden_layers=5)),
     "heads": (config, lambda c: c.update(num_attention_heads=6)),
-    "casing": (tokenizer, lambda t: t["normalizer"].update(lowercase=False)),
-    "accents": (tokenizer, lambda t: t["normalizer"].update(strip_accents=False, lowercase=True)),
+    # in tokenizer.json they would have no effect: BERT's class follows the options, as in transformers
+    "casing": (options, lambda o: o.update(do_lower_case=False)),
+    "accents": (options, lambda o: o.update(strip_accents=False)),
     "a swapped vocabulary": (tokenizer, swapped),
     "pooling": (
         pooling,
