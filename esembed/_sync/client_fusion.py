@@ -32,7 +32,7 @@ from esembed.search.answer import (
 from esembed.search.bounds import bound_of, idf_mass, mass_fields
 from esembed.search.compile import CompiledLeg, CompiledSearch, SearchCompiler
 from esembed.search.options import Reranker
-from esembed.search.page import highlight_spec, page_body, source_spec, text_query
+from esembed.search.page import highlight_spec, page_body, text_query
 from esembed.transport import Response, error_from_response
 from esembed.types import Hit, Hits, LegContribution
 
@@ -345,7 +345,7 @@ class ClientFusion:
             shown = [compiler.dialect.clause(node, compiled.scope.filtering()) for node in parts]
             query = {"bool": {"should": shown}} if shown else None
             spec = highlight_spec(options.highlight, compiled.scope, query)
-        body = page_body([hit.id for hit in hits], source_spec(options.source, compiler.hidden), spec)
+        body = page_body([hit.id for hit in hits], compiler.source(options.source), spec)
         (answer,) = self._msearch([body], params)
         found = {str(raw["_id"]): hit_of(raw) for raw in answer["hits"]["hits"]}
         return [

@@ -37,7 +37,7 @@ from esembed.query.nodes import (
 )
 from esembed.query.tree import add_filter, walk
 from esembed.search.facets import check_aggregations
-from esembed.search.options import SearchOptions
+from esembed.search.options import SearchOptions, SourceFilter
 from esembed.search.page import hidden_fields, highlight_spec, source_spec
 from esembed.search.request import Request, RequestLeg, make_request
 
@@ -219,6 +219,10 @@ class SearchCompiler:
         chunk = plan.chunk if plan is not None else None
         self._chunk_documents = chunk if chunk is not None and chunk.store == "documents" else None
 
+    def source(self, source: SourceFilter) -> Any:
+        """The engine's ``_source`` for what was asked; see :func:`~esembed.search.page.source_spec`."""
+        return source_spec(source, self.hidden, exclude_vectors=self.capabilities.exclude_vectors)
+
     def compile(self, request: Request, *, fetch_with_legs: bool = True) -> CompiledSearch:
         """The bodies of a request, and what to make of their answers.
 
@@ -251,7 +255,7 @@ class SearchCompiler:
         )
         if options.offset:
             body["from"] = options.offset
-        body["_source"] = source_spec(options.source, self.hidden)
+        body["_source"] = self.source(options.source)
         self._add_extras(body, options, scope)
         for stage in stages:
             if isinstance(stage, Collapse):
@@ -403,7 +407,7 @@ class SearchCompiler:
         body["size"] = options.size
         if options.offset:
             body["from"] = options.offset
-        body["_source"] = source_spec(options.source, self.hidden)
+        body["_source"] = self.source(options.source)
         self._add_extras(body, options, scope)
         if options.count:
             body["track_total_hits"] = True
@@ -429,7 +433,7 @@ class SearchCompiler:
         for gap in self.dialect.fusion_gaps(fusion, scope):
             scope.gap(gap)
         body["size"] = request.options.size
-        body["_source"] = source_spec(request.options.source, self.hidden)
+        body["_source"] = self.source(request.options.source)
         if request.options.offset:
             body["from"] = request.options.offset
         self._add_extras(body, request.options, scope)
@@ -443,7 +447,7 @@ class SearchCompiler:
         documents = any(leg.is_chunk_document for leg in legs)
         small = fetch_with_legs or options.source not in (None, True)
         fetch = small and request.window <= FETCHED_WINDOW and not documents and not options.highlights
-        stored = source_spec(options.source, self.hidden) if fetch else None
+        stored = self.source(options.source) if fetch else None
         paths = [
             scope.sortable(stage.field, "collapse").path
             for stage in request.stages

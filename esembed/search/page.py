@@ -43,28 +43,49 @@ def hidden_fields(plan: IndexPlan | None) -> list[str]:
     return names
 
 
-def source_spec(source: SourceFilter, hidden: list[str]) -> Any:
+def source_spec(source: SourceFilter, hidden: list[str], *, exclude_vectors: bool = False) -> Any:
     """The engine's ``_source`` for what was asked.
 
     Args:
+        source: names (which bring hidden fields along, too), or ``includes`` and ``excludes``; excludes that
+            are written count alone, so ``{"excludes": []}`` asks for everything.
         hidden: what doesn't come unasked (:func:`hidden_fields`).
+        exclude_vectors: the engine leaves vectors out by itself unless told otherwise
+            (``Capabilities.exclude_vectors``).
     """
     if source is False:
         return False
     if source is None or source is True:
         return {"excludes": hidden} if hidden else True
-    if isinstance(source, Mapping):
-        unknown = set(source) - {"includes", "excludes"}
-        if unknown:
-            raise QueryError(f"source takes includes and excludes, not {sorted(unknown)}", field="source")
-        return {"excludes": hidden, **source}
     if isinstance(source, str):
         source = [source]
-    names = list(source)
-    excludes = [
-        name for name in hidden if name not in names and not any(n.startswith(f"{name}.") for n in names)
-    ]
-    return {"includes": names, **({"excludes": excludes} if excludes else {})}
+    if not isinstance(source, Mapping):
+        source = {"includes": list(source)}
+    unknown = set(source) - {"includes", "excludes"}
+    if unknown:
+        raise QueryError(f"source takes includes and excludes, not {sorted(unknown)}", field="source")
+    includes, excludes = (_names(source.get(key)) for key in ("includes", "excludes"))
+    if excludes is None:
+        named = includes or ()
+        excludes = [
+            name for name in hidden if name not in named and not any(n.startswith(f"{name}.") for n in named)
+        ]
+        return {
+            **({} if includes is None else {"includes": includes}),
+            **({"excludes": excludes} if excludes else {}),
+        }
+    found: dict[str, Any] = {"excludes": excludes}
+    if includes is not None:
+        found["includes"] = includes
+    if exclude_vectors:
+        found["exclude_vectors"] = False
+    return found
+
+
+def _names(value: Any) -> list[str] | None:
+    if value is None or isinstance(value, str):
+        return None if value is None else [value]
+    return list(value)
 
 
 def text_query(query: Query) -> list[Match | MultiMatch | MatchPhrase]:

@@ -15,6 +15,7 @@ from esembed._sync import client as sync_client
 from esembed.encode.query_cache import QueryVectorCache
 from esembed.errors import EngineRequestError, EngineUnavailableError
 from esembed.search.answer import shard_failure
+from esembed.search.page import source_spec
 
 
 def test_the_cache_keeps_to_its_bytes_and_drops_the_least_recently_used() -> None:
@@ -106,3 +107,25 @@ def test_failed_shards_are_an_error_that_may_or_may_not_pass() -> None:
     busy = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
     passing = shard_failure({"_shards": {"total": 3, "failed": 2, "failures": [{"reason": busy}]}})
     assert isinstance(passing, EngineUnavailableError)
+
+
+@pytest.mark.parametrize(
+    ("source", "sent"),
+    [
+        (None, {"excludes": ["hash", "v", "meta"]}),
+        (False, False),
+        ("v", {"includes": ["v"], "excludes": ["hash", "meta"]}),
+        (["a", "v"], {"includes": ["a", "v"], "excludes": ["hash", "meta"]}),
+        (["meta.x"], {"includes": ["meta.x"], "excludes": ["hash", "v"]}),
+        ({"includes": ["v"]}, {"includes": ["v"], "excludes": ["hash", "meta"]}),
+        ({"includes": "v"}, {"includes": ["v"], "excludes": ["hash", "meta"]}),
+        ({"excludes": []}, {"excludes": [], "exclude_vectors": False}),
+        (
+            {"includes": ["m*"], "excludes": ["m.a"]},
+            {"includes": ["m*"], "excludes": ["m.a"], "exclude_vectors": False},
+        ),
+        ({}, {"excludes": ["hash", "v", "meta"]}),
+    ],
+)
+def test_a_hidden_field_that_is_named_comes_along(source: Any, sent: Any) -> None:
+    assert source_spec(source, ["hash", "v", "meta"], exclude_vectors=True) == sent
