@@ -256,9 +256,9 @@ def _stored(live: LiveIndex) -> meta.StoredMeta:
             difference = plan_difference(first.plan, plan)
         else:
             for field, spec in plan.vector_fields():
-                mine, theirs = first.contracts.get(field), other.contracts.get(field)
-                if spec.family != "lexical" and mine is not None and theirs is not None:
-                    changed = compare_contracts(mine, theirs, field=field)
+                left, right = first.contracts.get(field), other.contracts.get(field)
+                if spec.family != "lexical" and left is not None and right is not None:
+                    changed = compare_contracts(left, right, field=field)
                     if changed and difference is None:
                         difference = f"the encoder of {field} ({', '.join(sorted(changed))})"
         if difference is not None:

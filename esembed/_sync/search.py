@@ -76,6 +76,10 @@ class Searcher:
         self.token_ids = dict(token_ids or {})
         self._path = index_path(index_name)
         self._alias = NO_ALIAS if live is None else live.alias
+        shown = self._alias.filter
+        # As a filter of the query, so that it reaches every leg and every kNN below it: the engines put an
+        # alias's own filter beside the query, where it only thins out the k nearest of all tenants.
+        self._alias_filters = () if shown is None else (Raw(bodies={client.engine: dict(shown)}),)
         self._has_source = live is None or live.source_rules.enabled
         self._live = LiveFields(client, index_name, plan, live.mapping if live is not None else None)
         self._vectors = QueryVectors(plan, pool, before_encoding)
@@ -257,11 +261,8 @@ class Searcher:
         if isinstance(query, str):
             check_unicode(query, "query")
         shown = filter_of(filter)
-        if self._alias.filter is not None:
-            # As a filter of the query, so that it reaches every leg and every kNN below it: the engines put
-            # an alias's own filter beside the query, where it only thins out the k nearest of all tenants.
-            tenant = Raw(bodies={self.client.engine: dict(self._alias.filter)})
-            shown = filter_of([tenant] if shown is None else [tenant, shown])
+        if self._alias_filters:
+            shown = filter_of([*self._alias_filters, *([] if shown is None else [shown])])
         resolved = resolve(query, self.plan, text=text, filter=shown, legs=legs)
         return make_request(resolved, options, max_window=self.capabilities.max_result_window, cursor=cursor)
 

@@ -167,7 +167,7 @@ def learn_after_ingest(
     if progress is not None:
         progress.notice(
             "weighing the default query's legs, words against vectors, by pieces of its documents "
-            "(at most 30 s; --no-learn-weights leaves it out)"
+            "(it asks no further ones after 20 s; --no-learn-weights leaves it out)"
         )
     try:
         with StepProgress(progress, "weights") as step:

@@ -5,7 +5,7 @@ those once, like the first try. Nothing is lost from one run to the next: a new 
 one of the run before gets the first free number at its end (``FILE.1``, ``FILE.2`` …), at the moment of the
 first new letter and not before. Nobody but a person deletes letters.
 
-Each line begins with :data:`MARK`, by which the file is known as ours. Lines of esembed 0.1 have none and
+Each line begins with :data:`MARK`, which says that esembed made the file. Lines of esembed 0.1 have none and
 begin with ``reason``; they are read as they were meant then.
 """
 

@@ -59,9 +59,9 @@ checks, was a tenth of what a search for a string costs on this side."""
 
 
 TEXT_PRIOR = 0.4
-"""The weight of words in the default query before anything is learned, of a sum of 1. With it codes and names
-are found first as BM25 finds them, by MiniLM, its first 64 dims and a static model, and it is not below the
-better of RRF and min-max on any of six collections (docs/quality.md)."""
+"""The weight of words in the default query before anything is learned, of a sum of 1. With MiniLM it is at
+most .001 below the better of RRF and min-max on six collections, which were in view when it was chosen
+(docs/quality.md, also for codes, names and weaker encoders)."""
 
 TEXT_LEAST = 0.275
 """The least that words weigh once weights were learned. From .25 down, codes that words alone find fall

@@ -81,7 +81,7 @@ _FILE_WINS = frozenset(
         "stablelm", "umt5", "xlm-roberta-xl",
     }
 )  # fmt: skip
-"""Model types whose published folders name a class that isn't theirs (ModernBERT's say BertTokenizer or
+"""Model types whose published folders name another tokenizer's class (ModernBERT's say BertTokenizer or
 PreTrainedTokenizerFast): transformers 5 reads their tokenizer.json as it stands."""
 
 _OPTIONS = (
