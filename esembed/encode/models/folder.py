@@ -21,7 +21,18 @@ from esembed.encode.models.hashes import cached_weights_hash, tokenizer_hash
 from esembed.encode.models.tensors import TensorFile, Tensors
 from esembed.errors import EncoderError
 
-__all__ = ["ModelFiles", "Module", "open_model", "position_offset", "usable_positions"]
+__all__ = [
+    "ModelFiles",
+    "Module",
+    "module_config",
+    "open_model",
+    "optional_json",
+    "position_offset",
+    "read_folder",
+    "read_json",
+    "transformer_config",
+    "usable_positions",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +171,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _optional_json(path: Path) -> dict[str, Any]:
+def optional_json(path: Path) -> dict[str, Any]:
+    """:func:`read_json`; empty where there is no such file."""
     return read_json(path) if path.is_file() else {}
 
 
@@ -199,7 +211,7 @@ def module_config(folder: Path, kind: str, name: str) -> dict[str, Any]:
             "there. The folder was copied in part: fetch it again, with its subfolders",
             spec=name,
         )
-    return _optional_json(path)
+    return optional_json(path)
 
 
 def open_model(
@@ -248,7 +260,7 @@ def read_folder(
     checks.check_config(config, name)
     own = transformers[0].config if transformers else transformer_config(root)
     _check_transformer(own, name)
-    general = _optional_json(folder / "config_sentence_transformers.json")
+    general = optional_json(folder / "config_sentence_transformers.json")
     prompts = {k: v for k, v in (general.get("prompts") or {}).items() if isinstance(v, str)}
     return ModelFiles(
         folder=folder,
@@ -259,7 +271,7 @@ def read_folder(
         modules=modules,
         prompts=prompts,
         similarity=general.get("similarity_fn_name"),
-        max_seq_length=_max_seq_length(own, config, _optional_json(root / "tokenizer_config.json")),
+        max_seq_length=_max_seq_length(own, config, optional_json(root / "tokenizer_config.json")),
         lower_case=bool(own.get("do_lower_case", False)),
     )
 
@@ -276,7 +288,8 @@ def _modules(folder: Path, name: str) -> tuple[Module, ...]:
             if not kind.startswith("sentence_transformers."):
                 raise EncoderError(
                     f"{name} has a module of its own, {kind}: that is code from the model's author, which "
-                    "isn't run here. Serve such a model and use openai:MODEL@URL, or bring vectors (given)",
+                    "isn't run here. Serve such a model and use openai:MODEL@URL, or bring vectors "
+                    "(precomputed)",
                     spec=name,
                 )
             if ".." in Path(place).parts or Path(place).is_absolute():
@@ -315,7 +328,8 @@ def _check_transformer(own: Mapping[str, Any], name: str) -> None:
     modality = own.get("modality_config") or {}
     if modality and "text" not in modality:
         raise EncoderError(
-            f"{name} takes {', '.join(modality)} and no plain text; bring its vectors (given)", spec=name
+            f"{name} takes {', '.join(modality)} and no plain text; bring its vectors (precomputed)",
+            spec=name,
         )
     processing = {k: v for k, v in (own.get("processing_kwargs") or {}).items() if v}
     unknown = [k for k in processing if k not in ("text", "common", "audio", "image", "video")]

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.models import hub
@@ -21,6 +21,7 @@ from esembed.encode.models.folder import (
     ModelFiles,
     Module,
     module_config,
+    optional_json,
     read_folder,
     read_json,
     transformer_config,
@@ -108,7 +109,7 @@ def open_sparse_model(
     offline = runtime.local_files_only if runtime else False
     folder, hub_id, commit = hub.locate(rest, revision=revision, local_files_only=offline)
     name = rest if hub_id else folder.name
-    general = _optional(folder / "config_sentence_transformers.json")
+    general = optional_json(folder / "config_sentence_transformers.json")
     entries = _module_entries(folder, name)
     document: Side
     query: Side
@@ -244,7 +245,3 @@ def _inside(folder: Path, place: Path, name: str) -> str:
     if ".." in relative.parts:
         raise EncoderError(f"{name}: a module's path leads out of the folder", spec=f"splade:{name}")
     return str(relative)
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from esembed.encode.models.folder import optional_json
 from esembed.errors import EncoderError
 
 __all__ = ["TokenizerFiles", "read_tokenizer"]
@@ -133,10 +134,10 @@ def read_tokenizer(folder: Path, name: str) -> TokenizerFiles:
             'a transformer needs the package tokenizers: pip install "esembed[openvino]" or "esembed[torch]"',
             spec=name,
         ) from error
-    options, config = _object(folder / "tokenizer_config.json"), _object(folder / "config.json")
+    options, config = optional_json(folder / "tokenizer_config.json"), optional_json(folder / "config.json")
     if "added_tokens_decoder" not in options:
         # transformers reads the older file only where the newer one lists no tokens
-        options = {**options, **_object(folder / "special_tokens_map.json")}
+        options = {**options, **optional_json(folder / "special_tokens_map.json")}
     kind = _class(options, config, name)
     if kind in _PYTHON_ONLY:
         raise EncoderError(
@@ -168,16 +169,6 @@ def _class(options: Mapping[str, Any], config: Mapping[str, Any], name: str) -> 
     if isinstance(stated, str) and stated:
         return stated.removesuffix("Fast")
     return _BY_MODEL_TYPE.get(str(model_type), "")
-
-
-def _object(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"can't read {path.name}: {error}") from error
-    return value if isinstance(value, dict) else {}
 
 
 # -- tokenizer.json ------------------------------------------------------------------------------
@@ -324,7 +315,7 @@ def _add_tokens(
                 flags["normalized"] = bool(entry.get("normalized", not flags["special"]))
                 wanted.append((int(place), AddedToken(entry["content"], **flags)))
         else:
-            for text, place in _object(folder / "added_tokens.json").items():
+            for text, place in optional_json(folder / "added_tokens.json").items():
                 one = text in special or text in more
                 wanted.append((int(place), AddedToken(text, special=one, normalized=not one)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -393,7 +393,7 @@ def _unknown(files: ModelFiles, module: Module, where: str = "") -> EncoderError
     return EncoderError(
         f"{files.name} has a module {module.kind} {where}".rstrip()
         + f" ({module.path or 'no folder'}), which isn't known here, and leaving it out would give other "
-        f"vectors.{hint or ' Serve the model and use openai:MODEL@URL, or bring its vectors (given).'}",
+        f"vectors.{hint or ' Serve the model and use openai:MODEL@URL, or bring its vectors (precomputed).'}",
         spec=files.name,
     )
 
