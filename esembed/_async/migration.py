@@ -315,7 +315,7 @@ class CopyJob:
         await self.client.request("POST", f"/{index_path(self.old)}/_refresh")
         await self._delete_deleted()
         sender = thread_transport(self.client)
-        step = StepProgress(self.progress, "compare", total=self.report.documents or None)
+        step = StepProgress(self.progress, "compare")
         missing, extra, both = await in_thread(self._ids.compare, step.advance, sender=sender)
         # Left by a run that ended early, of documents that were deleted before this one began.
         await self._delete(extra)
@@ -370,15 +370,15 @@ class CopyJob:
             apply_load_settings=False,
             learn_weights=learn_weights,
         )
-        first = self._copied_to is None
+        # The first pass copies everything, so that its length is known.
+        sender = thread_transport(self.client)
+        total = await in_thread(self._ids.count_old, sender=sender) if self._copied_to is None else None
         ran: IngestReport = await ingest(
             self.new,
             self.lock.watched(records),
             options,
             progress=self.progress,
-            total=(await in_thread(self._ids.counts, sender=thread_transport(self.client)))[0]
-            if first
-            else None,
+            total=total,
             keep_terms=keep_terms,
         )
         self.precomputed += ran.precomputed_vectors

@@ -38,7 +38,7 @@ def get(state: IndexState, id: str | int, *, vectors: bool) -> dict[str, Any] | 
         fetch = live.source_rules.fetch(
             live.mapping,
             what="get(vectors=True)",
-            made=() if vectors else [*hidden, meta.HASH_FIELD, meta.PARENT_FIELD],
+            made=[*hidden, meta.HASH_FIELD, meta.PARENT_FIELD],
             vector_doc_values=format.vector_doc_values,
         )
     except UnsupportedFeatureError:
@@ -98,7 +98,7 @@ def count(state: IndexState) -> int:
     """How many documents a search can find (chunks that are documents of their own not counted)."""
     query: dict[str, Any] = {"match_all": {}}
     if state.plan.chunk is not None and state.plan.chunk.store == "documents":
-        query = {"bool": {"must_not": [{"exists": {"field": meta.PARENT_FIELD}}]}}
+        query = dict(meta.NO_CHUNKS)
     alias = state.live.alias
     answer = state.client.request(
         "POST",

@@ -224,7 +224,8 @@ def keep_counted(
     missed = changed_since(counted, before, after, report, separate_chunks=separate)
     fresh: dict[str, LexicalStatistics] = {}
     unsettled = missed
-    if missed is not None:
+    # Stored counts are megabytes for each field: they are read only where the run adds to them.
+    if missed is not None and not recount_is_due(missed, after.documents):
         try:
             for name in names:
                 digest = state.stored.statistics.get(name) if before.documents else None

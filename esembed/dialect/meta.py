@@ -40,6 +40,9 @@ HASH_FIELD = "esembed_hash"
 PARENT_FIELD = "esembed_parent"
 """The hidden field (keyword) with the parent's id, in chunks that are documents of their own."""
 
+NO_CHUNKS: Mapping[str, Any] = {"bool": {"must_not": [{"exists": {"field": PARENT_FIELD}}]}}
+"""The clause that finds documents and no such chunks."""
+
 TEXT_PREFIX = "esembed_text_"
 """Before a field's name: the hidden field with the text that the engine is to encode. The ingest pipeline
 takes it out again, so it is in no stored document."""

@@ -12,11 +12,11 @@ from urllib.parse import quote
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
-from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.dialect.meta import HASH_FIELD, NO_CHUNKS, PARENT_FIELD
 from esembed.dialect.source_rules import KEEPS_VECTORS, SourceFetch, SourceRules, with_defaults
 from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError
 from esembed.ingest.backoff import RetryPolicy
-from esembed.transport import Response, Transport
+from esembed.transport import TRANSIENT_STATUS, Response, Transport
 
 __all__ = ["TargetIndex"]
 
@@ -157,7 +157,7 @@ class TargetIndex:
         def once() -> None:
             path = f"/_cluster/health{self._path}"
             answer = self.transport.request("GET", path, ignore=_ANY_STATUS)
-            if answer.status in (429, 502, 503, 504):
+            if answer.status in TRANSIENT_STATUS:
                 raise EngineUnavailableError(f"status {answer.status} to {path}", status=answer.status)
             if answer.status < 400 and answer.body.get("status") == "red":
                 raise EngineUnavailableError(f"{self.index} is red: a primary shard is on no node")
@@ -262,7 +262,7 @@ class TargetIndex:
         histogram = {"field": "_seq_no", "interval": width, "min_doc_count": 1}
         body = {
             "size": 0,
-            "query": {"bool": {"must_not": [{"exists": {"field": PARENT_FIELD}}]}},
+            "query": NO_CHUNKS,
             "aggs": {"stretches": {"histogram": histogram}},
         }
         answer = self.call("POST", f"{self._path}/_search", body=body, all_shards=True).body

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from esembed.capabilities import Capabilities
-from esembed.dialect.meta import PARENT_FIELD
+from esembed.dialect.meta import NO_CHUNKS, PARENT_FIELD
 from esembed.encode.base import DenseEncoder, EncoderInfo, EncodeStats
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.sources.index import scan_target
@@ -36,8 +36,6 @@ so do a few thousand ids."""
 
 IDS_PAGE = 5_000
 """Ids of one page: some 300 KB of JSON. Engines give up to 10,000 hits."""
-
-_NO_CHUNKS: dict[str, Any] = {"bool": {"must_not": [{"exists": {"field": PARENT_FIELD}}]}}
 
 
 class VectorCache:
@@ -155,13 +153,13 @@ class OldIds:
         stretches = sorted(n for n, count in expected.items() if found.get(n, 0) != count)
         gone: list[str] = []
         if len(stretches) > MOST_STRETCHES:
-            here = {hit["_id"] for hit in self._old.scan(False, query=_NO_CHUNKS, size=IDS_PAGE)}
+            here = {hit["_id"] for hit in self._old.scan(False, query=NO_CHUNKS, size=IDS_PAGE)}
             gone = [doc_id for doc_id in self._table.between(0, 2**63 - 1) if doc_id not in here]
         else:
             for stretch in stretches:
                 low, high = stretch * width, (stretch + 1) * width
                 bounds = {"range": {"_seq_no": {"gte": low, "lt": high}}}
-                query: dict[str, Any] = {"bool": {"filter": [bounds, _NO_CHUNKS]}}
+                query: dict[str, Any] = {"bool": {"filter": [bounds, NO_CHUNKS]}}
                 here = {hit["_id"] for hit in self._old.scan(False, query=query, size=IDS_PAGE)}
                 gone += [doc_id for doc_id in self._table.between(low, high) if doc_id not in here]
         for doc_id in gone:
@@ -201,9 +199,13 @@ class OldIds:
         self._table.mark(batch)
         return list(itertools.islice(self._table.unmarked(), 100)), extra, both
 
+    def count_old(self) -> int:
+        """How many documents the old index has, chunks not counted."""
+        return self._old.count(NO_CHUNKS)
+
     def counts(self) -> tuple[int, int]:
-        """How many documents the old and the new index have, chunks not counted."""
-        return self._old.count(_NO_CHUNKS), self._new.count(_NO_CHUNKS)
+        """The same of the old and the new index."""
+        return self.count_old(), self._new.count(NO_CHUNKS)
 
     def close(self) -> None:
         """Give the disk back."""
