@@ -147,3 +147,8 @@ class IngestProgress:
     def notice(self, message: str) -> None:
         """Prints a line above the bar."""
         note(message)
+
+
+def print_json_error(name: str, message: str, code: int) -> None:
+    """With ``--json`` a program finds JSON on stdout, however the verb ended."""
+    print_json({"error": {"type": name, "message": message, "exit_code": code}})

@@ -18,7 +18,6 @@ from esembed.errors import (
     EsembedError,
     EventLoopError,
     IndexNotFoundError,
-    InvariantError,
     UnsupportedFeatureError,
 )
 
@@ -81,12 +80,20 @@ class Transport(Protocol):
 def client_engine(client: Any) -> tuple[Engine, bool]:
     """Which engine a client is for and whether it is async, told by its class so that only the
     package in use is ever imported. Raises TypeError for anything else."""
+    cls = _official_class(client)
+    return ("opensearch" if "OpenSearch" in cls.__name__ else "elasticsearch"), cls.__name__.startswith(
+        "Async"
+    )
+
+
+def _official_class(client: Any) -> type:
+    """The class of an official package that a client is of, or made from."""
     for cls in type(client).__mro__:
         package = cls.__module__.partition(".")[0]
         if package.startswith("elasticsearch") and cls.__name__ in ("Elasticsearch", "AsyncElasticsearch"):
-            return "elasticsearch", cls.__name__.startswith("Async")
+            return cls
         if package == "opensearchpy" and cls.__name__ in ("OpenSearch", "AsyncOpenSearch"):
-            return "opensearch", cls.__name__.startswith("Async")
+            return cls
     raise TypeError(
         "esembed takes the official clients: elasticsearch.Elasticsearch, opensearchpy.OpenSearch or their "
         f"async forms, not {type(client).__module__}.{type(client).__qualname__}"
@@ -96,10 +103,7 @@ def client_engine(client: Any) -> tuple[Engine, bool]:
 def client_package(client: Any) -> Any:
     """The module of a client's official package: ``elasticsearch``, ``opensearchpy``, or ``elasticsearch8``,
     a release that installs beside another one. The errors that the client raises are that package's."""
-    for cls in type(client).__mro__:
-        if cls.__name__ in ("Elasticsearch", "AsyncElasticsearch", "OpenSearch", "AsyncOpenSearch"):
-            return sys.modules[cls.__module__.partition(".")[0]]  # there, since its class is
-    raise InvariantError(f"{type(client).__qualname__} is no official client")
+    return sys.modules[_official_class(client).__module__.partition(".")[0]]  # there, since its class is
 
 
 _SERVERLESS_HOST = re.compile(r"\.aoss(-fips)?\..*(amazonaws|api\.aws|on\.aws)", re.IGNORECASE)

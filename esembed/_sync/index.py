@@ -263,7 +263,7 @@ class Index:
 
         No model is loaded here: that happens at the first search or record that needs one, and its
         contract is checked then. What the index says about itself is not trusted with loading models:
-        apart from ``minilm``, ``lexical`` and ``given``, an encoder must be passed or allowed.
+        apart from ``minilm``, ``lexical`` and ``precomputed``, an encoder must be passed or allowed.
 
         Args:
             client: the official client.
@@ -306,7 +306,7 @@ class Index:
 
         The plan names the index's own text and filter fields, which are left as they are. The same call
         opens it again, and :meth:`backfill` goes on where it was interrupted. A field whose encoder is
-        ``given`` and that the index has already is searched as it is: no document is written for it.
+        ``precomputed`` and that the index has already is searched as it is: no document is written for it.
 
         Args:
             client: the official client; it stays the caller's.

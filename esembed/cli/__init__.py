@@ -104,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = [word for word in arguments[:end] if word != "--debug"] + arguments[end:]
     from esembed.cli._renamed import with_new_names
     from esembed.errors import EsembedError
+    from esembed.terminal import print_json_error
 
     arguments = with_new_names(arguments)
     as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         if as_json:
-            _print_error("KeyboardInterrupt", "interrupted", 130)
+            print_json_error("KeyboardInterrupt", "interrupted", 130)
         return 130
     except BrokenPipeError:
         # The reader (head, less) went away; say nothing more, also at exit.
@@ -135,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {where}{error.message}", file=sys.stderr)
         code = exit_code(error)
         if as_json:
-            _print_error(type(error).__name__, f"{where}{error.message}", code)
+            print_json_error(type(error).__name__, f"{where}{error.message}", code)
         return code
     except ModuleNotFoundError as error:
         if debug or (error.name or "").startswith("esembed"):
@@ -146,13 +147,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         print(f"error: {message}", file=sys.stderr)
         if as_json:
-            _print_error(type(error).__name__, message, 1)
+            print_json_error(type(error).__name__, message, 1)
         return 1
     return 0
-
-
-def _print_error(name: str, message: str, code: int) -> None:
-    """With ``--json`` a program finds JSON on stdout, however the verb ended."""
-    from esembed import terminal
-
-    terminal.print_json({"error": {"type": name, "message": message, "exit_code": code}})

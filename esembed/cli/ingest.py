@@ -241,9 +241,7 @@ def ingest(
         terminal.note("interrupted: what the engine confirmed is in; the same command goes on from there")
         code = 143 if isinstance(signalled, _Terminated) else 130
         if json:
-            terminal.print_json(
-                {"error": {"type": "Interrupted", "message": "interrupted", "exit_code": code}}
-            )
+            terminal.print_json_error("Interrupted", "interrupted", code)
         if any(thread.name == "esembed-read" for thread in threading.enumerate()):
             # It waits inside a read of standard input, which the interpreter's own end would abort on.
             sys.stdout.flush()

@@ -108,8 +108,3 @@ class LoadSettings:
         if meta.pop(MARKER, None) is not None:
             self._target.put_meta(meta)
         self._before = None
-
-    def merge(self) -> None:
-        """Force-merge where the plan asks for it."""
-        if self._plan.load.force_merge_segments is not None:
-            self._target.force_merge(self._plan.load.force_merge_segments)

@@ -251,9 +251,9 @@ class IngestReport:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def adds_up(self) -> bool:
-        """Whether every record that was read is accounted for."""
-        return self.read == (
+    def settled(self) -> int:
+        """Records of which is known what became of them."""
+        return (
             self.indexed
             + self.updated
             + self.deleted
@@ -263,6 +263,11 @@ class IngestReport:
             + self.dropped
             + self.rerouted
         )
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether every record that was read is accounted for."""
+        return self.read == self.settled
 
     @property
     def documents_per_second(self) -> float:

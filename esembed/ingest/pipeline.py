@@ -93,7 +93,7 @@ def run_ingest(
         index: the index, or an alias of one.
         plan: the index's plan.
         capabilities: of the engine.
-        encoders: field → encoder, for every vector field that isn't ``given``.
+        encoders: field → encoder, for every vector field that isn't ``precomputed``.
         options: see IngestOptions.
         progress: told how far it is; None logs a line a minute.
         total: how many records there will be, where the source doesn't know.
@@ -510,10 +510,11 @@ class _Run:
     def _restore(self, load: LoadSettings) -> None:
         # Settings first: a merge takes long, and a run that is killed in it leaves them as they were.
         load.end()
-        if self.plan.load.force_merge_segments is not None:
+        segments = self.plan.load.force_merge_segments
+        if segments is not None:
             # Minutes on a large index, in one request that says nothing before its end.
             with StepProgress(self.progress, "merge"):
-                load.merge()
+                self.target.force_merge(segments)
         if self.options.refresh or self.outcomes.source_ids is not None:
             with StepProgress(self.progress, "refresh"):
                 self.target.refresh()

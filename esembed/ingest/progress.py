@@ -72,16 +72,7 @@ class ProgressMeter:
     def state(self, phase: str, tokens: int) -> ProgressState:
         """The state now."""
         report, now = self._report, time.monotonic()
-        done = (
-            report.indexed
-            + report.updated
-            + report.deleted
-            + report.unchanged
-            + report.dead_lettered
-            + report.skipped
-            + report.dropped
-            + report.rerouted
-        )
+        done = report.settled
         total, fraction = self._total, None
         if report.complete:
             total = report.read

@@ -30,8 +30,11 @@ from esembed.types import SparseVector
 
 __all__ = ["decode", "encode", "loads"]
 
-_LONG_INTEGER = re.compile(rb"(?<![0-9.])[0-9]{19,}(?![0-9.eE])")
-"""Nineteen digits are the first that may not fit in 64 bits. In fractions, and in text, it doesn't matter."""
+_LONG_INTEGER = re.compile(rb"[0-9](?<![0-9.][0-9])[0-9]{18,}(?![0-9.eE])")
+"""Nineteen digits are the first that may not fit in 64 bits. In fractions, and in text, it doesn't matter.
+
+The digit stands before the lookbehind, so that the search skips to digits instead of trying every byte of
+every line."""
 
 
 def loads(data: bytes | str) -> Any:
@@ -148,10 +151,8 @@ class _Writing:
         return shown.encode("utf-8", "backslashreplace").decode()
 
     def _text(self, value: str, at: str) -> str:
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            # Half a surrogate pair: JSON could say it, but most readers refuse the whole line then.
+        if _surrogates(value):
+            # Half of a pair: JSON could say it, but most readers refuse the whole line then.
             return str(self._typed("escaped", at, value.encode("unicode_escape").decode("ascii")))
         return str(value)
 

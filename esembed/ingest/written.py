@@ -55,9 +55,12 @@ class WrittenSample:
 
     def add(self, action: BulkAction) -> None:
         """Keep a whole document that the engine took; a later one of the same id replaces it."""
-        body = action.lines[-1].split(b"\n", 2)[1]
         known = action.id in self._sent
-        if not known and (len(self._sent) >= SAMPLE_DOCUMENTS or self._bytes + len(body) > SAMPLE_BYTES):
+        # Called for each record of a load: what is not kept is not cut out of its line, either.
+        if not known and len(self._sent) >= SAMPLE_DOCUMENTS:
+            return
+        body = action.lines[-1].split(b"\n", 2)[1]
+        if not known and self._bytes + len(body) > SAMPLE_BYTES:
             return
         self._bytes += len(body) - len(self._sent.get(action.id, b""))
         self._sent[action.id] = body

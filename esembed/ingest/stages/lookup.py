@@ -223,8 +223,7 @@ class LookupStage:
         # What the vectors are made from is needed, too, unless the update brings it.
         sources: set[str] = set()
         for name in again:
-            chunked = encoded[name].chunked and chunk is not None
-            sources.update(chunk.source if chunked and chunk is not None else encoded[name].source)
+            sources.update(plan.vector_source(name))
         brought = [*record.source, *record.vectors]
         gone = missing_source(lost, [*brought, *made, HASH_FIELD])
         gone += missing_source(sources & lost, brought)

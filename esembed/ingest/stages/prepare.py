@@ -147,7 +147,7 @@ class Preparer:
         source = {k: v for k, v in document.source.items() if v is not None or document.op == "update"}
         for name in (HASH_FIELD, PARENT_FIELD, *(f"{TEXT_PREFIX}{name}" for name in self.inside)):
             source.pop(name, None)
-        for name in [n for n in source if n.startswith("_") and n in _METADATA]:
+        for name in _METADATA.intersection(source):
             raise RecordError(
                 f"{name!r} is a metadata field of the engine and can't stand in a document", field=name
             )
@@ -244,9 +244,7 @@ class Preparer:
 
     def touches(self, name: str, change: Mapping[str, Any]) -> bool:
         """Whether a partial update changes what this field is encoded from."""
-        spec = self.encoded[name]
-        chunk = self.plan.chunk
-        source = chunk.source if spec.chunked and chunk is not None else spec.source
+        source = self.plan.vector_source(name)
         keys = {str(key).split(".", 1)[0] for key in change}
         return any(path in change or path.split(".", 1)[0] in keys for path in source)
 

@@ -170,12 +170,6 @@ class SendStage:
         """Whether any thread still runs."""
         return any(thread.is_alive() for thread in self._threads)
 
-    @property
-    def busy_seconds(self) -> float:
-        """Seconds during which at least one request was out."""
-        with self._changed:
-            return self._busy()
-
     def _busy(self) -> float:
         running = time.monotonic() - self._busy_since if self._active else 0.0
         return self._busy_seconds + running
