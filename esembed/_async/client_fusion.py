@@ -28,7 +28,7 @@ from esembed.search.answer import (
     next_cursor,
     shard_failure,
 )
-from esembed.search.bounds import bound_of, idf_mass, mass_fields
+from esembed.search.bounds import bound_of, idf_sum
 from esembed.search.compile import CompiledLeg, CompiledSearch, SearchCompiler
 from esembed.search.options import Reranker
 from esembed.search.page import highlight_spec, page_body, text_query
@@ -41,7 +41,8 @@ from .live import index_path
 
 __all__ = ["AsyncClientFusion"]
 
-MAX_MASSES = 4096
+MAX_IDF_SUMS = 4096
+"""How many texts' IDF sums are kept: some 100 bytes each beside the text."""
 MAX_FETCHED_CHARACTERS = 512 * 1024
 """Up to this many characters of stored fields the legs bring them along: some 5 ms of parsing, where a round
 trip of its own takes 1 to 2."""
@@ -72,7 +73,7 @@ class AsyncClientFusion:
         self.rerankers = rerankers
         self.fetch_with_legs = True
         self._path = index_path(index_name)
-        self._masses: dict[tuple[str, str | None, str], float] = {}
+        self._idf_sums: dict[tuple[str, str | None, str], float] = {}
 
     async def hits(
         self,
@@ -183,7 +184,7 @@ class AsyncClientFusion:
         return lists, missing
 
     def _weigh(self, page: Sequence[Hit], listed: int) -> None:
-        """Settle whether later searches let every leg bring its hits' stored fields (one round trip), or
+        """Decide whether later searches let every leg bring its hits' stored fields (one round trip), or
         fetch them for the page alone (two): large documents cost more than a round trip does.
 
         Args:
@@ -362,23 +363,23 @@ class AsyncClientFusion:
         bounds: dict[str, Bound] = {}
         for leg in compiled.legs:
             node = leg.leg.query
-            mass: float | None = None
+            words: float | None = None
             if isinstance(node, TextNode) and node.scale is None:
-                masses = [
-                    boost * await self._mass(field, node.analyzer, str(node.text))
-                    for field, boost in mass_fields(node, self.plan)
+                sums = [
+                    boost * await self._idf_sum(field, node.analyzer, str(node.text))
+                    for field, boost in compiled.scope.searched_fields(node)
                 ]
-                mass = max(masses, default=None)
-            bound, note = bound_of(node, self.plan, mass)
+                words = max(sums, default=None)
+            bound, note = bound_of(node, self.plan, words)
             bounds[leg.name] = bound
             if note:
                 compiled.scope.note(f"{leg.name}: {note}")
         return bounds
 
-    async def _mass(self, field: str, analyzer: str | None, text: str) -> float:
-        """The idf mass of a text in a field; document frequencies come from the engine, and are cached."""
+    async def _idf_sum(self, field: str, analyzer: str | None, text: str) -> float:
+        """The IDF sum of a text in a field; document frequencies come from the engine, and are cached."""
         key = (field, analyzer, text)
-        known = self._masses.get(key)
+        known = self._idf_sums.get(key)
         if known is not None:
             return known
         body: dict[str, Any] = {
@@ -392,11 +393,11 @@ class AsyncClientFusion:
         if analyzer is not None:
             body["per_field_analyzer"] = {field: analyzer}
         answer = await self.client.request("POST", f"/{self._path}/_termvectors", body=body)
-        mass = idf_mass((answer.body.get("term_vectors") or {}).get(field) or {})
-        if len(self._masses) >= MAX_MASSES:
-            self._masses.clear()
-        self._masses[key] = mass
-        return mass
+        total = idf_sum((answer.body.get("term_vectors") or {}).get(field) or {})
+        if len(self._idf_sums) >= MAX_IDF_SUMS:
+            self._idf_sums.clear()
+        self._idf_sums[key] = total
+        return total
 
 
 def _uses_bounds(node: FusionNode) -> bool:

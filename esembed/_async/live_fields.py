@@ -58,7 +58,7 @@ class AsyncLiveFields:
         """
         if self.types is None:
             return
-        used = used_fields(nodes, self.plan)
+        used = used_fields(nodes, self.plan, self.types)
         faceted = {field for _, field, _ in facet_fields(aggregations or {}) if field[:1] != "_"}
         if not missing_fields(used | faceted, self.types):
             return

@@ -7,16 +7,16 @@ missing, what is different and what may be added.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for, meta
 from esembed.dialect.mapping import CompiledMapping
-from esembed.errors import PlanError, UnsupportedFeatureError
+from esembed.errors import PlanError, QueryError, UnsupportedFeatureError
 from esembed.plan import DenseField, IndexPlan
-from esembed.query.nodes import Query, TextNode
+from esembed.query.nodes import MAX_BOOST, MatchPhrase, Query, TextNode
 
 __all__ = [
     "ADOPTED",
@@ -28,6 +28,8 @@ __all__ = [
     "match_existing_fields",
     "missing_fields",
     "nested_path",
+    "searched_fields",
+    "split_boost",
     "type_of",
     "used_fields",
 ]
@@ -89,16 +91,79 @@ def nested_path(name: str, types: Mapping[str, str]) -> str | None:
     return None
 
 
-def used_fields(nodes: Iterable[Query], plan: IndexPlan) -> set[str]:
-    """The mapping's names of the fields that a query's nodes read (``raw`` is its author's business)."""
+def split_boost(text: str, exists: Callable[[str], bool]) -> tuple[str, float]:
+    """``"title^2"`` as the field and its boost; the one place where a ``^`` is read.
+
+    A field of an index that esembed didn't make may have ``^`` in its name. One that exists is meant before a
+    boost is, so that no other field is searched in its place.
+
+    Args:
+        text: a field as a text node names it.
+        exists: whether the index has a field of that name.
+
+    Raises:
+        QueryError: no number after ``^``, a boost below 0, or a text that means two fields.
+    """
+    name, mark, number = text.rpartition("^")
+    if not mark:
+        return text, 1.0
+    if exists(text):
+        if name and exists(name):
+            raise QueryError(
+                f"{text!r} is a field of the index, and {name!r} with a boost of {number}: write "
+                f"{text + '^1'!r} for the field, {name + '^' + number + '.0'!r} for the boost",
+                field=text,
+            )
+        return text, 1.0
+    try:
+        boost = float(number)
+    except ValueError:
+        raise QueryError(f"{text!r}: after ^ a number is expected, as in 'title^2'", field=name) from None
+    if not 0 <= boost <= MAX_BOOST:
+        raise QueryError(f"{text!r}: the boost must be ≥ 0, and at most {MAX_BOOST:.4g}", field=name)
+    return name, boost
+
+
+def searched_fields(
+    node: TextNode, plan: IndexPlan | None, types: Mapping[str, str]
+) -> list[tuple[str, float]]:
+    """The fields that a text node searches, by their names in the index, with their boosts.
+
+    Raises:
+        QueryError: it names none and there is no plan whose text fields it could mean, or a wrong boost.
+    """
+    named = node.named_fields
+    if not named:
+        if plan is None:
+            raise QueryError(
+                "match needs fields=[…] where there is no plan to take them from", field="fields"
+            )
+        if not plan.text:
+            raise QueryError("the plan has no text field to match in; name fields=[…]", field="fields")
+        return [(name, text.boost) for name, text in plan.text.items()]
+    if isinstance(node, MatchPhrase):
+        return [(name, 1.0) for name in named]
+
+    def exists(name: str) -> bool:
+        planned = plan is not None and (name in plan.text or name in plan.filter)
+        return planned or type_of(name, types) is not None
+
+    return [split_boost(name, exists) for name in named]
+
+
+def used_fields(nodes: Iterable[Query], plan: IndexPlan, types: Mapping[str, str]) -> set[str]:
+    """The mapping's names of the fields that a query's nodes read (``raw`` is its author's business).
+
+    Raises:
+        QueryError: as :func:`searched_fields`.
+    """
     names: set[str] = set()
     for node in nodes:
         field = getattr(node, "field", None)
         if field is not None:
             names.add(plan.field_path(field))
         elif isinstance(node, TextNode):
-            fields = getattr(node, "fields", ()) or tuple(plan.text)
-            names.update(name.partition("^")[0] for name in fields)
+            names.update(name for name, _ in searched_fields(node, plan, types))
     return names
 
 

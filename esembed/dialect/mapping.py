@@ -324,6 +324,9 @@ class MappingCompiler(ABC):
         """Whether the live field may become the new one by ``PUT _mapping``, without a new index."""
         return old == new
 
+    load_setting_names: ClassVar[tuple[str, ...]] = ()
+    """Settings that :meth:`load_settings` may change here besides refresh interval and replicas."""
+
     def load_settings(self, load: LoadOptions) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Index settings for the time of a bulk load, and notes on options that do nothing here."""
         settings: dict[str, Any] = {}

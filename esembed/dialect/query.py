@@ -192,7 +192,7 @@ class QueryCompiler:
             words = len(node.text.split())
             if words > node.damp_words:
                 node = node.replace(boost=node.boost * node.damp_words / words, damp_words=None)
-        fields = self._text_fields(node.fields, scope)
+        fields = self._text_fields(node, scope)
         options = self._fitted(_need_text(node.text, "match"), fields, scope, fuzzy=node.fuzziness)
         if node.operator != "or":
             options["operator"] = node.operator
@@ -203,13 +203,22 @@ class QueryCompiler:
             if boost != 1.0:
                 options["boost"] = boost
             clause: Json = {"match": {name: options}}
+        elif any(_is_pattern(name) for name, _ in fields):
+            clause = self._best_of(fields, options, node, scope)
         else:
             clause = {"multi_match": {**options, "type": "best_fields", **self._boosts(fields, node, scope)}}
         clause = self._in_nested([name for name, _ in fields], clause, scope)
         return bool_clause(clause, self.filters(node.filter, scope))
 
     def visit_multi_match(self, node: MultiMatch, scope: Scope) -> Json:
-        fields = self._text_fields(node.fields, scope)
+        fields = self._text_fields(node, scope)
+        odd = next((name for name, _ in fields if _is_pattern(name)), None)
+        if odd is not None:
+            raise QueryError(
+                f"multi_match can't search {odd!r}: the engines read ^ and * in its field names as a boost "
+                f"and a pattern. Search it by q.match(…, fields=[{odd!r}])",
+                field=odd,
+            )
         # A phrase can't be cut without becoming another one, and is a clause for each field.
         text = _need_text(node.text, "multi_match")
         phrase = node.kind in ("phrase", "phrase_prefix")
@@ -247,20 +256,11 @@ class QueryCompiler:
         (path,) = paths
         return clause if path is None or path == scope.nested_path else scope.nested_query(path, clause, 1)
 
-    def _text_fields(self, fields: tuple[str, ...], scope: Scope) -> list[tuple[str, float]]:
-        if not fields:
-            if scope.plan is None:
-                raise QueryError(
-                    "match needs fields=[…] where there is no plan to take them from", field="fields"
-                )
-            if not scope.plan.text:
-                raise QueryError("the plan has no text field to match in; name fields=[…]", field="fields")
-            return [(name, spec.boost) for name, spec in scope.plan.text.items()]
-        found = []
-        for field in fields:
-            name, boost = _split_boost(field)
-            found.append((scope.text(name).path, boost))
-        return found
+    def _text_fields(self, node: Match | MultiMatch, scope: Scope) -> list[tuple[str, float]]:
+        searched = scope.searched_fields(node)
+        if not node.named_fields:
+            return searched
+        return [(scope.text(name).path, boost) for name, boost in searched]
 
     def _fitted(
         self, text: str, fields: list[tuple[str, float]], scope: Scope, *, fuzzy: str | int | None
@@ -294,6 +294,15 @@ class QueryCompiler:
                 "clauses in a request"
             )
         return options
+
+    def _best_of(self, fields: list[tuple[str, float]], options: Json, node: Match, scope: Scope) -> Json:
+        """What the engines make of a ``multi_match`` of ``best_fields``, for names that it would read as
+        something else."""
+        clauses = []
+        for name, boost in fields:
+            boost *= node.boost * scope.bm25_factor(name)
+            clauses.append({"match": {name: options if boost == 1.0 else {**options, "boost": boost}}})
+        return {"dis_max": {"queries": clauses}}
 
     def _boosts(self, fields: list[tuple[str, float]], node: Match | MultiMatch, scope: Scope) -> Json:
         factors = {scope.bm25_factor(name) for name, _ in fields}
@@ -607,6 +616,11 @@ class QueryCompiler:
         return list(node.vector)
 
 
+def _is_pattern(name: str) -> bool:
+    """Whether ``multi_match`` would read a field's name as another field with a boost, or as a pattern."""
+    return "^" in name or "*" in name
+
+
 def _need_text(text: str | None, what: str) -> str:
     if text is None:
         raise QueryError(f"{what} has no text; write it in the query or give the search one (q.resolve_text)")
@@ -628,16 +642,3 @@ def _put(options: Json, node: Any, *names: str) -> None:
         value = getattr(node, name)
         if value is not None:
             options[name] = value
-
-
-def _split_boost(field: str) -> tuple[str, float]:
-    name, mark, boost = field.partition("^")
-    if not mark:
-        return name, 1.0
-    try:
-        value = float(boost)
-    except ValueError:
-        raise QueryError(f"{field!r}: after ^ a number is expected, as in 'title^2'", field=name) from None
-    if not 0 <= value < float("inf"):
-        raise QueryError(f"{field!r}: the boost must be ≥ 0", field=name)
-    return name, value

@@ -11,12 +11,13 @@ import msgspec
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
-from esembed.dialect.live import nested_path, type_of
+from esembed.dialect.live import nested_path, searched_fields, type_of
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.tokens import TokenTarget
 from esembed.dialect.values import NUMERIC, UNKNOWN_FORMAT
 from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
+from esembed.query.nodes import TextNode
 
 __all__ = ["CLAUSE_HEADROOM", "KEYWORD_LIKE", "ClauseBudget", "FieldInfo", "Scope"]
 
@@ -214,6 +215,10 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         if info.kind in KEYWORD_LIKE:
             return info  # one exact word; the engines allow it, and it is how ids are searched
         raise QueryError(f"{name!r} is a {_what(info.kind)}: full text can't be searched in it", field=name)
+
+    def searched_fields(self, node: TextNode) -> list[tuple[str, float]]:
+        """The fields that a text node searches, with their boosts. Raises QueryError."""
+        return searched_fields(node, self.plan, self.mapping)
 
     def exact(self, name: str, clause: str) -> FieldInfo:
         """A field for term, terms and prefix. Raises QueryError."""

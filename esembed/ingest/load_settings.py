@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from esembed.dialect.mapping import MappingCompiler
-from esembed.dialect.opensearch.mapping import GRAPH_THRESHOLD
 from esembed.errors import IndexChangedError, OptionsError
 from esembed.ingest.target import TargetIndex
 from esembed.plan import IndexPlan
@@ -21,9 +20,6 @@ MARKER = "esembed_load"
 
 PLAIN = ("refresh_interval", "number_of_replicas")
 """Settings that stand by these names at the top of ``GET /INDEX/_settings``; others are dotted."""
-
-KNOWN = (*PLAIN, GRAPH_THRESHOLD)
-"""What may be restored from the marker."""
 
 
 def check_durability(settings: Mapping[str, Any], index: str) -> None:
@@ -71,7 +67,8 @@ class LoadSettings:
         before: dict[str, Any] | None = None
         if isinstance(marker, Mapping) and isinstance(marker.get("settings"), Mapping):
             # _meta is untrusted input: only these, only as plain values.
-            before = {k: v for k, v in marker["settings"].items() if k in KNOWN}
+            known = (*PLAIN, *self._mapping.load_setting_names)
+            before = {k: v for k, v in marker["settings"].items() if k in known}
             before = {k: v for k, v in before.items() if v is None or isinstance(v, (str, int))}
             self._warn("an earlier load did not put the index's settings back; this one will")
         change, notes = self._mapping.load_settings(self._plan.load)

@@ -508,6 +508,9 @@ def _no_filter(value: Any) -> QueryError:
 
 # -- checks that several nodes share ---------------------------------------------------------------
 
+MAX_BOOST = 3.4028234663852886e38
+"""The largest boost, weight or factor: both engines keep them in 32-bit floats, where more is infinite."""
+
 
 def _not_negative(value: float, name: str) -> None:
     if value < 0:
@@ -554,6 +557,12 @@ def _check_fusion(node: Rrf | Linear) -> None:
 
 class TextNode(Node, frozen=True, kw_only=True):
     """What the full-text nodes have in common: they look for words, by BM25."""
+
+    @property
+    def named_fields(self) -> tuple[str, ...]:
+        """The fields that it names, as it names them (``title^2``); empty for the plan's text fields."""
+        named: tuple[str, ...] = getattr(self, "fields", ())
+        return named
 
 
 class Match(TextNode, frozen=True, kw_only=True, tag="match"):
@@ -618,6 +627,11 @@ class MatchPhrase(TextNode, frozen=True, kw_only=True, tag="match_phrase"):
     filter: Filter | None = None
     scale: float | None = None
     name: str | None = None
+
+    @property
+    def named_fields(self) -> tuple[str, ...]:
+        """The one field that it names, which carries no boost."""
+        return (self.field,)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,39 +15,29 @@ from typing import Any
 from esembed.dialect.scores import cosine_bound
 from esembed.fusion import Bound
 from esembed.plan import IndexPlan
-from esembed.query.nodes import Knn, Match, MatchPhrase, MultiMatch, Query, Sparse
+from esembed.query.nodes import Knn, Query, Sparse
 
-__all__ = ["bound_of", "idf_mass", "mass_fields"]
+__all__ = ["bound_of", "idf_sum"]
 
 
-def idf_mass(vector: Mapping[str, Any]) -> float:
+def idf_sum(vector: Mapping[str, Any]) -> float:
     """Σ tf · idf over a text's terms, from one field of a ``_termvectors`` answer with term statistics.
 
     Lucene's idf, ln(1 + (N − df + 0.5) / (df + 0.5)), N being the documents that have the field.
     """
     count = max(0, int((vector.get("field_statistics") or {}).get("doc_count", 0)))
-    mass = 0.0
+    total = 0.0
     for term in (vector.get("terms") or {}).values():
         df = min(count, int(term.get("doc_freq", 0)))
-        mass += int(term.get("term_freq", 1)) * math.log(1.0 + (count - df + 0.5) / (df + 0.5))
-    return mass
+        total += int(term.get("term_freq", 1)) * math.log(1.0 + (count - df + 0.5) / (df + 0.5))
+    return total
 
 
-def mass_fields(node: Match | MultiMatch | MatchPhrase, plan: IndexPlan) -> list[tuple[str, float]]:
-    """The fields that a text node searches, with their boosts."""
-    if isinstance(node, MatchPhrase):
-        return [(node.field, 1.0)]
-    if not node.fields:
-        return [(name, spec.boost) for name, spec in plan.text.items()]
-    pairs = [field.partition("^") for field in node.fields]
-    return [(name, float(boost) if mark else 1.0) for name, mark, boost in pairs]
-
-
-def bound_of(node: Query, plan: IndexPlan | None, mass: float | None) -> tuple[Bound, str | None]:
+def bound_of(node: Query, plan: IndexPlan | None, words: float | None) -> tuple[Bound, str | None]:
     """How a leg's score is normalized, and a note where it can't be.
 
     Args:
-        mass: the idf mass of a text leg, where it was asked for.
+        words: the IDF sum of a text leg's words, where it was asked for.
     """
     scale = getattr(node, "scale", None)
     if scale is not None:
@@ -61,6 +51,6 @@ def bound_of(node: Query, plan: IndexPlan | None, mass: float | None) -> tuple[B
         return Bound(divisor=1.0, factor=bound.factor / boost, shift=bound.shift), note
     if isinstance(node, Sparse) and node.vector is not None:
         return Bound(divisor=(math.fsum(node.vector.values()) or 1.0) * boost), None
-    if mass is not None:
-        return Bound(divisor=(mass or 1.0) * boost), None
+    if words is not None:
+        return Bound(divisor=(words or 1.0) * boost), None
     return Bound(), "no bound is known for this leg, so its scores are taken as they are; give it scale="

@@ -28,12 +28,10 @@ from esembed.query.nodes import (
     Exists,
     Ids,
     Knn,
-    Match,
-    MatchPhrase,
-    MultiMatch,
     Query,
     Rescore,
     Sparse,
+    TextNode,
 )
 from esembed.query.tree import add_filter, walk
 from esembed.search.facets import check_aggregations
@@ -241,7 +239,7 @@ class SearchCompiler:
         else:
             compiled = self._single(request, scope)
         if scope.gaps:
-            raise UnsupportedFeatureError(scope.gaps, profile=self.capabilities.profile)
+            raise UnsupportedFeatureError(scope.gaps, profile=self.capabilities.label)
         return compiled
 
     # -- one leg -------------------------------------------------------------------------------------
@@ -357,7 +355,7 @@ class SearchCompiler:
         options = request.options
         gaps = self._server_gaps(request, fusion, scope)
         if options.fusion == "server" and gaps:
-            raise UnsupportedFeatureError(gaps, profile=self.capabilities.profile)
+            raise UnsupportedFeatureError(gaps, profile=self.capabilities.label)
         differs = self.dialect.fusion_differs(fusion)
         if options.fusion == "client" or gaps or (options.fusion == "auto" and differs):
             return self._by_client(request, fusion, scope, fetch_with_legs)
@@ -548,11 +546,11 @@ class SearchCompiler:
                 found = scope.dense(node.field).is_chunk_document
             elif isinstance(node, Sparse):
                 found = scope.sparse(node.field).is_chunk_document
-            elif isinstance(node, (Match, MultiMatch)):
-                names = [name.partition("^")[0] for name in node.fields]
-                found = any(scope.text(name).is_chunk_document for name in names)
             else:
-                found = isinstance(node, MatchPhrase) and scope.text(node.field).is_chunk_document
+                found = isinstance(node, TextNode) and any(
+                    scope.text(name).is_chunk_document
+                    for name, _ in (scope.searched_fields(node) if node.named_fields else ())
+                )
             if found:
                 return True
         return False

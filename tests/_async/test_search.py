@@ -165,8 +165,8 @@ async def test_the_bound_normalizer_scores_every_candidate_by_every_leg(searcher
         assert dense.contribution == pytest.approx(2 * dense.score - 1)
         if bm25.score is not None:
             assert bm25.contribution == pytest.approx(bm25.score / 4.0)
-    mass = await searcher.search(q.linear(BM25, DENSE, normalizer="bound"), size=5, explain=True)
-    assert all(-1 <= share.contribution <= 3.5 for hit in mass for share in hit.contributions)
+    bounded = await searcher.search(q.linear(BM25, DENSE, normalizer="bound"), size=5, explain=True)
+    assert all(-1 <= share.contribution <= 3.5 for hit in bounded for share in hit.contributions)
 
 
 async def test_collapse_rescore_and_boost(searcher: AsyncSearcher) -> None:

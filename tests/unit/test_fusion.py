@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from esembed.fusion import Bound, FusionNode, LegList, LegRef, collapse, fuse, normalize
 from esembed.plan import DenseField, IndexPlan
 from esembed.query import builders as q
-from esembed.search.bounds import bound_of, idf_mass
+from esembed.search.bounds import bound_of, idf_sum
 
 
 def node(kind: str, count: int, **options: object) -> FusionNode:
@@ -88,7 +88,7 @@ def test_bounds_need_no_list() -> None:
     assert {h.id: h.score for h in fused} == pytest.approx({"x": 0.9, "y": 0.4, "z": 0.1 + 0.0, "w": -0.5})
 
 
-def test_idf_mass_counts_words_that_no_document_has() -> None:
+def test_idf_sum_counts_words_that_no_document_has() -> None:
     vector = {
         "field_statistics": {"doc_count": 60},
         "terms": {
@@ -98,7 +98,7 @@ def test_idf_mass_counts_words_that_no_document_has() -> None:
         },
     }
     wanted = math.log(1 + 28.5 / 32.5) + 2 * math.log(1 + 31.5 / 29.5) + math.log(1 + 60.5 / 0.5)
-    assert idf_mass(vector) == pytest.approx(wanted)
+    assert idf_sum(vector) == pytest.approx(wanted)
     plan = IndexPlan(dense={"e": DenseField(dims=2), "l": DenseField(dims=2, similarity="l2_norm")})
     assert bound_of(q.match("x"), plan, 3.0) == (Bound(divisor=3.0), None)
     assert bound_of(q.knn("e", vector=[1, 2]), plan, None)[0](0.75) == 0.5

@@ -23,7 +23,7 @@ from esembed.dialect.opensearch.scores import SPACE_TYPES
 from esembed.dialect.quantize_vectors import confidence_interval
 from esembed.plan import DenseField, LoadOptions, SparseField
 
-__all__ = ["GRAPH_THRESHOLD", "OpenSearchMapping"]
+__all__ = ["OpenSearchMapping"]
 
 NATIVE_REMEDY = (
     'write quantization = "int8_hnsw" (or "auto"), or use an OpenSearch with the k-NN native libraries '
@@ -242,6 +242,8 @@ class OpenSearchMapping(MappingCompiler):
         return processors
 
     # -- an index that is there --------------------------------------------------------------------
+
+    load_setting_names: ClassVar[tuple[str, ...]] = (GRAPH_THRESHOLD,)
 
     def load_settings(self, load: LoadOptions) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Index settings for the time of a bulk load, and notes on options that do nothing here."""

@@ -225,7 +225,7 @@ class LexicalEncoder:
         """BM25's query side: idf times how often the word stands in the query; float32, > 0.
 
         A word that no document has keeps its (largest) idf: it matches nothing, and the sum of the
-        values is the query's mass, a bound to normalize scores by.
+        values is the query's IDF sum, a bound to normalize scores by.
 
         Raises:
             EncoderError: the encoder has no term statistics.
