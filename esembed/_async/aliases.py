@@ -27,7 +27,6 @@ __all__ = [
     "abort_migration",
     "allow_writes",
     "block_writes",
-    "checkpoint",
     "choose_alias",
     "delete_old_versions",
     "enough_disk",
@@ -246,19 +245,6 @@ async def enough_disk(client: AsyncEngineClient, live: LiveIndex, factor: float,
         )
 
 
-async def checkpoint(client: AsyncEngineClient, index: str) -> int:
-    """The sequence number up to which every shard has processed all writes."""
-    answer = await client.request("GET", f"/{index_path(index)}/_stats", params={"level": "shards"})
-    shards = next(iter(answer.body["indices"].values()))["shards"]
-    return min(
-        # The local checkpoint, not max_seq_no: below it no write is still on its way.
-        int(copy["seq_no"]["local_checkpoint"])
-        for copies in shards.values()
-        for copy in copies
-        if copy["routing"]["primary"]
-    )
-
-
 async def properties_of(client: AsyncEngineClient, alias: str, index: str) -> AliasProperties:
     """What the alias is on that index, beside a name, as it is now.
 
@@ -292,12 +278,16 @@ async def shows_as_much(client: AsyncEngineClient, alias: AliasProperties, old: 
     return f"the alias's filter shows {counts[0]} documents of {old!r} and {counts[1]} of {new!r}"
 
 
-async def swap(client: AsyncEngineClient, alias: str, old: str, new: str) -> None:
-    """Move the alias from one index to another in one step, with its filter, routing and flags. Fails where
-    it isn't on *old* any more."""
-    # Read at the last moment: an alias that is added again has only what the action says, so without this a
-    # filtered alias would show every tenant's documents from here on.
-    properties = await properties_of(client, alias, old)
+async def swap(
+    client: AsyncEngineClient, alias: str, old: str, new: str, *, properties: AliasProperties
+) -> None:
+    """Move the alias from one index to another in one step. Fails where it isn't on *old* any more.
+
+    Args:
+        properties: its filter, routing and flags, read just before (:func:`properties_of`). An alias that is
+            added again has only what the action says, so without them a filtered one would show every
+            tenant's documents from here on.
+    """
     actions = [
         {"remove": {"index": old, "alias": alias, "must_exist": True}},
         {"add": {"index": new, "alias": alias, **properties.to_dict()}},

@@ -7,9 +7,9 @@ indices; and what can't be right by such a name is refused by :class:`LiveIndex`
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from esembed.dialect import meta
@@ -23,12 +23,14 @@ from .client import AsyncEngineClient
 
 __all__ = [
     "LiveIndex",
+    "ShardSequence",
     "check_name",
     "describe",
     "describe_all",
     "drop_pipeline",
     "index_path",
     "put_pipelines",
+    "shard_sequences",
     "update_meta",
     "write_meta",
 ]
@@ -267,6 +269,36 @@ def _some(names: Iterable[str]) -> str:
     """Up to five names."""
     first = list(names)
     return ", ".join(first[:5]) + (" …" if len(first) > 5 else "")
+
+
+class ShardSequence(NamedTuple):
+    """How far a primary shard has counted its writes, deletes among them.
+
+    Attributes:
+        checkpoint: the number up to which all of them are processed; below it none is still on its way.
+        highest: the highest number given; -1 where nothing was written.
+    """
+
+    checkpoint: int
+    highest: int
+
+
+async def shard_sequences(
+    client: AsyncEngineClient, index: str, *, ignore: Collection[int] = ()
+) -> dict[str, ShardSequence] | None:
+    """Shard → its sequence numbers, of the primaries; None where the engine answered with one of *ignore*
+    (the privilege ``monitor`` is needed, and serverless offerings have no such API)."""
+    path = f"/{index_path(index)}/_stats"
+    answer = await client.request("GET", path, params={"level": "shards"}, ignore=ignore)
+    if answer.status != 200:
+        return None
+    shards = next(iter(answer.body["indices"].values()))["shards"]
+    return {
+        shard: ShardSequence(int(copy["seq_no"]["local_checkpoint"]), int(copy["seq_no"]["max_seq_no"]))
+        for shard, copies in shards.items()
+        for copy in copies
+        if copy["routing"]["primary"]
+    }
 
 
 async def put_pipelines(client: AsyncEngineClient, pipelines: Mapping[str, Mapping[str, Any]]) -> None:

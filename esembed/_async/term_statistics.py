@@ -18,7 +18,7 @@ from esembed.ingest.term_counter import CountedState
 from esembed.transport import Response, error_from_response
 
 from .client import AsyncEngineClient
-from .live import index_path
+from .live import index_path, shard_sequences
 
 __all__ = [
     "STATISTICS_INDEX",
@@ -52,18 +52,8 @@ async def counted_state(client: AsyncEngineClient, index: str) -> CountedState:
     found = (await client.request("POST", f"/{index_path(index)}/_search", body=body)).body
     written = found["aggregations"]["written"]
     # Without the privilege (monitor), or on a server without this API, the sums alone have to tell.
-    stats = await client.request(
-        "GET", f"/{index_path(index)}/_stats", params={"level": "shards"}, ignore=(400, 403, 404, 405, 410)
-    )
-    operations: int | None = None
-    if stats.status == 200:
-        shards = next(iter(stats.body["indices"].values()))["shards"]
-        operations = sum(
-            int(copy["seq_no"]["max_seq_no"]) + 1
-            for copies in shards.values()
-            for copy in copies
-            if copy["routing"]["primary"]
-        )
+    shards = await shard_sequences(client, index, ignore=(400, 403, 404, 405, 410))
+    operations = None if shards is None else sum(shard.highest + 1 for shard in shards.values())
     return CountedState(
         documents=int(found["hits"]["total"]["value"]),
         # Whole numbers, which both engines write as floating ones (exact below 2^53).

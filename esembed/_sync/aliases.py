@@ -28,7 +28,6 @@ __all__ = [
     "abort_migration",
     "allow_writes",
     "block_writes",
-    "checkpoint",
     "choose_alias",
     "delete_old_versions",
     "enough_disk",
@@ -245,19 +244,6 @@ def enough_disk(client: EngineClient, live: LiveIndex, factor: float, notes: lis
         )
 
 
-def checkpoint(client: EngineClient, index: str) -> int:
-    """The sequence number up to which every shard has processed all writes."""
-    answer = client.request("GET", f"/{index_path(index)}/_stats", params={"level": "shards"})
-    shards = next(iter(answer.body["indices"].values()))["shards"]
-    return min(
-        # The local checkpoint, not max_seq_no: below it no write is still on its way.
-        int(copy["seq_no"]["local_checkpoint"])
-        for copies in shards.values()
-        for copy in copies
-        if copy["routing"]["primary"]
-    )
-
-
 def properties_of(client: EngineClient, alias: str, index: str) -> AliasProperties:
     """What the alias is on that index, beside a name, as it is now.
 
@@ -291,12 +277,14 @@ def shows_as_much(client: EngineClient, alias: AliasProperties, old: str, new: s
     return f"the alias's filter shows {counts[0]} documents of {old!r} and {counts[1]} of {new!r}"
 
 
-def swap(client: EngineClient, alias: str, old: str, new: str) -> None:
-    """Move the alias from one index to another in one step, with its filter, routing and flags. Fails where
-    it isn't on *old* any more."""
-    # Read at the last moment: an alias that is added again has only what the action says, so without this a
-    # filtered alias would show every tenant's documents from here on.
-    properties = properties_of(client, alias, old)
+def swap(client: EngineClient, alias: str, old: str, new: str, *, properties: AliasProperties) -> None:
+    """Move the alias from one index to another in one step. Fails where it isn't on *old* any more.
+
+    Args:
+        properties: its filter, routing and flags, read just before (:func:`properties_of`). An alias that is
+            added again has only what the action says, so without them a filtered one would show every
+            tenant's documents from here on.
+    """
     actions = [
         {"remove": {"index": old, "alias": alias, "must_exist": True}},
         {"add": {"index": new, "alias": alias, **properties.to_dict()}},

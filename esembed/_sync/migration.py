@@ -7,10 +7,10 @@ The order of things, each safe to repeat::
     lock the alias                    one migration at a time; a crashed one's lock is taken over
     create ALIAS-vN, write its state  the migration state makes a second run resume
     copy, delta pass, delta pass …    encodes again only what changed; by sequence number
-    compare the ids of both           writers still write; what was deleted so far is deleted
+    compare the ids of both           writers still write; what an earlier run left is deleted
     delta pass, delta pass …          what was written during the comparison
     block writes on the old index     writers get 403 and try again; in-flight writes are waited for
-    last delta pass, late deletes     only what happened since, told by sequence numbers
+    last delta pass                   only what happened since, told by sequence numbers
     swap the alias                    one request; the old index stays, blocked, for a rollback
 
 A search that embeds its query for one version must be sent to that version: see
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from esembed.capabilities import Capabilities
@@ -47,7 +47,6 @@ from .aliases import (
     MIGRATION_STATE,
     allow_writes,
     block_writes,
-    checkpoint,
     choose_alias,
     enough_disk,
     locked,
@@ -59,7 +58,7 @@ from .aliases import (
 )
 from .client import EngineClient
 from .ingest import ingest, keep_counted
-from .live import LiveIndex, check_name, describe, index_path, write_meta
+from .live import LiveIndex, ShardSequence, check_name, describe, index_path, shard_sequences, write_meta
 from .opening import PLACEHOLDER_DIMS, create, open_index, prepare
 from .probe import probe
 from .state import Encoders, IndexState
@@ -271,7 +270,7 @@ class CopyJob:
         self.progress = progress
         self.lock = lock
         self.precomputed = 0
-        self._copied_to: int | None = None  # the sequence number up to which all writes were copied
+        self._copied: dict[str, ShardSequence] | None = None  # up to which all writes were copied
         chunk = new.plan.chunk
         self._ids = OldIds(
             thread_transport(client),
@@ -289,15 +288,18 @@ class CopyJob:
         """Copy everything, then what was written meanwhile, until little is."""
         # Weights are learned from the first pass, which has nearly all documents; not from each delta. Nor
         # are terms counted after each of them.
+        in_thread(self.lock.check)
         self._pass(learn_weights=self.settings.ingest.learn_weights, keep_terms=True)
         self._delta_passes()
 
     def _delta_passes(self) -> None:
         before = float("inf")
         for _ in range(self.settings.max_delta_passes):
-            started = time.monotonic()
+            in_thread(self.lock.check)
+            started, deleted = time.monotonic(), self.report.deleted
             carried = self._pass()
             self.report.delta_passes.append(carried)
+            carried += self.report.deleted - deleted
             # The last pass, while writes are blocked, has what comes during this one and takes about as
             # long. A few documents of a slow encoder take long: another pass has fewer, until that helps no
             # more.
@@ -313,8 +315,6 @@ class CopyJob:
         Raises:
             PermanentError: a document is missing in the new version.
         """
-        self.client.request("POST", f"/{index_path(self.old)}/_refresh")
-        self._delete_deleted()
         sender = thread_transport(self.client)
         step = StepProgress(self.progress, "compare")
         missing, extra, both = in_thread(self._ids.compare, step.advance, sender=sender)
@@ -325,18 +325,22 @@ class CopyJob:
         self.report.documents = both
         self._delta_passes()
 
-    def _delete_deleted(self) -> None:
-        """Deletes have no document to read: they show as ids that the old version had and has no more."""
-        sender = thread_transport(self.client)
-        self._delete(in_thread(self._ids.deleted, sender=sender))
-
     def _delete(self, gone: Mapping[str, str | None]) -> None:
         if not gone:
             return
-        records = (Document(doc_id, {}, op="delete", routing=routing) for doc_id, routing in gone.items())
         options = IngestOptions(strict=True, apply_load_settings=False, learn_weights=False)
-        ingest(self.new, records, options, keep_terms=False)
+        ingest(self.new, _deletes(gone), options, keep_terms=False)
         self.report.deleted += len(gone)
+
+    def _changes(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """The documents, then a delete for each one that the old version has no more: deletes have no
+        document to read."""
+        yield from documents
+        # In the run of the documents, not in one of their own: while writes are blocked each run's own
+        # questions count (settings, mapping, health, count, two refreshes).
+        gone = self._ids.deleted()
+        self.report.deleted += len(gone)
+        yield from _deletes(gone)
 
     def _missing(self, count: int, example: str) -> PermanentError:
         return PermanentError(
@@ -345,11 +349,15 @@ class CopyJob:
         )
 
     def _pass(self, *, learn_weights: bool = False, keep_terms: bool = False) -> int:
-        """Copy what was written since the pass before; returns how many documents that was."""
-        in_thread(self.lock.check)
+        """Copy what was written and deleted since the pass before; returns how many were written."""
         # First the checkpoint, then the refresh, then the read: what is written in between is copied now and
         # again by the next pass. The other way round it would be copied by none.
-        before = checkpoint(self.client, self.old)
+        before = shard_sequences(self.client, self.old)
+        assert before is not None  # any refusal was raised
+        if before == self._copied and all(shard.checkpoint == shard.highest for shard in before.values()):
+            # Deletes have sequence numbers, too: nothing was written, deleted or is on its way.
+            return 0
+        after = None if self._copied is None else min(shard.checkpoint for shard in self._copied.values())
         self.client.request("POST", f"/{index_path(self.old)}/_refresh")
         records = read_documents(
             thread_transport(self.client),
@@ -357,7 +365,7 @@ class CopyJob:
             self.old_plan,
             self.new.capabilities,
             copied=self.memories,
-            after_seq_no=self._copied_to,
+            after_seq_no=after,
             max_documents_per_second=self.settings.max_documents_per_second,
             on_read=self._ids.read,
         )
@@ -373,18 +381,19 @@ class CopyJob:
         )
         # The first pass copies everything, so that its length is known.
         sender = thread_transport(self.client)
-        total = in_thread(self._ids.count_old, sender=sender) if self._copied_to is None else None
+        total = in_thread(self._ids.count_old, sender=sender) if self._copied is None else None
+        deleted = self.report.deleted
         ran: IngestReport = ingest(
             self.new,
-            self.lock.watched(records),
+            self.lock.watched(self._changes(records)),
             options,
             progress=self.progress,
             total=total,
             keep_terms=keep_terms,
         )
         self.precomputed += ran.precomputed_vectors
-        self._copied_to = before
-        return ran.read - ran.unchanged
+        self._copied = before
+        return ran.read - ran.unchanged - (self.report.deleted - deleted)
 
     def finish(self, state: Mapping[str, Any]) -> None:
         """Block writes, replay the rest, swap. On any failure the old index is writable again.
@@ -401,7 +410,6 @@ class CopyJob:
             block_writes(self.client, self.old)
             # With the block in place this pass reads the last writes that there can be.
             self.report.delta_passes.append(self._pass())
-            self._delete_deleted()
             sender = thread_transport(self.client)
             here, there = in_thread(self._ids.counts, sender=sender)
             if here != there:
@@ -421,7 +429,7 @@ class CopyJob:
                     f"{difference}: what it filters by is mapped otherwise there. The alias was not moved; "
                     "map the field as it is in the old index"
                 )
-            swap(self.client, self.report.alias, self.old, self.new.concrete_index)
+            swap(self.client, self.report.alias, self.old, self.new.concrete_index, properties=properties)
         except BaseException:
             if not self.lock.lost:  # who took over decides now
                 allow_writes(self.client, self.old)
@@ -503,7 +511,8 @@ def _rollback(
         finally:
             job.close()
     else:
-        swap(client, alias, live.concrete_index, origin)
+        properties = properties_of(client, alias, live.concrete_index)
+        swap(client, alias, live.concrete_index, origin, properties=properties)
         report.notes.append(f"what was written since the swap is in {live.concrete_index!r} only")
     report.seconds = time.monotonic() - started
     return report
@@ -523,6 +532,12 @@ def _check_readable(live: LiveIndex, capabilities: Capabilities) -> None:
             made=made_again(stored.plan),
             vector_doc_values=dialect_for(capabilities).documents.vector_doc_values,
         )
+
+
+def _deletes(gone: Mapping[str, str | None]) -> Iterator[Document]:
+    """A delete for each id, with its routing."""
+    for doc_id, routing in gone.items():
+        yield Document(doc_id, {}, op="delete", routing=routing)
 
 
 def _ignore(count: int) -> None:

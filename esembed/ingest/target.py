@@ -464,6 +464,8 @@ class TargetIndex:
                 except GeneratorExit:
                     pit = ""  # see _close
                     raise
+                if len(hits) < body["size"]:
+                    return  # as of one moment nothing comes after a page that isn't full
                 after = hits[-1]["sort"]
         finally:
             if pit:

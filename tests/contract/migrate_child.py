@@ -26,20 +26,20 @@ def main(kind: str, url: str, alias: str, moment: str) -> None:
         from opensearchpy import OpenSearch as Client
     if moment == "copying":
         # The second look at the old index's sequence numbers comes after the first pass.
-        whole, seen = module.checkpoint, []
+        whole, seen = module.shard_sequences, []
 
-        def counted(*args: object) -> int:
+        def counted(*args: object) -> object:
             seen.append(args)
-            return die() or 0 if len(seen) == 2 else whole(*args)
+            return die() if len(seen) == 2 else whole(*args)
 
-        module.checkpoint = counted
+        module.shard_sequences = counted
     elif moment == "blocked":
         module.swap = die
     else:
         swap = module.swap
 
-        def swap_and_die(*args: object) -> None:
-            swap(*args)
+        def swap_and_die(*args: object, **options: object) -> None:
+            swap(*args, **options)
             die()
 
         module.swap = swap_and_die
