@@ -56,6 +56,8 @@ MAX_EXPANSIONS = 50
 MAX_FUZZY_WORDS = 250
 """Fuzzy words of a request, times fields. Each holds an automaton of about 0.3 MB while the query is made:
 Elasticsearch 9.5.3 with 1 GB of heap refused 2,400 of them (429, its request breaker)."""
+LOGARITHMS_OF_ONE = ("log1p", "ln1p")
+"""Modifiers that are 0 for a value of 0; ``boost_by`` multiplies by 1 more."""
 ELASTIC = frozenset({"match", "multi_match", "sparse"})
 """Nodes that count their words or terms themselves."""
 
@@ -145,6 +147,13 @@ class QueryCompiler:
             "trial license; use reranker=, which runs in your process"
         )
         return None
+
+    max_levels: ClassVar[int | None] = None
+    """How deep the engine takes queries inside queries; None where it has no such limit."""
+
+    def max_ids(self, capabilities: Capabilities) -> int:
+        """The most values of an ``ids`` query."""
+        return MAX_TERMS
 
     def scores_vectors_exactly(self, capabilities: Capabilities) -> bool:
         """Whether a query can compare vectors one by one (``q.knn(…, exact=True)``)."""
@@ -371,6 +380,13 @@ class QueryCompiler:
         return {"prefix": {scope.exact(node.field, "prefix").path: {"value": node.value}}}
 
     def visit_ids(self, node: Ids, scope: Scope) -> Json:
+        most = self.max_ids(scope.capabilities)
+        if len(node.values) > most:
+            raise QueryError(
+                f"ids has {len(node.values)} values, and this engine takes {most}; split the query, or mark "
+                "the documents with a value of their own",
+                field="values",
+            )
         return {"ids": {"values": list(node.values)}}
 
     def visit_geo_distance(self, node: GeoDistance, scope: Scope) -> Json:
@@ -480,11 +496,16 @@ class QueryCompiler:
         function: Json = {"field": path, "factor": node.factor, "missing": node.missing}
         if node.modifier != "none":
             function["modifier"] = node.modifier
+        functions: list[Json] = [{"field_value_factor": function}]
         options: Json = {
             "query": self.clause(node.query, inner),
-            "functions": [{"field_value_factor": function}],
+            "functions": functions,
             "boost_mode": node.mode,
         }
+        if node.mode == "multiply" and node.modifier in LOGARITHMS_OF_ONE:
+            # The logarithm of 1 + 0 is 0: multiplied by that, what nobody clicked yet would come last of all.
+            functions.append({"weight": 1})
+            options["score_mode"] = "sum"
         if node.max_boost is not None:
             options["max_boost"] = node.max_boost
         return bool_clause({"function_score": options}, filters)

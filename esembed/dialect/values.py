@@ -20,7 +20,7 @@ from decimal import Decimal
 from typing import Any
 
 from esembed.errors import EngineRequestError, QueryError
-from esembed.query.nodes import IsoDate, Query, Range, VectorNode
+from esembed.query.nodes import BoostBy, IsoDate, Query, Range, VectorNode
 from esembed.query.tree import walk
 
 __all__ = [
@@ -360,7 +360,7 @@ def refusals_named(query: Query) -> Iterator[None]:
     try:
         yield
     except EngineRequestError as error:
-        refused = _refused_date(error, query) or _refused_zone(error, query)
+        refused = _refused_date(error, query) or _refused_zone(error, query) or _refused_boost(error, query)
         if refused is None:
             raise
         raise refused from error
@@ -378,6 +378,31 @@ def _refused_zone(error: EngineRequestError, query: Query) -> QueryError | None:
                 field="time_zone",
             )
     return None
+
+
+_NO_SCORE = re.compile(
+    r"must not produce negative scores, but got: \[[^\]]*\] for field value: \[(?P<value>[^\]]*)\]"
+    r"|function score query returned an invalid score: \S+ for doc"
+)
+"""What both engines say of a function that is negative, infinite or none (NaN) for some document."""
+
+
+def _refused_boost(error: EngineRequestError, query: Query) -> QueryError | None:
+    found = _NO_SCORE.search(f"{error} {error.body}")
+    boosts = [node for node in walk(query) if isinstance(node, BoostBy)]
+    if found is None or not boosts:
+        return None
+    # The engines don't say which field it was; where there are several, all are named.
+    fields = list(dict.fromkeys(node.field for node in boosts))
+    names = ", ".join(map(repr, fields))
+    value = f" ({found['value']})" if found["value"] else ""
+    zero = " or 0, whose reciprocal is infinite" if any(n.modifier == "reciprocal" for n in boosts) else ""
+    return QueryError(
+        f"boost_by on {names}: a document holds a negative value{value}{zero}, and engines refuse such a "
+        f"score: leave such documents out (filter=q.range({fields[0]!r}, gte=0)), or index the number "
+        "shifted above 0",
+        field=fields[0],
+    )
 
 
 def _refused_date(error: EngineRequestError, query: Query) -> QueryError | None:

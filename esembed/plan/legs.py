@@ -68,18 +68,20 @@ def leg_names(legs: Sequence[Query]) -> list[str]:
         QueryError: two legs were given the same name.
     """
     given = [name for leg in legs if (name := getattr(leg, "name", None)) is not None]
-    for name in given:
-        if given.count(name) > 1:
-            raise QueryError(f"two legs are named {name!r}; names must differ", field="name")
+    taken = set(given)
+    if len(taken) < len(given):
+        twice = next(name for name in given if given.count(name) > 1)
+        raise QueryError(f"two legs are named {twice!r}; names must differ", field="name")
     names: list[str] = []
     for leg in legs:
         name = getattr(leg, "name", None)
         if name is None:
             base = _field(leg) or leg_type(leg)
             name, number = base, 1
-            while name in names or name in given:
+            while name in taken:
                 number += 1
                 name = f"{base}_{number}"
+            taken.add(name)
         names.append(name)
     return names
 

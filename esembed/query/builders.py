@@ -657,7 +657,19 @@ def boost_by(
     name: str | None = None,
 ) -> BoostBy:
     """Scores changed by modifier(factor · value) of a numeric field (``function_score`` with
-    ``field_value_factor``). Raises QueryError under a fusion's place: put it around a leg."""
+    ``field_value_factor``): score · modifier(factor · value), or their sum by *mode*.
+
+    ``log1p`` and ``ln1p`` multiply by 1 + the logarithm, so that a value of 0 leaves a score as it is. Both
+    engines refuse negative results; a document that has one fails the search.
+
+    Args:
+        query: not a fusion: put it around a leg.
+        missing: the value of documents without the field, ≥ 0.
+        max_boost: the function's largest result.
+
+    Raises:
+        QueryError: around a fusion, or a number out of range.
+    """
     return BoostBy(
         query=query,
         field=field,

@@ -12,6 +12,7 @@ import functools
 import importlib
 import math
 import operator
+import re
 import types
 import typing
 from array import array
@@ -512,9 +513,55 @@ MAX_BOOST = 3.4028234663852886e38
 """The largest boost, weight or factor: both engines keep them in 32-bit floats, where more is infinite."""
 
 
-def _not_negative(value: float, name: str) -> None:
-    if value < 0:
-        raise QueryError(f"{name} must be ≥ 0, not {value}", field=name)
+MAX_WINDOW = 10_000
+"""The largest k, window and number of candidates. It is what both engines take for k and for a page's end
+(index.max_result_window); Elasticsearch refuses more candidates, and OpenSearch, which asks for memory first,
+doesn't: ``ef_search`` of 1e9 ended a node of 3.6.0 with 1 GB of heap."""
+
+MAX_LEGS = 100
+"""The most legs of a fusion. Each is a search of its own where the client fuses."""
+
+MAX_INTEGER = 2**31 - 1
+"""The largest integer of the engines' options that have no limit of their own."""
+
+_FUZZINESS = re.compile(r"[012]|AUTO(?::([0-9]{1,4}),([0-9]{1,4}))?", re.IGNORECASE)
+_PART = r"-?[0-9]{1,9}%?"
+_AT_LEAST = re.compile(rf"{_PART}|[0-9]{{1,9}}<{_PART}(?: +[0-9]{{1,9}}<{_PART})*")
+_DISTANCE = re.compile(
+    r"([0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]{1,3})?|\.[0-9]+) *"
+    "(?:km|kilometers|m|meters|cm|centimeters|mm|millimeters|mi|miles|nmi|NM|nauticalmiles|yd|yards|ft|feet"
+    "|in|inch)"
+)
+"""A distance as both engines read it: units are theirs, in this case alone (``12KM`` is a 400)."""
+
+
+def _check_boost(value: float | None, name: str) -> None:
+    if value is not None and not 0 <= value <= MAX_BOOST:
+        raise QueryError(f"{name} must be ≥ 0, and at most {MAX_BOOST:.4g}, not {value}", field=name)
+
+
+def _check_matching(node: Match | MultiMatch) -> None:
+    """The options that match and multi_match share, as both engines read them."""
+    _check_boost(node.boost, "boost")
+    _above_zero(node.scale, "scale")
+    fuzziness = node.fuzziness
+    if fuzziness is not None:
+        found = _FUZZINESS.fullmatch(str(fuzziness))
+        if found is None or (found[1] is not None and int(found[1]) > int(found[2])):
+            raise QueryError(
+                f"fuzziness is 0, 1, 2, AUTO or AUTO:low,high, not {fuzziness!r}", field="fuzziness"
+            )
+    _check_at_least(node.minimum_should_match)
+
+
+def _check_at_least(value: int | str | None) -> None:
+    if value is None:
+        return
+    name = "minimum_should_match"
+    if isinstance(value, int):
+        _between(value, name, -MAX_INTEGER, MAX_INTEGER)
+    elif not _AT_LEAST.fullmatch(value):
+        raise QueryError(f"{name} is a number, a percentage or as '2<75%', not {value!r:.80}", field=name)
 
 
 def _above_zero(value: float | None, name: str) -> None:
@@ -523,8 +570,14 @@ def _above_zero(value: float | None, name: str) -> None:
 
 
 def _at_least_one(value: int | None, name: str) -> None:
-    if value is not None and value < 1:
-        raise QueryError(f"{name} must be ≥ 1, not {value}", field=name)
+    _from_to(value, name, 1, MAX_INTEGER)
+
+
+def _from_to(value: int | None, name: str, low: int, high: int) -> None:
+    if value is not None and value < low:
+        raise QueryError(f"{name} must be ≥ {low}, not {value}", field=name)
+    if value is not None and value > high:
+        raise QueryError(f"{name} must be ≤ {high}, not {value}", field=name)
 
 
 def _between(value: float | None, name: str, low: int, high: int) -> None:
@@ -536,6 +589,8 @@ def _check_fusion(node: Rrf | Linear) -> None:
     what = node.builder()
     if not node.legs:
         raise QueryError(f"{what} needs at least one leg", field="legs")
+    if len(node.legs) > MAX_LEGS:
+        raise QueryError(f"{what} takes at most {MAX_LEGS} legs, not {len(node.legs)}", field="legs")
     for leg in node.legs:
         if isinstance(leg, (Rescore, Collapse)):
             raise QueryError(f"{leg.builder()} stands around {what}, not inside it", field="legs")
@@ -545,11 +600,11 @@ def _check_fusion(node: Rrf | Linear) -> None:
                 f"{len(node.legs)} legs need {len(node.legs)} weights, not {len(node.weights)}",
                 field="weights",
             )
-        if any(weight < 0 for weight in node.weights):
-            raise QueryError(f"weights must be ≥ 0, not {list(node.weights)}", field="weights")
+        for weight in node.weights:
+            _check_boost(weight, "weights")
         if not any(node.weights):
             raise QueryError("all weights are 0; leave the legs out that shouldn't count", field="weights")
-    _between(node.rank_window_size, "rank_window_size", 1, 10_000)
+    _between(node.rank_window_size, "rank_window_size", 1, MAX_WINDOW)
 
 
 # -- text ------------------------------------------------------------------------------------------
@@ -583,8 +638,7 @@ class Match(TextNode, frozen=True, kw_only=True, tag="match"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _not_negative(self.boost, "boost")
-        _above_zero(self.scale, "scale")
+        _check_matching(self)
         _at_least_one(self.damp_words, "damp_words")
 
 
@@ -611,8 +665,8 @@ class MultiMatch(TextNode, frozen=True, kw_only=True, tag="multi_match"):
         super().__post_init__()
         if self.fuzziness is not None and self.kind in ("cross_fields", "phrase", "phrase_prefix"):
             raise QueryError(f"multi_match {self.kind!r} knows no fuzziness; leave it out", field="fuzziness")
-        _not_negative(self.boost, "boost")
-        _above_zero(self.scale, "scale")
+        _check_matching(self)
+        _between(self.tie_breaker, "tie_breaker", 0, 1)
 
 
 class MatchPhrase(TextNode, frozen=True, kw_only=True, tag="match_phrase"):
@@ -635,9 +689,8 @@ class MatchPhrase(TextNode, frozen=True, kw_only=True, tag="match_phrase"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.slop < 0:
-            raise QueryError(f"slop must be ≥ 0, not {self.slop}", field="slop")
-        _not_negative(self.boost, "boost")
+        _from_to(self.slop, "slop", 0, MAX_INTEGER)
+        _check_boost(self.boost, "boost")
         _above_zero(self.scale, "scale")
 
 
@@ -677,7 +730,8 @@ class Knn(VectorNode, frozen=True, kw_only=True, tag="knn"):
             msgspec.structs.force_setattr(self, "vector", vector)
         if self.text is not None and self.vector is not None:
             raise QueryError(f"knn on {self.field!r} takes text or vector, not both", field=self.field)
-        _at_least_one(self.k, "k")
+        _from_to(self.k, "k", 1, MAX_WINDOW)
+        _between(self.num_candidates, "num_candidates", 1, MAX_WINDOW)
         if self.num_candidates is not None and self.num_candidates < (self.k or 1):
             raise QueryError(
                 f"num_candidates ({self.num_candidates}) must be ≥ k ({self.k or 1})", field="num_candidates"
@@ -688,7 +742,7 @@ class Knn(VectorNode, frozen=True, kw_only=True, tag="knn"):
                 "exact compares with every vector; leave num_candidates and oversample out", field="exact"
             )
         _between(self.chunks, "chunks", 0, 100)
-        _not_negative(self.boost, "boost")
+        _check_boost(self.boost, "boost")
 
 
 class PruneOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -703,6 +757,8 @@ class PruneOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise QueryError(f"{name} must be a finite number, not {value!r}", field=name)
+        _between(self.tokens_freq_ratio_threshold, "tokens_freq_ratio_threshold", 1, 100)
+        _between(self.tokens_weight_threshold, "tokens_weight_threshold", 0, 1)
 
     def __repr__(self) -> str:
         values = msgspec.structs.asdict(self).items()
@@ -740,10 +796,10 @@ class Sparse(VectorNode, frozen=True, kw_only=True, tag="sparse"):
         if self.text is not None and self.vector is not None:
             raise QueryError(f"sparse on {self.field!r} takes text or vector, not both", field=self.field)
         _at_least_one(self.max_terms, "max_terms")
-        _at_least_one(self.k, "k")
+        _from_to(self.k, "k", 1, MAX_WINDOW)
         _above_zero(self.heap_factor, "heap_factor")
         _between(self.chunks, "chunks", 0, 100)
-        _not_negative(self.boost, "boost")
+        _check_boost(self.boost, "boost")
         _above_zero(self.scale, "scale")
 
 
@@ -772,7 +828,7 @@ class RankFeature(Node, frozen=True, kw_only=True, tag="rank_feature"):
             if value is not None and option not in takes:
                 raise QueryError(f"rank_feature {self.function} takes no {option}", field=option)
             _above_zero(value, option)
-        _not_negative(self.boost, "boost")
+        _check_boost(self.boost, "boost")
 
 
 # -- filters ---------------------------------------------------------------------------------------
@@ -884,9 +940,12 @@ class GeoDistance(Node, frozen=True, kw_only=True, tag="geo_distance"):
             raise QueryError(
                 f"no such place: lat {self.lat} (−90…90), lon {self.lon} (−180…180)", field=self.field
             )
-        if not self.distance[:1].isdigit() or self.distance[-1:].isdigit():
+        found = _DISTANCE.fullmatch(self.distance)
+        if found is None or not 0 < float(found[1]) < 1e9:
             raise QueryError(
-                f"distance is a number with a unit, as '12km', not {self.distance!r}", field="distance"
+                "distance is a number above 0 with a unit (km, m, mi, nmi, yd, ft …), as '12km', not "
+                f"{self.distance!r:.80}",
+                field="distance",
             )
 
 
@@ -921,7 +980,8 @@ class Bool(Node, frozen=True, kw_only=True, tag="bool"):
         super().__post_init__()
         if not (self.must or self.should or self.filter or self.must_not):
             raise QueryError("bool_ needs must, should, filter or must_not; for everything use q.match_all()")
-        _not_negative(self.boost, "boost")
+        _check_at_least(self.minimum_should_match)
+        _check_boost(self.boost, "boost")
 
 
 class MatchAll(Node, frozen=True, kw_only=True, tag="match_all"):
@@ -933,7 +993,7 @@ class MatchAll(Node, frozen=True, kw_only=True, tag="match_all"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _not_negative(self.boost, "boost")
+        _check_boost(self.boost, "boost")
 
 
 class Raw(Node, frozen=True, kw_only=True, tag="raw"):
@@ -980,7 +1040,7 @@ class Rrf(Node, frozen=True, kw_only=True, tag="rrf"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least_one(self.rank_constant, "rank_constant")
+        _from_to(self.rank_constant, "rank_constant", 1, 10_000)  # OpenSearch's limit
         _check_fusion(self)
 
 
@@ -1028,9 +1088,9 @@ class Rescore(Node, frozen=True, kw_only=True, tag="rescore"):
                 "a rerank endpoint reads one field and its score stands alone: one of fields, query_weight 0",
                 field="fields",
             )
-        _at_least_one(self.window_size, "window_size")
-        _not_negative(self.query_weight, "query_weight")
-        _not_negative(self.rescore_weight, "rescore_weight")
+        _from_to(self.window_size, "window_size", 1, MAX_WINDOW)
+        _check_boost(self.query_weight, "query_weight")
+        _check_boost(self.rescore_weight, "rescore_weight")
 
 
 class Collapse(Node, frozen=True, kw_only=True, tag="collapse"):
@@ -1062,7 +1122,13 @@ class BoostBy(Node, frozen=True, kw_only=True, tag="boost_by"):
             raise QueryError(
                 f"boost_by can't stand around {self.query.builder()}; put it around a leg", field=self.field
             )
-        _not_negative(self.factor, "factor")
+        _check_boost(self.factor, "factor")
+        _check_boost(self.missing, "missing")
+        _check_boost(self.max_boost, "max_boost")
+        if self.missing == 0 and self.modifier == "reciprocal":
+            raise QueryError(
+                "boost_by: the reciprocal of 0 is infinite; give missing above 0", field="missing"
+            )
 
 
 Filter = (

@@ -41,6 +41,13 @@ class ElasticsearchQuery(QueryCompiler):
     engine: ClassVar[str] = "elasticsearch"
     collapses_fused: ClassVar[bool] = True
 
+    max_levels: ClassVar[int | None] = 30  # indices.query.bool.max_nested_depth, which counts all queries
+
+    def max_ids(self, capabilities: Capabilities) -> int:
+        """As many as there may be hits."""
+        # "Too many ids specified, allowed max result window is [10000]" (9.5.3)
+        return capabilities.max_result_window
+
     def scores_vectors_exactly(self, capabilities: Capabilities) -> bool:
         """Only by a painless script: reduced builds have none."""
         return capabilities.scripts
