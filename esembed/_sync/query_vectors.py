@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from esembed.dialect.quantize_vectors import is_no_vector
 from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
@@ -187,7 +188,7 @@ class QueryVectors:
             whole = self._pool.combined(fields[0]) if len(fields) == 2 else None
             if whole is not None:
                 dense, sparse = whole.encode_query(unique)
-                found = [_dense(dense), _sparse(sparse)]
+                found = [self._dense(fields[0], dense), _sparse(sparse)]
             else:
                 found = [self._encode(field, unique) for field in fields]
             by_text = dict(zip(unique, zip(*found, strict=True), strict=True))
@@ -205,12 +206,18 @@ class QueryVectors:
         if isinstance(encoder, SparseEncoder) and encoder.info.type == "sparse":
             return _sparse(encoder.encode_query(texts))
         if isinstance(encoder, DenseEncoder):
-            return _dense(encoder.encode_query(texts))
+            return self._dense(field, encoder.encode_query(texts))
         raise EncoderError(f"{field}: {encoder!r} has no encode_query")
 
-
-def _dense(rows: Any) -> list[Any]:
-    return [_checked(DenseVector, row) for row in rows.tolist()]
+    def _dense(self, field: str, rows: Any) -> list[Any]:
+        found = [_checked(DenseVector, row) for row in rows.tolist()]
+        spec = self._plan.dense.get(field)
+        if spec is None:
+            return found
+        return [
+            DenseVector.nothing() if is_no_vector(spec, row) else vector
+            for row, vector in zip(rows, found, strict=True)
+        ]
 
 
 def _sparse(vectors: Any) -> list[Any]:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from esembed.plan import DenseField
-from esembed.types import FloatArray
+from esembed.plan import DenseField, SparseField
+from esembed.types import FloatArray, SparseVector
 
 __all__ = [
     "UNIT_SPREADS",
     "calibrate",
     "confidence_interval",
+    "is_no_vector",
     "quantize",
     "to_bits",
     "to_bytes",
@@ -91,3 +92,28 @@ def quantize(field: DenseField, vector: npt.NDArray[Any]) -> npt.NDArray[np.int8
         remedy = "; set scale in the plan to have floats coded" if field.element_type == "byte" else ""
         raise ValueError(f"{field.element_type} fields take whole numbers from -128 to 127{remedy}")
     return vector.astype(np.int8)
+
+
+def is_no_vector(field: DenseField | SparseField, vector: npt.NDArray[Any] | SparseVector) -> bool:
+    """Whether what an encoder made for a text says nothing: it knows no word of it (all zeros, no weight),
+    or nothing is left of it once it is stored.
+
+    This alone decides, for documents and for queries: such a text has no vector. It isn't stored, and as a
+    query it finds nothing. A point at the origin would be near to something (l2_norm), or equally far from
+    everything (max_inner_product), and both engines refuse it under cosine.
+
+    Args:
+        vector: dense, shape (dims,), or sparse; of finite numbers.
+    """
+    if isinstance(vector, SparseVector):
+        return not np.any(vector.values)
+    if not np.any(vector):
+        return True
+    if not isinstance(field, DenseField) or field.element_type == "bit":
+        return False  # a bit says which side of 0 a number is on, so all of them may be 0
+    if field.element_type == "byte" and field.similarity == "cosine":
+        try:
+            vector = quantize(field, vector)
+        except ValueError:  # no whole numbers and no scale: the error is that of whoever stores it
+            return False
+    return field.has_no_direction(vector)

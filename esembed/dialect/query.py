@@ -46,7 +46,7 @@ from esembed.query.nodes import (
 from esembed.query.tree import finds_nearest
 from esembed.types import SparseVector
 
-__all__ = ["Json", "QueryCompiler", "bool_clause", "completes", "mentions", "on_objects"]
+__all__ = ["Json", "QueryCompiler", "bool_clause", "completes", "finds_nothing", "mentions", "on_objects"]
 
 Json = dict[str, Any]
 """A JSON object."""
@@ -60,6 +60,11 @@ LOGARITHMS_OF_ONE = ("log1p", "ln1p")
 """Modifiers that are 0 for a value of 0; ``boost_by`` multiplies by 1 more."""
 ELASTIC = frozenset({"match", "multi_match", "sparse"})
 """Nodes that count their words or terms themselves."""
+
+
+def finds_nothing(node: Query) -> bool:
+    """Whether this is a knn whose text has no vector; see :meth:`DenseVector.nothing`."""
+    return isinstance(node, Knn) and node.vector is not None and not node.vector
 
 
 def bool_clause(scoring: Json, filters: list[Json]) -> Json:
@@ -510,12 +515,31 @@ class QueryCompiler:
             options["max_boost"] = node.max_boost
         return bool_clause({"function_score": options}, filters)
 
-    # -- vectors: the dialects' part ------------------------------------------------------------------
+    # -- vectors ---------------------------------------------------------------------------------------
 
     def visit_knn(self, node: Knn, scope: Scope) -> Json:
-        raise NotImplementedError
+        if finds_nothing(node):
+            scope.dense(node.field)
+            return self.nothing(node, scope)
+        return self.knn(node, scope)
 
     def visit_sparse(self, node: Sparse, scope: Scope) -> Json:
+        raise NotImplementedError
+
+    def nothing(self, node: Knn | Sparse, scope: Scope) -> Json:
+        """The clause of a leg that has nothing to compare, and the note that says so."""
+        why = (
+            "none of the query's terms is in the field's vocabulary and heavy enough"
+            if node.vector
+            else "the query has no vector, since its encoder knows nothing in the text"
+        )
+        scope.note(f"{node.field}: {why}; this leg finds nothing")
+        return {"match_none": {}}
+
+    # the dialects' part
+
+    def knn(self, node: Knn, scope: Scope) -> Json:
+        """The clause of a knn that has a vector, or a text that the engine encodes."""
         raise NotImplementedError
 
     def without_rescoring(self, body: Json) -> Json:
@@ -621,20 +645,22 @@ class QueryCompiler:
                     "encode the query with the encoder that filled the field",
                     field=node.field,
                 )
-        if spec is not None and spec.similarity == "cosine" and not any(node.vector):
-            raise QueryError(
-                f"knn on {node.field!r}: the query vector is all zeros, which has no direction; cosine can't "
-                "compare it",
-                field=node.field,
-            )
-        if isinstance(spec, DenseField) and spec.element_type in ("byte", "bit"):
-            values = np.asarray(node.vector, dtype=np.float32)
+        if not isinstance(spec, DenseField):
+            return list(node.vector)
+        values: Any = node.vector
+        if spec.element_type in ("byte", "bit"):
             try:
-                codes: list[int] = quantize(spec, values).tolist()
+                values = quantize(spec, np.asarray(values, dtype=np.float32))
             except ValueError as error:
                 raise QueryError(f"knn on {node.field!r}: {error}", field=node.field) from None
-            return codes
-        return list(node.vector)
+        if spec.element_type != "bit" and spec.has_no_direction(values):
+            shown = "so short that the engine takes it for" if any(node.vector) else "all zeros,"
+            raise QueryError(
+                f"knn on {node.field!r}: the query vector is {shown} one of length 0, which has no "
+                "direction; cosine can't compare it",
+                field=node.field,
+            )
+        return list(node.vector) if values is node.vector else values.tolist()
 
 
 def _is_pattern(name: str) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from esembed.errors import RecordError
 from esembed.plan import paths
@@ -193,6 +195,19 @@ class DenseField(VectorField, frozen=True, kw_only=True):
     model_id: str | None = None
     params: EncoderParams = EncoderParams()
     chunked: bool = False
+
+    def has_no_direction(self, vector: Sequence[float] | npt.NDArray[Any]) -> bool:
+        """Whether a vector, shape (dims,), has no direction that the engine could compare: cosine, length 0.
+
+        Both engines sum squares in float32, so a vector may have length 0 without being all zeros:
+        Elasticsearch 9.5.3 takes [1e-20, 0, …] and refuses [1e-23, 0, …] as one "with zero magnitude".
+        """
+        if self.similarity != "cosine":
+            return False
+        if any(abs(value) > 1e-15 for value in vector):
+            return False  # nearly always, at the first number: an array of 768 floats takes 30 µs to make
+        values = np.asarray(vector, np.float32)
+        return not float(np.sum(values * values, dtype=np.float32)) > 0.0
 
 
 MAX_SEISMIC_IDS = 32_768

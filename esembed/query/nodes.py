@@ -154,6 +154,12 @@ class DenseVector(tuple[float, ...]):
                     raise ValueError(f"the vector has {value} at position {position}")
         return super().__new__(cls, numbers)
 
+    @classmethod
+    def nothing(cls) -> DenseVector:
+        """The vector of a text that its encoder knows nothing of: an empty one, which finds nothing. Nobody
+        can write it in a query."""
+        return super().__new__(cls, ())
+
 
 def _numbers(items: Any) -> tuple[float, ...]:
     """What isn't a list of floats but is as good as one: NumPy's numbers, other iterables."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import msgspec
 
@@ -20,6 +20,7 @@ from esembed.dialect.query import (
     QueryCompiler,
     bool_clause,
     completes,
+    finds_nothing,
     mentions,
 )
 from esembed.dialect.scope import FieldInfo, Scope
@@ -81,12 +82,12 @@ class ElasticsearchQuery(QueryCompiler):
         all shards, as a clause over each, and filters on nested objects work beside vectors in others, which
         as a clause find nothing (9.5.3).
         """
-        if isinstance(node, Knn) and not node.exact:
+        if _is_section(node):
             return [self._knn_section(node, scope, top=True)], None
         if not isinstance(node, Bool):
             return [], self.clause(node, scope)
         parts = _union(node)
-        nearest = [part for part in parts if isinstance(part, Knn) and not part.exact]
+        nearest = [part for part in parts if _is_section(part)]
         if not nearest:
             return [], self.clause(node, scope)
         conditions, inner = self.conditions(node, scope)
@@ -109,7 +110,8 @@ class ElasticsearchQuery(QueryCompiler):
         # bbq fields are rescored by default (from 9.1 on); an oversample of 0 switches that off.
         return {**body, "knn": {**body["knn"], "rescore_vector": {"oversample": 0}}}
 
-    def visit_knn(self, node: Knn, scope: Scope) -> Json:
+    def knn(self, node: Knn, scope: Scope) -> Json:
+        """The clause of a knn that has a vector, or a text that the engine encodes."""
         info = scope.dense(node.field)
         if node.exact:
             return self._exact(node, info, scope)
@@ -229,7 +231,7 @@ class ElasticsearchQuery(QueryCompiler):
             return bool_clause(clause, self.filters(node.filter, scope))
         weights = self.sparse_weights(node, info, scope, clauses=True)
         if not weights:
-            return {"match_none": {}}
+            return self.nothing(node, scope)
         if storage == "rank_features":
             clause = rank_features_clause(info.path, weights, node.boost)
         else:
@@ -278,7 +280,7 @@ class ElasticsearchQuery(QueryCompiler):
         return {fusion.kind: options}
 
     def _leg_retriever(self, node: Query, scope: Scope) -> Json:
-        if isinstance(node, Knn) and not node.exact and node.boost == 1.0:
+        if _is_section(node) and node.boost == 1.0:
             info = scope.dense(node.field)
             if info.nested is None:
                 return {"knn": self._knn_section(node, scope, top=False)}
@@ -347,6 +349,12 @@ class ElasticsearchQuery(QueryCompiler):
                 short = child.name.rpartition("/")[2]
                 gaps.extend(f"{short}: {gap}" for gap in self.fusion_gaps(child, scope))
         return gaps
+
+
+def _is_section(node: Query) -> TypeGuard[Knn]:
+    """Whether a search can have it as a ``knn`` section: it is a kNN, approximate, and has a vector (a
+    section can't find nothing)."""
+    return isinstance(node, Knn) and not node.exact and not finds_nothing(node)
 
 
 def _union(node: Bool) -> tuple[Query, ...]:

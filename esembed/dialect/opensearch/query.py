@@ -45,7 +45,8 @@ class OpenSearchQuery(QueryCompiler):
         ((field, options),) = body["query"]["knn"].items()
         return {**body, "query": {"knn": {field: {**options, "rescore": False}}}}
 
-    def visit_knn(self, node: Knn, scope: Scope) -> Json:
+    def knn(self, node: Knn, scope: Scope) -> Json:
+        """The clause of a knn that has a vector, or a text that the engine encodes."""
         info = scope.dense(node.field)
         if node.exact:
             return self._exact(node, info, scope)
@@ -165,7 +166,7 @@ class OpenSearchQuery(QueryCompiler):
             return bool_clause(by_text, self.filters(node.filter, scope))
         weights = self.sparse_weights(node, info, scope, clauses=storage != "seismic")
         if not weights:
-            return {"match_none": {}}
+            return self.nothing(node, scope)
         filters = self.candidates(node, scope) if storage == "seismic" else self.filters(node.filter, scope)
         if storage == "seismic":
             parameters: Json = {"k": node.k or scope.window, "top_n": len(weights)}
