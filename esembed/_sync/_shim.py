@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from esembed.encode.processes import ForkSafeLock
+
 __all__ = [
     "IS_ASYNC",
     "Batcher",
@@ -23,7 +25,7 @@ __all__ = [
 ]
 
 IS_ASYNC = False
-Lock = threading.Lock
+Lock = ForkSafeLock
 T = TypeVar("T")
 
 

@@ -15,6 +15,8 @@ import typer
 from esembed.bench.encode_run import Contender, EncodeBench, run_bench
 from esembed.bench.encode_shapes import SHAPES, flops_per_token, make_shape
 from esembed.bench.encode_texts import mixed_texts
+from esembed.encode.backends import accelerator_present
+from esembed.encode.backends.cpu import emulated, has_bfloat16
 from esembed.encode.models.folder import ModelFiles, open_model, read_folder
 from esembed.encode.models.tokenizer import TextTokenizer
 from esembed.errors import EncoderError
@@ -24,25 +26,32 @@ __all__ = ["app", "bench_encode", "default_contenders"]
 app = typer.Typer(help="Encoders: tokens a second, latency, memory, against the best peer.")
 
 
-def default_contenders(peer_python: str | None = None, ours: Sequence[str] = ()) -> list[Contender]:
-    """sentence-transformers' default first, its other backends, then ours.
+def default_contenders(
+    peer_python: str | None = None, ours: Sequence[str] = (), *, device: str = "auto"
+) -> list[Contender]:
+    """sentence-transformers' default first, its other backends, then ours; only what this machine can do.
 
     Args:
         peer_python: an interpreter whose environment has sentence-transformers with optional backends.
         ours: ``backend-dtype`` (``openvino-float32`` …); empty for every one that is installed.
+        device: what they run on.
     """
     peer = peer_python or sys.executable
     found = [Contender(name="ST default", kind="st", backend="torch", dtype="float32", python=peer)]
-    found.append(Contender(name="ST bf16", kind="st", backend="torch", dtype="bfloat16", python=peer))
+    # Where bfloat16 is emulated nobody would run it, and one round of it takes minutes
+    on_cpu = device == "cpu" or (device == "auto" and not accelerator_present())
+    bfloat16 = has_bfloat16() or not on_cpu
+    if bfloat16:
+        found.append(Contender(name="ST bf16", kind="st", backend="torch", dtype="bfloat16", python=peer))
     for backend in ("openvino", "onnx"):
         found.append(Contender(name=f"ST {backend}", kind="st", backend=backend, dtype="auto", python=peer))
     names = list(ours)
     if not names:
         names = ["auto-auto"]
         if importlib.util.find_spec("openvino"):
-            names += ["openvino-float32", "openvino-bfloat16"]
+            names += ["openvino-float32", *(["openvino-bfloat16"] if has_bfloat16() else [])]
         if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
-            names += ["torch-float32", "torch-bfloat16"]
+            names += ["torch-float32", *(["torch-bfloat16"] if bfloat16 else [])]
     for name in names:
         backend, _, dtype = name.partition("-")
         found.append(Contender(name=f"esembed {backend} {dtype}", kind="ours", backend=backend, dtype=dtype))
@@ -83,6 +92,10 @@ def bench_encode(
 
     Example:  esembed bench encode --usd-per-hour 0.17
     """
+    for name in configuration or ():
+        note = emulated(name.partition("-")[2]) if device in ("auto", "cpu") else None
+        if note is not None:
+            typer.echo(f"{name}: {note}", err=True)
     result = measure(
         spec,
         texts=texts,
@@ -92,7 +105,7 @@ def bench_encode(
         max_seq_length=max_seq_length,
         threads=threads,
         device=device,
-        contenders=default_contenders(baseline_python, configuration or ()),
+        contenders=default_contenders(baseline_python, configuration or (), device=device),
         usd_per_hour=usd_per_hour,
     )
     if plot is not None:

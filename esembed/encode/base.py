@@ -69,6 +69,9 @@ class RuntimeOptions:
     query_batch: int = 64
 
     def __post_init__(self) -> None:
+        if isinstance(self.devices, str):
+            raise EncoderError(f"devices is a list of names, not one: devices=({self.devices!r},)")
+        object.__setattr__(self, "devices", tuple(self.devices))  # a list can't be a key of shared models
         for name, known in (("backend", _BACKENDS), ("dtype", _DTYPES), ("attention", _ATTENTION)):
             if getattr(self, name) not in known:
                 raise EncoderError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")

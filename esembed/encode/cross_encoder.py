@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from esembed.encode.backends.base import foreign_errors
+from esembed.encode.processes import ForkSafeLock, ProcessMark, absolute, leave_in_parent, use_torch
 from esembed.errors import EncoderError
 
 __all__ = ["CrossEncoder"]
@@ -58,20 +60,26 @@ class CrossEncoder:
             raise EncoderError(f"batch_size must be ≥ 1, not {batch_size}", spec=str(name))
         transformers = _need("transformers", str(name))
         self._torch = _need("torch", str(name))
+        use_torch(os.fspath(name))
+        self._loaded_from = partial(
+            type(self),
+            absolute(os.fspath(name)),
+            backend=backend,
+            max_seq_length=max_seq_length,
+            batch_size=batch_size,
+            revision=revision,
+            local_files_only=local_files_only,
+        )
         options: dict[str, Any] = {
             "revision": revision,
             "local_files_only": local_files_only,
             "trust_remote_code": False,
         }
-        try:
+        with foreign_errors(os.fspath(name), "be loaded as a sequence-classification model"):
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
             model = transformers.AutoModelForSequenceClassification.from_pretrained(
                 name, use_safetensors=True, **options
             )
-        except (OSError, ValueError) as error:
-            raise EncoderError(
-                f"can't load {os.fspath(name)!r} as a sequence-classification model: {error}", spec=str(name)
-            ) from error
         self._outputs = int(model.config.num_labels)
         if self._outputs not in (1, 2):
             raise EncoderError(
@@ -82,10 +90,15 @@ class CrossEncoder:
         limit = min(512, int(self._tokenizer.model_max_length), _positions(model.config))
         self._length = limit if max_seq_length is None else min(limit, max_seq_length)
         self._batch_size = batch_size
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
+        self._process = ProcessMark()
         self._model = model.eval()
         self._compiled: Any = self._convert() if backend == "openvino" else None
         self.backend = "openvino" if backend == "openvino" else "torch"
+
+    def __reduce__(self) -> Any:
+        """Pickled as its arguments: the process that reads the pickle loads the model again."""
+        return self._loaded_from, ()
 
     def __call__(self, query: str, texts: Sequence[str]) -> list[float]:
         """One score for each text, larger is better; an empty list for none."""
@@ -94,6 +107,7 @@ class CrossEncoder:
     def score(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
         """Scores of (query, text) pairs: float32, shape (len(pairs),), the raw logit, or the difference
         of the two. They are not probabilities, and only comparable within one query."""
+        self._process.check("this cross-encoder")
         scores = np.zeros(len(pairs), np.float32)
         with self._lock:
             for rows in self._batches(pairs):
@@ -138,9 +152,11 @@ class CrossEncoder:
             # torch calls tracing deprecated; OpenVINO's converter has no other way to dynamic shapes.
             warnings.simplefilter("ignore")
             converted = openvino.convert_model(self._model, example_input=example)
-        return openvino.Core().compile_model(
+        compiled = openvino.Core().compile_model(
             converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         )
+        leave_in_parent(compiled)
+        return compiled
 
     def close(self) -> None:
         """Let go of the model."""

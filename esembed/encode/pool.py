@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Collection, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from esembed.encode.base import DenseSparseEncoder, Encoder, RuntimeOptions
+from esembed.encode.processes import ForkSafeLock, ModelUser, release, remember, share
 from esembed.encode.registry import load
 from esembed.errors import EncoderError, PlanError, QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField, engine_endpoint
@@ -34,6 +34,24 @@ _TRAINED_FOR = {
     "euclidean": ("l2_norm",),
 }
 """sentence-transformers' names of similarities → the plan's that rank so; the last is advised."""
+
+
+_SHARED = ("minilm", "hf", "splade", "static")
+"""Families whose models are large: one loaded model serves all pools of the process that ask for the same."""
+
+
+def _load_halves(name: str, recipes: tuple[tuple[str, EncoderParams, RuntimeOptions], ...]) -> Any:
+    """The dense and the sparse half on one network, or None where one pass can't make both vectors."""
+    from esembed.encode.transformer.combined import load_shared
+
+    (_, dense, runtime), (_, sparse, _) = recipes
+    combined = load_shared(name, dense, sparse, runtime)
+    if combined is None:
+        return None
+    halves: tuple[Encoder, Encoder] = (combined.dense, combined.sparse)
+    for half, recipe in zip(halves, recipes, strict=True):
+        remember(half, recipe, load)
+    return halves
 
 
 def combined_of(dense: Encoder, sparse: Encoder) -> DenseSparseEncoder | None:
@@ -89,9 +107,10 @@ class EncoderPool:
         self._runtime = runtime
         self._contracts = dict(contracts or {})
         self._loaded: dict[tuple[str, EncoderParams], Encoder] = {}
+        self._shared = ModelUser()
         self._ready: dict[str, Encoder] = {}
         self._token_ids: dict[str, dict[str, int]] = {}
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock(reentrant=True)
 
     @property
     def runtime(self) -> RuntimeOptions:
@@ -306,7 +325,11 @@ class EncoderPool:
             )
         self._load_shared(key)
         if key not in self._loaded:
-            self._loaded[key] = load(spec, params, self.runtime)
+            recipe = (spec, params, self.runtime)
+            if family in _SHARED:
+                [self._loaded[key]] = share(self._shared, (recipe,), lambda: (load(*recipe),)) or ()
+            else:
+                self._loaded[key] = load(*recipe)
         return self._loaded[key]
 
     def _allowed(self, spec: str) -> bool:
@@ -326,12 +349,12 @@ class EncoderPool:
                 self._allowed(keys[0][0]) and self._allowed(keys[1][0])
             ):
                 continue
-            from esembed.encode.transformer.combined import load_shared
-
             rest = split_spec(dense.encoder)[1]
-            combined = load_shared(rest, dense.params, sparse.params, self.runtime)
-            if combined is not None:
-                self._loaded[keys[0]], self._loaded[keys[1]] = combined.dense, combined.sparse
+            recipes = tuple((*one, self.runtime) for one in keys)
+            make = partial(_load_halves, rest, recipes)
+            found = share(self._shared, recipes, make)
+            if found is not None:
+                self._loaded[keys[0]], self._loaded[keys[1]] = found
                 return
 
     def for_plan(self, plan: IndexPlan) -> EncoderPool:
@@ -345,7 +368,7 @@ class EncoderPool:
             runtime=self._runtime,
             contracts=self._contracts,
         )
-        other._loaded = self._loaded
+        other._loaded, other._shared = self._loaded, self._shared
         return other
 
     def make_contracts(self) -> dict[str, dict[str, Any]]:
@@ -397,9 +420,11 @@ class EncoderPool:
             self._ready[name] = encoder
 
     def close(self) -> None:
-        """Close what this pool loaded; the caller's own encoders stay the caller's."""
+        """Close what this pool loaded and no other pool uses; the caller's own encoders stay the caller's."""
         with self._lock:
-            for encoder in self._loaded.values():
-                encoder.close()
+            for (spec, _), encoder in self._loaded.items():
+                if split_spec(spec)[0] not in _SHARED:
+                    encoder.close()
+            release(self._shared)
             self._loaded.clear()
             self._ready.clear()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import Any
+
+from esembed.encode.processes import ForkSafeLock
 
 __all__ = ["QueryVectorCache"]
 
@@ -26,7 +27,7 @@ class QueryVectorCache:
         self.hits = 0
         self.misses = 0
         self._entries: OrderedDict[tuple[str, str], tuple[Vector, int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def get(self, field: str, text: str) -> Vector | None:
         """The vector, or None."""

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import cast
 
 from esembed.encode.base import Encoder, RuntimeOptions
+from esembed.encode.processes import remember
 from esembed.errors import EncoderError
 from esembed.plan.encoders import FAMILIES, spec_problem, split_spec
 from esembed.plan.params import EncoderParams
@@ -36,7 +37,7 @@ def load(
     params: EncoderParams | None = None,
     runtime: RuntimeOptions | None = None,
 ) -> Encoder:
-    """The encoder that *spec* names.
+    """The encoder that *spec* names. It can be pickled: where the pickle is read, the model is loaded again.
 
     Args:
         spec: see the module's table.
@@ -60,4 +61,7 @@ def load(
             spec=spec,
         ) from error
     loader = cast(Loader, getattr(module, function))
-    return loader(rest, params or EncoderParams(), runtime or RuntimeOptions.from_environment())
+    params, runtime = params or EncoderParams(), runtime or RuntimeOptions.from_environment()
+    encoder = loader(rest, params, runtime)
+    remember(encoder, (spec, params, runtime), load)
+    return encoder

@@ -17,7 +17,6 @@ import ipaddress
 import os
 import random
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ import numpy as np
 import tenacity
 
 from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
+from esembed.encode.processes import ForkSafeLock, ProcessMark, how_to_load
 from esembed.errors import EncoderError, RateLimitedError, TransientError
 from esembed.plan.params import EncoderParams
 from esembed.types import DenseMatrix, FloatArray
@@ -113,13 +113,15 @@ class OpenAIEncoder:
         self._count_tokens, self._sleep = count_tokens, sleep
         self._key = api_key
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(
+        self._process = ProcessMark()
+        self._make_client: Callable[[], httpx.Client] = lambda: httpx.Client(
             headers=headers,
             timeout=httpx.Timeout(timeout_seconds, connect=min(10.0, timeout_seconds)),
             limits=httpx.Limits(max_connections=max_concurrency * 2),
             follow_redirects=False,
         )
-        self._lock = threading.Lock()
+        self._client = self._make_client()
+        self._lock = ForkSafeLock()
         self._paused_until = 0.0
         self._usage_missing = False
         self._stats = EncodeStats()
@@ -128,7 +130,9 @@ class OpenAIEncoder:
         return f"OpenAIEncoder({self._model!r}, base_url={self._base_url!r}, dims={self._dims})"
 
     def __reduce__(self) -> Any:
-        raise TypeError("an OpenAIEncoder holds a secret and can't be pickled; load it where it is used")
+        """Pickled as what it was loaded from, without the key: the process that reads the pickle takes it
+        from its own environment."""
+        return how_to_load(self)
 
     @property
     def info(self) -> EncoderInfo:
@@ -233,6 +237,13 @@ class OpenAIEncoder:
             return (error.retry_after_seconds or 0.0) <= self._max_wait
         return isinstance(error, TransientError)
 
+    def _current_client(self) -> httpx.Client:
+        """In a forked child a client of its own: two processes must not speak on one connection."""
+        with self._lock:
+            if not self._process.here:
+                self._client, self._process = self._make_client(), ProcessMark()
+            return self._client
+
     # -- one request -----------------------------------------------------------------------------
 
     def _request(self, batch: list[str]) -> FloatArray:
@@ -244,7 +255,7 @@ class OpenAIEncoder:
             body["dimensions"] = self._asked_dims
         failure: TransientError | EncoderError
         try:
-            response = self._client.post(f"{self._base_url}/embeddings", json=body)
+            response = self._current_client().post(f"{self._base_url}/embeddings", json=body)
         except httpx.TimeoutException as error:
             failure = TransientError(
                 f"{self._base_url} did not answer in time ({type(error).__name__}); raise timeout_seconds, "

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from esembed.encode.base import RuntimeOptions
     from esembed.encode.models.folder import ModelFiles
 
-__all__ = ["load_backbone"]
+__all__ = ["accelerator_present", "load_backbone"]
 
 
 def load_backbone(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
@@ -45,7 +45,7 @@ def _load(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
             from esembed.encode.backends import openvino
 
             reason = openvino.unsupported(files)
-            gpu = runtime.device == "auto" and have_torch and _accelerator_present()
+            gpu = runtime.device == "auto" and have_torch and accelerator_present()
             if reason is None and not gpu:
                 backend = "openvino"
             elif reason is not None and not have_torch:
@@ -77,7 +77,7 @@ def _load(files: ModelFiles, runtime: RuntimeOptions) -> Backbone:
     return TorchBackbone(files, runtime)
 
 
-def _accelerator_present() -> bool:
+def accelerator_present() -> bool:
     """Whether an NVIDIA driver or Apple silicon is there, asked without importing torch."""
     if sys.platform == "darwin":
         return os.uname().machine == "arm64"

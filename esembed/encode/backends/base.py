@@ -35,7 +35,6 @@ those of the batch:
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from esembed.encode.processes import ForkSafeLock, ProcessMark
 from esembed.errors import EncoderError, EsembedError
 
 __all__ = [
@@ -157,7 +157,7 @@ class LazyProgram:
     def __init__(self, make: Callable[[], Program]) -> None:
         self._make = make
         self._made: Program | None = None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     @property
     def made(self) -> bool:
@@ -188,8 +188,11 @@ class Backbone(Protocol):
         batch_tokens: the padded tokens in one batch that suit this backend and device.
         pad_multiple: lengths are padded to a multiple of this (fewer shapes to compile).
         runtime: backend, device, dtype … as resolved: recorded in ``EncoderInfo.runtime``.
+        process: where it was loaded; it is of no use in a forked child.
     """
 
+    @property
+    def process(self) -> ProcessMark: ...
     @property
     def hidden_size(self) -> int: ...
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["available_threads", "has_amx"]
+__all__ = ["available_threads", "emulated", "has_amx", "has_bfloat16"]
 
 
 def available_threads() -> int:
@@ -28,8 +28,40 @@ def has_amx() -> bool:
 
     AVX-512's bfloat16 alone doesn't count: OpenVINO was no faster with it than in float32 there.
     """
+    return "amx_bf16" in _flags()
+
+
+def has_bfloat16() -> bool:
+    """Whether the CPU is known to have instructions for bfloat16.
+
+    Where it has none, torch computes it element by element in software: a benchmark on such a CPU took
+    minutes where float32 took seconds.
+    """
+    return bool(_flags() & {"amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16"})
+
+
+def emulated(dtype: str) -> str | None:
+    """What to tell somebody who asked for *dtype* on a CPU without instructions for it, else None (also where
+    the system doesn't list its instructions)."""
+    known = _flags()
+    if not known:
+        return None
+    if dtype == "bfloat16" and not has_bfloat16():
+        return (
+            "this CPU has no bfloat16 instructions and emulates them: dtype float32 is faster and more exact"
+        )
+    if dtype == "float16" and not known & {"avx512_fp16", "amx_fp16", "fphp", "asimdhp"}:
+        return "this CPU has no float16 arithmetic and emulates it: dtype float32 is faster and more exact"
+    return None
+
+
+def _flags() -> set[str]:
+    """The CPU's features by Linux's names; empty on other systems."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as handle:
-            return any(line.startswith("flags") and " amx_bf16" in line for line in handle)
+            for line in handle:
+                if line.startswith(("flags", "Features")):  # x86, ARM
+                    return set(line.partition(":")[2].split())
     except OSError:
-        return False
+        pass
+    return set()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from esembed.encode.backends.base import Head, Outputs, Program, TokenBatch
 from esembed.encode.backends.cpu import available_threads
 from esembed.encode.base import RuntimeOptions
+from esembed.encode.processes import ProcessMark, belongs_here
 from esembed.errors import EncoderError, EsembedError
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class _Worker:
         arguments = (theirs, str(files.folder), files.name, runtime)
         self._process = context.Process(target=_serve, args=arguments, daemon=True, name=f"esembed-{device}")
         self._process.start()
+        belongs_here(self._process)
         theirs.close()
 
     def send(self, kind: str, payload: Any) -> None:
@@ -126,6 +128,7 @@ class DevicePool:
 
     def __init__(self, files: ModelFiles, runtime: RuntimeOptions) -> None:
         devices = runtime.devices
+        self.process = ProcessMark()
         cpus = sum(1 for device in devices if device.startswith("cpu"))
         threads = runtime.threads or available_threads()
         self._workers: list[_Worker] = []
@@ -160,8 +163,9 @@ class DevicePool:
 
     def close(self) -> None:
         """End the processes."""
-        for worker in self._workers:
-            worker.stop()
+        if self.process.here:  # a forked child holds the same pipes, and the workers aren't its own
+            for worker in self._workers:
+                worker.stop()
         self._workers.clear()
 
 

@@ -9,6 +9,7 @@ order, so a large model has only the latter; there the second stream gains nothi
 from __future__ import annotations
 
 import collections
+import logging
 import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,9 +19,10 @@ import numpy as np
 
 from esembed.encode.backends import openvino_bert, openvino_decoder, openvino_modernbert
 from esembed.encode.backends.base import Head, Outputs, TokenBatch, foreign_errors
-from esembed.encode.backends.cpu import available_threads, has_amx
+from esembed.encode.backends.cpu import available_threads, emulated, has_amx
 from esembed.encode.backends.openvino_graph import ACTIVATIONS, EMBEDDINGS, Graph
 from esembed.encode.base import RuntimeOptions
+from esembed.encode.processes import ForkSafeLock, ProcessMark, leave_in_parent
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ __all__ = [
     "unsupported",
     "weights",
 ]
+
+_log = logging.getLogger(__name__)
 
 FAMILIES: dict[str, Any] = {
     family: module
@@ -127,6 +131,7 @@ class OpenVinoBackbone:
         if dtype == "auto":
             dtype = "bfloat16" if has_amx() else "float32"
         self._files = files
+        self.process = ProcessMark()
         self._threads = runtime.threads or available_threads()
         self._precision = "bf16" if dtype == "bfloat16" else "f32"
         config = files.config
@@ -142,6 +147,10 @@ class OpenVinoBackbone:
             "dtype": dtype,
             "threads": self._threads,
         }
+        note = emulated(runtime.dtype)
+        if note is not None:
+            _log.warning("%s: %s", files.name, note)
+            self.runtime = {**self.runtime, "notes": [note]}
 
     def program(self, head: Head) -> OpenVinoProgram:
         """Build the graph with *head* at its end."""
@@ -167,7 +176,7 @@ class OpenVinoProgram:
         self._large = large
         self._precision = precision
         self._threads = threads
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._compiled: dict[int, Any] = {}
         self._local = threading.local()
 
@@ -183,7 +192,9 @@ class OpenVinoProgram:
                     "INFERENCE_NUM_THREADS": self._threads,
                     "ENABLE_CPU_PINNING": False,
                 }
-                self._compiled[streams] = openvino.Core().compile_model(self._model, "CPU", settings)
+                compiled = openvino.Core().compile_model(self._model, "CPU", settings)
+                leave_in_parent(compiled)
+                self._compiled[streams] = compiled
                 # nothing else will be compiled from the graph, and it holds the weights a second time
                 if len(self._compiled) == len({1, self._streams()}):
                     self._model = None  # and the weights as they were read

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import importlib
 import inspect
-import threading
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,18 @@ import numpy as np
 import torch
 
 from esembed.encode.backends.base import Head, Outputs, TokenBatch, foreign_errors
-from esembed.encode.backends.cpu import available_threads, has_amx
+from esembed.encode.backends.cpu import available_threads, emulated, has_amx
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.models.folder import usable_positions
+from esembed.encode.processes import ForkSafeLock, ProcessMark, use_torch
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
     from esembed.encode.models.folder import ModelFiles
 
 __all__ = ["TorchBackbone", "TorchProgram", "resolve_device"]
+
+_log = logging.getLogger(__name__)
 
 _BATCH_TOKENS = {"cuda": 32_768, "mps": 8_192, "cpu": 2_048}
 # Encoder-decoders whose encoder transformers loads alone (AutoModelForTextEncoding).
@@ -73,7 +76,9 @@ class TorchBackbone:
     """
 
     def __init__(self, files: ModelFiles, runtime: RuntimeOptions) -> None:
+        use_torch(files.name)
         self._files = files
+        self.process = ProcessMark()
         self.device = resolve_device(runtime, files.name)
         self.dtype = _resolve_dtype(runtime, self.device)
         facts: dict[str, Any] = {
@@ -89,6 +94,10 @@ class TorchBackbone:
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
             facts["threads"] = threads
+            note = emulated(runtime.dtype)
+            if note is not None:
+                _log.warning("%s: %s", files.name, note)
+                facts["notes"] = [note]
         self.runtime: Mapping[str, Any] = facts
         config = _load_config(files)
         self.hidden_size = int(config.hidden_size)
@@ -201,7 +210,7 @@ class TorchProgram:
         self._name = name
         self._head = head
         self._device = device
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._most_tokens: int | None = None
         names = inspect.signature(model.base_model.forward).parameters
         self._extra = {"use_cache": False} if "use_cache" in names else {}

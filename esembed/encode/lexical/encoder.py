@@ -20,7 +20,6 @@ touching a document: N and df, in :class:`~esembed.encode.lexical.statistics.Lex
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -32,6 +31,7 @@ import numpy as np
 from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.lexical.words import WordSplitter
+from esembed.encode.processes import ForkSafeLock
 from esembed.errors import EncoderError
 from esembed.plan.params import EncoderParams
 from esembed.types import SparseVector
@@ -100,7 +100,7 @@ class LexicalEncoder:
         self._top_k, self._query_top_k, self._threshold = top_k, query_top_k, float(threshold)
         self._splitter = WordSplitter(language, stop_words)
         self._pinned = statistics_hash
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._statistics = self._checked(statistics) if statistics is not None else None
         self._stats = EncodeStats()
 

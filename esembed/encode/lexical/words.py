@@ -10,13 +10,13 @@ pieces, as Lucene does.
 from __future__ import annotations
 
 import hashlib
-import threading
 import unicodedata
 from collections.abc import Iterable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 
+from esembed.encode.processes import ForkSafeLock
 from esembed.errors import EncoderError
 
 __all__ = ["ENGLISH_STOP_WORDS", "WordSplitter"]
@@ -111,7 +111,16 @@ class WordSplitter:
         self.keep_case = keep_case
         self.stemmer_version: str | None = None
         self._stems: dict[str, str] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
+        self._stemmer = self._load_stemmer() if self.language != "none" else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the stemmer, which other versions of its package write otherwise."""
+        left_out = ("_stemmer", "_stems")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _stems={})
         self._stemmer = self._load_stemmer() if self.language != "none" else None
 
     def _load_stemmer(self) -> _Stemmer:

@@ -19,7 +19,6 @@ Pickled formats (gensim's own ``save``, ``.pt``) are refused: reading one runs i
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
+from esembed.encode.processes import ForkSafeLock, how_to_load
 from esembed.encode.static.token_vectors import Sums, open_token_source
 from esembed.encode.static.word_vectors import open_word_source
 from esembed.errors import EncoderError
@@ -89,8 +89,12 @@ class StaticEncoder:
         self._dims = dims or source.dims
         self._normalize = source.normalize if normalize is None else normalize
         self._query_prompt, self._document_prompt = query_prompt, document_prompt
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._stats = EncodeStats()
+
+    def __reduce__(self) -> Any:
+        """Pickled as what it was loaded from: the process that reads the pickle loads the model again."""
+        return how_to_load(self)
 
     @property
     def info(self) -> EncoderInfo:

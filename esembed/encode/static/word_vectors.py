@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from esembed.encode.lexical.words import WordSplitter
+from esembed.encode.processes import ForkSafeLock
 from esembed.encode.static.token_vectors import IntArray, Sums, block_sums
 from esembed.errors import EncoderError
 from esembed.types import FloatArray
@@ -52,7 +52,7 @@ class WordSource:
         self._splitter = WordSplitter(keep_case=cased)
         self._factors = _sif_factors(vectors, len(self._table)) if pooling == "sif" else None
         self._made: dict[str, FloatArray | None] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self.tokenizer_hash = self._splitter.hash
         digest = hashlib.sha256("\n".join(self._index).encode("utf-8", "surrogatepass"))
         digest.update(np.ascontiguousarray(self._table).data)

@@ -13,7 +13,6 @@ there one network serves all.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from esembed.encode.backends.base import Backbone, Head, LazyProgram, Program
 from esembed.encode.base import Encoder, EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.models.folder import ModelFiles, open_model
 from esembed.encode.models.sparse_folder import SparseFiles, SpladeSide, StaticSide, open_sparse_model
+from esembed.encode.processes import ForkSafeLock
 from esembed.encode.transformer.dense import TransformerEncoder, dense_prompts, spec_of
 from esembed.encode.transformer.splade import SpladeEncoder, sparse_prompts
 from esembed.encode.transformer.token_weights import TokenWeightHead
@@ -210,7 +210,7 @@ class CombinedEncoder:
         after the other: the first runs the pass, the second finds its vectors. What only one of them is
         asked for is kept as long as the views are."""
         made: dict[tuple[Side, tuple[str, ...]], tuple[Any, set[int]]] = {}
-        lock = threading.Lock()
+        lock = ForkSafeLock()
 
         def take(place: int, side: Side, texts: Sequence[str]) -> Any:
             key = (side, tuple(texts))
@@ -282,6 +282,7 @@ class _Shared:
     def __init__(self, backbone: Backbone, masked_lm: bool) -> None:
         self._backbone, self._masked_lm = backbone, masked_lm
         self._lazy = backbone.runtime.get("backend") == "openvino"
+        self.process = backbone.process
         self.hidden_size = backbone.hidden_size
         self.max_positions = backbone.max_positions
         self.batch_tokens = backbone.batch_tokens

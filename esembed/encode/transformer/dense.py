@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from esembed.encode.base import DenseSparseEncoder, EncoderInfo, EncodeStats, Ru
 from esembed.encode.models.checks import check_tokens
 from esembed.encode.models.folder import ModelFiles, open_model
 from esembed.encode.models.tokenizer import TextTokenizer
+from esembed.encode.processes import ForkSafeLock, how_to_load
 from esembed.encode.transformer.pooling import DenseHead, dense_recipe
 from esembed.encode.transformer.prompts import resolve_prompts
 from esembed.encode.transformer.runner import encode_passes, length_limit
@@ -120,6 +121,7 @@ class TransformerEncoder:
         if not recipe.include_prompt:
             extra["include_prompt"] = False
         notes = [note for note in (recipe.note, prompt_note) if note]
+        notes += self._backbone.runtime.get("notes", ())
         self._info = EncoderInfo(
             spec=spec,
             type="dense",
@@ -137,7 +139,11 @@ class TransformerEncoder:
             runtime={**self._backbone.runtime, **({"notes": notes} if notes else {})},
         )
         self._stats = EncodeStats()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
+
+    def __reduce__(self) -> Any:
+        """Pickled as what it was loaded from: the process that reads the pickle loads the model again."""
+        return how_to_load(self)
 
     @property
     def info(self) -> EncoderInfo:

@@ -151,9 +151,10 @@ def encode_passes(
         count: its tokens and truncated texts are added to, window by window.
 
     Raises:
-        EncoderError: something in *texts* is no string.
+        EncoderError: something in *texts* is no string, or this is a forked child.
         Interrupted: see :func:`interruptible`.
     """
+    backbone.process.check()
 
     def tokenize(window: int) -> Tokenized:
         start = window * WINDOW_TEXTS

@@ -9,7 +9,6 @@ names of them. Special tokens never appear, whatever the model gives them.
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -31,6 +30,7 @@ from esembed.encode.models.sparse_folder import (
 )
 from esembed.encode.models.tokenizer import TextTokenizer
 from esembed.encode.models.vocabulary import StaticWeights, Vocabulary, readable
+from esembed.encode.processes import ForkSafeLock, how_to_load
 from esembed.encode.transformer.runner import encode_passes, length_limit
 from esembed.encode.transformer.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
 from esembed.encode.transformer.token_weights import TokenWeightHead, heaviest, read_token_weights
@@ -115,7 +115,7 @@ class SpladeEncoder:
                 self._sides[name] = SpladeRunner(side, params, runtime, spec, top_k, *shared)
         self._info = self._describe(files, spec, params)
         self._stats = EncodeStats()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def _device_top_k(self, files: SparseFiles, side: SpladeSide | TokenWeightSide) -> int | None:
         """What may be cut on the device: the larger limit of all sides that *side* encodes."""
@@ -163,6 +163,10 @@ class SpladeEncoder:
             extra=extra,
             runtime=runtime,
         )
+
+    def __reduce__(self) -> Any:
+        """Pickled as what it was loaded from: the process that reads the pickle loads the model again."""
+        return how_to_load(self)
 
     @property
     def info(self) -> EncoderInfo:

@@ -14,6 +14,7 @@ from esembed.bench.encode import app, default_contenders, measure
 from esembed.bench.encode_run import Contender
 from esembed.bench.encode_shapes import flops_per_token
 from esembed.bench.encode_texts import mixed_texts
+from esembed.encode.backends import cpu
 from esembed.errors import RecordError
 
 pytest.importorskip("openvino")
@@ -83,7 +84,39 @@ def test_a_run_with_an_absent_peer() -> None:
     assert set(result.gemm_flops) >= {"float32"}
 
 
-def test_options_and_contenders() -> None:
+def test_contenders_are_what_the_cpu_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esembed.bench.encode.has_bfloat16", lambda: False)
+    monkeypatch.setattr("esembed.bench.encode.accelerator_present", lambda: False)
+    assert not [one for one in default_contenders() if one.dtype == "bfloat16"]
+    assert [one.dtype for one in default_contenders(ours=["torch-bfloat16"])][-1] == "bfloat16"
+    on_gpu = [one.name for one in default_contenders(device="cuda") if one.dtype == "bfloat16"]
+    assert on_gpu == ["ST bf16", "esembed torch bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype", "told"),
+    [
+        ({"avx2", "avx512f"}, "bfloat16", True),
+        ({"avx512_bf16"}, "bfloat16", False),
+        ({"amx_bf16", "amx_tile"}, "bfloat16", False),
+        ({"avx512f"}, "float16", True),
+        ({"avx2"}, "float32", False),
+        ({"avx2"}, "auto", False),
+        ({"asimd", "bf16"}, "bfloat16", False),
+        ({"asimd", "fphp"}, "bfloat16", True),
+        ({"asimd", "fphp"}, "float16", False),
+        (set(), "bfloat16", False),  # not Linux: unknown isn't absent
+    ],
+)
+def test_a_dtype_that_the_cpu_only_emulates(
+    flags: set[str], dtype: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esembed.encode.backends.cpu._flags", lambda: flags)
+    assert (cpu.emulated(dtype) is not None) is told
+
+
+def test_options_and_contenders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esembed.bench.encode.has_bfloat16", lambda: True)
     names = [one.name for one in default_contenders(ours=["openvino-float32"])]
     assert names == ["ST default", "ST bf16", "ST openvino", "ST onnx", "esembed openvino float32"]
     assert {one.python for one in default_contenders("elsewhere") if one.kind == "st"} == {"elsewhere"}
