@@ -49,19 +49,23 @@ class AsyncLiveFields:
     def _learn(self, mapping: Mapping[str, Any]) -> None:
         self.types, self.formats = mapped_types(mapping), mapped_formats(mapping)
 
-    async def check(self, nodes: Sequence[Query], aggregations: Mapping[str, Any] | None = None) -> None:
-        """A field that isn't mapped finds nothing and raises nothing in the engines: it is an error here.
+    def lacks(self, nodes: Sequence[Query], aggregations: Mapping[str, Any] | None = None) -> bool:
+        """Whether a query or its aggregations read a field that isn't known to be mapped. A field that isn't
+        mapped finds nothing and raises nothing in the engines."""
+        if self.types is None:
+            return False
+        used = used_fields(nodes, self.plan, self.types)
+        if aggregations:
+            used |= {field for _, field, _ in facet_fields(aggregations) if field[:1] != "_"}
+        return bool(missing_fields(used, self.types))
+
+    async def look_again(self, nodes: Sequence[Query]) -> None:
+        """Learn the live mapping as it is now.
 
         Raises:
-            QueryError: a field of the plan is not in the mapping. (Other unknown ones are refused when the
-                query is compiled, with those that there are.)
+            QueryError: a field of the plan that the query reads is not in the mapping. (Other unknown ones
+                are refused when the query is compiled, with those that there are.)
         """
-        if self.types is None:
-            return
-        used = used_fields(nodes, self.plan, self.types)
-        faceted = {field for _, field, _ in facet_fields(aggregations or {}) if field[:1] != "_"}
-        if not missing_fields(used | faceted, self.types):
-            return
         path = f"/{index_path(self.index_name)}/_mapping"
         answer = await self.client.request("GET", path, ignore=(403,))
         if answer.status == 403:
@@ -74,7 +78,9 @@ class AsyncLiveFields:
             properties |= found.get("properties") or {}
         self._learn({**whole, "properties": properties})
         known = set(dict(self.plan.vector_fields())) | set(self.plan.text) | set(self.plan.filter)
-        missing = [name for name in missing_fields(used, self.types) if name in known or "." in name]
+        types = self.types or {}
+        unmapped = missing_fields(used_fields(nodes, self.plan, types), types)
+        missing = [name for name in unmapped if name in known or "." in name]
         if missing:
             raise QueryError(
                 f"the mapping of {self.index_name!r} lacks {', '.join(map(repr, missing))}, so nothing "

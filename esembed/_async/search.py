@@ -7,11 +7,11 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.alias import NO_ALIAS
-from esembed.dialect.values import check_unicode, refusals_named
+from esembed.dialect.values import check_unicode, named_refusal
 from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
-from esembed.errors import EncoderError, EsembedError, QueryError
+from esembed.errors import EncoderError, EngineRequestError, EsembedError, QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Filter, Knn, Query, Raw, Scalar, Sparse, filter_of
 from esembed.search.answer import ranked_by_engine
@@ -157,8 +157,10 @@ class AsyncSearcher:
         # Before a text is encoded: a batch that another loop left behind would never be answered.
         self.client.loop.check()
         request = self._request(query, options, text=text, filter=filter, legs=legs, cursor=cursor)
-        await self._live.check(request.nodes, aggregations)
-        request = await self._encoded(request, partial=partial_results)
+        if self._live.lacks(request.nodes, aggregations):
+            await self._live.look_again(request.nodes)
+        if request.unencoded:
+            request = await self._encoded(request, partial=partial_results)
         compiler = self._compiler()
         compiled = compiler.compile(request, fetch_with_legs=self._fusing.fetch_with_legs)
         params: dict[str, Any] = {
@@ -166,7 +168,7 @@ class AsyncSearcher:
             **self._alias.search_params,
         }
         where = f"/{self._path}/{'_search' if compiled.alone else '_msearch'}"
-        with refusals_named(request.query):
+        try:
             response = await self.client.request(
                 "POST",
                 where,
@@ -175,7 +177,14 @@ class AsyncSearcher:
                 timeout_seconds=http_timeout(request.options),
             )
             answers: list[Any] = [response.body] if compiled.alone else list(response.body["responses"])
-            return await self._hits(compiler, compiled, answers, where, partial_results, params)
+            if compiled.path != "client":
+                return ranked_by_engine(compiled, answers, where, partial=partial_results)
+            return await self._fusing.hits(compiler, compiled, answers, params, partial=partial_results)
+        except EngineRequestError as error:
+            refused = named_refusal(error, request.query)
+            if refused is None:
+                raise
+            raise refused from error
 
     async def search_many(
         self,
@@ -221,7 +230,8 @@ class AsyncSearcher:
     ) -> list[Hits]:
         requests = [self._request(query, options, filter=filter, legs=legs) for query in queries]
         for request in requests:
-            await self._live.check(request.nodes)
+            if self._live.lacks(request.nodes):
+                await self._live.look_again(request.nodes)
         vectors = await self._encode_all(requests)
         requests = [await self._encoded(request, vectors) for request in requests]
         compiler = self._compiler()
@@ -239,8 +249,13 @@ class AsyncSearcher:
         for one in compiled:
             mine = answers[position : position + len(one.bodies)]
             position += len(one.bodies)
-            with refusals_named(one.request.query):
-                found.append(await self._hits(compiler, one, mine, where, False, self._alias.search_params))
+            try:
+                found.append(await self._hits(compiler, one, mine, where))
+            except EngineRequestError as error:
+                refused = named_refusal(error, one.request.query)
+                if refused is None:
+                    raise
+                raise refused from error
         return found
 
     # -- preparing --------------------------------------------------------------------------------
@@ -380,9 +395,8 @@ class AsyncSearcher:
         compiled: CompiledSearch,
         answers: Sequence[Any],
         where: str,
-        partial: bool,
-        params: Mapping[str, Any],
     ) -> Hits:
         if compiled.path == "client":
-            return await self._fusing.hits(compiler, compiled, answers, params, partial=partial)
-        return ranked_by_engine(compiled, answers, where, partial=partial)
+            params = self._alias.search_params
+            return await self._fusing.hits(compiler, compiled, answers, params, partial=False)
+        return ranked_by_engine(compiled, answers, where, partial=False)

@@ -8,11 +8,11 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.alias import NO_ALIAS
-from esembed.dialect.values import check_unicode, refusals_named
+from esembed.dialect.values import check_unicode, named_refusal
 from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
-from esembed.errors import EncoderError, EsembedError, QueryError
+from esembed.errors import EncoderError, EngineRequestError, EsembedError, QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Filter, Knn, Query, Raw, Scalar, Sparse, filter_of
 from esembed.search.answer import ranked_by_engine
@@ -158,8 +158,10 @@ class Searcher:
         # Before a text is encoded: a batch that another loop left behind would never be answered.
         self.client.loop.check()
         request = self._request(query, options, text=text, filter=filter, legs=legs, cursor=cursor)
-        self._live.check(request.nodes, aggregations)
-        request = self._encoded(request, partial=partial_results)
+        if self._live.lacks(request.nodes, aggregations):
+            self._live.look_again(request.nodes)
+        if request.unencoded:
+            request = self._encoded(request, partial=partial_results)
         compiler = self._compiler()
         compiled = compiler.compile(request, fetch_with_legs=self._fusing.fetch_with_legs)
         params: dict[str, Any] = {
@@ -167,7 +169,7 @@ class Searcher:
             **self._alias.search_params,
         }
         where = f"/{self._path}/{'_search' if compiled.alone else '_msearch'}"
-        with refusals_named(request.query):
+        try:
             response = self.client.request(
                 "POST",
                 where,
@@ -176,7 +178,14 @@ class Searcher:
                 timeout_seconds=http_timeout(request.options),
             )
             answers: list[Any] = [response.body] if compiled.alone else list(response.body["responses"])
-            return self._hits(compiler, compiled, answers, where, partial_results, params)
+            if compiled.path != "client":
+                return ranked_by_engine(compiled, answers, where, partial=partial_results)
+            return self._fusing.hits(compiler, compiled, answers, params, partial=partial_results)
+        except EngineRequestError as error:
+            refused = named_refusal(error, request.query)
+            if refused is None:
+                raise
+            raise refused from error
 
     def search_many(
         self,
@@ -222,7 +231,8 @@ class Searcher:
     ) -> list[Hits]:
         requests = [self._request(query, options, filter=filter, legs=legs) for query in queries]
         for request in requests:
-            self._live.check(request.nodes)
+            if self._live.lacks(request.nodes):
+                self._live.look_again(request.nodes)
         vectors = self._encode_all(requests)
         requests = [self._encoded(request, vectors) for request in requests]
         compiler = self._compiler()
@@ -240,8 +250,13 @@ class Searcher:
         for one in compiled:
             mine = answers[position : position + len(one.bodies)]
             position += len(one.bodies)
-            with refusals_named(one.request.query):
-                found.append(self._hits(compiler, one, mine, where, False, self._alias.search_params))
+            try:
+                found.append(self._hits(compiler, one, mine, where))
+            except EngineRequestError as error:
+                refused = named_refusal(error, one.request.query)
+                if refused is None:
+                    raise
+                raise refused from error
         return found
 
     # -- preparing --------------------------------------------------------------------------------
@@ -381,9 +396,8 @@ class Searcher:
         compiled: CompiledSearch,
         answers: Sequence[Any],
         where: str,
-        partial: bool,
-        params: Mapping[str, Any],
     ) -> Hits:
         if compiled.path == "client":
-            return self._fusing.hits(compiler, compiled, answers, params, partial=partial)
-        return ranked_by_engine(compiled, answers, where, partial=partial)
+            params = self._alias.search_params
+            return self._fusing.hits(compiler, compiled, answers, params, partial=False)
+        return ranked_by_engine(compiled, answers, where, partial=False)

@@ -8,7 +8,6 @@ the engine: see https://www.elastic.co/docs/reference/elasticsearch/mapping-refe
 from __future__ import annotations
 
 import calendar
-import contextlib
 import functools
 import ipaddress
 import itertools
@@ -35,7 +34,7 @@ __all__ = [
     "count_words",
     "date_problem",
     "fit_text",
-    "refusals_named",
+    "named_refusal",
     "writing_of",
 ]
 
@@ -183,7 +182,7 @@ _ZONE_OFFSET = re.compile(r"Z|(?:(?:UTC|GMT|UT)?[+-]([0-9]{1,2})(?::?[0-5][0-9](
 
 def check_zone(field: str, zone: str | None) -> None:
     """Raises QueryError for a time zone that no engine knows. Java's list and Python's differ in a few old
-    names, so a name that only one of them has is left to the engine (:func:`refusals_named`)."""
+    names, so a name that only one of them has is left to the engine (:func:`named_refusal`)."""
     if zone is None:
         return
     offset = _ZONE_OFFSET.fullmatch(zone)
@@ -353,17 +352,10 @@ def _no_such_time(parts: dict[str, str | None]) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def refusals_named(query: Query) -> Iterator[None]:
-    """What only the engine can tell (a date by a format that isn't known here, a time zone of an old name, a
-    negative value under boost_by) becomes the query's error, with the field. Raises QueryError."""
-    try:
-        yield
-    except EngineRequestError as error:
-        refused = _refused_date(error, query) or _refused_zone(error, query) or _refused_boost(error, query)
-        if refused is None:
-            raise
-        raise refused from error
+def named_refusal(error: EngineRequestError, query: Query) -> QueryError | None:
+    """The query's error, with the field, for what only the engine could tell (a date by a format that isn't
+    known here, a time zone of an old name, a negative value under boost_by); None for any other refusal."""
+    return _refused_date(error, query) or _refused_zone(error, query) or _refused_boost(error, query)
 
 
 def _refused_zone(error: EngineRequestError, query: Query) -> QueryError | None:
