@@ -368,7 +368,6 @@ def test_the_best_chunk_comes_with_its_document(world: World, store: str) -> Non
         (q.match("x", fields="bodi"), "did you mean 'body'"),
         (q.knn("embedding", vector=[1.0, 2.0]), "has 2 dimensions, the field 8"),
         (q.knn("title", vector=VECTOR), "knn needs a dense field"),
-        (q.knn("embedding", vector=VECTOR, k=20_000), "limit of 10000"),
         (q.knn("embedding", vector=VECTOR, num_candidates=20), "below k=100"),
         (q.bool_(filter=q.term("body", "red")), "text field 'body'"),
         (q.bool_(filter=q.prefix("price", "1")), "prefix needs a keyword field"),
