@@ -34,7 +34,7 @@ from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanE
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.progress import StepProgress, WholeProgress
 from esembed.ingest.sources.index import made_again, read_documents
-from esembed.migration.copying import CopyingEncoder, OldIds, VectorCache, copyable
+from esembed.migration.copying import CopyingEncoder, OldIds, VectorCache, brought, copyable
 from esembed.migration.lock import MigrationLock
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
@@ -102,7 +102,7 @@ def migrate(
     if stored_meta(live.mapping) is None:
         raise PlanError(f"{live.concrete_index!r} doesn't say how it was encoded; repair or attach it first")
     known = capabilities or probe(client)
-    _check_readable(live, known)
+    _check_readable(live, known, plan)
     compile_mapping(with_dims(plan, lambda _: PLACEHOLDER_DIMS), known)
     # Each pass is an ingest that is done; the migration is done once.
     whole = None if progress is None else WholeProgress(progress)
@@ -147,6 +147,7 @@ def _migrate(
         raise IndexNotFoundError(f"{name!r} is gone", index=name)
     prepared = prepare(plan, known, encoders)
     resolved, pool = prepared.plan, prepared.pool
+    taken = brought(stored.plan, resolved)
     unchanged = in_thread(_unchanged, stored, pool, resolved)
     report = MigrationReport(alias=alias, old=live.concrete_index, new=live.concrete_index)
     if lock.note is not None:
@@ -210,12 +211,7 @@ def _migrate(
     state = {"alias": alias, "from": live.concrete_index, "state": "copying"}
     # Before the first document: a run that ends later is resumed by it, and abort knows what to delete.
     _store_state(new, state)
-    brought = [
-        name
-        for name, field in resolved.vector_fields()
-        if field.precomputed and (was := stored.plan.vector_field(name)) is not None and was.precomputed
-    ]
-    report.copied = (*copied, *brought)
+    report.copied = (*copied, *(name for name in taken if resolved.vector_field(name) is not None))
     report.encoded = tuple(
         name for name, field in resolved.vector_fields() if name not in copied and not field.precomputed
     )
@@ -270,6 +266,7 @@ class CopyJob:
         self.progress = progress
         self.lock = lock
         self.precomputed = 0
+        self._brought = brought(old_plan, new.plan)
         self._copied: dict[str, ShardSequence] | None = None  # up to which all writes were copied
         chunk = new.plan.chunk
         self._ids = OldIds(
@@ -368,6 +365,7 @@ class CopyJob:
             after_seq_no=after,
             max_documents_per_second=self.settings.max_documents_per_second,
             on_read=self._ids.read,
+            brought=self._brought,
         )
         options = dataclasses.replace(
             self.settings.ingest,
@@ -489,9 +487,9 @@ def _rollback(
             f"the version before, {origin!r}, was deleted; migrate with its plan instead", alias=alias
         )
     known = capabilities or probe(client)
-    if replay_writes:
-        _check_readable(live, known)
     target = open_index(client, origin, encoders=encoders, capabilities=known)
+    if replay_writes:
+        _check_readable(live, known, target.plan)
     report = MigrationReport(alias=alias, old=live.concrete_index, new=origin)
     allow_writes(client, origin)
     if replay_writes:
@@ -518,10 +516,12 @@ def _rollback(
     return report
 
 
-def _check_readable(live: LiveIndex, capabilities: Capabilities) -> None:
-    """Refuse an index that doesn't keep whole documents. Vectors that encoders made are made again.
+def _check_readable(live: LiveIndex, capabilities: Capabilities, plan: IndexPlan) -> None:
+    """Refuse an index whose documents can't become those of *plan*. Vectors that its encoders make are made
+    again, those that it calls precomputed are read.
 
     Raises:
+        PlanError: stored vectors don't fit their field in *plan*.
         UnsupportedFeatureError: a field is neither in ``_source`` nor stored by itself.
     """
     stored = stored_meta(live.mapping)
@@ -529,7 +529,7 @@ def _check_readable(live: LiveIndex, capabilities: Capabilities) -> None:
         live.source_rules.fetch(
             live.mapping,
             what="a migration",
-            made=made_again(stored.plan),
+            made=made_again(stored.plan, brought(stored.plan, plan)),
             vector_doc_values=dialect_for(capabilities).documents.vector_doc_values,
         )
 

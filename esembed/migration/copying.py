@@ -18,13 +18,14 @@ import numpy as np
 from esembed.capabilities import Capabilities
 from esembed.dialect.meta import NO_CHUNKS, PARENT_FIELD
 from esembed.encode.base import DenseEncoder, EncoderInfo, EncodeStats
+from esembed.errors import PlanError
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.sources.index import scan_target
-from esembed.plan import IndexPlan
+from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.transport import Transport
 from esembed.types import DenseMatrix, FloatArray
 
-__all__ = ["CopyingEncoder", "OldIds", "VectorCache", "copyable"]
+__all__ = ["CopyingEncoder", "OldIds", "VectorCache", "brought", "copyable"]
 
 STRETCHES = 2_000
 """Into so many stretches of sequence numbers an index is divided to find what was deleted: of a million
@@ -218,6 +219,50 @@ class OldIds:
     def close(self) -> None:
         """Give the disk back."""
         self._table.close()
+
+
+def brought(old: IndexPlan, new: IndexPlan) -> list[str]:
+    """The fields whose stored vectors go into the new index as they are, whoever made them: those that the
+    new plan says are precomputed. Those of the old plan that the new one doesn't know stay in ``_source``.
+
+    Raises:
+        PlanError: the stored vectors don't fit the new field.
+    """
+    names = [name for name, field in old.vector_fields() if field.precomputed and not field.chunked]
+    names = [name for name in names if new.vector_field(name) is None]
+    for name, field in new.vector_fields():
+        was = old.vector_field(name)
+        if was is None or not field.precomputed:
+            continue
+        problem = _misfit(was, field)
+        if problem is not None:
+            section = "dense" if isinstance(field, DenseField) else "sparse"
+            raise PlanError(
+                f"the plan says precomputed, so the vectors that the index has are taken over, but {problem}"
+                "; give the field another name, or name an encoder that makes its vectors (roll back without "
+                "replay_writes). Nothing was changed",
+                path=f"{section}.{name}",
+            )
+        if not field.chunked:
+            names.append(name)
+    return names
+
+
+def _misfit(was: DenseField | SparseField, field: DenseField | SparseField) -> str | None:
+    """Why vectors of one field can't be those of another, or None."""
+    if isinstance(was, DenseField) and isinstance(field, DenseField):
+        if was.dims not in (None, field.dims):
+            return f"they have {was.dims} dims instead of {field.dims}"
+        if "bit" in (was.element_type, field.element_type) and was.element_type != field.element_type:
+            return f"they are of element_type {was.element_type}, not {field.element_type}"
+    elif isinstance(was, SparseField) and isinstance(field, SparseField):
+        if field.storage not in ("auto", was.storage):
+            return f"they are stored as {was.storage}, not as {field.storage}"
+    else:
+        return "these are " + ("dense" if isinstance(was, DenseField) else "sparse")
+    if was.chunked != field.chunked:
+        return "the one is of chunks, the other of whole documents"
+    return None
 
 
 def copyable(old: IndexPlan, new: IndexPlan, unchanged: Collection[str]) -> list[str]:

@@ -109,6 +109,7 @@ async def test_every_way_of_reading_is_the_tenants_own(client: Any, esembed_inde
         await index.search(ROWS, aggregations={"x": {"filter": {"match_all": {}}, "aggs": everything}})
     copy = await AsyncIndex.create(client, f"{esembed_index_name}-copy", PLAN)
     report = await copy.ingest(await index.documents(), QUIET)
+    assert report.bytes_read > 20 * report.read
     assert (report.read, report.indexed, await copy.count()) == (4, 4, 4)
     async with await AsyncIndex.open(client, esembed_index_name) as whole:
         assert await whole.count() == 44

@@ -29,6 +29,7 @@ from esembed.errors import (
     IndexNotFoundError,
     OptionsError,
     PermanentError,
+    PlanError,
     UnsupportedFeatureError,
 )
 from esembed.ingest.options import IngestOptions
@@ -532,3 +533,66 @@ async def test_precomputed_vectors_are_copied_and_counted(client, esembed_index_
     assert (report.copied, report.encoded, report.vectors_copied) == (("own",), ("e",), 50)
     stored = await (await AsyncIndex.open(client, f"{name}-x")).get("d3", vectors=True)
     assert stored["own"] is not None
+
+
+def fields_of(salt, **fields):
+    """The plan of model *salt* with these fields instead (``s`` is sparse, the others dense; None: none)."""
+    whole = plan(salt).to_dict()
+    for name, field in fields.items():
+        section = whole.setdefault("sparse" if name == "s" else "dense", {})
+        section.pop(name, None)
+        if field is not None:
+            section[name] = field
+    return IndexPlan.from_dict(whole)
+
+
+async def test_a_field_that_becomes_precomputed_keeps_its_vectors(client, esembed_index_name, esembed_engine):
+    """An encoder's dense and sparse vectors, and back to an encoder; what was brought before stays."""
+    name = esembed_index_name
+    lexical = {"encoder": "lexical", "source": ["body"]}
+    own = {"encoder": "precomputed", "dims": 2}
+    index = await AsyncIndex.create(
+        client, f"{name}-v1", fields_of("a", s=lexical, own=own), encoder={"e": Salted("a")}
+    )
+    await index.ingest([Document(f"d{i}", {"body": f"text {i}", "own": [1.0, i + 1.0]}) for i in range(60)])
+    actions = [{"add": {"index": f"{name}-v1", "alias": name}}]
+    await AsyncEngineClient(client).request("POST", "/_aliases", body={"actions": actions})
+    before = await index.get("d7", vectors=True)
+    brought = fields_of("a", e={"encoder": "precomputed", "dims": 64}, s={"encoder": "precomputed"}, own=None)
+    report = await migrate(client, name, brought)
+    assert (set(report.copied), report.encoded) == ({"e", "s"}, ())
+    assert report.vectors_copied == 120  # those of "own" stay in the documents, without a field
+    index = await AsyncIndex.open(client, name)
+    after = await index.get("d7", vectors=True)
+    assert after["own"] == [1.0, 8.0]
+    assert after["s"] == before["s"]
+    (hit,) = await index.search(
+        q.knn("e", vector=Salted("a").encode_query(["text 7"])[0].tolist(), k=1), size=1
+    )
+    assert hit.id == "d7"
+    (hit,) = await index.search(q.sparse("s", vector=after["s"]), size=1)
+    assert hit.id == "d7"
+    # Back to an encoder: the vectors that the record would bring are made again.
+    report = await migrate(client, name, fields_of("b", s=None), encoder=Salted("b"))
+    assert report.encoded == ("e",)
+    (hit,) = await (await AsyncIndex.open(client, name, encoder=Salted("b"))).search(
+        q.knn("e", text="text 7", k=1), size=1
+    )
+    assert hit.id == "d7"
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"e": {"encoder": "precomputed", "dims": 32}},
+        {"e": {"encoder": "precomputed", "dims": 64, "element_type": "bit", "similarity": "l2_norm"}},
+        {"e": None, "s": {"encoder": "precomputed"}},
+    ],
+)
+async def test_vectors_that_cannot_be_taken_over_are_refused(client, alias, field):
+    wanted = fields_of("a", **field)
+    if "s" in field:  # a sparse field of a dense one's name
+        wanted = IndexPlan.from_dict({**wanted.to_dict(), "sparse": {"e": field["s"]}})
+    with pytest.raises((PlanError, UnsupportedFeatureError), match=r"Nothing was changed|bit"):
+        await migrate(client, alias, wanted)
+    assert set(await versions(AsyncEngineClient(client), alias)) == {f"{alias}-v1"}

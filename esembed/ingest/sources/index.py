@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
+import msgspec
+
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
@@ -73,9 +75,12 @@ class IndexSource(Source):
         self.total_records = total
 
     def __iter__(self) -> Iterator[Document | RecordError]:
-        for document in read_documents(*self._read_from, alias=self._alias):
+        for document in read_documents(*self._read_from, alias=self._alias, on_bytes=self._count):
             # The routing is the index's they were read from; the one they go to is asked for by id alone.
             yield replace(document, routing=None)
+
+    def _count(self, size: int) -> None:
+        self.bytes_read += size
 
 
 def scan_target(
@@ -101,10 +106,10 @@ def read_documents(
     after_seq_no: int | None = None,
     max_documents_per_second: float | None = None,
     on_read: Callable[[str, int], None] | None = None,
+    brought: Collection[str] | None = None,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> Iterator[Document]:
     """Every document of an index, or those written after a sequence number, as records.
-
-    ``precomputed`` vectors are part of the record; those that encoders made are not.
 
     Args:
         index, plan: the index and its plan.
@@ -113,6 +118,9 @@ def read_documents(
         copied: dense field → what takes its stored vectors along the way.
         max_documents_per_second: read no faster.
         on_read: told each document's id and sequence number.
+        brought: the vector fields of *plan* whose vectors are part of the record, the others' are left out;
+            None takes those that are ``precomputed``.
+        on_bytes: told each document's length in bytes, as JSON.
 
     Raises:
         EngineUnavailableError: the engine stayed away for too long.
@@ -120,11 +128,10 @@ def read_documents(
     """
     stored = dialect_for(capabilities).documents
     copied = copied or {}
-    precomputed = {name for name, field in plan.vector_fields() if field.precomputed and not field.chunked}
+    if brought is None:
+        brought = [name for name, field in plan.vector_fields() if field.precomputed and not field.chunked]
     excludes = [HASH_FIELD]
-    excludes += [
-        plan.field_path(n) for n, _ in plan.vector_fields() if n not in precomputed and n not in copied
-    ]
+    excludes += [plan.field_path(n) for n, _ in plan.vector_fields() if n not in brought and n not in copied]
     source = stored.source_filter(excludes=excludes, vectors=True)
     query: dict[str, Any] = {"match_all": {}}
     if after_seq_no is not None:
@@ -132,20 +139,23 @@ def read_documents(
     if plan.chunk is not None and plan.chunk.store == "documents":
         query = {"bool": {"filter": [query], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
     target = scan_target(transport, index, capabilities, alias=alias)
-    fetch = target.whole_source(f"a copy of {index!r}", made=made_again(plan))
+    fetch = target.whole_source(f"a copy of {index!r}", made=made_again(plan, brought))
     numbered = on_read is not None
     pages = target.scan(source, query=query, size=PAGE_DOCUMENTS, fetch=fetch, sequence_numbers=numbered)
     started = time.monotonic()
     for count, hit in enumerate(pages, 1):
         if on_read is not None:
             on_read(hit["_id"], int(hit["_seq_no"]))
+        if on_bytes is not None:
+            # Not the length of the answers: opensearch-py (3.0) keeps their headers to itself.
+            on_bytes(len(msgspec.json.encode(hit.get("_source"))))
         fields = fetch.document(hit)
         _hand_over(stored, plan, fields, copied)
         for name in copied:
             paths.pop(fields, name)
         if plan.chunk is not None:
             paths.pop(fields, plan.chunk.path)
-        for name in precomputed:
+        for name in brought:
             keys = paths.place(fields, name)
             value = paths.pop(fields, name)
             if name in plan.sparse:
@@ -166,9 +176,14 @@ def read_documents(
                 time.sleep(ahead)
 
 
-def made_again(plan: IndexPlan) -> list[str]:
-    """The fields of a document that nobody reads back: what esembed puts there, it makes again."""
-    fields = [plan.field_path(name) for name, field in plan.vector_fields() if not field.precomputed]
+def made_again(plan: IndexPlan, brought: Collection[str] = ()) -> list[str]:
+    """The fields of a document that nobody reads back: what esembed puts there, it makes again. Vectors of
+    the fields *brought* are read, whoever made them."""
+    fields = [
+        plan.field_path(name)
+        for name, field in plan.vector_fields()
+        if not field.precomputed and name not in brought
+    ]
     if plan.chunk is not None:
         fields.append(plan.chunk.path)
     return [*fields, HASH_FIELD, PARENT_FIELD]
