@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
 
 from esembed.capabilities import Engine
+from esembed.credentials import Scrubber, is_header_error
 from esembed.errors import (
     AuthorizationError,
     EngineRequestError,
@@ -18,6 +20,7 @@ from esembed.errors import (
     EsembedError,
     EventLoopError,
     IndexNotFoundError,
+    OptionsError,
     UnsupportedFeatureError,
 )
 
@@ -27,12 +30,16 @@ __all__ = [
     "answer_body",
     "client_engine",
     "client_package",
+    "client_scrubber",
     "connection_error",
     "encode_body",
     "error_from_response",
     "query_value",
     "refuse_serverless",
 ]
+
+NO_SECRETS = Scrubber()
+"""Where no credential can be in the words: answers that came in a body of others."""
 
 _EVERYWHERE = frozenset({"_refresh", "_bulk", "_search", "_count", "_mapping", "_settings", "_mget"})
 """APIs that every Elasticsearch and OpenSearch has."""
@@ -175,9 +182,63 @@ def query_value(value: Any) -> Any:
     return value
 
 
-def connection_error(error: Exception, method: str, path: str) -> EsembedError:
+def client_scrubber(client: Any) -> Scrubber:
+    """What masks a client's own credentials, wherever the client, a proxy or an engine quotes them.
+
+    Where they are kept is each client's own affair, so that whatever isn't found there is simply not known.
+    """
+    return Scrubber(_credentials(client))
+
+
+def _credentials(client: Any) -> Iterator[str]:
+    transport = getattr(client, "transport", None)
+    options = getattr(transport, "kwargs", None)
+    options = options if isinstance(options, Mapping) else {}
+    pool = getattr(transport, "connection_pool", None) or getattr(transport, "node_pool", None)
+    headers = [getattr(client, "_headers", None), options.get("headers")]
+    auths = [options.get("http_auth")]
+    try:
+        nodes = list(getattr(pool, "connections", None) or pool.all()) if pool is not None else []
+    except Exception:  # noqa: BLE001 - a foreign object
+        nodes = []
+    for node in nodes:
+        headers += [getattr(node, "headers", None), getattr(getattr(node, "config", None), "headers", None)]
+    for host in getattr(transport, "hosts", None) or ():
+        if isinstance(host, Mapping):
+            auths.append(host.get("http_auth"))
+            headers.append(host.get("headers"))
+    for found in headers:
+        if isinstance(found, Mapping):
+            for name, value in found.items():
+                if isinstance(value, str) and _SECRET_HEADER.search(str(name)):
+                    yield value.partition(" ")[2] or value
+    for auth in auths:
+        if isinstance(auth, (list, tuple)) and len(auth) == 2:
+            yield str(auth[1])
+            yield base64.b64encode(":".join(map(str, auth)).encode("utf-8", "replace")).decode("ascii")
+        elif isinstance(auth, str):
+            yield auth.partition(":")[2] or auth
+        else:  # an AWS signer's, of any of opensearch-py's
+            signed = getattr(getattr(auth, "signer", auth), "credentials", None)
+            for name in ("secret_key", "token"):
+                value = getattr(signed, name, None)
+                if isinstance(value, str):
+                    yield value
+
+
+_SECRET_HEADER = re.compile(r"auth|token|key|secret|cookie", re.IGNORECASE)
+
+
+def connection_error(error: Exception, method: str, path: str, scrub: Scrubber = NO_SECRETS) -> EsembedError:
     """What a client's exception without an answer means: TLS, another product, a time-out, or no engine."""
-    text = f"{type(error).__name__}: {error}"
+    if is_header_error(error):
+        return OptionsError(
+            f"{method} {path}: the client's credentials, or another header of its, hold a character that a "
+            "request can't carry (a line break, a curly quote); make the client with the right ones (the "
+            "value is not shown)",
+            option="client",
+        )
+    text = scrub(f"{type(error).__name__}: {error}")
     lowered = text.lower()
     # aiohttp and asyncio say it in a RuntimeError of four wordings, opensearch-py in a ConnectionError.
     if any(wording in lowered for wording in LOOP_WORDINGS):
@@ -201,9 +262,12 @@ def connection_error(error: Exception, method: str, path: str) -> EsembedError:
     return EngineUnavailableError(f"{method} {path}: the engine did not answer ({text})")
 
 
-def error_from_response(method: str, path: str, response: Response) -> EsembedError:
+def error_from_response(
+    method: str, path: str, response: Response, scrub: Scrubber = NO_SECRETS
+) -> EsembedError:
     """The error that an answer with a status of 400 or more stands for."""
-    status, body = response.status, response.body
+    # Before anything is cut: a proxy's page may quote the request's headers.
+    status, body = response.status, scrub.value(response.body)
     error_type: str | None = None
     reason: str | None = None
     index: str | None = None

@@ -14,12 +14,15 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from esembed.credentials import is_header_error
+from esembed.errors import EsembedError
 from esembed.transport import (
     NDJSON_HEADERS,
     Response,
     answer_body,
     client_engine,
     client_package,
+    client_scrubber,
     connection_error,
     encode_body,
     error_from_response,
@@ -70,6 +73,14 @@ def _other_nodes(nodes: Any) -> int:
     each node would get the whole time-out.
     """
     return max(0, len(nodes) - 1)
+
+
+class _Unanswered(Exception):
+    """A client's own exception, on its way to :func:`~esembed.transport.connection_error`."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 class EngineClient:
@@ -131,14 +142,27 @@ class EngineClient:
         if IS_ASYNC and payload is not None and len(payload) > _LARGE_BODY_BYTES:
             _hush(ResourceWarning, message="Sending a large body directly with raw bytes")
         send = self._elasticsearch if self.engine == "elasticsearch" else self._opensearch
+        refused: EsembedError
         try:
             response = send(method, path, params, payload, headers, timeout_seconds)
+        except _Unanswered as unanswered:
+            error = unanswered.error
+            refused = connection_error(error, method, path, client_scrubber(self.official))
+            if not is_header_error(error):
+                raise refused from error
         except RuntimeError as error:
             # aiohttp's way to say that its session belongs to another loop, or was closed.
-            raise connection_error(error, method, path) from error
-        if response.status >= 400 and response.status not in ignore:
-            raise error_from_response(method, path, response)
-        return response
+            raise connection_error(error, method, path, client_scrubber(self.official)) from error
+        except ValueError as error:
+            if not is_header_error(error):
+                raise
+            refused = connection_error(error, method, path)
+        else:
+            if response.status >= 400 and response.status not in ignore:
+                raise error_from_response(method, path, response, client_scrubber(self.official))
+            return response
+        # Outside of the except blocks: the HTTP libraries quote the whole header, and with it the key.
+        raise refused
 
     def _elasticsearch(
         self,
@@ -173,7 +197,7 @@ class EngineClient:
         except errors.ApiError as error:
             return Response(error.meta.status, answer_body(error.body), error.meta.headers)
         except (errors.exceptions.TransportError, errors.exceptions.UnsupportedProductError) as error:
-            raise connection_error(error, method, path) from error
+            raise _Unanswered(error) from None
         return Response(answer.meta.status, answer.body, answer.meta.headers)
 
     def _opensearch(
@@ -208,11 +232,11 @@ class EngineClient:
             )
         except exceptions.TransportError as error:
             if not isinstance(error.status_code, int):
-                raise connection_error(error, method, path) from error
+                raise _Unanswered(error) from None
             body = error.info if error.info is not None else error.error
             return Response(error.status_code, answer_body(body))
         except exceptions.SerializationError as error:
-            raise connection_error(error, method, path) from error
+            raise _Unanswered(error) from None
         if isinstance(answer, bool):
             return Response(200 if answer else 404, None)
         return Response(200, answer)

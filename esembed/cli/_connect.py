@@ -6,11 +6,9 @@ A verb is written with one parameter ``connection: Connection`` and decorated wi
 
 from __future__ import annotations
 
-import base64
 import enum
 import inspect
 import json
-import os
 import ssl
 import typing
 import urllib.error
@@ -24,7 +22,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esembed.capabilities import Engine
-from esembed.errors import AuthorizationError, EngineUnavailableError, EsembedError, PermanentError
+from esembed.credentials import (
+    basic_authorization,
+    checked_credential,
+    key_from_environment,
+    public_url,
+    without_url_secrets,
+)
+from esembed.errors import (
+    AuthorizationError,
+    EngineUnavailableError,
+    EsembedError,
+    OptionsError,
+    PermanentError,
+)
 
 if TYPE_CHECKING:
     from esembed.local.server import EngineInfo
@@ -160,15 +171,16 @@ class Connection:
 
     # -- credentials ---------------------------------------------------------------------------
 
-    def _api_key(self) -> str | None:
-        return _secret(self.api_key_env, "--api-key-env") if self.api_key_env else None
-
-    def _basic(self) -> tuple[str, str] | None:
+    def _authorization(self) -> str | None:
+        """The value of the Authorization header, or None. Made here and not by the official clients: they
+        take names and passwords in ASCII or Latin-1 only, while both engines read UTF-8."""
         if self.username is None and self.password_env is None:
+            if self.api_key_env:
+                return f"ApiKey {_secret(self.api_key_env, '--api-key-env')}"
             local: EngineInfo | None = self._found.get("local")
-            if local is None or not local.username or not local.password or self.api_key_env:
+            if local is None or not local.username or not local.password:
                 return None
-            return local.username, local.password
+            return basic_authorization(local.username, local.password)
         if self.username is None or self.password_env is None:
             raise UsageError(
                 "--username and --password-env belong together; the second names the environment "
@@ -176,15 +188,15 @@ class Connection:
             )
         if self.api_key_env:
             raise UsageError("give either --api-key-env or --username with --password-env, not both")
-        return self.username, _secret(self.password_env, "--password-env")
+        password = _secret(self.password_env, "--password-env", header=False)
+        try:
+            return basic_authorization(self.username, password)
+        except OptionsError as error:
+            raise UsageError(f"--username: {error.message}") from None
 
     def _headers(self) -> dict[str, str]:
-        headers = {"Accept": "application/json"}
-        if basic := self._basic():
-            headers["Authorization"] = "Basic " + base64.b64encode(":".join(basic).encode()).decode()
-        elif key := self._api_key():
-            headers["Authorization"] = f"ApiKey {key}"
-        return headers
+        authorization = self._authorization()
+        return {"Authorization": authorization} if authorization else {}
 
     def _context(self, url: str) -> ssl.SSLContext | None:
         if not url.startswith("https:"):
@@ -206,10 +218,8 @@ class Connection:
         options: dict[str, Any] = {"request_timeout": self.timeout_seconds}
         if context := self._context(url):
             options["ssl_context"] = context
-        if basic := self._basic():
-            options["basic_auth"] = basic
-        elif key := self._api_key():
-            options["api_key"] = key
+        if headers := self._headers():
+            options["headers"] = headers
         return options
 
     def _opensearch(self, url: str) -> dict[str, Any]:
@@ -226,10 +236,8 @@ class Connection:
             options["ssl_context"] = context
         if self.aws_region is not None:
             options["http_auth"] = _signer(self.aws_region, self.aws_profile)
-        elif basic := self._basic():
-            options["http_auth"] = basic
-        elif key := self._api_key():
-            options["headers"] = {"Authorization": f"ApiKey {key}"}
+        elif headers := self._headers():
+            options["headers"] = headers
         return options
 
 
@@ -270,14 +278,12 @@ def _signer(region: str, profile: str | None) -> Any:
     return Urllib3AWSV4SignerAuth(credentials, region, "es")
 
 
-def _secret(variable: str, option: str) -> str:
-    value = os.environ.get(variable)
-    if not value:
-        raise UsageError(
-            f"{option}: the environment variable {variable} is not set (the option takes a variable's "
-            "name, so that the secret is not seen in the process list)"
-        )
-    return value
+def _secret(variable: str, option: str, *, header: bool = True) -> str:
+    try:
+        value = key_from_environment(variable, option)
+        return checked_credential(value, f"the environment variable {variable}", header=header)
+    except OptionsError as error:
+        raise UsageError(error.message) from None
 
 
 def _check_url(url: str) -> None:
@@ -287,15 +293,15 @@ def _check_url(url: str) -> None:
     except ValueError:
         parts, port_ok = urllib.parse.urlsplit(""), False
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
-        raise UsageError(f"--url: {_without_userinfo(url)!r} is no address; write http://host:9200")
-    if parts.username or parts.password:
+        # What is no address can't be told from a password by its form.
+        shown = "" if "@" in url or "%" in url else f"{public_url(url).partition('?')[0]!r}: "
+        raise UsageError(f"--url: {shown}that is no address; write http://host:9200")
+    if parts.username or parts.password or "@" in parts.netloc:
         raise UsageError(
             "--url: leave user name and password out of the address; give --username and --password-env"
         )
-
-
-def _without_userinfo(url: str) -> str:
-    return url.rpartition("@")[2]
+    if parts.query or parts.fragment:
+        raise UsageError(f"--url: {public_url(url)} is the address; leave out what stands behind ? or #")
 
 
 def running_local(engine: Engine | None) -> EngineInfo | None:
@@ -338,7 +344,7 @@ def detect_engine(
             return "elasticsearch"
         if status in (401, 403):
             denied = AuthorizationError(
-                f"{_without_userinfo(url)} answers {status}: the user name and password, or the API key, "
+                f"{public_url(url)} answers {status}: the user name and password, or the API key, "
                 "are missing, wrong, or lack a privilege (--username with --password-env, or --api-key-env)",
                 status=status,
             )
@@ -353,18 +359,26 @@ def detect_engine(
     if denied is not None:
         raise denied
     raise PermanentError(
-        f"{_without_userinfo(url)} answers, but not as Elasticsearch or OpenSearch; is it the right address "
+        f"{public_url(url)} answers, but not as Elasticsearch or OpenSearch; is it the right address "
         "and port? --engine elasticsearch|opensearch skips this question"
     )
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """urllib follows a redirect to any host, with all headers. The official clients follow none."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None: the redirect is the answer."""
+        return
 
 
 def _get(
     url: str, headers: dict[str, str], context: ssl.SSLContext | None, timeout_seconds: float
 ) -> tuple[int, dict[str, str], Any]:
-    request = urllib.request.Request(url, headers=headers)
+    request = urllib.request.Request(url, headers={"Accept": "application/json", **headers})
     # No proxies for addresses that the caller named, exactly as the official clients do it.
     opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirects()
     )
     try:
         with opener.open(request, timeout=timeout_seconds) as answer:
@@ -377,11 +391,17 @@ def _get(
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLError):
             raise _tls_error(url, error.reason) from error
-        raise EngineUnavailableError(f"nothing answers at {url}: {error.reason}") from error
+        raise EngineUnavailableError(f"nothing answers at {public_url(url)}: {error.reason}") from error
     except OSError as error:
-        raise EngineUnavailableError(f"nothing answers at {url}: {error}") from error
+        raise EngineUnavailableError(f"nothing answers at {public_url(url)}: {error}") from error
     except Exception as error:  # http.client's own errors: not HTTP at all
-        raise PermanentError(f"what answers at {url} is not HTTP: {error}") from error
+        raise PermanentError(f"what answers at {public_url(url)} is not HTTP: {error}") from error
+    if 300 <= status < 400:
+        where = without_url_secrets(str(got.get("location", "")))[:200]
+        raise PermanentError(
+            f"{public_url(url)} answers {status}, a redirect to {where!r}. Redirects aren't followed, so "
+            "that credentials go nowhere else; give --url the final address, if it is right"
+        )
     try:
         body = json.loads(raw)
     except ValueError:

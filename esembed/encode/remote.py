@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-import os
 import random
 import re
 import time
@@ -28,9 +27,10 @@ import httpx
 import numpy as np
 import tenacity
 
+from esembed.credentials import Scrubber, checked_credential, is_header_error, key_from_environment
 from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.processes import ForkSafeLock, ProcessMark, how_to_load
-from esembed.errors import EncoderError, RateLimitedError, TransientError
+from esembed.errors import EncoderError, OptionsError, RateLimitedError, TransientError
 from esembed.plan.params import EncoderParams
 from esembed.types import DenseMatrix, FloatArray
 
@@ -111,7 +111,12 @@ class OpenAIEncoder:
         self._batch_tokens, self._batch_texts = batch_tokens, batch_texts
         self._concurrency, self._price = max_concurrency, price_usd_per_million_tokens
         self._count_tokens, self._sleep = count_tokens, sleep
-        self._key = api_key
+        if api_key:
+            try:
+                checked_credential(api_key, "the API key")
+            except OptionsError as error:
+                raise EncoderError(error.message, spec=self._spec) from None
+        self._scrub = Scrubber([api_key])
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._process = ProcessMark()
         self._make_client: Callable[[], httpx.Client] = lambda: httpx.Client(
@@ -262,7 +267,8 @@ class OpenAIEncoder:
                 "or send less at once"
             )
         except httpx.TransportError as error:
-            failure = TransientError(f"can't reach {self._base_url}: {self._scrub(str(error))}")
+            words = "a header can't be sent" if is_header_error(error) else self._scrub(str(error))
+            failure = TransientError(f"can't reach {self._base_url}: {words}")
         else:
             if response.status_code == 200:
                 return self._checked(response, batch)
@@ -273,10 +279,6 @@ class OpenAIEncoder:
             with self._lock:
                 self._paused_until = max(self._paused_until, until)
         raise failure
-
-    def _scrub(self, text: str) -> str:
-        """Servers quote keys in their errors, whole or in part."""
-        return text.replace(self._key, "***") if self._key else text
 
     def _checked(self, response: httpx.Response, batch: list[str]) -> FloatArray:
         vectors, usage = parse_vectors(response, len(batch), url=self._base_url, spec=self._spec)
@@ -341,13 +343,13 @@ def load(rest: str, params: EncoderParams, runtime: RuntimeOptions) -> OpenAIEnc
             spec=f"openai:{model}",
         )
     variable = runtime.api_key_env or ("OPENAI_API_KEY" if not url else None)
-    key = os.environ.get(variable) if variable else None
-    if variable and not key:
-        raise EncoderError(
-            f"the environment variable {variable} holds no key for openai:{model}; set it, or name "
-            "another with api_key_env",
-            spec=f"openai:{model}",
-        )
+    key: str | None = None
+    if variable:
+        try:
+            key = key_from_environment(variable, f"openai:{model} (api_key_env)")
+            checked_credential(key, f"the environment variable {variable}")
+        except OptionsError as error:
+            raise EncoderError(error.message, spec=f"openai:{model}") from None
     encoder = OpenAIEncoder(
         model,
         base_url=base_url,
@@ -440,8 +442,7 @@ def answer_error(
 ) -> TransientError | EncoderError:
     """The error that an answer other than 200 means."""
     status = response.status_code
-    detail, code = _detail(response)
-    detail = scrub(detail)
+    detail, code = _detail(response, scrub)
     said = f"{url} answered {status}" + (f": {detail}" if detail else "")
     wait = retry_after_seconds(response.headers)
     if status == 429 and code in ("insufficient_quota", "billing_hard_limit_reached"):
@@ -465,18 +466,23 @@ def answer_error(
     return RefusedError(f"{said}.{hint}", spec=spec, status=status, detail=detail)
 
 
-def _detail(response: httpx.Response) -> tuple[str, str | None]:
-    """The server's words, at most 300 characters, and its error code."""
+_SHOWN = 300
+"""Characters of a server's words in an error."""
+
+
+def _detail(response: httpx.Response, scrub: Callable[[str], str]) -> tuple[str, str | None]:
+    """The server's words, cut short, and its error code. Servers quote keys, and half a key would no longer
+    be known: it is masked before the cut."""
     try:
         body: Any = response.json()
-    except ValueError:
-        return response.text[:300], None
+    except (ValueError, RecursionError):
+        return scrub(response.text)[:_SHOWN], None
     error = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, dict):
         message = error.get("message") or error.get("detail") or error
         code = error.get("code") or error.get("type")
-        return str(message)[:300], str(code) if code is not None else None
-    return str(error)[:300], None
+        return scrub(str(message))[:_SHOWN], str(code)[:_SHOWN] if code is not None else None
+    return scrub(str(error))[:_SHOWN], None
 
 
 def is_too_large(error: EncoderError) -> bool:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import unquote
 
+from esembed.credentials import hide_in_logs, public_url, without_url_secrets
 from esembed.errors import SourceError
+from esembed.ingest.sources.remote import open_remote, web_options
 
 __all__ = [
     "Counter",
@@ -182,6 +184,8 @@ def _fsspec() -> Any:
         raise SourceError(
             'remote sources need fsspec and the store\'s own package: pip install "esembed[remote]"'
         ) from error
+    # It writes each address that it opens into its log, at DEBUG, with password and signature.
+    hide_in_logs(("fsspec", "fsspec.http", "fsspec.cached", "fsspec.reference", "fsspec.asyn", "s3fs"))
     return fsspec
 
 
@@ -189,8 +193,10 @@ def _expand_remote(
     name: str, explicit: str, storage: Mapping[str, Any], passed_over: list[str]
 ) -> Iterator[Location]:
     fsspec = _fsspec()
+    if name.startswith("http"):
+        name = name.partition("#")[0]  # a fragment is the reader's own: no server is ever asked for it
     try:
-        fs, path = fsspec.core.url_to_fs(name, **storage)
+        fs, path = fsspec.core.url_to_fs(name, **web_options(name, storage))
         base, web = path.strip("/").split("/"), name.startswith("http")
         start = len(base)
         signs = any(sign in path for sign in ("*[" if web else "*[?"))
@@ -203,30 +209,30 @@ def _expand_remote(
         within = {item: item.strip("/").split("/")[start:] for item in files}
         typed = base if signs else ()
         paths = [item for item in files if item == path or not _is_passed_over(within[item], typed)]
-        passed_over += map(_public, sorted({*files} - {*paths}))
+        passed_over += map(public_url, sorted({*files} - {*paths}))
     except Exception as error:
         if not isinstance(error, (ValueError, ImportError)) and not from_the_store(error):
             raise
         raise SourceError(
-            f"can't open {_public(name)}: {without_secrets(error)}", source=_public(name)
-        ) from error
+            f"can't open {public_url(name)}: {without_secrets(error)}", source=public_url(name)
+        ) from None  # the store's own error quotes the address with all that is in it
     if not paths:
-        raise SourceError(f"nothing matches {_public(name)}", source=_public(name))
+        raise SourceError(f"nothing matches {public_url(name)}", source=public_url(name))
     for item in paths:
         kind = _format_of(item, explicit)
         if kind is None:
-            raise _needs_format(_public(item))
+            raise _needs_format(public_url(item))
         try:
             size = fs.size(item)
-        except FileNotFoundError as error:
+        except FileNotFoundError:
             raise SourceError(
-                f"there is no {_public(item)}, or it can't be read", source=_public(item)
-            ) from error
+                f"there is no {public_url(item)}, or it can't be read", source=public_url(item)
+            ) from None
         except Exception as error:
             if not isinstance(error, NotImplementedError) and not from_the_store(error):
                 raise
             size = None
-        label = _public(item).rpartition("/")[2]
+        label = public_url(item).rpartition("/")[2]
         yield Location(fs.unstrip_protocol(item), label, kind, size, _partition(within[item][:-1]))
 
 
@@ -239,19 +245,8 @@ def from_the_store(error: Exception) -> bool:
 
 
 def without_secrets(error: Exception) -> str:
-    """The error's text; URLs in it lose user, password and query string."""
-    text = str(getattr(error, "strerror", None) or error or type(error).__name__)
-    text = re.sub(r"(\w://)[^\s/'\"@]+@", r"\1", text)
-    return re.sub(r"(\w://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
-
-
-def _public(url: str) -> str:
-    """The URL without user, password and query string, which may hold secrets."""
-    head, sep, rest = url.partition("://")
-    if not sep:
-        return url  # a name within a store, which may hold a question mark
-    host, slash, path = rest.partition("?")[0].partition("/")
-    return f"{head}://{host.rpartition('@')[2]}{slash}{path}"
+    """The error's text; URLs in it lose what may be secret."""
+    return without_url_secrets(str(getattr(error, "strerror", None) or error or type(error).__name__))
 
 
 class Counter(io.RawIOBase):
@@ -291,11 +286,10 @@ def open_location(location: Location, storage: Mapping[str, Any]) -> IO[bytes]:
         return sys.stdin.buffer
     if "://" in location.name:
         if location.format not in ("parquet", "arrow"):
-            from esembed.ingest.sources.remote import open_remote
-
             _fsspec()
             return cast("IO[bytes]", open_remote(location.name, location.label, storage, from_the_store))
-        return cast("IO[bytes]", _fsspec().open(location.name, "rb", **storage).open())
+        options = web_options(location.name, storage)
+        return cast("IO[bytes]", _fsspec().open(location.name, "rb", **options).open())
     return open(location.name, "rb")
 
 

@@ -6,13 +6,17 @@ seeking in the file opened again. It must be the same file: the same ETag, else 
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urljoin
 
-__all__ = ["ATTEMPTS", "PAUSE_SECONDS", "ResumingStream", "open_remote"]
+from esembed.credentials import origin, public_url, without_url_secrets
+
+__all__ = ["ATTEMPTS", "PAUSE_SECONDS", "ResumingStream", "open_remote", "web_options"]
 
 ATTEMPTS = 4
 """Failures in a row, without a byte between them, that end the file."""
@@ -80,7 +84,7 @@ class ResumingStream(io.RawIOBase):
                 raise OSError(
                     f"the connection was lost at byte {self._offset}, and {ATTEMPTS} attempts to go on there "
                     f"failed ({_text(error)})"
-                ) from error
+                ) from None  # the store's own error quotes the address with all that is in it
             time.sleep(PAUSE_SECONDS * 2 ** (self._failures - 1))
             self._shut()
             try:
@@ -115,7 +119,7 @@ class ResumingStream(io.RawIOBase):
 
 
 def _text(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return without_url_secrets(str(getattr(error, "strerror", None) or error or type(error).__name__))
 
 
 def _same(first: Identity, now: Identity) -> bool:
@@ -124,6 +128,50 @@ def _same(first: Identity, now: Identity) -> bool:
     if tag is not None and now[0] is not None:
         return tag == now[0] and length == now[1]
     return tag == now[0] and length is not None and (length, date) == now[1:]
+
+
+def web_options(name: str, storage: Mapping[str, Any]) -> dict[str, Any]:
+    """fsspec's options for an address; for one on the web, with a guard over where its redirects lead."""
+    options = dict(storage)
+    if name.startswith("http"):
+        given = dict(options.get("client_kwargs") or {})
+        guard = _redirect_guard(bool(given.get("auth") or given.get("cookies") or options.get("cookies")))
+        given["trace_configs"] = [*(given.get("trace_configs") or ()), guard]
+        options["client_kwargs"] = given
+    return options
+
+
+@functools.cache  # fsspec keeps one connection pool for equal options
+def _redirect_guard(refuse: bool) -> Any:
+    """Keeps credentials from following a redirect to another host.
+
+    aiohttp takes away the Authorization header there (3.14), but neither another header that carries a token
+    (``PRIVATE-TOKEN``, ``X-Api-Key``) nor a session's own ``auth`` and cookies, which it sends to any host.
+
+    Args:
+        refuse: end the request, since there is something that can't be left out of it.
+    """
+    import aiohttp
+
+    async def on_redirect(_session: Any, _context: Any, params: Any) -> None:
+        to = urljoin(str(params.url), params.response.headers.get("Location") or "")
+        if origin(to) == origin(str(params.url)):
+            return
+        if refuse:
+            raise aiohttp.ClientError(
+                f"it redirects to {public_url(to)}, and credentials aren't sent to another host: name that "
+                "address as the source, if it is right"
+            )
+        for name in [name for name in params.headers if name.lower() not in _NO_SECRETS]:
+            params.headers.popall(name, None)
+
+    guard = aiohttp.TraceConfig()
+    guard.on_request_redirect.append(on_redirect)
+    return guard
+
+
+_NO_SECRETS = {"accept", "accept-encoding", "accept-language", "user-agent", "range", "if-range", "host"}
+"""Headers that a request may take to another host."""
 
 
 def open_remote(
@@ -140,11 +188,11 @@ def open_remote(
     import fsspec
 
     web = url.startswith("http")
-    options = dict(storage)
+    options = web_options(url, storage)
     if web:
         # What is read from front to end comes in one answer: not every server gives parts of a file.
         options.setdefault("block_size", 0)
-        options["client_kwargs"] = {"timeout": _timeout(), **(storage.get("client_kwargs") or {})}
+        options["client_kwargs"] = {"timeout": _timeout(), **options["client_kwargs"]}
     fs, path = fsspec.core.url_to_fs(url, **options)
     first: list[Identity] = []
 
