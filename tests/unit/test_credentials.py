@@ -97,7 +97,8 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_of_a_secret_is_masked(form: str) -> None:
     said = Scrubber([SECRET])(f"bad key <{FORMS[form]}> here")
-    assert said.startswith("bad key ") and said.endswith(" here")
+    assert said.startswith("bad key ")
+    assert said.endswith(" here")
     assert "***" in said
     assert PIECES[:8] not in said
     inner = base64.b64encode(PIECES.encode()).decode()
