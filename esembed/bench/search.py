@@ -52,8 +52,8 @@ __all__ = ["Latency", "app", "bench_search", "main"]
 app = typer.Typer(help="Search latency over the official client, and concurrency.")
 VOCABULARY = 5_000
 ROUNDS = 6
-"""Rounds of the concurrent users, ours and the official client's in turns, in alternating order: a single pair
-swung by ±.1 with what the engine's JVM and the other processes did at the moment."""
+"""Rounds of the concurrent users, ours and the official client's in turns, in alternating order: a single
+pair swung by ±.1 with what the engine's JVM and the other processes did at the moment."""
 
 
 @dataclass(frozen=True)
