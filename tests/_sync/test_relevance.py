@@ -10,8 +10,10 @@ import pytest
 from esembed import DenseField, FilterField, Index, IndexPlan, TextField
 from esembed import query as q
 from esembed.demo import corpus
+from esembed.errors import QueryError
 from esembed.evaluate.datasets import Dataset
 from esembed.ingest.options import IngestOptions
+from esembed.plan.default_query import default_query
 from esembed.query.nodes import Knn, Linear, Match
 from esembed.weights.known_items import known_items
 
@@ -86,6 +88,60 @@ def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -> None
     assert again.plan.query == query
     # The plan as it was written still opens the index.
     assert (Index.create(client, esembed_index_name, PLAN, exist_ok=True)).plan.query == query
+
+
+def test_scores_keep_their_scale_when_weights_are_learned(client: Any, esembed_index_name: str) -> None:
+    """What explain, rescore and boost_by make of the default query, before and after learning."""
+    plan = PLAN.replace(filter={"kind": FilterField(), "place": FilterField(type="integer")})
+    index = Index.create(client, esembed_index_name, plan)
+    rows = [{**record, "place": number % 7 + 1} for number, record in enumerate(records(60))]
+    index.ingest(rows, IngestOptions(learn_weights=False))
+    before = default_query(index.plan)
+    found = index.learn_weights()
+    after = index.plan.query
+    assert isinstance(before, Linear)
+    assert isinstance(after, Linear)
+    assert after == found.query != before
+
+    text, exact = "sort a list of numbers", q.knn("embedding", exact=True)
+    for query in (before, after):
+        weights = dict(zip(("bm25", "embedding"), query.weights or (), strict=True))
+        hits = index.search(query, text=text, size=60, explain=True)
+        plain = {hit.id: {part.leg: part for part in hit.contributions} for hit in hits}
+        for hit in hits:
+            # Between 0 and a leg's weight each, so that a score lies between 0 and 1.
+            assert set(plain[hit.id]) == set(weights)
+            for leg, part in plain[hit.id].items():
+                assert 0 <= part.contribution <= weights[leg] + 1e-6
+                assert part.contribution == 0 or part.rank is not None
+            total = sum(part.contribution for part in hit.contributions)
+            assert 0 <= total == pytest.approx(hit.score, rel=1e-4, abs=1e-6)
+        # The last of a full list is worth what a document is that the leg didn't list: nothing.
+        assert min(parts["embedding"].contribution for parts in plain.values()) == pytest.approx(0, abs=1e-6)
+
+        again = q.rescore(query, by=exact, query_weight=2.0, rescore_weight=0.5, window_size=10)
+        rescored = index.search(again, text=text, size=10, explain=True)
+        assert set(rescored.ids) == set(hits.ids[:10])
+        for hit in rescored:
+            parts = {part.leg: part.contribution for part in hit.contributions}
+            assert sum(parts.values()) == pytest.approx(hit.score, rel=1e-4)
+            for leg in weights:
+                assert parts[leg] == pytest.approx(2.0 * plain[hit.id][leg].contribution, rel=1e-3, abs=1e-6)
+            # The cosine as the engine scores it, (1 + cosine) / 2: of the same scale, too.
+            assert 0 <= parts["rescore"] <= 0.5 + 1e-6
+
+        # A number of the document changes a leg's scores before its floor is taken; around the fusion it is
+        # refused, on both engines, rather than done by one.
+        with pytest.raises(QueryError, match="put it around a leg"):
+            index.search(q.boost_by(query, "place"), text=text)
+        legs = [q.boost_by(leg, "place", factor=0.1, name=leg.name) for leg in query.legs]
+        boosted = index.search(query.replace(legs=tuple(legs)), text=text, size=60, explain=True)
+        assert boosted.ids != hits.ids
+        for hit in boosted:
+            assert hit.score is not None
+            assert 0 <= hit.score <= 1 + 1e-6
+            for part in hit.contributions:
+                assert 0 <= part.contribution <= weights[part.leg] + 1e-6
 
 
 def test_an_ingest_leaves_alone_what_it_should(client: Any, esembed_index_name: str) -> None:

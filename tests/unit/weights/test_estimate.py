@@ -180,6 +180,84 @@ def test_the_text_leg_is_never_drowned() -> None:
     assert report.leg("bm25").weight >= TEXT_LEAST
 
 
+def test_an_encoder_that_finds_little_hardly_counts() -> None:
+    noise = estimate(WordVectors(400.0))
+    assert noise.leg("emb").quality["first"] < 0.1
+    assert noise.leg("bm25").weight > 0.85
+
+    class Same(WordVectors):
+        """The same vector for everything."""
+
+        def _encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+            return np.ones((len(texts), 128), dtype=np.float32)
+
+    assert estimate(Same(0.0)).leg("bm25").weight > 0.85
+
+
+class Fixed:
+    """Finds the piece's document with one score, another document with a second one, nothing else."""
+
+    limit: float | None = 1.0
+
+    def __init__(self, **scores: tuple[float, float]) -> None:
+        self.scores, self.size = scores, 0
+
+    def fit(self, documents: Sequence[SampledDocument]) -> None:
+        self.size = len(documents)
+
+    def score(self, items: Sequence[KnownItem], targets: Sequence[int]) -> npt.NDArray[np.float32]:
+        found = np.zeros((len(items), self.size), dtype=np.float32)
+        for row, (item, target) in enumerate(zip(items, targets, strict=True)):
+            right, wrong = self.scores[item.kind]
+            found[row, [(target + step) % self.size for step in range(1, 13)]] = wrong
+            found[row, target] = right
+        return found
+
+
+@pytest.mark.parametrize(("wrong", "least"), [(0.0, 0.0), (0.5, 1 / 3), (0.8, 0.44), (1.0, 0.5)])
+def test_scattered_words_are_found_as_words_alone_find_them(wrong: float, least: float) -> None:
+    """Words count more until a dozen documents that are near (*wrong*) don't hide the one that holds them."""
+    documents = sampled(WordVectors(0.0))
+    words = Fixed(first=(0.0, 0.0), words=(1.0, 0.0))
+    vectors = Fixed(first=(1.0, 0.0), words=(0.0, wrong))
+    report = estimate_weights(documents, {"bm25": words, "emb": vectors})
+    least = max(least, TEXT_LEAST)
+    assert least - 1e-6 <= report.leg("bm25").weight <= least + 0.026
+
+
+def test_encoders_that_say_the_same_do_not_outvote_words() -> None:
+    documents = [
+        SampledDocument(one.id, one.text, {"emb": one.vectors["emb"], "twin": one.vectors["emb"]})
+        for one in sampled(WordVectors(20.0))
+    ]
+
+    def weights(*fields: str) -> dict[str, float]:
+        scorers: dict[str, Scorer] = {"bm25": LexicalScorer()}
+        scorers |= {name: DenseScorer(name, WordVectors(20.0)) for name in fields}
+        report = estimate_weights(documents, scorers)
+        return {leg.name: leg.weight for leg in report.legs}
+
+    one, two = weights("emb"), weights("emb", "twin")
+    assert sum(two.values()) == pytest.approx(1)
+    assert two["bm25"] == pytest.approx(one["bm25"], abs=0.026)
+    assert two["emb"] == pytest.approx(two["twin"]) == pytest.approx(one["emb"] / 2, abs=0.026)
+
+
+def test_without_words_legs_weigh_by_what_they_find() -> None:
+    clear, blurred = sampled(WordVectors(0.0)), sampled(WordVectors(60.0))
+    documents = [
+        SampledDocument(one.id, one.text, {"clear": one.vectors["emb"], "blurred": other.vectors["emb"]})
+        for one, other in zip(clear, blurred, strict=True)
+    ]
+    scorers: dict[str, Scorer] = {
+        "clear": DenseScorer("clear", WordVectors(0.0)),
+        "blurred": DenseScorer("blurred", WordVectors(60.0)),
+    }
+    report = estimate_weights(documents, scorers, text=None)
+    assert report.leg("clear").weight > report.leg("blurred").weight > 0
+    assert sum(leg.weight for leg in report.legs) == pytest.approx(1)
+
+
 def test_few_known_items_stay_near_the_prior() -> None:
     few = estimate(WordVectors(60.0), queries=51)
     many = estimate(WordVectors(60.0), queries=250)
