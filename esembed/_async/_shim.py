@@ -228,6 +228,7 @@ def as_sync(target: Any) -> Any:
             capabilities=state.capabilities,
             pool=state.pool,
             rerankers=state.rerankers,
+            allow_raw=state.allow_raw,
         )
     )
 

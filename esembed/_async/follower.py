@@ -42,7 +42,7 @@ class AsyncFollower:
         encoders: spec string → encoder, or concrete index → encoders (see :meth:`AsyncIndex.open`).
         allow_encoders: spec strings that may be loaded.
         runtime: how loaded encoders run here.
-        rerankers: see :meth:`AsyncIndex.open`.
+        rerankers, allow_raw: see :meth:`AsyncIndex.open`.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class AsyncFollower:
         allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
+        allow_raw: bool = False,
     ) -> None:
         self.alias = alias
         self.ttl_seconds = ttl_seconds
@@ -65,6 +66,7 @@ class AsyncFollower:
         self._allow = tuple(allow_encoders)
         self._runtime = runtime
         self._rerankers = rerankers
+        self._allow_raw = allow_raw
         self._index: AsyncIndex | None = None
         self._checked = 0.0
 
@@ -122,6 +124,7 @@ class AsyncFollower:
             encoders=Encoders(encoder=encoder, allow=self._allow, runtime=self._runtime),
             capabilities=known,
             rerankers=self._rerankers,
+            allow_raw=self._allow_raw,
         )
         index = AsyncIndex(state)
         names = [name for name, field in index.plan.vector_fields() if not field.precomputed]

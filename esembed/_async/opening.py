@@ -1,7 +1,7 @@
 """How an index comes to be open: created, opened, attached to, repaired; and how it is deleted.
 
 All of them need the same: what the engine can do, the plan with every ``auto`` and every missing number of
-dims settled, compiled for that engine, and the plan's encoders. :func:`prepare` does it for all of them, and
+dims resolved, compiled for that engine, and the plan's encoders. :func:`prepare` does it for all of them, and
 for a migration.
 """
 
@@ -29,6 +29,7 @@ from esembed.errors import (
     PlanError,
 )
 from esembed.plan import IndexPlan
+from esembed.plan.checks import check_new
 from esembed.plan.diff import fill_in, plan_difference, with_dims
 from esembed.search.options import Reranker
 
@@ -71,7 +72,7 @@ class Prepared:
     """A plan that is ready for one engine.
 
     Attributes:
-        compiled: mapping and pipelines; ``compiled.resolved`` is the plan with everything settled.
+        compiled: mapping and pipelines; ``compiled.resolved`` is the plan with everything resolved.
         pool: the encoders of that plan. Those that were asked for their dims stay loaded.
     """
 
@@ -80,7 +81,7 @@ class Prepared:
 
     @property
     def plan(self) -> IndexPlan:
-        """The plan, ``auto`` values and dims settled."""
+        """The plan, ``auto`` values and dims resolved."""
         return self.compiled.resolved
 
     async def describe_itself(self, rest: Mapping[str, object]) -> meta.StoredMeta:
@@ -94,17 +95,20 @@ class Prepared:
 
 
 async def prepare(plan: IndexPlan, capabilities: Capabilities, encoders: Encoders) -> Prepared:
-    """Settle and compile a plan for an engine. Asks models for dims that the plan leaves open; sends nothing.
+    """Resolve and compile a plan for an engine. Asks models for dims that it leaves open; sends nothing.
+
+    Whether an index may be made of it is another question (:func:`esembed.plan.checks.check_new`): it may be
+    there already.
 
     Raises:
         UnsupportedFeatureError: the engine lacks something.
         PlanError, EncoderError: the plan or a model is wrong.
     """
     # First without the models: loading one may take minutes, for a plan that the engine refuses.
-    compile_mapping(with_dims(plan, lambda _: PLACEHOLDER_DIMS), capabilities)
+    compile_mapping(with_dims(plan, lambda _: PLACEHOLDER_DIMS), capabilities, new=False)
     pool = encoders.pool(plan)
     resolved = await in_thread(with_dims, plan, lambda field: pool.encoder(field).info.dims)
-    compiled = compile_mapping(resolved, capabilities)
+    compiled = compile_mapping(resolved, capabilities, new=False)
     return Prepared(compiled=compiled, pool=pool.for_plan(compiled.resolved))
 
 
@@ -132,6 +136,7 @@ async def create(
                 index=name,
             )
         return opened
+    check_new(plan)
     stored = await prepared.describe_itself({})
     body = with_meta(prepared.compiled.body, meta.build(stored))
     # Before the index, which names its pipeline: a document for a pipeline that isn't there is refused.
@@ -181,6 +186,8 @@ def _same_plan(
             "migrate it (esembed index migrate), choose another name, or delete it",
             index=live.name,
         )
+    if prepared.plan.query is not None:
+        stored = meta.with_raw_allowed(stored)  # it is the query of the caller's own plan
     pool = prepared.pool.for_plan(stored.plan)
     pool.accept_contracts(stored.contracts)
     return IndexState(
@@ -201,12 +208,20 @@ async def open_index(
     encoders: Encoders,
     capabilities: Capabilities | None = None,
     rerankers: Mapping[str, Reranker] | None = None,
+    allow_raw: bool = False,
 ) -> IndexState:
     """Open an index that esembed made, or several of one plan; see ``AsyncIndex.open``."""
     live = await describe_all(client, name)
     if live is None:
         raise IndexNotFoundError(f"there is no index {name!r}", index=name)
-    return await open_live(client, live, encoders=encoders, capabilities=capabilities, rerankers=rerankers)
+    return await open_live(
+        client,
+        live,
+        encoders=encoders,
+        capabilities=capabilities,
+        rerankers=rerankers,
+        allow_raw=allow_raw,
+    )
 
 
 async def open_live(
@@ -216,9 +231,12 @@ async def open_live(
     encoders: Encoders,
     capabilities: Capabilities | None = None,
     rerankers: Mapping[str, Reranker] | None = None,
+    allow_raw: bool = False,
 ) -> IndexState:
     """As :func:`open_index`, of what stands behind a name already looked up."""
     stored = _stored(live)
+    if allow_raw:
+        stored = meta.with_raw_allowed(stored)
     return IndexState(
         client=client,
         live=live,
@@ -228,6 +246,7 @@ async def open_live(
         pool=encoders.pool(stored.plan, stored.contracts),
         notes=live.source_rules.notes(live.mapping),
         rerankers=rerankers,
+        allow_raw=allow_raw,
     )
 
 
@@ -305,6 +324,7 @@ async def attach(
     prepared = await prepare(existing.plan, known, encoders)
     if stored_meta(live.mapping) is not None:
         return _same_plan(client, live, prepared, known, rerankers)
+    check_new(plan, [name for name, _ in plan.vector_fields() if name not in existing.fields])
     additions = attach_mapping(prepared.compiled, live.mapping, live.settings, known, existing.fields)
     stored = await prepared.describe_itself({ADOPTED: sorted(existing.fields)} if existing.fields else {})
     meta.build(stored)  # raises where _meta would be too large, before anything is changed

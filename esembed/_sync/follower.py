@@ -43,7 +43,7 @@ class Follower:
         encoders: spec string → encoder, or concrete index → encoders (see :meth:`Index.open`).
         allow_encoders: spec strings that may be loaded.
         runtime: how loaded encoders run here.
-        rerankers: see :meth:`Index.open`.
+        rerankers, allow_raw: see :meth:`Index.open`.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Follower:
         allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
+        allow_raw: bool = False,
     ) -> None:
         self.alias = alias
         self.ttl_seconds = ttl_seconds
@@ -66,6 +67,7 @@ class Follower:
         self._allow = tuple(allow_encoders)
         self._runtime = runtime
         self._rerankers = rerankers
+        self._allow_raw = allow_raw
         self._index: Index | None = None
         self._checked = 0.0
 
@@ -123,6 +125,7 @@ class Follower:
             encoders=Encoders(encoder=encoder, allow=self._allow, runtime=self._runtime),
             capabilities=known,
             rerankers=self._rerankers,
+            allow_raw=self._allow_raw,
         )
         index = Index(state)
         names = [name for name, field in index.plan.vector_fields() if not field.precomputed]

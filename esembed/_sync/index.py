@@ -186,7 +186,7 @@ class Index:
         state, stored = self.state, self.stored
         live = describe_all(self.client, self.name)
         mapping = live.mapping if live is not None else {}
-        compiled = compile_mapping(self.plan, self.capabilities)
+        compiled = compile_mapping(self.plan, self.capabilities, new=False)
         return {
             "index": self.name,
             "concrete_index": self.concrete_index,
@@ -259,6 +259,7 @@ class Index:
         runtime: RuntimeOptions | None = None,
         capabilities: Capabilities | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
+        allow_raw: bool = False,
     ) -> Index:
         """Open an index that esembed made; it says itself what it is.
 
@@ -276,6 +277,8 @@ class Index:
             capabilities: skip probing.
             rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``: any function of a query
                 and n texts that gives n scores, larger is better. It runs in a thread, in your process.
+            allow_raw: run ``raw`` nodes, the engine's own JSON, of the default query that the index holds:
+                only where you trust everybody who may write to the index.
 
         Raises:
             IndexNotFoundError: no such index.
@@ -288,6 +291,7 @@ class Index:
             encoders=Encoders(encoder=encoder, allow=allow_encoders, runtime=runtime),
             capabilities=capabilities,
             rerankers=rerankers,
+            allow_raw=allow_raw,
         )
         return cls(state)
 

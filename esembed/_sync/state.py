@@ -68,6 +68,7 @@ class IndexState:
         pool: the encoders of the plan's fields.
         notes: what was resolved or can't be checked, one line each.
         rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
+        allow_raw: the default query that the index holds may be the engine's own JSON.
     """
 
     client: EngineClient
@@ -77,6 +78,7 @@ class IndexState:
     pool: EncoderPool
     notes: tuple[str, ...] = ()
     rerankers: Mapping[str, Reranker] | None = None
+    allow_raw: bool = False
     _searcher: Searcher | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -107,7 +109,7 @@ class IndexState:
     def replace_stored(self, stored: meta.StoredMeta) -> None:
         """Go on with what the index says about itself now."""
         if stored is not self.stored:
-            self.stored = stored
+            self.stored = meta.with_raw_allowed(stored) if self.allow_raw else stored
             self._searcher = None  # it holds the plan before
 
     def replace_pool(self, pool: EncoderPool) -> None:

@@ -47,6 +47,14 @@ def search(
         bool, typer.Option("--explain", help="Each leg's rank, score and contribution.")
     ] = False,
     allow_encoder: Allow = None,
+    allow_raw: Annotated[
+        bool,
+        typer.Option(
+            "--allow-raw",
+            help="Run raw engine JSON in the default query that the index holds. Whoever may write to the "
+            "index can put it there.",
+        ),
+    ] = False,
     cross_encoder: Cross = None,
     json: Annotated[bool, typer.Option("--json", help="Output as JSON.")] = False,
     connection: Connection,
@@ -68,7 +76,11 @@ def search(
     client = connection.client()
     try:
         opened = Index.open(
-            client, index, allow_encoders=allow_encoder or (), rerankers=cross_encoders(cross_encoder)
+            client,
+            index,
+            allow_encoders=allow_encoder or (),
+            rerankers=cross_encoders(cross_encoder),
+            allow_raw=allow_raw,
         )
         wanted = [leg.strip() for leg in legs.split(",") if leg.strip()] if legs else None
         condition = parse_filters(opened.plan, filter or [], opened.fields)

@@ -29,6 +29,7 @@ from esembed.plan import (
     SparseField,
     TextField,
 )
+from esembed.plan.checks import check_new
 
 __all__ = [
     "CompiledMapping",
@@ -425,12 +426,18 @@ class MappingCompiler(ABC):
         return ExistingField(msgspec.structs.replace(field, storage=storage), problems, note)
 
 
-def compile_mapping(plan: IndexPlan, capabilities: Capabilities) -> CompiledMapping:
+def compile_mapping(plan: IndexPlan, capabilities: Capabilities, *, new: bool = True) -> CompiledMapping:
     """What creates the index that *plan* describes, on an engine with these capabilities.
+
+    Args:
+        new: an index is to be made of it. False for one that is there, whose fields may have names that
+            aren't made anymore.
 
     Raises:
         UnsupportedFeatureError, PlanError: as :meth:`MappingCompiler.compile`.
     """
+    if new:
+        check_new(plan)
     return dialect_for(capabilities).mapping.compile(plan)
 
 

@@ -10,14 +10,17 @@ The cluster state holds it, so it stays under 16 KiB; whoever reads it treats it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from esembed.errors import PlanError
+from esembed.json_input import JsonInputError, JsonLimits, check_json
 from esembed.plan import IndexPlan
 from esembed.plan.default_query import lift_learned_query
+from esembed.query.nodes import Query, Raw, StoredRaw
+from esembed.query.tree import transform
 
 __all__ = [
     "FORMAT",
@@ -32,6 +35,7 @@ __all__ = [
     "parse",
     "stored_meta",
     "with_meta",
+    "with_raw_allowed",
 ]
 
 HASH_FIELD = "esembed_hash"
@@ -55,6 +59,8 @@ FORMAT = 1
 # holds in memory and every change of a mapping sends around.
 MAX_META_BYTES = 16 * 1024
 """The most bytes of ``_meta`` that are written."""
+LIMITS = JsonLimits(characters=4 * MAX_META_BYTES, values=20_000, bits=64)
+"""How much of it is read: more than was ever written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,29 +116,48 @@ def parse(data: Mapping[str, Any]) -> StoredMeta:
     Raises:
         PlanError: too large, a newer format, or not what this version writes.
     """
-    size = len(orjson.dumps(data))
-    if size > 4 * MAX_META_BYTES:
+    try:
+        check_json(data, LIMITS)
+    except JsonInputError as error:
         raise PlanError(
-            f"_meta.esembed takes {size} bytes; esembed did not write that. Repair it with a plan."
-        )
+            f"_meta.esembed: {error}. esembed did not write that; repair it with a plan (esembed index "
+            "repair --plan)"
+        ) from None
     number = data.get("format")
-    if not isinstance(number, int) or number < 1:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise PlanError("_meta.esembed has no format number; repair it with a plan")
     if number > FORMAT:
-        raise PlanError(f"the index was written by a newer esembed (format {number}); update esembed")
+        raise PlanError(f"the index was written by a newer esembed (format {number!s:.20}); update esembed")
     plan, contracts, statistics = (data.get(k, {}) for k in ("plan", "contracts", "statistics"))
     if not all(isinstance(part, Mapping) for part in (plan, contracts, statistics)):
         raise PlanError("_meta.esembed is damaged; repair it with a plan")
     known = {"format", "esembed", "plan", "contracts", "statistics"}
-    read = IndexPlan.from_dict(plan)
+    read = IndexPlan.from_dict(plan, allow_raw=True)
     lifted = lift_learned_query(read.query, data.get("evidence"))
+    # Kept, so that it is written back with the rest. Whether it may run, whoever opens the index decides.
+    marked = None if lifted is None else transform(lifted, _marked)
     return StoredMeta(
-        plan=read if lifted is read.query else read.replace(query=lifted),
+        plan=read if marked is read.query else read.replace(query=marked),
         contracts={str(k): v for k, v in contracts.items() if isinstance(v, Mapping)},
         statistics={str(k): v for k, v in statistics.items() if isinstance(v, str)},
         written_by=str(data.get("esembed", "")),
         rest={k: v for k, v in data.items() if k not in known},
     )
+
+
+def _marked(node: Query) -> Query:
+    return StoredRaw(bodies=node.bodies, filter=node.filter, name=node.name) if type(node) is Raw else node
+
+
+def _unmarked(node: Query) -> Query:
+    return Raw(bodies=node.bodies, filter=node.filter, name=node.name) if type(node) is StoredRaw else node
+
+
+def with_raw_allowed(stored: StoredMeta) -> StoredMeta:
+    """The same for a caller who trusts whoever may write ``_meta``: the default query may run ``raw``."""
+    query = stored.plan.query
+    allowed = None if query is None else transform(query, _unmarked)
+    return stored if allowed is query else replace(stored, plan=stored.plan.replace(query=allowed))
 
 
 def stored_meta(mapping: Mapping[str, Any]) -> StoredMeta | None:

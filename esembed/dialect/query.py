@@ -39,6 +39,7 @@ from esembed.query.nodes import (
     Raw,
     Rescore,
     Sparse,
+    StoredRaw,
     Term,
     Terms,
     thaw,
@@ -455,6 +456,13 @@ class QueryCompiler:
         return bool_clause(clause, self.filters(node.filter, scope))
 
     def visit_raw(self, node: Raw, scope: Scope) -> Json:
+        if isinstance(node, StoredRaw):
+            raise QueryError(
+                "the index's default query holds raw, the engine's own JSON, which anybody who may write the "
+                "index's _meta can put there: open the index with allow_raw=True (--allow-raw) to run it, or "
+                "pass a query of your own",
+                field="raw",
+            )
         body = node.bodies.get(self.engine)
         if body is None:
             scope.gap(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 from esembed.errors import PlanError
 from esembed.plan.encoders import spec_problem
 from esembed.plan.fields import ChunkOptions, DenseField, IndexOptions, SparseField, TextField
 from esembed.plan.params import EncoderParams
+from esembed.query.nodes import MAX_BOOST
 
-__all__ = ["validate"]
+__all__ = ["check_new", "validate"]
 
 
 class Fields(Protocol):
@@ -64,6 +66,76 @@ def _engine(name: str, field: DenseField | SparseField, where: str) -> None:
         )
 
 
+MAX_DIMS = 65_536
+"""More than any engine's (Elasticsearch 4,096, OpenSearch 16,000): the compilers name theirs."""
+MAX_GRAPH = 10_000
+"""The largest ``m`` and ``ef_construction``: both are memory and time for each vector. Elasticsearch's own
+limits are 512 and 3,200; OpenSearch has none that holds for all of its libraries."""
+MAX_SHARDS = 1024
+"""What both engines take (es.index.max_number_of_shards)."""
+MAX_FIELDS = 1000
+"""index.mapping.total_fields.limit of both engines."""
+MAX_NAME = 255
+"""Characters of a field's name."""
+MAX_CHUNK_TOKENS = 131_072
+"""More than any encoder reads at once."""
+RESERVED = "esembed_"
+"""What begins so is ours inside an index (``esembed_hash`` …)."""
+_INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
+"""Joiners, which Persian and Indic words are written with; other invisible characters only mislead."""
+
+
+def _at_most(value: int | None, most: int, where: str) -> None:
+    if value is not None and not 1 <= value <= most:
+        raise PlanError(f"it must lie between 1 and {most}, not {value}", path=where)
+
+
+def check_new(plan: Fields, names: Collection[str] | None = None) -> None:
+    """What can't be made anew, though an index that is there may have it: it is read, searched and filled.
+
+    Args:
+        names: only these fields' names are new; None: all of them.
+
+    Raises:
+        PlanError: a name that engines, terminals or queries read otherwise, or more than an engine takes.
+    """
+    fields = [
+        (f"{section}.{name}", name)
+        for section in ("text", "dense", "sparse", "filter")
+        for name in getattr(plan, section)
+    ]
+    if len(fields) > MAX_FIELDS:
+        raise PlanError(f"the plan has {len(fields)} fields; engines take {MAX_FIELDS} in an index")
+    if plan.chunk is not None:
+        fields.append(("chunk.path", plan.chunk.path))
+        if plan.chunk.max_tokens > MAX_CHUNK_TOKENS:
+            raise PlanError(f"max_tokens must be ≤ {MAX_CHUNK_TOKENS}", path="chunk.max_tokens")
+    for name, field in plan.vector_fields():
+        for option in ("m", "ef_construction") if isinstance(field, DenseField) else ():
+            _at_most(getattr(field, option), MAX_GRAPH, f"dense.{name}.{option}")
+    for where, name in fields:
+        problem = _name_problem(name) if names is None or name in names else None
+        if problem is not None:
+            shown = where if where == "chunk.path" else where.partition(".")[0]
+            raise PlanError(f"the field name {name!r:.100} {problem}; choose another", path=shown)
+
+
+def _name_problem(name: str) -> str | None:
+    if len(name) > MAX_NAME:
+        return f"has {len(name)} characters, and {MAX_NAME} are taken"
+    if name.startswith(RESERVED):
+        return f"begins with {RESERVED}, which esembed's own fields do"
+    if any(part != part.strip() or not part for part in name.split(".")):
+        return "has a blank at an end, or is empty between dots"
+    for character in name:
+        if character in "*^":
+            return f"has {character!r}, which queries read as a pattern or a boost"
+        if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
+            return f"has the invisible character {character!r}"
+    return None
+
+
 def validate(plan: Fields) -> None:
     """Raises PlanError naming the path of what is wrong."""
     seen: dict[str, str] = {}
@@ -77,8 +149,15 @@ def validate(plan: Fields) -> None:
                 raise PlanError(f"the name is already a {seen[name]} field", path=f"{section}.{name}")
             seen[name] = section
     for name, text in plan.text.items():
-        if not text.boost >= 0:
-            raise PlanError(f"boost must be ≥ 0, not {text.boost}", path=f"text.{name}.boost")
+        if not 0 <= text.boost <= MAX_BOOST:
+            raise PlanError(f"boost must be ≥ 0 and finite, not {text.boost}", path=f"text.{name}.boost")
+        for parameter, most in (("k1", MAX_BOOST), ("b", 1.0)):
+            value = getattr(text, parameter)
+            if value is not None and not 0 <= value <= most:
+                raise PlanError(
+                    f"{parameter} must lie between 0 and {most:.4g}, not {value}",
+                    path=f"text.{name}.{parameter}",
+                )
     for name, field in plan.vector_fields():
         section = "dense" if isinstance(field, DenseField) else "sparse"
         where = f"{section}.{name}"
@@ -99,8 +178,9 @@ def validate(plan: Fields) -> None:
         if field.chunked and plan.chunk is None:
             raise PlanError("chunked = true needs a [chunk] section", path=f"{where}.chunked")
         if isinstance(field, DenseField):
-            if field.dims is not None and field.dims < 1:
-                raise PlanError(f"dims must be ≥ 1, not {field.dims}", path=f"{where}.dims")
+            if field.dims is not None and not 1 <= field.dims <= MAX_DIMS:
+                problem = "≥ 1" if field.dims < 1 else f"≤ {MAX_DIMS}"
+                raise PlanError(f"dims must be {problem}, not {field.dims}", path=f"{where}.dims")
             if field.scale is not None and (field.element_type != "byte" or not 0 < field.scale < 1e9):
                 raise PlanError(
                     'scale is of element_type = "byte" fields, and above 0', path=f"{where}.scale"
@@ -118,5 +198,6 @@ def validate(plan: Fields) -> None:
             raise PlanError(
                 f"{plan.chunk.path!r} is already a {seen[plan.chunk.path]} field", path="chunk.path"
             )
-    if plan.index.shards < 1:
-        raise PlanError("shards must be ≥ 1", path="index.shards")
+    if not 1 <= plan.index.shards <= MAX_SHARDS:
+        problem = "≥ 1" if plan.index.shards < 1 else f"≤ {MAX_SHARDS}, as engines take no more"
+        raise PlanError(f"shards must be {problem}", path="index.shards")

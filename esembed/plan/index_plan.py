@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from esembed.errors import PlanError, QueryError
+from esembed.json_input import JsonInputError, JsonLimits, check_json, parse_json, parse_toml
 from esembed.plan import paths
 from esembed.plan.checks import validate
 from esembed.plan.fields import (
@@ -26,16 +26,14 @@ from esembed.plan.fields import (
 )
 from esembed.query import Query
 from esembed.query.nodes import FrozenMap
-from esembed.query.tree import check_depth
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from esembed.query.tree import from_dict as query_from_dict
 
 __all__ = ["IndexPlan"]
 
 T = TypeVar("T")
+
+LIMITS = JsonLimits(characters=1024 * 1024)
+"""How much a plan may be: ``_meta`` takes 16 KiB of it in the end, and a thousand fields fit in."""
 
 
 class IndexPlan(PlanStruct, frozen=True, kw_only=True):
@@ -75,8 +73,26 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
     # -- reading and writing -------------------------------------------------------------------
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> IndexPlan:
-        """From plain values. Raises PlanError naming the path of what is wrong."""
+    def from_dict(cls, data: Mapping[str, Any], *, allow_raw: bool = False) -> IndexPlan:
+        """From plain values.
+
+        Args:
+            allow_raw: take a default query with ``raw`` nodes in it, which hold the engine's own JSON: for
+                plans of your own.
+
+        Raises:
+            PlanError: what is wrong, with its path.
+        """
+        try:
+            check_json(data, LIMITS)
+        except JsonInputError as error:
+            raise PlanError(error.message, path=error.path) from None
+        return cls._from_checked(data, allow_raw)
+
+    @classmethod
+    def _from_checked(cls, data: Any, allow_raw: bool) -> IndexPlan:
+        if not isinstance(data, Mapping):
+            raise PlanError(f"a plan is an object, not {type(data).__name__}")
         parts = dict(data)
         for section, kind in _SECTIONS.items():
             named = parts.get(section)
@@ -87,32 +103,36 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
                 }
         if isinstance(parts.get("query"), Mapping):
             try:
-                check_depth(parts["query"])
-                parts["query"] = _convert(parts["query"], _QUERY, "query")
-            except QueryError as error:  # the query's nodes check themselves
+                parts["query"] = query_from_dict(parts["query"], allow_raw=allow_raw)
+            except QueryError as error:
                 raise PlanError(error.message, path="query") from error
         return _convert(parts, cls, "")
 
     @classmethod
-    def from_toml(cls, text: str) -> IndexPlan:
-        """From TOML text. Raises PlanError."""
+    def from_toml(cls, text: str, *, allow_raw: bool = False) -> IndexPlan:
+        """From TOML text, as :meth:`from_dict`. Raises PlanError."""
         try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise PlanError(f"not TOML: {error}") from error
-        return cls.from_dict(data)
+            data = parse_toml(text, LIMITS)
+        except JsonInputError as error:
+            raise PlanError(error.message, path=error.path) from None
+        return cls._from_checked(data, allow_raw)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> IndexPlan:
-        """From JSON text. Raises PlanError."""
+    def from_json(cls, text: str | bytes, *, allow_raw: bool = False) -> IndexPlan:
+        """From JSON text, as :meth:`from_dict`. Raises PlanError."""
         try:
-            return cls.from_dict(msgspec.json.decode(text))
-        except msgspec.DecodeError as error:
-            raise PlanError(f"not JSON: {error}") from error
+            data = parse_json(text, LIMITS)
+        except JsonInputError as error:
+            raise PlanError(error.message, path=error.path) from None
+        return cls._from_checked(data, allow_raw)
 
     @classmethod
-    def load_file(cls, path: str | Path) -> IndexPlan:
-        """From a ``.toml`` or ``.json`` file. Raises PlanError (also when it can't be read)."""
+    def load_file(cls, path: str | Path, *, allow_raw: bool = True) -> IndexPlan:
+        """From a ``.toml`` or ``.json`` file, which is taken for the caller's own: ``raw`` is allowed.
+
+        Raises:
+            PlanError: what is wrong, or that the file can't be read.
+        """
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
@@ -121,7 +141,8 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
         except UnicodeDecodeError as error:
             raise PlanError(f"the plan {path} is not UTF-8 text") from error
         try:
-            return cls.from_json(text) if path.suffix == ".json" else cls.from_toml(text)
+            read = cls.from_json if path.suffix == ".json" else cls.from_toml
+            return read(text, allow_raw=allow_raw)
         except PlanError as error:
             raise PlanError(f"in {path.name}: {error.message}") from error
 
@@ -211,9 +232,6 @@ _SECTIONS: dict[str, Any] = {
     "sparse": SparseField,
     "filter": FilterField,
 }
-
-
-_QUERY: Any = Query
 
 
 def _choices(kind: Any, path: str) -> list[str]:

@@ -19,6 +19,7 @@ from esembed.query.nodes import Filter, Node, PruneOptions, Query
 from esembed.query.tree import (
     bind,
     from_dict,
+    from_json,
     legs_to_encode,
     resolve_text,
     text_legs,
@@ -32,6 +33,7 @@ __all__ = [
     "Query",
     "bind",
     "from_dict",
+    "from_json",
     "legs_to_encode",
     "resolve_text",
     "text_legs",

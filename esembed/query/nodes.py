@@ -59,6 +59,7 @@ __all__ = [
     "Scalar",
     "Sparse",
     "SparseWeights",
+    "StoredRaw",
     "Term",
     "Terms",
     "TextNode",
@@ -1028,6 +1029,21 @@ class Raw(Node, frozen=True, kw_only=True, tag="raw"):
         # Frozen once: what a node holds already is not walked again at every replace.
         if type(self.bodies) is not FrozenMap:
             msgspec.structs.force_setattr(self, "bodies", freeze(self.bodies))
+
+
+class StoredRaw(Raw, frozen=True, kw_only=True, tag="raw", eq=False):
+    """A ``raw`` clause that was read from an index's ``_meta``, where anybody who may write there can put it.
+
+    It is kept and written back as it is, equal to any other of the same content, and no search runs it.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Raw):
+            return NotImplemented
+        return (self.bodies, self.filter, self.name) == (other.bodies, other.filter, other.name)
+
+    def __hash__(self) -> int:
+        return hash(Raw(bodies=self.bodies, filter=self.filter, name=self.name))
 
 
 # -- fusion and stages -----------------------------------------------------------------------------

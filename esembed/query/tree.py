@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from esembed.errors import QueryError
+from esembed.json_input import JsonInputError, JsonLimits, check_json, parse_json
 from esembed.query.nodes import (
     Bool,
     Collapse,
@@ -23,12 +24,13 @@ from esembed.query.nodes import (
 )
 
 __all__ = [
-    "MAX_DEPTH",
+    "LIMITS",
+    "MAX_LEVELS",
     "add_filter",
     "bind",
-    "check_depth",
     "finds_nearest",
     "from_dict",
+    "from_json",
     "legs_to_encode",
     "resolve_text",
     "text_legs",
@@ -37,28 +39,70 @@ __all__ = [
     "walk",
 ]
 
-MAX_DEPTH = 100
-"""Objects and lists inside each other in a query's JSON, two for each level of nodes. Elasticsearch takes 30
-levels of ``bool`` (indices.query.bool.max_nested_depth); Python's own limit of 1,000 calls would be met by a
-few hundred when the query is walked."""
+LIMITS = JsonLimits(characters=4 * 1024 * 1024, values=250_000, objects=4096)
+"""How much JSON a query may be: 65,536 terms of 60 characters fit in, and as many clauses as an engine takes.
+Elasticsearch takes 30 levels of queries (indices.query.bool.max_nested_depth); Python's own limit of 1,000
+calls would be met by a few hundred when the query is walked."""
 
-_NESTED = (dict, list, tuple)
-_FLAT = {str, int, float, bool, type(None)}
+MAX_LEVELS = 50
+"""Queries inside each other, two levels of JSON for each."""
 
 
-def from_dict(data: Mapping[str, Any]) -> Query:
-    """A query from plain JSON values, which may come from anywhere; ``node.to_dict()`` writes them.
+def from_json(text: str | bytes, *, allow_raw: bool = False) -> Query:
+    """A query from JSON text, which may come from anywhere.
+
+    Args:
+        allow_raw: as in :func:`from_dict`.
 
     Raises:
-        QueryError: unknown nodes or attributes, values of another type or out of range, more than
-            :data:`MAX_DEPTH` levels.
+        QueryError: not JSON, or as :func:`from_dict`.
     """
-    check_depth(data)
+    try:
+        data = parse_json(text, LIMITS)
+    except JsonInputError as error:
+        raise _no_query(error) from None
+    return _from_checked(data, allow_raw)
+
+
+def from_dict(data: Mapping[str, Any], *, allow_raw: bool = False) -> Query:
+    """A query from plain JSON values, which may come from anywhere; ``node.to_dict()`` writes them.
+
+    Args:
+        allow_raw: take ``raw`` nodes, too. They hold the engine's own JSON, which can run scripts, read other
+            indices and take any amount of memory: only for queries of your own.
+
+    Raises:
+        QueryError: unknown nodes or attributes, values of another type or out of range, more than the limits
+            take (4 MiB of text, 4,096 nodes, 50 levels), or a ``raw`` node.
+    """
+    try:
+        check_json(data, LIMITS)
+    except JsonInputError as error:
+        raise _no_query(error) from None
+    return _from_checked(data, allow_raw)
+
+
+def _no_query(error: JsonInputError) -> QueryError:
+    return QueryError(f"not a query: {error}", field=error.path or None)
+
+
+def _from_checked(data: Any, allow_raw: bool) -> Query:
+    if not allow_raw:
+        place = _find_raw(data)
+        if place is not None:
+            raise QueryError(
+                f"{place + ': ' if place else ''}raw is the engine's own JSON, which can do anything "
+                "there; it is read only with allow_raw=True, for queries of your own",
+                field=place or None,
+            )
     try:
         query: Query = msgspec.convert(data, Query)
     except msgspec.ValidationError as error:
         where = str(error).partition(" - at `$")[2].rstrip("`").lstrip(".")
-        raise QueryError(f"not a query: {error}", field=where or None) from error
+        raise QueryError(f"not a query: {error!s:.500}", field=where or None) from error
+    except QueryError as error:
+        place = _place_of(data, error)
+        raise QueryError(f"{place}: {error.message}" if place else error.message, field=error.field) from None
     except UnicodeEncodeError as error:  # half a surrogate pair, which Python's own JSON reader lets through
         raise QueryError(
             f"not a query: {error.object[error.start]!r} in a text is not valid Unicode"
@@ -66,16 +110,37 @@ def from_dict(data: Mapping[str, Any]) -> Query:
     return query
 
 
-def check_depth(data: Any) -> None:
-    """Raises QueryError for JSON values that lie deeper than :data:`MAX_DEPTH`."""
-    level = [data]
-    for _ in range(MAX_DEPTH):
-        # A vector is one look at the types of its numbers.
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, _NESTED)]
-        level = [value for values in inner if not set(map(type, values)) <= _FLAT for value in values]
-        if not level:
-            return
-    raise QueryError(f"not a query: it is nested deeper than {MAX_DEPTH} levels")
+def _nodes(data: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every object with a ``type`` in a query's JSON and its path, outer ones first; ``raw`` ends there."""
+    stack: list[tuple[str, Any]] = [("", data)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, Mapping):
+            if "type" in value:
+                yield path, value
+            if value.get("type") != "raw":
+                stack.extend((f"{path}.{name}".lstrip("."), inner) for name, inner in value.items())
+        elif isinstance(value, (list, tuple)):
+            objects = ((i, inner) for i, inner in enumerate(value) if isinstance(inner, Mapping))
+            stack.extend((f"{path}[{i}]", inner) for i, inner in objects)
+
+
+def _find_raw(data: Any) -> str | None:
+    return next((path for path, node in _nodes(data) if node.get("type") == "raw"), None)
+
+
+def _place_of(data: Any, error: QueryError) -> str:
+    """The path of the innermost node that has this error by itself: a node checks itself, and doesn't know
+    where it stands."""
+    for path, node in sorted(_nodes(data), key=lambda one: -len(one[0])):
+        try:
+            msgspec.convert(node, Query)
+        except QueryError as found:
+            if found.message == error.message:
+                return path
+        except (msgspec.ValidationError, UnicodeEncodeError):
+            continue
+    return ""
 
 
 @functools.cache
@@ -100,11 +165,33 @@ def children(node: Query) -> Iterator[tuple[str, Query | tuple[Query, ...]]]:
 
 
 def walk(query: Query) -> Iterator[Query]:
-    """The node and everything below it, filters included."""
-    yield query
-    for _, value in children(query):
-        for child in value if isinstance(value, tuple) else (value,):
-            yield from walk(child)
+    """The node and everything below it, filters included, each before what is inside it.
+
+    Raises:
+        QueryError: more than :data:`MAX_LEVELS` levels.
+    """
+    # By hand and not by calls: each level of generators would pass every node on, and deep queries end the
+    # interpreter's stack.
+    stack = [(query, 1)]
+    while stack:
+        node, level = stack.pop()
+        yield node
+        inside: list[tuple[Query, int]] = []
+        for _, value in children(node):
+            if level >= MAX_LEVELS:
+                raise too_deep()
+            if isinstance(value, tuple):
+                inside.extend((child, level + 1) for child in value)
+            else:
+                inside.append((value, level + 1))
+        stack.extend(reversed(inside))
+
+
+def too_deep() -> QueryError:
+    """The refusal of a query of too many levels."""
+    return QueryError(
+        f"the query is nested deeper than {MAX_LEVELS} levels; write it flatter (several clauses in a bool_)"
+    )
 
 
 def transform(query: Query, function: Callable[[Query], Query]) -> Query:

@@ -29,7 +29,7 @@ from esembed.query.nodes import (
     Rrf,
     Sparse,
 )
-from esembed.query.tree import add_filter, resolve_text, transform, walk
+from esembed.query.tree import add_filter, resolve_text, too_deep, transform, walk
 from esembed.search.options import SearchOptions
 from esembed.search.page import Cursor
 
@@ -207,9 +207,11 @@ def resolve(
             raise QueryError("query is the text already; leave text= out", field="text")
         asked = resolve_text(default_legs(plan, legs), query)
     else:
-        asked = select_legs(
-            resolve_text(check_query(query, "query", "a text, q.match(…), q.rrf(…)"), text), legs
-        )
+        asked = check_query(query, "query", "a text, q.match(…), q.rrf(…)")
+        try:
+            asked = select_legs(resolve_text(asked, text), legs)
+        except RecursionError:  # before it is walked level by level, which refuses fewer
+            raise too_deep() from None
     return add_filter(asked, filter)
 
 
@@ -226,10 +228,12 @@ def make_request(
         QueryError: a page beyond the window, a time-out of no leg, options that don't go together, or a
             cursor of another query.
     """
+    nodes = tuple(walk(query))  # first: what is nested too deep is refused here, and encoding it would fail
     digest = query_digest(query)
     first_window: int | None = None
     if cursor is not None:
         query, options, first_window = _at_cursor(query, options, cursor, digest)
+        nodes = tuple(walk(query))
     inner, stages = _unwrap(query)
     if isinstance(inner, Knn) and inner.k is not None and not options.offset and not stages:
         # The k nearest are fewer than a page: a short first page is what was asked for.
@@ -260,7 +264,7 @@ def make_request(
         fusion=fusion,
         window=window,
         options=options,
-        nodes=tuple(walk(query)),
+        nodes=nodes,
         digest=digest,
         legs_missing={},
     )

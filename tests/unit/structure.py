@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "esembed"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "scalars", "credentials", "deprecation", "_version"),
+    ("errors", "types", "scalars", "credentials", "json_input", "deprecation", "_version"),
     ("plan", "query", "fusion", "capabilities", "transport"),
     ("dialect", "encode"),
     ("search", "ingest", "weights"),

@@ -146,7 +146,13 @@ class Preparer:
             return PreparedRecord(document=document, id=gone, op="delete", source={}, size=len(gone) + 200)
         source = {k: v for k, v in document.source.items() if v is not None or document.op == "update"}
         for name in (HASH_FIELD, PARENT_FIELD, *(f"{TEXT_PREFIX}{name}" for name in self.inside)):
-            source.pop(name, None)
+            if name in source:
+                raise RecordError(
+                    f"{name!r} is a field that esembed keeps for itself, and a value for it would be lost: "
+                    "rename it or leave it out (a transform); an index that esembed made is read with "
+                    "--from-index",
+                    field=name,
+                )
         for name in _METADATA.intersection(source):
             raise RecordError(
                 f"{name!r} is a metadata field of the engine and can't stand in a document", field=name

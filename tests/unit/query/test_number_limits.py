@@ -41,7 +41,9 @@ def test_the_engines_own_limits_are_taken(what: str, size: int) -> None:
 
 def test_legs_are_bounded() -> None:
     q.rrf(*[M] * MAX_LEGS)
-    with pytest.raises(QueryError, match="at most 100 legs, not 10000"):
+    with pytest.raises(QueryError, match="at most 100 legs, not 2000"):
+        q.from_dict({"type": "rrf", "legs": [M.to_dict()] * 2_000})
+    with pytest.raises(QueryError, match="more than 4,096 objects"):
         q.from_dict({"type": "rrf", "legs": [M.to_dict()] * 10_000})
 
 

@@ -15,7 +15,7 @@ from esembed import query as q
 from esembed.dialect.elasticsearch.query import ElasticsearchQuery
 from esembed.dialect.opensearch.query import OpenSearchQuery
 from esembed.query import builders
-from esembed.query.nodes import Node
+from esembed.query.nodes import Node, StoredRaw
 from esembed.query.tree import walk
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "contract"))
@@ -28,7 +28,9 @@ STANDS_AT_THE_TOP = {"rrf", "linear", "rescore", "collapse"}
 def operators(cls: type[Node] = Node) -> Iterator[type[Node]]:
     """The classes that have no subclass; the others are what several have in common."""
     for sub in cls.__subclasses__():
-        yield from operators(sub) if sub.__subclasses__() else (sub,)
+        # One that was read from an index is an operator no more than its class is.
+        own = [one for one in sub.__subclasses__() if one is not StoredRaw]
+        yield from operators(sub) if own else (sub,)
 
 
 OPERATORS = sorted(operators(), key=lambda cls: str(cls.__struct_config__.tag))
