@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.model_check import make_contract
 from esembed.errors import EncoderError, EsembedError, RecordError
-from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, Progress
+from esembed.ingest.options import ON_MISSING_TEXT, IngestOptions, IngestReport, LogProgress, Progress
 from esembed.ingest.progress import StepProgress, WholeProgress
 from esembed.ingest.sources import open_source
 from esembed.ingest.term_counter import CountedState, changed_since, recount_is_due
@@ -57,6 +58,8 @@ def ingest(
     from esembed.ingest.pipeline import run_ingest
 
     settings = options or IngestOptions()
+    if settings.on_missing_text == "skip":
+        warnings.warn(ON_MISSING_TEXT, DeprecationWarning, stacklevel=3)
     state.live.require_writable("an ingest")
     if settings.sync and state.live.alias.filter is None:
         # By a filter it is known whose documents the source should have, and sync deletes among those alone.

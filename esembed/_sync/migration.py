@@ -31,7 +31,7 @@ from esembed.dialect.meta import stored_meta
 from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
 from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanError
-from esembed.ingest.options import IngestOptions, IngestReport, Progress
+from esembed.ingest.options import ALL_FIELDS, IngestOptions, IngestReport, Progress, merge_missing
 from esembed.ingest.progress import StepProgress, WholeProgress
 from esembed.ingest.sources.index import made_again, read_documents
 from esembed.migration.copying import CopyingEncoder, OldIds, VectorCache, brought, copyable
@@ -175,10 +175,13 @@ def _migrate(
         report.seconds = time.monotonic() - started
         report.notes.append("an earlier run had moved the alias already")
         return report
-    if settings.in_place and _only_upgrades(stored.plan, resolved, unchanged, known):
-        _in_place(client, live, stored, resolved, prepared.compiled.body)
+    # With what the index settled since it was made, or any index with a lexical field is another one.
+    as_stored = fill_in(resolved, stored.plan)
+    if settings.in_place and _only_upgrades(stored.plan, as_stored, unchanged, known):
+        _in_place(client, live, stored, as_stored, prepared.compiled.body)
         report.in_place, report.seconds = True, time.monotonic() - started
-        report.notes.append("segments keep the old form until they are merged (POST INDEX/_forcemerge)")
+        if any(stored.plan.dense[n].quantization != f.quantization for n, f in resolved.dense.items()):
+            report.notes.append("segments keep the old form until they are merged (POST INDEX/_forcemerge)")
         return report
     learned = stored.rest.get("evidence")
     if isinstance(learned, Mapping) and "trust" in learned and plan.query == stored.plan.query:
@@ -370,7 +373,8 @@ class CopyJob:
         options = dataclasses.replace(
             self.settings.ingest,
             strict=True,
-            on_missing_text="skip",
+            optional=(ALL_FIELDS,),  # what got in once gets in again
+            on_missing_text="error",
             op_field=None,
             refresh=True,
             sync=False,
@@ -390,6 +394,7 @@ class CopyJob:
             keep_terms=keep_terms,
         )
         self.precomputed += ran.precomputed_vectors
+        self.report.without_vector = merge_missing(self.report.without_vector, ran.without_vector)
         self._copied = before
         return ran.read - ran.unchanged - (self.report.deleted - deleted)
 
@@ -564,16 +569,18 @@ def _unchanged(stored: meta.StoredMeta, pool: EncoderPool, plan: IndexPlan) -> f
 def _only_upgrades(
     old: IndexPlan, new: IndexPlan, unchanged: Collection[str], capabilities: Capabilities
 ) -> bool:
-    """Whether the plans differ in nothing but quantizations that the live mapping can be changed to."""
-    if set(old.dense) != set(new.dense):
+    """Whether the plans differ in nothing but quantizations that the live mapping can be changed to, and in
+    which vectors a record may come without."""
+    if set(old.dense) != set(new.dense) or set(old.sparse) != set(new.sparse):
         return False
     mapping = dialect_for(capabilities).mapping
-    for name, field in new.dense.items():
+    asked = new.with_optional(old)
+    for name, field in asked.dense.items():
         if name not in unchanged or not mapping.can_change_in_place(old.dense[name], field):
             return False
-    changed = any(old.dense[n].quantization != p.quantization for n, p in new.dense.items())
+    changed = asked != new or any(old.dense[n].quantization != p.quantization for n, p in new.dense.items())
     # But for the dense fields, and what only esembed reads, the plans must be the same.
-    same = new.replace(dense=old.dense, description=old.description, query=old.query)
+    same = asked.replace(dense=old.dense, description=old.description, query=old.query)
     return changed and same.to_dict() == {**old.to_dict()}
 
 
@@ -589,8 +596,6 @@ def _in_place(
     properties = {k: v for k, v in body["mappings"]["properties"].items() if k != meta.HASH_FIELD}
     # The mapping first: where the engine refuses it, the index still says what it is.
     client.request("PUT", path, body={"properties": properties})
-    if plan.query is None:
-        plan = plan.replace(query=stored.plan.query)
     write_meta(client, live.concrete_index, dataclasses.replace(stored, plan=plan))
 
 

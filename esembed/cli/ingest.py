@@ -93,8 +93,17 @@ def ingest(
             rich_help_panel=RECORDS,
         ),
     ] = None,
+    optional: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--optional",
+            metavar="FIELD",
+            help="A vector field that records may come without, beside the plan's; '*' for all.",
+            rich_help_panel=RECORDS,
+        ),
+    ] = None,
     on_missing_text: Annotated[
-        Missing, typer.Option(help="A record without text to encode.", rich_help_panel=RECORDS)
+        Missing, typer.Option(help="Deprecated: see --optional.", rich_help_panel=RECORDS)
     ] = Missing.error,
     on_nan: Annotated[Nan, typer.Option(help="NaN in a record.", rich_help_panel=RECORDS)] = Nan.error,
     op_field: Annotated[
@@ -211,6 +220,7 @@ def ingest(
         verify=verify,
         sync=sync,
         sync_max_delete=sync_max_delete,
+        optional=tuple(optional or ()),
         on_missing_text=on_missing_text.value,
         on_nan=on_nan.value,
         fields=_fields(field or []),

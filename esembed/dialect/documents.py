@@ -10,7 +10,7 @@ names of :mod:`esembed.dialect.tokens`.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -269,15 +269,19 @@ class BulkFormat:
         content_hash: str | None,
         chunks: Sequence[tuple[str, Vectors]] | None = None,
         places: Mapping[str, tuple[str, ...]] | None = None,
+        removed: Collection[str] = (),
     ) -> dict[str, Any]:
         """One document as plain values: its fields, its vectors, nested chunks and the hidden hash.
 
         Args:
             places: vector field → the keys where the stored document has it; None for a whole document.
             chunks: text and vectors of each chunk, for plans that store them nested.
+            removed: vector fields that a partial update takes the vector away from.
         """
         out = dict(source)
-        for name, value in self._values(vectors).items():
+        # Elasticsearch 9.5.3 refuses null for a sparse_vector, and an empty list for a dense_vector.
+        none: dict[str, Any] = {name: [] if name in self.plan.sparse else None for name in removed}
+        for name, value in {**none, **self._values(vectors)}.items():
             # Inside the object that a dotted name stands in, else under the name: see paths.place.
             paths.put(out, (places or {}).get(name) or paths.place(source, name), value)
         if chunks is not None and self.plan.chunk is not None:

@@ -81,11 +81,14 @@ class PrecomputedEncoder:
         """Nothing to release."""
 
 
-def validate_dense(name: str, field_spec: DenseField, value: Any) -> FloatArray:
+def validate_dense(name: str, field_spec: DenseField, value: Any, *, may_be_zero: bool = False) -> FloatArray:
     """A record's vector for the field *name* as a float32 array, shape (dims,), checked.
 
     Vectors of byte and bit fields come back as they are, to be quantized; a bit field takes one sign for
     each dim, or dims / 8 packed bytes.
+
+    Args:
+        may_be_zero: one of length 0 is no error where the similarity can't take it: the caller leaves it out.
 
     Raises:
         RecordError: wrong shape, not numbers, NaN or infinity, or a length that the similarity can't take.
@@ -107,9 +110,9 @@ def validate_dense(name: str, field_spec: DenseField, value: Any) -> FloatArray:
         )
     if field_spec.element_type in ("byte", "bit"):
         return vector
-    norm = float(np.linalg.norm(vector.astype(np.float64)))
-    if field_spec.similarity == "cosine" and norm == 0.0:
+    if field_spec.has_no_direction(vector) and not may_be_zero:
         raise RecordError(f"{name}: a vector of length 0 has no direction, so no cosine", field=name)
+    norm = float(np.linalg.norm(vector.astype(np.float64)))
     if field_spec.similarity == "dot_product" and abs(norm - 1.0) > _UNIT_TOLERANCE:
         raise RecordError(
             f"{name}: dot_product needs vectors of length 1, this one has {norm:.4g}; normalize it, or use "

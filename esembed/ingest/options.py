@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,13 +18,30 @@ from esembed.ingest.dead_letters import KEPT_ERRORS, Reason, merge_reasons
 from esembed.types import ItemError
 
 __all__ = [
+    "ALL_FIELDS",
+    "ON_MISSING_TEXT",
     "IngestOptions",
     "IngestReport",
     "LogProgress",
+    "MissingVectors",
     "Progress",
     "ProgressState",
     "VerifyResult",
+    "merge_missing",
 ]
+
+ON_MISSING_TEXT = (
+    'on_missing_text="skip" (--on-missing-text skip) lets every vector field be missing; write optional = '
+    "true for those of the plan that may be, or optional=[…] (--optional FIELD) for this load. The old "
+    "switch goes with the release after 0.2"
+)
+"""What a run says that was asked for the old switch."""
+
+NAMED_IDS = 10
+"""Ids of documents without a vector that a report names, for each field."""
+
+ALL_FIELDS = "*"
+"""Stands for every vector field in ``IngestOptions.optional``."""
 
 SHOWN_REASONS = 5
 """Kinds of dead letters that the summary names."""
@@ -69,8 +86,9 @@ class IngestOptions:
         verify: afterward compare every document of the index with the source, by hash.
         sync: afterward delete what the source did not have.
         sync_max_delete: the largest share of the index that *sync* may delete, 0…1.
-        on_missing_text: a record without text for an encoder is an ``error``, or goes in without that
-            vector (``skip``).
+        optional: vector fields that records of this run may come without, beside those that the plan says are
+            ``optional``; ``"*"`` for all.
+        on_missing_text: deprecated; ``skip`` is ``optional=["*"]``.
         on_nan: a number that is no number is an ``error``, or becomes ``null``.
         vectors_only: write only vectors and the hash, as partial updates (backfill of an index).
         fields: new field name → name in the source (dots reach into objects).
@@ -102,6 +120,7 @@ class IngestOptions:
     verify: bool = False
     sync: bool = False
     sync_max_delete: float = 0.1
+    optional: Collection[str] = ()
     on_missing_text: Literal["error", "skip"] = "error"
     on_nan: Literal["error", "null"] = "error"
     vectors_only: bool = False
@@ -123,6 +142,11 @@ class IngestOptions:
         ):
             if getattr(self, name) < 1:
                 raise OptionsError("must be at least 1", option=f"options.{name}")
+        if isinstance(self.optional, str) or not all(isinstance(name, str) for name in self.optional):
+            raise OptionsError(
+                'takes a list of vector fields, as in ["embedding"]', option="options.optional"
+            )
+        object.__setattr__(self, "optional", tuple(self.optional))
         if not 0 <= self.sync_max_delete <= 1:
             raise OptionsError("a share between 0 and 1", option="options.sync_max_delete")
         if self.dead_letters is not None:
@@ -168,6 +192,44 @@ class VerifyResult:
         return not (self.different_count or self.missing_count or self.vectors)
 
 
+@dataclass(slots=True, kw_only=True)
+class MissingVectors:
+    """What went in without its vector in one field.
+
+    Attributes:
+        documents: written without any vector in the field.
+        chunks: chunks written without one, those of such documents included.
+        unknown: of the texts (or precomputed vectors) behind both, those that are there and whose vector says
+            nothing: the encoder knows no word, all numbers are 0.
+        ids: the first few of these documents.
+    """
+
+    documents: int = 0
+    chunks: int = 0
+    unknown: int = 0
+    ids: list[str] = field(default_factory=list)
+
+    def merge(self, other: MissingVectors) -> MissingVectors:
+        """Both together, as a new one."""
+        return MissingVectors(
+            documents=self.documents + other.documents,
+            chunks=self.chunks + other.chunks,
+            unknown=self.unknown + other.unknown,
+            ids=[*self.ids, *other.ids][:NAMED_IDS],
+        )
+
+    def describe(self, name: str) -> str:
+        """A line for a person about the field *name*."""
+        what = []
+        if self.documents or not self.chunks:
+            what.append(f"{self.documents} document{'' if self.documents == 1 else 's'}")
+        if self.chunks:
+            what.append(f"{self.chunks} chunk{'' if self.chunks == 1 else 's'}")
+        why = f" ({self.unknown} with a text that its encoder knows nothing of)" if self.unknown else ""
+        more = ", …" if len(self.ids) == NAMED_IDS and self.documents + self.chunks > NAMED_IDS else ""
+        return f"{name}: {' and '.join(what)} without a vector{why}: {', '.join(self.ids)}{more}"
+
+
 @renamed(dead="dead_lettered", notices="warnings")
 @dataclass(slots=True, kw_only=True)
 class IngestReport:
@@ -201,6 +263,7 @@ class IngestReport:
         retried_items: lines that were sent again.
         waited_seconds: spent waiting for an engine that pushed back or was down, over all senders.
         precomputed_vectors: vectors that came with their records and were sent.
+        without_vector: vector field → the documents that this run wrote without a vector in it.
         cost_usd: what remote encoders cost, where their price is known.
         errors: the first 100 dead letters.
         reasons: dead letters by kind of reason, most frequent first, all of them counted.
@@ -239,6 +302,7 @@ class IngestReport:
     retried_items: int = 0
     waited_seconds: float = 0.0
     precomputed_vectors: int = 0
+    without_vector: dict[str, MissingVectors] = field(default_factory=dict)
     cost_usd: float = 0.0
     errors: list[ItemError] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
@@ -303,6 +367,8 @@ class IngestReport:
             elif name == "statistics":
                 value = {**mine, **theirs}
                 value |= {key: mine[key].merge(theirs[key]) for key in mine.keys() & theirs.keys()}
+            elif name == "without_vector":
+                value = merge_missing(mine, theirs)
             elif name == "reasons":
                 value = merge_reasons(mine, theirs)
             elif name == "errors":
@@ -317,8 +383,9 @@ class IngestReport:
         plain = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("errors", "reasons", "verified", "statistics", "dead_letters")
+            if name not in ("errors", "reasons", "verified", "statistics", "dead_letters", "without_vector")
         }
+        plain["without_vector"] = {name: asdict(one) for name, one in sorted(self.without_vector.items())}
         plain["documents_per_second"] = round(self.documents_per_second, 1)
         plain["stage_seconds"] = {k: round(v, 3) for k, v in self.stage_seconds.items()}
         plain["stage_shares"] = {k: round(v, 3) for k, v in self.stage_shares.items()}
@@ -352,6 +419,8 @@ class IngestReport:
             text += f" for about {self.cost_usd:.4g} USD"
         if self.truncated:
             text += f"; {self.truncated} texts were cut to what their encoder takes"
+        for name, missing in sorted(self.without_vector.items()):
+            text += f"\n{missing.describe(name)}"
         if self.dead_lettered and self.dead_letters:
             text += f"\n{self.dead_lettered} dead letters with reasons: {self.dead_letters}"
         for found in self.reasons[:SHOWN_REASONS]:
@@ -365,6 +434,14 @@ class IngestReport:
     def __str__(self) -> str:
         """The summary; ``repr`` has every count."""
         return self.summary()
+
+
+def merge_missing(
+    one: Mapping[str, MissingVectors], other: Mapping[str, MissingVectors]
+) -> dict[str, MissingVectors]:
+    """Field → what went in without its vector, of both together."""
+    none = MissingVectors()
+    return {name: one.get(name, none).merge(other.get(name, none)) for name in {**one, **other}}
 
 
 @renamed(dead="dead_lettered")

@@ -10,7 +10,7 @@ from esembed.ingest.backoff import IngestCancelled
 from esembed.ingest.bulk import BulkAction
 from esembed.ingest.dead_letters import DeadLetters
 from esembed.ingest.id_table import IdTable
-from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.ingest.options import IngestOptions, IngestReport, merge_missing
 from esembed.ingest.record import PreparedRecord
 from esembed.ingest.term_counter import TermCounter
 from esembed.ingest.written import WrittenSample
@@ -169,6 +169,8 @@ class Outcomes:
             else:
                 counts.unchanged += 1
             inside = not action.dropped and action.went_to is None
+            if record.missing and inside and (whole or action.changed):
+                counts.without_vector = merge_missing(counts.without_vector, record.missing)
             if inside:
                 self._terms.add(record, created=action.created)
             if inside and whole and self.sample is not None:

@@ -36,7 +36,7 @@ from esembed.errors import (
 from esembed.ingest.backoff import IngestCancelled, RetryPolicy
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.load_settings import LoadSettings, check_durability
-from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, Progress
+from esembed.ingest.options import ON_MISSING_TEXT, IngestOptions, IngestReport, LogProgress, Progress
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.progress import ProgressMeter, StageClock, StepProgress
 from esembed.ingest.reconcile import reconcile
@@ -387,6 +387,8 @@ class _Run:
         self.pipeline.start()
         for message in self.source.warnings:
             self.warn(message)
+        if self.options.on_missing_text == "skip":
+            self.warn(ON_MISSING_TEXT)
         for message in self.pipeline.chunk.warnings():
             self.progress.notice(message)
         settings = self.target.settings()

@@ -28,6 +28,9 @@ __all__ = ["reconcile"]
 KEEP = 100
 """How many ids a report names of each problem; all of them are counted."""
 
+LACKING = 500
+"""Documents without a vector whose texts are fetched and encoded together."""
+
 REENCODED = 50
 """Documents whose texts are encoded again to verify the vectors of what didn't change: a second or two of a
 CPU, while the whole is read anyway."""
@@ -83,7 +86,7 @@ def reconcile(
             as_hashed = not expected or (stored is not None and hash_parts(stored)[0] == expected)
             as_encoded = check is None or not vectors or check.agrees(hit, vectors)
             if as_hashed and as_encoded:
-                same += 1
+                same += 1  # some of them may turn out not to be: see unexplained()
             else:
                 different += 1
                 if len(differing) < KEEP:
@@ -93,6 +96,10 @@ def reconcile(
                 verifying.advance(len(batch))
                 batch = []
         source_ids.mark(batch)
+        for doc_id in [] if check is None else check.unexplained():
+            same, different = same - 1, different + 1
+            if len(differing) < KEEP:
+                differing.append(doc_id)
         missing_count = 0
         missing: list[str] = []
         for doc_id in source_ids.unmarked():
@@ -154,6 +161,8 @@ class _Vectors:
             for doc_id in target.ids_without(names[name]):
                 table.put(doc_id, "")
         self._sample: list[tuple[str, str | None, dict[str, Any]]] = []
+        self._lacking: list[tuple[str, str | None, list[str]]] = []
+        self._unexplained: list[str] = []
 
     def agrees(self, hit: Mapping[str, Any], expected: str) -> bool:
         """Whether a document's vectors are those that the run made or expects; counts what isn't."""
@@ -164,11 +173,37 @@ class _Vectors:
             else:
                 found[name] = True
         wrong = self._check.differing(expected, found)
+        if wrong and all(self._check.may_lack(name, expected, found) for name in wrong):
+            # Nobody encoded their texts in this run. Whether there is a vector to be missed is asked of the
+            # encoder, for many documents at a time.
+            self._lacking.append((hit["_id"], hit.get("_routing"), wrong))
+            if len(self._lacking) >= LACKING:
+                self._explain()
+            return True
         for name in wrong:
             self.wrong[name] = self.wrong.get(name, 0) + 1
         if not wrong and len(self._sample) < REENCODED:
             self._sample.append((hit["_id"], hit.get("_routing"), found))
         return not wrong
+
+    def unexplained(self) -> list[str]:
+        """Ids of documents that :meth:`agrees` let pass and that lack a vector which their text has."""
+        self._explain()
+        return self._unexplained
+
+    def _explain(self) -> None:
+        lacking, self._lacking = self._lacking, []
+        if not lacking:
+            return
+        routing = {doc_id: route for doc_id, route, _ in lacking if route is not None}
+        sources = self._target.sources([doc_id for doc_id, _, _ in lacking], routing)
+        kept = [(doc_id, sources[doc_id], names) for doc_id, _, names in lacking if doc_id in sources]
+        lost = self._check.lost(self._encoders, [(source, names) for _, source, names in kept])
+        for (doc_id, _, _), names in zip(kept, lost, strict=True):
+            for name in names:
+                self.wrong[name] = self.wrong.get(name, 0) + 1
+            if names:
+                self._unexplained.append(doc_id)
 
     def finish(self) -> list[str]:
         """Encode the texts of some documents again, and say what can't be compared."""

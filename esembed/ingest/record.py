@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from esembed.errors import RecordError
+from esembed.ingest.options import MissingVectors
 from esembed.types import Document, SparseVector
 
 __all__ = ["PreparedRecord", "as_record_error", "hash_parts", "vector_size"]
@@ -37,6 +38,9 @@ class PreparedRecord:
         places: field → the keys of its vector in the stored document, where that is known.
         expected: the vectors that the document should have, where the run verifies them.
         lost: the fields that the engine loses in each partial update that doesn't bring them.
+        wanted: the vector fields that this write is to fill.
+        zeros: field → how many of its vectors say nothing (the encoder knows no word of the text).
+        missing: field → what it goes in without, of *wanted*; known once its lines are made.
     """
 
     document: Document
@@ -57,6 +61,9 @@ class PreparedRecord:
     places: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lost: Set[str] = frozenset()
     expected: str | None = None
+    wanted: set[str] = field(default_factory=set)
+    zeros: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, MissingVectors] = field(default_factory=dict)
 
     @property
     def noted(self) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import orjson
 
 from esembed.dialect.documents import DocumentFormat
-from esembed.dialect.quantize_vectors import quantize
+from esembed.dialect.quantize_vectors import is_no_vector, quantize
 from esembed.encode.base import Encoder
 from esembed.ingest.record import PreparedRecord
 from esembed.plan import DenseField, IndexPlan, SparseField, paths
@@ -151,6 +151,12 @@ class VectorCheck:
         same_length = abs(length - has[-1]) <= RELATIVE * max(abs(length), 1e-9)
         return bool(close and (field.similarity == "cosine" or same_length))
 
+    def may_lack(self, name: str, expected: str, found: Mapping[str, Any]) -> bool:
+        """Whether a document without this vector may be right: its text was not encoded in this run, and the
+        encoder may know no word of it."""
+        field = self._fields[name]
+        return found.get(name) is None and orjson.loads(expected)[name] is True and field.encoded_here
+
     # -- made again --------------------------------------------------------------------------------
 
     def encoded_again(
@@ -173,13 +179,36 @@ class VectorCheck:
             if not known:
                 continue
             for at, vector in zip(known, encoder.encode_document([texts[at] for at in known]), strict=True):
-                values = vector.values if isinstance(vector, SparseVector) else vector
-                if not np.any(values):  # a text whose words no encoder knows has no vector
+                if is_no_vector(field, vector):
                     continue
                 made = self._fingerprint(name, vector)
                 if not self._same(name, made, found[at].get(name), REENCODED_TOLERANCE):
                     wrong[name] = wrong.get(name, 0) + 1
         return wrong
+
+    def lost(
+        self, encoders: Mapping[str, Encoder], documents: Sequence[tuple[Mapping[str, Any], Sequence[str]]]
+    ) -> list[list[str]]:
+        """For each document, a record's fields and the vector fields that it lacks, those of the latter whose
+        text does make a vector.
+
+        The text that is cut into chunks is encoded as a whole: where an encoder knows none of its words, it
+        knows none of a chunk's.
+        """
+        out: list[list[str]] = [[] for _ in documents]
+        for name, field in self._fields.items():
+            texts: dict[int, str] = {}
+            for at, (source, lacking) in enumerate(documents):
+                if name in lacking:
+                    chunk = self._plan.chunk if field.chunked else None
+                    texts[at] = (field if chunk is None else chunk).source_text(source) or ""
+            encoder: Any = encoders.get(name)
+            if encoder is None or not texts:
+                continue
+            for at, vector in zip(texts, encoder.encode_document(list(texts.values())), strict=True):
+                if not is_no_vector(field, vector):
+                    out[at].append(name)
+        return out
 
 
 @functools.lru_cache(maxsize=8)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from esembed.deprecation import renamed
-from esembed.ingest.options import IngestOptions
+from esembed.ingest.options import IngestOptions, MissingVectors
 
 __all__ = ["MigrateOptions", "MigrationReport"]
 
@@ -20,8 +20,8 @@ class MigrateOptions:
         alias: give the index this alias first; needed where the name asked for is an index itself. By
             an alias that shows a part of the index (a filter, a routing), its own name here says that it
             is to be moved.
-        in_place: change the quantization in the live mapping where the engine allows it and nothing
-            else differs, instead of a new index.
+        in_place: change the quantization in the live mapping (and ``optional``) where the engine allows it
+            and nothing else differs, instead of a new index.
         max_documents_per_second: read the old index no faster.
         small_delta: block writes once a delta pass copied this many documents or fewer, and took
             no longer than a second.
@@ -63,6 +63,8 @@ class MigrationReport:
         copied: fields whose vectors were taken over, precomputed ones included.
         vectors_copied: how many vectors were taken over.
         vectors_encoded: texts of copied fields whose vector was not at hand, and that were encoded.
+        without_vector: vector field → the documents that were copied without a vector in it; one that was
+            written meanwhile is copied, and counted, again.
         documents: in the new index, at the swap.
         delta_passes: documents copied by each pass after the first; the last one while writes were
             blocked.
@@ -83,6 +85,7 @@ class MigrationReport:
     copied: tuple[str, ...] = ()
     vectors_copied: int = 0
     vectors_encoded: int = 0
+    without_vector: dict[str, MissingVectors] = field(default_factory=dict)
     documents: int = 0
     delta_passes: list[int] = field(default_factory=list)
     deleted: int = 0

@@ -124,11 +124,13 @@ class TextField(PlanStruct, frozen=True, kw_only=True):
 
 
 class VectorField(PlanStruct, frozen=True, kw_only=True):
-    """What dense and sparse fields share: an encoder, and the record's fields whose text it encodes."""
+    """What dense and sparse fields share: an encoder, the record's fields whose text it encodes, and whether
+    a document may do without."""
 
     encoder: str = PRECOMPUTED
     source: tuple[str, ...] = ()
     separator: str = "\n"
+    optional: bool = False
 
     def __post_init__(self) -> None:
         # Plans compare equal whichever name they were written with.
@@ -170,6 +172,8 @@ class DenseField(VectorField, frozen=True, kw_only=True):
             computes the vectors; *dims* must be written then.
         source: the fields whose text is encoded, joined by *separator*; empty for ``precomputed``.
         separator: what stands between the joined fields.
+        optional: a record without text for it (or without its precomputed vector) goes in without the
+            vector; else it can't get in. A text that the encoder knows no word of has none either way.
         dims: how many dimensions; None takes the encoder's (``precomputed`` needs it).
         similarity: ``cosine``, ``dot_product``, ``l2_norm`` or ``max_inner_product``.
         element_type: what one dimension is in the engine.
@@ -204,7 +208,7 @@ class DenseField(VectorField, frozen=True, kw_only=True):
         """
         if self.similarity != "cosine":
             return False
-        if any(abs(value) > 1e-15 for value in vector):
+        if any(value > 1e-15 or value < -1e-15 for value in vector):
             return False  # nearly always, at the first number: an array of 768 floats takes 30 µs to make
         values = np.asarray(vector, np.float32)
         return not float(np.sum(values * values, dtype=np.float32)) > 0.0
@@ -232,6 +236,8 @@ class SparseField(VectorField, frozen=True, kw_only=True):
         encoder: ``lexical``, ``splade:…``, ``engine:ENDPOINT``, ``precomputed`` …
         source: the fields whose text is encoded, joined by *separator*; empty for ``precomputed``.
         separator: what stands between the joined fields.
+        optional: a record without text for it (or without its precomputed vector) goes in without the
+            vector; else it can't get in. A text that the encoder knows no word of has none either way.
         storage: how the engine keeps it; ``auto`` is ``sparse_vector`` on Elasticsearch and
             ``rank_features`` on OpenSearch.
         prune: let Elasticsearch prune query tokens (tuned for ELSER, so off by default).

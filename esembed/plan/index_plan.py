@@ -70,6 +70,21 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, section, FrozenMap(getattr(self, section)))
         validate(self)
 
+    def with_optional(self, other: IndexPlan) -> IndexPlan:
+        """This plan, with ``optional`` of its vector fields as *other*'s fields of the same names have it."""
+
+        def as_there(fields: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                name: msgspec.structs.replace(field, optional=there[name].optional)
+                if name in there
+                else field
+                for name, field in fields.items()
+            }
+
+        return self.replace(
+            dense=as_there(self.dense, other.dense), sparse=as_there(self.sparse, other.sparse)
+        )
+
     # -- reading and writing -------------------------------------------------------------------
 
     @classmethod

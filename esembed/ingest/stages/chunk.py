@@ -137,6 +137,7 @@ class ChunkStage:
     ) -> None:
         self._plan, self._encoders = plan, encoders
         self._chunker: Chunker | None = None
+        self._chunked = {n for n, f in plan.vector_fields() if f.chunked and not f.precomputed}
         self._chunks = 0
         self.seconds = 0.0
 
@@ -178,6 +179,10 @@ class ChunkStage:
                 record.chunks = self._chunker(record.chunk_text)
                 record.chunk_vectors = [{} for _ in record.chunks]
                 self._chunks += len(record.chunks)
+            elif self._chunked & record.wanted:
+                # Without a text it has no chunks, which isn't the same as chunks that nobody looks at: those
+                # that the index has of an earlier text must go.
+                record.chunks = []
         self.seconds += time.monotonic() - started
 
 

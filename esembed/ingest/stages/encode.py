@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from esembed.capabilities import Capabilities
+from esembed.dialect.quantize_vectors import is_no_vector
 from esembed.encode.base import Encoder
 from esembed.encode.pool import combined_of
 from esembed.errors import ContractError, PermanentError, RecordError
@@ -115,7 +116,8 @@ class EncodeStage:
         )
 
     def __call__(self, records: Sequence[PreparedRecord]) -> list[PreparedRecord]:
-        """The records that got all their vectors, in order; the others are dead letters.
+        """The records that got their vectors, in order; those that an encoder refuses are dead letters. A
+        text that an encoder knows no word of has no vector, and its record goes on without.
 
         Raises:
             RecordError, PermanentError: see :meth:`Outcomes.dead_letter`; also an encoder that takes no text
@@ -153,7 +155,10 @@ class EncodeStage:
                 for name, (vector, counted) in zip(group.fields, result, strict=True):
                     if counted is not None:
                         record.statistics.setdefault(name, []).append(counted)
-                    if number < 0:
+                    if is_no_vector(group.fields[name], vector):
+                        # The record goes in without it: a search for it would be one for anything.
+                        record.zeros[name] = record.zeros.get(name, 0) + 1
+                    elif number < 0:
                         record.vectors[name] = vector
                     else:
                         while len(record.chunk_vectors) <= number:
@@ -162,12 +167,10 @@ class EncodeStage:
         return [record for at, record in enumerate(records) if at not in dead]
 
     def _flaw(self, group: _Group, made: Sequence[tuple[Any, Any]]) -> RecordError | None:
-        for (name, spec), (vector, _) in zip(group.fields.items(), made, strict=True):
+        for name, (vector, _) in zip(group.fields, made, strict=True):
             values = vector.values if isinstance(vector, SparseVector) else vector
             if not np.isfinite(values).all():
                 return RecordError(f"the encoder made NaN or infinity for {name!r}", field=name)
-            if isinstance(spec, DenseField) and spec.similarity == "cosine" and not np.any(values):
-                return RecordError(f"the encoder made a vector of length 0 for {name!r}", field=name)
         return None
 
     def _encode(self, group: _Group, texts: Sequence[str]) -> list[Any]:

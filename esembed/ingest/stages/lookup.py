@@ -201,7 +201,8 @@ class LookupStage:
             )
         self._preparer.fill_texts(record, merged, changed)
         canonical = orjson.dumps(merged, option=orjson.OPT_SORT_KEYS)
-        record.hash = self._preparer.content_hash(canonical, record.vectors, old)
+        removed = record.wanted - record.vectors.keys()
+        record.hash = self._preparer.content_hash(canonical, record.vectors, old, removed=removed)
         return not (self._compare and old is not None and hash_parts(old)[0] == record.hash)
 
     def _places(self, stored: Mapping[str, Any]) -> dict[str, paths.Keys]:

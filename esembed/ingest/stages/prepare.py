@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from datetime import date, datetime, time
 from typing import Any, Literal
 from uuid import UUID
@@ -17,16 +17,16 @@ import orjson
 from esembed.capabilities import Capabilities
 from esembed.dialect.documents import Vectors, dumps
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
-from esembed.dialect.quantize_vectors import quantize
+from esembed.dialect.quantize_vectors import is_no_vector, quantize
 from esembed.dialect.values import boolean
 from esembed.encode.base import Encoder
 from esembed.encode.precomputed import validate_dense, validate_sparse
-from esembed.errors import RecordError
-from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.errors import OptionsError, RecordError
+from esembed.ingest.options import ALL_FIELDS, IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord, as_record_error, vector_size
 from esembed.ingest.sources.mapper import RecordMapper
-from esembed.plan import DenseField, IndexPlan, paths
+from esembed.plan import DenseField, IndexPlan, SparseField, paths
 from esembed.scalars import plain
 from esembed.types import Document, SparseVector
 
@@ -88,13 +88,14 @@ class Preparer:
     Args:
         plan: the plan.
         encoders: field → encoder, for every vector field that isn't ``precomputed``.
-        on_missing_text: see IngestOptions.
+        optional: vector fields that a record may come without, beside the plan's; see IngestOptions.
         on_nan: see IngestOptions.
         require_precomputed: whether a whole record must bring every precomputed vector.
 
     Attributes:
         encoded, precomputed: fields that are encoded, or brought by the record.
         inside: those of *encoded* whose vectors the engine computes.
+        optional: the vector fields that a record may come without.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Preparer:
         plan: IndexPlan,
         encoders: Mapping[str, Encoder],
         *,
-        on_missing_text: Literal["error", "skip"] = "error",
+        optional: Collection[str] = (),
         on_nan: Literal["error", "null"] = "error",
         require_precomputed: bool = True,
     ) -> None:
@@ -114,9 +115,9 @@ class Preparer:
         for name in self.encoded:
             if name not in encoders:
                 raise RecordError(f"no encoder for the field {name!r}", field=name)
-        self._on_missing_text = on_missing_text
+        self.optional = _optional(plan, optional)
         self._on_nan = on_nan
-        self._require_precomputed = require_precomputed and on_missing_text == "error"
+        self._require_precomputed = require_precomputed
         self._limits = {name: encoders[name].info.max_seq_length is not None for name in self.encoded}
         declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
         self._strict = plan.index.dynamic == "strict"
@@ -157,7 +158,7 @@ class Preparer:
             raise RecordError(
                 f"{name!r} is a metadata field of the engine and can't stand in a document", field=name
             )
-        vectors = self._take_precomputed(source)
+        vectors, removed = self._take_precomputed(source, document.op)
         source = self._clean(source)
         for name in self.encoded:
             if paths.places(source, name):
@@ -168,10 +169,10 @@ class Preparer:
                 )
         if document.op == "index" and self._require_precomputed:
             for name in self.precomputed:
-                if name not in vectors:
+                if name not in vectors and name not in self.optional:
                     raise RecordError(
-                        f"the record brings no vector {name!r}, which the plan says is precomputed; set "
-                        "on_missing_text=skip (--on-missing-text skip) to store such records without it",
+                        f"the record brings no vector {name!r}, which the plan says is precomputed; "
+                        f"{_make_optional(name)}",
                         field=name,
                     )
         canonical = orjson.dumps(source, option=orjson.OPT_SORT_KEYS) if source else b"{}"
@@ -188,7 +189,11 @@ class Preparer:
             source=source,
             vectors=vectors,
             size=2 * len(canonical) + 500 + sum(vector_size(v) for v in vectors.values()),
+            wanted={*removed, *vectors},
+            zeros=dict.fromkeys((name for name, zeros in removed.items() if zeros), 1),
         )
+        if document.op == "index" and self._require_precomputed:
+            record.wanted.update(self.precomputed)
         if document.op == "index":
             self.complete(record, canonical)
         return record
@@ -205,13 +210,16 @@ class Preparer:
             canonical = orjson.dumps(source, option=orjson.OPT_SORT_KEYS)
         record.hash = self.content_hash(canonical, record.vectors)
 
-    def content_hash(self, canonical: bytes, vectors: Vectors, old: str | None = None) -> str:
+    def content_hash(
+        self, canonical: bytes, vectors: Vectors, old: str | None = None, *, removed: Set[str] = frozenset()
+    ) -> str:
         """``contract.content.vectors``: contract and content in hex, and one part for precomputed vectors.
 
         Args:
             canonical: the fields as JSON with sorted keys, vectors left out.
             vectors: the precomputed vectors at hand.
             old: the stored hash, whose parts stand for precomputed vectors that aren't at hand.
+            removed: precomputed vectors that aren't at hand since the document loses them.
         """
         parts: list[str] = []
         old_parts = old.split(".")[2].split("-") if old and old.count(".") >= 2 else []
@@ -219,24 +227,27 @@ class Preparer:
             if name in vectors:
                 parts.append(_digest(_vector_bytes(vectors[name]), 8))
             else:
-                parts.append(old_parts[number] if number < len(old_parts) else "0")
+                kept = number < len(old_parts) and name not in removed
+                parts.append(old_parts[number] if kept else "0")
         return f"{self.contract}.{_digest(canonical)}.{'-'.join(parts) or '0'}"
 
     def fill_texts(self, record: PreparedRecord, source: Mapping[str, Any], names: set[str]) -> None:
         """The texts of these fields from *source* into the record."""
+        record.wanted |= names
         for name in sorted(names):
             spec = self.encoded[name]
             if spec.chunked and self.plan.chunk is not None:
                 continue
-            text = self._checked(name, spec.source, spec.source_text(source), source)
+            text = self._checked([name], spec.source, spec.source_text(source), source)
             if text is not None:
                 if self._limits[name] and len(text) > MAX_ENCODE_CHARS:
                     text = text[:MAX_ENCODE_CHARS]
                 record.texts[name] = text
                 record.size += len(text)
         chunk = self.plan.chunk
-        if chunk is not None and any(self.encoded[n].chunked for n in names):
-            record.chunk_text = self._checked("chunk", chunk.source, chunk.source_text(source), source)
+        chunked = sorted(name for name in names if self.encoded[name].chunked)
+        if chunk is not None and chunked:
+            record.chunk_text = self._checked(chunked, chunk.source, chunk.source_text(source), source)
             record.size += 2 * len(record.chunk_text or "")
 
     def without_vectors(self, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -329,45 +340,98 @@ class Preparer:
         return value
 
     def _checked(
-        self, name: str, fields: Sequence[str], text: str | None, source: Mapping[str, Any]
+        self, names: Sequence[str], fields: Sequence[str], text: str | None, source: Mapping[str, Any]
     ) -> str | None:
-        """A text that there is something in; None where a record may come without."""
+        """The text that the fields *names* are made from, if there is something in it; None where a record
+        may come without."""
         if text is not None and text.strip():
             return text
-        if self._on_missing_text == "skip":
+        needed = [name for name in names if name not in self.optional]
+        if not needed:
             return None
-        names = ", ".join(repr(f) for f in fields)
+        made, remedy = ", ".join(map(repr, names)), _make_optional(*needed)
+        sources = ", ".join(repr(f) for f in fields)
+        field = fields[0] if fields else names[0]
         if text is None:
             raise RecordError(
-                f"the record has none of the fields {names} that {name!r} is made from (it has "
+                f"the record has none of the fields {sources} that {made} is made from (it has "
                 f"{', '.join(sorted(source)[:12]) or 'no fields'}); map them with fields= (--field), or "
-                "set on_missing_text=skip (--on-missing-text skip)",
-                field=fields[0] if fields else name,
+                f"{remedy}",
+                field=field,
             )
-        raise RecordError(
-            f"the text for {name!r} (from {names}) is empty; set on_missing_text=skip (--on-missing-text "
-            "skip) to store such records without that vector",
-            field=fields[0] if fields else name,
-        )
+        raise RecordError(f"the text for {made} (from {sources}) is empty; {remedy}", field=field)
 
     # -- vectors that the caller brings ----------------------------------------------------------
 
-    def _take_precomputed(self, source: dict[str, Any]) -> dict[str, npt.NDArray[Any] | SparseVector]:
+    def _take_precomputed(
+        self, source: dict[str, Any], op: str
+    ) -> tuple[dict[str, npt.NDArray[Any] | SparseVector], dict[str, bool]]:
+        """The vectors, taken out of *source*, and the fields that the record is to have none in: a vector
+        that says nothing is there (True), or an update writes null over it (False)."""
         vectors: dict[str, npt.NDArray[Any] | SparseVector] = {}
+        removed: dict[str, bool] = {}
         for name, spec in self.precomputed.items():
+            named = op == "update" and bool(paths.places(source, name))
             value = paths.pop(source, name)
             if value is None:
+                if named and name in self.optional:
+                    removed[name] = False
                 continue
             if isinstance(value, str):
                 try:
                     value = orjson.loads(value)
                 except ValueError:
                     raise RecordError(f"{name}: a string that is no JSON vector", field=name) from None
-            if isinstance(spec, DenseField):
-                vectors[name] = _as_stored(name, spec, validate_dense(name, spec, value))
+            if isinstance(spec, SparseField):
+                vector: npt.NDArray[Any] | SparseVector = validate_sparse(name, value)
             else:
-                vectors[name] = validate_sparse(name, value)
-        return vectors
+                # Where it may be missing, a vector without a direction is as good as missing.
+                vector = validate_dense(name, spec, value, may_be_zero=name in self.optional)
+                if not (name in self.optional and spec.has_no_direction(vector)):
+                    vector = _as_stored(name, spec, vector)
+            if _says_nothing(spec, vector, optional=name in self.optional):
+                removed[name] = True
+            else:
+                vectors[name] = vector
+        return vectors, removed
+
+
+def _optional(plan: IndexPlan, more: Collection[str]) -> Set[str]:
+    """The vector fields that a record may come without. This alone decides it.
+
+    Raises:
+        OptionsError: *more* names a field that is none.
+    """
+    fields = dict(plan.vector_fields())
+    if ALL_FIELDS in more:
+        return frozenset(fields)
+    for name in more:
+        if name not in fields:
+            raise OptionsError(
+                f"the plan has no vector field {name!r} (it has {', '.join(fields) or 'none'})",
+                option="options.optional",
+            )
+    return frozenset(more) | {name for name, field in fields.items() if field.optional}
+
+
+def _make_optional(*names: str) -> str:
+    """What a person can do where records have no vector."""
+    shown = ", ".join(map(repr, names))
+    options = " ".join(f"--optional {name}" for name in names)
+    return (
+        f"to store such records without that vector, write optional = true for {shown} in the plan, or load "
+        f"them with optional=[{shown}] ({options})"
+    )
+
+
+def _says_nothing(
+    spec: DenseField | SparseField, vector: npt.NDArray[Any] | SparseVector, *, optional: bool
+) -> bool:
+    """Whether a record's own vector is as good as none. A dense one may say something by being at the origin
+    (l2_norm), so only a missing direction counts, and only where the plan allows that."""
+    if isinstance(spec, SparseField):
+        return is_no_vector(spec, vector)
+    return optional and spec.element_type != "bit" and spec.has_no_direction(np.asarray(vector))
 
 
 def _as_stored(name: str, spec: DenseField, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -437,7 +501,7 @@ class PrepareStage:
         self.preparer = Preparer(
             plan,
             encoders,
-            on_missing_text=options.on_missing_text,
+            optional=(ALL_FIELDS,) if options.on_missing_text == "skip" else options.optional,
             on_nan=options.on_nan,
             require_precomputed=not options.vectors_only,
         )

@@ -12,7 +12,7 @@ from esembed.dialect.meta import HASH_FIELD, TEXT_PREFIX
 from esembed.dialect.source_rules import within
 from esembed.errors import RecordError
 from esembed.ingest.bulk import BulkAction
-from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.ingest.options import IngestOptions, IngestReport, MissingVectors
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord
 from esembed.ingest.vector_check import VectorCheck
@@ -48,6 +48,7 @@ class SerializeStage:
         self._precomputed_sent = 0
         self._check = VectorCheck(plan, self._form.format) if options.verify else None
         self._inside = {name for name, field in plan.vector_fields() if field.endpoint is not None}
+        self._chunked = {n for n, f in plan.vector_fields() if f.chunked and plan.chunk is not None}
         self._nested = plan.chunk is not None and plan.chunk.store == "nested"
 
     def start(self) -> None:
@@ -89,12 +90,24 @@ class SerializeStage:
         if record.op == "update" and record.chunks is None:
             count = record.old_chunks
         stored = f"{record.hash}.{count}"
-        nested: list[tuple[str, Any]] | None = None
-        if record.chunks is not None and self._nested:
-            nested = list(zip(record.chunks, record.chunk_vectors, strict=True))
         partial = record.op == "update" or self._vectors_only
+        nested: list[tuple[str, Any]] | None = None
+        if record.chunks is not None and self._nested and (record.chunks or partial):
+            nested = list(zip(record.chunks, record.chunk_vectors, strict=True))
         source = {} if self._vectors_only else record.source
-        body = form.body(source, record.vectors, content_hash=stored, chunks=nested, places=record.places)
+        record.missing = self._missing(record)
+        # A whole document replaces the old one; a partial one must take away what it no longer has.
+        removed = (
+            [n for n in record.missing if n not in self._chunked] if partial and record.encoded_before else []
+        )
+        body = form.body(
+            source,
+            record.vectors,
+            content_hash=stored,
+            chunks=nested,
+            places=record.places,
+            removed=removed,
+        )
         if self._inside and not partial:
             # For the index's ingest pipeline, which puts the vectors in their place and takes these out.
             body |= {f"{TEXT_PREFIX}{n}": text for n, text in record.texts.items() if n in self._inside}
@@ -137,6 +150,25 @@ class SerializeStage:
             line = write(record.id, body, routing)
             (then if lines else lines).append(line)
         return BulkAction(record.id, record.op, lines, tag=_slim(record), then=then)
+
+    def _missing(self, record: PreparedRecord) -> dict[str, MissingVectors]:
+        """Field → what the record goes in without, of the vectors that it was to have. Counted here alone."""
+        found: dict[str, MissingVectors] = {}
+        for name in record.wanted:
+            chunks = 0
+            if name in self._chunked:
+                have = sum(name in vectors for vectors in record.chunk_vectors)
+                chunks = len(record.chunks or ()) - have
+                if have and not chunks:
+                    continue
+                documents = 0 if have else 1
+            elif name in (record.texts if name in self._inside else record.vectors):
+                continue
+            else:
+                documents = 1
+            unknown = record.zeros.get(name, 0)
+            found[name] = MissingVectors(documents=documents, chunks=chunks, unknown=unknown, ids=[record.id])
+        return found
 
 
 def _slim(record: PreparedRecord) -> PreparedRecord:
