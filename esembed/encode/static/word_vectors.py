@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ _FASTTEXT_MAGIC = struct.pack("<i", 793_712_314)
 _PICKLED = (".kv", ".model", ".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz", ".joblib", ".ckpt")
 _MAX_REMEMBERED = 200_000
 """Vectors made of subwords that are kept: bounds the memory of a text full of numbers or misspellings."""
+_MAX_LINE = 1 << 20
+"""Bytes of the longest line of a GloVe file: some 100,000 dimensions, where real ones have at most 4,096."""
+_GZIP_RATIO = 1032
+"""Deflate can't make anything smaller than this share of it."""
+_FASTTEXT_ARGUMENTS = struct.Struct("<2i12id")
+_FASTTEXT_COUNTS = struct.Struct("<3iqq")
+"""Of fastText's binary form: magic, version and arguments; then words, words, labels, tokens, pruned ids."""
 
 
 class WordSource:
@@ -156,34 +164,75 @@ def open_word_source(path: Path, *, pooling: str, max_seq_length: int | None) ->
     fasttext = head.startswith(_FASTTEXT_MAGIC)
     try:
         if fasttext:
+            _check_fasttext(path)
             vectors = load_facebook_vectors(str(path))
         else:
             first, header, binary = head.split(b"\n")[0], _has_header(head), _is_binary(head)
             if not header and (binary or len(first.split()) < 2):
                 raise ValueError("neither word2vec, GloVe nor fastText")
+            if header:
+                _check_counts(path, first, binary)
             if header or binary:
                 vectors = KeyedVectors.load_word2vec_format(
                     str(path), binary=binary, no_header=not header, unicode_errors="replace"
                 )
             else:
                 vectors = _read_glove(path, head, KeyedVectors)
-    except (
-        ValueError,
-        EOFError,
-        OSError,
-        struct.error,
-        IndexError,
-        NotImplementedError,
-        MemoryError,
-    ) as error:
+    except Exception as error:  # gensim raises anything, AssertionError and OverflowError among it
         raise EncoderError(
             f"{path.name} can't be read as word vectors (word2vec text or binary, GloVe text, fastText): "
-            f"{error}",
+            f"{str(error) or type(error).__name__}",
             spec=spec,
         ) from error
     if not len(vectors.key_to_index):
         raise EncoderError(f"{path.name} holds no word vectors", spec=spec)
     return WordSource(vectors, pooling=pooling, max_seq_length=max_seq_length, subwords=fasttext)
+
+
+def _check_counts(path: Path, first: bytes, binary: bool) -> None:
+    """Hold what a word2vec file's first line says against the file's length, before gensim asks for a table
+    of that size.
+
+    Raises:
+        ValueError: the file can't hold that many numbers.
+    """
+    words, dims = (int(part) for part in first.split())
+    # A word of one byte and a separator; each number four bytes, or a separator and a digit.
+    needed = words * (2 + dims * (4 if binary else 2))
+    _check_size(path, needed, f"{words} words of {dims} dims")
+
+
+def _check_size(path: Path, needed: int, what: str) -> None:
+    most = path.stat().st_size * (_GZIP_RATIO if path.suffix == ".gz" else 1)
+    if needed > most + _MAX_LINE:  # the last separators may be missing
+        raise ValueError(f"its header says {what}, which its {path.stat().st_size} bytes can't hold")
+
+
+def _check_fasttext(path: Path) -> None:
+    """Hold the header against the file's length, and walk through the vocabulary: gensim 4.4 waits for ever
+    for the end of a word where the file ends in one.
+
+    Raises:
+        ValueError: the file is shorter than it says, or a word never ends.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        dims = _FASTTEXT_ARGUMENTS.unpack(file.read(_FASTTEXT_ARGUMENTS.size))[2]
+        words = _FASTTEXT_COUNTS.unpack(file.read(_FASTTEXT_COUNTS.size))[0]
+        if dims < 1 or words < 0:
+            raise ValueError(f"its header says {words} words of {dims} dims")
+        # Each word: an end mark, a count of eight bytes, its kind.
+        _check_size(path, words * (10 + 4 * dims), f"{words} words of {dims} dims")
+        data, at = b"", 0
+        for _ in range(words):
+            end = data.find(b"\0", at)
+            while end < 0 or end + 10 > len(data):
+                more = file.read(_MAX_LINE)
+                if not more or len(data) - at > 2 * _MAX_LINE:
+                    raise ValueError("the file ends in its vocabulary")
+                data, at = data[at:] + more, 0
+                end = data.find(b"\0")
+            at = end + 10
 
 
 def _read_glove(path: Path, head: bytes, make: Any) -> Any:
@@ -196,14 +245,18 @@ def _read_glove(path: Path, head: bytes, make: Any) -> Any:
         ValueError: a line with too few numbers, or with what is none.
     """
     lines = head.split(b"\n")
+    if len(head) == _MAX_LINE and len(lines) == 1:
+        raise ValueError(f"its first line has more than {_MAX_LINE} bytes")
     whole = lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
     dims = min(line.rstrip().count(b" ") for line in whole if line.strip())
     table: dict[str, Any] = {}
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), 1):
             if not line.strip():
                 continue
+            if len(line) == _MAX_LINE and not line.endswith(b"\n"):
+                raise ValueError(f"line {number} has more than {_MAX_LINE} bytes")
             word, *numbers = line.rstrip().rsplit(b" ", dims)
             if len(numbers) != dims:
                 raise ValueError(f"line {number} has fewer than {dims} numbers after its word")
@@ -218,8 +271,8 @@ def _head(path: Path, spec: str) -> bytes:
     try:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rb") as handle:
-            return bytes(handle.read(65_536))
-    except OSError as error:
+            return bytes(handle.read(_MAX_LINE))
+    except (OSError, EOFError, zlib.error) as error:
         raise EncoderError(f"{path.name} can't be read: {error}", spec=spec) from error
 
 
@@ -230,13 +283,16 @@ def _has_header(head: bytes) -> bool:
 
 
 def _is_binary(head: bytes) -> bool:
-    """Whether what follows the first line is raw floats: then it is no valid text of numbers."""
+    """Whether what follows the first line is raw floats: then that doesn't end with a number."""
     lines = head.split(b"\n", 1)
     body = lines[1] if _has_header(head) and len(lines) == 2 else head
-    first = body.split(b"\n", 1)[0].split(b" ")
+    first = body.split(b"\n", 1)[0]
+    # The last number only: a word may hold spaces, so what stands before it may be a word.
+    parts = first.rsplit(maxsplit=1)
+    if len(parts) < 2 or b"\0" in first:
+        return bool(first.strip())
     try:
-        for part in first[1:]:
-            float(part or b"0")
+        float(parts[1])
     except ValueError:
         return True
     return False

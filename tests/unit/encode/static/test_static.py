@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +259,47 @@ def test_words_of_a_glove_file_may_hold_spaces(tmp_path: Path) -> None:
     from esembed.encode.static.word_vectors import open_word_source
 
     path = tmp_path / "glove.txt"
-    path.write_text("the 1 2 3\n. . . 4 5 6\nat name@domain.com 7 8 9\nthe 0 0 1\n")
-    source = open_word_source(path, pooling="mean", max_seq_length=None)
-    assert list(source._index) == ["the", ". . .", "at name@domain.com"]
-    assert source._table.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    lines = ["the 1 2 3", ". . . 4 5 6", "at name@domain.com 7 8 9 "]
+    for first in range(3):  # the first line decides the format
+        order = lines[first:] + lines[:first]
+        path.write_text("\n".join([*order, "the 0 0 1"]) + "\n")
+        source = open_word_source(path, pooling="mean", max_seq_length=None)
+        table = dict(zip(source._index, source._table.tolist(), strict=True))
+        assert table == {"the": [1, 2, 3], ". . .": [4, 5, 6], "at name@domain.com": [7, 8, 9]}
+
+
+def _fasttext(words: int, dims: int, tail: bytes) -> bytes:
+    arguments = struct.pack("<2i12id", 793_712_314, 12, dims, *[1] * 11, 0.1)
+    return arguments + struct.pack("<3iqq", words, words, 0, 1, -1) + tail
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"1000000000 1000000000\n" + b"a " + b"\x01" * 80,
+        b"1000000000 1000000000\na 0 0 0\n",
+        b"9" * 5_000 + b" 3\na 0 0 0\n",
+        b"3 0\na\n",
+        b"a " + b"0 " * 2_000_000 + b"\n",
+        b"a 1 2\nb " + b"0 " * 2_000_000 + b"\n",
+        _fasttext(1_000_000_000, 1_000_000, b""),
+        _fasttext(2**31 - 1, 1, b"a"),
+        _fasttext(-1, 4, b""),
+        _fasttext(3, -4, b"a\0" * 20),
+        _fasttext(3, 4, b"a\0" + b"\1" * 9 + b"never ends"),
+        _fasttext(1, 4, b"a\0" + b"\0" * 9 + struct.pack("<?2q", False, 2**40, 2**40)),
+        _fasttext(0, 0, b""),
+        struct.pack("<i", 793_712_314),
+    ],
+    ids=range(14),
+)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_word_vectors_that_lie_about_themselves(tmp_path: Path, content: bytes, packed: bool) -> None:
+    pytest.importorskip("gensim")
+    from esembed.encode.static.word_vectors import open_word_source
+
+    path = tmp_path / ("words.bin.gz" if packed else "words.bin")
+    path.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(EncoderError, match=r"can't be read as word vectors|holds no word vectors"):
+        open_word_source(path, pooling="mean", max_seq_length=None)
