@@ -25,7 +25,8 @@ class ReadOptions:
             (by the name).
         encoding: of text formats, unless a byte order mark says otherwise.
         fallback_encoding: for lines that aren't *encoding*; None makes them dead letters.
-        max_record_bytes: the longest line or JSON file.
+        max_record_bytes: the longest line or JSON file; a cell of a CSV file may have a quarter of that in
+            characters.
         delimiter: between CSV cells, else ``,`` (a tab for tsv).
         storage: fsspec's options for remote stores (credentials are better left to its environment).
     """

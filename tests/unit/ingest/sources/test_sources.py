@@ -153,6 +153,16 @@ def test_csv(tmp_path: Path) -> None:
     assert "2 cells where the header has 3" in bad[0].message
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("long", ["x" * 5_000, '"' + "x" * 5_000 + '"', ",".join("y" * 3_000)])
+def test_a_csv_line_beyond_the_limit_is_one_dead_letter(tmp_path: Path, end: str, long: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(end.join(["_id,body", "1,a", f"2,{long}", "3,b"]).encode())
+    good, bad = read(path, max_record_bytes=4_000)
+    assert [(doc.source["_id"], doc.position) for doc in good] == [("1", "a.csv:2"), ("3", "a.csv:4")]
+    assert [(error.position, "max_record_bytes" in error.message) for error in bad] == [("a.csv:3", True)]
+
+
 def test_csv_of_another_delimiter_says_so_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('id;title\n1;"two\nlines"\n2;x\n')
