@@ -21,6 +21,7 @@ import importlib
 from collections.abc import Callable
 from typing import cast
 
+from esembed.encode.backends.base import foreign_errors
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.processes import remember
 from esembed.errors import EncoderError
@@ -62,6 +63,7 @@ def load(
         ) from error
     loader = cast(Loader, getattr(module, function))
     params, runtime = params or EncoderParams(), runtime or RuntimeOptions.from_environment()
-    encoder = loader(rest, params, runtime)
+    with foreign_errors(spec, "be loaded"):
+        encoder = loader(rest, params, runtime)
     remember(encoder, (spec, params, runtime), load)
     return encoder

@@ -9,6 +9,7 @@ order, so a large model has only the latter; there the second stream gains nothi
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 import math
 import threading
@@ -156,7 +157,9 @@ class OpenVinoBackbone:
         """Build the graph with *head* at its end."""
         with foreign_errors(self._files.name, "be built as an OpenVINO graph"):
             model = build(self._files, head, self._precision)
-        return OpenVinoProgram(model, self._precision, self._threads, large=self._large)
+        return OpenVinoProgram(
+            model, self._precision, self._threads, large=self._large, name=self._files.name
+        )
 
     def close(self) -> None:
         """Nothing is held beyond the programs."""
@@ -171,8 +174,11 @@ def _version() -> str:
 class OpenVinoProgram:
     """A compiled graph. Calls may come from several threads: each call has infer requests of its own."""
 
-    def __init__(self, model: Any, precision: str, threads: int, *, large: bool = False) -> None:
+    def __init__(
+        self, model: Any, precision: str, threads: int, *, large: bool = False, name: str = "the model"
+    ) -> None:
         self._model = model
+        self._name = name
         self._large = large
         self._precision = precision
         self._threads = threads
@@ -208,7 +214,9 @@ class OpenVinoProgram:
             return
         second = next(source, None)
         if second is None:
-            yield self._one(first)
+            with foreign_errors(self._name, "be run by OpenVINO"):
+                only = self._one(first)
+            yield only
             return
         yield from self._many(_chain(first, second, source))
 
@@ -220,8 +228,9 @@ class OpenVinoProgram:
         return tuple(np.array(tensor.data) for tensor in request.output_tensors)
 
     def _many(self, batches: Iterator[TokenBatch]) -> Iterator[Outputs]:
-        compiled = self._compile(self._streams())
-        requests = [compiled.create_infer_request() for _ in range(self._streams())]
+        with foreign_errors(self._name, "be compiled by OpenVINO"):
+            compiled = self._compile(self._streams())
+            requests = [compiled.create_infer_request() for _ in range(self._streams())]
         idle = collections.deque(requests)
         busy: collections.deque[tuple[Any, TokenBatch]] = collections.deque()
         try:
@@ -229,21 +238,25 @@ class OpenVinoProgram:
                 if not idle:
                     yield self._collect(busy, idle)
                 request = idle.popleft()
-                request.start_async([batch.ids, batch.mask])
+                with foreign_errors(self._name, "be run by OpenVINO"):
+                    request.start_async([batch.ids, batch.mask])
                 busy.append((request, batch))
             while busy:
                 yield self._collect(busy, idle)
         finally:
             for request, _ in busy:
-                request.wait()
+                with contextlib.suppress(RuntimeError):  # the error that is under way says it already
+                    request.wait()
 
     def _streams(self) -> int:
         return 1 if self._large else self._threads
 
-    @staticmethod
-    def _collect(busy: collections.deque[tuple[Any, TokenBatch]], idle: collections.deque[Any]) -> Outputs:
+    def _collect(
+        self, busy: collections.deque[tuple[Any, TokenBatch]], idle: collections.deque[Any]
+    ) -> Outputs:
         request, _ = busy[0]
-        request.wait()
+        with foreign_errors(self._name, "be run by OpenVINO"):
+            request.wait()
         busy.popleft()
         outputs = tuple(np.array(tensor.data) for tensor in request.output_tensors)
         idle.append(request)

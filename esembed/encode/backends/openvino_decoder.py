@@ -15,11 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.encode.backends.openvino_graph import Graph
+from esembed.errors import EncoderError
 
 __all__ = ["FAMILY", "hidden_states", "max_positions", "rope_theta", "rotary_tables", "unsupported"]
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 """The values of ``model_type`` that are built here."""
+
+
+_MOST_ANGLES = 1 << 27
+"""A million tokens in heads of 128 dimensions: 1 GiB of angles. No tensor accounts for these numbers, so a
+config.json could ask for any amount of memory."""
 
 
 def unsupported(config: Mapping[str, Any]) -> str | None:
@@ -54,6 +60,11 @@ def rotary_tables(
     theta: float, depth: int, positions: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Cosines and sines, each float32 (positions, depth), the second half of the depth like the first."""
+    if positions * depth > _MOST_ANGLES:
+        raise EncoderError(
+            f"config.json asks for rotary positions of {positions} tokens times {depth}, which is more than "
+            "is built here"
+        )
     waves = theta ** -(np.arange(0, depth, 2, dtype=np.float64) / depth)
     angles = np.arange(positions, dtype=np.float64)[:, None] * waves[None]
     angles = np.concatenate([angles, angles], axis=1)

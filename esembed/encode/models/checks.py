@@ -7,11 +7,13 @@ had a cosine of -.09 to the model's own, and tokens beyond the table all got the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
+
+from esembed.encode.models.json_files import checked, read_json
 from esembed.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -83,10 +85,9 @@ def check_folder(folder: Path, name: str) -> None:
     if not path.is_file():
         return
     try:
-        stated = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stated = read_json(path)
+    except EncoderError:
         stated = {}
-    stated = stated if isinstance(stated, Mapping) else {}
     base, kind = stated.get("base_model_name_or_path") or "a base model", stated.get("peft_type") or "PEFT"
     raise EncoderError(
         f"{name} has an adapter ({kind}, adapter_config.json) for {base}, which isn't applied here. Merge it "
@@ -97,12 +98,47 @@ def check_folder(folder: Path, name: str) -> None:
     )
 
 
+_Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
+_Sizes = _Size | list[_Size] | None  # some architectures have a width for each layer
+_Epsilon = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+
+
+class _Config(msgspec.Struct):
+    """What config.json may say of an architecture, as far as a network is built from it.
+
+    Bounds are far beyond any model's: without them a number made up asks for memory or time that no weights
+    account for.
+    """
+
+    model_type: str | None = None
+    architectures: list[str] | None = None
+    hidden_size: _Size | None = None
+    num_hidden_layers: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None
+    num_attention_heads: _Sizes = None
+    num_key_value_heads: _Sizes = None
+    intermediate_size: _Sizes = None
+    head_dim: _Size | None = None
+    vocab_size: _Size | None = None
+    type_vocab_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] | None = None
+    max_position_embeddings: Annotated[int, msgspec.Meta(ge=-1, le=1 << 40)] | None = None
+    layer_norm_eps: _Epsilon | None = None
+    rms_norm_eps: _Epsilon | None = None
+    norm_eps: _Epsilon | None = None
+    hidden_act: Annotated[str, msgspec.Meta(pattern=r"^\w{1,60}$")] | None = None
+    pad_token_id: int | None = None
+    rope_theta: Annotated[float, msgspec.Meta(gt=0)] | dict[str, Any] | None = None
+    rope_scaling: dict[str, Any] | None = None
+    rope_parameters: dict[str, Any] | None = None
+    sliding_window: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+
+
 def check_config(config: Mapping[str, Any], name: str) -> None:
-    """Refuse a quantized checkpoint by what its config.json says.
+    """Refuse a config.json that holds what it can't hold, and a quantized checkpoint by what it says there.
 
     Raises:
-        EncoderError: names the method.
+        EncoderError: names the field, or the method.
     """
+    checked(config, _Config, "config.json", name)
     for key in ("quantization_config", "compression_config"):
         stated = config.get(key)
         if stated:
@@ -182,6 +218,11 @@ def check_shapes(config: Mapping[str, Any], tensors: Tensors, name: str) -> None
         EncoderError: names the tensor, its shape and what the configuration says.
     """
     table = _table(tensors)
+    if table is not None and len(table[1]) != 2:
+        raise EncoderError(
+            f"{name}: {table[0]} has the shape {table[1]}, and a table of word embeddings has two dimensions",
+            spec=name,
+        )
     if table is not None:
         _same(config, name, table[0], table[1], 0, ("vocab_size",))
     for tensor in tensors:
@@ -191,12 +232,37 @@ def check_shapes(config: Mapping[str, Any], tensors: Tensors, name: str) -> None
                 _same(config, name, tensor, shape, axis, keys)
     width = _number(config, ("hidden_size", "dim", "n_embd", "d_model"))
     heads = _number(config, ("num_attention_heads", "n_heads", "n_head"))
+    _check_heads(config, tensors, name, width)
     if width and heads and "head_dim" not in config and width % heads:
         raise EncoderError(
             f"{name}: config.json divides {width} dimensions among {heads} attention heads",
             spec=name,
         )
 
+
+def _check_heads(config: Mapping[str, Any], tensors: Tensors, name: str, width: int | None) -> None:
+    """Queries and keys of a decoder: tables of positions are made from these before a weight is read."""
+    heads, depth = _number(config, ("num_attention_heads",)), _number(config, ("head_dim",))
+    depth = depth or (width // heads if width and heads else None)
+    pairs = _number(config, ("num_key_value_heads",)) or heads
+    if not heads or not depth:
+        return
+    for ending, count in (("self_attn.q_proj.weight", heads), ("self_attn.k_proj.weight", pairs)):
+        for tensor in tensors:
+            if not tensor.endswith(ending) or config.get("model_type") not in _PLAIN_DECODERS:
+                continue
+            shape = tensors.file_of(tensor).entries[tensor][1]
+            if len(shape) == 2 and shape[0] != (count or 0) * depth:
+                raise EncoderError(
+                    f"{name}: {tensor} has the shape {shape}, and config.json says {count} heads of {depth} "
+                    "dimensions: they are of two models, or one of them was edited. Fetch both from the same "
+                    "revision",
+                    spec=name,
+                )
+
+
+_PLAIN_DECODERS = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types whose every layer has heads as config.json says."""
 
 _SHAPES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("embeddings.position_embeddings.weight", 0, ("max_position_embeddings",)),
@@ -225,7 +291,7 @@ def _same(
     keys: tuple[str, ...],
 ) -> None:
     stated = _number(config, keys)
-    if stated is not None and len(shape) == 2 and shape[axis] != stated:
+    if stated is not None and (len(shape) != 2 or shape[axis] != stated):
         raise EncoderError(
             f"{name}: {tensor} has the shape {shape}, and config.json says {keys[0]} = {stated}: they are of "
             "two models, or one of them was edited. Fetch both from the same revision",

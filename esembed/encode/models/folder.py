@@ -8,31 +8,69 @@ refused with the reason, never ignored: a vector that is only nearly right is wo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.models import checks, hub
 from esembed.encode.models.hashes import cached_weights_hash, tokenizer_hash
+from esembed.encode.models.json_files import checked, optional_json, read_json, read_value
 from esembed.encode.models.tensors import TensorFile, Tensors
 from esembed.errors import EncoderError
 
 __all__ = [
     "ModelFiles",
     "Module",
+    "SentenceConfig",
     "module_config",
+    "module_entries",
     "open_model",
-    "optional_json",
     "position_offset",
     "read_folder",
-    "read_json",
     "transformer_config",
     "usable_positions",
 ]
+
+
+class SentenceConfig(msgspec.Struct):
+    """config_sentence_transformers.json."""
+
+    prompts: dict[str, Any] | None = None
+    similarity_fn_name: str | None = None
+    max_active_dims: int | None = None
+
+    @property
+    def text_prompts(self) -> dict[str, str]:
+        """Name → text."""
+        return {name: text for name, text in (self.prompts or {}).items() if isinstance(text, str)}
+
+
+class _Processing(msgspec.Struct):
+    text: dict[str, Any] | None = None
+    common: dict[str, Any] | None = None
+
+
+_Length = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _TransformerOptions(msgspec.Struct):
+    """sentence_bert_config.json."""
+
+    max_seq_length: _Length | None = None
+    do_lower_case: bool | None = None
+    transformer_task: str | None = None
+    modality_config: dict[str, Any] | None = None
+    processing_kwargs: dict[str, Any] | None = None
+
+
+class _ModuleEntry(msgspec.Struct):
+    type: str
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +158,12 @@ class ModelFiles:
         return tokenizer_hash(self.transformer_folder, self.lower_case)
 
 
+class _Shards(msgspec.Struct):
+    """model.safetensors.index.json."""
+
+    weight_map: dict[str, str]
+
+
 def open_tensors(folder: Path, name: str) -> Tensors:
     """The safetensors in *folder*, sharded or not.
 
@@ -130,7 +174,7 @@ def open_tensors(folder: Path, name: str) -> Tensors:
     if single.is_file():
         return Tensors([TensorFile(single)])
     if index.is_file():
-        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+        shards = sorted(set(checked(read_value(index), _Shards, index.name, name).weight_map.values()))
         for shard in shards:
             if Path(shard).name != shard or not (folder / shard).is_file():
                 raise EncoderError(f"{name}: {index.name} names {shard!r}, which isn't there", spec=name)
@@ -156,26 +200,6 @@ def open_tensors(folder: Path, name: str) -> Tensors:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        EncoderError: it can't be read, or is no object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"can't read {path.name}: {error}") from error
-    if not isinstance(value, dict):
-        raise EncoderError(f"{path.name} holds no JSON object")
-    return value
-
-
-def optional_json(path: Path) -> dict[str, Any]:
-    """:func:`read_json`; empty where there is no such file."""
-    return read_json(path) if path.is_file() else {}
-
-
 _TRANSFORMER_CONFIGS = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -186,6 +210,9 @@ _TRANSFORMER_CONFIGS = (
     "sentence_xlnet_config.json",
 )
 """What sentence-transformers has called the file of the transformer's own options, in its order."""
+
+_MOST_MODULES = 100
+"""A published model has 2 to 6; each is a pass through a file."""
 
 _WITH_CONFIG = ("Pooling", "Dense", "LayerNorm", "SpladePooling", "SparseStaticEmbedding")
 """Modules that always have one. Normalize and Dropout have no options, a Router keeps them elsewhere."""
@@ -256,12 +283,12 @@ def read_folder(
             spec=name,
         )
     config = read_json(root / "config.json")
-    _refuse_remote_code(config, name)
     checks.check_config(config, name)
+    _refuse_remote_code(config, name)
     own = transformers[0].config if transformers else transformer_config(root)
     _check_transformer(own, name)
     general = optional_json(folder / "config_sentence_transformers.json")
-    prompts = {k: v for k, v in (general.get("prompts") or {}).items() if isinstance(v, str)}
+    stated = checked(general, SentenceConfig, "config_sentence_transformers.json", name)
     return ModelFiles(
         folder=folder,
         name=name,
@@ -269,43 +296,51 @@ def read_folder(
         revision=revision,
         config=config,
         modules=modules,
-        prompts=prompts,
-        similarity=general.get("similarity_fn_name"),
+        prompts=stated.text_prompts,
+        similarity=stated.similarity_fn_name,
         max_seq_length=_max_seq_length(own, config, optional_json(root / "tokenizer_config.json")),
         lower_case=bool(own.get("do_lower_case", False)),
     )
+
+
+def module_entries(path: Path, name: str) -> list[_ModuleEntry]:
+    """What modules.json lists.
+
+    Raises:
+        EncoderError: it is damaged, or lists more modules than any model has.
+    """
+    entries = checked(read_value(path), list[_ModuleEntry], path.name, name)
+    if len(entries) > _MOST_MODULES:
+        raise EncoderError(f"{name}: modules.json lists {len(entries)} modules", spec=name)
+    return entries
 
 
 def _modules(folder: Path, name: str) -> tuple[Module, ...]:
     path = folder / "modules.json"
     if not path.is_file():
         return ()
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        found = []
-        for entry in entries:
-            kind, place = str(entry["type"]), str(entry.get("path", ""))
-            if not kind.startswith("sentence_transformers."):
-                raise EncoderError(
-                    f"{name} has a module of its own, {kind}: that is code from the model's author, which "
-                    "isn't run here. Serve such a model and use openai:MODEL@URL, or bring vectors "
-                    "(precomputed)",
-                    spec=name,
-                )
-            if ".." in Path(place).parts or Path(place).is_absolute():
-                raise EncoderError(f"{name}: modules.json points outside the folder ({place!r})", spec=name)
-            short = kind.rpartition(".")[2]
-            if short == "Transformer":
-                found.append(Module(short, place, transformer_config(folder / place)))
-            else:
-                found.append(Module(short, place, module_config(folder / place, short, name)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EncoderError(f"{name}: modules.json is damaged ({error})", spec=name) from error
+    found = []
+    for entry in module_entries(path, name):
+        kind, place = entry.type, entry.path
+        if not kind.startswith("sentence_transformers."):
+            raise EncoderError(
+                f"{name} has a module of its own, {kind}: that is code from the model's author, which "
+                "isn't run here. Serve such a model and use openai:MODEL@URL, or bring vectors "
+                "(precomputed)",
+                spec=name,
+            )
+        if ".." in Path(place).parts or Path(place).is_absolute():
+            raise EncoderError(f"{name}: modules.json points outside the folder ({place!r})", spec=name)
+        short = kind.rpartition(".")[2]
+        if short == "Transformer":
+            found.append(Module(short, place, transformer_config(folder / place)))
+        else:
+            found.append(Module(short, place, module_config(folder / place, short, name)))
     return tuple(found)
 
 
 def _refuse_remote_code(config: Mapping[str, Any], name: str) -> None:
-    architectures = " ".join(config.get("architectures") or ())
+    architectures = " ".join(map(str, config.get("architectures") or ()))
     if "NVEmbed" in architectures:
         raise EncoderError(
             f"{name} pools with NV-Embed's latent attention, which is not built here (and its code is the "
@@ -322,6 +357,8 @@ def _refuse_remote_code(config: Mapping[str, Any], name: str) -> None:
 
 
 def _check_transformer(own: Mapping[str, Any], name: str) -> None:
+    stated = checked(own, _TransformerOptions, "sentence_bert_config.json", name)
+    checked(stated.processing_kwargs or {}, _Processing, "sentence_bert_config.json", name)
     task = own.get("transformer_task", "feature-extraction")
     if task not in ("feature-extraction", "fill-mask", None):
         raise EncoderError(f"{name} is used for {task!r}, which gives no embedding here", spec=name)
@@ -333,8 +370,8 @@ def _check_transformer(own: Mapping[str, Any], name: str) -> None:
         )
     processing = {k: v for k, v in (own.get("processing_kwargs") or {}).items() if v}
     unknown = [k for k in processing if k not in ("text", "common", "audio", "image", "video")]
-    unknown += [k for k in processing.get("text", {}) if k != "max_length"]
-    unknown += list(processing.get("common", {}))
+    unknown += [k for k in processing.get("text") or {} if k != "max_length"]
+    unknown += list(processing.get("common") or {})
     if unknown:
         raise EncoderError(
             f"{name} sets processing options that aren't known here: {', '.join(unknown)}", spec=name

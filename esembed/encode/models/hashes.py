@@ -11,6 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
+from esembed.encode.models.json_files import read_json
 from esembed.encode.models.tensors import Tensors, weights_hash
 from esembed.errors import EncoderError
 
@@ -67,10 +68,7 @@ def tokenizer_hash(folder: Path, lower_case: bool = False) -> str:
     digest = hashlib.sha256(b"lower" if lower_case else b"")
     main = folder / "tokenizer.json"
     if main.is_file():
-        try:
-            value = json.loads(main.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise EncoderError(f"can't read tokenizer.json: {error}") from error
+        value = read_json(main)
         value.pop("truncation", None)
         value.pop("padding", None)
         digest.update(json.dumps(value, sort_keys=True, ensure_ascii=True).encode())

@@ -9,7 +9,6 @@ masked-LM checkpoints, OpenSearch's doc-only models (a masked-LM checkpoint with
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +19,13 @@ from esembed.encode.models import hub
 from esembed.encode.models.folder import (
     ModelFiles,
     Module,
+    SentenceConfig,
     module_config,
-    optional_json,
+    module_entries,
     read_folder,
-    read_json,
     transformer_config,
 )
+from esembed.encode.models.json_files import checked, optional_json, read_json
 from esembed.encode.transformer.token_weights import token_weights_file
 from esembed.errors import EncoderError
 
@@ -109,7 +109,8 @@ def open_sparse_model(
     offline = runtime.local_files_only if runtime else False
     folder, hub_id, commit = hub.locate(rest, revision=revision, local_files_only=offline)
     name = rest if hub_id else folder.name
-    general = optional_json(folder / "config_sentence_transformers.json")
+    file = "config_sentence_transformers.json"
+    general = checked(optional_json(folder / file), SentenceConfig, file, name)
     entries = _module_entries(folder, name)
     document: Side
     query: Side
@@ -123,15 +124,15 @@ def open_sparse_model(
         document, query = _routes(folder, folder / entries[0][1], name)
     else:
         document = query = _side(folder, entries, name)
-    limit = general.get("max_active_dims")
+    limit = general.max_active_dims
     return SparseFiles(
         name=name,
         hub_id=hub_id,
         revision=commit,
         document=document,
         query=query,
-        prompts={k: v for k, v in (general.get("prompts") or {}).items() if isinstance(v, str)},
-        max_active_dims=int(limit) if isinstance(limit, int) and limit > 0 else None,
+        prompts=general.text_prompts,
+        max_active_dims=limit if limit is not None and limit > 0 else None,
     )
 
 
@@ -216,14 +217,10 @@ def _module_entries(folder: Path, name: str) -> list[tuple[str, str]]:
     path = folder / "modules.json"
     if not path.is_file():
         return []
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return [
-            (_short(str(e["type"]), name), _inside(folder, folder / str(e.get("path", "")), name))
-            for e in entries
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EncoderError(f"{name}: modules.json is damaged ({error})", spec=f"splade:{name}") from error
+    return [
+        (_short(entry.type, name), _inside(folder, folder / entry.path, name))
+        for entry in module_entries(path, name)
+    ]
 
 
 def _short(kind: str, name: str) -> str:

@@ -66,21 +66,20 @@ class TensorFile:
                 if name == "__metadata__":
                     continue
                 start, end = entry["data_offsets"]
-                shape, dtype = tuple(int(n) for n in entry["shape"]), entry["dtype"]
+                shape, dtype = tuple(entry["shape"]), entry["dtype"]
+                if any(type(n) is not int or n < 0 for n in (start, end, *shape)):
+                    raise ValueError(f"tensor {name!r} has a shape or place that is none")
                 if dtype not in _DTYPES:  # F8_E4M3, F4 …
                     raise EncoderError(
                         f"{self.path.name} has values of type {str(dtype)[:20]} ({name}), as quantized "
                         "models have, and only float weights are read: take the model's unquantized revision"
                     )
-                wanted = int(np.prod(shape, dtype=np.int64)) * np.dtype(_DTYPES[dtype]).itemsize
-                if (
-                    not 0 <= start <= end <= size - 8 - length
-                    or end - start != wanted
-                    or min(shape, default=0) < 0
-                ):
+                # Python's integers: a product of 64 bits can overflow to what the offsets say
+                wanted = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+                if not start <= end <= size - 8 - length or end - start != wanted:
                     raise ValueError(f"tensor {name!r} lies outside the file")
                 entries[name] = (dtype, shape, 8 + length + start, 8 + length + end)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise EncoderError(
                 f"{self.path.name} is damaged or of a kind that isn't known here ({error}): fetch it again"
             ) from error

@@ -79,7 +79,8 @@ class TextTokenizer:
         found = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
         if found is None:
             found = files.config.get("pad_token_id")
-        return int(found or 0)
+        # padding is masked, so that any row will do; -1 and ids beyond the table are found in configs
+        return found if isinstance(found, int) and 0 <= found < self.vocabulary_size else 0
 
     @property
     def vocabulary_size(self) -> int:

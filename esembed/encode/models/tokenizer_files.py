@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esembed.encode.models.folder import optional_json
+from esembed.encode.models.json_files import optional_json
 from esembed.errors import EncoderError
 
-__all__ = ["TokenizerFiles", "read_tokenizer"]
+__all__ = ["TokenizerFiles", "check_growth", "read_tokenizer"]
 
 _WORDPIECE = frozenset(
     {
@@ -177,6 +177,15 @@ def _class(options: Mapping[str, Any], config: Mapping[str, Any], name: str) -> 
 def _from_json(folder: Path, name: str, kind: str, options: Mapping[str, Any]) -> TokenizerFiles:
     from tokenizers import Tokenizer
 
+    path = folder / "tokenizer.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+        stored = json.loads(text)
+        check_growth(stored.get("normalizer"), name)
+    except EncoderError:
+        raise
+    except Exception as error:
+        raise EncoderError(f"{name}: tokenizer.json can't be read ({error})", spec=name) from error
     known = kind in _WORDPIECE or kind in _BYTE_LEVEL or kind in _AS_THE_FILE
     # XLM-R's, CamemBERT's and Llama's classes make other word starts with it, which the file doesn't show
     turned = kind in _AS_THE_FILE and kind not in ("", "TokenizersBackend", "PreTrainedTokenizer")
@@ -185,10 +194,7 @@ def _from_json(folder: Path, name: str, kind: str, options: Mapping[str, Any]) -
         importlib.util.find_spec("transformers") or turned or any(key in options for key in _OPTIONS)
     ):
         return _by_transformers(folder, name, kind, options)
-    path = folder / "tokenizer.json"
     try:
-        text = path.read_text(encoding="utf-8")
-        stored = json.loads(text)
         applied: dict[str, Any] = {}
         if kind in _WORDPIECE:
             _set_normalizer(stored, options, applied)
@@ -202,6 +208,32 @@ def _from_json(folder: Path, name: str, kind: str, options: Mapping[str, Any]) -
     _add_ends(tokenizer, name, options, applied)
     _split_special(tokenizer, options, applied)
     return TokenizerFiles(tokenizer, options, applied)
+
+
+_MOST_GROWTH = 1_000
+"""Times as long as its normalizer may make a text; published ones write a character or two for one."""
+
+
+def check_growth(normalizer: Any, name: str) -> None:
+    """Refuse a normalizer that makes long texts of short ones: six steps that write each letter 64 times make
+    69 billion of one, before any limit of tokens counts."""
+    growth, todo = 1.0, [normalizer]
+    while todo:
+        step = todo.pop()
+        if not isinstance(step, dict):
+            continue
+        todo += step.get("normalizers") or ()
+        pattern = step.get("pattern")
+        text = pattern.get("String") if isinstance(pattern, dict) else None
+        written = step.get("content") or step.get("prepend") or ""
+        # a regular expression may match next to nothing
+        growth *= max(1.0, (len(written) + (not text)) / max(1, len(text or "")))
+        if growth > _MOST_GROWTH:
+            raise EncoderError(
+                f"{name}: the normalizer of tokenizer.json can make texts {growth:.0f} times as long; no "
+                "model's does that. Take the tokenizer from where the model was published",
+                spec=name,
+            )
 
 
 def _normalizer_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.encode.models.folder import ModelFiles, open_tensors
+from esembed.encode.models.json_files import optional_json, read_json
 from esembed.encode.models.sparse_folder import StaticSide
 from esembed.encode.models.tokenizer import TextTokenizer
 from esembed.errors import EncoderError
@@ -114,10 +114,7 @@ class StaticWeights:
 
 
 def _tokenizer_limit(folder: Path) -> int | None:
-    path = folder / "tokenizer_config.json"
-    if not path.is_file():
-        return None
-    value = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
+    value = optional_json(folder / "tokenizer_config.json").get("model_max_length")
     return int(value) if isinstance(value, int | float) and 0 < value < 1_000_000_000 else None
 
 
@@ -135,11 +132,11 @@ def _from_file(path: Path, tokens: Sequence[str], name: str) -> FloatArray:
     """``idf.json`` (token → weight), or ``query_token_weights.txt`` (token, tab, weight by line)."""
     stored: Mapping[str, Any]
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            stored = json.loads(text)
+            stored = read_json(path)
         else:
-            rows = (line.rpartition("\t") for line in text.split("\n") if line.strip())
+            lines = path.read_text(encoding="utf-8").split("\n")
+            rows = (line.rpartition("\t") for line in lines if line.strip())
             stored = {token: float(weight) for token, _, weight in rows}
         positions = {token: i for i, token in enumerate(tokens)}
         weights = np.zeros(len(tokens), np.float32)

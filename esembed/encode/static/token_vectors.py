@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from esembed.encode.models.folder import module_entries
+from esembed.encode.models.json_files import optional_json, read_json
+from esembed.encode.models.tokenizer_files import check_growth
 from esembed.errors import EncoderError
 from esembed.types import FloatArray
 
@@ -149,7 +151,10 @@ def open_token_source(folder: Path, *, max_seq_length: int | None) -> TokenSourc
     try:
         tensors = load_file(str(weights_path))
         tokenizer = Tokenizer.from_file(str(tokenizer_path))
-        description = json.loads(tokenizer_path.read_text(encoding="utf-8"))
+        description = read_json(tokenizer_path)
+        check_growth(description.get("normalizer"), folder.name)
+    except EncoderError:
+        raise
     except (SafetensorError, ValueError, OSError) as error:
         raise EncoderError(f"{folder.name} can't be read: {error}", spec=spec) from error
     except Exception as error:
@@ -167,7 +172,7 @@ def open_token_source(folder: Path, *, max_seq_length: int | None) -> TokenSourc
     mapping, weights = tensors.get("mapping"), tensors.get("weights")
     vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
     _check_sizes(spec, table, mapping, weights, vocabulary)
-    config = _read_json(folder / "config.json") if own else {}
+    config = optional_json(folder / "config.json") if own else {}
     limit = max_seq_length if max_seq_length is not None else _length_limit(config, own)
     return TokenSource(
         tokenizer,
@@ -219,9 +224,8 @@ def _has_normalize_module(folder: Path) -> bool:
     path = folder / "modules.json"
     if not path.is_file():
         return False
-    modules = json.loads(path.read_text(encoding="utf-8"))
     known = {"StaticEmbedding", "Normalize"}
-    names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
+    names = [module.type.rpartition(".")[2] for module in module_entries(path, folder.name)]
     if set(names) - known:
         raise EncoderError(
             f"{folder.name} has the modules {', '.join(names)}; only {', '.join(sorted(known))} are known "
@@ -229,13 +233,6 @@ def _has_normalize_module(folder: Path) -> bool:
             spec=f"static:{folder.name}",
         )
     return "Normalize" in names
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    data = json.loads(path.read_text(encoding="utf-8"))
-    return data if isinstance(data, dict) else {}
 
 
 def _tensor_hash(tensors: dict[str, npt.NDArray[Any]]) -> str:
