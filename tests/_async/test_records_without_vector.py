@@ -76,7 +76,7 @@ async def test_each_field_says_for_itself(client: Any, esembed_index_name: str, 
     }
     reasons = {error.id: error.reason for error in report.errors}
     assert set(reasons) == {"no title", "no own", "zero own"}
-    assert "optional = true for 's'" in reasons["no title"]
+    assert "let 's' be missing: optional = true in the plan" in reasons["no title"]
     assert "--optional own" in reasons["no own"]
     assert "no direction" in reasons["zero own"]
     assert report.verified is not None

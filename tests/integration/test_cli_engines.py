@@ -483,3 +483,35 @@ def test_the_average_length_is_that_of_the_transformed_records(
     assert code == 0, err
     _, out, _ = run("index", "inspect", name, "--json")
     assert json.loads(out)["plan"]["sparse"]["terms"]["params"]["avgdl"] == 4.0
+
+
+def test_what_has_no_vector_is_told(run: Run, name: str, tmp_path: Path) -> None:
+    words = tmp_path / "words.vec.txt"
+    words.write_text("2 2\nred 1 0\nfox 0 1\n")
+    plan = tmp_path / "plan.toml"
+    text = f'[text.body]\n[dense.v]\nencoder = "static:{words}"\nsource = ["body"]\n'
+    plan.write_text(text)
+    assert run("index", "create", name, str(plan))[0] == 0
+    allow = ["--allow-encoder", f"static:{words}"]
+    records = tmp_path / "records.jsonl"
+    records.write_text(
+        '{"_id": "1", "body": "red"}\n{"_id": "2", "body": "zzqx"}\n{"_id": "3", "tag": "x"}\n'
+    )
+    ingest = ["ingest", str(records), "--index", name, *allow, "--dead-letters", str(tmp_path / "dead.jsonl")]
+    code, _, err = run(*ingest)
+    assert code == 3
+    assert "v: 1 document without a vector (1 with a text that its encoder knows nothing of): 2" in err
+    assert "--optional v" in err
+    code, out, _ = run(*ingest, "--optional", "v", "--rewrite", "--json")
+    assert code == 0
+    assert json.loads(out)["without_vector"] == {
+        "v": {"documents": 2, "chunks": 0, "unknown": 1, "ids": ["2", "3"]}
+    }
+    code, out, err = run("search", "zzqx", "--index", name, *allow)
+    assert code == 0
+    assert "v: the query has no vector" in err
+    code, out, _ = run("search", "zzqx", "--index", name, *allow, "--json")
+    assert any("no vector" in note for note in json.loads(out)["notes"])
+    code, out, err = run("search", "???", "--index", name, *allow)
+    assert code == 0, "nothing found is no error"
+    assert "0 hits" in err

@@ -418,10 +418,7 @@ def _make_optional(*names: str) -> str:
     """What a person can do where records have no vector."""
     shown = ", ".join(map(repr, names))
     options = " ".join(f"--optional {name}" for name in names)
-    return (
-        f"to store such records without that vector, write optional = true for {shown} in the plan, or load "
-        f"them with optional=[{shown}] ({options})"
-    )
+    return f"let {shown} be missing: optional = true in the plan, or {options} (optional=[{shown}]) once"
 
 
 def _says_nothing(
