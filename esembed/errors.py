@@ -36,6 +36,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from esembed.foreign import escaped
+
 __all__ = [
     "AliasError",
     "AuthorizationError",
@@ -80,6 +82,10 @@ class EsembedError(Exception):
     @property
     def message(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+    def __str__(self) -> str:
+        """The message as a terminal can show it: an engine's reason or a file's name may hold anything."""
+        return escaped(self.message)
 
     def __reduce__(self) -> tuple[Callable[..., EsembedError], tuple[Any, ...]]:
         return _rebuild, (type(self), self.message, dict(self.__dict__))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from esembed.foreign import escaped, json_escaped
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.progress import Progress
+    from rich.segment import Segment
     from rich.table import Table
 
     from esembed.ingest.options import ProgressState
@@ -17,11 +23,17 @@ if TYPE_CHECKING:
 __all__ = [
     "EngineProgress",
     "IngestProgress",
+    "LogHandler",
+    "complain",
     "console",
     "note",
     "print_json",
+    "print_json_error",
     "print_table",
+    "print_toml",
+    "print_traceback",
     "progress",
+    "say",
     "table",
 ]
 
@@ -29,18 +41,70 @@ PIPE_WIDTH = 160
 """Columns where there is no terminal to measure, so that tables in logs aren't cut at 80."""
 
 
+@functools.cache
+def _console_class() -> type[Console]:
+    """A console whose text can't command the terminal; the codes are rich's own only. Made when it is needed,
+    since rich takes longer to import than the rest of a verb's help."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class EscapingConsole(Console):
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterable[Segment]:
+            """Everything that is printed, in tables and progress bars, too, passes here before its layout."""
+            for segment in super().render(renderable, options):
+                text, style, control = segment
+                yield segment if control else Segment(escaped(text), style)
+
+    return EscapingConsole
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console on stdout (or stderr): colors only on a terminal, and not under ``NO_COLOR``."""
-    from rich.console import Console
-
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
+    return _console_class()(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
 
 
 def note(text: str) -> None:
     """A line for a person, on stderr, so that stdout stays clean for scripts. No markup is read."""
-    console(stderr=True).print(text, markup=False)
+    console(stderr=True).print(escaped(text), markup=False)
+
+
+def say(text: str) -> None:
+    """Lines on stdout, as they are but for what a terminal would obey."""
+    sys.stdout.write(escaped(text) + "\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """Lines on stderr that are never wrapped: errors and tracebacks."""
+    sys.stderr.write(escaped(text) + "\n")
+    sys.stderr.flush()
+
+
+def print_traceback(error: BaseException) -> None:
+    """The whole traceback, on stderr."""
+    import traceback
+
+    complain("".join(traceback.format_exception(error)).rstrip("\n"))
+
+
+def print_toml(text: str) -> None:
+    """A TOML document on stdout, which means the same."""
+    sys.stdout.write(json_escaped(text) + "\n")
+    sys.stdout.flush()
+
+
+class LogHandler(logging.Handler):
+    """Log records as lines on stderr. logging's own last resort writes them as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            complain(self.format(record))
+        except Exception:  # noqa: BLE001 - logging's rule: it never raises
+            self.handleError(record)
 
 
 def print_json(value: Any) -> None:
@@ -53,8 +117,12 @@ def print_json(value: Any) -> None:
             value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY, default=msgspec.to_builtins
         )
     except TypeError:
-        raw = orjson.dumps(msgspec.to_builtins(value), option=orjson.OPT_INDENT_2)
-    sys.stdout.write(raw.decode("utf-8") + "\n")
+        try:
+            raw = orjson.dumps(msgspec.to_builtins(value), option=orjson.OPT_INDENT_2)
+        except TypeError:
+            # Half a pair of UTF-16 in an id, or an integer beyond 64 bits: orjson takes neither.
+            raw = json.dumps(msgspec.to_builtins(value), indent=2).encode()
+    sys.stdout.write(json_escaped(raw.decode("utf-8")) + "\n")
     sys.stdout.flush()
 
 
@@ -63,7 +131,12 @@ def table(*columns: str, title: str | None = None) -> Table:
     from rich import box
     from rich.table import Table
 
-    result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    result = Table(
+        title=None if title is None else escaped(title, one_line=True),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+    )
     for column in columns:
         right = column.startswith(">")
         result.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
@@ -88,14 +161,14 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
+        return ", ".join(f"{_cell(key)}={_cell(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple, set, frozenset)):
         if not value:
             return "none"
         return ", ".join(
             _cell(item) for item in (sorted(value) if isinstance(value, (set, frozenset)) else value)
         )
-    return str(value)
+    return escaped(str(value), one_line=True)
 
 
 @contextmanager
@@ -112,7 +185,12 @@ def progress(*, bytes_unit: bool = False) -> Iterator[Progress]:
         if bytes_unit
         else [bars.MofNCompleteColumn(), bars.TaskProgressColumn()]
     )
-    columns = [bars.TextColumn("{task.description}"), bars.BarColumn(), *amounts, bars.TimeRemainingColumn()]
+    columns = [
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        *amounts,
+        bars.TimeRemainingColumn(),
+    ]
     quiet = not sys.stderr.isatty()
     with bars.Progress(*columns, console=console(stderr=True), transient=True, disable=quiet) as it:
         yield it

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 from esembed.advise.advise import Recommendation, Trial
+from esembed.foreign import html_escaped
 
 __all__ = ["human_bytes", "plot", "rows", "svg"]
 
@@ -124,10 +124,10 @@ def svg(
     for number, name in enumerate(names):
         parts.append(
             f'<circle cx="{right}" cy="{_TOP + 20 * number}" r="5" fill="{_color(names, name)}"/>'
-            f'<text x="{right + 12}" y="{_TOP + 20 * number + 4}">{escape(name)}</text>'
+            f'<text x="{right + 12}" y="{_TOP + 20 * number + 4}">{html_escaped(name)}</text>'
         )
     parts.append(
-        f'<text x="{_LEFT}" y="{height - 8}">recall@{k}; {escape(note)}; larger dots: more oversampling'
+        f'<text x="{_LEFT}" y="{height - 8}">recall@{k}; {html_escaped(note)}; larger dots: more oversampling'
         "</text></svg>"
     )
     return "\n".join(parts)
@@ -158,7 +158,7 @@ def _panel(
     def y(value: float) -> float:
         return bottom - (value - y0) / (1.005 - y0) * _HIGH
 
-    parts = [f'<text x="{left}" y="{top - 8}" font-weight="bold">{escape(title)}</text>']
+    parts = [f'<text x="{left}" y="{top - 8}" font-weight="bold">{html_escaped(title)}</text>']
     step = 0.02 if 1 - y0 < 0.2 else 0.1
     tick = math.ceil(y0 / step) * step
     while tick <= 1.0001:
@@ -176,12 +176,12 @@ def _panel(
     if goal >= y0:
         parts.append(f'<path d="M{left} {y(goal):.1f}h{_WIDE}" stroke="#c00" stroke-dasharray="5 4"/>')
     for trial, log in zip(trials, logs, strict=True):
-        label = escape(f"{trial.quantization} {trial.dims} ×{trial.oversample or 1:g}: {trial.recall:.4f}")
+        label = f"{trial.quantization} {trial.dims} ×{trial.oversample or 1:g}: {trial.recall:.4f}"
         ring = ' stroke="black" stroke-width="2"' if trial is chosen else ""
         parts.append(
             f'<circle cx="{x(log):.1f}" cy="{y(trial.recall):.1f}" r="{3 + (trial.oversample or 1):.1f}" '
             f'fill="{_color(names, trial.quantization)}" fill-opacity="0.7"{ring}>'
-            f"<title>{label}</title></circle>"
+            f"<title>{html_escaped(label)}</title></circle>"
         )
     return parts
 

@@ -11,11 +11,12 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from esembed.cli._lazy import Verb, lazy_group
+from esembed.foreign import escaped
 
 __all__ = ["app", "main"]
 
@@ -56,7 +57,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from esembed import __version__
 
-        typer.echo(f"esembed {__version__}")
+        sys.stdout.write(f"esembed {__version__}\n")
         raise typer.Exit
 
 
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = [word for word in arguments[:end] if word != "--debug"] + arguments[end:]
     from esembed.cli._renamed import with_new_names
     from esembed.errors import EsembedError
-    from esembed.terminal import print_json_error
+    from esembed.terminal import LogHandler, complain, print_json_error, print_traceback
 
     arguments = with_new_names(arguments)
     as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
@@ -112,12 +113,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The clients log each 404 as a warning; what matters of it reaches the person as an error.
         for logger in ("opensearch", "elastic_transport", "elasticsearch"):
             logging.getLogger(logger).setLevel(logging.ERROR)
+    # A no-op where the caller set logging up. Warnings quote names of files and engines' words.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LogHandler()])
     try:
-        app(arguments, prog_name="esembed")
+        # Not standalone: Typer's own errors quote arguments as they are.
+        code = app(arguments, prog_name="esembed", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        complain("interrupted")
         if as_json:
             print_json_error("KeyboardInterrupt", "interrupted", 130)
         return 130
@@ -127,26 +132,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except EsembedError as error:
         if debug:
-            import traceback
-
-            traceback.print_exception(error)
+            print_traceback(error)
         # Where in the input it stood is what a person looks for first.
         position = getattr(error, "position", None)
         where = f"{position}: " if position and position not in error.message else ""
-        print(f"error: {where}{error.message}", file=sys.stderr)
+        complain(f"error: {where}{error.message}")
         code = exit_code(error)
         if as_json:
             print_json_error(type(error).__name__, f"{where}{error.message}", code)
         return code
     except ModuleNotFoundError as error:
         if debug or (error.name or "").startswith("esembed"):
-            raise
+            print_traceback(error)
         message = (
             f"this needs the package {error.name!r}, which is not installed; the extras of esembed "
             "bring such packages (pip install 'esembed[demo]', see esembed doctor)"
         )
-        print(f"error: {message}", file=sys.stderr)
+        complain(f"error: {message}")
         if as_json:
             print_json_error(type(error).__name__, message, 1)
         return 1
-    return 0
+    except typer.Abort:
+        complain("aborted")
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last one before the interpreter
+        said, wrong = getattr(error, "message", None), getattr(error, "exit_code", None)
+        if isinstance(wrong, int) and isinstance(said, str) and hasattr(error, "format_message"):
+            _show_usage_error(error, said)
+            if as_json:
+                print_json_error("UsageError", said, wrong)
+            return wrong
+        # A fault of ours, shown whole; not by the interpreter, which writes foreign text as it is.
+        print_traceback(error)
+        if as_json:
+            print_json_error(type(error).__name__, str(error), 1)
+        return 1
+
+
+def _show_usage_error(error: Any, message: str) -> None:
+    """Typer's own panel for wrong arguments, which quotes them."""
+    from typer.rich_utils import rich_format_error
+
+    error.message = escaped(message)
+    rich_format_error(error)

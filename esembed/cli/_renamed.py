@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
+
+from esembed.terminal import complain
 
 __all__ = ["with_new_names"]
 
@@ -39,10 +40,7 @@ def with_new_names(arguments: Sequence[str]) -> list[str]:
             return [*found, *arguments[position:]]
         option, equals, value = word.partition("=")
         if option in names:
-            print(
-                f"{option} is now {names[option]}; the old name goes with the release after 0.2",
-                file=sys.stderr,
-            )
+            complain(f"{option} is now {names[option]}; the old name goes with the release after 0.2")
             word = f"{names[option]}{equals}{value}"
         found.append(word)
     return found

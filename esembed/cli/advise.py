@@ -141,7 +141,7 @@ def advise(
         for line in costs:
             terminal.note(f"encoding {line['what']}: {line['hours']:.2f} h" + _usd(line["usd"]))
         if advice.plan is not None and output is None:
-            typer.echo(advice.plan.to_toml())
+            terminal.print_toml(advice.plan.to_toml())
     if advice.chosen is None:
         terminal.note(
             "nothing that was tried keeps the target; lower --recall, raise the budget, or add --dims"

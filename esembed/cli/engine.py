@@ -100,7 +100,7 @@ def start(
         terminal.print_json(_as_dict(info))
         return
     state = "runs already" if info.reused else "runs"
-    typer.echo(f"{info.engine} {info.version} {state} at {info.url}")
+    terminal.say(f"{info.engine} {info.version} {state} at {info.url}")
     options = " --docker" * docker + (f" --name {name}" if name != "default" else "")
     terminal.note(f"stop it with: esembed engine stop --engine {info.engine}{options}")
 
@@ -140,9 +140,9 @@ def stop(
         return
     for which, did in stopped.items():
         if did or engine:
-            typer.echo(f"{which} {'stopped' if did else 'was not running'}")
+            terminal.say(f"{which} {'stopped' if did else 'was not running'}")
     if not engine and not any(stopped.values()):
-        typer.echo("no engine was running")
+        terminal.say("no engine was running")
 
 
 @app.command()
@@ -178,7 +178,7 @@ def status(
         rows = [[i.engine, i.version, i.url, i.license, getattr(i, "pid", None) or i.name] for i in found]
         terminal.print_table(["engine", "version", "url", "license", "pid or container"], rows)
     else:
-        typer.echo(f"{engine.value if engine else 'no engine'} {'does not run' if engine else 'runs'}")
+        terminal.say(f"{engine.value if engine else 'no engine'} {'does not run' if engine else 'runs'}")
         terminal.note("start one with: esembed engine start")
     if not found:
         raise typer.Exit(1)
@@ -212,6 +212,6 @@ def logs(
     if json:
         terminal.print_json({"lines": shown})
     elif shown:
-        typer.echo("\n".join(shown))
+        terminal.say("\n".join(shown))
     else:
         terminal.note(f"{engine.value} ({name}) has no log yet")

@@ -10,6 +10,7 @@ import typer
 
 from esembed.cli import migrate as _migrate
 from esembed.cli._connect import Connection, UsageError, takes_connection
+from esembed.foreign import json_escaped
 
 if TYPE_CHECKING:
     from esembed.dialect.mapping import CompiledMapping
@@ -184,7 +185,8 @@ def _show(found: dict[str, Any]) -> None:
         terminal.print_table(("field", "encoded by", ""), contracts)
     out = terminal.console()
     out.print("plan\n", markup=False)
-    for line in tomli_w.dumps(found.get("plan", {})).splitlines():
+    # By line feeds only: str.splitlines cuts inside of a text that holds another line end of Unicode.
+    for line in json_escaped(tomli_w.dumps(found.get("plan", {}))).split("\n"):
         out.print(f"  {line}" if line else "", markup=False)
     for line in found.get("drift", ()):
         terminal.note(f"the live mapping differs: {line}")

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import typer
 
 from esembed.cli._connect import Connection, UsageError, takes_connection
+from esembed.foreign import escaped
 
 if TYPE_CHECKING:
     from esembed import Index
@@ -369,9 +370,9 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
         yield _Lines()
         return
     columns = (
-        bars.TextColumn("{task.description}"),
+        bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
-        bars.TextColumn("{task.fields[figures]}"),
+        bars.TextColumn("{task.fields[figures]}", markup=False),
     )
     with bars.Progress(*columns, console=terminal.console(stderr=True), transient=True) as display:
         yield _Bar(display)
@@ -421,7 +422,7 @@ class _Bar:
         )
 
     def notice(self, message: str) -> None:
-        self._display.console.print(message, markup=False)
+        self._display.console.print(escaped(message), markup=False)
 
 
 def _figures(state: ProgressState) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
 from esembed.evaluate.evaluation import Evaluation, Measured
+from esembed.foreign import html_escaped as escape
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -353,7 +353,7 @@ def _problems(evaluation: Evaluation) -> str:
 def _svg(width: int, height: int, inner: str, label: str) -> str:
     return (
         f"<svg viewBox='0 0 {width} {height}' width='{width}' height='{height}' role='img' "
-        f"aria-label='{escape(label, quote=True)}'>{inner}</svg>"
+        f"aria-label='{escape(label)}'>{inner}</svg>"
     )
 
 
