@@ -359,9 +359,9 @@ def _on_this_machine(
 ) -> Iterator[EngineHandle]:
     """A local server for tests: whoever leaves last stops it, if it was started for tests."""
     from esembed.local import server as local
-    from esembed.local.artifacts import engine_root
+    from esembed.local.artifacts import checked_name, engine_root
 
-    name = str(config.getoption("--esembed-local-name"))
+    name = checked_name(str(config.getoption("--esembed-local-name")))
     users = _Users(engine_root() / "pytest" / f"{engine}-{name}.json")
     keep = bool(config.getoption("--esembed-keep-engine"))
     with users.lock:

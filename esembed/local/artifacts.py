@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -30,6 +31,7 @@ __all__ = [
     "SilentProgress",
     "assembly",
     "cache_dir",
+    "checked_name",
     "engine_root",
     "fetch",
     "install",
@@ -165,6 +167,20 @@ def cache_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("esembed", appauthor=False))
+
+
+def checked_name(name: str) -> str:
+    """The name of a local engine or container, which goes into paths, or into a pattern for Docker.
+
+    Raises:
+        EngineStartError: other characters than lower-case letters, digits and hyphens; over 41 of them.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name, re.ASCII):
+        raise EngineStartError(
+            f"name {str(name)[:100]!r}: use lower-case letters, digits and hyphens, a letter or digit first, "
+            "at most 41 in all"
+        )
+    return name
 
 
 def engine_root() -> Path:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from esembed.capabilities import Engine
 from esembed.deprecation import renamed
 from esembed.errors import EngineStartError
-from esembed.local.artifacts import Progress, SilentProgress
+from esembed.local.artifacts import Progress, SilentProgress, checked_name
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -304,7 +304,7 @@ def _client() -> Any:
 
 
 def _container_name(engine: Engine, name: str) -> str:
-    return f"esembed-{engine}-{name}"
+    return f"esembed-{engine}-{checked_name(name)}"
 
 
 def _find(client: Any, engine: Engine, name: str) -> Any:
@@ -347,6 +347,7 @@ def start(
 
     Raises EngineStartError.
     """
+    checked_name(name)
     _check(engine, trial)
     docker = _library()
     progress = progress or SilentProgress()
@@ -400,6 +401,7 @@ def _version(box: Any, engine: Engine) -> str:
 
 def status(engine: Engine, *, name: str = "default") -> ContainerInfo | None:
     """The running container of that engine and name, or None (also where no Docker API answers)."""
+    checked_name(name)
     image_for(engine)
     if not docker_available():
         return None
@@ -412,6 +414,7 @@ def status(engine: Engine, *, name: str = "default") -> ContainerInfo | None:
 
 def stop(engine: Engine, *, name: str = "default") -> bool:
     """Stop and remove it, with its data; False when there was none. Raises EngineStartError."""
+    checked_name(name)
     _check(engine, trial=False)
     with contextlib.closing(_client()) as client:
         box = _find(client, engine, name)
@@ -423,6 +426,7 @@ def stop(engine: Engine, *, name: str = "default") -> bool:
 
 def logs(engine: Engine, lines: int = 50, *, name: str = "default") -> list[str]:
     """The last lines of its log, oldest first. Raises EngineStartError."""
+    checked_name(name)
     _check(engine, trial=False)
     with contextlib.closing(_client()) as client:
         box = _find(client, engine, name)

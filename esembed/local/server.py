@@ -30,7 +30,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from esembed.capabilities import Engine
 from esembed.deprecation import renamed
@@ -40,6 +40,7 @@ from esembed.local.artifacts import (
     Progress,
     SilentProgress,
     assembly,
+    checked_name,
     engine_root,
     install,
     make_public,
@@ -139,12 +140,16 @@ def start(
     options = Security() if security is True else (security or None)
     progress = progress or SilentProgress()
     instance = _instance(wanted.engine, name)
+    _check_instance(instance)
     make_public(instance)
     with _locked(instance):
-        there = _read(wanted.engine, name)
+        there = None
+        with contextlib.suppress(_DamagedStateError):  # a server that runs all the same is found below
+            there = _read(wanted.engine, name)
         if there is not None:
             _check_same(there, version=version, port=port, trial=trial, secure=options is not None)
             return dataclasses.replace(there, reused=True)
+        (instance / MARK).touch(mode=0o644)
         (instance / "state.json").unlink(missing_ok=True)
         # A starter that was killed leaves a server that no state tells of, and that holds the data.
         for pid in leftovers(instance):
@@ -166,8 +171,7 @@ def start(
 def _check_options(
     wanted: Assembly, *, heap_mb: int, port: int, trial: bool, security: Security | bool, name: str
 ) -> None:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name):
-        raise EngineStartError(f"name {name!r}: use lower-case letters, digits and hyphens")
+    checked_name(name)
     if not 0 <= port <= 65535:
         raise EngineStartError(f"port {port}: it is 0 (any free one) to 65535")
     if heap_mb < MIN_HEAP_MB:
@@ -204,7 +208,34 @@ def _check_same(there: EngineInfo, *, version: str | None, port: int, trial: boo
 
 
 def _instance(engine: str, name: str) -> Path:
-    return engine_root() / "instances" / f"{engine}-{name}"
+    return engine_root() / "instances" / f"{engine}-{checked_name(name)}"
+
+
+def _check_instance(instance: Path) -> None:
+    """Raises EngineStartError for a folder that isn't ours, before anything in it is written or removed.
+
+    Those made by esembed 0.1 have no mark: their names are known.
+    """
+    if instance.is_symlink() or (instance.exists() and not instance.is_dir()):
+        raise EngineStartError(f"{instance} is no folder that esembed made; remove it, or give another name")
+    if not instance.is_dir() or (instance / MARK).is_file():
+        return
+    foreign = [path.name for path in instance.iterdir() if not _OURS.fullmatch(path.name)]
+    if foreign:
+        raise EngineStartError(
+            f"{instance} holds {sorted(foreign)[0]!r}, which esembed did not make, and no {MARK}: move what "
+            "is yours elsewhere, or give another name. Nothing was removed"
+        )
+
+
+MARK = ".esembed-engine"
+"""A file in each instance's folder that says whose it is."""
+
+_OURS = re.compile(r"conf|data-[\w.-]+|logs|tmp|console\.log|ca\.pem|state\.(json|part)", re.ASCII)
+
+
+class _DamagedStateError(EngineStartError):
+    """A state file that can't be understood."""
 
 
 @contextlib.contextmanager
@@ -365,22 +396,51 @@ def _write(info: EngineInfo) -> None:
 
 
 def _read(engine: Engine, name: str) -> EngineInfo | None:
-    """The running engine that the state file tells of; None when there is none, or it is stale."""
+    """The running engine that the state file tells of; None when there is none, or it is stale.
+
+    Raises:
+        EngineStartError: another user's file, or one that can't be understood (a full disk, an editor).
+    """
     path = _instance(engine, name) / "state.json"
     try:
-        state = json.loads(path.read_text())
-        for key in ("home", "instance", "log_path", "ca_certs"):
-            state[key] = Path(state[key]) if state[key] is not None else None
-        if "kind" in state:  # written by 0.1.0
-            state["engine"] = state.pop("kind")
-        info = EngineInfo(**state)
+        info = _info(json.loads(path.read_text()), path.parent)
+    except FileNotFoundError:
+        return None
     except PermissionError as error:
         raise EngineStartError(
             f"{path} belongs to another user: act as that user, or give another name"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        options = "" if name == "default" else f" --name {name}"
+        raise _DamagedStateError(
+            f"{path}, which tells where the local {engine} runs, is damaged ({type(error).__name__}); "
+            f"esembed engine stop --engine {engine}{options} ends the server, if it runs, and removes the "
+            "file; its data stays"
+        ) from error
     return info if is_ours(info.pid, info.started_at, str(info.home)) else None
+
+
+def _info(state: dict[str, Any], instance: Path) -> EngineInfo:
+    """What a state file tells. Raises ValueError and its like for what :func:`_write` never writes: the file
+    decides which process is ended and who gets the password."""
+    if "kind" in state:  # written by 0.1.0
+        state["engine"] = state.pop("kind")
+    for key in ("home", "instance", "log_path", "ca_certs"):
+        state[key] = Path(state[key]) if state[key] is not None else None
+    info = EngineInfo(**state)
+    numbers = (info.pid, info.heap_mb, info.started_at)
+    if any(isinstance(n, bool) or not isinstance(n, (int, float)) for n in numbers):
+        raise TypeError("a number is none")
+    texts = (info.url, info.version, info.name, info.license, info.java)
+    if not all(isinstance(text, str) for text in texts) or info.home is None:
+        raise TypeError("a text is none")
+    if not (isinstance(info.pid, int) and 1 < info.pid < 2**31 and 0 <= info.started_at < 2**40):
+        raise ValueError("no process has this id")
+    if not re.fullmatch(r"https?://127\.0\.0\.1:\d{1,5}", info.url):
+        raise ValueError("not on loopback")
+    if info.instance.name != instance.name or f"{info.engine}-{info.name}" != instance.name:
+        raise ValueError("of another engine")
+    return info
 
 
 def _checked(engine: str) -> Engine:
@@ -393,12 +453,14 @@ def status(engine: Engine | str, *, name: str = "default") -> EngineInfo | None:
 
 
 def running() -> list[EngineInfo]:
-    """Every local engine that runs, under any name."""
+    """Every local engine that runs, under any name. A state file that is damaged hides no other."""
     found = []
     for path in sorted((engine_root() / "instances").glob("*/state.json")):
         engine, _, name = path.parent.name.partition("-")
-        if engine in ENGINES and (info := _read(engine, name)) is not None:
-            found.append(info)
+        if engine in ENGINES and re.fullmatch(r"[a-z0-9-]+", name):
+            with contextlib.suppress(_DamagedStateError):
+                if (info := _read(engine, name)) is not None:
+                    found.append(info)
     return found
 
 
@@ -412,7 +474,9 @@ def stop(engine: Engine | str, *, name: str = "default") -> bool:
     if not instance.exists():
         return False
     with _locked(instance):
-        info = _read(proper, name)
+        info = None
+        with contextlib.suppress(_DamagedStateError):
+            info = _read(proper, name)
         pids = [info.pid] if info is not None else leftovers(instance)
         for pid in pids:
             end_process(pid)
@@ -421,9 +485,14 @@ def stop(engine: Engine | str, *, name: str = "default") -> bool:
 
 
 def destroy(engine: Engine | str, *, name: str = "default") -> None:
-    """Stop it and remove its data, configuration and logs (the downloaded server stays)."""
-    stop(engine, name=name)
+    """Stop it and remove its data, configuration and logs (the downloaded server stays).
+
+    Raises:
+        EngineStartError: the folder is a link, or holds what esembed did not make; nothing is removed then.
+    """
     instance = _instance(_checked(engine), name)
+    _check_instance(instance)
+    stop(engine, name=name)
     remove_tree(instance)
     instance.with_name(f".{instance.name}.lock").unlink(missing_ok=True)
 
