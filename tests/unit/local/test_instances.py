@@ -33,7 +33,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_verb_checks_the_name_first(name: str, root: Path) -> None:
     before = sorted(root.rglob("*"))
-    for verb in (local.start, local.status, local.stop, local.destroy, local.logs, docker.start, docker.status):
+    verbs = (local.start, local.status, local.stop, local.destroy, local.logs, docker.start, docker.status)
+    for verb in verbs:
         with pytest.raises(EngineStartError, match="lower-case letters"):
             verb("opensearch", name=name)
     for arguments in (["stop", "--purge", f"--name={name}"], ["status", f"--name={name}"]):
