@@ -15,6 +15,7 @@ from esembed.transport import Response
 
 __all__ = [
     "IS_ASYNC",
+    "LATE",
     "Batcher",
     "Lock",
     "LoopGuard",
@@ -26,6 +27,7 @@ __all__ = [
     "sleep",
     "stoppable",
     "thread_transport",
+    "within",
 ]
 
 IS_ASYNC = True
@@ -33,6 +35,8 @@ IS_ASYNC = True
 Lock = asyncio.Lock
 """A lock of the event loop, or of threads."""
 T = TypeVar("T")
+LATE: Any = object()
+"""In place of the result of a call that didn't end in time."""
 
 
 async def sleep(seconds: float) -> None:
@@ -43,6 +47,47 @@ async def sleep(seconds: float) -> None:
 async def gather(*calls: Awaitable[T]) -> Sequence[T]:
     """All results in the order of the calls; the calls overlap."""
     return await asyncio.gather(*calls)
+
+
+_given_up: set[asyncio.Task[Any]] = set()
+"""Tasks that go on unwaited for; the loop itself holds them weakly, and one could vanish in mid-air."""
+
+
+async def within(
+    seconds: float, calls: Sequence[Callable[[], Awaitable[Any]]], *, keep: bool = False
+) -> list[Any]:
+    """The results of calls that overlap, in their order; LATE for one that didn't end in time.
+
+    Args:
+        keep: those that are late go on; else they are cancelled.
+
+    Raises:
+        what the first one raised that raised in time; then the others go on.
+    """
+    tasks = [asyncio.ensure_future(call()) for call in calls]
+    try:
+        ended, _ = await asyncio.wait(tasks, timeout=max(0.0, seconds), return_when=asyncio.FIRST_EXCEPTION)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        raise
+    failed = next((task for task in tasks if task in ended and task.exception() is not None), None)
+    for task in tasks:
+        if task not in ended:
+            _given_up.add(task)
+            task.add_done_callback(_forget)
+            if failed is None and not keep:
+                task.cancel()
+    if failed is not None:
+        failed.result()
+    return [task.result() if task in ended else LATE for task in tasks]
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """A task that nobody waits for has ended."""
+    _given_up.discard(task)
+    if not task.cancelled():
+        task.exception()  # looked at, or asyncio complains that nobody did
 
 
 async def in_thread(function: Callable[..., T], *args: Any, sender: Any = None) -> T:

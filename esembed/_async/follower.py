@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Collection, Mapping
@@ -12,11 +13,13 @@ from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.errors import EsembedError, IndexNotFoundError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.query import Query
+from esembed.search.deadline import Deadline
 from esembed.search.options import Reranker
 from esembed.types import Hits
 
 from ._shim import in_thread
 from .client import AsyncEngineClient
+from .deadline import ended_by
 from .index import AsyncIndex
 from .live import LiveIndex, describe_all
 from .opening import open_live
@@ -132,15 +135,31 @@ class AsyncFollower:
         return index
 
     async def search(self, query: str | Query, **options: Any) -> Hits:
-        """:meth:`AsyncIndex.search` of the present version; looked up again when that index is gone."""
-        index = await self.current()
+        """:meth:`AsyncIndex.search` of the present version; looked up again when that index is gone.
+
+        ``deadline_seconds`` counts from here: it holds for opening a new version, too.
+        """
+        seconds = options.pop("deadline_seconds", None)
+        deadline = None if seconds is None else Deadline(seconds)
+        index = await self._by(deadline, fresh=False)
         try:
-            return await index.search(query, **options)
+            return await index.search(query, **options, **_left(deadline))
         except IndexNotFoundError:
-            index = await self.current(fresh=True)
-            return await index.search(query, **options)
+            index = await self._by(deadline, fresh=True)
+            return await index.search(query, **options, **_left(deadline))
+
+    async def _by(self, deadline: Deadline | None, *, fresh: bool) -> AsyncIndex:
+        """:meth:`current`, if it is there in time. Opening it goes on otherwise, for the next search."""
+        opened = functools.partial(self.current, fresh=fresh)
+        return await ended_by(deadline, f"the index behind {self.alias!r}", opened, keep=True)
 
     async def ingest(self, records: Any, options: IngestOptions | None = None) -> IngestReport:
         """:meth:`AsyncIndex.ingest` into the present version, looked up just before."""
         index = await self.current(fresh=True)
         return await index.ingest(records, options)
+
+
+def _left(deadline: Deadline | None) -> dict[str, Any]:
+    """What is left of a deadline, as an option of a search."""
+    # A search whose time is up says so itself; 0 would be refused as an option.
+    return {} if deadline is None else {"deadline_seconds": max(deadline.left(), 0.001)}

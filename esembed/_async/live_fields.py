@@ -9,6 +9,7 @@ from esembed.dialect.live import mapped_formats, mapped_types, missing_fields, u
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Query
+from esembed.search.deadline import Deadline
 from esembed.search.facets import facet_fields
 
 from .client import AsyncEngineClient
@@ -59,7 +60,7 @@ class AsyncLiveFields:
             used |= {field for _, field, _ in facet_fields(aggregations) if field[:1] != "_"}
         return bool(missing_fields(used, self.types))
 
-    async def look_again(self, nodes: Sequence[Query]) -> None:
+    async def look_again(self, nodes: Sequence[Query], deadline: Deadline | None = None) -> None:
         """Learn the live mapping as it is now.
 
         Raises:
@@ -67,7 +68,7 @@ class AsyncLiveFields:
                 are refused when the query is compiled, with those that there are.)
         """
         path = f"/{index_path(self.index_name)}/_mapping"
-        answer = await self.client.request("GET", path, ignore=(403,))
+        answer = await self.client.request("GET", path, ignore=(403,), deadline=deadline)
         if answer.status == 403:
             return
         whole: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from esembed.plan import IndexPlan
 from esembed.query.nodes import Filter, Knn, Query, Raw, Scalar, Sparse, filter_of
 from esembed.search.answer import ranked_by_engine
 from esembed.search.compile import CompiledSearch, SearchCompiler
+from esembed.search.deadline import Deadline
 from esembed.search.options import (
     FusionPath,
     Reranker,
@@ -30,6 +32,7 @@ from esembed.types import Hits
 from ._shim import in_thread
 from .client import AsyncEngineClient
 from .client_fusion import AsyncClientFusion
+from .deadline import ended_by
 from .live import LiveIndex, index_path
 from .live_fields import AsyncLiveFields
 from .query_vectors import AsyncQueryVectors
@@ -107,6 +110,7 @@ class AsyncSearcher:
         count: bool = False,
         timeout_seconds: float | None = None,
         leg_timeouts_seconds: Mapping[str, float] | None = None,
+        deadline_seconds: float | None = None,
         partial_results: bool = False,
         preference: str | None = None,
     ) -> Hits:
@@ -127,6 +131,9 @@ class AsyncSearcher:
             count: count matches under fusion, too.
             timeout_seconds: after which the engine answers with what it has.
             leg_timeouts_seconds: the same for legs by name; fusion is client-side then.
+            deadline_seconds: after which the search is over, whatever it waits for: a model, the engine, a
+                client that has no end. With *partial_results* it answers with the legs that came by then,
+                where there are any; else that is an EngineUnavailableError that says what took the time.
             partial_results: answer with the legs that came, and say so in ``legs_missing``, where one
                 can't be encoded or is refused, some of its shards failed, or a rescore stage failed; else
                 that is an error.
@@ -137,8 +144,9 @@ class AsyncSearcher:
             QueryError: a field that isn't there or is used wrongly, a page beyond the window …
             UnsupportedFeatureError: the engine lacks something.
             EncoderError, ContractError: a query can't be encoded for this index.
-            EngineRequestError, EngineUnavailableError: the engine refused, or didn't answer.
+            EngineRequestError, EngineUnavailableError: the engine refused, or didn't answer (in time).
         """
+        deadline = None if deadline_seconds is None else Deadline(deadline_seconds)
         options = SearchOptions(
             size=size,
             offset=offset,
@@ -152,15 +160,19 @@ class AsyncSearcher:
             count=count,
             timeout_seconds=timeout_seconds,
             leg_timeouts_seconds=leg_timeouts_seconds or {},
+            deadline=deadline,
         )
         self._check_aggregations(aggregations)
         # Before a text is encoded: a batch that another loop left behind would never be answered.
         self.client.loop.check()
         request = self._request(query, options, text=text, filter=filter, legs=legs, cursor=cursor)
         if self._live.lacks(request.nodes, aggregations):
-            await self._live.look_again(request.nodes)
+            await self._live.look_again(request.nodes, deadline)
         if request.unencoded:
             request = await self._encoded(request, partial=partial_results)
+        asked = request.options
+        if deadline is not None:
+            request = request.ending_in(deadline.left())
         compiler = self._compiler()
         compiled = compiler.compile(request, fetch_with_legs=self._fusing.fetch_with_legs)
         params: dict[str, Any] = {
@@ -174,17 +186,27 @@ class AsyncSearcher:
                 where,
                 params=params if compiled.alone else None,
                 body=compiled.body if compiled.alone else compiled.lines(params),
-                timeout_seconds=http_timeout(request.options),
+                timeout_seconds=http_timeout(asked),
+                deadline=deadline,
             )
             answers: list[Any] = [response.body] if compiled.alone else list(response.body["responses"])
             if compiled.path != "client":
-                return ranked_by_engine(compiled, answers, where, partial=partial_results)
-            return await self._fusing.hits(compiler, compiled, answers, params, partial=partial_results)
+                hits = ranked_by_engine(compiled, answers, where, partial=partial_results)
+            else:
+                hits = await self._fusing.hits(compiler, compiled, answers, params, partial=partial_results)
         except EngineRequestError as error:
             refused = named_refusal(error, request.query)
             if refused is None:
                 raise
             raise refused from error
+        if deadline is not None and hits.timed_out and not partial_results:
+            own = asked.timeout_seconds == request.options.timeout_seconds or (
+                hits.legs_missing and all(name in asked.leg_timeouts_seconds for name in hits.legs_missing)
+            )
+            if not own:
+                # The engine stopped since it was told to, for the deadline's sake: a part is no answer.
+                raise deadline.error(f"the engine's answer to POST {where}")
+        return hits
 
     async def search_many(
         self,
@@ -198,11 +220,13 @@ class AsyncSearcher:
         fusion: FusionPath = "auto",
         batch_size: int = 32,
         timeout_seconds: float | None = None,
+        deadline_seconds: float | None = None,
     ) -> list[Hits]:
         """Many searches for offline work: texts are encoded together, requests go by ``_msearch``.
 
         Args:
             batch_size: how many queries share a request.
+            deadline_seconds: after which all of it is over, as in :meth:`search`.
 
         Raises:
             as :meth:`search`, for the first query that fails.
@@ -215,6 +239,7 @@ class AsyncSearcher:
             explain=explain,
             fusion=fusion,
             timeout_seconds=timeout_seconds,
+            deadline=None if deadline_seconds is None else Deadline(deadline_seconds),
         )
         found: list[Hits] = []
         for start in range(0, len(queries), batch_size):
@@ -229,10 +254,12 @@ class AsyncSearcher:
         legs: Collection[str] | None,
     ) -> list[Hits]:
         requests = [self._request(query, options, filter=filter, legs=legs) for query in queries]
+        deadline = options.deadline
         for request in requests:
             if self._live.lacks(request.nodes):
-                await self._live.look_again(request.nodes)
-        vectors = await self._encode_all(requests)
+                await self._live.look_again(request.nodes, deadline)
+        encode = functools.partial(self._encode_all, requests)
+        vectors = await ended_by(deadline, "the vectors of the queries", encode, keep=True)
         requests = [await self._encoded(request, vectors) for request in requests]
         compiler = self._compiler()
         compiled = [
@@ -242,7 +269,9 @@ class AsyncSearcher:
         for one in compiled:
             lines.extend(one.lines(self._alias.search_params))
         where = f"/{self._path}/_msearch"
-        response = await self.client.request("POST", where, body=lines, timeout_seconds=http_timeout(options))
+        response = await self.client.request(
+            "POST", where, body=lines, timeout_seconds=http_timeout(options), deadline=deadline
+        )
         answers = list(response.body["responses"])
         found: list[Hits] = []
         position = 0
@@ -327,12 +356,19 @@ class AsyncSearcher:
         nodes = request.unencoded
         if not nodes:
             return request
-        by_engine = await self._encoded_by_engine(nodes, partial)
+        deadline = request.options.deadline
+        if deadline is None:
+            by_engine = await self._encoded_by_engine(nodes, partial)
+        else:
+            told = functools.partial(self._encoded_by_engine, nodes, partial)
+            by_engine = await ended_by(deadline, "an encoder that the engine runs", told, keep=True)
         if known is not None:
             vectors = dict(known)
         else:
             wanted = list(dict.fromkeys((node.field, str(node.text)) for node in nodes))
-            vectors = await self._vectors.of([key for key in wanted if key[0] not in by_engine], partial)
+            vectors = await self._vectors.of(
+                [key for key in wanted if key[0] not in by_engine], partial, deadline
+            )
         failed = {key: value for key, value in vectors.items() if isinstance(value, EsembedError)}
         for node in nodes:  # a text that the engine encodes stays in the leg, unless it may not
             error = by_engine.get(node.field)

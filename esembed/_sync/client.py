@@ -9,6 +9,7 @@ one of the pool. Errors become :mod:`esembed.errors`.
 from __future__ import annotations
 
 import copy
+import functools
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 from esembed.credentials import is_header_error
 from esembed.errors import EsembedError
+from esembed.search.deadline import Deadline
 from esembed.transport import (
     NDJSON_HEADERS,
     Response,
@@ -31,6 +33,7 @@ from esembed.transport import (
 )
 
 from ._shim import IS_ASYNC, LoopGuard
+from .deadline import ended_by
 
 __all__ = ["EngineClient"]
 
@@ -118,6 +121,7 @@ class EngineClient:
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | bytes | None = None,
         timeout_seconds: float | None = None,
         ignore: Collection[int] = (),
+        deadline: Deadline | None = None,
     ) -> Response:
         """Send one request, once.
 
@@ -128,12 +132,14 @@ class EngineClient:
             body: a mapping is sent as JSON, a sequence of mappings as NDJSON, bytes as NDJSON as they are.
             timeout_seconds: for this request, else the client's own.
             ignore: statuses that are answers, not errors.
+            deadline: no answer is waited for after it. The client's own time-outs are for each read, so a
+                server that sends a byte a second is waited for without end.
 
         Raises:
             AuthorizationError: 401 or 403.
             IndexNotFoundError: 404 that names an index.
             EngineRequestError: any other refusal.
-            EngineUnavailableError: no connection, a time-out, 429, 502, 503 or 504.
+            EngineUnavailableError: no connection, a time-out, the deadline, 429, 502, 503 or 504.
             EventLoopError: another event loop than at the first request.
         """
         self.loop.check()
@@ -144,7 +150,12 @@ class EngineClient:
         send = self._elasticsearch if self.engine == "elasticsearch" else self._opensearch
         refused: EsembedError
         try:
-            response = send(method, path, params, payload, headers, timeout_seconds)
+            if deadline is None:
+                response = send(method, path, params, payload, headers, timeout_seconds)
+            else:
+                seconds = deadline.http_seconds(timeout_seconds)
+                call = functools.partial(send, method, path, params, payload, headers, seconds)
+                response = ended_by(deadline, f"the engine's answer to {method} {path}", call)
         except _Unanswered as unanswered:
             error = unanswered.error
             refused = connection_error(error, method, path, client_scrubber(self.official))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from esembed.search.answer import (
 )
 from esembed.search.bounds import bound_of, idf_sum
 from esembed.search.compile import CompiledLeg, CompiledSearch, SearchCompiler
+from esembed.search.deadline import Deadline
 from esembed.search.options import Reranker
 from esembed.search.page import highlight_spec, page_body, text_query
 from esembed.transport import Response, error_from_response
@@ -38,6 +40,7 @@ from esembed.types import Hit, Hits, LegContribution
 
 from ._shim import in_thread
 from .client import EngineClient
+from .deadline import ended_by
 from .live import index_path
 
 __all__ = ["ClientFusion"]
@@ -99,7 +102,13 @@ class ClientFusion:
             raise InvariantError("a search on the client path has no fusion")
         lists, legs_missing = self._lists(compiled, answers, partial)
         bounds = self._bounds(compiled) if _uses_bounds(node) else {}
-        lists = self._complete(compiler, compiled, lists, params)
+        try:
+            lists = self._complete(compiler, compiled, lists, params)
+        except TransientError as error:
+            if not partial or options.deadline is None:
+                raise
+            # A document is worth what the legs that listed it say, as where nothing is completed.
+            legs_missing["complete"] = f"{error}: scores of documents that a leg did not list are left out"
         fused = fuse(
             node,
             [None if a is None else a.ranked for a in lists],
@@ -127,7 +136,12 @@ class ClientFusion:
         if scored:
             hits = [replace(hit, rescored=scored.get(hit.id)) for hit in hits]
         if not compiled.fetch_with_legs and hits and (options.source is not False or options.highlight):
-            hits = self._page(compiler, compiled, hits, params)
+            try:
+                hits = self._page(compiler, compiled, hits, params)
+            except TransientError as error:
+                if not partial or options.deadline is None:
+                    raise
+                legs_missing["source"] = f"{error}: the hits have ids and scores alone"
         if hits and options.source in (None, True):
             self._weigh(hits, sum(len(a.ranked.ids) for a in lists if a is not None))
         total: int | None = None
@@ -197,10 +211,12 @@ class ClientFusion:
 
     # -- second round trips ------------------------------------------------------------------------
 
-    def _msearch(self, bodies: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[Any]:
+    def _msearch(
+        self, bodies: Sequence[Mapping[str, Any]], params: Mapping[str, Any], deadline: Deadline | None
+    ) -> list[Any]:
         lines = [line for body in bodies for line in (params, body)]
         path = f"/{self._path}/_msearch"
-        response = self.client.request("POST", path, body=lines)
+        response = self.client.request("POST", path, body=lines, deadline=deadline)
         return [checked_item(answer, path) for answer in response.body["responses"]]
 
     def _complete(
@@ -236,7 +252,7 @@ class ClientFusion:
             compiler.scores_for(leg.leg.query, absent, compiled.scope, align_scores=leg.leg.align_scores)
             for _, leg, absent in todo
         ]
-        answers = self._msearch(bodies, params)
+        answers = self._msearch(bodies, params, compiled.options.deadline)
         for (position, leg, _), body in zip(todo, answers, strict=True):
             known = lists[position]
             if known is None:
@@ -266,7 +282,9 @@ class ClientFusion:
         scores: dict[str, float] = {}
         if stage.by is not None:
             (body,) = self._msearch(
-                [compiler.scores_for(stage.by, ids, compiled.scope, align_scores=True)], params
+                [compiler.scores_for(stage.by, ids, compiled.scope, align_scores=True)],
+                params,
+                compiled.options.deadline,
             )
             for raw in body["hits"]["hits"]:
                 scores[str(raw["_id"])] = float(raw["_score"])
@@ -280,9 +298,11 @@ class ClientFusion:
                     f"rerankers={{{name!r}: function}}",
                     field="reranker",
                 )
-            texts = self._texts(stage, ids, lists, params)
+            deadline = compiled.options.deadline
+            texts = self._texts(stage, ids, lists, params, deadline)
+            score = functools.partial(in_thread, reranker, str(stage.text), [texts[doc] for doc in ids])
             try:
-                values = in_thread(reranker, str(stage.text), [texts[doc] for doc in ids])
+                values = ended_by(deadline, f"the reranker {name!r}", score, keep=True)
                 scores = dict(zip(ids, map(float, values), strict=True))
             except EsembedError:
                 raise
@@ -309,10 +329,15 @@ class ClientFusion:
         return again + list(tail), {hit.id: hit.score for hit in again}
 
     def _texts(
-        self, stage: Rescore, ids: Sequence[str], lists: Sequence[LegAnswer | None], params: Mapping[str, Any]
+        self,
+        stage: Rescore,
+        ids: Sequence[str],
+        lists: Sequence[LegAnswer | None],
+        params: Mapping[str, Any],
+        deadline: Deadline | None,
     ) -> dict[str, str]:
         """What a cross-encoder reads of each document: its stored fields, or of its chunks the best one."""
-        (body,) = self._msearch([page_body(ids, list(stage.fields), None)], params)
+        (body,) = self._msearch([page_body(ids, list(stage.fields), None)], params, deadline)
         sources = {str(raw["_id"]): raw.get("_source") or {} for raw in body["hits"]["hits"]}
         chunk = self.plan.chunk
         chunk_text = f"{chunk.path}.text" if chunk is not None else None
@@ -347,7 +372,7 @@ class ClientFusion:
             query = {"bool": {"should": shown}} if shown else None
             spec = highlight_spec(options.highlight, compiled.scope, query)
         body = page_body([hit.id for hit in hits], compiler.source(options.source), spec)
-        (answer,) = self._msearch([body], params)
+        (answer,) = self._msearch([body], params, options.deadline)
         found = {str(raw["_id"]): hit_of(raw) for raw in answer["hits"]["hits"]}
         return [
             replace(
@@ -363,11 +388,11 @@ class ClientFusion:
     def _bounds(self, compiled: CompiledSearch) -> dict[str, Bound]:
         bounds: dict[str, Bound] = {}
         for leg in compiled.legs:
-            node = leg.leg.query
+            node, deadline = leg.leg.query, compiled.options.deadline
             words: float | None = None
             if isinstance(node, TextNode) and node.scale is None:
                 sums = [
-                    boost * self._idf_sum(field, node.analyzer, str(node.text))
+                    boost * self._idf_sum(field, node.analyzer, str(node.text), deadline)
                     for field, boost in compiled.scope.searched_fields(node)
                 ]
                 words = max(sums, default=None)
@@ -377,7 +402,7 @@ class ClientFusion:
                 compiled.scope.note(f"{leg.name}: {note}")
         return bounds
 
-    def _idf_sum(self, field: str, analyzer: str | None, text: str) -> float:
+    def _idf_sum(self, field: str, analyzer: str | None, text: str, deadline: Deadline | None) -> float:
         """The IDF sum of a text in a field; document frequencies come from the engine, and are cached."""
         key = (field, analyzer, text)
         known = self._idf_sums.get(key)
@@ -393,7 +418,8 @@ class ClientFusion:
         }
         if analyzer is not None:
             body["per_field_analyzer"] = {field: analyzer}
-        answer = self.client.request("POST", f"/{self._path}/_termvectors", body=body)
+        path = f"/{self._path}/_termvectors"
+        answer = self.client.request("POST", path, body=body, deadline=deadline)
         total = idf_sum((answer.body.get("term_vectors") or {}).get(field) or {})
         if len(self._idf_sums) >= MAX_IDF_SUMS:
             self._idf_sums.clear()

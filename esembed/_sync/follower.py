@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Collection, Mapping
@@ -13,11 +14,13 @@ from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.errors import EsembedError, IndexNotFoundError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.query import Query
+from esembed.search.deadline import Deadline
 from esembed.search.options import Reranker
 from esembed.types import Hits
 
 from ._shim import in_thread
 from .client import EngineClient
+from .deadline import ended_by
 from .index import Index
 from .live import LiveIndex, describe_all
 from .opening import open_live
@@ -133,15 +136,31 @@ class Follower:
         return index
 
     def search(self, query: str | Query, **options: Any) -> Hits:
-        """:meth:`Index.search` of the present version; looked up again when that index is gone."""
-        index = self.current()
+        """:meth:`Index.search` of the present version; looked up again when that index is gone.
+
+        ``deadline_seconds`` counts from here: it holds for opening a new version, too.
+        """
+        seconds = options.pop("deadline_seconds", None)
+        deadline = None if seconds is None else Deadline(seconds)
+        index = self._by(deadline, fresh=False)
         try:
-            return index.search(query, **options)
+            return index.search(query, **options, **_left(deadline))
         except IndexNotFoundError:
-            index = self.current(fresh=True)
-            return index.search(query, **options)
+            index = self._by(deadline, fresh=True)
+            return index.search(query, **options, **_left(deadline))
+
+    def _by(self, deadline: Deadline | None, *, fresh: bool) -> Index:
+        """:meth:`current`, if it is there in time. Opening it goes on otherwise, for the next search."""
+        opened = functools.partial(self.current, fresh=fresh)
+        return ended_by(deadline, f"the index behind {self.alias!r}", opened, keep=True)
 
     def ingest(self, records: Any, options: IngestOptions | None = None) -> IngestReport:
         """:meth:`Index.ingest` into the present version, looked up just before."""
         index = self.current(fresh=True)
         return index.ingest(records, options)
+
+
+def _left(deadline: Deadline | None) -> dict[str, Any]:
+    """What is left of a deadline, as an option of a search."""
+    # A search whose time is up says so itself; 0 would be refused as an option.
+    return {} if deadline is None else {"deadline_seconds": max(deadline.left(), 0.001)}

@@ -10,6 +10,7 @@ from esembed.dialect.live import mapped_formats, mapped_types, missing_fields, u
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Query
+from esembed.search.deadline import Deadline
 from esembed.search.facets import facet_fields
 
 from .client import EngineClient
@@ -60,7 +61,7 @@ class LiveFields:
             used |= {field for _, field, _ in facet_fields(aggregations) if field[:1] != "_"}
         return bool(missing_fields(used, self.types))
 
-    def look_again(self, nodes: Sequence[Query]) -> None:
+    def look_again(self, nodes: Sequence[Query], deadline: Deadline | None = None) -> None:
         """Learn the live mapping as it is now.
 
         Raises:
@@ -68,7 +69,7 @@ class LiveFields:
                 are refused when the query is compiled, with those that there are.)
         """
         path = f"/{index_path(self.index_name)}/_mapping"
-        answer = self.client.request("GET", path, ignore=(403,))
+        answer = self.client.request("GET", path, ignore=(403,), deadline=deadline)
         if answer.status == 403:
             return
         whole: dict[str, Any] = {}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
+from functools import partial as bind
 from typing import Any
 
 from esembed.dialect.quantize_vectors import is_no_vector
@@ -17,9 +18,11 @@ from esembed.plan import IndexPlan
 from esembed.plan.encoders import split_spec
 from esembed.plan.fields import PRECOMPUTED
 from esembed.query.nodes import DenseVector, SparseWeights
+from esembed.search.deadline import ENCODING_SHARE, Deadline
 from esembed.types import SparseVector
 
 from ._shim import Batcher, Lock, gather, in_thread
+from .deadline import each_by
 
 __all__ = ["QueryVectors"]
 
@@ -64,16 +67,19 @@ class QueryVectors:
         fields that share a pass."""
         return sum(batcher.calls for batcher in self._batchers.values())
 
-    def of(self, wanted: Sequence[Key], partial: bool) -> dict[Key, Any]:
+    def of(self, wanted: Sequence[Key], partial: bool, deadline: Deadline | None = None) -> dict[Key, Any]:
         """The vectors of one search, all at the same time.
 
         Args:
             wanted: fields and texts, each once.
             partial: a field that can't be encoded has its error instead.
+            deadline: of the search; with *partial* a share of what is left is for the texts.
 
         Raises:
-            EncoderError, TransientError: a text can't be encoded, unless *partial*.
+            EncoderError, TransientError: a text can't be encoded (in time), unless *partial*.
         """
+        if deadline is not None and any(key not in self.cache for key in wanted):
+            return self._of_by(deadline, wanted, partial)
         pairs = self._pairs(wanted, [key for key in wanted if key not in self.cache])
         paired = {key for dense, sparse, text in pairs for key in ((dense, text), (sparse, text))}
         found = gather(
@@ -81,6 +87,31 @@ class QueryVectors:
             *(self._one(field, text, partial) for field, text in wanted if (field, text) not in paired),
         )
         return {key: vector for some in found for key, vector in some.items()}
+
+    def _of_by(self, deadline: Deadline, wanted: Sequence[Key], partial: bool) -> dict[Key, Any]:
+        """As :meth:`of`, by a deadline. All at the same time in threads, too: a slow encoder must not use up
+        the time of a fast one that happens to come after it."""
+        pairs = self._pairs(wanted, [key for key in wanted if key not in self.cache])
+        paired = {key for dense, sparse, text in pairs for key in ((dense, text), (sparse, text))}
+        keys: list[tuple[Key, ...]] = [((dense, text), (sparse, text)) for dense, sparse, text in pairs]
+        calls = [
+            (f"the query's vectors for {dense} and {sparse}", bind(self._two, dense, sparse, text, partial))
+            for dense, sparse, text in pairs
+        ]
+        for field, text in wanted:
+            if (field, text) not in paired:
+                keys.append(((field, text),))
+                calls.append((f"the query's vector for {field}", bind(self._one, field, text, partial)))
+        seconds = deadline.left() * (ENCODING_SHARE if partial else 1.0)
+        vectors: dict[Key, Any] = {}
+        for fields, found in zip(keys, each_by(deadline, seconds, calls), strict=True):
+            if isinstance(found, TransientError):
+                if not partial:
+                    raise found
+                vectors.update(dict.fromkeys(fields, found))
+            else:
+                vectors.update(found)
+        return vectors
 
     def of_many(self, wanted: Mapping[str, Collection[str]]) -> dict[Key, Any]:
         """The vectors of many searches: an encode call for each field (or two that share a pass) and batch.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +48,23 @@ def search(
     explain: Annotated[
         bool, typer.Option("--explain", help="Each leg's rank, score and contribution.")
     ] = False,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            "--deadline",
+            metavar="SECONDS",
+            min=0.001,
+            help="Give up after this time, whatever it is spent on: opening the index, loading a model, the "
+            "engine.",
+        ),
+    ] = None,
+    partial_results: Annotated[
+        bool,
+        typer.Option(
+            "--partial-results",
+            help="Answer with the legs that came, where one fails or is late.",
+        ),
+    ] = False,
     allow_encoder: Allow = None,
     allow_raw: Annotated[
         bool,
@@ -70,22 +89,39 @@ def search(
         $ esembed search "parse a date" -i esembed-demo --json | jq '.hits[].id'
     """
     from esembed import Index, terminal
+    from esembed._sync.deadline import ended_by
     from esembed.cli._query import cross_encoders, parse_filters
+    from esembed.search.deadline import Deadline
     from esembed.search.hits_json import hits_to_json
 
+    ends = None if deadline is None else Deadline(deadline)
+    if ends is not None:
+        connection = dataclasses.replace(
+            connection, timeout_seconds=min(connection.timeout_seconds, ends.seconds)
+        )
     client = connection.client()
     try:
-        opened = Index.open(
+        open_index = functools.partial(
+            Index.open,
             client,
             index,
             allow_encoders=allow_encoder or (),
             rerankers=cross_encoders(cross_encoder),
             allow_raw=allow_raw,
         )
+        opened = ended_by(ends, f"what opening the index {index!r} asks the engine", open_index)
         wanted = [leg.strip() for leg in legs.split(",") if leg.strip()] if legs else None
         condition = parse_filters(opened.plan, filter or [], opened.fields)
         start = time.perf_counter()
-        hits = opened.search(text, legs=wanted, filter=condition, size=size, explain=explain)
+        hits = opened.search(
+            text,
+            legs=wanted,
+            filter=condition,
+            size=size,
+            explain=explain,
+            deadline_seconds=None if ends is None else max(ends.left(), 0.001),
+            partial_results=partial_results,
+        )
         seconds = time.perf_counter() - start
     finally:
         client.close()

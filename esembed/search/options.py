@@ -9,6 +9,7 @@ import msgspec
 
 from esembed.errors import QueryError
 from esembed.query.nodes import Scalar
+from esembed.search.deadline import Deadline
 
 __all__ = ["FusionPath", "Reranker", "SearchOptions", "SourceFilter", "check_rerankers", "http_timeout"]
 
@@ -43,6 +44,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
         count: count under fusion, too, as aggregations do.
         timeout_seconds: the time after which the engine answers with what it has.
         leg_timeouts_seconds: the same for single legs, by name or type, where the client fuses.
+        deadline: when the whole search has to be over, or None.
     """
 
     size: int = 10
@@ -57,6 +59,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     count: bool = False
     timeout_seconds: float | None = None
     leg_timeouts_seconds: Mapping[str, float] = {}
+    deadline: Deadline | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("size", self.size), ("offset", self.offset)):

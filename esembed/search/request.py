@@ -30,6 +30,7 @@ from esembed.query.nodes import (
     Sparse,
 )
 from esembed.query.tree import add_filter, resolve_text, too_deep, transform, walk
+from esembed.search.deadline import ENGINE_SHARE
 from esembed.search.options import SearchOptions
 from esembed.search.page import Cursor
 
@@ -168,6 +169,23 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             max_window=max_window,
         )
         return replace(made, digest=self.digest, legs_missing=missing)
+
+    def ending_in(self, seconds: float) -> Request:
+        """The same whose legs take no longer than that in the engine, where they had more or no limit.
+
+        Args:
+            seconds: what is left until the deadline.
+        """
+        most = max(seconds * ENGINE_SHARE, 0.001)
+
+        def cap(own: float | None) -> float:
+            return most if own is None else min(own, most)
+
+        return replace(
+            self,
+            options=replace(self.options, timeout_seconds=cap(self.options.timeout_seconds)),
+            legs=tuple(replace(leg, timeout_seconds=cap(leg.timeout_seconds)) for leg in self.legs),
+        )
 
 
 def _fill_stage(stage: Rescore | Collapse, fill: Any) -> Rescore | Collapse:

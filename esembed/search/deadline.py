@@ -1,0 +1,78 @@
+"""When a search has to be over: one clock for all that it does."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from esembed.errors import EngineUnavailableError, QueryError
+
+__all__ = ["ENCODING_SHARE", "ENGINE_SHARE", "Deadline"]
+
+CLIENT_SECONDS = 10.0
+"""What both official clients wait for an answer by default. A deadline shortens that and never lengthens it:
+a client that was told to wait two seconds is not made to wait for ten."""
+
+ENCODING_SHARE = 0.5
+"""How much of the time that is left the texts may take where a part of the legs is an answer, too. Without
+a share of its own one slow encoder would leave nothing for the legs that need none."""
+
+ENGINE_SHARE = 0.8
+"""How much of the time that is left the engine is told to take. The rest is for its answer's way back, for
+what it does after its clock said stop (it looks between segments), and for a fusion's stored fields."""
+
+_STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
+
+
+class Deadline:
+    """A point in time, *seconds* from when it is made. Safe to use from several threads.
+
+    Args:
+        seconds: above 0.
+
+    Raises:
+        QueryError: no number above 0.
+    """
+
+    __slots__ = ("_ends", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        # True is a number to Python, but nobody means one second by it.
+        number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if not number or not 0 < seconds < math.inf:
+            raise QueryError(
+                f"deadline_seconds must be a number > 0, not {seconds!r}", field="deadline_seconds"
+            )
+        self.seconds = float(seconds)
+        self._ends = time.monotonic() + self.seconds
+
+    def left(self) -> float:
+        """Seconds until then; 0 when it has passed."""
+        return max(0.0, self._ends - time.monotonic())
+
+    def error(self, what: str) -> EngineUnavailableError:
+        """The error of a search whose time is up.
+
+        Args:
+            what: what it was waiting for.
+        """
+        return EngineUnavailableError(
+            f"deadline_seconds = {self.seconds:g} passed while waiting for {what}; raise it, or see why that "
+            "takes so long (partial_results=True answers with the legs that came)"
+        )
+
+    def http_seconds(self, wanted: float | None) -> float | None:
+        """The time-out of a request that may take what is left.
+
+        The search itself ends at the deadline whatever the client does; this frees the connection of one
+        that was given up. It is rounded up to few values, since the Elasticsearch client is derived anew for
+        each value and a derived client is kept.
+
+        Args:
+            wanted: its time-out otherwise; None is the client's own.
+        """
+        left = self.left()
+        if left >= (CLIENT_SECONDS if wanted is None else wanted):
+            return wanted
+        unit = 10.0 ** math.floor(math.log10(max(left, 0.01)))
+        return next(round(step * unit, 6) for step in _STEPS if step * unit >= left)
