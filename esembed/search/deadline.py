@@ -71,8 +71,8 @@ class Deadline:
         Args:
             wanted: its time-out otherwise; None is the client's own.
         """
-        left = self.left()
-        if left >= (CLIENT_SECONDS if wanted is None else wanted):
-            return wanted
-        unit = 10.0 ** math.floor(math.log10(max(left, 0.01)))
-        return next(round(step * unit, 6) for step in _STEPS if step * unit >= left)
+        # A little longer than the deadline, whose error says more than the client's.
+        least = max(self.left(), 0.01) * 1.2
+        unit = 10.0 ** math.floor(math.log10(least))
+        seconds = next(round(step * unit, 6) for step in _STEPS if step * unit >= least)
+        return wanted if seconds >= (CLIENT_SECONDS if wanted is None else wanted) else seconds

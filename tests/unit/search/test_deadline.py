@@ -27,12 +27,12 @@ def test_a_requests_time_out_is_never_lengthened_and_takes_few_values(
             seconds = ends.http_seconds(wanted)
             if seconds != wanted:
                 assert seconds is not None
-                assert ends.left() <= seconds <= max(2 * ends.left(), 0.02) + 1e-9
-                assert seconds <= 2 * (10.0 if wanted is None else wanted)
+                assert ends.left() < seconds < max(2 * ends.left(), 0.03)
+                assert seconds < (10.0 if wanted is None else wanted)
             seen.add(seconds)
     assert len(seen) < 32  # as many clients as are kept
     now[0] = 101.0
-    assert (ends.left(), ends.http_seconds(None)) == (0.0, 0.01)
+    assert (ends.left(), ends.http_seconds(None)) == (0.0, 0.015)
 
 
 def test_legs_keep_shorter_time_outs_of_their_own() -> None:
