@@ -117,7 +117,7 @@ class AsyncClientFusion:
         scored: dict[str, float] = {}
         for stage in request.stages:
             if isinstance(stage, Collapse):
-                path = compiled.scope.sortable(stage.field, "collapse").path
+                path = compiled.scope.usable(stage.field, "collapse").path
                 groups = {
                     doc: answer.value(doc, path) for answer in lists if answer for doc in answer.ranked.ids
                 }

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from esembed.dialect.field_types import mapped_columns
 from esembed.dialect.live import mapped_formats, mapped_types, missing_fields, used_fields
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Query
 from esembed.search.deadline import Deadline
 from esembed.search.facets import facet_fields
+from esembed.search.options import SearchOptions
+from esembed.search.sorting import sorted_fields
 
 from .client import AsyncEngineClient
 from .live import index_path
@@ -30,6 +33,7 @@ class AsyncLiveFields:
     Attributes:
         types: field → type, or None.
         formats: date field → its format where it has one, or None.
+        columns: field → whether it can be sorted and counted by, where its type doesn't say it.
     """
 
     def __init__(
@@ -44,20 +48,28 @@ class AsyncLiveFields:
         self.plan = plan
         self.types: dict[str, str] | None = None
         self.formats: dict[str, str] | None = None
+        self.columns: dict[str, bool] = {}
         if mapping is not None:
             self._learn(mapping)
 
     def _learn(self, mapping: Mapping[str, Any]) -> None:
         self.types, self.formats = mapped_types(mapping), mapped_formats(mapping)
+        self.columns = mapped_columns(mapping)
 
-    def lacks(self, nodes: Sequence[Query], aggregations: Mapping[str, Any] | None = None) -> bool:
-        """Whether a query or its aggregations read a field that isn't known to be mapped. A field that isn't
-        mapped finds nothing and raises nothing in the engines."""
+    def lacks(self, nodes: Sequence[Query], options: SearchOptions) -> bool:
+        """Whether a query, its sort or its aggregations read a field that isn't known to be mapped: it would
+        find nothing, and the engines raise nothing.
+
+        Raises:
+            QueryError: a key of the sort that is none.
+        """
         if self.types is None:
             return False
         used = used_fields(nodes, self.plan, self.types)
-        if aggregations:
-            used |= {field for _, field, _ in facet_fields(aggregations) if field[:1] != "_"}
+        if options.aggregations:
+            used |= {field for _, field, _, _ in facet_fields(options.aggregations) if field[:1] != "_"}
+        if options.sort:
+            used |= sorted_fields(options.sort)
         return bool(missing_fields(used, self.types))
 
     async def look_again(self, nodes: Sequence[Query], deadline: Deadline | None = None) -> None:

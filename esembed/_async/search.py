@@ -166,7 +166,7 @@ class AsyncSearcher:
         # Before a text is encoded: a batch that another loop left behind would never be answered.
         self.client.loop.check()
         request = self._request(query, options, text=text, filter=filter, legs=legs, cursor=cursor)
-        if self._live.lacks(request.nodes, aggregations):
+        if self._live.lacks(request.nodes, options):
             await self._live.look_again(request.nodes, deadline)
         if request.unencoded:
             request = await self._encoded(request, partial=partial_results)
@@ -256,7 +256,7 @@ class AsyncSearcher:
         requests = [self._request(query, options, filter=filter, legs=legs) for query in queries]
         deadline = options.deadline
         for request in requests:
-            if self._live.lacks(request.nodes):
+            if self._live.lacks(request.nodes, options):
                 await self._live.look_again(request.nodes, deadline)
         encode = functools.partial(self._encode_all, requests)
         vectors = await ended_by(deadline, "the vectors of the queries", encode, keep=True)
@@ -343,6 +343,7 @@ class AsyncSearcher:
                 plan=self.plan,
                 mapping=self._live.types,
                 formats=self._live.formats,
+                columns=self._live.columns,
                 token_ids=ids,
             )
             self._made = (known, compiler)

@@ -11,6 +11,7 @@ import typer
 
 from esembed import query as q
 from esembed.cli._connect import UsageError
+from esembed.dialect.field_types import WITHOUT_VALUES
 from esembed.dialect.live import type_of
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
 from esembed.dialect.values import NUMERIC
@@ -42,10 +43,6 @@ Cross = Annotated[
 """The option ``--cross-encoder``."""
 
 _FRACTIONS = {"float", "double", "half_float", "scaled_float"}
-_UNFILTERED = {
-    *("text", "match_only_text", "search_as_you_type", "object", "nested", "rank_feature", "rank_features"),
-    *("dense_vector", "knn_vector", "sparse_vector"),
-}
 _CLAUSE = re.compile(r"^(?P<field>[^=<>!]+?)\s*(?P<op>>=|<=|!=|=|<|>)\s*(?P<value>.*)$", re.DOTALL)
 _BOUNDS = {">=": "gte", ">": "gt", "<=": "lte", "<": "lt"}
 
@@ -139,7 +136,7 @@ def _filter_type(plan: IndexPlan, field: str, fields: Mapping[str, str]) -> str:
     mapped = {
         name
         for name, kind in fields.items()
-        if kind not in _UNFILTERED and name not in hidden and not name.startswith(TEXT_PREFIX)
+        if kind not in WITHOUT_VALUES and name not in hidden and not name.startswith(TEXT_PREFIX)
     }
     there = sorted({*plan.filter, *mapped})
     close = difflib.get_close_matches(field, there, n=1)

@@ -44,14 +44,19 @@ KEYED = frozenset({"flattened", "flat_object"})
 def mapped_types(mapping: Mapping[str, Any]) -> dict[str, str]:
     """Field → type of a live mapping (``{"properties": …}``), sub-fields and objects' fields by dotted
     name, and fields computed at search time (``runtime``, ``derived``)."""
-    found = {}
+    found: dict[str, str] = {}
+    aliases: dict[str, str] = {}
     for name, part in _parts(mapping):
         # Nested objects that are indexed as the document's own fields, too, are found without a nested query.
         flat = part.get("include_in_root") or part.get("include_in_parent")
         found[name] = "object" if flat else str(part.get("type", "object"))
+        if found[name] == "alias":
+            aliases[name] = str(part.get("path"))
     for section in ("runtime", "derived"):
         for name, part in (mapping.get(section) or {}).items():
             found[name] = str(part.get("type", "keyword"))
+    for name, path in aliases.items():
+        found[name] = found.get(path, "alias")  # another name of a field, which is used as that field is
     return found
 
 

@@ -503,7 +503,7 @@ class QueryCompiler:
         return bool_clause(clause, self.filters(node.filter, scope))
 
     def visit_boost_by(self, node: BoostBy, scope: Scope) -> Json:
-        path = scope.numeric(node.field, "boost_by").path
+        path = scope.usable(node.field, "boost_by").path
         filters = self.filters(node.filter, scope)
         inner = scope.inside(filters).with_(align_scores=scope.align_scores or node.mode == "sum")
         function: Json = {"field": path, "factor": node.factor, "missing": node.missing}

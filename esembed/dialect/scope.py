@@ -11,10 +11,11 @@ import msgspec
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
+from esembed.dialect.field_types import use_problem
 from esembed.dialect.live import nested_path, searched_fields, type_of
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.tokens import TokenTarget
-from esembed.dialect.values import NUMERIC, UNKNOWN_FORMAT
+from esembed.dialect.values import UNKNOWN_FORMAT
 from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.query.nodes import TextNode
@@ -116,6 +117,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         mapping: field → type of the live mapping, for fields that the plan doesn't know.
         formats: date field → its format in the live mapping, where it has one; None where the mapping is not
             known.
+        columns: field → whether it can be sorted and counted by, where its type doesn't say it.
         token_ids: sparse field → token → id (SEISMIC).
         window: how many hits a leg returns.
         align_scores: BM25 scores are brought to the common scale, since they are added to others.
@@ -134,6 +136,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     plan: IndexPlan | None = None
     mapping: Mapping[str, str] = {}
     formats: Mapping[str, str] | None = None
+    columns: Mapping[str, bool] = {}
     token_ids: Mapping[str, Mapping[str, int]] = {}
     window: int = 100
     align_scores: bool = False
@@ -260,13 +263,6 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
             raise QueryError(f"range on the boolean {name!r}: use q.term", field=name)
         return info
 
-    def numeric(self, name: str, clause: str) -> FieldInfo:
-        """A numeric field. Raises QueryError."""
-        info = self._find(name)
-        if info.kind != "any" and info.kind not in NUMERIC:
-            raise QueryError(f"{clause} needs a numeric field; {name!r} is {_what(info.kind)}", field=name)
-        return info
-
     def existing(self, name: str) -> FieldInfo:
         """A field for exists. Raises QueryError."""
         info = self._find(name)
@@ -303,14 +299,30 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
             )
         return info
 
-    def sortable(self, name: str, what: str) -> FieldInfo:
-        """A field with doc values, for collapse, sort and facets. Raises QueryError."""
-        info = self._find(name)
-        if info.kind in ("text", "dense", "sparse", "rank_feature"):
-            raise QueryError(
-                f"{what} needs a keyword or numeric field; {name!r} is {_what(info.kind)}", field=name
-            )
+    def usable(self, name: str, use: str, *, anywhere: bool = False) -> FieldInfo:
+        """A field whose values are read by document: to sort, collapse, count or boost by.
+
+        Args:
+            use: ``sort``, ``collapse``, ``boost_by``, or an aggregation's own name.
+            anywhere: also in nested objects, whose path stands elsewhere.
+
+        Raises:
+            QueryError: there is no such field, or its type can't be used so.
+        """
+        scope = self.with_(nested_path=nested_path(name, self.mapping)) if anywhere else self
+        info = scope._find(name)
+        problem = use_problem(use, info.kind, self.columns.get(info.path))
+        if problem is not None:
+            way = f"; {self._exact_form(name, info)}" if info.kind == "text" else ""
+            raise QueryError(f"{use} {problem}: {name!r}{way}", field=name)
         return info
+
+    def _exact_form(self, name: str, info: FieldInfo) -> str:
+        """The remedy where a text field stands and exact values are wanted."""
+        exact = f"{name}.keyword"
+        if getattr(info.spec, "keyword", False) or type_of(exact, self.mapping) == "keyword":
+            return f"name {exact!r}"
+        return f"give the plan's text field keyword = true and name {exact!r}, or add a [filter] field"
 
     def target(self, info: FieldInfo) -> tuple[TokenTarget, str]:
         """What the sparse field's feature names are for, and its storage."""

@@ -38,8 +38,12 @@ from esembed.search.facets import check_aggregations
 from esembed.search.options import SearchOptions, SourceFilter
 from esembed.search.page import hidden_fields, highlight_spec, source_spec
 from esembed.search.request import Request, RequestLeg, make_request
+from esembed.search.sorting import check_search_after, check_sort
 
 __all__ = ["CompiledLeg", "CompiledSearch", "SearchCompiler", "compile_query", "to_body"]
+
+FEW_NODES = 8
+"""A query of fewer nodes can't be nested too deep for an engine: each becomes three clauses at most."""
 
 FETCHED_WINDOW = 200
 """Up to this window the legs bring their hits' stored fields along; beyond, the page is fetched alone."""
@@ -191,6 +195,7 @@ class SearchCompiler:
         capabilities: the engine.
         plan: the index's plan, or None.
         mapping, formats, token_ids: see :func:`compile_query`.
+        columns: see :func:`~esembed.dialect.field_types.mapped_columns`.
         fetch_with_legs: whether the legs of a client fusion may bring stored fields along.
     """
 
@@ -201,6 +206,7 @@ class SearchCompiler:
         plan: IndexPlan | None = None,
         mapping: Mapping[str, str] | None = None,
         formats: Mapping[str, str] | None = None,
+        columns: Mapping[str, bool] | None = None,
         token_ids: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         self.capabilities = capabilities
@@ -211,6 +217,7 @@ class SearchCompiler:
             plan=plan,
             mapping=mapping or {},
             formats=formats,
+            columns=columns or {},
             token_ids=token_ids or {},
         )
         self.hidden = hidden_fields(plan)
@@ -240,6 +247,9 @@ class SearchCompiler:
             compiled = self._single(request, scope)
         if scope.gaps:
             raise UnsupportedFeatureError(scope.gaps, profile=self.capabilities.label)
+        most = self.dialect.max_levels
+        if most is not None and len(request.nodes) >= FEW_NODES:
+            _check_levels(compiled.bodies, most)
         return compiled
 
     # -- one leg -------------------------------------------------------------------------------------
@@ -257,7 +267,7 @@ class SearchCompiler:
         self._add_extras(body, options, scope)
         for stage in stages:
             if isinstance(stage, Collapse):
-                body["collapse"] = {"field": scope.sortable(stage.field, "collapse").path}
+                body["collapse"] = {"field": scope.usable(stage.field, "collapse").path}
             elif stage.by is not None:
                 aligned, by = scope.with_(align_scores=True, inner_hits=False), stage.by
                 rescore, _ = self._within_budget(partial(self.dialect.clause, by), aligned)
@@ -272,9 +282,9 @@ class SearchCompiler:
         if options.sort is not None:
             if stages:
                 raise QueryError("sort doesn't go with rescore or collapse's best hit by score", field="sort")
-            body["sort"] = list(options.sort)
+            body["sort"] = check_sort(options.sort, scope)
             if options.search_after is not None:
-                body["search_after"] = list(options.search_after)
+                body["search_after"] = check_search_after(options.search_after, options.sort)
                 body.pop("from", None)
         elif options.search_after is not None:
             raise QueryError("search_after needs sort", field="search_after")
@@ -411,7 +421,7 @@ class SearchCompiler:
             body["track_total_hits"] = True
         for stage in request.stages:
             if isinstance(stage, Collapse):
-                body["collapse"] = {"field": scope.sortable(stage.field, "collapse").path}
+                body["collapse"] = {"field": scope.usable(stage.field, "collapse").path}
         shards = self.plan.index.shards if self.plan is not None else 1
         return CompiledSearch(
             request=request,
@@ -447,7 +457,7 @@ class SearchCompiler:
         fetch = small and request.window <= FETCHED_WINDOW and not documents and not options.highlights
         stored = self.source(options.source) if fetch else None
         paths = [
-            scope.sortable(stage.field, "collapse").path
+            scope.usable(stage.field, "collapse").path
             for stage in request.stages
             if isinstance(stage, Collapse)
         ]
@@ -570,6 +580,26 @@ class SearchCompiler:
         inner = scope.with_(names=[], window=len(ids), align_scores=align_scores, inner_hits=False)
         body, _ = self._within_budget(lambda within: self.dialect.leg_body(narrowed, within), inner)
         return {**body, "size": len(ids), "_source": False, "track_total_hits": False}
+
+
+_AROUND = frozenset({"bool", "nested", "function_score", "script_score", "dis_max", "constant_score", "knn"})
+"""Clauses that hold clauses."""
+
+
+def _check_levels(bodies: Sequence[Json], most: int) -> None:
+    """Raises QueryError for a body whose clauses lie deeper inside each other than the engine takes."""
+    waiting: list[tuple[Any, int]] = [(body.get(part), 1) for body in bodies for part in ("query", "knn")]
+    while waiting:
+        value, level = waiting.pop()
+        if level > most:
+            raise QueryError(
+                f"the query is nested deeper than the {most} levels that this engine takes "
+                "(indices.query.bool.max_nested_depth); write it flatter: several clauses in a bool_"
+            )
+        if isinstance(value, Mapping):
+            waiting.extend((inner, level + (name in _AROUND)) for name, inner in value.items())
+        elif isinstance(value, list) and value and not isinstance(value[0], (int, float, str)):
+            waiting.extend((inner, level) for inner in value)
 
 
 def _queries(request: Request) -> list[Query]:

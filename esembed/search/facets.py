@@ -8,28 +8,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from esembed.dialect.live import nested_path
+from esembed.dialect.live import nested_path, type_of
 from esembed.dialect.scope import Scope
 from esembed.errors import QueryError
+from esembed.json_input import JsonInputError, JsonLimits, check_json
 
 __all__ = ["check_aggregations", "facet_fields"]
 
 _INSIDE = ("aggs", "aggregations")
 
 
-def facet_fields(aggregations: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
+def facet_fields(aggregations: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None, str | None]]:
     """The fields that aggregations read, those inside others included.
 
     Yields:
-        the aggregation's name (``langs``, ``langs.years`` …), the field, and the path of the nested
-        objects that the aggregation stands in, or None.
+        the aggregation's name (``langs``, ``langs.years`` …), the field, the path of the nested objects that
+        the aggregation stands in, or None, and what counts there (``terms`` …), or None in a filter.
     """
     yield from _fields(aggregations, "", None)
 
 
 def _fields(
     aggregations: Mapping[str, Any], prefix: str, nested: str | None
-) -> Iterator[tuple[str, str, str | None]]:
+) -> Iterator[tuple[str, str, str | None, str | None]]:
     for name, body in aggregations.items():
         if not isinstance(body, Mapping):
             continue
@@ -39,17 +40,17 @@ def _fields(
                 continue
             if kind == "nested":
                 path = str(options.get("path"))
-                yield where, path, path
+                yield where, path, path, kind
             elif kind == "reverse_nested":
                 path = options.get("path")
             elif kind in ("filter", "filters", "adjacency_matrix"):
                 for field in _filtered(options):
-                    yield where, field, nested
+                    yield where, field, nested, None
             elif kind in ("top_hits", "scripted_metric"):
                 continue  # sorts and scripts of the engine's own
             else:
                 for field in _named(options):
-                    yield where, field, nested
+                    yield where, field, nested, kind
         for key in _INSIDE:
             if isinstance(body.get(key), Mapping):
                 yield from _fields(body[key], f"{where}.", path)
@@ -89,17 +90,38 @@ def _filtered(value: Any) -> Iterator[str]:
             yield from _filtered(inner)
 
 
+LIMITS = JsonLimits(characters=1_000_000, depth=50, values=20_000, objects=2_000)
+MAX_BUCKETS = 65_535
+"""The most buckets and values of a facet: search.max_buckets of both engines, who check it when the memory is
+taken already."""
+_SIZES = frozenset(
+    {"size", "shard_size", "buckets", "compression", "precision_threshold", "initial_buffer"}
+    | {"max_docs_per_value"}
+)
+
+
 def check_aggregations(aggregations: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
     """The aggregations as they are sent.
 
     Raises:
-        QueryError: a field that the index doesn't have, or one in nested objects outside of them.
+        QueryError: more than an engine is asked for, a field that the index doesn't have or that can't be
+            counted so, or one in nested objects outside of them.
     """
-    for where, field, nested in facet_fields(aggregations) if scope.plan is not None else ():
+    try:
+        check_json(aggregations, LIMITS)
+    except JsonInputError as error:
+        raise QueryError(f"aggregations: {error}", field="aggregations") from None
+    _check_sizes(aggregations)
+    for where, field, nested, kind in facet_fields(aggregations) if scope.plan is not None else ():
         try:
-            scope.known(field)
+            if kind is None or kind in _READ_OTHERWISE or field.startswith("_"):
+                scope.known(field)
+            else:
+                scope.usable(field, kind, anywhere=True)
         except QueryError as error:
             raise QueryError(f"aggregation {where!r}: {error}", field=field) from None
+        if kind == "nested" and type_of(field, scope.mapping) not in ("nested", None):
+            raise QueryError(f"aggregation {where!r}: {field!r} holds no nested objects", field=field)
         path = nested_path(field, scope.mapping)
         if path is not None and not f"{nested}.".startswith(f"{path}.") and nested != field:
             raise QueryError(
@@ -108,3 +130,24 @@ def check_aggregations(aggregations: Mapping[str, Any], scope: Scope) -> dict[st
                 field=field,
             )
     return dict(aggregations)
+
+
+_READ_OTHERWISE = frozenset({"nested", "significant_text", "categorize_text", "children", "parent"})
+"""Aggregations that need no column: of objects, or of the text itself."""
+
+
+def _check_sizes(aggregations: Mapping[str, Any]) -> None:
+    waiting: list[Any] = [aggregations]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                if name in _SIZES and isinstance(inner, (int, float)) and not inner <= MAX_BUCKETS:
+                    raise QueryError(
+                        f"aggregations: {name} = {inner} is more than the {MAX_BUCKETS} buckets that an "
+                        "engine gives; lower it, or page through a composite aggregation",
+                        field="aggregations",
+                    )
+                waiting.append(inner)
+        elif isinstance(value, (list, tuple)):
+            waiting.extend(value)
