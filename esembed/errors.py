@@ -44,6 +44,7 @@ __all__ = [
     "ContractError",
     "DownloadError",
     "EncoderError",
+    "EncoderPickleError",
     "EngineRequestError",
     "EngineStartError",
     "EngineUnavailableError",
@@ -191,6 +192,10 @@ class EncoderError(PermanentError):
     def __init__(self, message: str, *, spec: str | None = None) -> None:
         super().__init__(message)
         self.spec = spec
+
+
+class EncoderPickleError(EncoderError, TypeError):
+    """An encoder that a pickle can't say how to load. A TypeError too, which is what ``pickle`` raises."""
 
 
 class ContractError(PermanentError):

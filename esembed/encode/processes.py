@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from esembed.encode.base import Encoder, RuntimeOptions
-from esembed.errors import EncoderError
+from esembed.errors import EncoderError, EncoderPickleError
 from esembed.plan.encoders import split_spec
 from esembed.plan.params import EncoderParams
 
@@ -181,11 +181,11 @@ def how_to_load(encoder: Any) -> tuple[_Load, Recipe]:
     """For ``__reduce__``: the call that loads *encoder* again.
 
     Raises:
-        EncoderError: it wasn't made by ``load_encoder`` or by an index.
+        EncoderPickleError: it wasn't made by ``load_encoder`` or by an index.
     """
     found = _recipes.get(encoder)
     if found is None:
-        raise EncoderError(
+        raise EncoderPickleError(
             f"this {type(encoder).__name__} was made by hand, so a pickle can't say how to load it: make it "
             "with load_encoder(spec, params, runtime), or load it in the worker"
         )

@@ -22,6 +22,7 @@ from esembed import (
 from esembed._async.client import AsyncEngineClient
 from esembed._async.live import describe, update_meta
 from esembed._async.term_statistics import STATISTICS_INDEX, delete_statistics
+from esembed.encode.base import RuntimeOptions
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.errors import (
     AliasError,
@@ -426,7 +427,9 @@ async def test_a_large_request_warns_of_nothing(client: Any, esembed_index_name:
 
 
 async def test_what_was_loaded_is_freed(client: Any, esembed_index_name: str) -> None:
-    async with await AsyncIndex.create(client, esembed_index_name, PLAN) as index:
+    # Options that no other test has: a model that two indices share stays until both are closed.
+    runtime = RuntimeOptions(query_batch=63)
+    async with await AsyncIndex.create(client, esembed_index_name, PLAN, runtime=runtime) as index:
         loaded = index.pool.encoder("embedding")
         assert index.pool.encoder("embedding") is loaded
     assert index.pool.encoder("embedding") is not loaded, "the block's end freed it"

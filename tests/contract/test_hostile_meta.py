@@ -116,6 +116,12 @@ def test_nonsense_about_versions_and_fields_is_not_followed(client, esembed_inde
         assert Index.abort_migration(client, esembed_index_name) is None
         with pytest.raises((AliasError, PlanError)):
             index.rollback()
+    # Somebody's index, which nothing says esembed made.
+    other = f"{esembed_index_name}-theirs"
+    engine.request("PUT", f"/{other}")
+    write(client, name, {**own, "migration": {"from": other, "state": "done", "swapped_at": 0}})
+    assert Index.delete_old_versions(client, esembed_index_name, keep=0, min_age_seconds=0) == []
+    assert engine.request("HEAD", f"/{other}", ignore=(404,)).status == 200
     write(client, name, {**own, "migration": {"from": "../_all", "state": "done"}})
     with pytest.raises(PermanentError, match="can't be the name of an index"):
         Index.open(client, esembed_index_name).rollback()

@@ -15,7 +15,14 @@ from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.model_check import check_contract, describe_contract, make_contract
 from esembed.encode.pool import EncoderPool
 from esembed.encode.registry import load
-from esembed.errors import ContractError, EncoderError, PlanError, QueryError, UnsupportedFeatureError
+from esembed.errors import (
+    ContractError,
+    EncoderError,
+    PlanError,
+    QueryError,
+    RecordError,
+    UnsupportedFeatureError,
+)
 from esembed.ingest.options import IngestOptions
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.stages.encode import EncodeStage
@@ -176,7 +183,9 @@ def test_records_carry_their_text_to_the_engine_and_no_vector() -> None:
     outcomes = Outcomes(options)
     outcomes.start()
     preparer = Preparer(wanted, encoders)
-    source = {"title": "a", "body": "b", "esembed_text_emb": "not mine"}
+    source = {"title": "a", "body": "b"}
+    with pytest.raises(RecordError, match="a field that esembed keeps for itself"):
+        preparer.prepare(Document("1", {**source, "esembed_text_emb": "not mine"}))
     encode = EncodeStage(wanted, capabilities, options, encoders=encoders, outcomes=outcomes)
     encode.start()
     (record,) = encode([preparer.prepare(Document("1", source))])
