@@ -194,9 +194,8 @@ def _forms(value: str) -> set[str]:
             *(re.sub(r"%[0-9A-F]{2}", lambda m: m.group().lower(), form) for form in quoted),
         }
         forms.add(repr(one.encode("utf-8", "surrogatepass"))[2:-1])
-    for shift in range(
-        3
-    ):  # where a secret stands inside of what was encoded, its bytes fall into one of three places
+    # Inside of what was encoded a secret's bytes fall into one of three places.
+    for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + raw).decode("ascii")
         piece = encoded[(0, 2, 3)[shift] :].rstrip("=")[: -1 if (len(raw) + shift) % 3 else None]
         forms |= {piece, piece.replace("+", "-").replace("/", "_")}

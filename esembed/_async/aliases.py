@@ -110,7 +110,7 @@ async def delete_old_versions(
         here = await describe(client, origin)
         if here is not None:
             if stored_meta(here.mapping) is None:
-                break  # _meta is untrusted: it names an index that is none of ours
+                break  # _meta is untrusted: it names an index that esembed did not make
             chain.append(origin)
     # A version that was rolled back is in no chain any more.
     left = [

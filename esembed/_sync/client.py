@@ -43,14 +43,15 @@ _LARGE_BODY_BYTES = 1024 * 1024
 
 
 _hushed: dict[tuple[type[Warning], str, str], Any] = {}
-"""The list of filters that each of ours was last put into: looking through it takes 2 µs for each request."""
+"""Each filter of our own → the list of filters that it was last put into: looking through that takes 2 µs for
+each request."""
 
 
 def _hush(category: type[Warning], *, message: str = "", module: str = "") -> None:
     """A filter for what our own requests warn of, which nobody else can act on.
 
     ``warnings.catch_warnings`` can't do it: it swaps the process's filters, and concurrent requests would
-    restore each other's. Where somebody else swaps them, ours goes into the new list, too.
+    restore each other's. Where somebody else swaps them, it goes into the new list, too.
     """
     key = (category, message, module)
     filters = warnings.filters

@@ -78,39 +78,31 @@ class QueryVectors:
         Raises:
             EncoderError, TransientError: a text can't be encoded (in time), unless *partial*.
         """
-        if deadline is not None and any(key not in self.cache for key in wanted):
-            return self._of_by(deadline, wanted, partial)
-        pairs = self._pairs(wanted, [key for key in wanted if key not in self.cache])
-        paired = {key for dense, sparse, text in pairs for key in ((dense, text), (sparse, text))}
-        found = gather(
-            *(self._two(dense, sparse, text, partial) for dense, sparse, text in pairs),
-            *(self._one(field, text, partial) for field, text in wanted if (field, text) not in paired),
-        )
-        return {key: vector for some in found for key, vector in some.items()}
-
-    def _of_by(self, deadline: Deadline, wanted: Sequence[Key], partial: bool) -> dict[Key, Any]:
-        """As :meth:`of`, by a deadline. All at the same time in threads, too: a slow encoder must not use up
-        the time of a fast one that happens to come after it."""
-        pairs = self._pairs(wanted, [key for key in wanted if key not in self.cache])
+        absent = [key for key in wanted if key not in self.cache]
+        pairs = self._pairs(wanted, absent)
         paired = {key for dense, sparse, text in pairs for key in ((dense, text), (sparse, text))}
         keys: list[tuple[Key, ...]] = [((dense, text), (sparse, text)) for dense, sparse, text in pairs]
-        calls = [
-            (f"the query's vectors for {dense} and {sparse}", bind(self._two, dense, sparse, text, partial))
-            for dense, sparse, text in pairs
-        ]
+        calls = [bind(self._two, dense, sparse, text, partial) for dense, sparse, text in pairs]
         for field, text in wanted:
             if (field, text) not in paired:
                 keys.append(((field, text),))
-                calls.append((f"the query's vector for {field}", bind(self._one, field, text, partial)))
-        seconds = deadline.left() * (ENCODING_SHARE if partial else 1.0)
+                calls.append(bind(self._one, field, text, partial))
+        if deadline is None or not absent:
+            found = gather(*(call() for call in calls))
+        else:
+            # All at the same time in threads, too: a slow encoder must not use up the time of a fast one that
+            # happens to come after it.
+            seconds = deadline.left() * (ENCODING_SHARE if partial else 1.0)
+            what = [f"the query's vector for {' and '.join(field for field, _ in key)}" for key in keys]
+            found = each_by(deadline, seconds, list(zip(what, calls, strict=True)))
         vectors: dict[Key, Any] = {}
-        for fields, found in zip(keys, each_by(deadline, seconds, calls), strict=True):
-            if isinstance(found, TransientError):
-                if not partial:
-                    raise found
-                vectors.update(dict.fromkeys(fields, found))
+        for fields, some in zip(keys, found, strict=True):
+            if not isinstance(some, TransientError):
+                vectors.update(some)
+            elif partial:
+                vectors.update(dict.fromkeys(fields, some))
             else:
-                vectors.update(found)
+                raise some
         return vectors
 
     def of_many(self, wanted: Mapping[str, Collection[str]]) -> dict[Key, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.alias import NO_ALIAS
-from esembed.dialect.values import check_unicode, named_refusal
+from esembed.dialect.values import check_unicode, raise_named
 from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
@@ -191,15 +191,9 @@ class Searcher:
                 deadline=deadline,
             )
             answers: list[Any] = [response.body] if compiled.alone else list(response.body["responses"])
-            if compiled.path != "client":
-                hits = ranked_by_engine(compiled, answers, where, partial=partial_results)
-            else:
-                hits = self._fusing.hits(compiler, compiled, answers, params, partial=partial_results)
+            hits = self._hits(compiler, compiled, answers, where, partial_results, params)
         except EngineRequestError as error:
-            refused = named_refusal(error, request.query)
-            if refused is None:
-                raise
-            raise refused from error
+            raise_named(error, request.query)
         if deadline is not None and hits.timed_out and not partial_results:
             own = asked.timeout_seconds == request.options.timeout_seconds or (
                 hits.legs_missing and all(name in asked.leg_timeouts_seconds for name in hits.legs_missing)
@@ -280,12 +274,9 @@ class Searcher:
             mine = answers[position : position + len(one.bodies)]
             position += len(one.bodies)
             try:
-                found.append(self._hits(compiler, one, mine, where))
+                found.append(self._hits(compiler, one, mine, where, False, self._alias.search_params))
             except EngineRequestError as error:
-                refused = named_refusal(error, one.request.query)
-                if refused is None:
-                    raise
-                raise refused from error
+                raise_named(error, one.request.query)
         return found
 
     # -- preparing --------------------------------------------------------------------------------
@@ -359,11 +350,8 @@ class Searcher:
         if not nodes:
             return request
         deadline = request.options.deadline
-        if deadline is None:
-            by_engine = self._encoded_by_engine(nodes, partial)
-        else:
-            told = functools.partial(self._encoded_by_engine, nodes, partial)
-            by_engine = ended_by(deadline, "an encoder that the engine runs", told, keep=True)
+        told = functools.partial(self._encoded_by_engine, nodes, partial)
+        by_engine = ended_by(deadline, "an encoder that the engine runs", told, keep=True)
         if known is not None:
             vectors = dict(known)
         else:
@@ -431,8 +419,9 @@ class Searcher:
         compiled: CompiledSearch,
         answers: Sequence[Any],
         where: str,
+        partial: bool,
+        params: Mapping[str, Any],
     ) -> Hits:
         if compiled.path == "client":
-            params = self._alias.search_params
-            return self._fusing.hits(compiler, compiled, answers, params, partial=False)
-        return ranked_by_engine(compiled, answers, where, partial=False)
+            return self._fusing.hits(compiler, compiled, answers, params, partial=partial)
+        return ranked_by_engine(compiled, answers, where, partial=partial)

@@ -135,7 +135,7 @@ def parse(data: Mapping[str, Any]) -> StoredMeta:
     read = IndexPlan.from_dict(plan, allow_raw=True)
     lifted = lift_learned_query(read.query, data.get("evidence"))
     # Kept, so that it is written back with the rest. Whether it may run, whoever opens the index decides.
-    marked = None if lifted is None else transform(lifted, _marked)
+    marked = None if lifted is None else _with_raw_as(StoredRaw, lifted)
     return StoredMeta(
         plan=read if marked is read.query else read.replace(query=marked),
         contracts={str(k): v for k, v in contracts.items() if isinstance(v, Mapping)},
@@ -145,18 +145,21 @@ def parse(data: Mapping[str, Any]) -> StoredMeta:
     )
 
 
-def _marked(node: Query) -> Query:
-    return StoredRaw(bodies=node.bodies, filter=node.filter, name=node.name) if type(node) is Raw else node
+def _with_raw_as(kind: type[Raw], query: Query) -> Query:
+    """The query with its ``raw`` nodes as nodes of that class."""
 
+    def change(node: Query) -> Query:
+        if not isinstance(node, Raw) or type(node) is kind:
+            return node
+        return kind(bodies=node.bodies, filter=node.filter, name=node.name)
 
-def _unmarked(node: Query) -> Query:
-    return Raw(bodies=node.bodies, filter=node.filter, name=node.name) if type(node) is StoredRaw else node
+    return transform(query, change)
 
 
 def with_raw_allowed(stored: StoredMeta) -> StoredMeta:
     """The same for a caller who trusts whoever may write ``_meta``: the default query may run ``raw``."""
     query = stored.plan.query
-    allowed = None if query is None else transform(query, _unmarked)
+    allowed = None if query is None else _with_raw_as(Raw, query)
     return stored if allowed is query else replace(stored, plan=stored.plan.replace(query=allowed))
 
 

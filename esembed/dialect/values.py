@@ -16,7 +16,7 @@ import re
 import zoneinfo
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 
 from esembed.errors import EngineRequestError, QueryError
 from esembed.query.nodes import BoostBy, IsoDate, Query, Range, VectorNode
@@ -34,7 +34,7 @@ __all__ = [
     "count_words",
     "date_problem",
     "fit_text",
-    "named_refusal",
+    "raise_named",
     "writing_of",
 ]
 
@@ -182,7 +182,7 @@ _ZONE_OFFSET = re.compile(r"Z|(?:(?:UTC|GMT|UT)?[+-]([0-9]{1,2})(?::?[0-5][0-9](
 
 def check_zone(field: str, zone: str | None) -> None:
     """Raises QueryError for a time zone that no engine knows. Java's list and Python's differ in a few old
-    names, so a name that only one of them has is left to the engine (:func:`named_refusal`)."""
+    names, so a name that only one of them has is left to the engine (:func:`raise_named`)."""
     if zone is None:
         return
     offset = _ZONE_OFFSET.fullmatch(zone)
@@ -352,10 +352,18 @@ def _no_such_time(parts: dict[str, str | None]) -> str | None:
     return None
 
 
-def named_refusal(error: EngineRequestError, query: Query) -> QueryError | None:
-    """The query's error, with the field, for what only the engine could tell (a date by a format that isn't
-    known here, a time zone of an old name, a negative value under boost_by); None for any other refusal."""
-    return _refused_date(error, query) or _refused_zone(error, query) or _refused_boost(error, query)
+def raise_named(error: EngineRequestError, query: Query) -> NoReturn:
+    """Raise an engine's refusal of *query*.
+
+    Raises:
+        QueryError: with the field, for what only the engine could tell (a date by a format that isn't known
+            here, a time zone of an old name, a negative value under boost_by).
+        EngineRequestError: any other refusal, as it is.
+    """
+    refused = _refused_date(error, query) or _refused_zone(error, query) or _refused_boost(error, query)
+    if refused is None:
+        raise error
+    raise refused from error
 
 
 def _refused_zone(error: EngineRequestError, query: Query) -> QueryError | None:

@@ -35,6 +35,7 @@ __all__ = [
     "engine_root",
     "fetch",
     "install",
+    "is_name",
     "make_public",
     "unpack",
 ]
@@ -169,13 +170,18 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("esembed", appauthor=False))
 
 
+def is_name(name: object) -> bool:
+    """Whether a local engine or container may have that name."""
+    return isinstance(name, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name, re.ASCII) is not None
+
+
 def checked_name(name: str) -> str:
     """The name of a local engine or container, which goes into paths, or into a pattern for Docker.
 
     Raises:
         EngineStartError: other characters than lower-case letters, digits and hyphens; over 41 of them.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name, re.ASCII):
+    if not is_name(name):
         raise EngineStartError(
             f"name {str(name)[:100]!r}: use lower-case letters, digits and hyphens, a letter or digit first, "
             "at most 41 in all"

@@ -43,6 +43,7 @@ from esembed.local.artifacts import (
     checked_name,
     engine_root,
     install,
+    is_name,
     make_public,
 )
 from esembed.local.config import LOG_NAME, Security, prepare_config, write_security
@@ -457,7 +458,7 @@ def running() -> list[EngineInfo]:
     found = []
     for path in sorted((engine_root() / "instances").glob("*/state.json")):
         engine, _, name = path.parent.name.partition("-")
-        if engine in ENGINES and re.fullmatch(r"[a-z0-9-]+", name):
+        if engine in ENGINES and is_name(name):
             with contextlib.suppress(_DamagedStateError):
                 if (info := _read(engine, name)) is not None:
                     found.append(info)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
-__all__ = ["available_threads", "emulated", "has_amx", "has_bfloat16"]
+__all__ = ["available_threads", "dtype_notes", "emulated", "has_amx", "has_bfloat16"]
+
+_log = logging.getLogger(__name__)
 
 
 def available_threads() -> int:
@@ -53,6 +56,15 @@ def emulated(dtype: str) -> str | None:
     if dtype == "float16" and not known & {"avx512_fp16", "amx_fp16", "fphp", "asimdhp"}:
         return "this CPU has no float16 arithmetic and emulates it: dtype float32 is faster and more exact"
     return None
+
+
+def dtype_notes(dtype: str, name: str) -> list[str]:
+    """:func:`emulated` for the model *name*, as notes of its runtime; logged as a warning, too."""
+    note = emulated(dtype)
+    if note is None:
+        return []
+    _log.warning("%s: %s", name, note)
+    return [note]
 
 
 def _flags() -> set[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import logging
 import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ import numpy as np
 
 from esembed.encode.backends import openvino_bert, openvino_decoder, openvino_modernbert
 from esembed.encode.backends.base import Head, Outputs, TokenBatch, foreign_errors
-from esembed.encode.backends.cpu import available_threads, emulated, has_amx
+from esembed.encode.backends.cpu import available_threads, dtype_notes, has_amx
 from esembed.encode.backends.openvino_graph import ACTIVATIONS, EMBEDDINGS, Graph
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.processes import ForkSafeLock, ProcessMark, leave_in_parent
@@ -38,8 +37,6 @@ __all__ = [
     "unsupported",
     "weights",
 ]
-
-_log = logging.getLogger(__name__)
 
 FAMILIES: dict[str, Any] = {
     family: module
@@ -148,10 +145,8 @@ class OpenVinoBackbone:
             "dtype": dtype,
             "threads": self._threads,
         }
-        note = emulated(runtime.dtype)
-        if note is not None:
-            _log.warning("%s: %s", files.name, note)
-            self.runtime = {**self.runtime, "notes": [note]}
+        if notes := dtype_notes(runtime.dtype, files.name):
+            self.runtime = {**self.runtime, "notes": notes}
 
     def program(self, head: Head) -> OpenVinoProgram:
         """Build the graph with *head* at its end."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import importlib
 import inspect
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 
 from esembed.encode.backends.base import Head, Outputs, TokenBatch, foreign_errors
-from esembed.encode.backends.cpu import available_threads, emulated, has_amx
+from esembed.encode.backends.cpu import available_threads, dtype_notes, has_amx
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.models.folder import usable_positions
 from esembed.encode.processes import ForkSafeLock, ProcessMark, use_torch
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from esembed.encode.models.folder import ModelFiles
 
 __all__ = ["TorchBackbone", "TorchProgram", "resolve_device"]
-
-_log = logging.getLogger(__name__)
 
 _BATCH_TOKENS = {"cuda": 32_768, "mps": 8_192, "cpu": 2_048}
 # Encoder-decoders whose encoder transformers loads alone (AutoModelForTextEncoding).
@@ -94,10 +91,8 @@ class TorchBackbone:
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
             facts["threads"] = threads
-            note = emulated(runtime.dtype)
-            if note is not None:
-                _log.warning("%s: %s", files.name, note)
-                facts["notes"] = [note]
+            if notes := dtype_notes(runtime.dtype, files.name):
+                facts["notes"] = notes
         self.runtime: Mapping[str, Any] = facts
         config = _load_config(files)
         self.hidden_size = int(config.hidden_size)

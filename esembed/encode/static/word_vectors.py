@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -189,6 +189,11 @@ def open_word_source(path: Path, *, pooling: str, max_seq_length: int | None) ->
     return WordSource(vectors, pooling=pooling, max_seq_length=max_seq_length, subwords=fasttext)
 
 
+def _open(path: Path) -> IO[bytes]:
+    """The file, unpacked where its name says that it is packed."""
+    return cast("IO[bytes]", gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")
+
+
 def _check_counts(path: Path, first: bytes, binary: bool) -> None:
     """Hold what a word2vec file's first line says against the file's length, before gensim asks for a table
     of that size.
@@ -215,8 +220,7 @@ def _check_fasttext(path: Path) -> None:
     Raises:
         ValueError: the file is shorter than it says, or a word never ends.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
+    with _open(path) as file:
         dims = _FASTTEXT_ARGUMENTS.unpack(file.read(_FASTTEXT_ARGUMENTS.size))[2]
         words = _FASTTEXT_COUNTS.unpack(file.read(_FASTTEXT_COUNTS.size))[0]
         if dims < 1 or words < 0:
@@ -250,8 +254,7 @@ def _read_glove(path: Path, head: bytes, make: Any) -> Any:
     whole = lines[:-1] if len(lines) > 1 else lines  # the last one may be cut
     dims = min(line.rstrip().count(b" ") for line in whole if line.strip())
     table: dict[str, Any] = {}
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
+    with _open(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), 1):
             if not line.strip():
                 continue
@@ -269,8 +272,7 @@ def _read_glove(path: Path, head: bytes, make: Any) -> Any:
 
 def _head(path: Path, spec: str) -> bytes:
     try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rb") as handle:
+        with _open(path) as handle:
             return bytes(handle.read(_MAX_LINE))
     except (OSError, EOFError, zlib.error) as error:
         raise EncoderError(f"{path.name} can't be read: {error}", spec=spec) from error

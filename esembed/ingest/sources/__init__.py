@@ -23,11 +23,11 @@ from esembed.ingest.sources.files import (
     expand,
     from_the_store,
     open_location,
-    without_secrets,
 )
 from esembed.ingest.sources.lines import parse
 from esembed.ingest.sources.mapper import as_id
 from esembed.ingest.sources.readers import ReadOptions, read_location
+from esembed.ingest.sources.remote import without_secrets
 from esembed.ingest.sources.tables import is_frame, open_frame
 from esembed.types import Document
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import unquote
 
-from esembed.credentials import hide_in_logs, public_url, without_url_secrets
+from esembed.credentials import hide_in_logs, public_url
 from esembed.errors import SourceError
-from esembed.ingest.sources.remote import open_remote, web_options
+from esembed.ingest.sources.remote import open_remote, web_options, without_secrets
 
 __all__ = [
     "Counter",
@@ -28,7 +28,6 @@ __all__ = [
     "from_the_store",
     "open_location",
     "sniff_encoding",
-    "without_secrets",
 ]
 
 _HEAD_BYTES = 6
@@ -242,11 +241,6 @@ def from_the_store(error: Exception) -> bool:
     if isinstance(error, ValueError) and "range requests" in str(error):
         return True  # fsspec's, of a server that gives no part of a file, which Parquet needs
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _STORES
-
-
-def without_secrets(error: Exception) -> str:
-    """The error's text; URLs in it lose what may be secret."""
-    return without_url_secrets(str(getattr(error, "strerror", None) or error or type(error).__name__))
 
 
 class Counter(io.RawIOBase):

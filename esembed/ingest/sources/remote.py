@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 
 from esembed.credentials import origin, public_url, without_url_secrets
 
-__all__ = ["ATTEMPTS", "PAUSE_SECONDS", "ResumingStream", "open_remote", "web_options"]
+__all__ = ["ATTEMPTS", "PAUSE_SECONDS", "ResumingStream", "open_remote", "web_options", "without_secrets"]
 
 ATTEMPTS = 4
 """Failures in a row, without a byte between them, that end the file."""
@@ -83,7 +83,7 @@ class ResumingStream(io.RawIOBase):
             if self._failures > ATTEMPTS:
                 raise OSError(
                     f"the connection was lost at byte {self._offset}, and {ATTEMPTS} attempts to go on there "
-                    f"failed ({_text(error)})"
+                    f"failed ({without_secrets(error)})"
                 ) from None  # the store's own error quotes the address with all that is in it
             time.sleep(PAUSE_SECONDS * 2 ** (self._failures - 1))
             self._shut()
@@ -118,7 +118,8 @@ class ResumingStream(io.RawIOBase):
         super().close()
 
 
-def _text(error: Exception) -> str:
+def without_secrets(error: Exception) -> str:
+    """The error's text; addresses in it lose what may be secret."""
     return without_url_secrets(str(getattr(error, "strerror", None) or error or type(error).__name__))
 
 
