@@ -7,6 +7,7 @@ indices; and what can't be right by such a name is refused by :class:`LiveIndex`
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -15,8 +16,9 @@ from urllib.parse import quote
 from esembed.dialect import meta
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.inference import PIPELINE_PREFIX
+from esembed.dialect.names import check_name
 from esembed.dialect.source_rules import KEEPS_VECTORS, SourceRules, with_defaults
-from esembed.errors import AliasError, IndexNotFoundError, PermanentError, TransientError
+from esembed.errors import AliasError, IndexNotFoundError, TransientError
 
 from ._shim import sleep
 from .client import AsyncEngineClient
@@ -24,7 +26,6 @@ from .client import AsyncEngineClient
 __all__ = [
     "LiveIndex",
     "ShardSequence",
-    "check_name",
     "describe",
     "describe_all",
     "drop_pipeline",
@@ -114,58 +115,9 @@ class LiveIndex:
             )
 
 
-def check_name(name: str) -> str:
-    """The name, if engines take it as one index's name.
-
-    Raises:
-        PermanentError: upper case, wildcards, lists, reserved first characters …
-    """
-    bad = set('\\/*?"<>| ,#:') & set(name)
-    if not name or name != name.lower() or name[0] in "-_+" or name in (".", "..") or bad:
-        raise PermanentError(
-            f"{name!r} can't be the name of an index: lower case, not starting with - _ +, and none of "
-            '\\ / * ? " < > | , # : or a space in it'
-        )
-    if len(name.encode()) > 255:
-        raise PermanentError(f"an index name has at most 255 bytes; this one has {len(name.encode())}")
-    return name
-
-
 def index_path(name: str) -> str:
     """The name as it stands in a URL's path."""
     return quote(name, safe="")
-
-
-def check_one_name(name: str) -> str:
-    """The name, if it can be the name of one index or alias; those that engines expand are refused.
-
-    An alias may have upper case, which an index may not, so :func:`check_name` asks for more.
-
-    Raises:
-        AliasError: a wildcard, a list, ``_all``, a date expression, another cluster's index; no name at all.
-    """
-    kind = None
-    if not isinstance(name, str) or not name.strip():
-        kind = "no name"
-    elif "*" in name or "?" in name:
-        kind = "a wildcard, and what it stands for changes with each new index"
-    elif "," in name:
-        kind = "a list"
-    elif name == "_all":
-        kind = "every index of the cluster"
-    elif "<" in name or ">" in name:
-        kind = "a date expression, which stands for another index tomorrow"
-    elif ":" in name:
-        kind = "an index of another cluster"
-    elif set('\\/"|#\t\n\r ') & set(name) or name[0] in "-_+" or name in (".", ".."):
-        kind = "no name that engines take"
-    if kind is not None:
-        raise AliasError(
-            f"{name!r} is {kind}; name one index, or an alias. For several indices of one plan make an "
-            "alias of all of them, and open that",
-            alias=str(name),
-        )
-    return name
 
 
 async def describe(
@@ -188,7 +140,7 @@ async def describe(
 async def describe_all(client: AsyncEngineClient, name: str) -> LiveIndex | None:
     """As :func:`describe`, but several indices are one answer; whether they have one plan isn't looked at."""
     try:
-        answer = await client.request("GET", f"/{index_path(check_one_name(name))}")
+        answer = await client.request("GET", f"/{index_path(check_name(name))}")
     except IndexNotFoundError:
         return None
     if not isinstance(answer.body, Mapping) or not answer.body:
@@ -317,7 +269,8 @@ async def put_pipelines(client: AsyncEngineClient, pipelines: Mapping[str, Mappi
 
 async def drop_pipeline(client: AsyncEngineClient, name: str) -> None:
     """Delete an ingest pipeline of ours that no index names any more; without the privilege it stays."""
-    if not name.startswith(PIPELINE_PREFIX):
+    # The name is a live setting, which anybody may have written: no pattern may reach the DELETE.
+    if re.fullmatch(re.escape(PIPELINE_PREFIX) + "[0-9a-f]+", name) is None:
         return
     params = {"expand_wildcards": "open,closed", "flat_settings": "true"}
     # without the system's own indices, whose reading the engines warn of

@@ -18,6 +18,7 @@ from esembed.dialect import meta
 from esembed.dialect.live import ADOPTED, attach_mapping, drift, match_existing_fields
 from esembed.dialect.mapping import CompiledMapping, compile_mapping
 from esembed.dialect.meta import stored_meta, with_meta
+from esembed.dialect.names import check_name
 from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
 from esembed.errors import (
@@ -35,10 +36,10 @@ from esembed.search.options import Reranker
 
 from . import ingest
 from ._shim import in_thread
+from .aliases import delete_unused, migration_state, versions_before
 from .client import AsyncEngineClient
 from .live import (
     LiveIndex,
-    check_name,
     describe,
     describe_all,
     drop_pipeline,
@@ -123,7 +124,7 @@ async def create(
     rerankers: Mapping[str, Reranker] | None = None,
 ) -> IndexState:
     """Create the index that *plan* describes; see ``AsyncIndex.create``."""
-    check_name(name)
+    check_name(name, new=True)
     known = capabilities or await probe(client)
     prepared = await prepare(plan, known, encoders)
     existing = await describe(client, name)
@@ -402,10 +403,23 @@ async def repair(
 
 async def delete(state: IndexState) -> None:
     """Delete an index and what only it needed; see ``AsyncIndex.delete_index``."""
-    state.live.require_whole("deleting the index")
+    live = state.live
+    live.require_whole("deleting the index")
+    before: list[str] = []
+    if live.name != live.concrete_index:
+        # The caller's own alias says nothing about who may lose the index behind it.
+        if migration_state(state.stored).get("alias") != live.name:
+            raise AliasError(
+                f"{live.name!r} is an alias of {live.concrete_index!r} that esembed did not make; nothing "
+                "was deleted. Name the index, if that is meant",
+                alias=live.name,
+            )
+        before = await versions_before(state.client, live.name, live)
     await state.client.request("DELETE", f"/{index_path(state.concrete_index)}")
+    for name in before:
+        await delete_unused(state.client, name)
     # After the index: both look whether another index still names them.
-    await drop_pipeline(state.client, str(state.live.settings.get("default_pipeline", "")))
+    await drop_pipeline(state.client, str(live.settings.get("default_pipeline", "")))
     for digest in state.stored.statistics.values():
         await delete_statistics(state.client, digest)
 

@@ -16,12 +16,13 @@ from typing import Any
 from esembed.dialect import meta
 from esembed.dialect.alias import AliasProperties
 from esembed.dialect.meta import stored_meta
+from esembed.dialect.names import check_name
 from esembed.errors import AliasError, IndexNotFoundError, OptionsError, PermanentError
 from esembed.migration.lock import MigrationLock
 
 from ._shim import in_thread, sleep, thread_transport
 from .client import EngineClient
-from .live import LiveIndex, check_name, describe, index_path
+from .live import LiveIndex, describe, index_path
 
 __all__ = [
     "MIGRATION_STATE",
@@ -30,14 +31,18 @@ __all__ = [
     "block_writes",
     "choose_alias",
     "delete_old_versions",
+    "delete_unused",
     "enough_disk",
+    "is_version",
     "locked",
+    "made_from",
     "migration_state",
     "next_name",
     "properties_of",
     "shows_as_much",
     "swap",
     "versions",
+    "versions_before",
 ]
 
 MIGRATION_STATE = "migration"
@@ -61,6 +66,38 @@ def locked(client: EngineClient, alias: str, what: str) -> Iterator[MigrationLoc
         in_thread(lock.release)
 
 
+def made_from(alias: str, new: str, state: Mapping[str, Any], old: LiveIndex) -> bool:
+    """Whether *old* itself confirms that it is the version of *alias* that *new* was copied from.
+
+    What is deleted or written over because another index's ``_meta`` names it must say so, too: ``_meta`` is
+    untrusted, and one forged line would else delete any index. A migration writes the link into both
+    (``from`` here, ``to`` there). Releases up to 0.1 wrote nothing into the first version: there its name
+    (``ALIAS-v3``) counts, or the write block that a migration leaves, where no alias stands for it.
+
+    Args:
+        alias: the alias that was moved.
+        new: the index that *state* stands in.
+        state: its migration state.
+        old: what ``from`` names, as it is now.
+    """
+    stored = stored_meta(old.mapping)
+    if stored is None or state.get("from") != old.concrete_index or old.concrete_index == new:
+        return False
+    if state.get("alias") not in (None, alias):
+        return False
+    own = migration_state(stored)
+    named = own.get("alias")
+    if named is None and "to" not in own:
+        blocked = str((old.settings.get("blocks") or {}).get("write")).lower() == "true"
+        return is_version(alias, old.concrete_index) or (blocked and not set(old.aliases) - {alias})
+    return named == alias and own.get("to") in (None, new)
+
+
+def is_version(alias: str, index: str) -> bool:
+    """Whether the index has the name of one of the alias's versions; "ALIAS-vault" hasn't."""
+    return re.fullmatch(re.escape(alias) + r"-v[0-9]+", index) is not None
+
+
 # -- giving up, and deleting -------------------------------------------------------------------------
 
 
@@ -80,6 +117,7 @@ def abort_migration(client: EngineClient, alias: str) -> str | None:
         allow_writes(client, live.concrete_index)
         for name, state in (versions(client, alias)).items():
             unfinished = state.get("state") == "copying" and state.get("from") == live.concrete_index
+            unfinished = unfinished and state.get("alias") in (None, alias)
             if name != live.concrete_index and unfinished:
                 client.request("DELETE", f"/{index_path(name)}")
                 return name
@@ -91,40 +129,53 @@ def delete_old_versions(client: EngineClient, alias: str, *, keep: int, min_age_
     live = describe(client, alias)
     if live is None or live.concrete_index == alias:
         raise AliasError(f"{alias!r} is no alias of an index", alias=alias)
-    chain: list[str] = []
-    here: LiveIndex | None = live
-    while here is not None:
-        state = migration_state(stored_meta(here.mapping))
-        origin, swapped = state.get("from"), state.get("swapped_at")
-        since_swap = time.time() - (swapped if isinstance(swapped, (int, float)) else 0.0)
-        if here is live and since_swap < min_age_seconds:
-            raise AliasError(
-                f"{alias!r} was swapped less than {min_age_seconds:.0f} s ago; searchers may still use the "
-                "old one; wait, or say min_age_seconds=0 (--min-age-minutes 0)",
-                alias=alias,
-            )
-        if not isinstance(origin, str) or origin in (*chain, live.concrete_index):
-            break  # _meta is untrusted: a circle would never end
-        check_name(origin)
-        here = describe(client, origin)
-        if here is not None:
-            if stored_meta(here.mapping) is None:
-                break  # _meta is untrusted: it names an index that esembed did not make
-            chain.append(origin)
+    swapped = migration_state(stored_meta(live.mapping)).get("swapped_at")
+    if time.time() - (swapped if isinstance(swapped, (int, float)) else 0.0) < min_age_seconds:
+        raise AliasError(
+            f"{alias!r} was swapped less than {min_age_seconds:.0f} s ago; searchers may still use the "
+            "old one; wait, or say min_age_seconds=0 (--min-age-minutes 0)",
+            alias=alias,
+        )
+    chain = versions_before(client, alias, live)
     # A version that was rolled back is in no chain any more.
     left = [
         name
         for name, state in (versions(client, alias)).items()
-        if name != live.concrete_index and name not in chain and state.get("state") == "done"
+        if name != live.concrete_index
+        and name not in chain
+        and state.get("state") == "done"
+        and state.get("alias") in (None, alias)
     ]
     deleted = []
     for name in [*chain[keep:], *left]:
-        answer = client.request("GET", f"/{index_path(name)}/_alias")
-        # Somebody may still search an old version by another alias.
-        if not (answer.body.get(name) or {}).get("aliases"):
-            client.request("DELETE", f"/{index_path(name)}")
+        if delete_unused(client, name):
             deleted.append(name)
     return deleted
+
+
+def delete_unused(client: EngineClient, name: str) -> bool:
+    """Delete a version, unless an alias stands for it: somebody may still search it by that."""
+    answer = client.request("GET", f"/{index_path(name)}/_alias", ignore=(404,))
+    if answer.status == 404 or (answer.body.get(name) or {}).get("aliases"):
+        return False
+    client.request("DELETE", f"/{index_path(name)}")
+    return True
+
+
+def versions_before(client: EngineClient, alias: str, live: LiveIndex) -> list[str]:
+    """The versions that *live* came from, newest first, as far back as each confirms it."""
+    chain: list[str] = []
+    here = live
+    while True:
+        state = migration_state(stored_meta(here.mapping))
+        origin = state.get("from")
+        if not isinstance(origin, str) or origin in (*chain, live.concrete_index):
+            return chain  # _meta is untrusted: a circle would never end
+        before = describe(client, check_name(origin))
+        if before is None or not made_from(alias, here.concrete_index, state, before):
+            return chain  # gone already, or an index that says nothing of this alias
+        chain.append(origin)
+        here = before
 
 
 # -- finding and naming ------------------------------------------------------------------------------
@@ -137,7 +188,7 @@ def versions(client: EngineClient, alias: str) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for name, parts in (answer.body if answer.status == 200 else {}).items():
         # The pattern finds "ALIAS-vault", too.
-        if not re.fullmatch(re.escape(alias) + r"-v\d+", name):
+        if not is_version(alias, name):
             continue
         # Not by stored_meta: one version whose _meta is damaged must not hide the others.
         own = ((parts.get("mappings") or {}).get("_meta") or {}).get(meta.META_KEY)
@@ -176,7 +227,7 @@ def choose_alias(client: EngineClient, name: str, live: LiveIndex, wanted: str |
             "(alias=…, --alias NAME) and search by that; nothing was changed",
             alias=name,
         )
-    check_name(wanted)
+    check_name(wanted, new=True)
     taken = describe(client, wanted)
     if taken is not None and taken.concrete_index != name:
         raise AliasError(

@@ -377,10 +377,12 @@ class Index:
     def delete_index(self) -> None:
         """Delete the index, its term statistics, and its pipeline where no other index runs it.
 
-        Behind an alias the version that it stands for is deleted; other versions stay.
+        Opened by an alias that a migration moved, the version that it stands for is deleted, and the versions
+        before it whose own ``_meta`` confirms that they were this alias's and that no alias stands for.
 
         Raises:
-            AliasError: opened by an alias that shows a part of the index, or that stands for several.
+            AliasError: opened by an alias that esembed did not make, that shows a part of the index, or that
+                stands for several; nothing was deleted.
         """
         opening.delete(self.state)
 

@@ -28,6 +28,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for, meta
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.meta import stored_meta
+from esembed.dialect.names import check_name
 from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
 from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanError
@@ -50,6 +51,7 @@ from .aliases import (
     choose_alias,
     enough_disk,
     locked,
+    made_from,
     migration_state,
     next_name,
     properties_of,
@@ -58,7 +60,7 @@ from .aliases import (
 )
 from .client import EngineClient
 from .ingest import ingest, keep_counted
-from .live import LiveIndex, ShardSequence, check_name, describe, index_path, shard_sequences, write_meta
+from .live import LiveIndex, ShardSequence, describe, index_path, shard_sequences, update_meta, write_meta
 from .opening import PLACEHOLDER_DIMS, create, open_index, prepare
 from .probe import probe
 from .state import Encoders, IndexState
@@ -224,6 +226,7 @@ def _migrate(
         # While both versions are searchable and writers still write: nobody waits for the comparison.
         _gate(client, live.concrete_index, new, settings, report, old_encoders, known, progress)
         job.settle()
+        _link(client, live.concrete_index, alias, new.concrete_index)
         job.finish(state)
     finally:
         job.close()
@@ -487,9 +490,18 @@ def _rollback(
             alias=alias,
         )
     check_name(origin)  # _meta is untrusted input, and this goes into a path
-    if describe(client, origin) is None:
+    before = describe(client, origin)
+    if before is None:
         raise AliasError(
             f"the version before, {origin!r}, was deleted; migrate with its plan instead", alias=alias
+        )
+    # A rollback writes to it and deletes in it, so that it must say itself that it was this alias's.
+    if not made_from(alias, live.concrete_index, migration_state(stored), before):
+        raise AliasError(
+            f"{live.concrete_index!r} says that it came from {origin!r}, and {origin!r} does not say that it "
+            f"was a version of {alias!r}; nothing was changed. If it was one, move the alias there by hand "
+            "(POST /_aliases)",
+            alias=alias,
         )
     known = capabilities or probe(client)
     target = open_index(client, origin, encoders=encoders, capabilities=known)
@@ -606,6 +618,20 @@ def _done(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_state(stored: meta.StoredMeta, state: Mapping[str, Any]) -> meta.StoredMeta:
     return dataclasses.replace(stored, rest={**stored.rest, MIGRATION_STATE: dict(state)})
+
+
+def _link(client: EngineClient, old: str, alias: str, new: str) -> None:
+    """Write into the old version which one replaces it, so that a later cleanup or rollback, which finds it
+    by the new version's ``_meta``, sees it confirmed. Before the swap: afterward nobody would make it up."""
+
+    def change(own: dict[str, Any]) -> Mapping[str, Any]:
+        state = own.get(MIGRATION_STATE)
+        return {
+            **own,
+            MIGRATION_STATE: {**(state if isinstance(state, Mapping) else {}), "alias": alias, "to": new},
+        }
+
+    update_meta(client, old, change)
 
 
 def _store_state(index: IndexState, state: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from esembed.dialect import meta
 from esembed.dialect.live import ADOPTED, attach_mapping, drift, match_existing_fields
 from esembed.dialect.mapping import CompiledMapping, compile_mapping
 from esembed.dialect.meta import stored_meta, with_meta
+from esembed.dialect.names import check_name
 from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
 from esembed.errors import (
@@ -36,10 +37,10 @@ from esembed.search.options import Reranker
 
 from . import ingest
 from ._shim import in_thread
+from .aliases import delete_unused, migration_state, versions_before
 from .client import EngineClient
 from .live import (
     LiveIndex,
-    check_name,
     describe,
     describe_all,
     drop_pipeline,
@@ -124,7 +125,7 @@ def create(
     rerankers: Mapping[str, Reranker] | None = None,
 ) -> IndexState:
     """Create the index that *plan* describes; see ``Index.create``."""
-    check_name(name)
+    check_name(name, new=True)
     known = capabilities or probe(client)
     prepared = prepare(plan, known, encoders)
     existing = describe(client, name)
@@ -403,10 +404,23 @@ def repair(
 
 def delete(state: IndexState) -> None:
     """Delete an index and what only it needed; see ``Index.delete_index``."""
-    state.live.require_whole("deleting the index")
+    live = state.live
+    live.require_whole("deleting the index")
+    before: list[str] = []
+    if live.name != live.concrete_index:
+        # The caller's own alias says nothing about who may lose the index behind it.
+        if migration_state(state.stored).get("alias") != live.name:
+            raise AliasError(
+                f"{live.name!r} is an alias of {live.concrete_index!r} that esembed did not make; nothing "
+                "was deleted. Name the index, if that is meant",
+                alias=live.name,
+            )
+        before = versions_before(state.client, live.name, live)
     state.client.request("DELETE", f"/{index_path(state.concrete_index)}")
+    for name in before:
+        delete_unused(state.client, name)
     # After the index: both look whether another index still names them.
-    drop_pipeline(state.client, str(state.live.settings.get("default_pipeline", "")))
+    drop_pipeline(state.client, str(live.settings.get("default_pipeline", "")))
     for digest in state.stored.statistics.values():
         delete_statistics(state.client, digest)
 

@@ -232,7 +232,11 @@ def delete(
         index.delete_index()
     finally:
         client.close()
-    behind = "" if index.concrete_index == name else f", which is {index.concrete_index}; other versions stay"
+    behind = (
+        ""
+        if index.concrete_index == name
+        else f", which is {index.concrete_index}, and older versions of this alias"
+    )
     terminal.note(f"deleted {name}{behind}")
 
 

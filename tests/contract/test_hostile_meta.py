@@ -126,3 +126,45 @@ def test_nonsense_about_versions_and_fields_is_not_followed(client, esembed_inde
     with pytest.raises(PermanentError, match="can't be the name of an index"):
         Index.open(client, esembed_index_name).rollback()
     assert describe(engine, esembed_index_name).concrete_index == name
+
+
+@pytest.mark.parametrize("forged", ["plain", "loop", "list", "wildcard", "own alias"])
+def test_only_what_confirms_the_link_is_deleted(client, esembed_index_name, forged):
+    # Somebody's index, which esembed made as well; a forged _meta names it as the version before.
+    name, victim = f"{esembed_index_name}-v2", f"{esembed_index_name}-customers"
+    Index.create(client, name, PLAN)
+    Index.create(client, victim, PLAN)
+    engine = EngineClient(client)
+    actions = [{"add": {"index": name, "alias": esembed_index_name}}]
+    engine.request("POST", "/_aliases", body={"actions": actions})
+    origin = {"list": [victim], "wildcard": f"{esembed_index_name}*"}.get(forged, victim)
+    state = {"alias": esembed_index_name, "from": origin, "state": "done", "swapped_at": 0}
+    own = describe(engine, name).mapping["_meta"]["esembed"]
+    write(client, name, {**own, "migration": state})
+    if forged == "loop":
+        write(client, victim, {**own, "migration": {"alias": "other", "from": name, "state": "done"}})
+    if forged == "own alias":
+        write(client, victim, {**own, "migration": {"alias": "customers", "to": name}})
+    if forged == "wildcard":
+        with pytest.raises(AliasError, match="can't be the name"):
+            Index.delete_old_versions(client, esembed_index_name, keep=0, min_age_seconds=0)
+    else:
+        assert Index.delete_old_versions(client, esembed_index_name, keep=0, min_age_seconds=0) == []
+    with pytest.raises(AliasError):
+        Index.open(client, esembed_index_name).rollback()
+    assert describe(engine, esembed_index_name).concrete_index == name
+    if forged != "wildcard":
+        Index.open(client, esembed_index_name).delete_index()
+        assert describe(engine, name) is None
+    assert describe(engine, victim) is not None
+
+
+def test_an_alias_of_somebody_is_not_deleted_by(client, esembed_index_name):
+    name = f"{esembed_index_name}-one"
+    Index.create(client, name, PLAN)
+    engine = EngineClient(client)
+    actions = [{"add": {"index": name, "alias": esembed_index_name}}]
+    engine.request("POST", "/_aliases", body={"actions": actions})
+    with pytest.raises(AliasError, match="did not make"):
+        Index.open(client, esembed_index_name).delete_index()
+    assert describe(engine, name) is not None
