@@ -44,6 +44,16 @@ _NATIVE_DIMS = {
 }
 
 
+# A vector of 4,096 numbers is 90 kB as JSON text; this leaves room for 40,000 of them.
+_MOST_TEXT_BYTES = 1 << 20
+# What an answer may hold beside vectors: usage, headers of a proxy, an error's page.
+_MOST_BYTES = 1 << 20
+
+
+class _UnfitBodyError(Exception):
+    """An answer longer than any right one, or packed in a way that hides its length."""
+
+
 def estimate_tokens(text: str) -> int:
     """A guess at a text's tokens that errs upwards: a third of its UTF-8 bytes, at least its words."""
     return max(1, len(text.encode("utf-8", "replace")) // 3, text.count(" ") + 1)
@@ -61,7 +71,7 @@ class OpenAIEncoder:
         dims: sent as ``dimensions``; the answer must have that many.
         query_prompt, document_prompt: text put before each query or document.
         normalize: scale what comes back to length 1.
-        timeout_seconds: for one request.
+        timeout_seconds: for one request with its whole answer.
         max_retries: more attempts for one batch after the first.
         max_wait_seconds: the longest wait that a server may ask for before it becomes an error.
         batch_tokens, batch_texts: the most in one request (tokens as *count_tokens* sees them).
@@ -107,6 +117,7 @@ class OpenAIEncoder:
         self._dims = dims or (_NATIVE_DIMS.get(model) if self._base_url == DEFAULT_URL else None)
         self._prompts = {"query": query_prompt, "document": document_prompt}
         self._normalize = normalize
+        self._timeout_seconds = timeout_seconds
         self._max_retries, self._max_wait = max_retries, max_wait_seconds
         self._batch_tokens, self._batch_texts = batch_tokens, batch_texts
         self._concurrency, self._price = max_concurrency, price_usd_per_million_tokens
@@ -117,7 +128,10 @@ class OpenAIEncoder:
             except OptionsError as error:
                 raise EncoderError(error.message, spec=self._spec) from None
         self._scrub = Scrubber([api_key])
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        # gzip alone: a read of 64 kB of it unpacks to 64 MB at most, one of zstd or brotli to gigabytes.
+        headers = {"accept-encoding": "gzip"}
+        if api_key:
+            headers["authorization"] = f"Bearer {api_key}"
         self._process = ProcessMark()
         self._make_client: Callable[[], httpx.Client] = lambda: httpx.Client(
             headers=headers,
@@ -260,7 +274,14 @@ class OpenAIEncoder:
             body["dimensions"] = self._asked_dims
         failure: TransientError | EncoderError
         try:
-            response = self._current_client().post(f"{self._base_url}/embeddings", json=body)
+            response = self._send(body, len(batch))
+        except _UnfitBodyError as error:
+            failure = EncoderError(f"{self._base_url} answered with {error}", spec=self._spec)
+        except httpx.DecodingError as error:
+            failure = EncoderError(
+                f"{self._base_url} answered with a body that can't be decoded ({self._scrub(str(error))})",
+                spec=self._spec,
+            )
         except httpx.TimeoutException as error:
             failure = TransientError(
                 f"{self._base_url} did not answer in time ({type(error).__name__}); raise timeout_seconds, "
@@ -279,6 +300,30 @@ class OpenAIEncoder:
             with self._lock:
                 self._paused_until = max(self._paused_until, until)
         raise failure
+
+    def _send(self, body: dict[str, Any], texts: int) -> httpx.Response:
+        """One request and its whole answer, read by one deadline and up to a number of bytes.
+
+        httpx's time-out is for each read: a server that sends a byte a second would never be given up.
+        The bytes are counted after decompression, a piece at a time, since a gzip body grows a thousandfold.
+        """
+        deadline, most = time.monotonic() + self._timeout_seconds, _MOST_BYTES + texts * _MOST_TEXT_BYTES
+        client = self._current_client()
+        with client.stream("POST", f"{self._base_url}/embeddings", json=body) as answer:
+            packed = answer.headers.get("content-encoding", "identity").strip().lower()
+            if packed not in ("identity", "gzip", "deflate", ""):  # gzip twice is a million for one
+                raise _UnfitBodyError("a content-encoding that was not asked for")
+            read = bytearray()
+            # No size for the pieces: httpx would hold them back until that much has come.
+            for piece in answer.iter_bytes():
+                read += piece
+                if len(read) > most:
+                    raise _UnfitBodyError(f"more than {most} bytes for {texts} texts")
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the whole answer did not come in time")
+        # The body is decoded: said again, its encoding would be undone twice.
+        headers = [(k, v) for k, v in answer.headers.multi_items() if k.lower() != "content-encoding"]
+        return httpx.Response(answer.status_code, headers=headers, content=bytes(read))
 
     def _checked(self, response: httpx.Response, batch: list[str]) -> FloatArray:
         vectors, usage = parse_vectors(response, len(batch), url=self._base_url, spec=self._spec)
@@ -303,7 +348,8 @@ class OpenAIEncoder:
     def _count(self, usage: Any, batch: list[str]) -> None:
         tokens = usage.get("total_tokens", usage.get("prompt_tokens")) if isinstance(usage, dict) else None
         with self._lock:
-            if not isinstance(tokens, int):
+            # A count below zero, or beyond what a request can hold, is none (a bool is an int, too).
+            if type(tokens) is not int or not 0 <= tokens < 1 << 53:
                 self._usage_missing = True
                 tokens = sum(map(self._count_tokens, batch))
             self._stats.tokens += tokens
@@ -476,7 +522,8 @@ def _detail(response: httpx.Response, scrub: Callable[[str], str]) -> tuple[str,
     try:
         body: Any = response.json()
     except (ValueError, RecursionError):
-        return scrub(response.text)[:_SHOWN], None
+        # Not response.text: a charset such as rot13 or base64_codec is none for text, and raises LookupError.
+        return scrub(response.content.decode("utf-8", "replace"))[:_SHOWN], None
     error = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, dict):
         message = error.get("message") or error.get("detail") or error
@@ -504,8 +551,9 @@ def parse_vectors(response: httpx.Response, count: int, *, url: str, spec: str) 
     where = f"{url} answered with"
     try:
         answer = response.json()
-        items = [(int(item["index"]), item["embedding"]) for item in answer["data"]]
-    except (ValueError, KeyError, TypeError):
+        items = [(_index(item["index"]), item["embedding"]) for item in answer["data"]]
+    # RecursionError is Python's parser on deep brackets.
+    except (ValueError, KeyError, TypeError, LookupError, RecursionError):
         raise EncoderError(
             f"{where} something that is no embeddings response (data[].index, data[].embedding)", spec=spec
         ) from None
@@ -517,7 +565,7 @@ def parse_vectors(response: httpx.Response, count: int, *, url: str, spec: str) 
     try:
         rows = [_floats(by_index[i]) for i in range(count)]
         vectors = np.stack(rows)
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, OverflowError, binascii.Error):  # OverflowError: an integer of 400 digits
         raise EncoderError(f"{where} vectors that are no numbers or of unlike lengths", spec=spec) from None
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         raise EncoderError(f"{where} vectors without dimensions", spec=spec)
@@ -529,6 +577,13 @@ def parse_vectors(response: httpx.Response, count: int, *, url: str, spec: str) 
             spec=spec,
         )
     return vectors, answer.get("usage")
+
+
+def _index(value: Any) -> int:
+    """A position as it came: 0.9, true and "1" would be taken for another text's."""
+    if type(value) is not int:
+        raise TypeError("data[].index is no integer")
+    return value
 
 
 def _floats(embedding: Any) -> FloatArray:

@@ -106,7 +106,7 @@ def classify(
         action.attempts += 1
     lines = sum(len(action.lines) for action in actions)
     items = body.get("items") if isinstance(body, Mapping) else None
-    if status is None or (status == 200 and (not isinstance(items, list) or len(items) != lines)):
+    if status is None or (status == 200 and not _answers(actions, lines, items)):
         verdict.retry, verdict.retried_lines = list(actions), lines
         return verdict
     if status != 200:
@@ -117,6 +117,32 @@ def classify(
         position += len(action.lines)
         _classify_action(verdict, action, answers, alone=lines == 1, index=index)
     return verdict
+
+
+def _answers(actions: Sequence[BulkAction], lines: int, items: Any) -> bool:
+    """Whether *items* answer what was sent: as many, each of the action of its line, with a status.
+
+    Anything else confirms nothing (a proxy's answer, or another request's), so all of it is sent again.
+    """
+    if not isinstance(items, list) or len(items) != lines:
+        return False
+    sent = ((action, line) for action in actions for line in action.lines)
+    return all(_answers_line(item, action, line) for item, (action, line) in zip(items, sent, strict=True))
+
+
+def _answers_line(item: Any, action: BulkAction, line: bytes) -> bool:
+    if not isinstance(item, dict) or len(item) != 1:
+        return False
+    [(operation, told)] = item.items()
+    # The line begins {"index":{ …: reading its first key is cheaper than parsing the line.
+    sent = line.split(b'"', 2)[1].decode("ascii", "replace") if line.startswith(b'{"') else action.op
+    if sent != operation or not isinstance(told, dict):
+        return False
+    if type(told.get("status")) is not int or not 100 <= told["status"] <= 599:
+        return False
+    # No pipeline runs for a delete, so nothing changed its id. For the others _note_result reports it.
+    who = told.get("_id", action.id)
+    return operation != "delete" or who == action.id or str(who).startswith(f"{action.id}#")
 
 
 def _classify_request(
@@ -193,7 +219,7 @@ def _classify_action(
     again: list[bytes] = []
     for number, answer in enumerate(answers):
         operation, item = next(iter(answer.items()))
-        status = int(item.get("status", 0))
+        status = item["status"]
         if 200 <= status < 300:
             _note_result(action, operation, item, index)
             continue

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import gzip
 import json
 import logging
 import pickle
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -362,3 +365,64 @@ def test_a_missing_usage_is_estimated_and_said(server: Server, make: Any) -> Non
     encoder.encode_document(["one two three"])
     assert encoder.stats.tokens == estimate_tokens("one two three") == 4
     assert encoder.info.runtime["tokens_estimated"] is True
+
+
+def raw(body: bytes, **headers: str) -> Callable[[dict[str, Any]], Answer]:
+    return lambda request: (200, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+def one(index: str, embedding: str = "[1,0]", more: str = "") -> bytes:
+    return f'{{"data":[{{"index":{index},"embedding":{embedding}}}]{more}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *map(one, ("0.9", "0.0", "true", "false", '"0"', "null", "[0]", "1e400", "-1", "NaN")),
+        one("1" + "0" * 400),
+        *(one("0", f"[{n},0]") for n in ("1" + "0" * 400, "1" + "0" * 5000, "1e400", "NaN", "true", "{}")),
+        b"[" * 100_000, b'{"data":' * 50_000, b"[]", b"null", b"0", b'{"data":{}}', b'{"data":[[]]}',
+    ],
+)  # fmt: skip
+def test_junk_is_one_error(server: Server, make: Any, body: bytes) -> None:
+    server.always = raw(body)
+    with pytest.raises(EncoderError, match="answered with"):
+        make().encode_document(["a"])
+
+
+@pytest.mark.parametrize("tokens", ["-1", "true", "1.5", "1" + "0" * 30])
+def test_usage_that_is_none_is_estimated(server: Server, make: Any, tokens: str) -> None:
+    server.always = raw(one("0", more=f',"usage":{{"total_tokens":{tokens}}}'))
+    encoder = make()
+    encoder.encode_document(["a"])
+    assert encoder.stats.tokens == estimate_tokens("a")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "zstd", "br", "deflate", "GZIP"])
+def test_a_packed_body_is_bounded_unpacked(server: Server, make: Any, encoding: str) -> None:
+    server.always = raw(gzip.compress(b" " * (64 << 20)), content_encoding=encoding)
+    with pytest.raises(EncoderError, match=r"more than \d+ bytes|not asked for|can't be decoded"):
+        make().encode_document(["a"])
+
+
+def test_a_byte_at_a_time_ends_by_the_deadline(make: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+                while not stop.wait(0.02):
+                    connection.sendall(b" ")
+
+        stop = threading.Event()
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+            with pytest.raises(TransientError, match="in time"):
+                make(base_url=url, timeout_seconds=0.5, max_retries=0).encode_document(["a"])
+        finally:
+            stop.set()
+            thread.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,3 +181,32 @@ def test_a_429_that_waiting_can_not_cure() -> None:
     assert "heap" in alone.dead[0][1]
     passing = reason.replace("120000048", "100000000")
     assert classify([action("b")], 200, {"items": [bad(429, "x", passing)]}).retry
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        1, None, [], {}, "index",
+        {"delete": {"status": 200}}, {"update": {"status": 200}}, {"create": {"status": 201}},
+        {"index": {"status": 200}, "delete": {"status": 200}},
+        {"index": None}, {"index": 200}, {"index": []}, {"index": {}},
+        *({"index": {"status": status}} for status in (None, "200", "ok", 200.0, True, -1, 0, 10**30, [200])),
+    ],
+)  # fmt: skip
+def test_an_item_that_answers_something_else_confirms_nothing(item: Any) -> None:
+    one, two = (
+        BulkAction(n, "index", [b'{"index":{"_id":"' + n.encode() + b'"}}\n{"delete":1}\n']) for n in "ab"
+    )
+    verdict = classify([one, two], 200, {"items": [ok(), item]})
+    assert (verdict.done, verdict.dead, verdict.retry) == ([], [], [one, two])
+
+
+def test_a_delete_answered_for_another_id_confirms_nothing() -> None:
+    lines = [b'{"delete":{"_id":"a#1"}}\n', b'{"delete":{"_id":"a"}}\n']
+    right = [{"delete": {"status": 200, "_id": "a#1"}}, {"delete": {"status": 404, "_id": "a"}}]
+    action = BulkAction("a", "delete", list(lines))
+    assert classify([action], 200, {"items": right}).done == [action]
+    for other in ("b", "", 1, None, "ab"):
+        action = BulkAction("a", "delete", list(lines))
+        wrong = [right[0], {"delete": {"status": 404, "_id": other}}]
+        assert classify([action], 200, {"items": wrong}).retry == [action]
