@@ -48,6 +48,11 @@ WIDE.extend([WIDE] * 9)
         ({"a": {1: 2}}, "a: the name 1 is no text"),
         ({"a": {"b": 10**30}}, r"a\.b: a number of 100 bits"),
         ({"a": [[1, 2**64]]}, r"a\[0\]\[1\]: a number of 65 bits"),
+        ({"a": -(2**63) - 1}, "a: a number of 65 bits"),
+        ({"a": ["x", "\ud800"]}, r"a\[1\]: '\\ud800' in a text is not valid Unicode"),
+        ({"a": {"\udfff": 1}}, r"a: '\\udfff' in a text is not valid Unicode"),
+        ({"\ud800": {"b": 10**30}}, r"'\\ud800' in a text is not valid Unicode"),
+        ("\ud800", r"'\\ud800' in a text is not valid Unicode"),
     ],
 )
 def test_more_than_is_taken_is_named(data: Any, message: str) -> None:
@@ -56,7 +61,18 @@ def test_more_than_is_taken_is_named(data: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [nested(5), {"a": [1.5] * 40}, {"a": 2**63}, [], None, "x", {"a": float("nan")}]
+    "data",
+    [
+        nested(5),
+        {"a": [1.5] * 40},
+        {"a": 2**63},
+        {"a": -(2**63)},
+        {"é": "\U0001f600"},
+        [],
+        None,
+        "x",
+        {"a": float("nan")},
+    ],
 )
 def test_what_the_limits_take_stays_as_it_is(data: Any) -> None:
     assert check_json(data, LIMITS) is data

@@ -1,0 +1,176 @@
+"""Real inputs, mutated: values replaced by hostile ones, parts dropped, doubled or moved.
+
+How long: each entrance tries ``EXAMPLES[entrance]`` examples, measured to take about 15 seconds; the
+same ones each time, so that a red run can be repeated. The long mode tries others at every run::
+
+    ESEMBED_FUZZ_SECONDS=300 pytest -s tests/fuzz
+
+takes that many seconds for each entrance and prints how many inputs that were.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+CORPUS = Path(__file__).resolve().parent / "corpus"
+SECONDS = float(os.environ.get("ESEMBED_FUZZ_SECONDS", "0"))
+BATCH = 2_000
+SECONDS_PER_KILOBYTE = 1.0
+MEMORY_BYTES = 64 * 1024 * 1024
+"""The most that one input of the corpus' size (kilobytes) may take for the time it is read."""
+
+
+class Deep:
+    """Objects (or lists) inside each other, made where they are used: no depth of calls copies them."""
+
+    def __init__(self, levels: int, *, lists: bool = False) -> None:
+        self.levels, self.lists = levels, lists
+
+    def make(self) -> Any:
+        value: Any = 1
+        for _ in range(self.levels):
+            value = [value] if self.lists else {"query": value}
+        return value
+
+
+HOSTILE: list[Any] = [
+    None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 2**64, 10**30, 10**400, 1e30,
+    -1e308, 1e-320, -0.0,
+    0.5, float("nan"), float("inf"), float("-inf"),
+    "", " ", "a", "NaN", "1e9", "null", "*", "a*,-b", "^2", "a^NaN", "../../etc/passwd",
+    "file:///etc/passwd",
+    "http://127.0.0.1:9/", "<now/d>", "_all", "_id", "esembed_hash", "a.b.c", ".", "..",
+    "a..b", "." * 5000,
+    "x" * 100_000, "\x00", "\n", "\x1b[2J", "\x9b31m", "\u202egnp.exe", "\ud800", "\ufeff",
+    "٣", "ﬁ", "\U000e0041",
+    "{{ctx}}", "${path.home}", "2**53", "2026-13-45", "9999999999-01-01", "P1Y", "now+999999999y",
+    [], {}, [[]], [None], [{}], {"": 1}, {"\x00": 1}, {"type": "raw"}, {"type": "match"}, {"type": 1},
+    {"type": "raw", "bodies": {"opensearch": {"match_all": {}}, "elasticsearch": {"match_all": {}}}},
+    [1, "a"], ["a", 1], [1e308] * 3, [0.0] * 8, [2**70], [float("nan")] * 8,
+    {"a": float("nan")}, ["a"] * 3000,
+    {str(i): i for i in range(3000)}, Deep(60), Deep(300), Deep(300, lists=True), Deep(5000),
+]  # fmt: skip
+
+OPERATIONS = ("replace", "replace", "replace", "drop", "double", "swap", "rename", "wrap")
+
+
+def load(name: str) -> list[Any]:
+    """The corpus of an entrance: one JSON value a line."""
+    lines = (CORPUS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) inside."""
+    found: list[tuple[Any, Any]] = []
+    stack = [(value, 0)]
+    while stack:
+        here, depth = stack.pop()
+        if depth > 30:
+            continue
+        if isinstance(here, dict):
+            keys: Any = list(here)
+        elif isinstance(here, list):
+            keys = range(len(here))
+        else:
+            continue
+        for key in keys:
+            found.append((here, key))
+            stack.append((here[key], depth + 1))
+    return found
+
+
+def mutate(value: Any, changes: list[tuple[int, str, Any, int]]) -> Any:
+    """The value, changed: each change is (which place, what, a hostile value, which other place)."""
+    root = [copy.deepcopy(value)]
+    for which, operation, hostile, other in changes:
+        places = _places(root)
+        holder, key = places[which % len(places)]
+        if operation == "drop" and holder is not root:
+            del holder[key]
+        elif operation == "double" and isinstance(holder, list) and holder is not root:
+            holder.extend(copy.deepcopy(holder[: 1 + other % 40]))
+        elif operation == "swap":
+            from_holder, from_key = places[other % len(places)]
+            holder[key] = copy.deepcopy(from_holder[from_key])
+        elif operation == "rename" and isinstance(holder, dict):
+            holder[hostile if isinstance(hostile, str) else f"{key}x"] = holder.pop(key)
+        elif operation == "wrap":
+            holder[key] = [holder[key]] if other % 2 else {"type": holder[key]}
+        else:
+            holder[key] = copy.deepcopy(hostile)
+    return _filled(root)[0]
+
+
+def _filled(root: list[Any]) -> list[Any]:
+    """With what is deep, made last."""
+    for holder, key in _places(root):
+        if isinstance(holder[key], Deep):
+            holder[key] = holder[key].make()
+    return root
+
+
+def mutated(corpus: list[Any]) -> st.SearchStrategy[Any]:
+    """JSON values made of the corpus'."""
+    change = st.tuples(
+        st.integers(0, 400),
+        st.sampled_from(OPERATIONS),
+        st.sampled_from(HOSTILE),
+        st.integers(0, 400),
+    )
+    return st.builds(mutate, st.sampled_from(corpus), st.lists(change, min_size=1, max_size=4))
+
+
+def fuzz(strategy: st.SearchStrategy[Any], examples: int, check: Callable[[Any], None]) -> None:
+    """Try *check* on that many examples (or for ESEMBED_FUZZ_SECONDS)."""
+    tried = 0
+
+    def once(value: Any) -> None:
+        nonlocal tried
+        tried += 1
+        check(value)
+
+    def batch(count: int) -> None:
+        settings(
+            max_examples=count,
+            deadline=None,
+            derandomize=not SECONDS,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )(given(strategy)(once))()
+
+    if not SECONDS:
+        batch(examples)
+        return
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        batch(BATCH)
+    print(f"{tried:,} inputs")
+
+
+def bounded(read: Callable[[], Any], size: int, *, memory: bool = False) -> Any:
+    """What *read* returns, if it takes no more than a second for each kilobyte (and little memory)."""
+    if memory:
+        tracemalloc.start()
+    started = time.process_time()
+    try:
+        return read()
+    finally:
+        took = time.process_time() - started
+        peak = 0
+        if memory:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        limit = SECONDS_PER_KILOBYTE * max(1.0, size / 1024)
+        assert took <= limit, f"{took:.1f} s for {size} bytes"
+        assert peak <= MEMORY_BYTES + 20 * size, f"{peak:,} bytes of memory for {size} bytes"
