@@ -27,7 +27,6 @@ from esembed.encode.base import Encoder
 from esembed.encode.transformer.runner import interruptible
 from esembed.errors import (
     EsembedError,
-    IndexChangedError,
     InvariantError,
     MappingDriftError,
     OptionsError,
@@ -401,6 +400,7 @@ class _Run:
             self.outcomes.sample = WrittenSample(self.plan)
         load = LoadSettings(self.target, self.plan, dialect_for(self.capabilities).mapping, self.warn)
         uuid = settings.get("uuid")
+        self.target.pin(None if uuid is None else str(uuid))
         if self.options.verify or self.options.sync:
             self.outcomes.source_ids = IdTable()
         try:
@@ -524,10 +524,7 @@ class _Run:
     def _checked(self, uuid: Any, empty: bool) -> IngestReport:
         """The report, once the index is known to be the same and, where it was asked for, compared."""
         if self.target.settings().get("uuid") != uuid:
-            raise IndexChangedError(
-                f"the index {self.index!r} was deleted and made again during the load; run it again",
-                index=self.index,
-            )
+            raise self.target.changed()
         report = self.pipeline.report()
         report.index = self.index
         self._look_at_what_was_done(report)

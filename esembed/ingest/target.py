@@ -4,6 +4,7 @@ helps (see :mod:`esembed.ingest.backoff`)."""
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.meta import HASH_FIELD, NO_CHUNKS, PARENT_FIELD
 from esembed.dialect.source_rules import KEEPS_VECTORS, SourceFetch, SourceRules, with_defaults
-from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError
+from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError, IndexChangedError
 from esembed.ingest.backoff import RetryPolicy
 from esembed.transport import TRANSIENT_STATUS, Response, Transport
 
@@ -22,6 +23,9 @@ __all__ = ["TargetIndex"]
 
 _ANY_STATUS = range(400, 600)
 _LOOKED_UP = "docs._id,docs.found,docs.fields,docs._source,docs.error"
+CHECK_SECONDS = 0.25
+"""An index that was seen so recently is not looked at again before a bulk request: four small requests a
+second at most, also where many threads send."""
 KEEP_ALIVE = "5m"
 """How long the engine keeps a scan's point in time between two pages."""
 
@@ -60,6 +64,8 @@ class TargetIndex:
         self._alias = alias
         self.concrete_index: str | None = None
         self._settings: Mapping[str, Any] | None = None
+        self._uuid: str | None = None
+        self._checked_at = 0.0
         documents = dialect_for(capabilities).documents
         self._pit = documents.pit
         self._vector_doc_values = documents.vector_doc_values
@@ -113,8 +119,61 @@ class TargetIndex:
             self.retry.progress()
         return response
 
+    def pin(self, uuid: str | None) -> None:
+        """From now on only the index with that UUID is written to; None ends that."""
+        self._uuid, self._checked_at = uuid, time.monotonic()
+
+    def check_same(self) -> None:
+        """Ask whether the index is still the one that was pinned, unless that was seen a moment ago.
+
+        A bulk request for an index that is gone makes both engines create one with a guessed mapping
+        (``action.auto_create_index``), and no parameter of the request forbids it: ``require_alias`` takes
+        aliases only. So each request is preceded by a look; what is deleted in the moment between the two is
+        seen by the next one, or at the end of the run.
+
+        Raises:
+            IndexChangedError: it is gone, or another one has its name.
+        """
+        if self._uuid is None or time.monotonic() - self._checked_at < CHECK_SECONDS:
+            return
+        try:
+            answer = self.transport.request(
+                "GET", f"{self._path}/_settings", ignore=_ANY_STATUS, timeout_seconds=10.0
+            )
+        except EngineUnavailableError:
+            return  # the bulk request says so, too, and is what gets tried again
+        self._checked_at = time.monotonic()
+        if answer.status == 404:
+            raise IndexChangedError(
+                f"the index {self.index!r} was deleted during the load; make it again and run the load again",
+                index=self.index,
+            )
+        if answer.status != 200 or not isinstance(answer.body, Mapping):
+            return
+        for parts in answer.body.values():
+            found = ((parts.get("settings") or {}).get("index") or {}) if isinstance(parts, Mapping) else {}
+            if found.get("uuid") not in (None, self._uuid):
+                raise self.changed()
+
+    def changed(self) -> IndexChangedError:
+        """The error of an index that isn't the pinned one; it says so where the engine guessed it."""
+        answer = self.transport.request("GET", f"{self._path}/_mapping", ignore=_ANY_STATUS)
+        maps = answer.body.values() if answer.status == 200 and isinstance(answer.body, Mapping) else ()
+        ours = any(isinstance(one, Mapping) and (one.get("mappings") or {}).get("_meta") for one in maps)
+        what = (
+            "run it again"
+            if ours or not maps
+            # Not deleted here: nothing proves that this run's requests made it.
+            else f"the index that stands there now has no _meta, as one that the engine made by itself from "
+            f"bulk requests: look at {self.index!r}, delete it, make it again from its plan, and run it again"
+        )
+        return IndexChangedError(
+            f"the index {self.index!r} was deleted and made again during the load; {what}", index=self.index
+        )
+
     def bulk(self, payload: bytes) -> tuple[int | None, Any, float | None]:
         """Send one bulk request, once: status (None without an answer), body, seconds to wait if told."""
+        self.check_same()
         try:
             response = self.transport.request(
                 "POST",
