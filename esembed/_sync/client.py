@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from esembed.credentials import is_header_error
-from esembed.errors import EsembedError
+from esembed.errors import EngineRequestError, EsembedError
 from esembed.search.deadline import Deadline
 from esembed.transport import (
     NDJSON_HEADERS,
@@ -162,6 +162,11 @@ class EngineClient:
             refused = connection_error(error, method, path, client_scrubber(self.official))
             if not is_header_error(error):
                 raise refused from error
+        except RecursionError:
+            # The clients' JSON parser on deep brackets; before RuntimeError, which it is one of.
+            raise EngineRequestError(
+                f"{method} {path}: the answer is nested too deeply to be one of an engine's", status=200
+            ) from None
         except RuntimeError as error:
             # aiohttp's way to say that its session belongs to another loop, or was closed.
             raise connection_error(error, method, path, client_scrubber(self.official)) from error

@@ -7,6 +7,7 @@ A verb is written with one parameter ``connection: Connection`` and decorated wi
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import json
 import ssl
@@ -375,6 +376,27 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def _get(
     url: str, headers: dict[str, str], context: ssl.SSLContext | None, timeout_seconds: float
 ) -> tuple[int, dict[str, str], Any]:
+    """An answer's status, headers and JSON body (None where it is none), by one deadline for all of it.
+
+    urllib's time-out is for each read: a server that sends a byte a second, of the headers or the body, would
+    be waited for without end.
+    """
+    from esembed._sync.deadline import ended_by
+    from esembed.search.deadline import Deadline
+
+    call = functools.partial(_get_in_time, url, headers, context, timeout_seconds)
+    deadline = Deadline(timeout_seconds)
+    try:
+        return ended_by(deadline, public_url(url), call)
+    except EngineUnavailableError:
+        if deadline.left():
+            raise
+    raise EngineUnavailableError(f"{public_url(url)} did not answer within {timeout_seconds:g} s")
+
+
+def _get_in_time(
+    url: str, headers: dict[str, str], context: ssl.SSLContext | None, timeout_seconds: float
+) -> tuple[int, dict[str, str], Any]:
     request = urllib.request.Request(url, headers={"Accept": "application/json", **headers})
     # No proxies for addresses that the caller named, exactly as the official clients do it.
     opener = urllib.request.build_opener(
@@ -404,7 +426,7 @@ def _get(
         )
     try:
         body = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter is the parser on deep brackets
         body = None
     return status, {name.lower(): value for name, value in got.items()}, body
 
