@@ -17,9 +17,10 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
@@ -120,15 +121,24 @@ def _filled(root: list[Any]) -> list[Any]:
     return root
 
 
+def from_seed(corpus: list[Any], seed: int) -> Any:
+    """One of the corpus' values, changed in one to four ways."""
+    random = Random(seed)
+    changes = [
+        (random.randrange(400), random.choice(OPERATIONS), random.choice(HOSTILE), random.randrange(400))
+        for _ in range(random.randint(1, 4))
+    ]
+    return mutate(random.choice(corpus), changes)
+
+
 def mutated(corpus: list[Any]) -> st.SearchStrategy[Any]:
-    """JSON values made of the corpus'."""
-    change = st.tuples(
-        st.integers(0, 400),
-        st.sampled_from(OPERATIONS),
-        st.sampled_from(HOSTILE),
-        st.integers(0, 400),
-    )
-    return st.builds(mutate, st.sampled_from(corpus), st.lists(change, min_size=1, max_size=4))
+    """JSON values made of the corpus'.
+
+    Hypothesis draws one number for each, and Random the rest. Drawn by Hypothesis one by one, the choices
+    repeat each other (its generator prefers what is small and what it had): thousands of examples missed a
+    planted fault that a few hundred independent ones find. Up to 24 bits it draws evenly.
+    """
+    return st.builds(from_seed, st.just(corpus), st.integers(0, 2**24 - 1))
 
 
 def fuzz(strategy: st.SearchStrategy[Any], examples: int, check: Callable[[Any], None]) -> None:
@@ -146,6 +156,7 @@ def fuzz(strategy: st.SearchStrategy[Any], examples: int, check: Callable[[Any],
             deadline=None,
             derandomize=not SECONDS,
             database=None,
+            phases=[Phase.generate],  # a smaller seed is no smaller input
             suppress_health_check=list(HealthCheck),
         )(given(strategy)(once))()
 
