@@ -120,11 +120,6 @@ class Capabilities:
     details: tuple[tuple[str, Any], ...] = field(default=())
 
     @property
-    def knn_unknown(self) -> bool:
-        """Whether nobody could say if the k-NN plugin is there: not known isn't absent."""
-        return any(what.startswith("k-NN;") for what in self.unknown)
-
-    @property
     def query_rescore(self) -> bool:
         """Whether a field's oversample travels with each query: knn can rescore, the mapping can't say it."""
         return self.rescore_vector and not self.mapping_rescore

@@ -32,6 +32,7 @@ __all__ = [
     "delete_old_versions",
     "delete_unused",
     "enough_disk",
+    "is_unused",
     "is_version",
     "locked",
     "made_from",
@@ -154,10 +155,15 @@ async def delete_old_versions(
     return deleted
 
 
-async def delete_unused(client: AsyncEngineClient, name: str) -> bool:
-    """Delete a version, unless an alias stands for it: somebody may still search it by that."""
+async def is_unused(client: AsyncEngineClient, name: str) -> bool:
+    """Whether a version is there and no alias stands for it: somebody may still search it by that."""
     answer = await client.request("GET", f"/{index_path(name)}/_alias", ignore=(404,))
-    if answer.status == 404 or (answer.body.get(name) or {}).get("aliases"):
+    return answer.status != 404 and not (answer.body.get(name) or {}).get("aliases")
+
+
+async def delete_unused(client: AsyncEngineClient, name: str) -> bool:
+    """Delete a version, unless an alias stands for it."""
+    if not await is_unused(client, name):
         return False
     await client.request("DELETE", f"/{index_path(name)}")
     return True

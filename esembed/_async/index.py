@@ -373,17 +373,23 @@ class AsyncIndex:
         )
         return cls(state)
 
-    async def delete_index(self) -> None:
+    async def delete_index(self, *, dry_run: bool = False) -> list[str]:
         """Delete the index, its term statistics, and its pipeline where no other index runs it.
 
         Opened by an alias that a migration moved, the version that it stands for is deleted, and the versions
         before it whose own ``_meta`` confirms that they were this alias's and that no alias stands for.
 
+        Args:
+            dry_run: delete nothing; only name what would be deleted.
+
+        Returns:
+            The indices that were deleted, the one that was opened first.
+
         Raises:
             AliasError: opened by an alias that esembed did not make, that shows a part of the index, or that
                 stands for several; nothing was deleted.
         """
-        await opening.delete(self.state)
+        return await opening.delete(self.state, dry_run=dry_run)
 
     async def drop(self) -> None:
         """Deprecated: :meth:`delete_index`."""

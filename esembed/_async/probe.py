@@ -286,9 +286,13 @@ async def _opensearch(client: AsyncEngineClient, index: str | None) -> Capabilit
     if not sure:
         unknown.append(f"version (GET / is not allowed); assumed: {version}")
     features, has_hybrid, has_knn = (_answer(r) for r in (rank_feature, hybrid, knn))
-    for name, value in (("rank_feature", features), ("hybrid", has_hybrid), ("k-NN", has_knn)):
+    for name, value in (("rank_feature", features), ("hybrid", has_hybrid)):
         if value is None:
             unknown.append(f"{name}; assumed: none")
+    if has_knn is None:
+        # Unlike the others it has no stand-in of ours: absent would refuse every index with vectors. Where
+        # it is absent, the engine says so to the first request (400, "No handler for type [knn_vector]").
+        unknown.append("k-NN; assumed: there")
     if modules is None:
         unknown.append("inference by ml-commons (no privilege for _cat/plugins)")
     native, how = _native(stats, modules)
@@ -315,7 +319,7 @@ async def _opensearch(client: AsyncEngineClient, index: str | None) -> Capabilit
         scripts=modules is not None and "lang-painless" in modules,
         server_fusion=bool(has_hybrid),
         neural=bool(has_hybrid),
-        knn=bool(has_knn),
+        knn=has_knn is not False,
         inference=modules is not None and "opensearch-ml" in modules,
         unknown=tuple(unknown),
         details=(("modules", tuple(sorted(modules or ()))), ("native_knn", how)),

@@ -33,6 +33,7 @@ __all__ = [
     "delete_old_versions",
     "delete_unused",
     "enough_disk",
+    "is_unused",
     "is_version",
     "locked",
     "made_from",
@@ -153,10 +154,15 @@ def delete_old_versions(client: EngineClient, alias: str, *, keep: int, min_age_
     return deleted
 
 
-def delete_unused(client: EngineClient, name: str) -> bool:
-    """Delete a version, unless an alias stands for it: somebody may still search it by that."""
+def is_unused(client: EngineClient, name: str) -> bool:
+    """Whether a version is there and no alias stands for it: somebody may still search it by that."""
     answer = client.request("GET", f"/{index_path(name)}/_alias", ignore=(404,))
-    if answer.status == 404 or (answer.body.get(name) or {}).get("aliases"):
+    return answer.status != 404 and not (answer.body.get(name) or {}).get("aliases")
+
+
+def delete_unused(client: EngineClient, name: str) -> bool:
+    """Delete a version, unless an alias stands for it."""
+    if not is_unused(client, name):
         return False
     client.request("DELETE", f"/{index_path(name)}")
     return True

@@ -10,7 +10,7 @@ import typer
 
 from esembed.cli import migrate as _migrate
 from esembed.cli._connect import Connection, UsageError, takes_connection
-from esembed.foreign import json_escaped
+from esembed.foreign import escaped, json_escaped
 
 if TYPE_CHECKING:
     from esembed.dialect.mapping import CompiledMapping
@@ -209,7 +209,10 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
     connection: Connection,
 ) -> None:
-    """Delete an index and its companion statistics. Asks first.
+    """Delete an index and its companion statistics. Asks first, and names every index that goes.
+
+    The name of an alias deletes the index behind it, too, and the older versions that a migration left, where
+    esembed made the alias.
 
     Examples:
 
@@ -219,25 +222,21 @@ def delete(
     """
     from esembed import terminal
 
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError("deleting asks first, and there is no terminal to ask; add --yes")
-        if not typer.confirm(f"Delete the index {name} with all its documents?", err=True):
-            raise typer.Exit(1)
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("deleting asks first, and there is no terminal to ask; add --yes")
     from esembed import Index
 
     client = connection.client()
     try:
         index = Index.open(client, name)
-        index.delete_index()
+        if not yes:
+            named = escaped(", ".join(index.delete_index(dry_run=True)), one_line=True)
+            if not typer.confirm(f"Delete {named} with all documents?", err=True):
+                raise typer.Exit(1)
+        deleted = index.delete_index()
     finally:
         client.close()
-    behind = (
-        ""
-        if index.concrete_index == name
-        else f", which is {index.concrete_index}, and older versions of this alias"
-    )
-    terminal.note(f"deleted {name}{behind}")
+    terminal.note(f"deleted {', '.join(deleted)}")
 
 
 @app.command()

@@ -154,7 +154,10 @@ def test_only_what_confirms_the_link_is_deleted(client, esembed_index_name, forg
         Index.open(client, esembed_index_name).rollback()
     assert describe(engine, esembed_index_name).concrete_index == name
     if forged != "wildcard":
-        Index.open(client, esembed_index_name).delete_index()
+        index = Index.open(client, esembed_index_name)
+        assert index.delete_index(dry_run=True) == [name]
+        assert describe(engine, name) is not None
+        assert index.delete_index() == [name]
         assert describe(engine, name) is None
     assert describe(engine, victim) is not None
 

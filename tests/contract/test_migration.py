@@ -425,6 +425,21 @@ async def test_an_index_gets_an_alias_and_old_versions_are_cleaned_up(client, al
     assert await AsyncIndex.delete_old_versions(client, other, keep=0, min_age_seconds=0) == [f"{alias}-v1"]
 
 
+async def test_deleting_by_the_alias_takes_the_versions_that_it_left(client, alias):
+    await migrate(client, alias, plan("b"), encoder=Salted("b"))
+    index = await AsyncIndex.open(client, alias, encoder=Salted("b"))
+    named = await index.delete_index(dry_run=True)
+    assert named == [f"{alias}-v2", f"{alias}-v1"]
+    engine = AsyncEngineClient(client)
+    actions = [{"add": {"index": f"{alias}-v1", "alias": f"{alias}-kept"}}]
+    await engine.request("POST", "/_aliases", body={"actions": actions})
+    assert await index.delete_index(dry_run=True) == [f"{alias}-v2"]
+    actions = [{"remove": {"index": f"{alias}-v1", "alias": f"{alias}-kept"}}]
+    await engine.request("POST", "/_aliases", body={"actions": actions})
+    assert await index.delete_index() == named
+    assert [await describe(engine, name) for name in named] == [None, None]
+
+
 @pytest.mark.parametrize("deleted", [1, 3, 400])
 async def test_deletes_are_found_by_sequence_numbers(client, esembed_index_name, deleted, monkeypatch):
     from esembed._async.probe import probe

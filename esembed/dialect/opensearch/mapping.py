@@ -131,14 +131,7 @@ class OpenSearchMapping(MappingCompiler):
             )
         # Without the plugin everything below would be a gap, too, and none of them says why.
         if not capabilities.quantizations:
-            if capabilities.knn_unknown:
-                draft.gap(
-                    where,
-                    "whether the k-NN plugin is installed can't be seen with these privileges",
-                    "grant cluster:monitor/main and cluster:monitor/nodes/info, or pass capabilities=",
-                )
-            else:
-                draft.gap(where, "the k-NN plugin is not installed", "install opensearch-knn")
+            draft.gap(where, "the k-NN plugin is not installed", "install opensearch-knn")
             return
         if field.element_type not in capabilities.element_types:
             reason = (
