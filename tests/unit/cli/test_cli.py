@@ -328,7 +328,7 @@ def test_a_server_that_hangs_is_told_within_the_time_out() -> None:
         hanging.bind(("127.0.0.1", 0))
         hanging.listen()
         # The socket's time-out and the deadline of the whole answer end at the same moment.
-        with pytest.raises(errors.EngineUnavailableError, match="nothing answers|did not answer within"):
+        with pytest.raises(errors.EngineUnavailableError, match=r"nothing answers|did not answer within"):
             Connection(url=f"http://127.0.0.1:{hanging.getsockname()[1]}", timeout_seconds=0.5).resolve()
 
 
