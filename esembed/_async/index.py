@@ -347,6 +347,7 @@ class AsyncIndex:
         runtime: RuntimeOptions | None = None,
         capabilities: Capabilities | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
+        progress: Progress | None = None,
     ) -> AsyncIndex:
         """Write a lost or damaged ``_meta`` again.
 
@@ -358,9 +359,12 @@ class AsyncIndex:
             name: an index, or an alias of one index.
             plan: what the index was made with.
             encoder, runtime, capabilities, rerankers: as in :meth:`create`.
+            progress: is told how far the terms of lexical fields are counted again.
 
         Raises:
             IndexNotFoundError: no such index.
+            UnsupportedFeatureError: the text of a lexical field is not in ``_source``, so that its terms can
+                not be counted again; nothing was written.
             MappingDriftError: the live mapping is not what the plan compiles to; nothing was written.
         """
         state = await opening.repair(
@@ -370,6 +374,7 @@ class AsyncIndex:
             encoders=Encoders(encoder=encoder, runtime=runtime),
             capabilities=capabilities,
             rerankers=rerankers,
+            progress=progress,
         )
         return cls(state)
 
@@ -658,6 +663,7 @@ class AsyncIndex:
         encoder: Encoder | Mapping[str, Encoder] | None = None,
         allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
+        progress: Progress | None = None,
         carry_back: bool | None = None,
     ) -> MigrationReport:
         """Point the alias at the version before, with what was written since brought into it.
@@ -668,6 +674,7 @@ class AsyncIndex:
             encoder: the old version's encoders.
             allow_encoders: spec strings of the old version that may be loaded.
             runtime: how loaded encoders run here.
+            progress: is told how far the writes since the swap are brought back.
             carry_back: the old name of *replay_writes*, deprecated.
 
         Raises:
@@ -683,6 +690,7 @@ class AsyncIndex:
             replay_writes=replay_writes,
             encoders=Encoders(encoder=encoder, allow=allow_encoders, runtime=runtime),
             capabilities=self.capabilities,
+            progress=progress,
         )
 
     @classmethod

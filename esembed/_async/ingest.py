@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import time
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -25,11 +25,12 @@ from esembed.ingest.progress import StepProgress, WholeProgress
 from esembed.ingest.sources import open_source
 from esembed.ingest.term_counter import CountedState, changed_since, recount_is_due
 from esembed.ingest.term_statistics import BufferedHead, apply_mapping, count_encoders, count_terms
+from esembed.plan import IndexPlan
 from esembed.types import Document
 
 from . import documents, weights
 from ._shim import in_thread, iterable, stoppable, thread_transport
-from .live import describe
+from .live import LiveIndex, describe
 from .state import IndexState
 from .term_statistics import counted_state, delete_statistics, load_statistics, save_statistics
 
@@ -126,7 +127,7 @@ async def backfill(
 
     state.live.require_whole("backfill")
     needed = encoded_from(state.plan)
-    _check_readable(state, "backfill", needed)
+    state.live.source_rules.fetch(state.live.mapping, what="backfill", wanted=needed)
     settings = dataclasses.replace(options or IngestOptions(), vectors_only=True)
     total = await documents.count(state)
     records = read_index(
@@ -138,15 +139,6 @@ async def backfill(
         what="backfill",
     )
     return await ingest(state, records, settings, progress=progress, total=total)
-
-
-def _check_readable(state: IndexState, what: str, needed: Collection[str]) -> None:
-    """Refuse what reads fields that the index doesn't keep, before anything is changed.
-
-    Raises:
-        UnsupportedFeatureError: a field is neither in ``_source`` nor stored by itself.
-    """
-    state.live.source_rules.fetch(state.live.mapping, what=what, wanted=needed)
 
 
 # -- term statistics of lexical fields ---------------------------------------------------------------
@@ -294,13 +286,28 @@ async def _replace_statistics(
         await delete_statistics(state.client, old)
 
 
+def fields_to_count(live: LiveIndex, plan: IndexPlan) -> list[str]:
+    """The text fields whose terms the plan's lexical fields count.
+
+    Raises:
+        AliasError: the alias shows a part of the index.
+        UnsupportedFeatureError: a field is neither in ``_source`` nor stored by itself.
+    """
+    from esembed.ingest.sources.index import encoded_from
+
+    if not plan.lexical_fields:
+        return []
+    live.require_whole("counting terms")
+    needed = encoded_from(plan.only(plan.lexical_fields))
+    live.source_rules.fetch(live.mapping, what="counting terms", wanted=needed)
+    return needed
+
+
 async def recount_terms(state: IndexState, *, progress: Progress | None = None) -> None:
     """Count the terms of lexical fields again over all documents; see ``AsyncIndex.refresh_statistics``."""
-    from esembed.ingest.sources.index import encoded_from, read_index
+    from esembed.ingest.sources.index import read_index
 
-    state.live.require_whole("counting terms")
-    needed = encoded_from(state.plan.only(state.lexical_fields))
-    _check_readable(state, "counting terms", needed)
+    needed = fields_to_count(state.live, state.plan)
     sender = thread_transport(state.client)
     names = state.lexical_fields
     # Taken before the reading: what is written meanwhile is seen by the next run.

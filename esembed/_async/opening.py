@@ -29,6 +29,7 @@ from esembed.errors import (
     MappingDriftError,
     PlanError,
 )
+from esembed.ingest.options import Progress
 from esembed.plan import IndexPlan
 from esembed.plan.checks import check_new
 from esembed.plan.diff import fill_in, plan_difference, with_dims
@@ -352,9 +353,12 @@ async def repair(
     encoders: Encoders,
     capabilities: Capabilities | None = None,
     rerankers: Mapping[str, Reranker] | None = None,
+    progress: Progress | None = None,
 ) -> IndexState:
     """Write a lost or damaged ``_meta`` again; see ``AsyncIndex.repair``."""
     live = await _there(client, name, "repair")
+    # What was counted is lost with _meta, and is counted again from the documents at the end.
+    ingest.fields_to_count(live, plan)
     known = capabilities or await probe(client)
     existing = match_existing_fields(plan, live.mapping, known)
     prepared = await prepare(existing.plan, known, encoders)
@@ -397,7 +401,7 @@ async def repair(
     )
     if state.lexical_fields:
         # The hash of the counts was in _meta and is lost; the documents still have the words.
-        await ingest.recount_terms(state)
+        await ingest.recount_terms(state, progress=progress)
     return state
 
 

@@ -101,7 +101,7 @@ class IndexState:
     @property
     def lexical_fields(self) -> list[str]:
         """The sparse fields whose weights come from the collection's term statistics."""
-        return [name for name, spec in self.plan.sparse.items() if spec.family == "lexical"]
+        return self.plan.lexical_fields
 
     # -- what changes ------------------------------------------------------------------------------
 

@@ -348,6 +348,7 @@ class Index:
         runtime: RuntimeOptions | None = None,
         capabilities: Capabilities | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
+        progress: Progress | None = None,
     ) -> Index:
         """Write a lost or damaged ``_meta`` again.
 
@@ -359,9 +360,12 @@ class Index:
             name: an index, or an alias of one index.
             plan: what the index was made with.
             encoder, runtime, capabilities, rerankers: as in :meth:`create`.
+            progress: is told how far the terms of lexical fields are counted again.
 
         Raises:
             IndexNotFoundError: no such index.
+            UnsupportedFeatureError: the text of a lexical field is not in ``_source``, so that its terms can
+                not be counted again; nothing was written.
             MappingDriftError: the live mapping is not what the plan compiles to; nothing was written.
         """
         state = opening.repair(
@@ -371,6 +375,7 @@ class Index:
             encoders=Encoders(encoder=encoder, runtime=runtime),
             capabilities=capabilities,
             rerankers=rerankers,
+            progress=progress,
         )
         return cls(state)
 
@@ -657,6 +662,7 @@ class Index:
         encoder: Encoder | Mapping[str, Encoder] | None = None,
         allow_encoders: Collection[str] = (),
         runtime: RuntimeOptions | None = None,
+        progress: Progress | None = None,
         carry_back: bool | None = None,
     ) -> MigrationReport:
         """Point the alias at the version before, with what was written since brought into it.
@@ -667,6 +673,7 @@ class Index:
             encoder: the old version's encoders.
             allow_encoders: spec strings of the old version that may be loaded.
             runtime: how loaded encoders run here.
+            progress: is told how far the writes since the swap are brought back.
             carry_back: the old name of *replay_writes*, deprecated.
 
         Raises:
@@ -682,6 +689,7 @@ class Index:
             replay_writes=replay_writes,
             encoders=Encoders(encoder=encoder, allow=allow_encoders, runtime=runtime),
             capabilities=self.capabilities,
+            progress=progress,
         )
 
     @classmethod

@@ -452,18 +452,25 @@ def rollback(
     replay_writes: bool,
     encoders: Encoders,
     capabilities: Capabilities | None = None,
+    progress: Progress | None = None,
 ) -> MigrationReport:
     """Point the alias at the version before; see ``Index.rollback``."""
     check_name(alias)
+    # Each pass that carries writes back is an ingest that is done; the rollback is done once.
+    whole = None if progress is None else WholeProgress(progress)
     with locked(client, alias, "rollback") as lock:
-        return _rollback(
+        report = _rollback(
             client,
             alias,
             lock=lock,
             replay_writes=replay_writes,
             encoders=encoders,
             capabilities=capabilities,
+            progress=whole,
         )
+    if whole is not None:
+        whole.end()
+    return report
 
 
 def _rollback(
@@ -474,6 +481,7 @@ def _rollback(
     replay_writes: bool,
     encoders: Encoders,
     capabilities: Capabilities | None,
+    progress: Progress | None,
 ) -> MigrationReport:
     """What :func:`rollback` does once the alias is locked."""
     started = time.monotonic()
@@ -512,7 +520,7 @@ def _rollback(
     if replay_writes:
         # The same copy as a migration, the other way: what is in both is found unchanged by its hash.
         job = CopyJob(
-            client, live.concrete_index, stored.plan, target, MigrateOptions(), {}, report, None, lock
+            client, live.concrete_index, stored.plan, target, MigrateOptions(), {}, report, progress, lock
         )
         try:
             job.copy()

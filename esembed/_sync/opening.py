@@ -30,6 +30,7 @@ from esembed.errors import (
     MappingDriftError,
     PlanError,
 )
+from esembed.ingest.options import Progress
 from esembed.plan import IndexPlan
 from esembed.plan.checks import check_new
 from esembed.plan.diff import fill_in, plan_difference, with_dims
@@ -353,9 +354,12 @@ def repair(
     encoders: Encoders,
     capabilities: Capabilities | None = None,
     rerankers: Mapping[str, Reranker] | None = None,
+    progress: Progress | None = None,
 ) -> IndexState:
     """Write a lost or damaged ``_meta`` again; see ``Index.repair``."""
     live = _there(client, name, "repair")
+    # What was counted is lost with _meta, and is counted again from the documents at the end.
+    ingest.fields_to_count(live, plan)
     known = capabilities or probe(client)
     existing = match_existing_fields(plan, live.mapping, known)
     prepared = prepare(existing.plan, known, encoders)
@@ -398,7 +402,7 @@ def repair(
     )
     if state.lexical_fields:
         # The hash of the counts was in _meta and is lost; the documents still have the words.
-        ingest.recount_terms(state)
+        ingest.recount_terms(state, progress=progress)
     return state
 
 

@@ -256,11 +256,13 @@ def repair(
         $ esembed index repair books --plan plan.toml
     """
     from esembed import Index, terminal
+    from esembed.cli.ingest import progress_bar
 
     wanted = _plan(plan, None)
     client = connection.client()
     try:
-        Index.repair(client, name, wanted)
+        with progress_bar(quiet=False) as bar:
+            Index.repair(client, name, wanted, progress=bar)
     finally:
         client.close()
     terminal.note(f"repaired {name}: it describes itself again")

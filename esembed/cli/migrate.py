@@ -131,12 +131,15 @@ def rollback(
         $ esembed index rollback books
     """
     from esembed import Index
+    from esembed.cli.ingest import progress_bar
 
     client = connection.client()
     try:
-        report = Index.open(client, alias).rollback(
-            replay_writes=replay_writes, allow_encoders=allow_encoder or ()
-        )
+        index = Index.open(client, alias)
+        with progress_bar(quiet=json and not sys.stderr.isatty()) as bar:
+            report = index.rollback(
+                replay_writes=replay_writes, allow_encoders=allow_encoder or (), progress=bar
+            )
     finally:
         client.close()
     _tell(report, json)

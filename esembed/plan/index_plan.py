@@ -228,6 +228,11 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
         lines = (line for name in self.text for line in paths.texts(stored, name))
         return "\n".join(line for line in lines if line.strip())
 
+    @property
+    def lexical_fields(self) -> list[str]:
+        """The sparse fields whose weights come from the collection's term statistics."""
+        return [name for name, spec in self.sparse.items() if spec.family == "lexical"]
+
     def only(self, vectors: Collection[str]) -> IndexPlan:
         """The same with these vector fields alone, and without a default query."""
         return self.replace(

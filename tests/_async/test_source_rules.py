@@ -130,6 +130,17 @@ async def test_what_cant_be_read_back_is_refused(client: Any, esembed_index_name
     assert (await engine.request("GET", f"/{esembed_index_name}")).body == before, "nothing was changed"
 
 
+async def test_a_repair_that_cant_count_terms_is_refused(client: Any, esembed_index_name: str) -> None:
+    engine = await foreign(client, esembed_index_name, {"excludes": ["title"]})
+    plan = PLAN.replace(sparse={"terms": SparseField(encoder="lexical", source=("title",))})
+    index = await AsyncIndex.attach(client, esembed_index_name, plan)
+    await engine.request("PUT", f"/{esembed_index_name}/_mapping", body={"_meta": {}})
+    before = (await engine.request("GET", f"/{esembed_index_name}")).body
+    with pytest.raises(UnsupportedFeatureError, match=r"counting terms reads documents back.*'title'"):
+        await AsyncIndex.repair(client, esembed_index_name, index.plan)
+    assert (await engine.request("GET", f"/{esembed_index_name}")).body == before, "nothing was changed"
+
+
 async def test_backfill_refuses_to_lose_other_fields(client: Any, esembed_index_name: str) -> None:
     await foreign(client, esembed_index_name, {"excludes": ["v"]})
     encoded = DenseField(encoder="custom:bytes", source=("title",), similarity="cosine")

@@ -396,8 +396,9 @@ def test_what_the_engine_lacks_creates_nothing(client: Any, esembed_index_name: 
 def test_names_and_indices_that_are_not_ours(client: Any, esembed_index_name: str) -> None:
     with pytest.raises(IndexNotFoundError, match=esembed_index_name):
         Index.open(client, esembed_index_name)
-    with pytest.raises(PermanentError, match="lower case"):
-        Index.create(client, "Not A Name", PLAN)
+    for name, words in (("Not-a-name", "lower case"), ("not a name", "it holds ' '")):
+        with pytest.raises(PermanentError, match=words):
+            Index.create(client, name, PLAN)
     EngineClient(client).request("PUT", f"/{esembed_index_name}", body={})
     with pytest.raises(PlanError, match="attach"):
         Index.open(client, esembed_index_name)

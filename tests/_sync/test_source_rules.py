@@ -131,6 +131,17 @@ def test_what_cant_be_read_back_is_refused(client: Any, esembed_index_name: str)
     assert (engine.request("GET", f"/{esembed_index_name}")).body == before, "nothing was changed"
 
 
+def test_a_repair_that_cant_count_terms_is_refused(client: Any, esembed_index_name: str) -> None:
+    engine = foreign(client, esembed_index_name, {"excludes": ["title"]})
+    plan = PLAN.replace(sparse={"terms": SparseField(encoder="lexical", source=("title",))})
+    index = Index.attach(client, esembed_index_name, plan)
+    engine.request("PUT", f"/{esembed_index_name}/_mapping", body={"_meta": {}})
+    before = (engine.request("GET", f"/{esembed_index_name}")).body
+    with pytest.raises(UnsupportedFeatureError, match=r"counting terms reads documents back.*'title'"):
+        Index.repair(client, esembed_index_name, index.plan)
+    assert (engine.request("GET", f"/{esembed_index_name}")).body == before, "nothing was changed"
+
+
 def test_backfill_refuses_to_lose_other_fields(client: Any, esembed_index_name: str) -> None:
     foreign(client, esembed_index_name, {"excludes": ["v"]})
     encoded = DenseField(encoder="custom:bytes", source=("title",), similarity="cosine")

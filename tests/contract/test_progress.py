@@ -124,6 +124,32 @@ def test_every_stage_of_a_migration_is_told_of(query_world: World) -> None:
         query_world.client.request("DELETE", f"/{report.new}")
 
 
+def test_a_rollback_and_a_repair_are_told_of(query_world: World) -> None:
+    name = query_world.name + "-back"
+    encoder = Salted("a")
+    Index.create(query_world.official, f"{name}-v1", plan("a"), encoder=encoder).ingest(
+        [{"id": f"d{n}", "body": f"text {n}", "n": n} for n in range(40)], IngestOptions(refresh=True)
+    )
+    try:
+        Index.open(query_world.official, f"{name}-v1", encoder=encoder).migrate(
+            plan("b"), encoder=Salted("b"), options=MigrateOptions(alias=name)
+        )
+        back = Told()
+        Index.open(query_world.official, name, encoder=Salted("b")).rollback(encoder=encoder, progress=back)
+        assert {"load", "compare"} <= set(back.phases)
+        assert back.phases.count("done") == 1
+        assert back.phases[-1] == "done"
+        counted = f"{name}-counted"
+        index = Index.create(query_world.official, counted, PLAN)
+        index.ingest(ROWS, IngestOptions(refresh=True))
+        repaired = Told()
+        Index.repair(query_world.official, counted, index.plan, progress=repaired)
+        assert "terms" in repaired.phases
+    finally:
+        for made in (f"{name}-v1", f"{name}-v2", f"{name}-counted"):
+            query_world.client.request("DELETE", f"/{made}", ignore=(404,))
+
+
 def test_the_command_line_names_a_phase_after_some_seconds(
     query_world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
