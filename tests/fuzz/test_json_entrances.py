@@ -26,7 +26,7 @@ from esembed.search.options import SearchOptions
 PROFILES = [profile("elasticsearch-enterprise"), profile("elasticsearch-basic"), profile("opensearch")]
 
 # Measured to take about 15 seconds each on two cores.
-EXAMPLES = {"query": 8_000, "plan": 3_600, "meta": 3_200}
+EXAMPLES = {"query": 5_000, "plan": 2_800, "meta": 2_800}
 
 
 def refused_or(read: Any) -> Any:
@@ -58,10 +58,11 @@ def test_queries() -> None:
         size = size_of(value)
         query = mutations.bounded(lambda: refused_or(lambda: q.from_dict(value)), size, memory=True)
         text = as_text(value)
-        if text is not None:
-            refused_or(lambda: q.from_json(text))
+        read = refused_or(lambda: q.from_json(text)) if text is not None else None
         if query is None:
             return
+        # The two entrances have one set of limits: what one takes, so does the other.
+        assert text is None or read is not None, f"from_json refuses what from_dict takes: {text:.200}"
         # What was taken can be written, read again and compiled.
         assert q.from_dict(query.to_dict()) == query
         for capabilities in PROFILES:
@@ -72,7 +73,7 @@ def test_queries() -> None:
                 size,
             )
 
-    mutations.fuzz(mutations.mutated(mutations.load("query")), EXAMPLES["query"], check)
+    mutations.fuzz(mutations.load("query"), EXAMPLES["query"], check)
 
 
 def test_plans() -> None:
@@ -100,7 +101,7 @@ def test_plans() -> None:
         for capabilities in PROFILES:
             mutations.bounded(lambda c=capabilities: refused_or(lambda: compile_mapping(plan, c)), size)
 
-    mutations.fuzz(mutations.mutated(mutations.load("plan")), EXAMPLES["plan"], check)
+    mutations.fuzz(mutations.load("plan"), EXAMPLES["plan"], check)
 
 
 def test_meta() -> None:
@@ -112,4 +113,4 @@ def test_meta() -> None:
         if stored is not None:
             refused_or(lambda: meta.build(stored))
 
-    mutations.fuzz(mutations.mutated(mutations.load("meta")), EXAMPLES["meta"], check)
+    mutations.fuzz(mutations.load("meta"), EXAMPLES["meta"], check)
