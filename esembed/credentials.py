@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
@@ -30,6 +31,7 @@ __all__ = [
     "key_from_environment",
     "origin",
     "public_url",
+    "without_secrets",
     "without_url_secrets",
 ]
 
@@ -243,12 +245,27 @@ def public_url(url: str) -> str:
     return f"{scheme}://{host if not host or _HOST.fullmatch(host) else MASK}{slash}{path}"
 
 
-_URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+# A quote ends an address only where it ends a word: it is a sign of queries and passwords, too (as yarl
+# writes them).
+_URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s'\"<>]|'(?=[^\s,;:)\]}'\"<>]))+")
 
 
 def without_url_secrets(text: str) -> str:
     """Text with each address in it as :func:`public_url` shows it."""
     return _URL.sub(lambda found: public_url(found.group()), text)
+
+
+_HEADER = re.compile(
+    r"((?:\b(?:proxy-)?authorization|\b(?:set-)?cookie|security-token|private-token|\bx-auth-token|api-?key)"
+    r"[\"']?[ \t]*[:,=][ \t]*b?\\?[\"']?(?:[a-z]+[ \t]+(?=\S))?|\b(?:apikey|bearer|basic)[ \t]+)[^\s]+",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """Text without what may be secret in its addresses (:func:`without_url_secrets`) and in the headers that
+    it quotes, for words in which the secrets are not known."""
+    return _HEADER.sub(rf"\1{MASK}", without_url_secrets(text))
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
@@ -277,7 +294,7 @@ class _Hidden(logging.Filter):
         if changed != text:
             record.msg, record.args = changed, ()
         if record.exc_info and record.exc_info[1] is not None:
-            # A traceback quotes addresses, too, and nothing here can change it.
+            # A traceback quotes addresses, too, and the exception itself can't be changed.
             record.msg = f"{record.msg} ({type(record.exc_info[1]).__name__})"
             record.exc_info, record.exc_text = None, None
         return True
@@ -286,11 +303,41 @@ class _Hidden(logging.Filter):
 _logs_lock = threading.Lock()
 
 
-def hide_in_logs(names: Iterable[str]) -> None:
-    """Addresses that these loggers write lose what may be secret, from now on and for the whole process:
-    fsspec logs each URL that it opens, at DEBUG, with user, password and query."""
+HTTP_LOGGERS = (
+    *("elastic_transport.node", "elastic_transport.transport", "elastic_transport.node_pool"),
+    *("elasticsearch", "elasticsearch.trace", "opensearch", "opensearchpy.trace"),
+    *("urllib3.connectionpool", "aiohttp.client", "httpx", "httpx2"),
+    *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")),
+    *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")),  # the hub's, 2.4
+    *("huggingface_hub.file_download", "huggingface_hub.utils._http"),
+    *("fsspec", "fsspec.http", "fsspec.cached", "fsspec.reference", "fsspec.asyn", "s3fs"),
+    *(f"botocore.{part}" for part in ("auth", "endpoint", "hooks", "parsers", "retryhandler", "httpsession")),
+    *(f"aiobotocore.{part}" for part in ("endpoint", "hooks", "retryhandler", "httpsession")),
+)
+"""Each logger by its own name: a logger's filter doesn't see what the loggers below it write."""
+
+_known: weakref.WeakSet[Scrubber] = weakref.WeakSet()
+
+
+def _hidden(text: str) -> str:
+    for scrub in tuple(_known):
+        text = scrub(text)
+    return without_secrets(text)
+
+
+def hide_in_logs(names: Iterable[str] = HTTP_LOGGERS, scrub: Scrubber | None = None) -> None:
+    """What these loggers write loses what may be secret, from now on and for the whole process. At DEBUG,
+    fsspec logs each URL that it opens with user, password and query, botocore the session token that it
+    signs, httpcore and the engines' clients an answer's headers and status line, in which servers quote keys.
+
+    Args:
+        names: the loggers.
+        scrub: masks secrets that are known, too, for as long as its owner lives.
+    """
     with _logs_lock:
+        if scrub is not None:
+            _known.add(scrub)
         for name in names:
             logger = logging.getLogger(name)
             if not any(isinstance(each, _Hidden) for each in logger.filters):
-                logger.addFilter(_Hidden(without_url_secrets))
+                logger.addFilter(_Hidden(_hidden))

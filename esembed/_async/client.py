@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from esembed.credentials import is_header_error
+from esembed.credentials import hide_in_logs, is_header_error
 from esembed.errors import EngineRequestError, EsembedError
 from esembed.search.deadline import Deadline
 from esembed.transport import (
@@ -106,6 +106,8 @@ class AsyncEngineClient:
             )
         refuse_serverless(client)
         self.official = client
+        self._scrub = client_scrubber(client)
+        hide_in_logs(scrub=self._scrub)
         # Its errors are classes of the client's own package: elasticsearch, or elasticsearch8 beside it.
         self._errors = client_package(client)
         self.requests_sent = 0

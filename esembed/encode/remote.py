@@ -17,17 +17,24 @@ import ipaddress
 import random
 import re
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import numpy as np
 import tenacity
 
-from esembed.credentials import Scrubber, checked_credential, is_header_error, key_from_environment
+from esembed.credentials import (
+    Scrubber,
+    checked_credential,
+    hide_in_logs,
+    is_header_error,
+    key_from_environment,
+)
 from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.processes import ForkSafeLock, ProcessMark, how_to_load
 from esembed.errors import EncoderError, OptionsError, RateLimitedError, TransientError
@@ -127,7 +134,10 @@ class OpenAIEncoder:
                 checked_credential(api_key, "the API key")
             except OptionsError as error:
                 raise EncoderError(error.message, spec=self._spec) from None
-        self._scrub = Scrubber([api_key])
+        # httpx takes a proxy from the environment, and a proxy that refuses quotes its own credentials.
+        proxies = [urlsplit(url) for url in urllib.request.getproxies().values()]
+        self._scrub = Scrubber([api_key, *(unquote(parts.password or "") for parts in proxies)])
+        hide_in_logs(scrub=self._scrub)
         # gzip alone: a read of 64 kB of it unpacks to 64 MB at most, one of zstd or brotli to gigabytes.
         headers = {"accept-encoding": "gzip"}
         if api_key:

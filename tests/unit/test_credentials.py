@@ -21,6 +21,7 @@ from esembed.credentials import (
     is_header_error,
     key_from_environment,
     public_url,
+    without_secrets,
     without_url_secrets,
 )
 from esembed.errors import OptionsError
@@ -142,6 +143,47 @@ def test_whatever_the_secret_nothing_of_eight_characters_stays(secret: str, befo
 def test_public_url(url: str, shown: str) -> None:
     assert public_url(url) == shown
     assert without_url_secrets(f"can't open {url} now") == f"can't open {shown} now"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Authorization: Bearer {} and",
+        "proxy-authorization=Basic {} and",
+        "[(b'authorization', b'ApiKey {}'), ] and",
+        "{{'X-Amz-Security-Token': b'{}' }} and",
+        "x-amz-security-token:{}\nand",
+        "X-Api-Key: {} and",
+        "Cookie: {} and",
+        "the header ApiKey {} and",
+        "see https://u:{}@h/a and",
+        "see 'https://h/a?sig=it'{}' and",
+    ],
+)
+def test_headers_and_addresses_that_others_quote_lose_their_values(said: str) -> None:
+    shown = without_secrets(said.format("Zq7x/+=secret"))
+    assert "Zq7x" not in shown
+    assert "secret'" not in shown
+    assert shown.endswith("and")
+
+
+def test_words_without_secrets_stay_as_they_are() -> None:
+    for said in (
+        "3 tokens: 5",
+        "basically fine",
+        "keys: a, b",
+        "see 'https://h/a', 'https://h/b'",
+        "a cookie jar",
+    ):
+        assert without_secrets(said) == said
+
+
+def test_a_log_loses_secrets_that_are_known(caplog: pytest.LogCaptureFixture) -> None:
+    logger, scrub = logging.getLogger("esembed-test-known"), Scrubber([SECRET])
+    hide_in_logs([logger.name], scrub)
+    with caplog.at_level(logging.DEBUG, logger.name):
+        logger.debug("your key %s is wrong", SECRET)
+    assert "your key *** is wrong" in caplog.text
 
 
 def test_foreign_logs_lose_secrets_of_addresses(caplog: pytest.LogCaptureFixture) -> None:

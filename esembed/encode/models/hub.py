@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from esembed.credentials import hide_in_logs
 from esembed.errors import EncoderError
 
 __all__ = ["ALLOW_PATTERNS", "IGNORE_PATTERNS", "locate"]
@@ -65,6 +66,8 @@ def locate(
             'pip install "esembed[openvino]" or "esembed[torch]"',
             spec=rest,
         ) from error
+    hide_in_logs()  # the hub's token
+    path, refused = "", None
     try:
         path = snapshot_download(
             rest,
@@ -74,25 +77,27 @@ def locate(
             local_files_only=local_files_only,
         )
     except HFValidationError as error:
-        raise EncoderError(f"{rest!r} is neither a folder nor a hub id ({error})", spec=rest) from error
-    except GatedRepoError as error:
-        raise EncoderError(
+        refused = EncoderError(f"{rest!r} is neither a folder nor a hub id ({error})", spec=rest)
+    except GatedRepoError:
+        refused = EncoderError(
             f"{rest} is gated: accept its terms on the hub and log in with `hf auth login`", spec=rest
-        ) from error
-    except RevisionNotFoundError as error:
-        raise EncoderError(f"{rest} has no revision {revision!r}", spec=rest) from error
-    except RepositoryNotFoundError as error:
-        raise EncoderError(
-            f"there is no folder {rest}, and the hub has no model of that name", spec=rest
-        ) from error
-    except (LocalEntryNotFoundError, OSError) as error:
+        )
+    except RevisionNotFoundError:
+        refused = EncoderError(f"{rest} has no revision {revision!r}", spec=rest)
+    except RepositoryNotFoundError:
+        refused = EncoderError(f"there is no folder {rest}, and the hub has no model of that name", spec=rest)
+    except (LocalEntryNotFoundError, OSError):
         where = (
             "in the hub's cache (local_files_only)"
             if local_files_only
             else "cached, and the hub didn't answer"
         )
-        raise EncoderError(
+        refused = EncoderError(
             f"{rest} is not {where}. Fetch it where there is a network, or pass a folder", spec=rest
-        ) from error
+        )
+    # Outside of the except blocks: the hub's errors quote an answer's status line and body, and a proxy may
+    # quote the token there.
+    if refused is not None:
+        raise refused
     commit = Path(path).name
     return Path(path), rest, commit if len(commit) == 40 else revision

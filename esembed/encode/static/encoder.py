@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from esembed.credentials import hide_in_logs
 from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.processes import ForkSafeLock, how_to_load
 from esembed.encode.static.token_vectors import Sums, open_token_source
@@ -211,6 +212,7 @@ def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Path:
             f'{name} is not a local folder, and fetching it needs: pip install "esembed[static]"',
             spec=f"static:{name}",
         ) from error
+    hide_in_logs()  # the hub's token
     try:
         return Path(
             snapshot_download(
@@ -221,8 +223,9 @@ def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Path:
                 ignore_patterns=["*.bin", "*.pt", "*.pkl"],
             )
         )
-    except Exception as error:
-        raise EncoderError(
+    except Exception as error:  # noqa: BLE001 - the hub's own errors, and its HTTP library's
+        refused = EncoderError(
             f"there is no local folder {name!r}, and the hub can't give it: {type(error).__name__}",
             spec=f"static:{name}",
-        ) from error
+        )
+    raise refused  # outside: the hub's errors quote answers, in which a proxy may quote the token

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from esembed.credentials import hide_in_logs
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.models.folder import read_folder
 from esembed.encode.models.hashes import cache_folder, file_sha256
@@ -116,6 +117,7 @@ def _from_hub() -> Path | None:
         from huggingface_hub import HfApi, snapshot_download
     except ModuleNotFoundError:
         return None
+    hide_in_logs()  # the hub's token
     try:
         revision = HfApi().model_info(MODEL, timeout=4).sha
         folder = Path(

@@ -183,8 +183,7 @@ def _fsspec() -> Any:
         raise SourceError(
             'remote sources need fsspec and the store\'s own package: pip install "esembed[remote]"'
         ) from error
-    # It writes each address that it opens into its log, at DEBUG, with password and signature.
-    hide_in_logs(("fsspec", "fsspec.http", "fsspec.cached", "fsspec.reference", "fsspec.asyn", "s3fs"))
+    hide_in_logs()
     return fsspec
 
 
@@ -194,6 +193,7 @@ def _expand_remote(
     fsspec = _fsspec()
     if name.startswith("http"):
         name = name.partition("#")[0]  # a fragment is the reader's own: no server is ever asked for it
+    refused: SourceError | None = None
     try:
         fs, path = fsspec.core.url_to_fs(name, **web_options(name, storage))
         base, web = path.strip("/").split("/"), name.startswith("http")
@@ -212,9 +212,12 @@ def _expand_remote(
     except Exception as error:
         if not isinstance(error, (ValueError, ImportError)) and not from_the_store(error):
             raise
-        raise SourceError(
+        refused = SourceError(
             f"can't open {public_url(name)}: {without_secrets(error)}", source=public_url(name)
-        ) from None  # the store's own error quotes the address with all that is in it
+        )
+    # Outside of the except block: the store's own error quotes the address with all that is in it.
+    if refused is not None:
+        raise refused
     if not paths:
         raise SourceError(f"nothing matches {public_url(name)}", source=public_url(name))
     for item in paths:
@@ -224,13 +227,15 @@ def _expand_remote(
         try:
             size = fs.size(item)
         except FileNotFoundError:
-            raise SourceError(
+            refused = SourceError(
                 f"there is no {public_url(item)}, or it can't be read", source=public_url(item)
-            ) from None
+            )
         except Exception as error:
             if not isinstance(error, NotImplementedError) and not from_the_store(error):
                 raise
             size = None
+        if refused is not None:
+            raise refused
         label = public_url(item).rpartition("/")[2]
         yield Location(fs.unstrip_protocol(item), label, kind, size, _partition(within[item][:-1]))
 

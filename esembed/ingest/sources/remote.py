@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urljoin
 
-from esembed.credentials import origin, public_url, without_url_secrets
+from esembed.credentials import origin, public_url
+from esembed.credentials import without_secrets as text_without_secrets
 
 __all__ = ["ATTEMPTS", "PAUSE_SECONDS", "ResumingStream", "open_remote", "web_options", "without_secrets"]
 
@@ -119,8 +120,8 @@ class ResumingStream(io.RawIOBase):
 
 
 def without_secrets(error: Exception) -> str:
-    """The error's text; addresses in it lose what may be secret."""
-    return without_url_secrets(str(getattr(error, "strerror", None) or error or type(error).__name__))
+    """The error's text without what may be secret in addresses and headers."""
+    return text_without_secrets(str(getattr(error, "strerror", None) or error or type(error).__name__))
 
 
 def _same(first: Identity, now: Identity) -> bool:
