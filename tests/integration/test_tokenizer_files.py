@@ -242,13 +242,13 @@ def _compare(folder: Path) -> str:
     """``equal`` or ``refused``; fails where ids differ."""
     try:
         oracle = transformers.AutoTokenizer.from_pretrained(str(folder))
+        wanted = [oracle(text)["input_ids"] for text in TEXTS]
     except Exception:  # noqa: BLE001 - what transformers can't read isn't compared
         return "no oracle"
     try:
         ours = TextTokenizer(ModelFiles(folder=folder, name=folder.name), None)
     except EncoderError:
         return "refused"
-    wanted = [oracle(text)["input_ids"] for text in TEXTS]
     got = [ids.tolist() for ids in ours(TEXTS).ids]
     for text, a, b in zip(TEXTS, wanted, got, strict=True):
         assert b == (a or [ours.pad_id]), (folder.name, text)
@@ -348,6 +348,45 @@ def test_ends_that_the_options_add(kind: str, folders: dict[str, Path], tmp_path
         rest = rest[1:] if rest[:1] == [begin] else rest
         assert got.tolist() == [begin, *rest, end], text
     assert ends.applied["add_eos_token"] is True
+
+
+CONTRADICTIONS: list[tuple[str, dict[str, Any]]] = [
+    *(
+        (kind, {"tokenizer_class": stated})
+        for kind in (
+            "AlbertTokenizer", "BertTokenizer", "CLIPTokenizer", "GPT2Tokenizer", "LlamaTokenizer",
+            "NougatTokenizer", "OpenAIGPTTokenizer", "T5Tokenizer", "XLMRobertaTokenizer", "XLNetTokenizer",
+        )
+        for stated in (
+            "BertTokenizerFast", "GPT2TokenizerFast", "LlamaTokenizer", "RobertaTokenizer", "T5Tokenizer",
+            "XLMRobertaTokenizerFast",
+        )
+    ),
+    *(
+        (kind, {key: token})
+        for kind in ("BertTokenizer", "MPNetTokenizer", "RobertaTokenizer", "BartTokenizer", "Qwen2Tokenizer",
+                     "XLMRobertaTokenizer", "T5Tokenizer", "LlamaTokenizer")
+        for key in ("cls_token", "sep_token", "unk_token", "mask_token", "bos_token", "eos_token")
+        for token in ("[NEW]", "<s>", None)
+    ),
+    ("Qwen2Tokenizer", {"additional_special_tokens": ["[QRY]", "<ent>"], "extra_special_tokens": ["[NEW]"]}),
+    ("XLMRobertaTokenizer", {"add_prefix_space": None}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted({kind for kind, _ in CONTRADICTIONS}))
+def test_a_file_that_its_class_or_tokens_contradict(
+    kind: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Converted or refused: never read as the file says."""
+    wrong = []
+    for place, options in enumerate(options for one, options in CONTRADICTIONS if one == kind):
+        _variant(folders[kind], tmp_path / str(place), options, bare=True)
+        try:
+            _compare(tmp_path / str(place))
+        except AssertionError as error:
+            wrong.append(f"{options}: {str(error)[:200]}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_ends_that_contradict_the_file_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:

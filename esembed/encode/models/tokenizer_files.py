@@ -189,9 +189,10 @@ def _from_json(folder: Path, name: str, kind: str, options: Mapping[str, Any]) -
     known = kind in _WORDPIECE or kind in _BYTE_LEVEL or kind in _AS_THE_FILE
     # XLM-R's, CamemBERT's and Llama's classes make other word starts with it, which the file doesn't show
     turned = kind in _AS_THE_FILE and kind not in ("", "TokenizersBackend", "PreTrainedTokenizer")
-    turned = turned and options.get("add_prefix_space") is False
-    if (not known or turned) and (
-        importlib.util.find_spec("transformers") or turned or any(key in options for key in _OPTIONS)
+    turned = turned and not options.get("add_prefix_space", True)
+    doubtful = turned or (known and not _agree(kind, stored, options))
+    if doubtful or (
+        not known and (importlib.util.find_spec("transformers") or any(key in options for key in _OPTIONS))
     ):
         return _by_transformers(folder, name, kind, options)
     try:
@@ -208,6 +209,92 @@ def _from_json(folder: Path, name: str, kind: str, options: Mapping[str, Any]) -
     _add_ends(tokenizer, name, options, applied)
     _split_special(tokenizer, options, applied)
     return TokenizerFiles(tokenizer, options, applied)
+
+
+_MODELS = {
+    **dict.fromkeys(_WORDPIECE, "WordPiece"),
+    **dict.fromkeys(_BYTE_LEVEL, "BPE"),
+    **dict.fromkeys(("CodeLlamaTokenizer", "GemmaTokenizer", "LlamaTokenizer"), "BPE"),
+    **dict.fromkeys(("CamembertTokenizer", "T5Tokenizer", "XLMRobertaTokenizer"), "Unigram"),
+}
+"""The ``model.type`` of each class that builds its tokenizer anew from the file's vocabulary: transformers 5
+keeps neither the file's normalizer nor its pre-tokenizer there."""
+
+
+def _agree(kind: str, stored: Any, options: Mapping[str, Any]) -> bool:
+    """Whether tokenizer.json is what *kind* would build with these special tokens."""
+    if not isinstance(stored, dict) or not isinstance(stored.get("model"), dict):
+        return True  # damaged: the library says how
+    model, own = stored["model"], None
+    if isinstance(model.get("unk_token"), str):
+        own = model["unk_token"]
+    elif isinstance(model.get("unk_id"), int) and isinstance(model.get("vocab"), list):
+        own = next((str(entry[0]) for entry in model["vocab"][model["unk_id"] :][:1]), None)
+    if own and "unk_token" in options and _content(options["unk_token"]) != own:
+        return False
+    if options.get("extra_special_tokens") and options.get("additional_special_tokens"):
+        return False  # their order, and with it the ids, is transformers'
+    if kind not in _MODELS:
+        return True
+    # Files of tokenizers before 0.10 leave the type out
+    if model.get("type", _MODELS[kind]) != _MODELS[kind] or model.get("end_of_word_suffix"):
+        return False
+    normal = _steps(stored.get("normalizer"), "normalizers")
+    split = _steps(stored.get("pre_tokenizer"), "pretokenizers")
+    if kind in _WORDPIECE:
+        fits = split == {"BertPreTokenizer"}
+    elif kind == "Qwen2Tokenizer":
+        fits = normal <= {"NFC"} and split == {"Split", "ByteLevel"}
+    elif kind in _BYTE_LEVEL:
+        fits = not normal and split == {"ByteLevel"}
+    elif kind == "GemmaTokenizer":
+        fits = normal == {"Replace"} and split <= {"Split"}
+    elif _MODELS[kind] == "BPE":
+        # Llama 2's files write the word start in the normalizer, newer ones in the pre-tokenizer
+        fits = normal <= {"Prepend", "Replace"} and (split == {"Metaspace"} or (not split and bool(normal)))
+    else:
+        fits = not normal & {"NFC", "NFD", "NFKD", "StripAccents", "Lowercase"} and "Metaspace" in split
+    if not fits:
+        return False
+    # A class puts its own tokens around a text, where the file's step may name others
+    ends = _ends(stored.get("post_processor"))
+    if not ends:
+        return kind not in _BYTE_LEVEL or kind in ("GPT2Tokenizer", "Qwen2Tokenizer")
+    wanted = {"cls_token": ends[0], "sep_token": ends[-1]}
+    if len(ends) != 2 and (kind in _WORDPIECE or kind in ("XLMRobertaTokenizer", "CamembertTokenizer")):
+        return False
+    if kind == "T5Tokenizer":
+        if len(ends) != 1:
+            return False
+        wanted = {"eos_token": ends[-1]}
+    elif kind in ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer"):
+        wanted = {"bos_token": ends[0]}
+    elif kind in ("XLMRobertaTokenizer", "CamembertTokenizer"):
+        wanted |= {"bos_token": ends[0], "eos_token": ends[-1]}
+    return all(key not in options or _content(options[key]) == end for key, end in wanted.items())
+
+
+def _steps(step: Any, key: str) -> set[str]:
+    """The types of a normalizer's or pre-tokenizer's steps; *key* names the list in a sequence."""
+    if not isinstance(step, dict):
+        return set()
+    inner = step.get(key)
+    if not isinstance(inner, list):
+        return {str(step.get("type"))}
+    return {name for one in inner for name in _steps(one, key)}
+
+
+def _ends(step: Any) -> list[str]:
+    """The tokens that a post-processor puts around a single text, in order."""
+    if not isinstance(step, dict):
+        return []
+    if isinstance(step.get("processors"), list):
+        return [end for one in step["processors"] for end in _ends(one)]
+    if isinstance(step.get("single"), list):
+        parts = [one.get("SpecialToken") for one in step["single"] if isinstance(one, dict)]
+        return [str(one.get("id")) for one in parts if isinstance(one, dict)]
+    pairs = [step.get(key) for key in ("cls", "sep")]
+    return [str(one[0]) for one in pairs if isinstance(one, list) and one]
 
 
 _MOST_GROWTH = 1_000
@@ -354,14 +441,18 @@ def _add_tokens(
         raise EncoderError(f"{name}: the list of added tokens is damaged ({error!r})", spec=name) from error
     wanted.sort(key=lambda item: -1 if item[0] is None else item[0])
     present = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    wanted += [
-        (None, AddedToken(text, special=True, normalized=False))
-        for text in (*special, *more)
-        # a named token that the vocabulary lacks is never in a text, and would have no vector
-        if (text in more or tokenizer.token_to_id(text) is not None)
-        and text not in present
-        and text not in {token.content for _, token in wanted}
-    ]
+    rows = optional_json(folder / "config.json").get("vocab_size")
+    room = rows - tokenizer.get_vocab_size(True) - len(wanted) if isinstance(rows, int) else len(special)
+    for text in dict.fromkeys((*special, *more)):
+        if text in present or text in {token.content for _, token in wanted}:
+            continue
+        if text not in more and tokenizer.token_to_id(text) is None:
+            # transformers adds a named token that the vocabulary lacks. Where the model has no row for it, a
+            # text that holds it ends in an error there; here it stays a text like others.
+            if room <= 0:
+                continue
+            room -= 1
+        wanted.append((None, AddedToken(text, special=True, normalized=False)))
     new: list[tuple[str, int]] = []
     for place, token in wanted:
         if token.content in present:
@@ -456,7 +547,11 @@ def _by_transformers(folder: Path, name: str, kind: str, options: Mapping[str, A
         )
     for text in ("How do I reset my Password? 東京", "naïve <s> [SEP] привет", ""):
         # some classes do more around a text than their fast half (language codes, other cleaning)
-        if list(loaded(text)["input_ids"]) != backend.encode(text).ids:
+        try:
+            same = list(loaded(text)["input_ids"]) == backend.encode(text).ids
+        except Exception as error:  # the library raises bare Exception, for a missing unknown token too
+            raise EncoderError(f"{name}: {what} can't encode a text ({error})", spec=name) from error
+        if not same:
             raise EncoderError(
                 f"{name}: {what} does more in Python than its form that runs here. Serve the model and use "
                 "openai:MODEL@URL",
