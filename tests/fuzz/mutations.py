@@ -80,7 +80,21 @@ HOSTILE: list[Any] = [
     {str(i): i for i in range(3000)}, Deep(60), Deep(300), Deep(300, lists=True), Deep(5000),
 ]  # fmt: skip
 
-OPERATIONS = ("replace", "replace", "replace", "drop", "double", "swap", "rename", "wrap", "nest", "multiply")
+OPERATIONS = (
+    "replace",
+    "alike",
+    "alike",
+    "alike",
+    "drop",
+    "double",
+    "swap",
+    "rename",
+    "wrap",
+    "nest",
+    "nest",
+    "nest",
+    "multiply",
+)
 LEVELS = (3, 30, 60, 400, 1500)
 COPIES = (40, 400, 5000)
 
@@ -139,6 +153,10 @@ def mutate(value: Any, changes: list[tuple[int, str, Any, int]]) -> Any:
             holder.extend(copy.deepcopy(holder[: 1 + other % 40]))
         elif operation == "multiply" and isinstance(holder, list) and holder is not root:
             holder.extend([holder[key]] * COPIES[other % len(COPIES)])
+        elif operation == "alike":
+            # Of the same type, so that what checks types doesn't end the way of most of them.
+            same = [one for one in HOSTILE if type(one) is type(holder[key])]
+            holder[key] = copy.deepcopy(same[other % len(same)] if same else hostile)
         elif operation == "nest" and isinstance(holder[key], (dict, list)):
             if inside := _paths(holder[key]):
                 path = inside[other % len(inside)]

@@ -26,7 +26,7 @@ from esembed.search.options import SearchOptions
 PROFILES = [profile("elasticsearch-enterprise"), profile("elasticsearch-basic"), profile("opensearch")]
 
 # Measured to take about 15 seconds each on two cores.
-EXAMPLES = {"query": 5_000, "plan": 2_800, "meta": 2_800}
+EXAMPLES = {"query": 3_300, "plan": 1_700, "meta": 2_600}
 
 
 def refused_or(read: Any) -> Any:
