@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -42,11 +41,11 @@ def answering(head: bytes, *, drip: bool) -> Iterator[str]:
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 2", OK + b"x: ", OK + b"content-length: 99999\r\n\r\n"])
 def test_a_dripping_server_does_not_outlast_the_time_out(head: bytes) -> None:
-    with answering(head, drip=True) as url:
-        started = time.monotonic()
-        with pytest.raises(EngineUnavailableError, match=r"did not answer within 0\.5 s"):
-            detect_engine(url, timeout_seconds=0.5)
-        assert time.monotonic() - started < 10  # without the deadline it never ends
+    with (
+        answering(head, drip=True) as url,
+        pytest.raises(EngineUnavailableError, match=r"did not answer within 0\.5 s"),
+    ):
+        detect_engine(url, timeout_seconds=0.5)
 
 
 def test_deep_brackets_are_one_error_that_names_the_request() -> None:
