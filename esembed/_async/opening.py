@@ -357,8 +357,9 @@ async def repair(
 ) -> IndexState:
     """Write a lost or damaged ``_meta`` again; see ``AsyncIndex.repair``."""
     live = await _there(client, name, "repair")
-    # What was counted is lost with _meta, and is counted again from the documents at the end.
-    ingest.fields_to_count(live, plan)
+    if plan.lexical_fields:
+        # What was counted is lost with _meta, and is counted again from the documents at the end.
+        ingest.fields_to_count(live, plan)
     known = capabilities or await probe(client)
     existing = match_existing_fields(plan, live.mapping, known)
     prepared = await prepare(existing.plan, known, encoders)

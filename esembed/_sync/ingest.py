@@ -294,8 +294,6 @@ def fields_to_count(live: LiveIndex, plan: IndexPlan) -> list[str]:
     """
     from esembed.ingest.sources.index import encoded_from
 
-    if not plan.lexical_fields:
-        return []
     live.require_whole("counting terms")
     needed = encoded_from(plan.only(plan.lexical_fields))
     live.source_rules.fetch(live.mapping, what="counting terms", wanted=needed)

@@ -358,8 +358,9 @@ def repair(
 ) -> IndexState:
     """Write a lost or damaged ``_meta`` again; see ``Index.repair``."""
     live = _there(client, name, "repair")
-    # What was counted is lost with _meta, and is counted again from the documents at the end.
-    ingest.fields_to_count(live, plan)
+    if plan.lexical_fields:
+        # What was counted is lost with _meta, and is counted again from the documents at the end.
+        ingest.fields_to_count(live, plan)
     known = capabilities or probe(client)
     existing = match_existing_fields(plan, live.mapping, known)
     prepared = prepare(existing.plan, known, encoders)

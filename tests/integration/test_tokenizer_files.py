@@ -436,3 +436,34 @@ def test_what_changes_ids_is_told_and_nothing_else(folders: dict[str, Path], tmp
         _variant(folders["BertTokenizer"], tmp_path / str(place), options, bare=False)
         found = TextTokenizer(ModelFiles(folder=tmp_path / str(place), name="t"), None)
         assert set(found.applied) == applied, options
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"model": {"type": "WordPiece", "vocab": [1, 2], "unk_id": 0}}',
+        '{"model": {"type": ["x"]}}',
+        '{"model": {"unk_id": -5, "vocab": []}}',
+        '{"model": {"vocab": [{}], "unk_id": 0}}',
+        '{"normalizer": '
+        + '{"normalizers": [' * 900
+        + "{}"
+        + "]}" * 900
+        + ', "model": {"type": "WordPiece"}}',
+        '{"normalizer": {"pattern": 5, "normalizers": 7}, "model": {}}',
+        '{"model": {"type": "WordPiece"}, "post_processor": {"single": [{"SpecialToken": 5}]}}',
+        '{"model": {}, "post_processor": {"cls": [1, 2], "sep": {}}}',
+    ],
+    ids=lambda text: text[:40],
+)
+@pytest.mark.parametrize("kind", ["BertTokenizer", "XLMRobertaTokenizer", "LlamaTokenizer", "Qwen2Tokenizer"])
+def test_a_file_of_odd_values_is_one_error(
+    text: str, kind: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["BertTokenizer"], tmp_path / "t")
+    (tmp_path / "t" / "tokenizer.json").write_text(text)
+    options = {"tokenizer_class": kind, "unk_token": "x", "cls_token": ["a"], "sep_token": 5}
+    (tmp_path / "t" / "tokenizer_config.json").write_text(json.dumps(options))
+    with pytest.raises(EncoderError, match="tokenizer"):
+        TextTokenizer(ModelFiles(folder=tmp_path / "t", name="t"), None)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esembed.encode.models.json_files import optional_json
+from esembed.encode.models.json_files import optional_json, read_json
 from esembed.errors import EncoderError
 
 __all__ = ["TokenizerFiles", "check_growth", "read_tokenizer"]
@@ -178,19 +178,19 @@ def _from_json(folder: Path, name: str, kind: str, options: Mapping[str, Any]) -
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
+    stored = read_json(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        stored = json.loads(text)
         check_growth(stored.get("normalizer"), name)
+        agrees = _agree(kind, stored, options)
     except EncoderError:
         raise
-    except Exception as error:
+    except Exception as error:  # lists where objects are due, and the like
         raise EncoderError(f"{name}: tokenizer.json can't be read ({error})", spec=name) from error
     known = kind in _WORDPIECE or kind in _BYTE_LEVEL or kind in _AS_THE_FILE
     # XLM-R's, CamemBERT's and Llama's classes make other word starts with it, which the file doesn't show
     turned = kind in _AS_THE_FILE and kind not in ("", "TokenizersBackend", "PreTrainedTokenizer")
     turned = turned and not options.get("add_prefix_space", True)
-    doubtful = turned or (known and not _agree(kind, stored, options))
+    doubtful = turned or (known and not agrees)
     if doubtful or (
         not known and (importlib.util.find_spec("transformers") or any(key in options for key in _OPTIONS))
     ):
@@ -202,7 +202,7 @@ def _from_json(folder: Path, name: str, kind: str, options: Mapping[str, Any]) -
         if kind in _BYTE_LEVEL:
             _set_prefix_space(stored, bool(options.get("add_prefix_space", False)), applied)
         # A file that nothing changes is read as it is: it may be large
-        tokenizer = Tokenizer.from_str(json.dumps(stored) if applied else text)
+        tokenizer = Tokenizer.from_str(json.dumps(stored)) if applied else Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise EncoderError(f"{name}: tokenizer.json can't be read ({error})", spec=name) from error
     _add_tokens(tokenizer, folder, name, options, applied)
@@ -221,9 +221,9 @@ _MODELS = {
 keeps neither the file's normalizer nor its pre-tokenizer there."""
 
 
-def _agree(kind: str, stored: Any, options: Mapping[str, Any]) -> bool:
+def _agree(kind: str, stored: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
     """Whether tokenizer.json is what *kind* would build with these special tokens."""
-    if not isinstance(stored, dict) or not isinstance(stored.get("model"), dict):
+    if not isinstance(stored.get("model"), dict):
         return True  # damaged: the library says how
     model, own = stored["model"], None
     if isinstance(model.get("unk_token"), str):
