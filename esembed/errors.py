@@ -40,6 +40,7 @@ from esembed.foreign import escaped
 
 __all__ = [
     "AliasError",
+    "AnswerError",
     "AuthorizationError",
     "ContractError",
     "DownloadError",
@@ -313,6 +314,11 @@ class EngineRequestError(PermanentError):
         self.error_type = error_type
         self.reason = reason
         self.body = body
+
+
+class AnswerError(EngineRequestError):
+    """An engine's answer, by its status a success, is not what the request's answers are: a proxy's page, a
+    missing or mistyped part. Names the request and the place in the answer."""
 
 
 class AuthorizationError(EngineRequestError):

@@ -26,6 +26,7 @@ from esembed.search.answer import (
     groups_note,
     hit_of,
     merge_hits,
+    msearch_items,
     next_cursor,
     shard_failure,
 )
@@ -216,7 +217,7 @@ class AsyncClientFusion:
         lines = [line for body in bodies for line in (params, body)]
         path = f"/{self._path}/_msearch"
         response = await self.client.request("POST", path, body=lines, deadline=deadline)
-        return [checked_item(answer, path) for answer in response.body["responses"]]
+        return [checked_item(item, path) for item in msearch_items(response.body, len(bodies), path)]
 
     async def _complete(
         self,

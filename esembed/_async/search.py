@@ -15,7 +15,7 @@ from esembed.encode.query_cache import QueryVectorCache
 from esembed.errors import EncoderError, EngineRequestError, EsembedError, QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Filter, Knn, Query, Raw, Scalar, Sparse, filter_of
-from esembed.search.answer import ranked_by_engine
+from esembed.search.answer import msearch_items, ranked_by_engine
 from esembed.search.compile import CompiledSearch, SearchCompiler
 from esembed.search.deadline import Deadline
 from esembed.search.options import (
@@ -189,7 +189,9 @@ class AsyncSearcher:
                 timeout_seconds=http_timeout(asked),
                 deadline=deadline,
             )
-            answers: list[Any] = [response.body] if compiled.alone else list(response.body["responses"])
+            answers = [response.body]
+            if not compiled.alone:
+                answers = msearch_items(response.body, len(compiled.bodies), where)
             hits = await self._hits(compiler, compiled, answers, where, partial_results, params)
         except EngineRequestError as error:
             raise_named(error, request.query)
@@ -266,7 +268,7 @@ class AsyncSearcher:
         response = await self.client.request(
             "POST", where, body=lines, timeout_seconds=http_timeout(options), deadline=deadline
         )
-        answers = list(response.body["responses"])
+        answers = msearch_items(response.body, sum(len(one.bodies) for one in compiled), where)
         found: list[Hits] = []
         position = 0
         for one in compiled:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from esembed.answers import check_answer
 from esembed.credentials import hide_in_logs, is_header_error
 from esembed.errors import EngineRequestError, EsembedError
 from esembed.search.deadline import Deadline
@@ -179,6 +180,8 @@ class EngineClient:
         else:
             if response.status >= 400 and response.status not in ignore:
                 raise error_from_response(method, path, response, client_scrubber(self.official))
+            if response.status not in ignore:
+                check_answer(method, path, response.status, response.body)
             return response
         # Outside of the except blocks: the HTTP libraries quote the whole header, and with it the key.
         raise refused

@@ -27,6 +27,7 @@ from esembed.search.answer import (
     groups_note,
     hit_of,
     merge_hits,
+    msearch_items,
     next_cursor,
     shard_failure,
 )
@@ -217,7 +218,7 @@ class ClientFusion:
         lines = [line for body in bodies for line in (params, body)]
         path = f"/{self._path}/_msearch"
         response = self.client.request("POST", path, body=lines, deadline=deadline)
-        return [checked_item(answer, path) for answer in response.body["responses"]]
+        return [checked_item(item, path) for item in msearch_items(response.body, len(bodies), path)]
 
     def _complete(
         self,

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from esembed.dialect.meta import PARENT_FIELD
-from esembed.errors import EngineRequestError, EngineUnavailableError, EsembedError
+from esembed.errors import AnswerError, EngineRequestError, EngineUnavailableError, EsembedError
 from esembed.fusion import Fused, LegList, fuse
 from esembed.query.nodes import Collapse
 from esembed.search.compile import CompiledLeg, CompiledSearch
@@ -22,6 +22,7 @@ __all__ = [
     "groups_note",
     "hit_of",
     "merge_hits",
+    "msearch_items",
     "next_cursor",
     "ranked_by_engine",
     "shard_failure",
@@ -228,6 +229,18 @@ def ties_by_id(raws: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]
         return raws
     runs = groupby(raws, key=lambda raw: raw.get("_score"))
     return [raw for _, run in runs for raw in sorted(run, key=lambda raw: str(raw["_id"]))]
+
+
+def msearch_items(body: Mapping[str, Any], count: int, where: str) -> list[Any]:
+    """The answers of ``_msearch``, one for each search that was sent.
+
+    Raises:
+        AnswerError: not as many as were sent.
+    """
+    items: list[Any] = body["responses"]
+    if len(items) != count:
+        raise AnswerError(f"POST {where}: {count} searches were sent, {len(items)} answered", status=200)
+    return items
 
 
 def checked_item(answer: Mapping[str, Any], where: str) -> Mapping[str, Any]:

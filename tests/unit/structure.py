@@ -19,7 +19,7 @@ PACKAGE = ROOT / "esembed"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "scalars", "credentials", "foreign", "json_input", "deprecation", "_version"),
-    ("plan", "query", "fusion", "capabilities", "transport"),
+    ("plan", "query", "fusion", "capabilities", "transport", "answers"),
     ("dialect", "encode"),
     ("search", "ingest", "weights"),
     ("evaluate", "migration"),
