@@ -1,10 +1,10 @@
 """What engines answer, checked before it is read: one table of the requests whose answers we read into.
 
 An engine, a proxy before it or a login page may answer anything with status 200. :func:`check_answer`
-compares an answer with the type that its request's answers have, so that whoever reads it further finds what the type
-says, and everything else is one :class:`~esembed.errors.AnswerError`. Only what is read is typed; what
-engines add is ignored. ``_bulk`` is left out: :mod:`esembed.ingest.bulk_answer` compares each item with what
-was sent.
+compares an answer with the type that its request's answers have, so that whoever reads it further finds what
+the type says, and everything else is one :class:`~esembed.errors.AnswerError`. Only what is read is typed;
+what engines add is ignored. ``_bulk`` is left out: :mod:`esembed.ingest.bulk_answer` compares each item with
+what was sent.
 """
 
 from __future__ import annotations
