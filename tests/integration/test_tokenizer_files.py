@@ -6,9 +6,12 @@ that may not happen.
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
+import random
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,12 @@ import pytest
 
 from esembed.encode.models.folder import ModelFiles
 from esembed.encode.models.tokenizer import TextTokenizer
-from esembed.encode.models.tokenizer_files import (
-    _AS_THE_FILE,
-    _BY_MODEL_TYPE,
-    _BYTE_LEVEL,
-    _FILE_WINS,
-    _PYTHON_ONLY,
-    _WORDPIECE,
+from esembed.encode.models.tokenizer_classes import (
+    BY_MODEL_TYPE,
+    CLASS_WINS,
+    CLASSES,
+    FILE_WINS,
+    PYTHON_ONLY,
 )
 from esembed.errors import EncoderError
 
@@ -160,10 +162,10 @@ def _make(kind: str) -> Any:
             attempts.append({"vocab": vocab, "merges": merges})
         attempts.append({"vocab": _unigram()})
         attempts.append({"vocab": _wordpiece()})
-    # byte-level classes want a vocabulary of bytes
+    # byte-level classes want a vocabulary of bytes, SentencePiece's one with a token for each byte
     if name == "BPE":
-        attempts.reverse()
-        attempts.sort(key=lambda one: "Ġ" not in one["vocab"] if isinstance(one["vocab"], dict) else True)
+        pieces = kind in ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer")
+        attempts.sort(key=lambda one: ("<0x00>" if pieces else "Ġ") not in dict(one["vocab"]))
     for arguments in attempts:
         try:
             made = found(**arguments)
@@ -175,10 +177,9 @@ def _make(kind: str) -> Any:
     return None
 
 
-CLASSES = sorted(
-    {str(one) for one in auto.TOKENIZER_MAPPING_NAMES.values() if one} - {"MistralCommonBackend"}
-)
-CLASSES = sorted({one.removesuffix("Fast") for one in CLASSES} | _WORDPIECE | _BYTE_LEVEL)
+MAPPED = {str(one).removesuffix("Fast") for one in auto.TOKENIZER_MAPPING_NAMES.values() if one}
+NAMES = sorted((MAPPED | set(CLASSES)) - {"MistralCommonBackend", ""})
+WORDPIECE = sorted(name for name, kind in CLASSES.items() if kind.model == "WordPiece")
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"do_lower_case": True},
@@ -203,7 +204,7 @@ OPTIONS: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made: dict[str, Path] = {}
-    for kind in CLASSES:
+    for kind in NAMES:
         tokenizer = _make(kind)
         if tokenizer is not None:
             made[kind] = tmp_path_factory.mktemp("t") / kind
@@ -238,18 +239,23 @@ def _variant(folder: Path, target: Path, options: dict[str, Any], *, bare: bool)
     path.write_text(json.dumps({**config, **more}))
 
 
-def _compare(folder: Path) -> str:
-    """``equal`` or ``refused``; fails where ids differ."""
+def _compare(folder: Path, *, alone: bool = False) -> str:
+    """``equal`` or ``refused``; fails where ids differ. *alone* reads it without transformers."""
     try:
         oracle = transformers.AutoTokenizer.from_pretrained(str(folder))
         wanted = [oracle(text)["input_ids"] for text in TEXTS]
     except Exception:  # noqa: BLE001 - what transformers can't read isn't compared
+        wanted = None
+    with pytest.MonkeyPatch.context() as patch:
+        if alone:
+            patch.setitem(sys.modules, "transformers", None)
+        try:
+            ours = TextTokenizer(ModelFiles(folder=folder, name=folder.name), None)
+            got = [ids.tolist() for ids in ours(TEXTS).ids]
+        except EncoderError:
+            return "refused"
+    if wanted is None:
         return "no oracle"
-    try:
-        ours = TextTokenizer(ModelFiles(folder=folder, name=folder.name), None)
-    except EncoderError:
-        return "refused"
-    got = [ids.tolist() for ids in ours(TEXTS).ids]
     for text, a, b in zip(TEXTS, wanted, got, strict=True):
         assert b == (a or [ours.pad_id]), (folder.name, text)
     return "equal"
@@ -274,17 +280,17 @@ def test_every_class(options: dict[str, Any], bare: bool, folders: dict[str, Pat
 def test_the_lists_are_transformers_own() -> None:
     """Classes that are refused as programs in Python are just that, and those read here aren't."""
     backend = importlib.import_module("transformers.tokenization_utils_tokenizers").TokenizersBackend
-    for kind in sorted(_PYTHON_ONLY):
+    for kind in sorted(PYTHON_ONLY):
         found = auto.tokenizer_class_from_name(kind)
         if isinstance(found, type) and "dummy" not in found.__module__:
             assert not issubclass(found, backend), kind
-    for kind in sorted((_WORDPIECE | _BYTE_LEVEL | _AS_THE_FILE) - {"", "PreTrainedTokenizer"}):
+    for kind in sorted(set(CLASSES) - {"", "PreTrainedTokenizer"}):
         found = auto.tokenizer_class_from_name(kind)
         if isinstance(found, type):
             assert issubclass(found, backend), kind
 
 
-@pytest.mark.parametrize("kind", sorted(_WORDPIECE))
+@pytest.mark.parametrize("kind", WORDPIECE)
 @pytest.mark.parametrize("options", OPTIONS[:6], ids=lambda one: json.dumps(one)[:60])
 def test_vocabularies_alone(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
     words = list(_wordpiece())
@@ -299,9 +305,9 @@ def test_vocabularies_alone(kind: str, options: dict[str, Any], tmp_path: Path) 
     assert _compare(folder) in ("equal", "no oracle")
 
 
-@pytest.mark.parametrize("model_type", sorted(_BY_MODEL_TYPE))
+@pytest.mark.parametrize("model_type", sorted(BY_MODEL_TYPE))
 def test_a_folder_that_names_no_class(model_type: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    kind = _BY_MODEL_TYPE[model_type]
+    kind = BY_MODEL_TYPE[model_type]
     mapped = auto.TOKENIZER_MAPPING_NAMES.get(model_type, kind)
     assert mapped.removesuffix("Fast") in (kind, "TokenizersBackend")
     if kind in folders:
@@ -315,7 +321,7 @@ def test_a_folder_that_names_no_class(model_type: str, folders: dict[str, Path],
         assert _compare(tmp_path / kind) in ("equal", "no oracle")
 
 
-@pytest.mark.parametrize("model_type", sorted(_FILE_WINS))
+@pytest.mark.parametrize("model_type", sorted(FILE_WINS))
 def test_a_folder_whose_class_is_not_its_models(
     model_type: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -467,3 +473,235 @@ def test_a_file_of_odd_values_is_one_error(
     (tmp_path / "t" / "tokenizer_config.json").write_text(json.dumps(options))
     with pytest.raises(EncoderError, match="tokenizer"):
         TextTokenizer(ModelFiles(folder=tmp_path / "t", name="t"), None)
+
+
+# -- at random -----------------------------------------------------------------------------------
+
+FLAGS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "keep_accents",
+         "remove_space", "split_special_tokens", "do_basic_tokenize", "clean_up_tokenization_spaces",
+         "legacy", "trim_offsets", "split_by_punct")  # fmt: skip
+FLAGGED = {"content": "[SEP]", "lstrip": True, "rstrip": False, "normalized": False, "single_word": False,
+           "__type": "AddedToken"}  # fmt: skip
+
+
+def _random_options(pick: random.Random) -> dict[str, Any]:
+    found: dict[str, Any] = {key: pick.choice([True, False, None]) for key in FLAGS if pick.random() < 0.25}
+
+    def maybe(chance: float, key: str, *values: Any) -> None:
+        if pick.random() < chance:
+            found[key] = pick.choice(values)
+
+    maybe(0.15, "additional_special_tokens", ["[QRY]"], ["[QRY]", "<ent>"], [], None, [FLAGGED])
+    maybe(0.1, "extra_special_tokens", {"q_token": "[QRY]"}, ["[QRY]"], {}, [], None)
+    maybe(0.1, "image_token", "[QRY]", "plain", None, 3)
+    maybe(0.05, "extra_ids", 0, 5, 100)
+    words = ("ENT", "<ent>", "plain", "word", "[SEP]", "</s>")
+    if pick.random() < 0.15:
+        found["added_tokens_decoder"] = {
+            "A": ("[NEW]", pick.random() < 0.5), "B": (pick.choice(words), pick.random() < 0.5)
+        }  # fmt: skip
+    else:
+        maybe(0.15, "added_tokens.json", {"[NEW]": 0, "<ent>": 1}, {"[QRY]": 0})
+    maybe(0.1, "tokenizer_class", "PreTrainedTokenizerFast", "BertTokenizerFast", "NobodysTokenizer",
+          "LlamaTokenizer", "XLMRobertaTokenizerFast", "RobertaTokenizer", "GPT2TokenizerFast", "T5Tokenizer",
+          "TokenizersBackend", "Qwen2Tokenizer", "DebertaV2TokenizerFast", None)  # fmt: skip
+    for key in ("unk_token", "cls_token", "sep_token", "pad_token", "mask_token", "bos_token", "eos_token"):
+        maybe(0.03, key, "[NEW]", "<s>", "[CLS]", FLAGGED, None, "plain")
+    return found
+
+
+def _edit(folder: Path, pick: random.Random) -> str:
+    """A tokenizer.json as other versions write it, or somebody by hand; what was done."""
+    path = folder / "tokenizer.json"
+    stored = json.loads(path.read_text())
+    model, steps = stored["model"], stored.get("pre_tokenizer") or {}
+    done = pick.choice(("no ends", "unknown", "no type", "flags", "list", "old space", "unclean", "no steps"))
+    if done == "no ends":
+        stored["post_processor"] = None
+    elif done == "unknown":
+        model["unk_token"] = pick.choice(["[UNK]", "<unk>", "plain"])
+    elif done == "no type":
+        model.pop("type", None)
+    elif done == "flags" and stored["added_tokens"]:
+        pick.choice(stored["added_tokens"]).update(lstrip=True)
+    elif done == "list" and stored["added_tokens"]:
+        stored["added_tokens"].remove(pick.choice(stored["added_tokens"]))
+    elif done == "old space":
+        for one in [steps, *(steps.get("pretokenizers") or ())]:
+            if one.get("type") == "Metaspace":
+                one.update(add_prefix_space=one.pop("prepend_scheme", "always") != "never", str_rep="▁")
+                one.pop("split", None)
+    elif done == "unclean" and (stored.get("normalizer") or {}).get("type") == "BertNormalizer":
+        stored["normalizer"]["clean_text"] = False
+    elif done == "no steps":
+        stored[pick.choice(["normalizer", "pre_tokenizer"])] = None
+    path.write_text(json.dumps(stored))
+    return done
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["converting", "alone"])
+@pytest.mark.parametrize("seed", range(3))
+def test_random_folders(seed: int, alone: bool, folders: dict[str, Path], tmp_path: Path) -> None:
+    pick = random.Random(seed)
+    wrong, counts = [], Counter[str]()
+    types = sorted({*BY_MODEL_TYPE, *FILE_WINS, *CLASS_WINS, "albert", "nobody"})
+    for number in range(250):
+        kind, options = pick.choice(sorted(folders)), _random_options(pick)
+        target = tmp_path / str(number)
+        _variant(folders[kind], target, options, bare=pick.random() < 0.5)
+        edit = _edit(target, pick) if pick.random() < 0.3 else ""
+        config = json.loads((target / "tokenizer_config.json").read_text())
+        if pick.random() < 0.1:
+            config.pop("tokenizer_class", None)
+        if pick.random() < 0.1:
+            keys = ("mask_token", "pad_token", "additional_special_tokens")
+            moved = {key: config.pop(key) for key in keys if key in config}
+            (target / "special_tokens_map.json").write_text(json.dumps(moved))
+        (target / "tokenizer_config.json").write_text(json.dumps(config))
+        model = {"model_type": pick.choice(types)} if pick.random() < 0.15 else {}
+        (target / "config.json").write_text(json.dumps(model))
+        try:
+            counts[_compare(target, alone=alone)] += 1
+        except AssertionError as error:
+            wrong.append(f"{kind} {model} {edit}: {options}: {str(error)[:200]}")
+        shutil.rmtree(target)
+    assert not wrong, "\n".join(wrong)
+    assert counts["equal"] > (70 if alone else 120), counts
+
+
+# -- files as they were published ----------------------------------------------------------------
+
+
+def _charsmap(characters: str = "\t\n\r") -> str:
+    """SentencePiece's character map (a double array of tries, then the texts) that makes spaces of these."""
+    units = [0] * 1024
+    for place, character in enumerate(characters):
+        offset = 256 * (place + 1)
+        units[ord(character)] = ord(character) | (1 << 8) | (offset << 10)
+        units[ord(character) ^ offset] = 0  # the text at 0
+    trie = b"".join(unit.to_bytes(4, "little") for unit in units)
+    return base64.b64encode(len(trie).to_bytes(4, "little") + trie + b" \0").decode()
+
+
+MAP = {"type": "Precompiled", "precompiled_charsmap": _charsmap()}
+RUNS = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+OLD_SPACE = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True, "str_rep": "▁"}
+NEW_SPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+UNIGRAMS: list[tuple[Any, Any]] = [
+    (MAP, {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, OLD_SPACE]}),
+    ({"type": "Sequence", "normalizers": [MAP, RUNS]}, OLD_SPACE),
+    (
+        {
+            "type": "Sequence",
+            "normalizers": [MAP, {"type": "Strip", "strip_left": False, "strip_right": True}, RUNS],
+        },
+        NEW_SPACE,
+    ),
+    (MAP, NEW_SPACE),
+]
+LLAMA_2 = {
+    "type": "Sequence",
+    "normalizers": [
+        {"type": "Prepend", "prepend": "▁"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+    ],
+}
+PUBLISHED = [
+    *(
+        (kind, {"normalizer": normalizer, "pre_tokenizer": steps})
+        for kind in ("XLMRobertaTokenizer", "CamembertTokenizer", "T5Tokenizer")
+        for normalizer, steps in UNIGRAMS
+    ),
+    ("LlamaTokenizer", {"normalizer": LLAMA_2, "pre_tokenizer": None}),
+    ("GemmaTokenizer", {"pre_tokenizer": None}),
+    (
+        "RobertaTokenizer",
+        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}},
+    ),
+    (
+        "BertTokenizer",
+        {
+            "normalizer": {
+                "type": "BertNormalizer",
+                "clean_text": True,
+                "handle_chinese_chars": True,
+                "lowercase": True,
+            }
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "parts"), PUBLISHED, ids=lambda one: one if isinstance(one, str) else "")
+def test_files_as_older_versions_write_them(
+    kind: str, parts: dict[str, Any], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Ids are AutoTokenizer's without transformers, too; what an index stores of it is as it was."""
+    _variant(folders[kind], tmp_path / "t", {}, bare=True)
+    path = tmp_path / "t" / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **parts}))
+    assert _compare(tmp_path / "t", alone=True) == "equal"
+    assert TextTokenizer(ModelFiles(folder=tmp_path / "t", name="t"), None).applied == {}
+
+
+@pytest.mark.parametrize("kind", sorted(set(CLASSES) - {"", "PreTrainedTokenizer", "RetriBertTokenizer"}))
+def test_known_classes_need_no_transformers(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    for place, options in enumerate(({}, {"do_lower_case": False}, {"additional_special_tokens": ["[QRY]"]})):
+        for bare in (False, True):
+            target = tmp_path / f"{place}{bare}"
+            _variant(folders[kind], target, options, bare=bare)
+            alone = _compare(target, alone=True)
+            # DebertaV2's own lower-casing is a step that its file lacks
+            assert alone == "equal" or (kind == "DebertaV2Tokenizer" and options), (options, bare)
+
+
+def test_a_token_that_the_model_has_no_row_for_stays_text(folders: dict[str, Path], tmp_path: Path) -> None:
+    rows = len(_wordpiece())
+    options = {"pad_token": "[NEW]", "image_token": "[QRY]"}
+    for size, known in ((rows, []), (rows + 1, ["[NEW]"]), (rows + 2, ["[NEW]", "[QRY]"])):
+        target = tmp_path / str(size)
+        _variant(folders["BertTokenizer"], target, options, bare=True)
+        (target / "config.json").write_text(json.dumps({"vocab_size": size}))
+        found = TextTokenizer(ModelFiles(folder=target, name="t", config={"vocab_size": size}), None)
+        assert [token for token in ("[NEW]", "[QRY]") if token in found.tokens()] == known
+        assert found.applied == {}
+        assert max(max(ids) for ids in found(TEXTS).ids) < size
+
+
+def test_a_text_that_the_vocabulary_has_nothing_for(folders: dict[str, Path], tmp_path: Path) -> None:
+    target = tmp_path / "t"
+    _variant(folders["TokenizersBackend"], target, {"tokenizer_class": "PreTrainedTokenizerFast"}, bare=True)
+    path = target / "tokenizer.json"
+    stored = json.loads(path.read_text())
+    model = {"type": "WordLevel", "vocab": {"river": 0}, "unk_token": "[UNK]"}
+    stored.update(model=model, added_tokens=[], pre_tokenizer={"type": "Whitespace"}, normalizer=None)
+    stored["post_processor"] = None
+    path.write_text(json.dumps(stored))
+    (target / "tokenizer_config.json").write_text("{}")
+    tokenizer = TextTokenizer(ModelFiles(folder=target, name="t"), None)
+    assert tokenizer(["river river"]).ids[0].tolist() == [0, 0]
+    with pytest.raises(EncoderError, match="t: its tokenizer can't read a text"):
+        tokenizer(["river stone"])
+
+
+def test_ends_are_the_class_s(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A file whose post-processor adds nothing: its class does, and the contract says so."""
+    target = tmp_path / "t"
+    _variant(folders["BertTokenizer"], target, {}, bare=True)
+    path = target / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": None}))
+    assert _compare(target, alone=True) == "equal"
+    found = TextTokenizer(ModelFiles(folder=target, name="t"), None)
+    assert found.applied == {"ends": ["[CLS]", "[SEP]"]}
+
+
+def test_a_class_of_another_vocabulary_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    _variant(folders["GPT2Tokenizer"], tmp_path / "t", {"tokenizer_class": "BertTokenizerFast"}, bare=True)
+    with pytest.raises(
+        EncoderError, match=r"works on a WordPiece vocabulary, and its tokenizer\.json holds a BPE"
+    ):
+        TextTokenizer(ModelFiles(folder=tmp_path / "t", name="t"), None)
+    _variant(
+        folders["GPT2Tokenizer"], tmp_path / "u", {"tokenizer_class": "PreTrainedTokenizerFast"}, bare=True
+    )
+    assert _compare(tmp_path / "u") == "equal"

@@ -69,7 +69,7 @@ class TextTokenizer:
             if tokenizer.normalizer is not None:
                 parts.append(tokenizer.normalizer)
             tokenizer.normalizer = normalizers.Sequence(parts)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._name = tokenizer, files.name
         self.pad_id = self._pad_id(files, options)
 
     def _pad_id(self, files: ModelFiles, options: Mapping[str, Any]) -> int:
@@ -109,16 +109,20 @@ class TextTokenizer:
         in a model that adds none of its own) becomes one padding token.
 
         Raises:
-            EncoderError: something in *texts* is no string; its place is named.
+            EncoderError: something in *texts* is no string; its place is named. The vocabulary has nothing
+                for a text, not even an unknown token.
         """
         for place, text in enumerate(texts):
             if not isinstance(text, str):
                 raise EncoderError(f"texts[{place}] is {type(text).__name__}, not str")
         given = [prompt + text for text in texts] if prompt else list(texts)
         try:
-            encodings = self._tokenizer.encode_batch_fast(given)
-        except (UnicodeEncodeError, TypeError):
-            encodings = self._tokenizer.encode_batch_fast([_clean(text) for text in given])
+            try:
+                encodings = self._tokenizer.encode_batch_fast(given)
+            except (UnicodeEncodeError, TypeError):
+                encodings = self._tokenizer.encode_batch_fast([_clean(text) for text in given])
+        except Exception as error:  # the library raises bare Exception
+            raise EncoderError(f"{self._name}: its tokenizer can't read a text ({error})") from error
         empty = np.array([self.pad_id], dtype=np.int32)
         ids = [np.array(encoding.ids, dtype=np.int32) if encoding.ids else empty for encoding in encodings]
         longest = self._tokenizer.truncation["max_length"] if self._tokenizer.truncation else None

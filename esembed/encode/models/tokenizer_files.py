@@ -2,88 +2,39 @@
 
 tokenizer.json is not the whole of it. What transformers makes of a folder also depends on the class that
 tokenizer_config.json (else config.json) names, on options there, and on tokens that were added in three
-other files. The classes below are known exactly: tests generate folders of every class in transformers'
-mapping and compare token ids with AutoTokenizer's. Anything else is converted by transformers where that is
-installed, or refused: ids that are only nearly right give vectors that are only nearly right.
+other files. The classes of ``tokenizer_classes`` are known exactly: tests generate folders of every class in
+transformers' mapping and compare token ids with AutoTokenizer's. Anything else is converted by transformers
+where that is installed, or refused: ids that are only nearly right give vectors that are only nearly right.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from esembed.encode.models.added_tokens import AddedTokens
 from esembed.encode.models.json_files import optional_json, read_json
+from esembed.encode.models.tokenizer_classes import (
+    BY_MODEL_TYPE,
+    CLASS_WINS,
+    CLASSES,
+    FILE_WINS,
+    NAMED,
+    PYTHON_ONLY,
+    TokenizerClass,
+    content,
+    fit,
+    is_byte_level,
+    model_kind,
+    normalizer_options,
+)
 from esembed.errors import EncoderError
 
 __all__ = ["TokenizerFiles", "check_growth", "read_tokenizer"]
-
-_WORDPIECE = frozenset(
-    {
-        "BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "LayoutLMTokenizer",
-        "MPNetTokenizer", "MobileBertTokenizer", "RetriBertTokenizer",
-        "SqueezeBertTokenizer",
-    }
-)  # fmt: skip
-"""BERT's tokenizer (Devlin et al. 2019) under its names: the normalizer follows three options, which are
-taken as their defaults where they are absent, whatever tokenizer.json says."""
-
-_BYTE_LEVEL = frozenset(
-    {
-        "BartTokenizer", "GPT2Tokenizer", "LEDTokenizer", "LongformerTokenizer", "Qwen2Tokenizer",
-        "RobertaTokenizer",
-    }
-)  # fmt: skip
-"""Byte-level BPE: ``add_prefix_space`` of the options counts, and is false where it is absent."""
-
-_AS_THE_FILE = frozenset(
-    {
-        "CamembertTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "LlamaTokenizer", "PreTrainedTokenizer",
-        "T5Tokenizer", "TokenizersBackend", "XLMRobertaTokenizer", "",
-    }
-)  # fmt: skip
-"""What tokenizer.json says is what they do. The empty name is a folder that names no class."""
-
-_PYTHON_ONLY = frozenset(
-    {
-        "BartphoTokenizer", "BertGenerationTokenizer", "BertJapaneseTokenizer", "BertweetTokenizer",
-        "BioGptTokenizer", "BlenderbotSmallTokenizer", "ByT5Tokenizer", "CTRLTokenizer", "CanineTokenizer",
-        "ClvpTokenizer", "CpmAntTokenizer", "EsmTokenizer", "FSMTTokenizer", "FlaubertTokenizer",
-        "GPTNeoXJapaneseTokenizer", "GPTSw3Tokenizer", "M2M100Tokenizer", "MarianTokenizer",
-        "MyT5Tokenizer", "PerceiverTokenizer", "PhobertTokenizer", "ProphetNetTokenizer", "RoCBertTokenizer",
-        "SiglipTokenizer", "TapasTokenizer", "XLMTokenizer",
-    }
-)  # fmt: skip
-"""Programs in Python, some around other packages (MeCab, VnCoreNLP's output, sacremoses). A tokenizer.json
-beside them is somebody's approximation: transformers doesn't read it, either."""
-
-_BY_MODEL_TYPE = {
-    "bert": "BertTokenizer", "convbert": "BertTokenizer", "distilbert": "BertTokenizer",
-    "electra": "BertTokenizer", "ernie": "BertTokenizer", "megatron-bert": "BertTokenizer",
-    "mobilebert": "MobileBertTokenizer", "nomic_bert": "BertTokenizer",
-    "squeezebert": "BertTokenizer", "mpnet": "MPNetTokenizer",
-    "roberta": "RobertaTokenizer", "longformer": "RobertaTokenizer", "bart": "RobertaTokenizer",
-    "data2vec-text": "RobertaTokenizer", "roberta-prelayernorm": "RobertaTokenizer",
-    "gpt2": "GPT2Tokenizer", "gpt_neo": "GPT2Tokenizer", "gptj": "GPT2Tokenizer", "opt": "GPT2Tokenizer",
-    "xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer", "llama": "LlamaTokenizer",
-    "gemma": "GemmaTokenizer", "gemma2": "GemmaTokenizer", "gemma3_text": "GemmaTokenizer",
-    "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer", "t5": "T5Tokenizer", "mt5": "T5Tokenizer",
-}  # fmt: skip
-"""The class of a folder whose files name none."""
-
-_FILE_WINS = frozenset(
-    {
-        "bigbird_pegasus", "glm", "glm4", "granite", "internlm2", "jamba", "mistral", "mixtral", "modernbert",
-        "modernbert-decoder", "nemotron", "nystromformer", "olmo2", "olmo3", "pegasus_x", "persimmon", "phi3",
-        "stablelm", "umt5", "xlm-roberta-xl",
-    }
-)  # fmt: skip
-"""Model types whose published folders name another tokenizer's class (ModernBERT's say BertTokenizer or
-PreTrainedTokenizerFast): transformers 5 reads their tokenizer.json as it stands."""
 
 _OPTIONS = (
     "do_lower_case",
@@ -96,8 +47,6 @@ _OPTIONS = (
     "wordpieces_prefix",
 )
 """Options that may change the ids of a class that isn't known here."""
-
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +86,42 @@ def read_tokenizer(folder: Path, name: str) -> TokenizerFiles:
     options, config = optional_json(folder / "tokenizer_config.json"), optional_json(folder / "config.json")
     if "added_tokens_decoder" not in options:
         # transformers reads the older file only where the newer one lists no tokens
-        options = {**options, **optional_json(folder / "special_tokens_map.json")}
+        options = _merged(options, optional_json(folder / "special_tokens_map.json"))
     kind = _class(options, config, name)
-    if kind in _PYTHON_ONLY:
+    if kind in PYTHON_ONLY:
         raise EncoderError(
             f"{name} has a {kind}, which is a program in Python without a tokenizer.json that does the same. "
             "Serve the model and use openai:MODEL@URL, or bring its vectors (precomputed)",
             spec=name,
         )
     if (folder / "tokenizer.json").is_file():
-        return _from_json(folder, name, kind, options)
+        return _from_json(folder, name, kind, options, config)
     # A folder of token weights (the query side of a sparse model) has no config.json: vocab.txt is BERT's
-    if (kind in _WORDPIECE or (not kind and not config)) and (folder / "vocab.txt").is_file():
-        return _from_vocabulary(folder, name, kind, options)
-    return _by_transformers(folder, name, kind, options)
+    known = CLASSES["BertTokenizer"] if not kind and not config else CLASSES.get(kind)
+    if known is not None and known.model == "WordPiece" and (folder / "vocab.txt").is_file():
+        return _from_vocabulary(folder, name, known, options, config)
+    what = f"its {kind} without a tokenizer.json" if kind else "a folder without tokenizer.json"
+    return _by_transformers(folder, name, options, what, None)
+
+
+_FURTHER = ("extra_special_tokens", "additional_special_tokens")
+
+
+def _merged(options: Mapping[str, Any], older: Mapping[str, Any]) -> dict[str, Any]:
+    """special_tokens_map.json goes before tokenizer_config.json, but for the tokens without a name."""
+    found = {**options, **older}
+    given = next((options[key] for key in _FURTHER if options.get(key)), None)
+    if any(key in options for key in _FURTHER):
+        for key in _FURTHER:
+            found.pop(key, None)
+        found["extra_special_tokens"] = given
+        listed = older.get("extra_special_tokens")
+        if isinstance(listed, list) and isinstance(given or [], list):
+            found["extra_special_tokens"] = [
+                *(given or []),
+                *(one for one in listed if one not in (given or [])),
+            ]
+    return found
 
 
 def _class(options: Mapping[str, Any], config: Mapping[str, Any], name: str) -> str:
@@ -163,138 +134,78 @@ def _class(options: Mapping[str, Any], config: Mapping[str, Any], name: str) -> 
             spec=name,
         )
     model_type = config.get("model_type")
-    if model_type in _FILE_WINS:
+    if model_type in FILE_WINS:
         return ""
+    if model_type in CLASS_WINS:
+        return CLASS_WINS[model_type]
     stated = options.get("tokenizer_class") or config.get("tokenizer_class")
     if isinstance(stated, str) and stated:
         return stated.removesuffix("Fast")
-    return _BY_MODEL_TYPE.get(str(model_type), "")
+    # transformers has classes for model types that aren't known here
+    return BY_MODEL_TYPE.get(model_type, f"tokenizer of model_type {model_type}") if model_type else ""
 
 
 # -- tokenizer.json ------------------------------------------------------------------------------
 
 
-def _from_json(folder: Path, name: str, kind: str, options: Mapping[str, Any]) -> TokenizerFiles:
+def _from_json(
+    folder: Path, name: str, kind: str, options: Mapping[str, Any], config: Mapping[str, Any]
+) -> TokenizerFiles:
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
     stored = read_json(path)
+    applied: dict[str, Any] = {}
     try:
         check_growth(stored.get("normalizer"), name)
-        agrees = _agree(kind, stored, options)
+        known = CLASSES.get(kind)
+        if kind == "LlamaTokenizer" and is_byte_level(stored):
+            # Llama 3's folders name Llama 2's class; transformers 5 reads their file as it stands
+            known = CLASSES[""]
+        if known is not None and known.shape is not None and model_kind(stored) != known.model:
+            raise EncoderError(
+                f"{name} has a {kind}, which works on a {known.model} vocabulary, and its tokenizer.json "
+                f"holds a {model_kind(stored)}: one of them is another model's. Where tokenizer.json is "
+                'right, set "tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json',
+                spec=name,
+            )
+        if known is None or known.turns(options):
+            # CodeLlama's tokenizer.json was once read as it stands, but for this option
+            once = kind == "CodeLlamaTokenizer" and options.get("add_prefix_space") is not False
+            return _by_transformers(folder, name, options, f"its {kind}", path if once else None)
+        written = _steps(stored)
+        reason = fit(stored, known, options, applied)
+        if reason is None:
+            tokens = AddedTokens(folder, name, known, options, stored.get("added_tokens") or ())
+            gone = tokens.drop(stored)
+            if gone:
+                applied["dropped_tokens"] = _digest(gone)
+            # A file that nothing changes is read as it is: it may be large
+            same = _steps(stored) == written
+            tokenizer = Tokenizer.from_file(str(path)) if same else Tokenizer.from_str(json.dumps(stored))
+            tokens.add(tokenizer, config.get("vocab_size"), applied)
+            reason = _set_ends(tokenizer, known, tokens.named, applied)
+        if reason is not None:
+            return _by_transformers(folder, name, options, reason, None if known.stated else path)
+        if known.stated:
+            applied = _stated(options)
+        _add_ends(tokenizer, name, options, applied)
     except EncoderError:
         raise
-    except Exception as error:  # lists where objects are due, and the like
+    except Exception as error:  # the library raises bare Exception; lists where objects are due, and the like
         raise EncoderError(f"{name}: tokenizer.json can't be read ({error})", spec=name) from error
-    known = kind in _WORDPIECE or kind in _BYTE_LEVEL or kind in _AS_THE_FILE
-    # XLM-R's, CamemBERT's and Llama's classes make other word starts with it, which the file doesn't show
-    turned = kind in _AS_THE_FILE and kind not in ("", "TokenizersBackend", "PreTrainedTokenizer")
-    turned = turned and not options.get("add_prefix_space", True)
-    doubtful = turned or (known and not agrees)
-    if doubtful or (
-        not known and (importlib.util.find_spec("transformers") or any(key in options for key in _OPTIONS))
-    ):
-        return _by_transformers(folder, name, kind, options)
-    try:
-        applied: dict[str, Any] = {}
-        if kind in _WORDPIECE:
-            _set_normalizer(stored, options, applied)
-        if kind in _BYTE_LEVEL:
-            _set_prefix_space(stored, bool(options.get("add_prefix_space", False)), applied)
-        # A file that nothing changes is read as it is: it may be large
-        tokenizer = Tokenizer.from_str(json.dumps(stored)) if applied else Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise EncoderError(f"{name}: tokenizer.json can't be read ({error})", spec=name) from error
-    _add_tokens(tokenizer, folder, name, options, applied)
-    _add_ends(tokenizer, name, options, applied)
     _split_special(tokenizer, options, applied)
     return TokenizerFiles(tokenizer, options, applied)
 
 
-_MODELS = {
-    **dict.fromkeys(_WORDPIECE, "WordPiece"),
-    **dict.fromkeys(_BYTE_LEVEL, "BPE"),
-    **dict.fromkeys(("CodeLlamaTokenizer", "GemmaTokenizer", "LlamaTokenizer"), "BPE"),
-    **dict.fromkeys(("CamembertTokenizer", "T5Tokenizer", "XLMRobertaTokenizer"), "Unigram"),
-}
-"""The ``model.type`` of each class that builds its tokenizer anew from the file's vocabulary: transformers 5
-keeps neither the file's normalizer nor its pre-tokenizer there."""
+def _steps(stored: Mapping[str, Any]) -> str:
+    """What may be changed of a tokenizer.json before it is read."""
+    keys = ("normalizer", "pre_tokenizer", "added_tokens")
+    return json.dumps([*(stored.get(key) for key in keys), stored["model"].get("unk_token")])
 
 
-def _agree(kind: str, stored: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
-    """Whether tokenizer.json is what *kind* would build with these special tokens."""
-    if not isinstance(stored.get("model"), dict):
-        return True  # damaged: the library says how
-    model, own = stored["model"], None
-    if isinstance(model.get("unk_token"), str):
-        own = model["unk_token"]
-    elif isinstance(model.get("unk_id"), int) and isinstance(model.get("vocab"), list):
-        own = next((str(entry[0]) for entry in model["vocab"][model["unk_id"] :][:1]), None)
-    if own and "unk_token" in options and _content(options["unk_token"]) != own:
-        return False
-    if options.get("extra_special_tokens") and options.get("additional_special_tokens"):
-        return False  # their order, and with it the ids, is transformers'
-    if kind not in _MODELS:
-        return True
-    # Files of tokenizers before 0.10 leave the type out
-    if model.get("type", _MODELS[kind]) != _MODELS[kind] or model.get("end_of_word_suffix"):
-        return False
-    normal = _steps(stored.get("normalizer"), "normalizers")
-    split = _steps(stored.get("pre_tokenizer"), "pretokenizers")
-    if kind in _WORDPIECE:
-        fits = split == {"BertPreTokenizer"}
-    elif kind == "Qwen2Tokenizer":
-        fits = normal <= {"NFC"} and split == {"Split", "ByteLevel"}
-    elif kind in _BYTE_LEVEL:
-        fits = not normal and split == {"ByteLevel"}
-    elif kind == "GemmaTokenizer":
-        fits = normal == {"Replace"} and split <= {"Split"}
-    elif _MODELS[kind] == "BPE":
-        # Llama 2's files write the word start in the normalizer, newer ones in the pre-tokenizer
-        fits = normal <= {"Prepend", "Replace"} and (split == {"Metaspace"} or (not split and bool(normal)))
-    else:
-        fits = not normal & {"NFC", "NFD", "NFKD", "StripAccents", "Lowercase"} and "Metaspace" in split
-    if not fits:
-        return False
-    # A class puts its own tokens around a text, where the file's step may name others
-    ends = _ends(stored.get("post_processor"))
-    if not ends:
-        return kind not in _BYTE_LEVEL or kind in ("GPT2Tokenizer", "Qwen2Tokenizer")
-    wanted = {"cls_token": ends[0], "sep_token": ends[-1]}
-    if len(ends) != 2 and (kind in _WORDPIECE or kind in ("XLMRobertaTokenizer", "CamembertTokenizer")):
-        return False
-    if kind == "T5Tokenizer":
-        if len(ends) != 1:
-            return False
-        wanted = {"eos_token": ends[-1]}
-    elif kind in ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer"):
-        wanted = {"bos_token": ends[0]}
-    elif kind in ("XLMRobertaTokenizer", "CamembertTokenizer"):
-        wanted |= {"bos_token": ends[0], "eos_token": ends[-1]}
-    return all(key not in options or _content(options[key]) == end for key, end in wanted.items())
-
-
-def _steps(step: Any, key: str) -> set[str]:
-    """The types of a normalizer's or pre-tokenizer's steps; *key* names the list in a sequence."""
-    if not isinstance(step, dict):
-        return set()
-    inner = step.get(key)
-    if not isinstance(inner, list):
-        return {str(step.get("type"))}
-    return {name for one in inner for name in _steps(one, key)}
-
-
-def _ends(step: Any) -> list[str]:
-    """The tokens that a post-processor puts around a single text, in order."""
-    if not isinstance(step, dict):
-        return []
-    if isinstance(step.get("processors"), list):
-        return [end for one in step["processors"] for end in _ends(one)]
-    if isinstance(step.get("single"), list):
-        parts = [one.get("SpecialToken") for one in step["single"] if isinstance(one, dict)]
-        return [str(one.get("id")) for one in parts if isinstance(one, dict)]
-    pairs = [step.get(key) for key in ("cls", "sep")]
-    return [str(one[0]) for one in pairs if isinstance(one, list) and one]
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 _MOST_GROWTH = 1_000
@@ -323,32 +234,28 @@ def check_growth(normalizer: Any, name: str) -> None:
             )
 
 
-def _normalizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """BERT's three, by the names in tokenizer.json; the defaults are the class's own."""
-    chinese, accents = options.get("tokenize_chinese_chars", True), options.get("strip_accents")
-    return {
-        "handle_chinese_chars": bool(chinese),
-        "strip_accents": None if accents is None else bool(accents),
-        "lowercase": bool(options.get("do_lower_case", True)),
-    }
+def _set_ends(
+    tokenizer: Any, known: TokenizerClass, named: Mapping[str, str], applied: dict[str, Any]
+) -> str | None:
+    """The tokens before and after a text, for a class that puts its own there whatever the file's
+    post-processor does. Returns why it can't, or None."""
+    from tokenizers import processors
 
-
-def _set_normalizer(stored: dict[str, Any], options: Mapping[str, Any], applied: dict[str, Any]) -> None:
-    """The options count, as in transformers 4 and 5, where the file's normalizer is BERT's."""
-    normalizer = stored.get("normalizer")
-    if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
-        return
-    for key, value in _normalizer_options(options).items():
-        # older files leave a key out where it has this default
-        if normalizer.get(key, {"strip_accents": None}.get(key, True)) != value:
-            applied[key] = normalizer[key] = value
-
-
-def _set_prefix_space(stored: dict[str, Any], wanted: bool, applied: dict[str, Any]) -> None:
-    step = stored.get("pre_tokenizer") or {}
-    for one in [step, *(step.get("pretokenizers") or ())]:
-        if one.get("type") == "ByteLevel" and one.get("add_prefix_space") != wanted:
-            one["add_prefix_space"] = applied["add_prefix_space"] = wanted
+    if known.ends is None:
+        return None
+    texts = [named.get(key) for key in known.ends if key is not None]
+    ids = [None if text is None else tokenizer.token_to_id(text) for text in texts]
+    if None in ids:
+        return f"its class puts the tokens {', '.join(map(repr, texts))} around a text, which it doesn't have"
+    before, after = ids[: len(ids) - 1], ids[-1:]
+    bare = tokenizer.encode("a", add_special_tokens=False).ids
+    if tokenizer.encode("a").ids != [*before, *bare, *after]:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[*texts[:-1], "$A", texts[-1]],
+            special_tokens=list(dict(zip(texts, ids, strict=True)).items()),
+        )
+        applied["ends"] = texts
+    return None
 
 
 def _add_ends(tokenizer: Any, name: str, options: Mapping[str, Any], applied: dict[str, Any]) -> None:
@@ -360,6 +267,8 @@ def _add_ends(tokenizer: Any, name: str, options: Mapping[str, Any], applied: di
     """
     from tokenizers import processors
 
+    if True not in (options.get("add_bos_token"), options.get("add_eos_token")):
+        return
     bare = tokenizer.encode("a", add_special_tokens=False).ids
     full = tokenizer.encode("a").ids
     start = next((i for i in range(len(full) - len(bare) + 1) if full[i : i + len(bare)] == bare), 0)
@@ -391,14 +300,9 @@ def _add_ends(tokenizer: Any, name: str, options: Mapping[str, Any], applied: di
 
 
 def _token_id(tokenizer: Any, options: Mapping[str, Any], key: str) -> int | None:
-    content = _content(options.get(key))
-    found = None if content is None else tokenizer.token_to_id(content)
+    text = content(options.get(key))
+    found = None if text is None else tokenizer.token_to_id(text)
     return None if found is None else int(found)
-
-
-def _content(token: Any) -> str | None:
-    value = token.get("content") if isinstance(token, Mapping) else token
-    return value if isinstance(value, str) and value else None
 
 
 def _split_special(tokenizer: Any, options: Mapping[str, Any], applied: dict[str, Any]) -> None:
@@ -406,88 +310,14 @@ def _split_special(tokenizer: Any, options: Mapping[str, Any], applied: dict[str
         tokenizer.encode_special_tokens = applied["split_special_tokens"] = True
 
 
-# -- added tokens --------------------------------------------------------------------------------
-
-
-def _add_tokens(
-    tokenizer: Any, folder: Path, name: str, options: Mapping[str, Any], applied: dict[str, Any]
-) -> None:
-    """Tokens of ``added_tokens_decoder``, else of added_tokens.json, then special ones, as transformers does.
-
-    Raises:
-        EncoderError: a token whose stated id isn't the one that it gets.
-    """
-    from tokenizers import AddedToken
-
-    special = [text for key in _SPECIAL if (text := _content(options.get(key)))]
-    extra = options.get("extra_special_tokens") or options.get("additional_special_tokens") or ()
-    more = [
-        text for one in (extra.values() if isinstance(extra, Mapping) else extra) if (text := _content(one))
-    ]
-    wanted: list[tuple[int | None, Any]] = []
-    try:
-        if "added_tokens_decoder" in options:
-            for place, entry in options["added_tokens_decoder"].items():
-                flags = {
-                    key: bool(entry.get(key, False)) for key in ("lstrip", "rstrip", "single_word", "special")
-                }
-                flags["normalized"] = bool(entry.get("normalized", not flags["special"]))
-                wanted.append((int(place), AddedToken(entry["content"], **flags)))
-        else:
-            for text, place in optional_json(folder / "added_tokens.json").items():
-                one = text in special or text in more
-                wanted.append((int(place), AddedToken(text, special=one, normalized=not one)))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EncoderError(f"{name}: the list of added tokens is damaged ({error!r})", spec=name) from error
-    wanted.sort(key=lambda item: -1 if item[0] is None else item[0])
-    present = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    rows = optional_json(folder / "config.json").get("vocab_size")
-    room = rows - tokenizer.get_vocab_size(True) - len(wanted) if isinstance(rows, int) else len(special)
-    for text in dict.fromkeys((*special, *more)):
-        if text in present or text in {token.content for _, token in wanted}:
-            continue
-        if text not in more and tokenizer.token_to_id(text) is None:
-            # transformers adds a named token that the vocabulary lacks. Where the model has no row for it, a
-            # text that holds it ends in an error there; here it stays a text like others.
-            if room <= 0:
-                continue
-            room -= 1
-        wanted.append((None, AddedToken(text, special=True, normalized=False)))
-    new: list[tuple[str, int]] = []
-    for place, token in wanted:
-        if token.content in present:
-            found = tokenizer.token_to_id(token.content)
-        else:
-            (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)([token])
-            found = tokenizer.token_to_id(token.content)
-            new.append((token.content, int(found)))
-        if place is not None and found != place:
-            raise EncoderError(
-                f"{name}: the added token {token.content!r} should have id {place} and gets {found}: the "
-                "files of its tokenizer are of different states. Save the tokenizer again",
-                spec=name,
-            )
-    standard = set(special)
-    effect = sorted((text, place) for text, place in new if text not in standard)
-    if effect:
-        applied["added_tokens"] = hashlib.sha256(json.dumps(effect).encode()).hexdigest()[:16]
-
-
 # -- vocab.txt -----------------------------------------------------------------------------------
 
-_WORDPIECE_TOKENS = {
-    "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]",
-    "mask_token": "[MASK]",
-}  # fmt: skip
-_MPNET_TOKENS = {
-    "unk_token": "[UNK]", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>",
-    "mask_token": "<mask>",
-}  # fmt: skip
 
-
-def _from_vocabulary(folder: Path, name: str, kind: str, options: Mapping[str, Any]) -> TokenizerFiles:
+def _from_vocabulary(
+    folder: Path, name: str, known: TokenizerClass, options: Mapping[str, Any], config: Mapping[str, Any]
+) -> TokenizerFiles:
     """BERT's tokenizer from vocab.txt alone (Devlin et al. 2019)."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     try:
         text = (folder / "vocab.txt").read_text(encoding="utf-8")
@@ -497,34 +327,41 @@ def _from_vocabulary(folder: Path, name: str, kind: str, options: Mapping[str, A
     # would move every later id by one.
     lines = text.removesuffix("\n").split("\n")
     ids = {line: place for place, line in enumerate(lines)}
-    defaults = _MPNET_TOKENS if kind == "MPNetTokenizer" else _WORDPIECE_TOKENS
-    names = {key: _content(options.get(key)) or value for key, value in defaults.items()}
-    unknown, cls, sep = names["unk_token"], names["cls_token"], names["sep_token"]
+    tokens = AddedTokens(folder, name, known, options)
+    unknown = tokens.named.get("unk_token")
     if unknown not in ids:
         raise EncoderError(f"{name}: vocab.txt lacks the unknown token {unknown!r}", spec=name)
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token=unknown, max_input_chars_per_word=100))
-    chosen = _normalizer_options(options)
+    chosen = normalizer_options(options)
     tokenizer.normalizer = normalizers.BertNormalizer(clean_text=True, **chosen)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    applied: dict[str, Any] = {
-        key: value for key, value in chosen.items() if value != _normalizer_options({})[key]
-    }
-    _add_tokens(tokenizer, folder, name, {**names, **options}, applied)
-    if cls in ids and sep in ids:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{cls} $A {sep}",
-            pair=f"{cls} $A {sep} $B:1 {sep}:1",
-            special_tokens=[(cls, ids[cls]), (sep, ids[sep])],
-        )
+    defaults = normalizer_options({})
+    applied: dict[str, Any] = {key: value for key, value in chosen.items() if value != defaults[key]}
+    tokens.add(tokenizer, config.get("vocab_size"), applied)
+    reason = _set_ends(tokenizer, known, tokens.named, {})
+    if reason is not None:
+        raise EncoderError(f"{name}: {reason}; vocab.txt is another model's, or was cut", spec=name)
     _split_special(tokenizer, options, applied)
-    return TokenizerFiles(tokenizer, {**names, **options}, applied)
+    return TokenizerFiles(tokenizer, {**options, **tokens.named}, applied)
 
 
 # -- transformers --------------------------------------------------------------------------------
 
+_PROBES = ("How do I reset my Password? 東京", "naïve <s> [SEP] привет", "")
 
-def _by_transformers(folder: Path, name: str, kind: str, options: Mapping[str, Any]) -> TokenizerFiles:
-    what = f"its {kind}" if kind else "its files"
+
+def _by_transformers(
+    folder: Path, name: str, options: Mapping[str, Any], what: str, once: Path | None
+) -> TokenizerFiles:
+    """The tokenizer as transformers makes it.
+
+    Args:
+        what: what of the folder isn't known here, for messages.
+        once: the tokenizer.json of a class that was once read as it stands; else None.
+
+    Raises:
+        EncoderError: transformers isn't installed, can't read the folder, or makes a program in Python of it.
+    """
     try:
         from transformers import AutoTokenizer
     except ModuleNotFoundError as error:
@@ -535,28 +372,49 @@ def _by_transformers(folder: Path, name: str, kind: str, options: Mapping[str, A
         ) from error
     try:
         loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        backend = getattr(loaded, "backend_tokenizer", None)
+        # some classes do more around a text than their fast half (language codes, other cleaning)
+        same = backend is not None and all(
+            list(loaded(probe)["input_ids"]) == backend.encode(probe).ids for probe in _PROBES
+        )
     except Exception as error:  # of many kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise EncoderError(f"{name} has no tokenizer that can be read: {reason[0]}", spec=name) from error
-    backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
         raise EncoderError(
             f"{name}: {what} is a program in Python, without a form that runs here. Serve the model and use "
             "openai:MODEL@URL",
             spec=name,
         )
-    for text in ("How do I reset my Password? 東京", "naïve <s> [SEP] привет", ""):
-        # some classes do more around a text than their fast half (language codes, other cleaning)
-        try:
-            same = list(loaded(text)["input_ids"]) == backend.encode(text).ids
-        except Exception as error:  # the library raises bare Exception, for a missing unknown token too
-            raise EncoderError(f"{name}: {what} can't encode a text ({error})", spec=name) from error
-        if not same:
-            raise EncoderError(
-                f"{name}: {what} does more in Python than its form that runs here. Serve the model and use "
-                "openai:MODEL@URL",
-                spec=name,
-            )
-    keys = (*_OPTIONS, "add_bos_token", "add_eos_token", "split_special_tokens")
-    applied = {key: options[key] for key in keys if isinstance(options.get(key), bool)}
+    if not same:
+        raise EncoderError(
+            f"{name}: {what} does more in Python than its form that runs here. Serve the model and use "
+            "openai:MODEL@URL",
+            spec=name,
+        )
+    applied = _stated(options) if once is None else _effect(once, backend, options, type(loaded).__name__)
     return TokenizerFiles(backend, options, applied)
+
+
+def _effect(path: Path, backend: Any, options: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What *backend* does that its tokenizer.json at *path* doesn't: nothing where they give the same ids, so
+    that an index whose vectors were made from the file as it stands keeps its contract."""
+    from tokenizers import Tokenizer
+
+    listed = {one["content"] for one in read_json(path).get("added_tokens") or ()}
+    listed |= {content(options.get(key)) for key in NAMED}
+    added = {token.content: place for place, token in backend.get_added_tokens_decoder().items()}
+    new = sorted((token, place) for token, place in added.items() if token not in listed)
+    applied: dict[str, Any] = {"added_tokens": _digest(new)} if new else {}
+    try:
+        plain = Tokenizer.from_file(str(path))
+        _split_special(plain, options, applied)
+        alike = all(plain.encode(probe).ids == backend.encode(probe).ids for probe in _PROBES)
+    except Exception:  # noqa: BLE001 - the library raises bare Exception; what it can't read had no vectors
+        alike = False
+    return applied if alike else {**applied, "converted": kind}
+
+
+def _stated(options: Mapping[str, Any]) -> dict[str, Any]:
+    keys = (*_OPTIONS, "add_bos_token", "add_eos_token", "split_special_tokens")
+    return {key: options[key] for key in keys if isinstance(options.get(key), bool)}
