@@ -31,10 +31,29 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 """The tokens that every class has an option for, in the order in which transformers adds them."""
 
 Steps = list[dict[str, Any]]
-Shape = Callable[[dict[str, Any], Steps, Steps, Mapping[str, Any], dict[str, Any]], str | None]
-"""Takes the model, the normalizers and pre-tokenizers of a file, the options, and what was changed (for the
-contract); changes the first three to what the class makes. Returns what isn't as the class has it, or None.
-"""
+
+
+@dataclass(slots=True)
+class Parts:
+    """A tokenizer.json in parts, which a class's shape changes to what the class makes.
+
+    Attributes:
+        model: its vocabulary with the settings of that.
+        normalizers: the steps on a text.
+        steps: the pre-tokenizers, which cut it into words.
+        options: tokenizer_config.json.
+        applied: takes what was changed by an option and has an effect on ids, for the contract.
+    """
+
+    model: dict[str, Any]
+    normalizers: Steps
+    steps: Steps
+    options: Mapping[str, Any]
+    applied: dict[str, Any]
+
+
+Shape = Callable[[Parts], str | None]
+"""Returns what isn't as the class has it, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +116,18 @@ def fit(
     """
     if kind.shape is None:
         return None
-    model = stored["model"]
     before = [_flat(stored.get("normalizer"), "normalizers")]
     before.append(_flat(stored.get("pre_tokenizer"), "pretokenizers"))
-    normalizers, steps = ([dict(one) for one in part] for part in before)
     known = {"unk_token": _named("unk_token", kind.tokens, options)}
-    reason = kind.shape(model, normalizers, steps, {**options, **known}, applied)
+    normalizers, steps = ([dict(one) for one in part] for part in before)
+    parts = Parts(stored["model"], normalizers, steps, {**options, **known}, applied)
+    reason = kind.shape(parts)
     if reason is None:
         # what is as the class has it stays as it is written: the file may be large, and is then read as it is
-        if normalizers != before[0]:
-            stored["normalizer"] = _one(normalizers, "normalizers")
-        if steps != before[1]:
-            stored["pre_tokenizer"] = _one(steps, "pretokenizers")
+        if parts.normalizers != before[0]:
+            stored["normalizer"] = _one(parts.normalizers, "normalizers")
+        if parts.steps != before[1]:
+            stored["pre_tokenizer"] = _one(parts.steps, "pretokenizers")
     return reason
 
 
@@ -142,11 +161,9 @@ def _kinds(steps: Steps) -> list[str]:
     return [str(step.get("type")) for step in steps]
 
 
-def _told(normalizers: Steps, steps: Steps) -> str:
-    return (
-        f"tokenizer.json has the steps {', '.join([*_kinds(normalizers), *_kinds(steps)]) or 'none'}, which "
-        "aren't those of its class"
-    )
+def _told(file: Parts) -> str:
+    kinds = [*_kinds(file.normalizers), *_kinds(file.steps)]
+    return f"tokenizer.json has the steps {', '.join(kinds) or 'none'}, which aren't those of its class"
 
 
 def is_byte_level(stored: Mapping[str, Any]) -> bool:
@@ -158,33 +175,27 @@ def is_byte_level(stored: Mapping[str, Any]) -> bool:
 # -- the kinds of vocabulary ---------------------------------------------------------------------
 
 
-def _wordpiece(
-    model: dict[str, Any],
-    normalizers: Steps,
-    steps: Steps,
-    options: Mapping[str, Any],
-    applied: dict[str, Any],
-) -> str | None:
+def _wordpiece(file: Parts) -> str | None:
     """BERT's (Devlin et al. 2019): the normalizer follows three options, which are taken as their defaults
     where they are absent, whatever tokenizer.json says."""
-    if _kinds(normalizers) != ["BertNormalizer"] or _kinds(steps) != ["BertPreTokenizer"]:
-        return _told(normalizers, steps)
+    if _kinds(file.normalizers) != ["BertNormalizer"] or _kinds(file.steps) != ["BertPreTokenizer"]:
+        return _told(file)
     odd = (
-        normalizers[0].get("clean_text", True) is not True
-        or model.get("continuing_subword_prefix", "##") != "##"
-        or model.get("max_input_chars_per_word", 100) != 100
+        file.normalizers[0].get("clean_text", True) is not True
+        or file.model.get("continuing_subword_prefix", "##") != "##"
+        or file.model.get("max_input_chars_per_word", 100) != 100
     )
     if odd:
         return "tokenizer.json sets clean_text, continuing_subword_prefix or max_input_chars_per_word"
-    for key, value in normalizer_options(options).items():
+    for key, value in normalizer_options(file.options).items():
         # older files leave a key out where it has this default
-        if normalizers[0].get(key, {"strip_accents": None}.get(key, True)) != value:
-            applied[key] = normalizers[0][key] = value
-    unknown = options.get("unk_token")
-    if unknown not in model.get("vocab", ()):
+        if file.normalizers[0].get(key, {"strip_accents": None}.get(key, True)) != value:
+            file.applied[key] = file.normalizers[0][key] = value
+    unknown = file.options.get("unk_token")
+    if unknown not in file.model.get("vocab", ()):
         return f"its vocabulary lacks the unknown token {unknown!r}"
-    if model.get("unk_token") != unknown:
-        applied["unk_token"] = model["unk_token"] = unknown
+    if file.model.get("unk_token") != unknown:
+        file.applied["unk_token"] = file.model["unk_token"] = unknown
     return None
 
 
@@ -216,31 +227,25 @@ def _byte_level(*before: dict[str, Any]) -> Shape:
     """Byte-level BPE (Radford et al. 2019): ``add_prefix_space`` of the options counts, and is false where it
     is absent. *before* stand before the step on bytes."""
 
-    def shape(
-        model: dict[str, Any],
-        normalizers: Steps,
-        steps: Steps,
-        options: Mapping[str, Any],
-        applied: dict[str, Any],
-    ) -> str | None:
-        wanted = [_NFC] if before else []
-        if _kinds(normalizers) != _kinds(wanted) or _kinds(steps) != [*_kinds(list(before)), "ByteLevel"]:
-            return _told(normalizers, steps)
-        last = steps[-1]
+    def shape(file: Parts) -> str | None:
+        normal, cuts = ["NFC"] if before else [], [*_kinds(list(before)), "ByteLevel"]
+        if _kinds(file.normalizers) != normal or _kinds(file.steps) != cuts:
+            return _told(file)
+        last = file.steps[-1]
         same = all(
             {k: one.get(k) for k in expected} == expected
-            for one, expected in zip(steps, before, strict=False)
+            for one, expected in zip(file.steps, before, strict=False)
         )
         if not same or bool(last.get("use_regex", True)) is bool(before):
-            return _told(normalizers, steps)
+            return _told(file)
         # without an unknown token a byte that the vocabulary lacks is left out
-        if model.get("unk_token") is not None and not _BYTES.issubset(model.get("vocab", ())):
+        if file.model.get("unk_token") is not None and not _BYTES.issubset(file.model.get("vocab", ())):
             return _ODD
-        if _odd_bpe(model, byte_fallback=False, fuse=None):
+        if _odd_bpe(file.model, byte_fallback=False, fuse=None):
             return _ODD
-        space = bool(options.get("add_prefix_space", False))
+        space = bool(file.options.get("add_prefix_space", False))
         if last.get("add_prefix_space", True) is not space:
-            last["add_prefix_space"] = applied["add_prefix_space"] = space
+            last["add_prefix_space"] = file.applied["add_prefix_space"] = space
         return None
 
     return shape
@@ -289,35 +294,29 @@ def _unigram(unknown: int | None) -> Shape:
         unknown: the id of the unknown token; None for where the vocabulary has it.
     """
 
-    def shape(
-        model: dict[str, Any],
-        normalizers: Steps,
-        steps: Steps,
-        options: Mapping[str, Any],
-        applied: dict[str, Any],
-    ) -> str | None:
+    def shape(file: Parts) -> str | None:
         # transformers has converted SentencePiece files in three ways since 2020: with a cut at white space;
         # with runs of spaces replaced instead; with blanks at the end removed, too. Its class in version 5
         # makes the first of all of them. They differ in texts that end in a blank, which is a token of its
         # own in the second.
-        charsmap = [step for step in normalizers if step.get("type") == "Precompiled"][:1]
-        rest = [step for step in normalizers if step.get("type") != "Precompiled"]
+        charsmap = [step for step in file.normalizers if step.get("type") == "Precompiled"][:1]
+        rest = [step for step in file.normalizers if step.get("type") != "Precompiled"]
         wanted = [{"type": "WhitespaceSplit"}, _metaspace("always", split=True)]
         known = all(_is_blank_step(step) for step in rest) and (not rest or charsmap)
-        if not known or len(charsmap) + len(rest) != len(normalizers) or _kinds(steps)[-1:] != ["Metaspace"]:
-            return _told(normalizers, steps)
-        if _kinds(steps[:-1]) not in (["WhitespaceSplit"], []) or not _same_metaspace(steps[-1], wanted[1]):
-            return _told(normalizers, steps)
-        if len(steps) == 1 and not charsmap:
-            return _told(normalizers, steps)
-        if rest or len(steps) == 1:
-            normalizers[:], steps[:] = charsmap, wanted
-        vocabulary = model.get("vocab") or []
+        if not known or len(charsmap) + len(rest) != len(file.normalizers):
+            return _told(file)
+        if _kinds(file.steps) not in (["WhitespaceSplit", "Metaspace"], ["Metaspace"]):
+            return _told(file)
+        if not _same_metaspace(file.steps[-1], wanted[1]) or (len(file.steps) == 1 and not charsmap):
+            return _told(file)
+        if rest or len(file.steps) == 1:
+            file.normalizers, file.steps = charsmap, wanted
+        vocabulary = file.model.get("vocab") or []
         place = unknown
         if place is None:
-            names = (i for i, entry in enumerate(vocabulary) if entry[0] == options.get("unk_token"))
+            names = (i for i, entry in enumerate(vocabulary) if entry[0] == file.options.get("unk_token"))
             place = next(names, 0)
-        if model.get("unk_id") != place or model.get("byte_fallback"):
+        if file.model.get("unk_id") != place or file.model.get("byte_fallback"):
             return _ODD
         return None
 
@@ -333,51 +332,40 @@ def _is_blank_step(step: Mapping[str, Any]) -> bool:
     return kind == "Replace" and runs and step.get("content") in (" ", _SPACE)
 
 
-def _deberta(
-    model: dict[str, Any],
-    normalizers: Steps,
-    steps: Steps,
-    options: Mapping[str, Any],
-    applied: dict[str, Any],
-) -> str | None:
-    lower = [{"type": "Lowercase"}] if options.get("do_lower_case") else []
+def _deberta(file: Parts) -> str | None:
+    lower = [{"type": "Lowercase"}] if file.options.get("do_lower_case") else []
     wanted = [
         *lower,
         {"type": "Replace", "pattern": {"Regex": r"\s{2,}|[\n\r\t]"}, "content": " "},
         _NFC,
         {"type": "Strip", "strip_left": False, "strip_right": True},
     ]
-    cuts: Steps = [{"type": "Punctuation", "behavior": "Isolated"}] if options.get("split_by_punct") else []
-    scheme = "always" if options.get("add_prefix_space", True) else "first"
+    punctuation = {"type": "Punctuation", "behavior": "Isolated"}
+    cuts = [punctuation] if file.options.get("split_by_punct") else []
+    scheme = "always" if file.options.get("add_prefix_space", True) else "first"
     last = _metaspace(scheme, split=True)
-    if normalizers != wanted or steps[:-1] != cuts or _kinds(steps)[-1:] != ["Metaspace"]:
-        return _told(normalizers, steps)
-    unknown = [options.get("unk_token"), 0.0]
-    vocabulary = model.get("vocab") or []
-    place = vocabulary.index(unknown) if unknown in vocabulary else options.get("unk_id", 1)
-    if model.get("unk_id") != place or model.get("byte_fallback"):
+    if file.normalizers != wanted or file.steps[:-1] != cuts or _kinds(file.steps)[-1:] != ["Metaspace"]:
+        return _told(file)
+    unknown = [file.options.get("unk_token"), 0.0]
+    vocabulary = file.model.get("vocab") or []
+    place = vocabulary.index(unknown) if unknown in vocabulary else file.options.get("unk_id", 1)
+    if file.model.get("unk_id") != place or file.model.get("byte_fallback"):
         return _ODD
-    return None if _same_metaspace(steps[-1], last) else _told(normalizers, steps)
+    return None if _same_metaspace(file.steps[-1], last) else _told(file)
 
 
-def _llama(
-    model: dict[str, Any],
-    normalizers: Steps,
-    steps: Steps,
-    options: Mapping[str, Any],
-    applied: dict[str, Any],
-) -> str | None:
+def _llama(file: Parts) -> str | None:
     """SentencePiece's BPE with bytes for what it doesn't know (Touvron et al. 2023)."""
-    if _odd_bpe(model, byte_fallback=True, fuse=True) or not _RAW.issubset(model.get("vocab", ())):
+    if _odd_bpe(file.model, byte_fallback=True, fuse=True) or not _RAW.issubset(file.model.get("vocab", ())):
         return _ODD
-    wanted = _metaspace("always" if options.get("legacy", False) else "first", split=False)
+    wanted = _metaspace("always" if file.options.get("legacy", False) else "first", split=False)
     # Llama 2's published file writes the blank before a text in its normalizer; the class of transformers 5
     # does so in a step of its own, which adds none where the text begins with a blank.
-    if normalizers == _LLAMA_2 and not steps:
-        normalizers[:], steps[:] = [], [wanted]
+    if file.normalizers == _LLAMA_2 and not file.steps:
+        file.normalizers, file.steps = [], [wanted]
         return None
-    if normalizers or _kinds(steps) != ["Metaspace"] or not _same_metaspace(steps[0], wanted):
-        return _told(normalizers, steps)
+    if file.normalizers or _kinds(file.steps) != ["Metaspace"] or not _same_metaspace(file.steps[0], wanted):
+        return _told(file)
     return None
 
 
@@ -388,20 +376,14 @@ _LLAMA_2 = [
 ]
 
 
-def _gemma(
-    model: dict[str, Any],
-    normalizers: Steps,
-    steps: Steps,
-    options: Mapping[str, Any],
-    applied: dict[str, Any],
-) -> str | None:
-    if _odd_bpe(model, byte_fallback=True, fuse=True) or not _RAW.issubset(model.get("vocab", ())):
+def _gemma(file: Parts) -> str | None:
+    if _odd_bpe(file.model, byte_fallback=True, fuse=True) or not _RAW.issubset(file.model.get("vocab", ())):
         return _ODD
-    if normalizers != _LLAMA_2[1:]:
-        return _told(normalizers, steps)
+    if file.normalizers != _LLAMA_2[1:]:
+        return _told(file)
     # the normalizer leaves no space to split at
     split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
-    return None if steps in ([], [split]) else _told(normalizers, steps)
+    return None if file.steps in ([], [split]) else _told(file)
 
 
 # -- the classes ---------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -239,21 +239,16 @@ def _set_ends(
 ) -> str | None:
     """The tokens before and after a text, for a class that puts its own there whatever the file's
     post-processor does. Returns why it can't, or None."""
-    from tokenizers import processors
-
     if known.ends is None:
         return None
     texts = [named.get(key) for key in known.ends if key is not None]
-    ids = [None if text is None else tokenizer.token_to_id(text) for text in texts]
-    if None in ids:
+    ids = [tokenizer.token_to_id(text) for text in texts if text is not None]
+    if None in ids or len(ids) < len(texts):
         return f"its class puts the tokens {', '.join(map(repr, texts))} around a text, which it doesn't have"
     before, after = ids[: len(ids) - 1], ids[-1:]
     bare = tokenizer.encode("a", add_special_tokens=False).ids
     if tokenizer.encode("a").ids != [*before, *bare, *after]:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=[*texts[:-1], "$A", texts[-1]],
-            special_tokens=list(dict(zip(texts, ids, strict=True)).items()),
-        )
+        _put_around(tokenizer, before, after)
         applied["ends"] = texts
     return None
 
@@ -265,8 +260,6 @@ def _add_ends(tokenizer: Any, name: str, options: Mapping[str, Any], applied: di
     transformers 4 obeyed it, 5 doesn't where there is a tokenizer.json. A false one is left to the file: in
     Qwen3-Embedding's folder it stands beside a post-processor that adds the token that is pooled.
     """
-    from tokenizers import processors
-
     if True not in (options.get("add_bos_token"), options.get("add_eos_token")):
         return
     bare = tokenizer.encode("a", add_special_tokens=False).ids
@@ -287,16 +280,18 @@ def _add_ends(tokenizer: Any, name: str, options: Mapping[str, Any], applied: di
         ends.append(token)
         added[option] = True
     if added:
-        ids = {str(tokenizer.id_to_token(i)): i for i in (*before, *after)}
-        single = [
-            *(tokenizer.id_to_token(i) for i in before),
-            "$A",
-            *(tokenizer.id_to_token(i) for i in after),
-        ]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=single, special_tokens=list(ids.items())
-        )
+        _put_around(tokenizer, before, after)
         applied.update(added)
+
+
+def _put_around(tokenizer: Any, before: Sequence[int], after: Sequence[int]) -> None:
+    from tokenizers import processors
+
+    names = {token: str(tokenizer.id_to_token(token)) for token in (*before, *after)}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=[*(names[token] for token in before), "$A", *(names[token] for token in after)],
+        special_tokens=[(name, token) for token, name in names.items()],
+    )
 
 
 def _token_id(tokenizer: Any, options: Mapping[str, Any], key: str) -> int | None:
