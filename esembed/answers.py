@@ -89,10 +89,14 @@ class _Documents(msgspec.Struct):
     docs: list[_Document]
 
 
+class _Settings(msgspec.Struct):
+    index: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
 class _Index(msgspec.Struct):
     aliases: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     mappings: dict[str, Any] = msgspec.field(default_factory=dict)
-    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    settings: _Settings = msgspec.field(default_factory=_Settings)
 
 
 class _Opened(msgspec.Struct):

@@ -30,7 +30,6 @@ __all__ = [
     "block_writes",
     "choose_alias",
     "delete_old_versions",
-    "delete_unused",
     "enough_disk",
     "is_unused",
     "is_version",
@@ -150,7 +149,8 @@ async def delete_old_versions(
     ]
     deleted = []
     for name in [*chain[keep:], *left]:
-        if await delete_unused(client, name):
+        if await is_unused(client, name):
+            await client.request("DELETE", f"/{index_path(name)}")
             deleted.append(name)
     return deleted
 
@@ -159,14 +159,6 @@ async def is_unused(client: AsyncEngineClient, name: str) -> bool:
     """Whether a version is there and no alias stands for it: somebody may still search it by that."""
     answer = await client.request("GET", f"/{index_path(name)}/_alias", ignore=(404,))
     return answer.status != 404 and not (answer.body.get(name) or {}).get("aliases")
-
-
-async def delete_unused(client: AsyncEngineClient, name: str) -> bool:
-    """Delete a version, unless an alias stands for it."""
-    if not await is_unused(client, name):
-        return False
-    await client.request("DELETE", f"/{index_path(name)}")
-    return True
 
 
 async def versions_before(client: AsyncEngineClient, alias: str, live: LiveIndex) -> list[str]:
@@ -178,7 +170,7 @@ async def versions_before(client: AsyncEngineClient, alias: str, live: LiveIndex
         origin = state.get("from")
         if not isinstance(origin, str) or origin in (*chain, live.concrete_index):
             return chain  # _meta is untrusted: a circle would never end
-        before = await describe(client, check_name(origin))
+        before = await describe(client, origin)  # which checks the name
         if before is None or not made_from(alias, here.concrete_index, state, before):
             return chain  # gone already, or an index that says nothing of this alias
         chain.append(origin)

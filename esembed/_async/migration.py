@@ -498,8 +498,7 @@ async def _rollback(
             f"{live.concrete_index!r} did not come from a migration; there is nothing to go back to",
             alias=alias,
         )
-    check_name(origin)  # _meta is untrusted input, and this goes into a path
-    before = await describe(client, origin)
+    before = await describe(client, origin)  # which checks the name, from _meta, which is untrusted
     if before is None:
         raise AliasError(
             f"the version before, {origin!r}, was deleted; migrate with its plan instead", alias=alias

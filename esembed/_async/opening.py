@@ -37,7 +37,7 @@ from esembed.search.options import Reranker
 
 from . import ingest
 from ._shim import in_thread
-from .aliases import delete_unused, is_unused, migration_state, versions_before
+from .aliases import is_unused, migration_state, versions_before
 from .client import AsyncEngineClient
 from .live import (
     LiveIndex,
@@ -420,19 +420,19 @@ async def delete(state: IndexState, *, dry_run: bool) -> list[str]:
                 alias=live.name,
             )
         before = await versions_before(state.client, live.name, live)
-    if dry_run:
-        unused = [name for name in before if await is_unused(state.client, name)]
-        return [state.concrete_index, *unused]
-    await state.client.request("DELETE", f"/{index_path(state.concrete_index)}")
-    deleted = [state.concrete_index]
+    going = [state.concrete_index]
     for name in before:
-        if await delete_unused(state.client, name):
-            deleted.append(name)
+        if await is_unused(state.client, name):
+            going.append(name)
+    if dry_run:
+        return going
+    for name in going:
+        await state.client.request("DELETE", f"/{index_path(name)}")
     # After the index: both look whether another index still names them.
     await drop_pipeline(state.client, str(live.settings.get("default_pipeline", "")))
     for digest in state.stored.statistics.values():
         await delete_statistics(state.client, digest)
-    return deleted
+    return going
 
 
 def existing_fields(state: IndexState) -> list[str]:

@@ -290,8 +290,8 @@ async def _opensearch(client: AsyncEngineClient, index: str | None) -> Capabilit
         if value is None:
             unknown.append(f"{name}; assumed: none")
     if has_knn is None:
-        # Unlike the others it has no stand-in of ours: absent would refuse every index with vectors. Where
-        # it is absent, the engine says so to the first request (400, "No handler for type [knn_vector]").
+        # Unlike the others it has no client-side stand-in: absent would refuse every index with vectors.
+        # Where it is absent, the engine says so: 400, "No handler for type [knn_vector]".
         unknown.append("k-NN; assumed: there")
     if modules is None:
         unknown.append("inference by ml-commons (no privilege for _cat/plugins)")

@@ -31,7 +31,6 @@ __all__ = [
     "block_writes",
     "choose_alias",
     "delete_old_versions",
-    "delete_unused",
     "enough_disk",
     "is_unused",
     "is_version",
@@ -149,7 +148,8 @@ def delete_old_versions(client: EngineClient, alias: str, *, keep: int, min_age_
     ]
     deleted = []
     for name in [*chain[keep:], *left]:
-        if delete_unused(client, name):
+        if is_unused(client, name):
+            client.request("DELETE", f"/{index_path(name)}")
             deleted.append(name)
     return deleted
 
@@ -158,14 +158,6 @@ def is_unused(client: EngineClient, name: str) -> bool:
     """Whether a version is there and no alias stands for it: somebody may still search it by that."""
     answer = client.request("GET", f"/{index_path(name)}/_alias", ignore=(404,))
     return answer.status != 404 and not (answer.body.get(name) or {}).get("aliases")
-
-
-def delete_unused(client: EngineClient, name: str) -> bool:
-    """Delete a version, unless an alias stands for it."""
-    if not is_unused(client, name):
-        return False
-    client.request("DELETE", f"/{index_path(name)}")
-    return True
 
 
 def versions_before(client: EngineClient, alias: str, live: LiveIndex) -> list[str]:
@@ -177,7 +169,7 @@ def versions_before(client: EngineClient, alias: str, live: LiveIndex) -> list[s
         origin = state.get("from")
         if not isinstance(origin, str) or origin in (*chain, live.concrete_index):
             return chain  # _meta is untrusted: a circle would never end
-        before = describe(client, check_name(origin))
+        before = describe(client, origin)  # which checks the name
         if before is None or not made_from(alias, here.concrete_index, state, before):
             return chain  # gone already, or an index that says nothing of this alias
         chain.append(origin)

@@ -17,7 +17,7 @@ from typing import Any
 
 from esembed.answers import check_answer
 from esembed.credentials import hide_in_logs, is_header_error
-from esembed.errors import EngineRequestError, EsembedError
+from esembed.errors import AnswerError, EsembedError
 from esembed.search.deadline import Deadline
 from esembed.transport import (
     NDJSON_HEADERS,
@@ -108,6 +108,8 @@ class EngineClient:
             )
         refuse_serverless(client)
         self.official = client
+        # Kept for the logs alone, which forget it with this object. Errors ask the client again, whose
+        # credentials may have been renewed (AWS session tokens are).
         self._scrub = client_scrubber(client)
         hide_in_logs(scrub=self._scrub)
         # Its errors are classes of the client's own package: elasticsearch, or elasticsearch8 beside it.
@@ -167,7 +169,7 @@ class EngineClient:
                 raise refused from error
         except RecursionError:
             # The clients' JSON parser on deep brackets; before RuntimeError, which it is one of.
-            raise EngineRequestError(
+            raise AnswerError(
                 f"{method} {path}: the answer is nested too deeply to be one of an engine's", status=200
             ) from None
         except RuntimeError as error:
@@ -178,9 +180,9 @@ class EngineClient:
                 raise
             refused = connection_error(error, method, path)
         else:
-            if response.status >= 400 and response.status not in ignore:
-                raise error_from_response(method, path, response, client_scrubber(self.official))
             if response.status not in ignore:
+                if response.status >= 400:
+                    raise error_from_response(method, path, response, client_scrubber(self.official))
                 check_answer(method, path, response.status, response.body)
             return response
         # Outside of the except blocks: the HTTP libraries quote the whole header, and with it the key.

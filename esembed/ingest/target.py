@@ -15,7 +15,13 @@ from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.meta import HASH_FIELD, NO_CHUNKS, PARENT_FIELD
 from esembed.dialect.source_rules import KEEPS_VECTORS, SourceFetch, SourceRules, with_defaults
-from esembed.errors import AliasError, EngineRequestError, EngineUnavailableError, IndexChangedError
+from esembed.errors import (
+    AliasError,
+    AnswerError,
+    EngineRequestError,
+    EngineUnavailableError,
+    IndexChangedError,
+)
 from esembed.ingest.backoff import RetryPolicy
 from esembed.transport import TRANSIENT_STATUS, Response, Transport
 
@@ -136,11 +142,8 @@ class TargetIndex:
         """
         if self._uuid is None or time.monotonic() - self._checked_at < CHECK_SECONDS:
             return
-        try:
-            answer = self.transport.request(
-                "GET", f"{self._path}/_settings", ignore=_ANY_STATUS, timeout_seconds=10.0
-            )
-        except EngineUnavailableError:
+        answer = self._look("_settings")
+        if answer is None:
             return  # the bulk request says so, too, and is what gets tried again
         self._checked_at = time.monotonic()
         if answer.status == 404:
@@ -148,24 +151,31 @@ class TargetIndex:
                 f"the index {self.index!r} was deleted during the load; make it again and run the load again",
                 index=self.index,
             )
-        if answer.status != 200 or not isinstance(answer.body, Mapping):
-            return
-        for parts in answer.body.values():
-            found = ((parts.get("settings") or {}).get("index") or {}) if isinstance(parts, Mapping) else {}
-            if found.get("uuid") not in (None, self._uuid):
-                raise self.changed()
+        found = answer.body.values() if answer.status == 200 else ()
+        uuids = {parts.get("settings", {}).get("index", {}).get("uuid") for parts in found}
+        if uuids - {None, self._uuid}:
+            raise self.changed()
+
+    def _look(self, api: str) -> Response | None:
+        """One question about the index, without retries; None where there is no answer, or an odd one."""
+        try:
+            return self.transport.request(
+                "GET", f"{self._path}/{api}", ignore=_ANY_STATUS, timeout_seconds=10.0
+            )
+        except (AnswerError, EngineUnavailableError):
+            return None
 
     def changed(self) -> IndexChangedError:
         """The error of an index that isn't the pinned one; it says so where the engine guessed it."""
-        answer = self.transport.request("GET", f"{self._path}/_mapping", ignore=_ANY_STATUS)
-        maps = answer.body.values() if answer.status == 200 and isinstance(answer.body, Mapping) else ()
-        ours = any(isinstance(one, Mapping) and (one.get("mappings") or {}).get("_meta") for one in maps)
+        answer = self._look("_mapping")
+        maps = answer.body.values() if answer is not None and answer.status == 200 else ()
+        guessed = maps and not any(parts.get("mappings", {}).get("_meta") for parts in maps)
         what = (
-            "run it again"
-            if ours or not maps
             # Not deleted here: nothing proves that this run's requests made it.
-            else f"the index that stands there now has no _meta, as one that the engine made by itself from "
+            f"the index that stands there now has no _meta, as one that the engine made by itself from "
             f"bulk requests: look at {self.index!r}, delete it, make it again from its plan, and run it again"
+            if guessed
+            else "run it again"
         )
         return IndexChangedError(
             f"the index {self.index!r} was deleted and made again during the load; {what}", index=self.index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -58,8 +59,6 @@ def test_engines_answers_are_taken_and_junk_is_not(request_: tuple[str, str], an
 
 
 def _with(path: str, value: Any) -> dict[str, Any]:
-    import copy
-
     answer = copy.deepcopy(FOUND)
     at: Any = answer
     *parts, last = [int(part) if part.isdigit() else part for part in path.split(".")]
@@ -130,6 +129,7 @@ def test_a_search_answer_is_checked_where_it_is_read(path: str, value: Any) -> N
         (("GET", "/i"), {"i": {"mappings": []}}),
         (("GET", "/i"), {"i": {"aliases": {"a": 3}}}),
         (("GET", "/i/_settings"), {"i": {"settings": "x"}}),
+        (("GET", "/i/_settings"), {"i": {"settings": {"index": "x"}}}),
         (("POST", "/i/_msearch"), {"responses": [{"error": {}, "status": "x"}]}),
         (("POST", "/i/_pit"), {"id": 3}),
     ],
