@@ -22,6 +22,14 @@ class World:
     capabilities: Capabilities
     name: str
 
+    @property
+    def url(self) -> str:
+        """The engine's address, as its official client has it."""
+        if self.client.engine == "elasticsearch":
+            return str(next(iter(self.official.transport.node_pool.all())).base_url)
+        host = self.official.transport.hosts[0]
+        return f"http://{host['host']}:{host['port']}"
+
 
 def official_client(engine: Any, kind: str) -> Any:
     """The official client of a fixture's engine: a URL, a client, or what carries one of them."""

@@ -233,14 +233,6 @@ def made(engine: str, url: str, *, is_async: bool) -> dict[str, Callable[[], Any
     return ways
 
 
-def url_of(world: World) -> str:
-    official: Any = world.client.official
-    if world.client.engine == "elasticsearch":
-        return str(next(iter(official.transport.node_pool.all())).base_url)
-    host = official.transport.hosts[0]
-    return f"http://{host['host']}:{host['port']}"
-
-
 RECORDS = [{"_id": "1", "body": "red fox", "n": 1}, {"_id": "2", "body": "x", "n": "many"}]
 
 
@@ -252,7 +244,7 @@ def test_sync_clients(query_world: World, address: str, leaks: Leaks, tmp_path: 
             leaks.attempt(f"{way}, {mode}", lambda m=make: Index.open(m(), name))
     assert leaks.errors > 40, "each of these fails"
     encoder = OpenAIEncoder("m", base_url=f"http://{address}/vectors", api_key=SECRET, dims=2)
-    for way, make in made(engine, url_of(query_world), is_async=False).items():
+    for way, make in made(engine, query_world.url, is_async=False).items():
         if way in ("line break", "curly quote"):
             continue
         # The engines run without security and pass over credentials, except that OpenSearch reads no ApiKey.
@@ -310,7 +302,7 @@ def test_async_clients(query_world: World, address: str, leaks: Leaks) -> None:
                     # Authorization out: the session token travels. It signs nothing without the secret key.
                     continue
                 await one(f"{way}, {mode}", make, right=False)
-        for way, make in made(engine, url_of(query_world), is_async=True).items():
+        for way, make in made(engine, query_world.url, is_async=True).items():
             if way not in ("line break", "curly quote"):
                 await one(way, make, right=True)
 

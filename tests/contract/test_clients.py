@@ -40,14 +40,6 @@ class Credentials:
     access_key, secret_key, token = "AKIDEXAMPLE", "wJalrXUtnFEMI", None
 
 
-def url_of(world: World) -> str:
-    official: Any = world.client.official
-    if world.client.engine == "elasticsearch":
-        return str(next(iter(official.transport.node_pool.all())).base_url)
-    host = official.transport.hosts[0]
-    return f"http://{host['host']}:{host['port']}"
-
-
 def opensearch_clients(url: str) -> dict[str, Any]:
     signer = opensearchpy.Urllib3AWSV4SignerAuth(Credentials(), "eu-west-1")
     requests_signer = opensearchpy.RequestsAWSV4SignerAuth(Credentials(), "eu-west-1")
@@ -83,7 +75,7 @@ def elasticsearch_clients(url: str) -> dict[str, Any]:
 
 
 def test_every_sync_client_says_the_same(query_world: World) -> None:
-    url = url_of(query_world)
+    url = query_world.url
     made = (
         elasticsearch_clients(url)
         if query_world.client.engine == "elasticsearch"
@@ -133,7 +125,7 @@ def test_every_async_client_says_the_same(opensearch_world: World) -> None:
 
     async def main() -> dict[str, Any]:
         seen = {}
-        for label, client in async_opensearch_clients(url_of(opensearch_world)).items():
+        for label, client in async_opensearch_clients(opensearch_world.url).items():
             seen[label] = await one(client)
             await client.close()
         return seen
@@ -171,7 +163,7 @@ def test_amazons_serverless_collections_are_refused_before_anything_is_sent(opti
 
 def test_a_server_without_an_api_is_refused_in_words_and_keeps_its_settings(query_world: World) -> None:
     """As Amazon's serverless collections behind a name of one's own."""
-    with proxy(url_of(query_world), without="/_refresh") as url:
+    with proxy(query_world.url, without="/_refresh") as url:
         client = client_of(query_world, url)
         index = Index.create(client, query_world.name, PLAN)
         with pytest.raises(EngineRequestError, match="no _refresh API"):
@@ -184,7 +176,7 @@ def test_a_server_without_an_api_is_refused_in_words_and_keeps_its_settings(quer
 
 
 def test_a_node_that_is_down_costs_nothing_and_one_that_hangs_one_time_out(query_world: World) -> None:
-    url = url_of(query_world)
+    url = query_world.url
     with socket.socket() as hanging, socket.socket() as other:
         for each in (hanging, other):
             each.bind(("127.0.0.1", 0))

@@ -96,12 +96,15 @@ def test_eleven_megabytes_and_nonsense_are_told_and_repaired(client, esembed_ind
     assert Index.open(client, esembed_index_name).plan == made.plan
 
 
+def lay_alias(engine, name, alias):
+    engine.request("POST", "/_aliases", body={"actions": [{"add": {"index": name, "alias": alias}}]})
+
+
 def test_nonsense_about_versions_and_fields_is_not_followed(client, esembed_index_name):
     name = f"{esembed_index_name}-v2"
     Index.create(client, name, PLAN)
     engine = EngineClient(client)
-    actions = [{"add": {"index": name, "alias": esembed_index_name}}]
-    engine.request("POST", "/_aliases", body={"actions": actions})
+    lay_alias(engine, name, esembed_index_name)
     own = describe(engine, name).mapping["_meta"]["esembed"]
     for state in (
         {"from": name, "state": "done", "swapped_at": "yesterday"},
@@ -135,8 +138,7 @@ def test_only_what_confirms_the_link_is_deleted(client, esembed_index_name, forg
     Index.create(client, name, PLAN)
     Index.create(client, victim, PLAN)
     engine = EngineClient(client)
-    actions = [{"add": {"index": name, "alias": esembed_index_name}}]
-    engine.request("POST", "/_aliases", body={"actions": actions})
+    lay_alias(engine, name, esembed_index_name)
     origin = {"list": [victim], "wildcard": f"{esembed_index_name}*"}.get(forged, victim)
     state = {"alias": esembed_index_name, "from": origin, "state": "done", "swapped_at": 0}
     own = describe(engine, name).mapping["_meta"]["esembed"]
@@ -166,8 +168,7 @@ def test_an_alias_of_somebody_is_not_deleted_by(client, esembed_index_name):
     name = f"{esembed_index_name}-one"
     Index.create(client, name, PLAN)
     engine = EngineClient(client)
-    actions = [{"add": {"index": name, "alias": esembed_index_name}}]
-    engine.request("POST", "/_aliases", body={"actions": actions})
+    lay_alias(engine, name, esembed_index_name)
     with pytest.raises(AliasError, match="did not make"):
         Index.open(client, esembed_index_name).delete_index()
     assert describe(engine, name) is not None

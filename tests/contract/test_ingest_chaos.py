@@ -38,17 +38,6 @@ CHILD = Path(__file__).with_name("ingest_child.py")
 World.__test__ = False  # type: ignore[attr-defined]
 
 
-def url_of(target: World) -> str:
-    """Where this engine is, told by its official client."""
-    if target.capabilities.engine == "elasticsearch":
-        return str(next(iter(target.official.transport.node_pool.all())).base_url)
-    return str(target.official.transport.hosts[0].get("url") or _host(target.official.transport.hosts[0]))
-
-
-def _host(host: dict[str, Any]) -> str:
-    return f"http{'s' if host.get('use_ssl') else ''}://{host['host']}:{host.get('port', 9200)}"
-
-
 def assert_same(left: dict[str, dict[str, Any]], right: dict[str, dict[str, Any]]) -> None:
     """Field by field; vectors within what the engine loses of a float32."""
     assert set(left) == set(right)
@@ -87,7 +76,7 @@ def test_a_third_of_the_requests_goes_wrong(query_world: World) -> None:
     clean = make(query_world, suffix="-clean")
     clean.ingest(feed)
     kind = query_world.capabilities.engine
-    with fault_proxy(url_of(query_world), seed=SEED) as proxy:
+    with fault_proxy(query_world.url, seed=SEED) as proxy:
         official = official_client(proxy.url, kind)
         through = EngineClient(official)
         world_ = World(official, through, query_world.capabilities, query_world.name)
@@ -126,7 +115,7 @@ def test_a_third_of_the_requests_goes_wrong(query_world: World) -> None:
 def child(world_: World, index: str, path: Path) -> subprocess.Popen[str]:
     """An ingest in a process of its own, as far as its first line: the imports are not what is tested."""
     process = subprocess.Popen(
-        [sys.executable, str(CHILD), world_.capabilities.engine, url_of(world_), index, str(path)],
+        [sys.executable, str(CHILD), world_.capabilities.engine, world_.url, index, str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
