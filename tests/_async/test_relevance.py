@@ -76,7 +76,10 @@ async def test_an_ingest_weighs_the_legs(client: Any, esembed_index_name: str) -
         shares = {share.leg: share for share in hit.contributions}
         assert set(shares) == {"bm25", "embedding"}
         assert sum(share.contribution for share in hit.contributions) == pytest.approx(hit.score, rel=1e-4)
-        assert shares["embedding"].rank is not None
+    # BM25's first hit is about 30th among 100 neighbors; its next ones are near 70th, and a graph of
+    # vectors may miss one there.
+    first = {share.leg: share for share in explained[0].contributions}
+    assert first["embedding"].rank is not None
     only = await again.search("sort a list of numbers", legs=["embedding"], size=3)
     alone = await again.search(q.knn("embedding"), text="sort a list of numbers", size=3)
     assert only.ids == alone.ids
