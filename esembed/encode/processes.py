@@ -38,6 +38,7 @@ __all__ = [
     "leave_in_parent",
     "release",
     "remember",
+    "remember_call",
     "share",
     "use_torch",
 ]
@@ -45,6 +46,7 @@ __all__ = [
 # -- forks ---------------------------------------------------------------------------------------
 
 _forks = 0
+_TOKENIZERS = "TOKENIZERS_PARALLELISM"
 
 
 class ProcessMark:
@@ -142,6 +144,10 @@ def _after_fork() -> None:
         lock._renew()
     _lock = threading.Lock()
     _models.clear()
+    # tokenizers gives up its threads in a child by itself, but not where this variable asks for them: then
+    # it waits for ever for those of the parent (seen with 0.23). It reads the variable at each call.
+    if os.environ.get(_TOKENIZERS, "").lower() not in ("", "0", "false", "off", "no", "n", "f"):
+        os.environ[_TOKENIZERS] = "false"
     # When an interpreter ends, multiprocessing ends the daemons that it knows: those of the parent, too.
     getattr(multiprocessing.process, "_children", set()).difference_update(_workers)
     if sys.implementation.name == "cpython":
@@ -155,7 +161,8 @@ def _after_fork() -> None:
 
 Recipe = tuple[str, EncoderParams, RuntimeOptions]
 _Load = Callable[[str, EncoderParams, RuntimeOptions], Encoder]
-_recipes: weakref.WeakKeyDictionary[Any, tuple[_Load, Recipe]] = weakref.WeakKeyDictionary()
+_Call = tuple[Callable[..., Any], tuple[Any, ...]]
+_calls: weakref.WeakKeyDictionary[Any, _Call] = weakref.WeakKeyDictionary()
 
 
 def remember(encoder: Encoder, recipe: Recipe, load: _Load) -> None:
@@ -168,7 +175,13 @@ def remember(encoder: Encoder, recipe: Recipe, load: _Load) -> None:
     family, rest = split_spec(spec)
     if family in ("hf", "splade", "static"):
         spec = f"{family}:{absolute(rest)}"
-    _recipes[encoder] = (load, (spec, params, runtime))
+    remember_call(encoder, load, spec, params, runtime)
+
+
+def remember_call(encoder: Any, load: Callable[..., Any], *arguments: Any) -> None:
+    """:func:`remember` for what has no spec: it is pickled as ``load(*arguments)``, which have no relative
+    paths among them."""
+    _calls[encoder] = (load, arguments)
 
 
 def absolute(name: str) -> str:
@@ -177,13 +190,13 @@ def absolute(name: str) -> str:
     return os.path.abspath(path) if name and os.path.exists(path) else name
 
 
-def how_to_load(encoder: Any) -> tuple[_Load, Recipe]:
+def how_to_load(encoder: Any) -> _Call:
     """For ``__reduce__``: the call that loads *encoder* again.
 
     Raises:
         EncoderPickleError: it wasn't made by ``load_encoder`` or by an index.
     """
-    found = _recipes.get(encoder)
+    found = _calls.get(encoder)
     if found is None:
         raise EncoderPickleError(
             f"this {type(encoder).__name__} was made by hand, so a pickle can't say how to load it: make it "

@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from itertools import repeat
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -36,6 +37,7 @@ from esembed.credentials import (
     key_from_environment,
 )
 from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
+from esembed.encode.counting import EncodeCounter
 from esembed.encode.processes import ForkSafeLock, ProcessMark, how_to_load
 from esembed.errors import EncoderError, OptionsError, RateLimitedError, TransientError
 from esembed.plan.params import EncoderParams
@@ -153,7 +155,7 @@ class OpenAIEncoder:
         self._lock = ForkSafeLock()
         self._paused_until = 0.0
         self._usage_missing = False
-        self._stats = EncodeStats()
+        self._stats = EncodeCounter()
 
     def __repr__(self) -> str:
         return f"OpenAIEncoder({self._model!r}, base_url={self._base_url!r}, dims={self._dims})"
@@ -212,18 +214,21 @@ class OpenAIEncoder:
         started = time.perf_counter()
         inputs = [(prompt + text) or " " for text in texts]
         batches = list(self._batches(inputs))
-        if len(batches) > 1 and self._concurrency > 1:
-            with ThreadPoolExecutor(min(self._concurrency, len(batches))) as pool:
-                parts = list(pool.map(self._one_batch, batches))
-        else:
-            parts = [self._one_batch(batch) for batch in batches]
+        count = EncodeStats()
+        try:
+            if len(batches) > 1 and self._concurrency > 1:
+                with ThreadPoolExecutor(min(self._concurrency, len(batches))) as pool:
+                    parts = list(pool.map(self._one_batch, batches, repeat(count)))
+            else:
+                parts = [self._one_batch(batch, count) for batch in batches]
+            count.texts = len(texts)
+        finally:  # what was answered before another batch failed has been paid for
+            count.seconds = time.perf_counter() - started
+            self._stats.add(count)
         vectors = np.concatenate(parts) if parts else np.zeros((0, self._dims or 0), np.float32)
         if self._normalize and len(vectors):
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.maximum(norms, np.float32(1e-12))
-        with self._lock:
-            self._stats.texts += len(texts)
-            self._stats.seconds += time.perf_counter() - started
         return vectors
 
     def _batches(self, inputs: list[str]) -> Iterator[list[str]]:
@@ -239,9 +244,9 @@ class OpenAIEncoder:
         if batch:
             yield batch
 
-    def _one_batch(self, batch: list[str]) -> FloatArray:
+    def _one_batch(self, batch: list[str], count: EncodeStats) -> FloatArray:
         try:
-            return self._with_retries(batch)
+            return self._with_retries(batch, count)
         except EncoderError as error:
             if len(batch) == 1 or not is_too_large(error):
                 raise
@@ -249,9 +254,10 @@ class OpenAIEncoder:
             half = len(batch) // 2
             with self._lock:
                 self._batch_texts = max(1, min(self._batch_texts, half))
-            return np.concatenate([self._one_batch(batch[:half]), self._one_batch(batch[half:])])
+            halves = (batch[:half], batch[half:])
+            return np.concatenate([self._one_batch(one, count) for one in halves])
 
-    def _with_retries(self, batch: list[str]) -> FloatArray:
+    def _with_retries(self, batch: list[str], count: EncodeStats) -> FloatArray:
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._max_retries + 1),
             wait=_wait,
@@ -259,7 +265,7 @@ class OpenAIEncoder:
             sleep=self._sleep,
             reraise=True,
         )
-        return retrying(self._request, batch)
+        return retrying(self._request, batch, count)
 
     def _is_worth_waiting_for(self, error: BaseException) -> bool:
         if isinstance(error, RateLimitedError):
@@ -275,7 +281,7 @@ class OpenAIEncoder:
 
     # -- one request -----------------------------------------------------------------------------
 
-    def _request(self, batch: list[str]) -> FloatArray:
+    def _request(self, batch: list[str], count: EncodeStats) -> FloatArray:
         pause = self._paused_until - time.monotonic()
         if pause > 0:  # we, or another thread of ours, were told to wait
             self._sleep(pause + random.uniform(0.0, 0.1))
@@ -302,7 +308,7 @@ class OpenAIEncoder:
             failure = TransientError(f"can't reach {self._base_url}: {words}")
         else:
             if response.status_code == 200:
-                return self._checked(response, batch)
+                return self._checked(response, batch, count)
             failure = answer_error(response, url=self._base_url, spec=self._spec, scrub=self._scrub)
         # Raised outside of the except blocks: httpx's errors hold the request, and with it the key.
         if isinstance(failure, RateLimitedError) and failure.retry_after_seconds is not None:
@@ -335,7 +341,7 @@ class OpenAIEncoder:
         headers = [(k, v) for k, v in answer.headers.multi_items() if k.lower() != "content-encoding"]
         return httpx.Response(answer.status_code, headers=headers, content=bytes(read))
 
-    def _checked(self, response: httpx.Response, batch: list[str]) -> FloatArray:
+    def _checked(self, response: httpx.Response, batch: list[str], count: EncodeStats) -> FloatArray:
         vectors, usage = parse_vectors(response, len(batch), url=self._base_url, spec=self._spec)
         width = vectors.shape[1]
         with self._lock:
@@ -352,19 +358,19 @@ class OpenAIEncoder:
                 f"{self._base_url} answered with {width} dimensions instead of {expected}; {hint}",
                 spec=self._spec,
             )
-        self._count(usage, batch)
+        self._count(usage, batch, count)
         return vectors
 
-    def _count(self, usage: Any, batch: list[str]) -> None:
+    def _count(self, usage: Any, batch: list[str], count: EncodeStats) -> None:
         tokens = usage.get("total_tokens", usage.get("prompt_tokens")) if isinstance(usage, dict) else None
         with self._lock:
             # A count below zero, or beyond what a request can hold, is none (a bool is an int, too).
             if type(tokens) is not int or not 0 <= tokens < 1 << 53:
                 self._usage_missing = True
                 tokens = sum(map(self._count_tokens, batch))
-            self._stats.tokens += tokens
+            count.tokens += tokens
             if self._price is not None:
-                self._stats.cost_usd += tokens * self._price / 1e6
+                count.cost_usd += tokens * self._price / 1e6
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

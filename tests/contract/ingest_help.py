@@ -51,8 +51,7 @@ class HashEncoder:
             out[row] = vector / np.linalg.norm(vector)
         with self._lock:
             self.texts.extend(texts)
-            self.stats.texts += len(texts)
-            self.stats.tokens += sum(len(text.split()) for text in texts)
+            self.stats.add(EncodeStats(len(texts), sum(len(text.split()) for text in texts)))
         return out
 
     encode_query = encode_document

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ingest_help import DIMS, PLAN, HashEncoder, make, records
 from query_engines import World
 
 from esembed.dialect.mapping import compile_mapping
+from esembed.encode.counting import EncodeCounter
 from esembed.errors import EngineUnavailableError, IndexNotFoundError, OptionsError, RecordError
 from esembed.ingest.backoff import RetryableError, RetryPolicy
 from esembed.ingest.sources import FileSource, dead_letter_source
@@ -62,6 +64,38 @@ def test_an_unchanged_run_encodes_nothing(query_world: World) -> None:
     assert target.ingest(changed, skip_unchanged=False).indexed == 100
     target.encoders["emb"] = HashEncoder(name="another model")
     assert target.ingest(changed).indexed == 100, "another contract: encoded again"
+
+
+class Meeting:
+    """An encoder as one run sees it: its first call is under way while the other run makes its first."""
+
+    def __init__(self, inner: Any, barrier: threading.Barrier) -> None:
+        self.inner, self.stats, self.info = inner, inner.stats, inner.info
+        self.barriers = [barrier] * 2
+
+    def encode_document(self, texts: Any) -> Any:
+        if self.barriers:
+            self.barriers.pop().wait(60)
+        made = self.inner.encode_document(texts)
+        if self.barriers:
+            self.barriers.pop().wait(60)
+        return made
+
+    def close(self) -> None:
+        pass
+
+
+def test_two_runs_on_one_encoder_count_their_own(query_world: World) -> None:
+    inner, barrier = HashEncoder(stats=EncodeCounter()), threading.Barrier(2)
+    plan = PLAN.replace(sparse={})
+    targets = [make(query_world, plan, suffix=f"-{n}", dense=Meeting(inner, barrier)) for n in range(2)]
+    rows = [records(40), [{**row, "body": "many more words in it " * 9} for row in records(40)]]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(target.ingest, given) for target, given in zip(targets, rows, strict=True)]
+        reports = [run.result() for run in runs]
+    expected = [sum(len(f"{r['title']}\n{r['body']}".split()) for r in given) for given in rows]
+    assert [report.tokens for report in reports] == expected
+    assert (inner.stats.texts, inner.stats.tokens) == (80, sum(expected))
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "older index"])

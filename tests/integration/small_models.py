@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -104,4 +105,39 @@ def make_m3(folder: Path, *, words: int = 0, seed: int = 0) -> Path:
         json.dumps({"word_embedding_dimension": 32, "pooling_mode_cls_token": True})
     )
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
+    return folder
+
+
+def make_cross_encoder(folder: Path) -> Path:
+    """A BERT with one output for a pair of texts."""
+    tokenizer = make_tokenizer(folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=80,
+        num_labels=1,
+        initializer_range=0.6,
+    )
+    transformers.BertForSequenceClassification(config).eval().save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def make_static(folder: Path) -> Path:
+    """A model2vec folder."""
+    from safetensors.numpy import save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ["[PAD]", "[UNK]", *PLAIN]
+    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    table = np.random.default_rng(0).standard_normal((len(names), 8)).astype(np.float32)
+    save_file({"embeddings": table}, str(folder / "model.safetensors"))
+    (folder / "config.json").write_text(json.dumps({"model_type": "model2vec", "normalize": True}))
     return folder

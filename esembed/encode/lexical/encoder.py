@@ -23,15 +23,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
+from esembed.encode.counting import EncodeCounter
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.lexical.words import WordSplitter
-from esembed.encode.processes import ForkSafeLock
 from esembed.errors import EncoderError
 from esembed.plan.params import EncoderParams
 from esembed.types import SparseVector
@@ -100,9 +99,8 @@ class LexicalEncoder:
         self._top_k, self._query_top_k, self._threshold = top_k, query_top_k, float(threshold)
         self._splitter = WordSplitter(language, stop_words)
         self._pinned = statistics_hash
-        self._lock = ForkSafeLock()
         self._statistics = self._checked(statistics) if statistics is not None else None
-        self._stats = EncodeStats()
+        self._stats = EncodeCounter()
 
     @property
     def info(self) -> EncoderInfo:
@@ -160,7 +158,7 @@ class LexicalEncoder:
         other = LexicalEncoder.__new__(LexicalEncoder)
         other.__dict__.update(self.__dict__)
         other._statistics = self._checked(statistics)
-        other._stats = replace(self._stats)
+        other._stats = EncodeCounter(self._stats)
         return other
 
     @property
@@ -252,10 +250,8 @@ class LexicalEncoder:
         return vectors
 
     def _count(self, split: list[list[str]], started: float) -> None:
-        with self._lock:
-            self._stats.texts += len(split)
-            self._stats.tokens += sum(map(len, split))
-            self._stats.seconds += time.perf_counter() - started
+        tokens = sum(map(len, split))
+        self._stats.add(EncodeStats(len(split), tokens, seconds=time.perf_counter() - started))
 
     def close(self) -> None:
         """Nothing to release."""

@@ -28,7 +28,8 @@ import numpy as np
 
 from esembed.credentials import hide_in_logs
 from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
-from esembed.encode.processes import ForkSafeLock, how_to_load
+from esembed.encode.counting import EncodeCounter
+from esembed.encode.processes import how_to_load
 from esembed.encode.static.token_vectors import Sums, open_token_source
 from esembed.encode.static.word_vectors import open_word_source
 from esembed.errors import EncoderError
@@ -90,8 +91,7 @@ class StaticEncoder:
         self._dims = dims or source.dims
         self._normalize = source.normalize if normalize is None else normalize
         self._query_prompt, self._document_prompt = query_prompt, document_prompt
-        self._lock = ForkSafeLock()
-        self._stats = EncodeStats()
+        self._stats = EncodeCounter()
 
     def __reduce__(self) -> Any:
         """Pickled as what it was loaded from: the process that reads the pickle loads the model again."""
@@ -141,11 +141,8 @@ class StaticEncoder:
         if self._normalize:
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.maximum(norms, np.float32(1e-32))
-        with self._lock:
-            self._stats.texts += len(texts)
-            self._stats.tokens += int(sums.counts.sum())
-            self._stats.truncated += sums.truncated
-            self._stats.seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self._stats.add(EncodeStats(len(texts), int(sums.counts.sum()), sums.truncated, seconds))
         return np.ascontiguousarray(vectors, dtype=np.float32)
 
     def close(self) -> None:

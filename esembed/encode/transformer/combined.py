@@ -27,7 +27,7 @@ from esembed.encode.backends.base import Backbone, Head, LazyProgram, Program
 from esembed.encode.base import Encoder, EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.models.folder import ModelFiles, open_model
 from esembed.encode.models.sparse_folder import SparseFiles, SpladeSide, StaticSide, open_sparse_model
-from esembed.encode.processes import ForkSafeLock
+from esembed.encode.processes import ForkSafeLock, absolute, how_to_load, remember_call
 from esembed.encode.transformer.dense import TransformerEncoder, dense_prompts, spec_of
 from esembed.encode.transformer.splade import SpladeEncoder, sparse_prompts
 from esembed.encode.transformer.token_weights import TokenWeightHead
@@ -75,6 +75,7 @@ def load_combined(
             spec=spec,
         )
     prompts = sparse_prompts(files, sparse)
+    given = dense
     dense = msgspec.structs.replace(
         dense,
         query_prompt=prompts["query"],
@@ -83,7 +84,24 @@ def load_combined(
     )
     if _skips_prompt(files.document.files, prompts["document"]):
         raise EncoderError(f"{files.name} pools without its prompt: use hf: and splade: apart", spec=spec)
-    return CombinedEncoder(files.document.files, files, dense, sparse, runtime)
+    made = CombinedEncoder(files.document.files, files, dense, sparse, runtime)
+    recipe = (absolute(name), given, sparse, runtime)
+    remember_call(made, _load_part, "combined", *recipe)
+    remember_call(made.dense, _load_part, "dense", *recipe)
+    remember_call(made.sparse, _load_part, "sparse", *recipe)
+    return made
+
+
+def _load_part(
+    part: Literal["combined", "dense", "sparse"],
+    name: str,
+    dense: EncoderParams,
+    sparse: EncoderParams,
+    runtime: RuntimeOptions,
+) -> CombinedEncoder | Encoder:
+    """What a pickle of a combined encoder, or of one half of it, loads where it is read."""
+    combined = load_combined(name, dense=dense, sparse=sparse, runtime=runtime)
+    return combined if part == "combined" else combined.dense if part == "dense" else combined.sparse
 
 
 def load_shared(
@@ -113,7 +131,11 @@ def load_shared(
         and prompt == sparse_prompts(files, sparse)["document"]
         and not _skips_prompt(dense_files, prompt)
     )
-    return CombinedEncoder(dense_files, files, dense, sparse, runtime) if same else None
+    if not same:
+        return None
+    made = CombinedEncoder(dense_files, files, dense, sparse, runtime)
+    remember_call(made, load_shared, absolute(name), dense, sparse, runtime)
+    return made
 
 
 def _skips_prompt(files: ModelFiles, prompt: str) -> bool:
@@ -170,6 +192,10 @@ class CombinedEncoder:
             self.sparse.one_network and same_query and self.dense.query_head is self.dense.document_head
         )
         self.dense.combined = self.sparse.combined = self
+
+    def __reduce__(self) -> Any:
+        """Pickled as what it was loaded from: the process that reads the pickle loads the model again."""
+        return how_to_load(self)
 
     def encode_document(self, texts: Sequence[str]) -> tuple[DenseMatrix, list[SparseVector]]:
         """Both kinds: float32 (len(texts), dims), and one sparse vector for each text.
@@ -239,6 +265,10 @@ class _View:
         self, half: TransformerEncoder | SpladeEncoder, take: Callable[[Side, Sequence[str]], Any]
     ) -> None:
         self._half, self._take = half, take
+
+    def __reduce__(self) -> Any:
+        """Pickled as the half by itself."""
+        return how_to_load(self._half)
 
     @property
     def info(self) -> EncoderInfo:

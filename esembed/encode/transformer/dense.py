@@ -11,10 +11,11 @@ import numpy as np
 from esembed.encode.backends import load_backbone
 from esembed.encode.backends.base import Backbone, Program
 from esembed.encode.base import DenseSparseEncoder, EncoderInfo, EncodeStats, RuntimeOptions
+from esembed.encode.counting import EncodeCounter
 from esembed.encode.models.checks import check_tokens
 from esembed.encode.models.folder import ModelFiles, open_model
 from esembed.encode.models.tokenizer import TextTokenizer
-from esembed.encode.processes import ForkSafeLock, how_to_load
+from esembed.encode.processes import how_to_load
 from esembed.encode.transformer.pooling import DenseHead, dense_recipe
 from esembed.encode.transformer.prompts import resolve_prompts
 from esembed.encode.transformer.runner import encode_passes, length_limit
@@ -138,8 +139,7 @@ class TransformerEncoder:
             extra=extra,
             runtime={**self._backbone.runtime, **({"notes": notes} if notes else {})},
         )
-        self._stats = EncodeStats()
-        self._lock = ForkSafeLock()
+        self._stats = EncodeCounter()
 
     def __reduce__(self) -> Any:
         """Pickled as what it was loaded from: the process that reads the pickle loads the model again."""
@@ -205,8 +205,7 @@ class TransformerEncoder:
 
     def count(self, more: EncodeStats) -> None:
         """Add to the stats."""
-        with self._lock:
-            self._stats.add(more)
+        self._stats.add(more)
 
     def run_on(self, program: Program) -> None:
         """Encode with this program, whose first output is the document head's, instead of an own one."""

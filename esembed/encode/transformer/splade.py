@@ -19,6 +19,7 @@ import numpy.typing as npt
 from esembed.encode.backends import load_backbone
 from esembed.encode.backends.base import Backbone, Head, JoinedHead, Outputs, Program
 from esembed.encode.base import DenseSparseEncoder, EncoderInfo, EncodeStats, RuntimeOptions
+from esembed.encode.counting import EncodeCounter
 from esembed.encode.models.checks import check_tokens, vocabulary_size
 from esembed.encode.models.folder import ModelFiles
 from esembed.encode.models.sparse_folder import (
@@ -30,7 +31,7 @@ from esembed.encode.models.sparse_folder import (
 )
 from esembed.encode.models.tokenizer import TextTokenizer
 from esembed.encode.models.vocabulary import StaticWeights, Vocabulary, readable
-from esembed.encode.processes import ForkSafeLock, how_to_load
+from esembed.encode.processes import how_to_load
 from esembed.encode.transformer.runner import encode_passes, length_limit
 from esembed.encode.transformer.splade_head import SpladeHead, raw_threshold, rows_of, weights_of
 from esembed.encode.transformer.token_weights import TokenWeightHead, heaviest, read_token_weights
@@ -114,8 +115,7 @@ class SpladeEncoder:
                 shared = (backbone, first) if name == "document" else (None, None)
                 self._sides[name] = SpladeRunner(side, params, runtime, spec, top_k, *shared)
         self._info = self._describe(files, spec, params)
-        self._stats = EncodeStats()
-        self._lock = ForkSafeLock()
+        self._stats = EncodeCounter()
 
     def _device_top_k(self, files: SparseFiles, side: SpladeSide | TokenWeightSide) -> int | None:
         """What may be cut on the device: the larger limit of all sides that *side* encodes."""
@@ -233,8 +233,7 @@ class SpladeEncoder:
 
     def count(self, more: EncodeStats) -> None:
         """Add to the stats."""
-        with self._lock:
-            self._stats.add(more)
+        self._stats.add(more)
 
     @staticmethod
     def decode(vector: SparseVector, top_k: int | None = None) -> list[tuple[str, float]]:

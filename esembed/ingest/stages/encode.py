@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.quantize_vectors import is_no_vector
-from esembed.encode.base import Encoder
+from esembed.encode.base import Encoder, EncodeStats
+from esembed.encode.counting import EncodeCounter, counting
 from esembed.encode.pool import combined_of
+from esembed.encode.processes import ForkSafeLock
 from esembed.errors import ContractError, PermanentError, RecordError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
@@ -76,16 +78,20 @@ class EncodeStage:
         self._plan, self._encoders, self._outcomes = plan, encoders, outcomes
         self.shared: list[tuple[str, str]] = []
         self._groups: list[_Group] = []
-        self._counted: list[tuple[Encoder, int, int, float]] = []
+        self._made = EncodeStats()
+        self._made_lock = ForkSafeLock()
+        self._totals: list[tuple[Encoder, EncodeStats]] = []
         self._ever_worked: set[str] = set()
 
     def start(self) -> None:
         """Make the encoders where they aren't there yet, and find out which fields share a pass."""
         encoders = encoders_of(self._encoders)
         fields = {n: spec for n, spec in self._plan.vector_fields() if n in encoders and spec.encoded_here}
-        self._counted = [
-            (encoder, encoder.stats.tokens, encoder.stats.truncated, encoder.stats.cost_usd)
+        # A class of the user's own may keep totals only: what they grow by is this run's if no other uses it.
+        self._totals = [
+            (encoder, _totals(encoder))
             for encoder in {id(encoders[name]): encoders[name] for name in fields}.values()
+            if not isinstance(encoder.stats, EncodeCounter)
         ]
         taken: set[str] = set()
         for name, spec in fields.items():
@@ -104,14 +110,25 @@ class EncodeStage:
     @property
     def tokens(self) -> int:
         """Encoder tokens since the start, all fields together."""
-        return sum(encoder.stats.tokens - before for encoder, before, _, _ in self._counted)
+        return self._counted().tokens
+
+    def _counted(self) -> EncodeStats:
+        with self._made_lock:
+            counted = replace(self._made)
+        for encoder, before in self._totals:
+            now = _totals(encoder)
+            counted.tokens += now.tokens - before.tokens
+            counted.truncated += now.truncated - before.truncated
+            counted.cost_usd += now.cost_usd - before.cost_usd
+        return counted
 
     def report(self) -> IngestReport:
-        """Tokens, truncated texts and cost since the start."""
+        """Tokens, truncated texts and cost of this run, whoever else uses the same encoders."""
+        counted = self._counted()
         return IngestReport(
-            tokens=self.tokens,
-            truncated=sum(e.stats.truncated - before for e, _, before, _ in self._counted),
-            cost_usd=sum(e.stats.cost_usd - before for e, _, _, before in self._counted),
+            tokens=counted.tokens,
+            truncated=counted.truncated,
+            cost_usd=counted.cost_usd,
             warnings=[f"{a}, {b}: both vectors from one pass of their model" for a, b in self.shared],
         )
 
@@ -141,7 +158,12 @@ class EncodeStage:
                     texts.append(record.texts[first])
             if not texts:
                 continue
-            results = self._encode(group, texts)
+            with counting() as made:
+                try:
+                    results = self._encode(group, texts)
+                finally:
+                    with self._made_lock:
+                        self._made.add(made)
             for (at, number), result in zip(slots, results, strict=True):
                 if at in dead:
                     continue
@@ -212,6 +234,11 @@ class EncodeStage:
                 raise error
         middle = len(texts) // 2
         return self._encode(group, texts[:middle]) + self._encode(group, texts[middle:])
+
+
+def _totals(encoder: Encoder) -> EncodeStats:
+    stats = encoder.stats
+    return EncodeStats(tokens=stats.tokens, truncated=stats.truncated, cost_usd=stats.cost_usd)
 
 
 def _same_text(one: DenseField | SparseField, two: DenseField | SparseField) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
 import pickle
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,9 @@ from esembed.errors import EncoderError
 from esembed.plan import IndexPlan
 from esembed.plan.params import EncoderParams
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from forks import forks, in_child, told
+
 pytest.importorskip("openvino")
 RUNTIME = RuntimeOptions(threads=1, dtype="float32", backend="openvino")
 PLAN = IndexPlan.from_dict(
@@ -37,39 +38,7 @@ PLAN = IndexPlan.from_dict(
 )
 
 
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
-
-
-def in_child(work: Callable[[], str], seconds: float = 40) -> str:
-    """What *work* returns in a forked child that ends as a program does; ``hangs`` where it doesn't end."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.write(write, work().encode())
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(write)
-    until = time.monotonic() + seconds
-    while not os.waitpid(pid, os.WNOHANG)[0]:
-        if time.monotonic() > until:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
-            return "hangs"
-        time.sleep(0.05)
-    with os.fdopen(read) as handle:
-        return handle.read()
-
-
-def told(call: Callable[..., Any], *args: Any) -> str:
-    try:
-        call(*args)
-    except EncoderError as error:
-        return str(error)
-    return "no error"
 
 
 @forks
