@@ -177,6 +177,16 @@ class DocumentFormat:
             return np.asarray(stored, dtype=np.float32)
         return None
 
+    def read_objects(self, plan: IndexPlan, document: dict[str, Any]) -> None:
+        """Vectors in nested objects that records brought, in place: lists of floats, and weights by token."""
+        for item in _objects(plan, document):
+            for name, spec in plan.object_vectors.items():
+                if isinstance(spec, SparseField) and name in item:
+                    item[name] = self.read_sparse(spec, item[name])
+                elif isinstance(item.get(name), str):
+                    vector = self.read_dense(item[name])
+                    item[name] = None if vector is None else vector.tolist()
+
     # -- bulk ------------------------------------------------------------------------------------
 
     def bulk_params(self, *, primary_wait_seconds: float) -> dict[str, str]:
@@ -212,6 +222,21 @@ class DocumentFormat:
         if vectors and self.capabilities.exclude_vectors:
             source["exclude_vectors"] = False
         return source
+
+
+def _objects(plan: IndexPlan, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The nested objects with vectors that the records of a plan bring, as copies put into the document."""
+    places = paths.places(document, plan.chunk.path) if plan.object_vectors and plan.chunk is not None else []
+    if not places:
+        return []
+    value = paths.get(document, ".".join(places[0]))
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, list):
+        return []
+    copies = [dict(item) for item in value if isinstance(item, Mapping)]
+    paths.put(document, places[0], copies)
+    return copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +313,19 @@ class BulkFormat:
             out[self.plan.chunk.path] = [
                 {"text": text, **self._values(chunk_vectors)} for text, chunk_vectors in chunks
             ]
+        self._fill_objects(out)
         if content_hash is not None:
             out[HASH_FIELD] = content_hash
         return out
+
+    def _fill_objects(self, out: dict[str, Any]) -> None:
+        """Sparse vectors in the nested objects that a record brought, by the names that the engine has for
+        tokens; dense ones stand there as it takes them."""
+        for item in _objects(self.plan, out):
+            for name, spec in self.plan.object_vectors.items():
+                if isinstance(spec, SparseField) and isinstance(item.get(name), Mapping):
+                    vector = SparseVector.from_dict(item[name])
+                    item[name] = self.format.sparse_value(name, spec, vector, self.token_ids.get(name))
 
     def index_lines(self, doc_id: str, body: Mapping[str, Any], routing: str | None = None) -> bytes:
         """Action and document: replaces the document whole."""

@@ -11,11 +11,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for, meta
 from esembed.dialect.mapping import CompiledMapping
 from esembed.errors import PlanError, QueryError, UnsupportedFeatureError
-from esembed.plan import DenseField, IndexPlan
+from esembed.plan import ChunkOptions, DenseField, IndexPlan
 from esembed.query.nodes import MAX_BOOST, MatchPhrase, Query, TextNode
 
 __all__ = [
@@ -196,6 +198,10 @@ def drift(
     wanted = dict(_leaves(planned["properties"]))
     present = dict(_leaves(live.get("properties") or {}))
     lines: list[str] = []
+    plan = compiled.resolved
+    if plan.chunk is not None and any(name in existing for name in plan.object_vectors):
+        wanted.pop(f"{plan.chunk.path}.text", None)  # in somebody else's objects, which hold what they hold
+    existing = {plan.field_path(name) for name in existing}
     # Older indices don't store it apart, which only decides how fast a re-run looks it up.
     wanted[meta.HASH_FIELD] = {k: v for k, v in wanted[meta.HASH_FIELD].items() if k != "store"}
     for path, mapping in wanted.items():
@@ -278,12 +284,16 @@ def match_existing_fields(
         mapping: the live mapping.
         capabilities: the engine.
     """
+    plan, problems, notes = _with_object_paths(plan, mapping)
     live = _flat_properties(mapping.get("properties") or {})
+    objects = plan.object_vectors
+    if objects and plan.chunk is not None:
+        live = {**live, **_inside_nested(live, plan.chunk.path)}
     compiler = dialect_for(capabilities).mapping
     found = {
-        name: compiler.read_field(name, field, live[name])
+        name: compiler.read_field(name, field, live[plan.field_path(name)])
         for name, field in plan.vector_fields()
-        if field.precomputed and not field.chunked and name in live
+        if field.precomputed and (not field.chunked or name in objects) and plan.field_path(name) in live
     }
     dense, sparse = dict(plan.dense), dict(plan.sparse)
     for name, existing in found.items():
@@ -296,9 +306,71 @@ def match_existing_fields(
     return ExistingFields(
         plan=plan,
         fields=frozenset(found),
-        problems=tuple(line for existing in found.values() for line in existing.problems),
-        notes=tuple(existing.note for existing in found.values() if existing.note),
+        problems=(*problems, *(line for existing in found.values() for line in existing.problems)),
+        notes=(*notes, *(existing.note for existing in found.values() if existing.note)),
     )
+
+
+def _with_object_paths(
+    plan: IndexPlan, mapping: Mapping[str, Any]
+) -> tuple[IndexPlan, tuple[str, ...], tuple[str, ...]]:
+    """A plan whose dotted precomputed fields lie in nested objects of the index (``chunks.v``), as one whose
+    field ``v`` is ``chunked`` under the path ``chunks``: the plan then says by itself that there are nested
+    objects, to queries, records and copies. Queries take both names.
+
+    Returns:
+        The plan, what stands in the way and what was found, one line each.
+    """
+    types = mapped_types(mapping)
+    places = {
+        name: path
+        for name, field in plan.vector_fields()
+        if field.precomputed and not field.chunked and (path := nested_path(name, types)) is not None
+    }
+    if not places:
+        return plan, (), ()
+    path = min(places.values())
+    problems: list[str] = []
+    own = plan.chunk.path if plan.chunk is not None else path
+    taken = {*plan.text, *plan.filter, *(name for name, _ in plan.vector_fields() if name not in places)}
+    for name, place in places.items():
+        section, short = ("dense" if name in plan.dense else "sparse"), name.removeprefix(f"{place}.")
+        if place != own or (plan.chunk is not None and (plan.makes_chunks or plan.chunk.store != "nested")):
+            problems.append(
+                f"{section}.{name}: it lies in the nested objects {place!r}, and a plan has one path of "
+                f"nested objects ({own!r}); leave it out"
+            )
+        elif "." in short or short in taken:
+            problems.append(
+                f"{section}.{name}: the plan can't name it {short!r} in the nested objects {place!r}"
+            )
+    if problems:
+        return plan, tuple(problems), ()
+
+    def moved(section: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            (name.removeprefix(f"{own}.") if name in places else name): (
+                msgspec.structs.replace(field, chunked=True) if name in places else field
+            )
+            for name, field in section.items()
+        }
+
+    plan = plan.replace(
+        dense=moved(plan.dense),
+        sparse=moved(plan.sparse),
+        chunk=plan.chunk or ChunkOptions(source=(), path=own),
+    )
+    names = ", ".join(repr(name) for name in places)
+    note = f"{names}: in nested objects, so the plan has [chunk] path = {own!r} and chunked fields"
+    return plan, (), (note,)
+
+
+def _inside_nested(live: Mapping[str, Mapping[str, Any]], path: str) -> dict[str, Mapping[str, Any]]:
+    """The fields of the nested objects at a path, by dotted name."""
+    body = live.get(path) or {}
+    if body.get("type") != "nested":
+        return {}
+    return _flat_properties(body.get("properties") or {}, f"{path}.")
 
 
 def attach_mapping(
@@ -353,7 +425,8 @@ def attach_mapping(
     parts = {name: spec for name, spec in plan.vector_fields() if name not in existing}
     own = {plan.field_path(name).partition(".")[0] for name in parts}
     own |= {meta.HASH_FIELD, meta.PARENT_FIELD}
-    if plan.chunk is not None:
+    # Nested objects that somebody else fills stay as they are; those that esembed fills are its own.
+    if plan.chunk is not None and not (plan.object_vectors and set(plan.object_vectors) <= set(existing)):
         own.add(plan.chunk.path)
     for name in own:
         if name in (mapping.get("properties") or {}) and name in wanted:

@@ -174,8 +174,13 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
 
     def chunk_hits(self, path: str, chunks: int) -> dict[str, Any]:
         """The inner hits that bring the best chunks' text."""
-        name = self.inner_name(path)
-        return {"name": name, "size": chunks, "_source": False, "fields": [f"{path}.text"]}
+        options: dict[str, Any] = {"name": self.inner_name(path), "size": chunks}
+        plan = self.plan
+        objects = plan.object_vectors if plan is not None else {}
+        if plan is None or not objects:
+            return {**options, "_source": False, "fields": [f"{path}.text"]}
+        # Objects that the records brought may hold anything, so all but the vectors come along.
+        return {**options, "_source": {"excludes": [plan.field_path(name) for name in objects]}}
 
     def with_(self, **changes: Any) -> Scope:
         """The same with some attributes changed; notes and gaps stay shared."""
@@ -382,7 +387,9 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     def _check_nested(self, name: str) -> None:
         """Engines answer a clause on a field of nested objects with no hits where it stands outside."""
         path = nested_path(name, self.mapping)
-        own = self.plan.chunk.path if self.plan is not None and self.plan.chunk is not None else None
+        plan = self.plan
+        # In chunks that esembed cuts there is nothing but their text and vectors.
+        own = plan.chunk.path if plan is not None and plan.chunk is not None and plan.makes_chunks else None
         if path in (None, own) or (
             self.nested_path is not None and f"{self.nested_path}.".startswith(f"{path}.")
         ):

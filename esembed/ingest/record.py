@@ -40,6 +40,8 @@ class PreparedRecord:
         lost: the fields that the engine loses in each partial update that doesn't bring them.
         wanted: the vector fields that this write is to fill.
         zeros: field → how many of its vectors say nothing (the encoder knows no word of the text).
+        in_objects: field → in how many of the nested objects it has a vector, and in how many none; of those
+            that the record brought.
         missing: field → what it goes in without, of *wanted*; known once its lines are made.
     """
 
@@ -63,6 +65,7 @@ class PreparedRecord:
     expected: str | None = None
     wanted: set[str] = field(default_factory=set)
     zeros: dict[str, int] = field(default_factory=dict)
+    in_objects: dict[str, tuple[int, int]] = field(default_factory=dict)
     missing: dict[str, MissingVectors] = field(default_factory=dict)
 
     @property

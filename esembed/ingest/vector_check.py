@@ -79,6 +79,7 @@ class VectorCheck:
                 found[name] = self._fingerprint(name, record.vectors[name])
             elif field.chunked and self._chunks is not None:
                 made = [vectors[name] for vectors in record.chunk_vectors if name in vectors]
+                made = made or self._brought(record, name, field)
                 if made:
                     found[name] = [len(made), self._fingerprint(name, made[0])]
                 elif not encoded and record.chunk_text is not None:
@@ -86,6 +87,20 @@ class VectorCheck:
             elif name in record.texts and (not encoded or field.endpoint is not None):
                 found[name] = True
         return orjson.dumps(found).decode()
+
+    def _brought(
+        self, record: PreparedRecord, name: str, field: DenseField | SparseField
+    ) -> list[npt.NDArray[Any] | SparseVector]:
+        """The vectors of a field in the nested objects that the record brought."""
+        if name not in self._plan.object_vectors or self._chunks is None:
+            return []
+        objects = paths.get(record.source, self._chunks)
+        values = [item.get(name) for item in objects if isinstance(item, Mapping)] if objects else []
+        return [
+            SparseVector.from_dict(value) if isinstance(field, SparseField) else np.asarray(value)
+            for value in values
+            if value is not None
+        ]
 
     def _fingerprint(self, name: str, vector: npt.NDArray[Any] | SparseVector) -> Fingerprint:
         field = self._fields[name]

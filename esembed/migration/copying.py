@@ -228,6 +228,13 @@ def brought(old: IndexPlan, new: IndexPlan) -> list[str]:
     Raises:
         PlanError: the stored vectors don't fit the new field.
     """
+    path = old.chunk.path if old.chunk is not None else ""
+    if old.object_vectors and new.makes_chunks and new.chunk is not None and new.chunk.path == path:
+        raise PlanError(
+            f"the index has objects under {path!r} with vectors that came with the records, and the plan "
+            "puts the chunks that it cuts there; write another path = …. Nothing was changed",
+            path="chunk.path",
+        )
     names = [name for name, field in old.vector_fields() if field.precomputed and not field.chunked]
     names = [name for name in names if new.vector_field(name) is None]
     for name, field in new.vector_fields():
@@ -243,7 +250,7 @@ def brought(old: IndexPlan, new: IndexPlan) -> list[str]:
                 "replay_writes). Nothing was changed",
                 path=f"{section}.{name}",
             )
-        if not field.chunked:
+        if not field.chunked or name in new.object_vectors:
             names.append(name)
     return names
 

@@ -199,6 +199,19 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
             return f"{self.chunk.path}.{name}"
         return name
 
+    @property
+    def makes_chunks(self) -> bool:
+        """Whether esembed cuts the chunks: then they are written anew with every record. Else the objects
+        under the chunks' path are the records' own, vectors included."""
+        return any(field.chunked and not field.precomputed for _, field in self.vector_fields())
+
+    @property
+    def object_vectors(self) -> dict[str, DenseField | SparseField]:
+        """The fields whose vectors lie in nested objects that the records bring, by name."""
+        if self.chunk is None or self.chunk.store != "nested" or self.makes_chunks:
+            return {}
+        return {name: field for name, field in self.vector_fields() if field.chunked}
+
     def vector_field(self, name: str) -> DenseField | SparseField | None:
         """The dense or sparse field of that name, or None."""
         return self.dense.get(name) or self.sparse.get(name)

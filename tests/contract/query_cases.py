@@ -51,7 +51,8 @@ def plans(kind: str, *, rank_feature: bool) -> dict[str, IndexPlan]:
         ),
         "chunks": IndexPlan(
             text={"title": TextField()},
-            dense={"embedding": DenseField(dims=4, chunked=True)},
+            # An encoder of one's own, since esembed cuts the chunks only where it encodes them.
+            dense={"embedding": DenseField(encoder="custom:mine", dims=4, chunked=True)},
             sparse={"terms": SparseField(encoder="precomputed", chunked=True)},
             filter={"lang": FilterField()},
             chunk=ChunkOptions(source=("title",)),

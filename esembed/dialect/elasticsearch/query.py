@@ -7,8 +7,8 @@ https://www.elastic.co/docs/reference/elasticsearch/rest-apis/retrievers
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar, TypeGuard
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeGuard
 
 import msgspec
 
@@ -181,6 +181,12 @@ class ElasticsearchQuery(QueryCompiler):
             section["boost"] = node.boost
         if top and info.nested is not None and node.chunks and scope.inner_hits:
             section["inner_hits"] = scope.chunk_hits(info.nested, node.chunks)
+            if any(_on_path(clause, info.nested) for clause in filters):
+                # 9.5.3 asks the filter of each object again for the inner hits, and there it finds nothing.
+                scope.note(
+                    f"{info.path}: beside a filter on the objects under {info.nested!r} Elasticsearch finds "
+                    "the right documents and shows none of their objects"
+                )
         return section
 
     def _exact(self, node: Knn, info: FieldInfo, scope: Scope) -> Json:
@@ -355,6 +361,16 @@ def _is_section(node: Query) -> TypeGuard[Knn]:
     """Whether a search can have it as a ``knn`` section: it is a kNN, approximate, and has a vector (a
     section can't find nothing)."""
     return isinstance(node, Knn) and not node.exact and not finds_nothing(node)
+
+
+def _on_path(clause: Any, path: str) -> bool:
+    """Whether a clause holds a ``nested`` clause on the objects under *path*."""
+    if isinstance(clause, Mapping):
+        nested = clause.get("nested")
+        if isinstance(nested, Mapping) and nested.get("path") == path:
+            return True
+        return any(_on_path(value, path) for value in clause.values())
+    return isinstance(clause, list) and any(_on_path(value, path) for value in clause)
 
 
 def _union(node: Bool) -> tuple[Query, ...]:

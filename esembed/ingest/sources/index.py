@@ -131,7 +131,8 @@ def read_documents(
     if brought is None:
         brought = [name for name, field in plan.vector_fields() if field.precomputed and not field.chunked]
     excludes = [HASH_FIELD]
-    excludes += [plan.field_path(n) for n, _ in plan.vector_fields() if n not in brought and n not in copied]
+    kept = {*brought, *copied, *plan.object_vectors}
+    excludes += [plan.field_path(n) for n, _ in plan.vector_fields() if n not in kept]
     source = stored.source_filter(excludes=excludes, vectors=True)
     query: dict[str, Any] = {"match_all": {}}
     if after_seq_no is not None:
@@ -153,9 +154,13 @@ def read_documents(
         _hand_over(stored, plan, fields, copied)
         for name in copied:
             paths.pop(fields, name)
-        if plan.chunk is not None:
+        if plan.object_vectors:
+            stored.read_objects(plan, fields)
+        elif plan.chunk is not None:
             paths.pop(fields, plan.chunk.path)
         for name in brought:
+            if name in plan.object_vectors:
+                continue
             keys = paths.place(fields, name)
             value = paths.pop(fields, name)
             if name in plan.sparse:
@@ -184,7 +189,7 @@ def made_again(plan: IndexPlan, brought: Collection[str] = ()) -> list[str]:
         for name, field in plan.vector_fields()
         if not field.precomputed and name not in brought
     ]
-    if plan.chunk is not None:
+    if plan.chunk is not None and not plan.object_vectors:
         fields.append(plan.chunk.path)
     return [*fields, HASH_FIELD, PARENT_FIELD]
 

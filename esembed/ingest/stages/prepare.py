@@ -21,7 +21,7 @@ from esembed.dialect.quantize_vectors import is_no_vector, quantize
 from esembed.dialect.values import boolean
 from esembed.encode.base import Encoder
 from esembed.encode.precomputed import validate_dense, validate_sparse
-from esembed.errors import OptionsError, RecordError
+from esembed.errors import OptionsError, PlanError, RecordError
 from esembed.ingest.options import ALL_FIELDS, IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord, as_record_error, vector_size
@@ -111,6 +111,14 @@ class Preparer:
         self.contract = contract_fingerprint(plan, encoders)
         self.encoded = {name: spec for name, spec in plan.vector_fields() if not spec.precomputed}
         self.precomputed = {name: spec for name, spec in plan.vector_fields() if spec.precomputed}
+        self._in_objects = plan.object_vectors
+        cut = [name for name, spec in self.precomputed.items() if spec.chunked and plan.makes_chunks]
+        if cut:
+            raise PlanError(
+                f"{', '.join(map(repr, cut))}: records can't bring vectors of the chunks that esembed cuts; "
+                "leave chunked out there, or make all chunked fields precomputed and bring the chunks, too",
+                path=f"{'dense' if cut[0] in plan.dense else 'sparse'}.{cut[0]}",
+            )
         self.inside = {name for name, spec in self.encoded.items() if spec.endpoint is not None}
         for name in self.encoded:
             if name not in encoders:
@@ -122,6 +130,7 @@ class Preparer:
         declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
         self._strict = plan.index.dynamic == "strict"
         self._declared = declared
+        self._path = plan.chunk.path if plan.chunk is not None else ""
         self._booleans = {name for name, spec in plan.filter.items() if spec.type == "boolean"}
 
     # -- one record ----------------------------------------------------------------------------
@@ -160,6 +169,15 @@ class Preparer:
             )
         vectors, removed = self._take_precomputed(source, document.op)
         source = self._clean(source)
+        in_objects = self._check_objects(source)
+        if self.plan.makes_chunks and self.plan.chunk is not None and self.plan.chunk.store == "nested":
+            path = self.plan.chunk.path
+            if paths.places(source, path):
+                raise RecordError(
+                    f"the field {path!r} is filled with the chunks, and the record brings a value for it; "
+                    "write another path = … into the plan's [chunk], or drop it from the record",
+                    field=path,
+                )
         for name in self.encoded:
             if paths.places(source, name):
                 raise RecordError(
@@ -169,9 +187,10 @@ class Preparer:
                 )
         if document.op == "index" and self._require_precomputed:
             for name in self.precomputed:
-                if name not in vectors and name not in self.optional:
+                if name not in vectors and name not in self.optional and not in_objects.get(name, (0, 0))[0]:
+                    where = f" in the objects {self._path!r}" if name in self._in_objects else ""
                     raise RecordError(
-                        f"the record brings no vector {name!r}, which the plan says is precomputed; "
+                        f"the record brings no vector {name!r}{where}, which the plan says is precomputed; "
                         f"{_make_optional(name)}",
                         field=name,
                     )
@@ -191,6 +210,7 @@ class Preparer:
             size=2 * len(canonical) + 500 + sum(vector_size(v) for v in vectors.values()),
             wanted={*removed, *vectors},
             zeros=dict.fromkeys((name for name, zeros in removed.items() if zeros), 1),
+            in_objects=in_objects,
         )
         if document.op == "index" and self._require_precomputed:
             record.wanted.update(self.precomputed)
@@ -255,7 +275,7 @@ class Preparer:
         out = {k: v for k, v in stored.items() if v is not None}
         for name in (HASH_FIELD, PARENT_FIELD, *self.encoded, *self.precomputed):
             paths.pop(out, name)
-        if self.plan.chunk is not None:
+        if self.plan.chunk is not None and not self._in_objects:
             paths.pop(out, self.plan.chunk.path)
         return out
 
@@ -371,17 +391,21 @@ class Preparer:
         vectors: dict[str, npt.NDArray[Any] | SparseVector] = {}
         removed: dict[str, bool] = {}
         for name, spec in self.precomputed.items():
+            if name in self._in_objects:
+                if paths.places(source, name):
+                    raise RecordError(
+                        f"{name!r} is a field of the objects under {self._path!r}, and the record brings it "
+                        "beside them: put each vector into its object",
+                        field=name,
+                    )
+                continue
             named = op == "update" and bool(paths.places(source, name))
             value = paths.pop(source, name)
             if value is None:
                 if named and name in self.optional:
                     removed[name] = False
                 continue
-            if isinstance(value, str):
-                try:
-                    value = orjson.loads(value)
-                except ValueError:
-                    raise RecordError(f"{name}: a string that is no JSON vector", field=name) from None
+            value = _parsed(name, value)
             if isinstance(spec, SparseField):
                 vector: npt.NDArray[Any] | SparseVector = validate_sparse(name, value)
             else:
@@ -394,6 +418,52 @@ class Preparer:
             else:
                 vectors[name] = vector
         return vectors, removed
+
+    def _check_objects(self, source: dict[str, Any]) -> dict[str, tuple[int, int]]:
+        """Look at the vectors in the nested objects that a record brings; they stay where they are.
+
+        Returns:
+            Field → how many objects have a vector and how many have none; nothing where there are no objects.
+        """
+        if not self._in_objects or not paths.places(source, self._path):
+            return {}
+        value = paths.get(source, self._path)
+        objects = value if isinstance(value, list) else [] if value is None else [value]
+        found = dict.fromkeys(self._in_objects, (0, 0))
+        checked: list[Any] = []
+        for number, item in enumerate(objects):
+            if not isinstance(item, Mapping):
+                raise RecordError(
+                    f"{self._path}: item {number} is {item!r:.40}, and objects were expected",
+                    field=self._path,
+                )
+            item = dict(item)
+            for name, spec in self._in_objects.items():
+                have, lack = found[name]
+                vector = self._object_vector(f"{self._path}.{name}", spec, item.get(name))
+                if vector is None:
+                    item.pop(name, None)
+                    found[name] = have, lack + 1
+                else:
+                    item[name] = vector
+                    found[name] = have + 1, lack
+            checked.append(item)
+        if checked:
+            paths.put(source, paths.places(source, self._path)[0], checked)
+        return found
+
+    def _object_vector(self, path: str, spec: DenseField | SparseField, value: Any) -> Any:
+        """A vector of one object, checked, as JSON has it; None where there is none that says something."""
+        if value is None:
+            return None
+        value = _parsed(path, value)
+        if isinstance(spec, SparseField):
+            sparse = validate_sparse(path, value)
+            return None if is_no_vector(spec, sparse) else sparse.to_dict()
+        dense = validate_dense(path, spec, value, may_be_zero=True)
+        if spec.has_no_direction(dense):
+            return None
+        return _as_stored(path, spec, dense).tolist()
 
 
 def _optional(plan: IndexPlan, more: Collection[str]) -> Set[str]:
@@ -419,6 +489,16 @@ def _make_optional(*names: str) -> str:
     shown = ", ".join(map(repr, names))
     options = " ".join(f"--optional {name}" for name in names)
     return f"let {shown} be missing: optional = true in the plan, or {options} (optional=[{shown}]) once"
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """A record's vector, out of its JSON where it is text. Raises RecordError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return orjson.loads(value)
+    except ValueError:
+        raise RecordError(f"{name}: a string that is no JSON vector", field=name) from None
 
 
 def _says_nothing(

@@ -49,6 +49,7 @@ class SerializeStage:
         self._check = VectorCheck(plan, self._form.format) if options.verify else None
         self._inside = {name for name, field in plan.vector_fields() if field.endpoint is not None}
         self._chunked = {n for n, f in plan.vector_fields() if f.chunked and plan.chunk is not None}
+        self._in_objects = plan.object_vectors
         self._nested = plan.chunk is not None and plan.chunk.store == "nested"
 
     def start(self) -> None:
@@ -78,6 +79,7 @@ class SerializeStage:
         form = self._form
         # Counted here, since the vectors don't travel on with the record.
         self._precomputed_sent += sum(name in self._precomputed for name in record.vectors)
+        self._precomputed_sent += sum(have for have, _ in record.in_objects.values())
         # Chunks go to their document's shard: deleting or replacing them needs no routing of their own then.
         routing = record.document.routing
         if record.op == "delete":
@@ -159,6 +161,8 @@ class SerializeStage:
             if name in self._chunked:
                 have = sum(name in vectors for vectors in record.chunk_vectors)
                 chunks = len(record.chunks or ()) - have
+                if name in self._in_objects:
+                    have, chunks = record.in_objects.get(name, (0, 0))
                 if have and not chunks:
                     continue
                 documents = 0 if have else 1
