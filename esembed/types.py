@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, overload
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from esembed.deprecation import renamed_attributes, warn_renamed
+from esembed.lazy import np, npt
 
 __all__ = [
     "ENGINES",
@@ -30,7 +28,10 @@ Engine = Literal["elasticsearch", "opensearch"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 """Their names, for what has one answer for each engine."""
 
-FloatArray = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    FloatArray = npt.NDArray[np.float32]
+else:
+    FloatArray = Any  # so that no module needs NumPy for an annotation
 """A float32 array; its shape is stated where it is used."""
 
 DenseMatrix = FloatArray

@@ -97,6 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name, else the process's own.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        from esembed.cli import _clients
+
+        _clients.own_process = True
     debug = bool(os.environ.get("ESEMBED_DEBUG"))
     # --debug is understood anywhere, since people add it at the end of what just failed.
     end = arguments.index("--") if "--" in arguments else len(arguments)

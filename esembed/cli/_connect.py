@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esembed.capabilities import Engine
+from esembed.cli._clients import client_class
 from esembed.credentials import (
     basic_authorization,
     checked_credential,
@@ -159,16 +160,19 @@ class Connection:
             engine = "opensearch"
         return url, engine
 
-    def client(self) -> Any:
-        """The official sync client: ``Elasticsearch`` or ``OpenSearch``. The caller closes it."""
+    def client(self, *, lean: bool = False) -> Any:
+        """The official sync client: ``Elasticsearch`` or ``OpenSearch``. The caller closes it.
+
+        Args:
+            lean: see :func:`~esembed.cli._clients.client_class`.
+        """
         url, engine = self.resolve()
-        if engine == "elasticsearch":
-            from elasticsearch import Elasticsearch
-
-            return Elasticsearch(url, **self._elasticsearch(url))
-        from opensearchpy import OpenSearch
-
-        return OpenSearch(**self._opensearch(url))
+        make = client_class(engine, lean=lean)
+        return (
+            make(url, **self._elasticsearch(url))
+            if engine == "elasticsearch"
+            else make(**self._opensearch(url))
+        )
 
     # -- credentials ---------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ def create(
 
     from esembed import Index
 
-    client = connection.client()
+    client = connection.client(lean=True)
     try:
         if dry_run:
             compiled = _compile(client, wanted)
@@ -116,7 +116,7 @@ def attach(
     from esembed import Index, terminal
 
     wanted = _plan(plan, None)
-    client = connection.client()
+    client = connection.client(lean=True)
     try:
         with terminal.progress() as bars:
             bar = terminal.IngestProgress(bars, label="filling vectors") if backfill else None
@@ -154,7 +154,7 @@ def inspect(name: Name, *, json: AsJson = False, connection: Connection) -> None
     """
     from esembed import Index, terminal
 
-    client = connection.client()
+    client = connection.client(lean=True)
     try:
         found: dict[str, Any] = Index.open(client, name).inspect()
     finally:
@@ -226,7 +226,7 @@ def delete(
         raise UsageError("deleting asks first, and there is no terminal to ask; add --yes")
     from esembed import Index
 
-    client = connection.client()
+    client = connection.client(lean=True)
     try:
         index = Index.open(client, name)
         if not yes:
@@ -259,7 +259,7 @@ def repair(
     from esembed.cli.ingest import progress_bar
 
     wanted = _plan(plan, None)
-    client = connection.client()
+    client = connection.client(lean=True)
     try:
         with progress_bar(quiet=False) as bar:
             Index.repair(client, name, wanted, progress=bar)

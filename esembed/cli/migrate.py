@@ -97,7 +97,7 @@ def migrate(
         quality_metric=judge,
         max_drop=max_drop,
     )
-    client = connection.client()
+    client = connection.client(lean=True)
     try:
         with progress_bar(quiet=json and not sys.stderr.isatty()) as bar:
             report = Index.open(client, name).migrate(
@@ -133,7 +133,7 @@ def rollback(
     from esembed import Index
     from esembed.cli.ingest import progress_bar
 
-    client = connection.client()
+    client = connection.client(lean=True)
     try:
         index = Index.open(client, alias)
         with progress_bar(quiet=json and not sys.stderr.isatty()) as bar:
@@ -155,7 +155,7 @@ def abort(alias: Alias, *, connection: Connection) -> None:
     """
     from esembed import Index, terminal
 
-    client = connection.client()
+    client = connection.client(lean=True)
     try:
         gone = Index.abort_migration(client, alias)
     finally:
@@ -182,7 +182,7 @@ def cleanup(
     """
     from esembed import Index, terminal
 
-    client = connection.client()
+    client = connection.client(lean=True)
     try:
         deleted = Index.delete_old_versions(client, alias, keep=keep, min_age_seconds=min_age_minutes * 60)
     finally:

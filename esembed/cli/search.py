@@ -99,7 +99,7 @@ def search(
         connection = dataclasses.replace(
             connection, timeout_seconds=min(connection.timeout_seconds, ends.seconds)
         )
-    client = connection.client()
+    client = connection.client(lean=True)
     try:
         open_index = functools.partial(
             Index.open,

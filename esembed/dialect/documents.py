@@ -14,8 +14,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from esembed.capabilities import Capabilities
@@ -23,6 +21,7 @@ from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.quantize_vectors import quantize
 from esembed.dialect.tokens import TokenTarget, decode, encode_vector
 from esembed.errors import RecordError
+from esembed.lazy import np, npt
 from esembed.plan import DenseField, IndexPlan, SparseField, paths
 from esembed.types import FloatArray, SparseVector
 

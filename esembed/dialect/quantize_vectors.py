@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from esembed.lazy import np, npt
 from esembed.plan import DenseField, SparseField
 from esembed.types import FloatArray, SparseVector
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.quantize_vectors import quantize
@@ -18,6 +16,7 @@ from esembed.dialect.tokens import encode_vector
 from esembed.dialect.values import DATES, check_value, check_zone, count_words, fit_text, writing_of
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode, LegRef
+from esembed.lazy import np
 from esembed.plan import DenseField
 from esembed.query.nodes import (
     Bool,

@@ -22,10 +22,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from esembed.encode.base import Encoder, EncoderInfo
 from esembed.errors import ContractError
+from esembed.lazy import np
 from esembed.plan.encoders import split_spec
 from esembed.types import FloatArray, SparseVector
 

@@ -6,10 +6,9 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy.typing as npt
-
 from esembed.errors import RecordError
 from esembed.ingest.options import MissingVectors
+from esembed.lazy import npt
 from esembed.types import Document, SparseVector
 
 __all__ = ["PreparedRecord", "as_record_error", "hash_parts", "vector_size"]

@@ -23,9 +23,9 @@ from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import orjson
 
+from esembed.lazy import np
 from esembed.types import SparseVector
 
 __all__ = ["decode", "encode", "loads"]

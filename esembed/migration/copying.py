@@ -13,14 +13,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from esembed.capabilities import Capabilities
 from esembed.dialect.meta import NO_CHUNKS, PARENT_FIELD
 from esembed.encode.base import DenseEncoder, EncoderInfo, EncodeStats
 from esembed.errors import PlanError
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.sources.index import scan_target
+from esembed.lazy import np
 from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.transport import Transport
 from esembed.types import DenseMatrix, FloatArray

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from esembed.errors import RecordError
+from esembed.lazy import np, npt
 from esembed.plan import paths
 from esembed.plan.encoders import canonical_spec, split_spec
 from esembed.plan.params import EncoderParams

@@ -515,3 +515,27 @@ def test_what_has_no_vector_is_told(run: Run, name: str, tmp_path: Path) -> None
     code, out, err = run("search", "???", "--index", name, *allow)
     assert code == 0, "nothing found is no error"
     assert "0 hits" in err
+
+
+def test_a_search_by_words_starts_light(name: str, url: str) -> None:
+    """In a process of its own; a program that calls main() keeps its packages whole."""
+    client = Connection(url=url).client()
+    try:
+        Index.create(client, name, IndexPlan.from_toml("[text.body]")).ingest(RECORDS[:2])
+    finally:
+        client.close()
+    words = ["search", "lighthouse", "-i", name, "--url", url]
+    heavy = {"numpy", "pandas", "pyarrow", "aiohttp", "httpx", "torch", "openvino", "transformers"}
+    for before, call, expected in (
+        (f"sys.argv = {['esembed', *words]!r}", "main()", "loaded: []"),
+        ("", f"main({words!r})", "loaded: ['aiohttp'"),
+    ):
+        code = (
+            f"import sys\nfrom esembed.cli import main\n{before}\nassert {call} == 0\n"
+            f"print('loaded:', sorted({heavy!r} & set(sys.modules)))\n"
+            # What was hidden can be imported afterward.
+            "import numpy, pyarrow, aiohttp\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert "lonely coast" in done.stdout
+        assert expected in done.stdout.splitlines()[-1]

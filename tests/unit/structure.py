@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "esembed"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "scalars", "credentials", "foreign", "json_input", "deprecation", "_version"),
+    ("errors", "types", "scalars", "credentials", "foreign", "json_input", "deprecation", "lazy", "_version"),
     ("plan", "query", "fusion", "capabilities", "transport", "answers"),
     ("dialect", "encode"),
     ("search", "ingest", "weights"),
@@ -43,7 +43,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 BESIDE = {
     # Two packages of one floor never import each other, but for these.
-    ("errors", "types"), ("types", "errors"), ("types", "deprecation"),
+    ("errors", "types"), ("types", "errors"), ("types", "deprecation"), ("types", "lazy"),
     ("credentials", "errors"), ("errors", "foreign"),
     ("plan", "query"), ("plan", "capabilities"), ("transport", "capabilities"),
     ("pytest_plugin", "local"), ("demo", "local"),

@@ -38,13 +38,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Protocol, TypeAlias
 
 from esembed.encode.processes import ForkSafeLock, ProcessMark
 from esembed.errors import EncoderError, EsembedError
+from esembed.lazy import np, npt
 
 __all__ = [
     "Backbone",
@@ -57,8 +55,8 @@ __all__ = [
     "foreign_errors",
 ]
 
-IntArray = npt.NDArray[np.int32]
-Outputs = tuple[npt.NDArray[Any], ...]
+IntArray: TypeAlias = "npt.NDArray[np.int32]"
+Outputs: TypeAlias = "tuple[npt.NDArray[Any], ...]"
 """What a head returned for one batch: arrays in the order of its rows, along the first axis."""
 
 

@@ -25,13 +25,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from esembed.encode.base import EncoderInfo, EncodeStats, RuntimeOptions
 from esembed.encode.counting import EncodeCounter
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.lexical.words import WordSplitter
 from esembed.errors import EncoderError
+from esembed.lazy import np
 from esembed.plan.params import EncoderParams
 from esembed.types import SparseVector
 

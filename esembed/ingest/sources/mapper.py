@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from esembed.errors import RecordError
 from esembed.ingest.record import as_record_error
+from esembed.lazy import np
 from esembed.plan import paths
 from esembed.scalars import identifier
 from esembed.types import Document

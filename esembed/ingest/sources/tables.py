@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
-import numpy as np
-
 from esembed.errors import SourceError
 from esembed.ingest.dead_letters import UnreadableRecord
+from esembed.lazy import np
 from esembed.types import Document
 
 __all__ = ["is_frame", "open_frame", "read_arrow", "read_parquet"]

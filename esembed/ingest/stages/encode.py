@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from esembed.capabilities import Capabilities
 from esembed.dialect.quantize_vectors import is_no_vector
 from esembed.encode.base import Encoder, EncodeStats
@@ -18,6 +16,7 @@ from esembed.errors import ContractError, PermanentError, RecordError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord
+from esembed.lazy import np
 from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.types import SparseVector
 
