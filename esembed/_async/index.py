@@ -482,7 +482,9 @@ class AsyncIndex:
         document = Document(documents.document_id(id), {}, op="delete")
         await ingest.change_one(self.state, document, refresh=refresh)
 
-    async def get(self, id: str | int, *, vectors: bool = False) -> dict[str, Any] | None:
+    async def get(
+        self, id: str | int, *, vectors: bool = False, deadline_seconds: float | None = None
+    ) -> dict[str, Any] | None:
         """The document's fields, or None when there is no such document.
 
         By an alias with a filter, and of several indices: as it was last refreshed, and None for a document
@@ -490,17 +492,22 @@ class AsyncIndex:
 
         Args:
             vectors: with its vectors, for a search of what is like it (``q.knn(…, vector=…)``).
+            deadline_seconds: after which it is an EngineUnavailableError, whatever the client waits for.
         """
-        return await documents.get(self.state, id, vectors=vectors)
+        return await documents.get(self.state, id, vectors=vectors, deadline_seconds=deadline_seconds)
 
     async def documents(self) -> Any:
         """Every document as a source of records, as of when the reading begins: without the vectors that
         encoders made, with those that were given. ``target.ingest(source_index)`` reads it."""
         return await documents.source(self.state)
 
-    async def count(self) -> int:
-        """How many documents a search can find (chunks that are documents of their own not counted)."""
-        return await documents.count(self.state)
+    async def count(self, *, deadline_seconds: float | None = None) -> int:
+        """How many documents a search can find (chunks that are documents of their own not counted).
+
+        Args:
+            deadline_seconds: after which it is an EngineUnavailableError, whatever the client waits for.
+        """
+        return await documents.count(self.state, deadline_seconds=deadline_seconds)
 
     async def refresh(self) -> None:
         """Make what was written searchable."""

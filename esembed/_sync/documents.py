@@ -10,6 +10,7 @@ from esembed.dialect import dialect_for, meta
 from esembed.dialect.source_rules import SourceFetch
 from esembed.errors import RecordError, UnsupportedFeatureError
 from esembed.scalars import identifier
+from esembed.search.deadline import Deadline
 
 from ._shim import thread_transport
 from .live import index_path
@@ -28,8 +29,11 @@ def document_id(value: Any) -> str:
         ) from None
 
 
-def get(state: IndexState, id: str | int, *, vectors: bool) -> dict[str, Any] | None:
+def get(
+    state: IndexState, id: str | int, *, vectors: bool, deadline_seconds: float | None = None
+) -> dict[str, Any] | None:
     """A document's fields, or None; see ``Index.get``."""
+    deadline = _deadline(deadline_seconds)
     plan, format = state.plan, dialect_for(state.capabilities).documents
     live, doc_id = state.live, document_id(id)
     hidden = [] if vectors else [plan.field_path(name) for name, _ in plan.vector_fields()]
@@ -55,7 +59,9 @@ def get(state: IndexState, id: str | int, *, vectors: bool) -> dict[str, Any] | 
             "_source": format.source_filter(excludes=excludes, vectors=vectors),
         }
         path = f"/{index_path(state.concrete_index)}/_search"
-        answer = state.client.request("POST", path, params=live.alias.search_params, body=body)
+        answer = state.client.request(
+            "POST", path, params=live.alias.search_params, body=body, deadline=deadline
+        )
         hits = answer.body["hits"]["hits"]
         return fetch.document(hits[0]) if hits else None
     answer = state.client.request(
@@ -66,11 +72,16 @@ def get(state: IndexState, id: str | int, *, vectors: bool) -> dict[str, Any] | 
             **live.alias.document_params,
         },
         ignore=(404,),
+        deadline=deadline,
     )
     if answer.status == 404 or not answer.body.get("found"):
         return None
     fields: dict[str, Any] = answer.body.get("_source") or {}
     return fields
+
+
+def _deadline(seconds: float | None) -> Deadline | None:
+    return None if seconds is None else Deadline(seconds, in_parts=False)
 
 
 def source(state: IndexState) -> Any:
@@ -94,7 +105,7 @@ def source(state: IndexState) -> Any:
     )
 
 
-def count(state: IndexState) -> int:
+def count(state: IndexState, *, deadline_seconds: float | None = None) -> int:
     """How many documents a search can find (chunks that are documents of their own not counted)."""
     query: dict[str, Any] = {"match_all": {}}
     if state.plan.chunk is not None and state.plan.chunk.store == "documents":
@@ -105,6 +116,7 @@ def count(state: IndexState) -> int:
         f"/{index_path(state.concrete_index)}/_count",
         params=alias.search_params,
         body={"query": alias.narrow(query)},
+        deadline=_deadline(deadline_seconds),
     )
     return int(answer.body["count"])
 

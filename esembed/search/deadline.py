@@ -29,14 +29,15 @@ class Deadline:
 
     Args:
         seconds: above 0.
+        in_parts: whether what is waited for can be answered in part.
 
     Raises:
         QueryError: no number above 0.
     """
 
-    __slots__ = ("_ends", "seconds")
+    __slots__ = ("_ends", "_in_parts", "seconds")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, in_parts: bool = True) -> None:
         # True is a number to Python, but nobody means one second by it.
         number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
         if not number or not 0 < seconds < math.inf:
@@ -44,6 +45,7 @@ class Deadline:
                 f"deadline_seconds must be a number > 0, not {seconds!r}", field="deadline_seconds"
             )
         self.seconds = float(seconds)
+        self._in_parts = in_parts
         self._ends = time.monotonic() + self.seconds
 
     def left(self) -> float:
@@ -56,9 +58,10 @@ class Deadline:
         Args:
             what: what it was waiting for.
         """
+        parts = " (partial_results=True answers with the legs that came)" if self._in_parts else ""
         return EngineUnavailableError(
             f"deadline_seconds = {self.seconds:g} passed while waiting for {what}; raise it, or see why that "
-            "takes so long (partial_results=True answers with the legs that came)"
+            f"takes so long{parts}"
         )
 
     def http_seconds(self, wanted: float | None) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from esembed import AsyncIndex, IndexPlan, IngestOptions, TextField
 from esembed import query as q
 from esembed._async.client import AsyncEngineClient
 from esembed._async.search import AsyncSearcher
@@ -70,6 +71,10 @@ async def test_an_engine_that_never_answers(
                     EngineUnavailableError, match=r"deadline_seconds = 0\.2 .*POST /.*search; raise it"
                 ):
                     await hanging.search(query, deadline_seconds=0.2, fusion=fusion, **options)
+            facets = {"langs": {"terms": {"field": "lang"}}}
+            for nothing_else in (q.match_all(), BM25):
+                with pytest.raises(EngineUnavailableError, match=r"deadline_seconds = 0\.2 .*POST"):
+                    await hanging.search(nothing_else, size=0, aggregations=facets, deadline_seconds=0.2)
             with pytest.raises(EngineUnavailableError, match=r"deadline_seconds = 0\.2 .*_msearch"):
                 await hanging.search_many([BM25, DENSE], deadline_seconds=0.2, fusion=fusion)
         finally:
@@ -158,3 +163,30 @@ async def test_a_deadline_is_a_number_above_0(searcher: AsyncSearcher, seconds: 
         await searcher.search(BM25, deadline_seconds=seconds)
     with pytest.raises(QueryError, match="deadline_seconds"):
         await searcher.search_many([BM25], deadline_seconds=seconds)
+
+
+@pytest.mark.parametrize("how", ["silent", "dripping"])
+async def test_reads_without_a_query_end_by_it(client: Any, esembed_index_name: str, how: Any) -> None:
+    index = await AsyncIndex.create(client, esembed_index_name, IndexPlan(text={"body": TextField()}))
+    await index.ingest([{"_id": "1", "body": "red"}], IngestOptions(refresh=True, dead_letters=None))
+    assert await index.count(deadline_seconds=60) == 1
+    assert await index.get("1", deadline_seconds=60) == {"body": "red"}
+    alias = {
+        "actions": [{"add": {"index": index.name, "alias": f"{index.name}-a", "filter": {"match_all": {}}}}]
+    }
+    await index.client.request("POST", "/_aliases", body=alias)
+    for name in (index.name, f"{index.name}-a"):  # a read by id, and a search
+        opened = await AsyncIndex.open(client, name)
+        with hanging_server(how) as url:
+            other = official(index.client.engine, url)
+            try:
+                opened.state.client = AsyncEngineClient(other)
+                with pytest.raises(EngineUnavailableError, match=r"0\.2 passed .*takes so long$"):
+                    await opened.count(deadline_seconds=0.2)
+                with pytest.raises(EngineUnavailableError, match=r"0\.2 passed .*takes so long$"):
+                    await opened.get("1", deadline_seconds=0.2)
+                for wrong in (0, -1, True, math.inf):
+                    with pytest.raises(QueryError, match="deadline_seconds must be a number"):
+                        await opened.get("1", deadline_seconds=wrong)
+            finally:
+                await other.close()

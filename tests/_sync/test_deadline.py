@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from esembed import Index, IndexPlan, IngestOptions, TextField
 from esembed import query as q
 from esembed._sync.client import EngineClient
 from esembed._sync.search import Searcher
@@ -69,6 +70,10 @@ def test_an_engine_that_never_answers(world: World, searcher: Searcher, how: Any
                     EngineUnavailableError, match=r"deadline_seconds = 0\.2 .*POST /.*search; raise it"
                 ):
                     hanging.search(query, deadline_seconds=0.2, fusion=fusion, **options)
+            facets = {"langs": {"terms": {"field": "lang"}}}
+            for nothing_else in (q.match_all(), BM25):
+                with pytest.raises(EngineUnavailableError, match=r"deadline_seconds = 0\.2 .*POST"):
+                    hanging.search(nothing_else, size=0, aggregations=facets, deadline_seconds=0.2)
             with pytest.raises(EngineUnavailableError, match=r"deadline_seconds = 0\.2 .*_msearch"):
                 hanging.search_many([BM25, DENSE], deadline_seconds=0.2, fusion=fusion)
         finally:
@@ -151,3 +156,30 @@ def test_a_deadline_is_a_number_above_0(searcher: Searcher, seconds: Any) -> Non
         searcher.search(BM25, deadline_seconds=seconds)
     with pytest.raises(QueryError, match="deadline_seconds"):
         searcher.search_many([BM25], deadline_seconds=seconds)
+
+
+@pytest.mark.parametrize("how", ["silent", "dripping"])
+def test_reads_without_a_query_end_by_it(client: Any, esembed_index_name: str, how: Any) -> None:
+    index = Index.create(client, esembed_index_name, IndexPlan(text={"body": TextField()}))
+    index.ingest([{"_id": "1", "body": "red"}], IngestOptions(refresh=True, dead_letters=None))
+    assert index.count(deadline_seconds=60) == 1
+    assert index.get("1", deadline_seconds=60) == {"body": "red"}
+    alias = {
+        "actions": [{"add": {"index": index.name, "alias": f"{index.name}-a", "filter": {"match_all": {}}}}]
+    }
+    index.client.request("POST", "/_aliases", body=alias)
+    for name in (index.name, f"{index.name}-a"):  # a read by id, and a search
+        opened = Index.open(client, name)
+        with hanging_server(how) as url:
+            other = official(index.client.engine, url)
+            try:
+                opened.state.client = EngineClient(other)
+                with pytest.raises(EngineUnavailableError, match=r"0\.2 passed .*takes so long$"):
+                    opened.count(deadline_seconds=0.2)
+                with pytest.raises(EngineUnavailableError, match=r"0\.2 passed .*takes so long$"):
+                    opened.get("1", deadline_seconds=0.2)
+                for wrong in (0, -1, True, math.inf):
+                    with pytest.raises(QueryError, match="deadline_seconds must be a number"):
+                        opened.get("1", deadline_seconds=wrong)
+            finally:
+                other.close()
