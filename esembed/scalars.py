@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from typing import Any
 from uuid import UUID
 
-__all__ = ["LARGEST", "SMALLEST", "identifier", "plain"]
+__all__ = ["LARGEST", "SMALLEST", "identifier", "iso_year", "plain"]
 
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
 """The integers that JSON can carry to both engines: a ``long``, or an ``unsigned_long``."""
@@ -149,7 +149,7 @@ def _datetime64(value: Any) -> str | None:
         return None
     unit = np.datetime_data(value.dtype)[0]
     if unit in ("Y", "M", "W", "D"):
-        return str(value.astype("datetime64[D]"))
+        return iso_year(str(value.astype("datetime64[D]")))
     if unit in ("h", "m"):
         value = value.astype("datetime64[s]")
     elif unit in ("ps", "fs", "as"):
@@ -158,4 +158,14 @@ def _datetime64(value: Any) -> str | None:
             raise ValueError(f"{value} is finer than a nanosecond, which no date field keeps; round it")
         value = nanos
     text = str(value)
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return iso_year(text.rstrip("0").rstrip(".") if "." in text else text)
+
+
+def iso_year(text: str) -> str:
+    """NumPy's date in ISO 8601's form for years that don't have four digits, as the engines read it: a sign
+    beyond 9999 (``+10184-01-01``), four digits before 1 (``-0044-03-15``)."""
+    sign, rest = ("-", text[1:]) if text.startswith("-") else ("", text)
+    year, dash, rest = rest.partition("-")
+    if not sign and len(year) > 4:
+        sign = "+"
+    return f"{sign}{year.rjust(4, '0')}{dash}{rest}"

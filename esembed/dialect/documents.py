@@ -20,7 +20,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.quantize_vectors import quantize
 from esembed.dialect.tokens import TokenTarget, decode, encode_vector
-from esembed.errors import RecordError
+from esembed.errors import EncoderError, RecordError
 from esembed.lazy import np, npt
 from esembed.plan import DenseField, IndexPlan, SparseField, paths
 from esembed.types import FloatArray, SparseVector
@@ -133,15 +133,21 @@ class DocumentFormat:
         """Feature name → weight; features without a weight above zero are not in it.
 
         Raises:
-            RecordError: a weight that is not finite and above zero, a name too long to index.
-            EncoderError: SEISMIC without ids for these tokens.
+            RecordError: a weight that is not finite and above zero, a name too long to index, a token or an
+                id that SEISMIC's table doesn't have.
+            EncoderError: SEISMIC without a table of ids.
         """
         if len(vector) and not (np.isfinite(vector.values).all() and (vector.values > 0).all()):
             raise RecordError(
                 f"{name}: engines take sparse weights that are finite and above 0; leave the others out",
                 field=name,
             )
-        weights = encode_vector(vector, self.token_target(field), ids)
+        try:
+            weights = encode_vector(vector, self.token_target(field), ids)
+        except EncoderError as error:
+            if ids is None and not any(isinstance(index, int) for index in vector.indices):
+                raise  # the caller's to bring, for all documents
+            raise RecordError(f"{name}: {error.message}", field=name) from error
         # numpy's own scalars come out of orjson as the shortest float32 form: half the bytes of a double.
         return dict(zip(weights, np.fromiter(weights.values(), np.float32, len(weights)), strict=True))
 

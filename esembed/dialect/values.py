@@ -15,6 +15,7 @@ import math
 import re
 import zoneinfo
 from collections.abc import Iterator, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -33,6 +34,7 @@ __all__ = [
     "check_zone",
     "count_words",
     "date_problem",
+    "far_date",
     "fit_text",
     "raise_named",
     "writing_of",
@@ -87,6 +89,48 @@ def boolean(value: Any) -> Any:
         return value
     return {"true": True, "false": False}.get(value.lower(), value)
 
+
+_FAR = re.compile(
+    r"(?P<y>[+-][0-9]{5,9})-(?P<M>[0-9]{2})-(?P<d>[0-9]{2})(?:T(?P<H>[0-9]{2})(?::(?P<m>[0-9]{2})"
+    r"(?::(?P<s>[0-9]{2})(?:\.(?P<S>[0-9]{1,9}))?)?)?(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+)
+_DAY_MILLIS = 86_400_000
+
+
+def far_date(value: Any, format: str | None) -> Any:
+    """A date beyond the years -9999 to 9999 as milliseconds since 1970, where a date field of this format
+    takes them; anything else unchanged.
+
+    "For ever" is often written so. Elasticsearch 9.5.3 refuses such years in ISO 8601 (its
+    ``strict_date_optional_time`` has four digits) and takes the milliseconds; OpenSearch 3.6.0 takes both,
+    and makes the last day that it knows, +292278994-08-17, of what lies beyond it without a word.
+
+    Raises:
+        ValueError: no such day, or one that no engine can count to.
+    """
+    if type(value) is not str or value[:1] not in ("+", "-"):
+        return value
+    found = _FAR.fullmatch(value)
+    if found is None or "epoch_millis" not in (format or DEFAULT_FORMAT).split("||"):
+        return value
+    parts = {name: text for name, text in found.groupdict().items() if name != "zone"}
+    if (problem := _no_such_time(parts)) is not None:
+        raise ValueError(f"{value} is not a date: {problem}")
+    # The calendar repeats after 400 years, which are 146,097 days.
+    cycles, year = divmod(int(found["y"]), 400)
+    days = date(2000 + year, int(found["M"]), int(found["d"])).toordinal() - _EPOCH_DAY
+    seconds = sum(int(found[name] or 0) * unit for name, unit in (("H", 3600), ("m", 60), ("s", 1)))
+    zone = (found["zone"] or "Z").replace(":", "")
+    if zone != "Z":
+        seconds -= int(f"{zone[0]}1") * (int(zone[1:3]) * 3600 + int(zone[3:]) * 60)
+    millis = (days + (cycles - 5) * 146_097) * _DAY_MILLIS + seconds * 1000
+    millis += int((found["S"] or "").ljust(3, "0")[:3] or 0)
+    if not -(2**63) <= millis < 2**63:
+        raise ValueError(f"{value} is further away than engines count (292,278,994 years)")
+    return millis
+
+
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 _LIMITS: dict[str, tuple[float, float]] = {
     "byte": (-(2**7), 2**7 - 1),

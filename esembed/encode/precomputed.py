@@ -142,7 +142,8 @@ def validate_sparse(name: str, value: Any) -> SparseVector:
             vector = SparseVector.from_dict({str(k): float(v) for k, v in value.items()})
         else:
             raise ValueError("a mapping of feature to weight was expected")
-    except (TypeError, ValueError) as error:
+        "".join(index for index in vector.indices if isinstance(index, str)).encode()  # no half characters
+    except (TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"{name}: no sparse vector ({error})", field=name) from None
     if len(set(vector.indices)) != len(vector.indices):
         raise RecordError(f"{name}: an index stands twice", field=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, TypeGuard
 
 from esembed.errors import InvariantError, PermanentError, RecordError
 from esembed.ingest.backoff import IngestCancelled
@@ -11,7 +11,7 @@ from esembed.ingest.bulk import BulkAction
 from esembed.ingest.dead_letters import DeadLetters
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport, merge_missing
-from esembed.ingest.record import PreparedRecord
+from esembed.ingest.record import PreparedRecord, as_record_error, ends_the_run
 from esembed.ingest.term_counter import TermCounter
 from esembed.ingest.written import WrittenSample
 from esembed.types import Document, ItemError
@@ -191,6 +191,38 @@ class Outcomes:
         )
         self.dead_letter(record, error, status=status, error_type=error_type)
 
+    def failed(
+        self,
+        record: PreparedRecord | None,
+        raised: BaseException,
+        what: str,
+        *,
+        document: Document | None = None,
+        record_id: str | None = None,
+        readable: bool = True,
+    ) -> None:
+        """What a stage raised while this record was at hand: its dead letter, or the end of the run. Every
+        stage asks here, with whatever was raised.
+
+        Args:
+            what: what failed, as the message begins (``encoding it``).
+            document, readable: see :meth:`dead_letter`.
+            record_id: the id, where there is no *record* and the error names none.
+
+        Raises:
+            BaseException: *raised* itself, where it isn't about this record (:func:`ends_the_run`).
+            RecordError, PermanentError: see :meth:`dead_letter`.
+        """
+        if ends_the_run(raised):
+            raise raised
+        error = as_record_error(raised, what)
+        if record is not None:
+            document, record_id = record.document, record.id
+        error.record_id = record_id if error.record_id is None else error.record_id
+        if document is not None:
+            error.position = error.position or document.position
+        self.dead_letter(record, error, document=document, readable=readable)
+
     def dead_letter(
         self,
         record: PreparedRecord | None,
@@ -230,7 +262,7 @@ class Outcomes:
             self.counts.dead_lettered += 1
             self.counts.read_errors += not readable
             dead = self.counts.dead_lettered
-        if self.source_ids is not None and error.record_id:
+        if self.source_ids is not None and _may_be_stored(error.record_id):
             # It is in the source, whatever became of it: sync must not delete its older version.
             self.source_ids.put(error.record_id, None)
         if self.options.strict:
@@ -245,3 +277,13 @@ class Outcomes:
         if record.in_flight:
             record.in_flight = False
             self.in_flight.remove(record.id)
+
+
+def _may_be_stored(doc_id: Any) -> TypeGuard[str]:
+    """Whether an index can have a document of this id. That of a record that was refused may be anything."""
+    if not isinstance(doc_id, str):
+        return False
+    try:
+        return bool(doc_id.encode())
+    except UnicodeEncodeError:
+        return False

@@ -160,7 +160,7 @@ class Pipeline:
         of = (plan, capabilities, options)
         self.prepare = PrepareStage(*of, encoders=encoders, outcomes=outcomes)
         self.lookup = LookupStage(*of, target=target, preparer=self.prepare.preparer, outcomes=outcomes)
-        self.chunk = ChunkStage(*of, encoders=encoders)
+        self.chunk = ChunkStage(*of, encoders=encoders, outcomes=outcomes)
         self.encode = EncodeStage(*of, encoders=encoders, outcomes=outcomes)
         self.serialize = SerializeStage(*of, token_ids=token_ids, outcomes=outcomes)
         # Three queues and the sender's own share what may wait in all.
@@ -302,7 +302,7 @@ class Pipeline:
             yield batch
 
     def _forward(self, records: list[PreparedRecord]) -> None:
-        self.chunk(records)
+        records = self.chunk(records)
         started = time.monotonic()
         most = self._options.encode_batch_documents
         for batch in (records[at : at + most] for at in range(0, len(records), most)):

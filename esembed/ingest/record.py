@@ -6,12 +6,12 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from esembed.errors import RecordError
+from esembed.errors import EsembedError, RecordError
 from esembed.ingest.options import MissingVectors
 from esembed.lazy import npt
 from esembed.types import Document, SparseVector
 
-__all__ = ["PreparedRecord", "as_record_error", "hash_parts", "vector_size"]
+__all__ = ["PreparedRecord", "as_record_error", "ends_the_run", "hash_parts", "message_of", "vector_size"]
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +79,7 @@ class PreparedRecord:
         return self.size + vectors + sum(vector_size(v) for c in self.chunk_vectors for v in c.values())
 
 
-def as_record_error(error: Exception, what: str) -> RecordError:
+def as_record_error(error: BaseException, what: str) -> RecordError:
     """Whatever one record raised, as that record's error: the others go on.
 
     Sources, hooks and records come from outside, and what odd values make of them (a key that is None, an
@@ -92,14 +92,33 @@ def as_record_error(error: Exception, what: str) -> RecordError:
     """
     if isinstance(error, RecordError):
         return error
-    # Some exceptions hold what can't be shown (str() of a KeyError of an odd key raises in turn).
-    try:
-        text = f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001
-        text = type(error).__name__
-    made = RecordError(f"{what} failed: {text}")
+    name = type(error).__name__
+    made = RecordError(f"{what} failed: {f'{name}: {message_of(error)}'.removesuffix(': ')}")
     made.__cause__ = error
     return made
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says; nothing where it holds what can't be shown (str() of a KeyError of an odd key
+    raises in turn)."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001
+        return ""
+
+
+def ends_the_run(error: BaseException) -> bool:
+    """Whether something that was raised while one record was at hand says nothing about that record.
+
+    So do an engine or an encoder that is away, a fault of ours (InvariantError), a run that was stopped, and
+    memory that ran out: the next record would meet the same. All else is the record's, whatever its type.
+    """
+    if isinstance(error, Exception):
+        return isinstance(error, MemoryError) or (
+            isinstance(error, EsembedError) and not isinstance(error, RecordError)
+        )
+    # A panic in Rust code (a tokenizer, a splitter) is no Exception to Python, and is about the text at hand.
+    return type(error).__module__ != "pyo3_runtime"
 
 
 def vector_size(vector: npt.NDArray[Any] | SparseVector) -> int:

@@ -15,6 +15,7 @@ from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import RecordError
 from esembed.ingest.options import IngestOptions
+from esembed.ingest.record import ends_the_run
 from esembed.ingest.sources import Source
 from esembed.ingest.sources.mapper import RecordMapper
 from esembed.ingest.stages.chunk import Chunker
@@ -82,7 +83,7 @@ class BufferedHead(Source):
         characters = 0
         try:
             for record in itertools.islice(self._stream, SAMPLE_RECORDS):
-                characters += sum(len(value) for value in _source(record).values() if isinstance(value, str))
+                characters += _characters(record)
                 with self._changed:
                     self._drawn.append(record)
                     if self._enough or characters >= SAMPLE_CHARACTERS:
@@ -147,18 +148,21 @@ def count_terms(
     while batch := list(itertools.islice(stream, _BATCH)):
         for record in batch:
             source = _source(record)
+            pieces: list[tuple[str, list[str]]] = []
             try:
-                found = {name: plan.vector_text(name, source) for name in lexical}
-            except RecordError:
-                continue
-            for name, text in found.items():
-                if not text or not text.strip():
-                    continue
-                for piece in chunker(text) if chunker is not None and name in chunked else (text,):
-                    tokens = lexical[name].tokens(piece)
-                    documents[name] += 1
-                    terms[name] += len(tokens)
-                    df[name].update(set(tokens))
+                for name in lexical:
+                    text = plan.vector_text(name, source)
+                    if text and text.strip():
+                        cut = chunker(text) if chunker is not None and name in chunked else (text,)
+                        pieces += [(name, lexical[name].tokens(piece)) for piece in cut]
+            except BaseException as error:
+                if ends_the_run(error):
+                    raise
+                continue  # the ingest makes a dead letter of it
+            for name, tokens in pieces:
+                documents[name] += 1
+                terms[name] += len(tokens)
+                df[name].update(set(tokens))
         if advance is not None:
             advance(len(batch))
     return {
@@ -175,6 +179,13 @@ def count_encoders(plan: IndexPlan, lexical: Iterable[str]) -> list[str]:
     if any(plan.sparse[name].chunked for name in names):
         names += [name for name, spec in plan.vector_fields() if spec.chunked and not spec.precomputed][:1]
     return list(dict.fromkeys(names))
+
+
+def _characters(record: Any) -> int:
+    try:
+        return sum(len(value) for value in _source(record).values() if isinstance(value, str))
+    except Exception:  # noqa: BLE001 - a foreign mapping; the ingest makes a dead letter of it
+        return 0
 
 
 def _source(record: Any) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from esembed.errors import RecordError
 
-__all__ = ["align", "get", "merge", "place", "places", "pop", "put", "texts"]
+__all__ = ["align", "get", "is_nulled", "merge", "place", "places", "pop", "put", "texts"]
 
 
 def get(record: Mapping[str, Any], path: str) -> Any:
@@ -154,6 +154,20 @@ def merge(current: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, An
         else:
             out[name] = value
     return out
+
+
+def is_nulled(change: Mapping[str, Any], path: str) -> bool:
+    """Whether a partial document sets an object on the way to *path* to null, and so takes away what is in
+    it. Null at the path itself doesn't count."""
+    head, dot, rest = path.partition(".")
+    while dot:
+        if head in change:
+            inside = change[head]
+            if inside is None or (isinstance(inside, Mapping) and is_nulled(inside, rest)):
+                return True
+        name, dot, rest = rest.partition(".")
+        head = f"{head}.{name}"
+    return False
 
 
 def align(stored: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

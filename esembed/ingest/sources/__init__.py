@@ -14,9 +14,9 @@ from pathlib import Path
 from types import GeneratorType
 from typing import Any
 
-from esembed.errors import EsembedError, RecordError, SourceError
+from esembed.errors import RecordError, SourceError
 from esembed.ingest.dead_letters import UnreadableRecord, read_dead_letters
-from esembed.ingest.record import as_record_error
+from esembed.ingest.record import as_record_error, ends_the_run
 from esembed.ingest.sources.files import (
     Counter,
     Location,
@@ -116,8 +116,7 @@ def _each(records: Iterable[Any]) -> Iterator[Any]:
             return
         except Exception as error:
             raised += 1
-            fatal = isinstance(error, EsembedError) and not isinstance(error, RecordError)
-            if fatal or isinstance(iterator, GeneratorType) or raised >= RAISED_IN_A_ROW:
+            if ends_the_run(error) or isinstance(iterator, GeneratorType) or raised >= RAISED_IN_A_ROW:
                 raise
             yield _Raised(error)
         else:
@@ -183,9 +182,9 @@ class FileSource(Source):
                         yield replace(record, source={**location.partition, **record.source})
                     else:
                         yield record
-            except (EsembedError, MemoryError):
-                raise
-            except Exception as error:  # noqa: BLE001 - see below
+            except Exception as error:
+                if ends_the_run(error):
+                    raise
                 # Decompressors, decoders, Arrow and the stores' clients each have errors of their own for a
                 # file that is cut or spoiled. It is this file's error; the others are read.
                 yield UnreadableRecord(

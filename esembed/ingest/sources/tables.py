@@ -13,6 +13,7 @@ from typing import IO, Any
 from esembed.errors import SourceError
 from esembed.ingest.dead_letters import UnreadableRecord
 from esembed.lazy import np
+from esembed.scalars import iso_year
 from esembed.types import Document
 
 __all__ = ["is_frame", "open_frame", "read_arrow", "read_parquet"]
@@ -212,16 +213,8 @@ def _date(pa: Any, cell: Any) -> str:
     count = np.int64(cell.value)
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         # In UTC, where Python can't compute the zone's offset or has no such zone.
-        return _signed(str(count.view(f"M8[{unit}]"))) + "+00:00"
-    return _signed(str(count.view(f"M8[{unit}]")))
-
-
-def _signed(text: str) -> str:
-    """NumPy's date in ISO 8601's form for years that don't have four digits."""
-    year, dash, rest = text[1:].partition("-") if text.startswith("-") else text.partition("-")
-    if text.startswith("-"):
-        return f"-{year.rjust(4, '0')}{dash}{rest}"
-    return f"+{text}" if len(year) > 4 else f"{year.rjust(4, '0')}{dash}{rest}"
+        return iso_year(str(count.view(f"M8[{unit}]"))) + "+00:00"
+    return iso_year(str(count.view(f"M8[{unit}]")))
 
 
 def _rows(pa: Any, batch: Any, label: str, start: int) -> Iterator[RawRecord]:

@@ -14,6 +14,7 @@ from esembed.capabilities import Capabilities
 from esembed.encode.base import Encoder
 from esembed.errors import OptionsError, PlanError
 from esembed.ingest.options import IngestOptions, IngestReport
+from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord
 from esembed.ingest.stages.encode import Encoders, encoders_of
 from esembed.plan import IndexPlan
@@ -120,6 +121,7 @@ class ChunkStage:
         plan, capabilities, options: of the run.
         encoders: field → encoder, or a function that makes them at the start; the first chunked field's
             counts the tokens.
+        outcomes: takes the records whose text can't be cut.
 
     Attributes:
         seconds: how long the cutting took so far.
@@ -134,8 +136,9 @@ class ChunkStage:
         options: IngestOptions,
         *,
         encoders: Encoders,
+        outcomes: Outcomes,
     ) -> None:
-        self._plan, self._encoders = plan, encoders
+        self._plan, self._encoders, self._outcomes = plan, encoders, outcomes
         self._chunker: Chunker | None = None
         self._chunked = {n for n, f in plan.vector_fields() if f.chunked and not f.precomputed}
         self._chunks = 0
@@ -169,21 +172,32 @@ class ChunkStage:
             found.append(f"chunks are kept to {self._chunker.max_tokens} tokens, what the encoder takes")
         return found
 
-    def __call__(self, records: Sequence[PreparedRecord]) -> None:
-        """Cut what is to be cut, in place."""
+    def __call__(self, records: Sequence[PreparedRecord]) -> list[PreparedRecord]:
+        """Cut what is to be cut, in place. Returns the records that go on.
+
+        Raises:
+            RecordError, PermanentError: see :meth:`Outcomes.dead_letter`.
+        """
         if self._chunker is None:
-            return
+            return list(records)
         started = time.monotonic()
+        going_on: list[PreparedRecord] = []
         for record in records:
             if record.chunk_text is not None:
-                record.chunks = self._chunker(record.chunk_text)
+                try:
+                    record.chunks = self._chunker(record.chunk_text)
+                except BaseException as raised:  # noqa: BLE001 - Outcomes.failed decides whose error it is
+                    self._outcomes.failed(record, raised, "cutting it into chunks")
+                    continue
                 record.chunk_vectors = [{} for _ in record.chunks]
                 self._chunks += len(record.chunks)
             elif self._chunked & record.wanted:
                 # Without a text it has no chunks, which isn't the same as chunks that nobody looks at: those
                 # that the index has of an earlier text must go.
                 record.chunks = []
+            going_on.append(record)
         self.seconds += time.monotonic() - started
+        return going_on
 
 
 def _tokenizer(encoder: Any) -> Any:

@@ -15,7 +15,7 @@ from esembed.encode.processes import ForkSafeLock
 from esembed.errors import ContractError, PermanentError, RecordError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
-from esembed.ingest.record import PreparedRecord
+from esembed.ingest.record import PreparedRecord, ends_the_run, message_of
 from esembed.lazy import np
 from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.types import SparseVector
@@ -80,7 +80,7 @@ class EncodeStage:
         self._made = EncodeStats()
         self._made_lock = ForkSafeLock()
         self._totals: list[tuple[Encoder, EncodeStats]] = []
-        self._ever_worked: set[str] = set()
+        self._taken: dict[str, str] = {}
 
     def start(self) -> None:
         """Make the encoders where they aren't there yet, and find out which fields share a pass."""
@@ -167,11 +167,9 @@ class EncodeStage:
                 if at in dead:
                     continue
                 record = records[at]
-                error = result if isinstance(result, RecordError) else self._flaw(group, result)
-                if error is not None:
+                if isinstance(result, BaseException):
                     dead.add(at)
-                    error.record_id, error.position = record.id, record.document.position
-                    self._outcomes.dead_letter(record, error)
+                    self._outcomes.failed(record, result, f"encoding it for {group.label}")
                     continue
                 for name, (vector, counted) in zip(group.fields, result, strict=True):
                     if counted is not None:
@@ -187,52 +185,90 @@ class EncodeStage:
                         record.chunk_vectors[number][name] = vector
         return [record for at, record in enumerate(records) if at not in dead]
 
-    def _flaw(self, group: _Group, made: Sequence[tuple[Any, Any]]) -> RecordError | None:
-        for name, (vector, _) in zip(group.fields, made, strict=True):
-            values = vector.values if isinstance(vector, SparseVector) else vector
-            if not np.isfinite(values).all():
-                return RecordError(f"the encoder made NaN or infinity for {name!r}", field=name)
-        return None
-
     def _encode(self, group: _Group, texts: Sequence[str]) -> list[Any]:
-        """For each text what ``group.encode`` gives, or the RecordError of a text that is refused."""
+        """For each text what ``group.encode`` gives, or what was raised for a text that is refused.
+
+        Raises:
+            BaseException: what is no single text's fault: the encoder is away, or takes no text at all (any
+                more).
+        """
         try:
             out = group.encode(texts)
-        except ContractError:
-            raise
-        except (PermanentError, ValueError, TypeError) as error:
-            if len(texts) == 1:
-                if group.label not in self._ever_worked:
-                    raise
-                return [
-                    RecordError(
-                        f"the encoder of {group.label} refuses this text: {error}",
-                        field=next(iter(group.fields)),
-                    )
-                ]
-            # One text may spoil a batch: halve until it is alone. When none goes through at all it
-            # is the encoder, and its own error is raised.
-            return self._halves(group, texts, error)
-        if len(out) != len(texts):
-            raise PermanentError(
-                f"the encoder of {group.label} returned {len(out)} vectors for {len(texts)} texts"
-            )
-        self._ever_worked.add(group.label)
-        return out
+            if len(out) != len(texts):
+                raise _WrongCount(
+                    f"the encoder of {group.label} returned {len(out)} vectors for {len(texts)} texts"
+                )
+            # Looked at here, since what one text makes of an encoder's answer is that text's error, too.
+            results = [_checked(group, made) for made in out]
+        except BaseException as error:
+            if _ends_the_run(error):
+                raise
+            if len(texts) > 1:
+                # One text may spoil a batch: halve until it is alone.
+                self._find_one_that_works(group, texts, error)
+                middle = len(texts) // 2
+                return self._encode(group, texts[:middle]) + self._encode(group, texts[middle:])
+            self._try_again(group, error)
+            return [_refused(group, error)]
+        self._taken.setdefault(group.label, texts[0])
+        return results
 
-    def _halves(self, group: _Group, texts: Sequence[str], error: Exception) -> list[Any]:
-        if group.label not in self._ever_worked:
-            for text in texts[:8]:
-                try:
-                    group.encode([text])
-                except (PermanentError, ValueError, TypeError):
-                    continue
-                self._ever_worked.add(group.label)
-                break
-            else:
-                raise error
-        middle = len(texts) // 2
-        return self._encode(group, texts[:middle]) + self._encode(group, texts[middle:])
+    def _find_one_that_works(self, group: _Group, texts: Sequence[str], error: BaseException) -> None:
+        """Before a batch is halved: when none of a few texts goes through it is the encoder, and its own
+        error is raised at once."""
+        if group.label in self._taken:
+            return
+        for text in texts[:8]:
+            try:
+                group.encode([text])
+            except Exception as again:
+                if _ends_the_run(again):
+                    raise
+                continue
+            self._taken[group.label] = text
+            return
+        raise error
+
+    def _try_again(self, group: _Group, error: BaseException) -> None:
+        """Whether the text is at fault or the encoder is asked of the encoder, with a text that it took
+        before: a device that was lost in mid-run would make a dead letter of every record that is left.
+
+        Raises:
+            BaseException: the encoder's own error.
+        """
+        taken = self._taken.get(group.label)
+        if taken is None:
+            raise error
+        group.encode([taken])
+
+
+class _WrongCount(PermanentError):
+    """An encoder that gives another number of vectors than it got texts: no text is at fault."""
+
+
+def _ends_the_run(error: BaseException) -> bool:
+    # Encoders say with a PermanentError (an endpoint's status 400) that they refuse a text.
+    if isinstance(error, PermanentError):
+        return isinstance(error, (ContractError, _WrongCount))
+    return ends_the_run(error)
+
+
+def _checked(group: _Group, made: Sequence[tuple[Any, Any]]) -> Any:
+    """What an encoder made of one text, or the RecordError that it can't be stored."""
+    for name, (vector, _) in zip(group.fields, made, strict=True):
+        values = vector.values if isinstance(vector, SparseVector) else vector
+        if not np.isfinite(values).all():
+            return RecordError(f"the encoder made NaN or infinity for {name!r}", field=name)
+    return made
+
+
+def _refused(group: _Group, error: BaseException) -> RecordError:
+    refused = RecordError(
+        f"the encoder of {group.label} refuses this text: {message_of(error) or type(error).__name__}",
+        field=next(iter(group.fields)),
+    )
+    refused.__cause__ = error
+    return refused
 
 
 def _totals(encoder: Encoder) -> EncodeStats:

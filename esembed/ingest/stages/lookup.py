@@ -109,10 +109,8 @@ class LookupStage:
                 moving.discard(record.id)
             try:
                 keep = self._one(record, stored, current, moving=record.id in moving)
-            except RecordError as error:
-                error.record_id = error.record_id or record.id
-                error.position = error.position or record.document.position
-                self._outcomes.dead_letter(record, error)
+            except BaseException as raised:  # noqa: BLE001 - Outcomes.failed decides whose error it is
+                self._outcomes.failed(record, raised, "comparing it with the index")
                 continue
             if keep:
                 in_flight.add(record.id)

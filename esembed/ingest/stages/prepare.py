@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from datetime import date, datetime, time
 from typing import Any, Literal
 from uuid import UUID
@@ -18,13 +19,14 @@ from esembed.capabilities import Capabilities
 from esembed.dialect.documents import Vectors, dumps
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD, TEXT_PREFIX
 from esembed.dialect.quantize_vectors import is_no_vector, quantize
-from esembed.dialect.values import boolean
+from esembed.dialect.values import boolean, far_date
 from esembed.encode.base import Encoder
 from esembed.encode.precomputed import validate_dense, validate_sparse
 from esembed.errors import OptionsError, PlanError, RecordError
+from esembed.ingest.dead_letters import MARK
 from esembed.ingest.options import ALL_FIELDS, IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
-from esembed.ingest.record import PreparedRecord, as_record_error, vector_size
+from esembed.ingest.record import PreparedRecord, vector_size
 from esembed.ingest.sources.mapper import RecordMapper
 from esembed.plan import DenseField, IndexPlan, SparseField, paths
 from esembed.scalars import plain
@@ -128,10 +130,18 @@ class Preparer:
         self._require_precomputed = require_precomputed
         self._limits = {name: encoders[name].info.max_seq_length is not None for name in self.encoded}
         declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
+        # What esembed itself puts into a document: a record's own value would be replaced without a word.
+        self._kept = [HASH_FIELD, PARENT_FIELD, *(f"{TEXT_PREFIX}{name}" for name in sorted(self.inside))]
         self._strict = plan.index.dynamic == "strict"
         self._declared = declared
         self._path = plan.chunk.path if plan.chunk is not None else ""
-        self._booleans = {name for name, spec in plan.filter.items() if spec.type == "boolean"}
+        # How the texts of typed fields are read; others stay as they are.
+        self._readers: dict[str, Callable[[Any], Any]] = {}
+        for name, spec in plan.filter.items():
+            if spec.type == "boolean":
+                self._readers[name] = boolean
+            elif spec.type == "date":
+                self._readers[name] = functools.partial(far_date, format=spec.format)
 
     # -- one record ----------------------------------------------------------------------------
 
@@ -155,7 +165,7 @@ class Preparer:
             gone = self._checked_id(document.id)
             return PreparedRecord(document=document, id=gone, op="delete", source={}, size=len(gone) + 200)
         source = {k: v for k, v in document.source.items() if v is not None or document.op == "update"}
-        for name in (HASH_FIELD, PARENT_FIELD, *(f"{TEXT_PREFIX}{name}" for name in self.inside)):
+        for name in self._kept:
             if name in source:
                 raise RecordError(
                     f"{name!r} is a field that esembed keeps for itself, and a value for it would be lost: "
@@ -163,6 +173,12 @@ class Preparer:
                     "--from-index",
                     field=name,
                 )
+        if MARK in source:
+            raise RecordError(
+                "this is a dead letter, not a record; what it holds is tried again with --from-dead-letters "
+                "(dead_letter_source)",
+                field=MARK,
+            )
         for name in _METADATA.intersection(source):
             raise RecordError(
                 f"{name!r} is a metadata field of the engine and can't stand in a document", field=name
@@ -179,6 +195,12 @@ class Preparer:
                     field=path,
                 )
         for name in self.encoded:
+            if document.op == "update" and paths.is_nulled(source, name):
+                raise RecordError(
+                    f"the update sets the object that {name!r} stands in to null, and its vector would be "
+                    "lost: name the fields in it that are to go",
+                    field=name,
+                )
             if paths.places(source, name):
                 raise RecordError(
                     f"the field {name!r} is filled by its encoder, and the record brings a value for it; use "
@@ -292,6 +314,8 @@ class Preparer:
             raise RecordError(
                 "a delete or update record needs an id" if doc_id is None else "the id is empty"
             )
+        if not isinstance(doc_id, str):
+            raise RecordError(f"the id is of type {type(doc_id).__name__}, not text; make it text")
         try:
             size = len(doc_id.encode("utf-8"))
         except UnicodeEncodeError:
@@ -311,7 +335,7 @@ class Preparer:
             if not isinstance(name, str):
                 raise RecordError(f"a field name must be a string, not {name!r}")
             # Most values are short texts and small integers, which need no call.
-            if type(value) is not str or name in self._booleans:
+            if type(value) is not str or name in self._readers:
                 value = self._clean_value(name, value)
             out[name] = value
         try:
@@ -327,12 +351,12 @@ class Preparer:
             return value
         try:
             value = plain(value)
+            if type(value) is str:
+                read = self._readers.get(path)
+                return value if read is None else read(value)
         except ValueError as error:
             raise RecordError(f"{path}: {error}", field=path) from None
         kind = type(value)
-        if kind is str:
-            # Python and spreadsheets write True and TRUE into CSV files; the engines take lower case alone.
-            return boolean(value) if path in self._booleans else value
         if kind is int or kind is bool or value is None:
             return value
         if kind is float:
@@ -398,11 +422,16 @@ class Preparer:
                         "beside them: put each vector into its object",
                         field=name,
                     )
+                if op == "update" and name not in self.optional and self._without_objects(source):
+                    raise _taken_away(name)
                 continue
-            named = op == "update" and bool(paths.places(source, name))
+            # An object around it that is set to null takes the vector with it.
+            named = op == "update" and (bool(paths.places(source, name)) or paths.is_nulled(source, name))
             value = paths.pop(source, name)
             if value is None:
-                if named and name in self.optional:
+                if named and name not in self.optional:
+                    raise _taken_away(name)
+                if named:
                     removed[name] = False
                 continue
             value = _parsed(name, value)
@@ -418,6 +447,11 @@ class Preparer:
             else:
                 vectors[name] = vector
         return vectors, removed
+
+    def _without_objects(self, change: Mapping[str, Any]) -> bool:
+        """Whether a partial document takes away all nested objects, and the vectors in them."""
+        there = bool(paths.places(change, self._path))
+        return paths.is_nulled(change, self._path) or (there and not paths.get(change, self._path))
 
     def _check_objects(self, source: dict[str, Any]) -> dict[str, tuple[int, int]]:
         """Look at the vectors in the nested objects that a record brings; they stay where they are.
@@ -482,6 +516,14 @@ def _optional(plan: IndexPlan, more: Collection[str]) -> Set[str]:
                 option="options.optional",
             )
     return frozenset(more) | {name for name, field in fields.items() if field.optional}
+
+
+def _taken_away(name: str) -> RecordError:
+    return RecordError(
+        f"the update takes the vector {name!r} away, which the plan says each document has; send the new "
+        f"vector, leave the field out of the update, or {_make_optional(name)}",
+        field=name,
+    )
 
 
 def _make_optional(*names: str) -> str:
@@ -614,27 +656,30 @@ class PrepareStage:
                 self._outcomes.skipped()
                 return None
             record = self.preparer.prepare(meant)
-        except Exception as raised:  # noqa: BLE001 - whatever one record raises is that record's dead letter
-            error = as_record_error(raised, "preparing it")
-            error.position = error.position or read.position
-            if error.record_id is None:
-                error.record_id = read.id if meant is None else meant.id
-            known = error.record_id is not None or (meant is None and self._known_id(error, read))
-            self._outcomes.dead_letter(None, error, document=read, readable=known)
+        except BaseException as raised:  # noqa: BLE001 - Outcomes.failed decides whose error it is
+            known = getattr(raised, "record_id", None) or (read.id if meant is None else meant.id)
+            if known is None and meant is None:
+                known = self._known_id(read)
+            self._outcomes.failed(
+                None, raised, "preparing it", document=read, record_id=known, readable=known is not None
+            )
             return None
         # From here on it is the record as it was read that a dead letter would need: its replay runs the
         # hook and the field mapping again.
         record.document = read
         return record
 
-    def _known_id(self, error: RecordError, read: Document) -> bool:
-        """A dead letter whose id is known keeps its document from being taken for gone (sync). With a hook or
-        a field mapping the id that stands in the record may not be the one that was meant."""
+    def _known_id(self, read: Document) -> str | None:
+        """The id that stands in a record that isn't prepared. A dead letter whose id is known keeps its
+        document from being taken for gone (sync). With a hook or a field mapping the id that stands in the
+        record may not be the one that was meant."""
         if self._mapper.changes_ids:
-            return False
+            return None
         for key in ("_id", self._plan.id_field, "id"):
-            value = read.source.get(key) if key else None
-            if isinstance(value, (str, int)) and not isinstance(value, bool):
-                error.record_id = str(value)
-                return True
-        return False
+            try:
+                value = read.source.get(key) if key else None
+                if isinstance(value, (str, int)) and not isinstance(value, bool):
+                    return str(value)
+            except Exception:  # noqa: BLE001 - a foreign mapping, or an integer of too many digits
+                return None
+        return None

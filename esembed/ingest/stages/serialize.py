@@ -10,7 +10,6 @@ from esembed.dialect import dialect_for
 from esembed.dialect.documents import chunk_id
 from esembed.dialect.meta import HASH_FIELD, TEXT_PREFIX
 from esembed.dialect.source_rules import within
-from esembed.errors import RecordError
 from esembed.ingest.bulk import BulkAction
 from esembed.ingest.options import IngestOptions, IngestReport, MissingVectors
 from esembed.ingest.outcomes import Outcomes
@@ -69,9 +68,8 @@ class SerializeStage:
             if self._check is not None and record.op != "delete":
                 record.expected = self._check.expect(record, encoded=True)
             return self.action(record)
-        except RecordError as error:
-            error.record_id, error.position = record.id, record.document.position
-            self._outcomes.dead_letter(record, error)
+        except BaseException as raised:  # noqa: BLE001 - Outcomes.failed decides whose error it is
+            self._outcomes.failed(record, raised, "writing it as JSON")
             return None
 
     def action(self, record: PreparedRecord) -> BulkAction:

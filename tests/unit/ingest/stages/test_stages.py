@@ -20,14 +20,16 @@ from esembed.capabilities import Capabilities, profile
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
-from esembed.errors import PermanentError, RecordError
+from esembed.errors import EngineUnavailableError, InvariantError, PermanentError, RecordError
 from esembed.ingest.backoff import RetryPolicy
 from esembed.ingest.dead_letters import Reason
+from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.pipeline import run_ingest
 from esembed.ingest.record import PreparedRecord
-from esembed.ingest.stages.chunk import ChunkStage
+from esembed.ingest.sources import Source
+from esembed.ingest.stages.chunk import Chunker, ChunkStage
 from esembed.ingest.stages.encode import EncodeStage
 from esembed.ingest.stages.lookup import LookupStage
 from esembed.ingest.stages.prepare import PrepareStage
@@ -153,7 +155,7 @@ class Stages:
             outcomes,
             prepare,
             LookupStage(*of, target=target, preparer=prepare.preparer, outcomes=outcomes),
-            ChunkStage(*of, encoders=functools.partial(encoders, plan)),
+            ChunkStage(*of, encoders=functools.partial(encoders, plan), outcomes=outcomes),
             EncodeStage(*of, encoders=functools.partial(encoders, plan), outcomes=outcomes),
             SerializeStage(*of, outcomes=outcomes),
             SendStage(*of, target=target, outcomes=outcomes),
@@ -168,8 +170,7 @@ class Stages:
         prepared = [found for record in records if (found := self.prepare(record)) is not None]
         going_on: list[PreparedRecord] = []
         self.lookup(prepared, going_on.extend)
-        self.chunk(going_on)
-        for record in self.encode(going_on):
+        for record in self.encode(self.chunk(going_on)):
             if (action := self.serialize(record)) is not None:
                 self.send.put(action)
         self.send.close()
@@ -301,3 +302,181 @@ def test_a_sender_on_its_own_raises_what_ended_it() -> None:
     stage.close()
     with pytest.raises(PermanentError, match="security_exception"):
         stage.join(10.0)
+
+
+# -- what one record raises is that record's dead letter, in every stage -----------------------------------
+
+
+class Panic(BaseException):
+    """What a panic in Rust code looks like to Python: no Exception."""
+
+
+Panic.__module__ = "pyo3_runtime"
+
+
+class Unshowable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even this")
+
+
+ODD = [
+    ValueError("odd"),
+    RuntimeError("odd"),
+    KeyError("odd"),
+    RecursionError("odd"),
+    Panic("odd"),
+    Unshowable(),
+]
+
+
+@dataclass
+class Picky(Letters):
+    """Raises for a text with *word* in it."""
+
+    word: str = "odd"
+    error: BaseException = field(default_factory=lambda: ValueError("odd"))
+    lost_after: int | None = None
+    taken: int = 0
+
+    def encode_document(self, texts: Sequence[str]) -> Any:
+        if self.lost_after is not None and self.taken >= self.lost_after:
+            raise RuntimeError("the device is gone")
+        if any(self.word in text for text in texts):
+            raise self.error
+        self.taken += len(texts)
+        return super().encode_document(texts)
+
+
+def feed(count: int, odd: Sequence[int]) -> list[Document]:
+    return [
+        Document(str(n), {"title": f"{'odd' if n in odd else 'even'} {n}", "n": 100 + n}, position=f"row {n}")
+        for n in range(count)
+    ]
+
+
+def run(
+    records: Sequence[Any], *, plan: IndexPlan = PLAN, index: FakeIndex | None = None, **more: Any
+) -> tuple[IngestReport, FakeIndex]:
+    index = index or FakeIndex()
+    made = encoders(plan) | more.pop("encoders", {})
+    options = IngestOptions(max_wait_seconds=5.0, **more)
+    report = run_ingest(
+        records, client=index, index="fake", plan=plan, capabilities=CAPABILITIES, encoders=made,
+        options=options,
+    )  # fmt: skip
+    return report, index
+
+
+@pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
+def test_a_text_that_an_encoder_can_not_take_is_one_dead_letter(error: BaseException) -> None:
+    report, index = run(feed(30, [7, 8, 21]), encoders={"emb": Picky(error=error)})
+    assert (report.indexed, report.dead_lettered) == (27, 3)
+    assert sorted(e.position or "" for e in report.errors) == ["row 21", "row 7", "row 8"]
+    assert {"7", "8", "21"}.isdisjoint(index.documents)
+    assert report.errors[0].reason.startswith("the encoder of 'emb' refuses this text: ")
+
+
+@pytest.mark.parametrize("odd", [range(3), ()], ids=["after bad texts", "at once"])
+def test_an_encoder_that_takes_nothing_any_more_ends_the_run(odd: Sequence[int]) -> None:
+    """Else every record that is left would be a dead letter."""
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        run(feed(40, odd), encoders={"emb": Picky(lost_after=10)}, encode_batch_documents=5)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        run(feed(40, odd), encoders={"emb": Picky(lost_after=0)})
+
+
+@pytest.mark.parametrize("error", [MemoryError(), EngineUnavailableError("away"), InvariantError("a fault")])
+def test_what_says_nothing_about_the_record_ends_the_run(error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        run(feed(30, [7]), encoders={"emb": Picky(error=error)})
+
+
+@pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
+def test_a_text_that_can_not_be_cut_is_one_dead_letter(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("semantic_text_splitter")
+
+    def cut(self: Chunker, text: str) -> list[str]:
+        if "odd" in text:
+            raise error
+        return [text]
+
+    monkeypatch.setattr(Chunker, "__call__", cut)
+    records = [Document(str(n), {"body": "odd" if n == 3 else "even"}, position=str(n)) for n in range(9)]
+    report, index = run(records, plan=CHUNKED)
+    assert (report.indexed, report.dead_lettered) == (8, 1)
+    assert report.errors[0].position == "3"
+    assert report.errors[0].reason.startswith("cutting it into chunks failed: ")
+    assert "3" not in index.documents
+
+
+def _nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"x": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [{"big": 2**70}, {"big": -(2**64)}, {"list": [{"x": 10**30}]}, {"deep": _nested(300)}, {"s": "\ud800"}],
+    ids=["big", "negative", "in a list", "deep", "half a character"],
+)  # fmt: skip
+def test_an_update_of_what_json_writers_refuse_is_one_dead_letter(stored: dict[str, Any]) -> None:
+    """Other programs write what our own JSON writer doesn't take: OpenSearch stores integers of any length in
+    fields that it doesn't index."""
+    index = FakeIndex({"1": {"title": "one", "n": 1, **stored}, "2": {"title": "two", "n": 2}})
+    updates = [Document(n, {"n": 5}, "update", f"row {n}") for n in "12"]
+    report, _ = run(updates, index=index)
+    assert (report.updated, report.dead_lettered) == (1, 1)
+    assert (report.errors[0].id, report.errors[0].position) == ("1", "row 1")
+    assert (index.documents["1"]["n"], index.documents["2"]["n"]) == (1, 5)
+
+
+@pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
+def test_a_record_that_can_not_be_written_is_one_dead_letter(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action = SerializeStage.action
+
+    def once(self: SerializeStage, record: PreparedRecord) -> Any:
+        if record.id == "3":
+            raise error
+        return action(self, record)
+
+    monkeypatch.setattr(SerializeStage, "action", once)
+    report, index = run(feed(9, []))
+    assert (report.indexed, report.dead_lettered, report.errors[0].position) == (8, 1, "row 3")
+    assert "3" not in index.documents
+
+
+class _Bad(dict):  # type: ignore[type-arg]
+    def items(self) -> Any:
+        raise RuntimeError("odd")
+
+    values = items
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"id": 10**5000, "title": "x"}, {"id": "\ud800", "title": "x"}, _Bad(id="x"), {"title": _Bad(a=1)},
+        Document(5, {"title": "x"}), Document("\ud800", {"title": "x"}),  # type: ignore[arg-type]
+        Document(["a"], {"title": {}}), {None: 1, "id": "z"},  # type: ignore[arg-type]
+        {"esembed_dead_letter": 2, "reason": "r", "record": {"title": "x"}, "title": "x"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_record_of_any_shape_is_one_dead_letter(record: Any, verify: bool) -> None:
+    report, index = run([*feed(3, []), record, *feed(2, [])], verify=False, strict=False)
+    assert (report.dead_lettered, len(index.documents)) == (1, 3)
+    if verify:
+        outcomes = Outcomes(OPTIONS)
+        outcomes.start()
+        outcomes.source_ids = IdTable()
+        stage = PrepareStage(PLAN, CAPABILITIES, OPTIONS, encoders=encoders(PLAN), outcomes=outcomes)
+        for read in Source([record]):
+            assert stage(read) is None
+        len(outcomes.source_ids)
+        outcomes.close()
