@@ -210,9 +210,7 @@ def test_a_value_for_what_esembed_keeps_is_refused() -> None:
         for source in (
             {"esembed_hash": "x"}, {"esembed_parent": "x"}, {"parts.chunks": []}, {"parts": {"chunks": {}}},
         ):  # fmt: skip
-            with pytest.raises(
-                RecordError, match="is a field that esembed keeps for itself|is filled with the chunks"
-            ):
+            with pytest.raises(RecordError, match=r"keeps for itself|is filled with the chunks"):
                 preparer.prepare(Document("1", {"title": "x", **source}, op))  # type: ignore[arg-type]
 
 
