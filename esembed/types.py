@@ -168,6 +168,7 @@ class Hit:
         contributions: each leg's part, where ``explain=True``.
         fields: collapse and stored fields as the engine returned them.
         rescored: the score after a rescore stage, else None.
+        sort: of a sorted search the values that it was sorted by, one for each key.
     """
 
     id: str
@@ -179,6 +180,7 @@ class Hit:
     contributions: Sequence[LegContribution] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     rescored: float | None = None
+    sort: Sequence[Any] = ()
 
 
 @dataclass(slots=True)

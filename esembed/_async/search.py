@@ -103,6 +103,7 @@ class AsyncSearcher:
         source: SourceFilter = None,
         highlight: bool | Sequence[str] | Mapping[str, Any] | None = None,
         aggregations: Mapping[str, Any] | None = None,
+        post_filter: Filter | Sequence[Filter] | None = None,
         explain: bool = False,
         sort: str | Mapping[str, Any] | Sequence[Any] | None = None,
         search_after: Sequence[Scalar | None] | None = None,
@@ -113,6 +114,7 @@ class AsyncSearcher:
         deadline_seconds: float | None = None,
         partial_results: bool = False,
         preference: str | None = None,
+        routing: str | Sequence[str] | None = None,
     ) -> Hits:
         """The best hits.
 
@@ -125,8 +127,11 @@ class AsyncSearcher:
             source: which stored fields come along; vectors don't unless they are named.
             highlight: True, names of text fields, or the engine's own object.
             aggregations: the engine's own object; see :class:`~esembed.search.options.SearchOptions`.
+            post_filter: put on the hits and not on what *aggregations* count, so that each facet of a page
+                still shows what else could be chosen in it; of several all must hold.
             explain: each leg's rank, score and contribution.
-            sort, search_after: the engine's own; not under fusion.
+            sort, search_after: the engine's own; not under fusion. ``hits.next_cursor`` goes on in the same
+                order and loses no documents of equal values; *search_after* alone begins behind all of them.
             fusion: ``auto``, ``server`` or ``client``.
             count: count matches under fusion, too.
             timeout_seconds: after which the engine answers with what it has.
@@ -139,6 +144,7 @@ class AsyncSearcher:
                 that is an error.
             preference: which shard copies; by default the same ones for the same query, so that pages
                 agree.
+            routing: ask only the shards of these routing values, as documents were written with.
 
         Raises:
             QueryError: a field that isn't there or is used wrongly, a page beyond the window …
@@ -154,6 +160,7 @@ class AsyncSearcher:
             highlight=highlight,
             aggregations=aggregations,
             explain=explain,
+            post_filter=filter_of(post_filter),
             sort=[sort] if isinstance(sort, (str, Mapping)) else sort,
             search_after=search_after,
             fusion=fusion,
@@ -163,6 +170,7 @@ class AsyncSearcher:
             deadline=deadline,
         )
         self._check_aggregations(aggregations)
+        routed = self._alias.params_of_search(routing)
         # Before a text is encoded: a batch that another loop left behind would never be answered.
         self.client.loop.check()
         request = self._request(query, options, text=text, filter=filter, legs=legs, cursor=cursor)
@@ -177,7 +185,7 @@ class AsyncSearcher:
         compiled = compiler.compile(request, fetch_with_legs=self._fusing.fetch_with_legs)
         params: dict[str, Any] = {
             "preference": preference or f"esembed-{request.digest}",
-            **self._alias.search_params,
+            **routed,
         }
         where = f"/{self._path}/{'_search' if compiled.alone else '_msearch'}"
         try:

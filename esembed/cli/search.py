@@ -45,6 +45,22 @@ def search(
         ),
     ] = None,
     size: Annotated[int, typer.Option("--size", "-n", min=0, max=10_000, help="How many hits.")] = 10,
+    sort: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sort",
+            metavar="FIELD[:asc|desc]",
+            help="By fields in place of the score, the first one first; with --legs of one leg, or a default "
+            "query of one.",
+        ),
+    ] = None,
+    cursor: Annotated[
+        str | None,
+        typer.Option("--cursor", help="The next page: next_cursor of the page before (--json shows it)."),
+    ] = None,
+    routing: Annotated[
+        list[str] | None, typer.Option("--routing", help="Only the shards of this routing value.")
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Each leg's rank, score and contribution.")
     ] = False,
@@ -118,6 +134,9 @@ def search(
             legs=wanted,
             filter=condition,
             size=size,
+            sort=[_sort_key(key) for key in sort] if sort else None,
+            cursor=cursor,
+            routing=routing or None,
             explain=explain,
             deadline_seconds=None if ends is None else max(ends.left(), 0.001),
             partial_results=partial_results,
@@ -131,9 +150,15 @@ def search(
     _show(hits, opened.plan, seconds, explain=explain)
 
 
+def _sort_key(key: str) -> Any:
+    field, colon, order = key.rpartition(":")
+    return {field: order} if colon and order in ("asc", "desc") else key
+
+
 def summary(hit: Hit, plan: IndexPlan, *, width: int = 110) -> str:
-    """One line that lets a person recognize the document: its first text field's beginning."""
-    fields = [*plan.text, *hit.source]
+    """One line that lets a person recognize the document: the beginning of its text field with the highest
+    boost, which is its title where there is one."""
+    fields = [*sorted(plan.text, key=lambda name: -plan.text[name].boost), *hit.source]
     for name in fields:
         value = hit.source.get(name)
         if isinstance(value, str) and value.strip() and value != hit.id:

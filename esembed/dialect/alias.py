@@ -8,9 +8,11 @@ was moved to meanwhile. So whatever reads or writes puts the alias's properties 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from esembed.errors import QueryError
 
 __all__ = ["NO_ALIAS", "AliasProperties"]
 
@@ -76,6 +78,30 @@ class AliasProperties:
     def search_params(self) -> dict[str, str]:
         """Parameters of a search, count or scan; in ``_msearch``, of its header."""
         return {} if self.search_routing is None else {"routing": self.search_routing}
+
+    def params_of_search(self, routing: str | Sequence[str] | None) -> dict[str, str]:
+        """Those of a search that names routing values of its own: only shards of values that the alias has,
+        too, as the engines do it.
+
+        Raises:
+            QueryError: no value, one that can't be sent, or none of the alias's.
+        """
+        if routing is None:
+            return self.search_params
+        values = [routing] if isinstance(routing, str) else list(routing)
+        if not values or not all(isinstance(one, str) and one and "," not in one for one in values):
+            raise QueryError(
+                f"routing is a text or a list of texts, none empty or with a comma, not {routing!r:.80}",
+                field="routing",
+            )
+        if self.search_routing is not None:
+            own = self.search_routing.split(",")
+            values = [one for one in values if one in own]
+            if not values:
+                raise QueryError(
+                    f"the alias searches the routing {self.search_routing!r} alone", field="routing"
+                )
+        return {"routing": ",".join(values)}
 
     @property
     def document_params(self) -> dict[str, str]:

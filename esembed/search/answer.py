@@ -12,6 +12,8 @@ from esembed.fusion import Fused, LegList, fuse
 from esembed.query.nodes import Collapse
 from esembed.search.compile import CompiledLeg, CompiledSearch
 from esembed.search.page import Cursor
+from esembed.search.request import Request
+from esembed.search.sorting import sorted_digest
 from esembed.transport import Response, error_from_response
 from esembed.types import Hit, Hits, LegContribution
 
@@ -155,6 +157,7 @@ def hit_of(
         tuple(_chunks(raw, None)) if "inner_hits" in raw else (),
         tuple(contributions),
         _fields(raw) if "fields" in raw else {},
+        sort=tuple(raw["sort"]) if "sort" in raw else (),
     )
 
 
@@ -204,6 +207,8 @@ def single_hits(
     raws = body["hits"]["hits"]
     if options.sort is None:
         raws = ties_by_id(raws)
+    elif compiled.request.shown:
+        raws = [raw for raw in raws if raw["_id"] not in compiled.request.shown][: options.size]
     for position, raw in enumerate(raws, options.offset + 1):
         score = (raw.get("_score") or 0.0) * factor
         if transform is not None:
@@ -290,7 +295,11 @@ def ranked_by_engine(
     total, relation = total_of(body)
     if not (options.count if compiled.path == "server" else compiled.counted):
         total = None
-    cursor = next_cursor(compiled, len(hits), total)
+    # A total that is a lower bound ends nothing.
+    cursor = next_cursor(compiled, len(hits), total if relation == "eq" else None, _ties(hits, request))
+    if options.sort is not None and options.search_after is None:
+        for hit in hits:
+            hit.sort = hit.sort[:-1]
     return Hits(
         hits,
         total=total,
@@ -306,19 +315,39 @@ def ranked_by_engine(
     )
 
 
-def next_cursor(compiled: CompiledSearch, shown: int, total: int | None) -> str | None:
-    """The cursor to the page after this one, or None where there is none (or the order isn't by score).
+def next_cursor(
+    compiled: CompiledSearch, shown: int, total: int | None, ties: Sequence[Hit] = ()
+) -> str | None:
+    """The cursor to the page after this one, or None where there is none.
 
     Args:
         total: how many hits (of a collapsed query groups) there are to page through, where that is known.
+        ties: of a sorted search the documents that were shown with the values of the last one.
     """
     options, request = compiled.options, compiled.request
-    end = options.offset + shown
+    end = request.paged + shown
     limit = request.window if request.windowed else compiled.scope.capabilities.max_result_window
-    more = shown == options.size > 0 and end < limit and (total is None or end < total)
-    if not more or options.sort is not None:
+    by_values = options.sort is not None and not request.windowed
+    more = shown == options.size > 0 and (by_values or end < limit) and (total is None or end < total)
+    if not more or options.search_after is not None:
         return None
-    return Cursor(version=1, offset=end, window=request.window, digest=request.digest).encode()
+    return Cursor(
+        version=1,
+        offset=end,
+        window=request.window,
+        digest=sorted_digest(request.digest, options.sort),
+        after=list(ties[-1].sort) if by_values else None,
+        shown=[hit.id for hit in ties] if by_values else [],
+    ).encode()
+
+
+def _ties(hits: Sequence[Hit], request: Request) -> list[Hit]:
+    """The documents shown so far, on this page or before it, that have the sort values of its last hit."""
+    if not hits or request.options.sort is None:
+        return []
+    last = hits[-1].sort
+    before = [Hit(id, 0.0, sort=last) for id in request.shown] if list(last) == request.after else []
+    return before + [hit for hit in hits if hit.sort == last]
 
 
 def groups_note(compiled: CompiledSearch, cursor: str | None, *, windowed: bool) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from esembed.search.facets import check_aggregations
 from esembed.search.options import SearchOptions, SourceFilter
 from esembed.search.page import hidden_fields, highlight_spec, source_spec
 from esembed.search.request import Request, RequestLeg, make_request
-from esembed.search.sorting import check_search_after, check_sort
+from esembed.search.sorting import TIE, before_ties, check_search_after, check_sort
 
 __all__ = ["CompiledLeg", "CompiledSearch", "SearchCompiler", "compile_query", "to_body"]
 
@@ -241,7 +241,12 @@ class SearchCompiler:
         scope = self._scope.with_(window=request.window, notes=[], gaps=[], names=[])
         if request.fusion is not None:
             compiled = self._fused(request, request.fusion, scope, fetch_with_legs)
-        elif self._stages_need_the_client(request) or self._finds_chunk_documents(request.inner, scope):
+        elif (
+            self._stages_need_the_client(request)
+            or self._finds_chunk_documents(request.inner, scope)
+            # An engine's post_filter thins out the k nearest; the filter inside finds k that it lets pass.
+            or (request.options.post_filter is not None and request.finds_nearest)
+        ):
             compiled = self._single_by_client(request, scope, fetch_with_legs)
         else:
             compiled = self._single(request, scope)
@@ -282,10 +287,20 @@ class SearchCompiler:
         if options.sort is not None:
             if stages:
                 raise QueryError("sort doesn't go with rescore or collapse's best hit by score", field="sort")
-            body["sort"] = check_sort(options.sort, scope)
-            if options.search_after is not None:
-                body["search_after"] = check_search_after(options.search_after, options.sort)
+            keys = check_sort(options.sort, scope)
+            after = options.search_after
+            if after is None:  # values of the caller's are one for each of his keys
+                keys.append(TIE)
+                after = request.after
+            body["sort"] = keys
+            if after is not None:
+                body["search_after"] = check_search_after(after, keys)
                 body.pop("from", None)
+            if request.shown:
+                # Two shards may have a document each of the same values and sequence number: the page begins
+                # with those, and the ones that were shown are taken out.
+                body["search_after"] = before_ties(body["search_after"])
+                body["size"] += len(request.shown)
         elif options.search_after is not None:
             raise QueryError("search_after needs sort", field="search_after")
         reranked = self._engine_rerank(request, scope)
@@ -352,6 +367,8 @@ class SearchCompiler:
             body["highlight"] = highlight_spec(options.highlight, scope, None)
         if options.aggregations:
             body["aggs"] = check_aggregations(options.aggregations, scope)
+        if options.post_filter is not None:
+            body["post_filter"] = self.dialect.clause(options.post_filter, scope)
         if options.timeout_seconds is not None:
             body["timeout"] = _milliseconds(options.timeout_seconds)
 
@@ -396,6 +413,11 @@ class SearchCompiler:
         if fusion.kind == "linear" and any(self._to_common(leg.query, scope) for leg in request.legs):
             gaps.append(
                 'dot_product scores differ from Elasticsearch\'s until they are converted; fusion="auto"'
+            )
+        if request.options.post_filter is not None:
+            gaps.append(
+                "aggregations beside a post_filter are counted in a search of their own, without it; "
+                'fusion="auto"'
             )
         if request.options.leg_timeouts_seconds:
             gaps.append('legs have time-outs of their own only where the fusion is ours; fusion="auto"')
@@ -451,7 +473,10 @@ class SearchCompiler:
         self, request: Request, fusion: FusionNode, scope: Scope, fetch_with_legs: bool
     ) -> CompiledSearch:
         options = request.options
-        legs = [self._leg(leg, scope, request.window) for leg in request.legs]
+        asked: Sequence[RequestLeg] = request.legs
+        if options.post_filter is not None:
+            asked = [replace(leg, query=add_filter(leg.query, options.post_filter)) for leg in asked]
+        legs = [self._leg(leg, scope, request.window) for leg in asked]
         documents = any(leg.is_chunk_document for leg in legs)
         small = fetch_with_legs or options.source not in (None, True)
         fetch = small and request.window <= FETCHED_WINDOW and not documents and not options.highlights
@@ -488,8 +513,7 @@ class SearchCompiler:
                 "size": 0,
                 "track_total_hits": True,
             }
-            if options.aggregations:
-                match_any["aggs"] = check_aggregations(options.aggregations, scope)
+            self._add_extras(match_any, replace(options, highlight=None, timeout_seconds=None), scope)
         return CompiledSearch(
             request=request,
             scope=scope,

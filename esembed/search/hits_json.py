@@ -28,6 +28,7 @@ def hits_to_json(hits: Hits, seconds: float) -> dict[str, Any]:
                 "score": hit.score,
                 "source": dict(hit.source),
                 **_contributions(hit),
+                **({"sort": list(hit.sort)} if hit.sort else {}),
                 **({"chunks": [dict(chunk) for chunk in hit.chunks]} if hit.chunks else {}),
             }
             for hit in hits

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from esembed.errors import QueryError
-from esembed.query.nodes import Scalar
+from esembed.query.nodes import Filter, Scalar
 from esembed.search.deadline import Deadline
 
 __all__ = ["FusionPath", "Reranker", "SearchOptions", "SourceFilter", "check_rerankers", "http_timeout"]
@@ -38,6 +38,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
         aggregations: the engine's own object. Under fusion they count every document that some leg
             finds: all matches of a text leg, the k nearest of a dense one.
         explain: each leg's rank, score and contribution for every hit.
+        post_filter: narrows the hits, not what the aggregations count.
         sort, search_after: the engine's own; refused under fusion.
         fusion: who fuses: the engine where the result is the same (``auto``), always it (``server``), or
             always the client.
@@ -53,6 +54,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     highlight: bool | Sequence[str] | Mapping[str, Any] | None = None
     aggregations: Mapping[str, Any] | None = None
     explain: bool = False
+    post_filter: Filter | None = None
     sort: Sequence[Any] | None = None
     search_after: Sequence[Scalar | None] | None = None
     fusion: FusionPath = "auto"

@@ -27,6 +27,9 @@ __all__ = [
     "text_query",
 ]
 
+MAX_CURSOR_CHARACTERS = 64 * 1024
+"""Sort values are part of a cursor, and a keyword is up to 32 KB long."""
+
 
 def hidden_fields(plan: IndexPlan | None) -> list[str]:
     """What never comes back unasked: vectors, chunks (they come with the hit) and our own fields."""
@@ -140,13 +143,17 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         version: of this form.
         offset: hits before the page.
         window: the window that all pages share.
-        digest: of the query.
+        digest: of the query, and of the sort.
+        after: of a sorted search the sort values of the hit before the page, else None.
+        shown: the documents before the page that have exactly these values.
     """
 
     version: int
     offset: int
     window: int
     digest: str
+    after: list[Any] | None = None
+    shown: list[str] = []
 
     def encode(self) -> str:
         """URL-safe text."""
@@ -156,18 +163,20 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def decode(cls, text: str, digest: str) -> Cursor:
         """Raises QueryError for a cursor that is broken or belongs to another query."""
         try:
-            if len(text) > 512:
+            if len(text) > MAX_CURSOR_CHARACTERS:
                 raise ValueError("too long")
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             cursor = msgspec.json.decode(raw, type=cls)
         except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
             raise QueryError("the cursor is broken; start at the first page", field="cursor") from error
-        if cursor.version != 1 or not 0 <= cursor.offset <= 10_000 or not 1 <= cursor.window <= 10_000:
+        # A sorted search is paged through by values, however deep.
+        deepest = 10_000 if cursor.after is None else 2**53
+        if cursor.version != 1 or not 0 <= cursor.offset <= deepest or not 1 <= cursor.window <= 10_000:
             raise QueryError("the cursor is broken; start at the first page", field="cursor")
         if cursor.digest != digest:
             raise QueryError(
-                "the cursor belongs to another query (or filter); pass it with the same one, or start at the "
-                "first page",
+                "the cursor belongs to another query (or filter, or sort); pass it with the same one, or "
+                "start at the first page",
                 field="cursor",
             )
         return cursor

@@ -33,6 +33,7 @@ from esembed.query.tree import add_filter, resolve_text, too_deep, transform, wa
 from esembed.search.deadline import ENGINE_SHARE
 from esembed.search.options import SearchOptions
 from esembed.search.page import Cursor
+from esembed.search.sorting import sorted_digest
 
 __all__ = [
     "DEFAULT_WINDOW",
@@ -82,6 +83,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         options: the page within the window, time-outs by leg.
         nodes: every node of the query, once walked.
         digest: equal for equal queries, whoever asks them.
+        after: of a sorted search that a cursor goes on with, the values that it goes on behind, else None.
+        shown: the documents of exactly these values that were on an earlier page.
+        paged: how many hits lie before the page; with *after* they are not in the options' offset.
         legs_missing: leg → why it was left out.
     """
 
@@ -95,6 +99,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[Query, ...]
     digest: str
     legs_missing: Mapping[str, str]
+    after: Sequence[Any] | None = None
+    shown: Sequence[str] = ()
+    paged: int = 0
 
     @property
     def unencoded(self) -> list[Knn | Sparse]:
@@ -246,12 +253,27 @@ def make_request(
         QueryError: a page beyond the window, a time-out of no leg, options that don't go together, or a
             cursor of another query.
     """
-    nodes = tuple(walk(query))  # first: what is nested too deep is refused here, and encoding it would fail
-    digest = query_digest(query)
+    post_filter = options.post_filter
+    filtered = add_filter(query, post_filter)
+    # First: what is nested too deep is refused here, and encoding it would fail.
+    nodes = tuple(walk(filtered))
+    digest = query_digest(filtered)
+    if post_filter is not None and not options.aggregations:
+        # Nothing is to be counted without it, so it is a filter like any other, also for the k nearest.
+        query, options, post_filter = filtered, replace(options, post_filter=None), None
     first_window: int | None = None
+    after: Sequence[Any] | None = None
+    shown: Sequence[str] = ()
+    where: Cursor | None = None
     if cursor is not None:
-        query, options, first_window = _at_cursor(query, options, cursor, digest)
-        nodes = tuple(walk(query))
+        if options.offset or options.search_after is not None:
+            raise QueryError("pass cursor, offset or search_after, one of them", field="cursor")
+        where = Cursor.decode(cursor, sorted_digest(digest, options.sort))
+        if where.after is not None and options.sort is not None:
+            after, shown = where.after, where.shown
+        else:
+            query, options, first_window = _at_cursor(query, options, where)
+            nodes = tuple(walk(add_filter(query, post_filter)))
     inner, stages = _unwrap(query)
     if isinstance(inner, Knn) and inner.k is not None and not options.offset and not stages:
         # The k nearest are fewer than a page: a short first page is what was asked for.
@@ -285,6 +307,9 @@ def make_request(
         nodes=nodes,
         digest=digest,
         legs_missing={},
+        after=after,
+        shown=shown,
+        paged=options.offset if where is None else where.offset,
     )
 
 
@@ -348,13 +373,8 @@ def _unwrap(query: Query) -> tuple[Query, list[Rescore | Collapse]]:
     return query, stages[::-1]
 
 
-def _at_cursor(
-    query: Query, options: SearchOptions, cursor: str, digest: str
-) -> tuple[Query, SearchOptions, int]:
+def _at_cursor(query: Query, options: SearchOptions, where: Cursor) -> tuple[Query, SearchOptions, int]:
     """The page that a cursor points to, with the window that its search began with."""
-    if options.offset:
-        raise QueryError("pass cursor or offset, not both", field="cursor")
-    where = Cursor.decode(cursor, digest)
 
     def widen(node: Query) -> Query:
         if isinstance(node, (Rrf, Linear)) and node.rank_window_size is None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from esembed.dialect.scope import Scope
 from esembed.errors import QueryError
 from esembed.json_input import JsonInputError, JsonLimits, check_json
 from esembed.query.nodes import Scalar
 
-__all__ = ["check_search_after", "check_sort", "sorted_fields"]
+__all__ = ["TIE", "before_ties", "check_search_after", "check_sort", "sorted_digest", "sorted_fields"]
+
+TIE: Mapping[str, str] = {"_seq_no": "asc"}
+"""What orders documents of equal sort values, so that a page that begins behind one of them loses none of the
+others. It is unique in a shard, and every index has it; Elasticsearch sorts by no ``_id`` unless a cluster
+setting says so."""
 
 LIMITS = JsonLimits(characters=100_000, depth=20, values=1000, objects=200)
 _OF_THE_ENGINE = ("_geo_distance", "_script")
@@ -24,14 +32,27 @@ def check_sort(sort: Sequence[Any], scope: Scope) -> list[Any]:
         QueryError: no field name and no object, an unknown order, or a field that the index doesn't have or
             that can't be sorted by.
     """
-    try:
-        check_json(sort, LIMITS)
-    except JsonInputError as error:
-        raise QueryError(f"sort: {error}", field="sort") from None
+    _check_form(sort)
     for key in sort:
         for name, options in _keys(key):
             _check_key(name, options, scope)
     return list(sort)
+
+
+def sorted_digest(digest: str, sort: Sequence[Any] | None) -> str:
+    """What a cursor is checked by: the digest of the query, and of a sort. Raises QueryError."""
+    if sort is None:
+        return digest
+    _check_form(sort)
+    data = msgspec.json.encode([digest, sort], order="deterministic")
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _check_form(sort: Any) -> None:
+    try:
+        check_json(sort, LIMITS)
+    except JsonInputError as error:
+        raise QueryError(f"sort: {error}", field="sort") from None
 
 
 def sorted_fields(sort: Sequence[Any]) -> set[str]:
@@ -61,6 +82,14 @@ def _check_key(name: str, options: Any, scope: Scope) -> None:
     if isinstance(options, Mapping) and "unmapped_type" in options:
         return  # written for a field that isn't there
     scope.usable(name, "sort", anywhere=nested)
+
+
+def before_ties(after: Sequence[Any]) -> list[Any]:
+    """The values of a cursor, moved before all documents that have them. Raises QueryError."""
+    *values, number = after
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise QueryError("the cursor is broken; start at the first page", field="cursor")
+    return [*values, number - 1]
 
 
 def check_search_after(search_after: Sequence[Scalar | None], sort: Sequence[Any]) -> list[Any]:

@@ -539,3 +539,29 @@ def test_a_search_by_words_starts_light(name: str, url: str) -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert "lonely coast" in done.stdout
         assert expected in done.stdout.splitlines()[-1]
+
+
+def test_sorted_pages(run: Run, name: str, url: str, tmp_path: Path) -> None:
+    plan, records = tmp_path / "plan.toml", tmp_path / "records.jsonl"
+    plan.write_text("id_field = 'id'\n[text.body]\n[filter.year]\ntype = 'integer'\n")
+    rows = [{"id": f"{n}", "body": "lighthouse", "year": 2000 + n // 3} for n in range(9)]
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("index", "create", name, plan)[0] == 0
+    assert run("ingest", records, "--index", name)[0] == 0
+    seen: list[str] = []
+    cursor: list[str] = []
+    for _ in range(3):
+        code, out, err = run(
+            "search", "lighthouse", "-i", name, "--sort", "year:desc", "-n", "4", "--json", *cursor
+        )
+        assert code == 0, err
+        shown = json.loads(out)
+        seen += [hit["id"] for hit in shown["hits"]]
+        assert all(hit["sort"] == [2000 + int(hit["id"]) // 3] for hit in shown["hits"])
+        cursor = ["--cursor", shown["next_cursor"] or ""]
+    assert sorted(seen) == [str(n) for n in range(9)]
+    assert cursor == ["--cursor", ""]
+    code, _, err = run("search", "lighthouse", "-i", name, "--sort", "body")
+    assert code == 2
+    assert "body" in err
+    assert run("search", "lighthouse", "-i", name, "--routing", "a,b")[0] == 2

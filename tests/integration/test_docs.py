@@ -1,0 +1,103 @@
+"""The Python blocks of docs/backend.md run as they stand, on both engines."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esembed import AsyncIndex, IndexPlan
+from esembed import query as q
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SECTIONS = ("What a search page needs", "Paging")
+
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="runs in a checkout")
+
+PLAN = """
+id_field = "id"
+[text.title]
+boost = 2.0
+[text.body]
+[filter.lang]
+[filter.year]
+type = "integer"
+[filter.published]
+type = "date"
+[dense.embedding]
+encoder = "minilm"
+source = ["title", "body"]
+quantization = "hnsw"
+"""
+
+
+def records() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": str(number),
+            "title": f"Splitting file names, part {number}",
+            "body": "How to split a path into folder and file name.",
+            "lang": "en" if number % 3 else "de",
+            "year": 1990 + number,
+            "published": f"2024-03-{number + 1:02}",
+        }
+        for number in range(12)
+    ]
+
+
+def blocks(page: str, section: str) -> list[str]:
+    """The Python blocks of one section."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    part = re.split(r"^## ", text, flags=re.MULTILINE)
+    (body,) = [one for one in part if one.startswith(f"{section}\n")]
+    return re.findall(r"^```python\n(.*?)^```", body, flags=re.MULTILINE | re.DOTALL)
+
+
+async def run(block: str, names: dict[str, Any]) -> Any:
+    """Run a block; the value of its last line, where that is an expression."""
+    tree = ast.parse(block)
+    if isinstance(tree.body[-1], ast.Expr):
+        last = ast.Assign([ast.Name("shown", ast.Store())], tree.body[-1].value)
+        tree.body[-1] = ast.fix_missing_locations(ast.copy_location(last, tree.body[-1]))
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    done = eval(compile(tree, "docs", "exec", flags), names)
+    if inspect.isawaitable(done):
+        await done
+    return names.get("shown")
+
+
+@pytest.fixture
+async def index(esembed_engine: Any, esembed_index_name: str) -> Any:
+    """The index that the page talks about."""
+    pytest.importorskip("openvino")
+    if esembed_engine.engine == "elasticsearch":
+        from elasticsearch import AsyncElasticsearch as Client
+    else:
+        from opensearchpy import AsyncOpenSearch as Client
+    async with Client(esembed_engine.url) as client:
+        made = await AsyncIndex.create(client, esembed_index_name, IndexPlan.from_toml(PLAN))
+        await made.ingest(records())
+        yield made
+        await made.close()
+
+
+async def test_a_search_page(index: Any) -> None:
+    names: dict[str, Any] = {"index": index, "q": q}
+    shown = [await run(block, names) for section in SECTIONS for block in blocks("backend.md", section)]
+    assert len(shown) >= 7
+    facets = [hits for hits in (await _facets(index, names)) if hits]
+    assert facets == [{"en": 8, "de": 4}]
+    page = names["page"]
+    assert len(page) == 2
+    assert page[-1].sort[1] in ("en", "de")
+
+
+async def _facets(index: Any, names: dict[str, Any]) -> list[dict[str, int]]:
+    block = next(one for one in blocks("backend.md", SECTIONS[0]) if "post_filter" in one)
+    buckets = await run(block, names)
+    assert {hit.source["lang"] for hit in names["hits"]} == {"de"}
+    return [{bucket["key"]: bucket["doc_count"] for bucket in buckets}]
