@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import re
 import sys
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import orjson
@@ -36,6 +38,7 @@ __all__ = [
     "error_from_response",
     "query_value",
     "refuse_serverless",
+    "retry_after_seconds",
 ]
 
 NO_SECRETS = Scrubber()
@@ -262,18 +265,43 @@ def connection_error(error: Exception, method: str, path: str, scrub: Scrubber =
     return EngineUnavailableError(f"{method} {path}: the engine did not answer ({text})")
 
 
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """How long a server asks to be left alone: ``retry-after-ms``, or ``Retry-After`` in
+    seconds or as a date; None without either, or where it is neither."""
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(value).timestamp() - time.time()
+            except (ValueError, TypeError, OverflowError):  # a year beyond the platform's
+                continue
+        if seconds == seconds:  # not NaN
+            return max(0.0, seconds)
+    return None
+
+
 def error_from_response(
     method: str, path: str, response: Response, scrub: Scrubber = NO_SECRETS
 ) -> EsembedError:
     """The error that an answer with a status of 400 or more stands for."""
     # Before anything is cut: a proxy's page may quote the request's headers.
-    status, body = response.status, scrub.value(response.body)
+    try:
+        status, body = response.status, scrub.value(response.body)
+    except RecursionError:
+        status, body = response.status, "an answer that is nested too deeply"
     error_type: str | None = None
     reason: str | None = None
     index: str | None = None
     error = body.get("error") if isinstance(body, Mapping) else None
     if isinstance(error, Mapping):
-        error_type, reason, index = error.get("type"), error.get("reason"), error.get("index")
+        # As texts, whatever a proxy wrote there: they are looked up, compared and printed.
+        error_type, reason, index = (
+            None if error.get(name) is None else str(error[name]) for name in ("type", "reason", "index")
+        )
         root = error.get("root_cause")
         if isinstance(root, Sequence) and root and isinstance(root[0], Mapping):
             deepest = root[0].get("reason")
@@ -303,9 +331,9 @@ def error_from_response(
     if status == 404 and error_type == "index_not_found_exception":
         return IndexNotFoundError(f"there is no index {index or path!r}", index=str(index or path))
     if status in TRANSIENT_STATUS:
-        retry_after = response.headers.get("retry-after")
-        seconds = float(retry_after) if retry_after and retry_after.replace(".", "", 1).isdigit() else None
-        return EngineUnavailableError(message, status=status, retry_after_seconds=seconds)
+        return EngineUnavailableError(
+            message, status=status, retry_after_seconds=retry_after_seconds(response.headers)
+        )
     if status in (401, 403):
         hint = (
             "; check the user name and password or the API key"

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from esembed.answers import DiskFree, StoreSize, part
 from esembed.dialect import meta
 from esembed.dialect.alias import AliasProperties
 from esembed.dialect.meta import stored_meta
@@ -284,11 +285,9 @@ async def enough_disk(client: AsyncEngineClient, live: LiveIndex, factor: float,
     if stats.status != 200 or nodes.status != 200:
         notes.append("free disk could not be asked for")
         return
-    size = stats.body["_all"]["primaries"]["store"]["size_in_bytes"]
-    free = sum(
-        node.get("fs", {}).get("total", {}).get("available_in_bytes", 0)
-        for node in nodes.body["nodes"].values()
-    )
+    size = part(StoreSize, stats.body, "GET _stats/store").all.primaries.store.size_in_bytes
+    disks = part(DiskFree, nodes.body, "GET /_nodes/stats/fs").nodes
+    free = sum(node.fs.total.available_in_bytes for node in disks.values())
     if free < size * factor:
         raise PermanentError(
             f"a second copy of {live.concrete_index!r} needs about {size * factor / 2**20:.0f} MiB, "

@@ -182,7 +182,7 @@ class AsyncEngineClient:
             if response.status not in ignore:
                 if response.status >= 400:
                     raise error_from_response(method, path, response, client_scrubber(self.official))
-                check_answer(method, path, response.status, response.body)
+                check_answer(method, path, response.status, response.body, params)
             return response
         # Outside of the except blocks: the HTTP libraries quote the whole header, and with it the key.
         raise refused

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from esembed.answers import counted
 from esembed.errors import (
     EncoderError,
     EngineRequestError,
@@ -151,7 +152,7 @@ class ClientFusion:
             body = checked_item(answers[len(compiled.legs)], f"/{self._path}/_msearch")
             aggregations = body.get("aggregations") or {}
             if options.count:
-                total = int(body["hits"]["total"]["value"])
+                total = counted(body, f"POST /{self._path}/_msearch")
         alone = request.fusion is None and not any(isinstance(stage, Rescore) for stage in request.stages)
         end = options.offset + len(hits)
         cursor = next_cursor(compiled, len(hits), window) if end < window else None
@@ -288,7 +289,7 @@ class ClientFusion:
                 compiled.options.deadline,
             )
             for raw in body["hits"]["hits"]:
-                scores[str(raw["_id"])] = float(raw["_score"])
+                scores[str(raw["_id"])] = float(raw.get("_score") or 0.0)
         else:
             name = stage.reranker or ""
             reranker = self.rerankers.get(name)

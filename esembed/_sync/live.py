@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from esembed.answers import ShardSequences, part
 from esembed.dialect import meta
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.inference import PIPELINE_PREFIX
@@ -142,14 +143,15 @@ def describe_all(client: EngineClient, name: str) -> LiveIndex | None:
         answer = client.request("GET", f"/{index_path(check_name(name))}")
     except IndexNotFoundError:
         return None
-    if not isinstance(answer.body, Mapping) or not answer.body:
+    if not answer.body:
         return None
     found = [_read(name, concrete, parts) for concrete, parts in sorted(answer.body.items())]
     if any(not one.source_rules.whole for one in found):
         # Rare, so only then: whether the engine keeps vectors beside _source is a default, which isn't shown.
         path = f"/{index_path(name)}/_settings/index.{KEEPS_VECTORS}"
         params = {"include_defaults": "true", "flat_settings": "true"}
-        shown = (client.request("GET", path, params=params, ignore=(400, 403, 404))).body
+        answer = client.request("GET", path, params=params, ignore=(400, 403, 404))
+        shown = answer.body if answer.status == 200 else {}
         found = [
             replace(one, settings=with_defaults(one.settings, shown.get(one.concrete_index))) for one in found
         ]
@@ -243,12 +245,12 @@ def shard_sequences(
     answer = client.request("GET", path, params={"level": "shards"}, ignore=ignore)
     if answer.status != 200:
         return None
-    shards = next(iter(answer.body["indices"].values()))["shards"]
+    stats = part(ShardSequences, answer.body, f"GET {path}")
     return {
-        shard: ShardSequence(int(copy["seq_no"]["local_checkpoint"]), int(copy["seq_no"]["max_seq_no"]))
-        for shard, copies in shards.items()
+        shard: ShardSequence(copy.seq_no.local_checkpoint, copy.seq_no.max_seq_no)
+        for shard, copies in next(iter(stats.indices.values())).shards.items()
         for copy in copies
-        if copy["routing"]["primary"]
+        if copy.routing.primary
     }
 
 

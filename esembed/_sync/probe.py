@@ -22,7 +22,7 @@ from esembed.capabilities import (
     Version,
     derive,
 )
-from esembed.errors import AuthorizationError, EngineRequestError
+from esembed.errors import AnswerError, AuthorizationError, EngineRequestError
 from esembed.transport import Response
 
 from ._shim import gather
@@ -32,6 +32,8 @@ __all__ = ["probe"]
 
 NOTHING = "/esembed-probe-matches-nothing-*/_search"
 NATIVE_VARIABLE = "ESEMBED_NATIVE_KNN"
+MOST_CLAUSES = 2**31 - 1
+"""The greatest that the engine's setting takes."""
 NOT_AN_ANSWER = tuple(status for status in range(400, 500) if status not in (401, 429))
 
 # Plugins that come with OpenSearch's full bundle and with managed services, never with the bare server.
@@ -69,11 +71,13 @@ def probe(client: EngineClient, *, index: str | None = None) -> Capabilities:
 
 
 def _ask(client: EngineClient, method: str, path: str, **options: Any) -> Response:
-    """One question; a refusal is an answer, a wrong password is not."""
+    """One question; a refusal is an answer, a wrong password is not. Status 0 is an answer that is none."""
     try:
         return client.request(method, path, ignore=NOT_AN_ANSWER, **options)
     except AuthorizationError:
         raise
+    except AnswerError:
+        return Response(0, None)  # a proxy's page tells nothing, whatever its status
     except EngineRequestError as error:
         return Response(error.status, error.body)
 
@@ -306,7 +310,10 @@ def _opensearch(client: EngineClient, index: str | None) -> Capabilities:
     for group in ("defaults", "persistent", "transient"):
         value = (_mapping(settings).get(group) or {}).get("indices.query.bool.max_clause_count")
         if value is not None:
-            clauses = int(value)
+            try:
+                clauses = min(int(str(value)), MOST_CLAUSES)
+            except ValueError:
+                unknown.append(f"indices.query.bool.max_clause_count ({value!r:.40}); assumed: {clauses}")
     from dataclasses import replace
 
     capabilities = derive(

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from esembed.answers import SequenceSum, counted, last_sort, part, refused_line
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import EncoderError, IndexNotFoundError
 from esembed.ingest.term_counter import CountedState
@@ -32,6 +33,8 @@ __all__ = [
 STATISTICS_INDEX = "esembed-statistics"
 """The index that holds the term statistics of all indices of an engine."""
 _HASH = re.compile(r"[0-9a-f]{64}")
+_MOST_PARTS = 10_000
+"""A part holds 10,000 terms, and no collection has 100 million."""
 
 _BODY: Mapping[str, Any] = {
     "settings": {"index": {"number_of_shards": 1, "auto_expand_replicas": "0-1"}},
@@ -50,16 +53,17 @@ def counted_state(client: EngineClient, index: str) -> CountedState:
     """What tells whether anything was written to an index since its terms were counted. Refreshes it."""
     client.request("POST", f"/{index_path(index)}/_refresh")
     body = {"size": 0, "track_total_hits": True, "aggs": {"written": {"stats": {"field": "_seq_no"}}}}
-    found = (client.request("POST", f"/{index_path(index)}/_search", body=body)).body
-    written = found["aggregations"]["written"]
+    path = f"/{index_path(index)}/_search"
+    found = (client.request("POST", path, body=body)).body
+    written = part(SequenceSum, found, f"POST {path}").aggregations.written
     # Without the privilege (monitor), or on a server without this API, the sums alone have to tell.
     shards = shard_sequences(client, index, ignore=(400, 403, 404, 405, 410))
     operations = None if shards is None else sum(shard.highest + 1 for shard in shards.values())
     return CountedState(
-        documents=int(found["hits"]["total"]["value"]),
+        documents=counted(found, f"POST {path}"),
         # Whole numbers, which both engines write as floating ones (exact below 2^53).
-        sequence_sum=int(written["sum"]),
-        sequence_last=-1 if written["max"] is None else int(written["max"]),
+        sequence_sum=int(written.sum),
+        sequence_last=-1 if written.max is None else int(written.max),
         operations=operations,
     )
 
@@ -91,11 +95,11 @@ def save_statistics(client: EngineClient, statistics: LexicalStatistics) -> str:
 def _write(client: EngineClient, lines: list[Mapping[str, Any]]) -> None:
     if not lines:
         return
-    answer = client.request("POST", f"/{STATISTICS_INDEX}/_bulk", body=lines)
-    if answer.body.get("errors"):
-        failed = next(i["index"] for i in answer.body["items"] if i["index"]["status"] >= 300)
-        response = Response(int(failed["status"]), {"error": failed.get("error")})
-        raise error_from_response("POST", f"/{STATISTICS_INDEX}/_bulk", response)
+    path = f"/{STATISTICS_INDEX}/_bulk"
+    answer = client.request("POST", path, body=lines)
+    refused = refused_line(answer.body, len(lines) // 2, f"POST {path}")
+    if refused is not None:
+        raise error_from_response("POST", path, Response(refused.status, {"error": refused.error}))
 
 
 def load_statistics(client: EngineClient, digest: str) -> LexicalStatistics:
@@ -117,10 +121,10 @@ def load_statistics(client: EngineClient, digest: str) -> LexicalStatistics:
         except IndexNotFoundError:
             break
         hits = answer.body["hits"]["hits"]
-        documents += [hit["_source"] for hit in hits]
+        documents += [hit.get("_source") or {} for hit in hits]
         if len(hits) < 20:
             break
-        after = hits[-1]["sort"]
+        after = last_sort(hits, f"POST /{STATISTICS_INDEX}/_search")
     if not documents:
         raise EncoderError(
             f"the term statistics {digest[:12]}… are not in {STATISTICS_INDEX}; run refresh_statistics on "
@@ -144,7 +148,9 @@ def delete_statistics(client: EngineClient, digest: str) -> None:
     head = client.request("GET", f"/{STATISTICS_INDEX}/_doc/{digest}-0", ignore=(404,))
     if head.status == 404:
         return
-    parts = int(head.body["_source"]["parts"])
+    parts = (head.body.get("_source") or {}).get("parts")
+    if type(parts) is not int or not 0 <= parts <= _MOST_PARTS:
+        return  # the index is anybody's to write to: no number in it decides how much is sent
     # By id, since _delete_by_query is a module that not every build has. The head goes last.
-    lines = [{"delete": {"_id": f"{digest}-{part}"}} for part in range(parts, -1, -1)]
+    lines = [{"delete": {"_id": f"{digest}-{number}"}} for number in range(parts, -1, -1)]
     client.request("POST", f"/{STATISTICS_INDEX}/_bulk", body=lines)

@@ -16,12 +16,14 @@ import msgspec
 import numpy as np
 
 from esembed._sync.client import EngineClient
+from esembed.answers import DiskUsage, StoreSize, part, refused_line
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.scope import Scope
 from esembed.plan import DenseField, IndexPlan
 from esembed.plan.fields import PRECOMPUTED
 from esembed.query.nodes import Knn
+from esembed.transport import Response, error_from_response
 from esembed.types import FloatArray
 
 __all__ = ["Measured", "TrialIndex", "measure"]
@@ -151,10 +153,12 @@ class TrialIndex:
                 )
                 for number in range(start, min(start + 500, len(vectors)))
             )
-            answer = self.engine.request("POST", f"/{self.name}/_bulk", body=lines, timeout_seconds=300)
-            if answer.body.get("errors"):
-                first_error = next(i["index"] for i in answer.body["items"] if "error" in i["index"])
-                raise RuntimeError(f"a vector was refused: {first_error['error'].get('reason')}")
+            path = f"/{self.name}/_bulk"
+            answer = self.engine.request("POST", path, body=lines, timeout_seconds=300)
+            sent = min(500, len(vectors) - start)
+            refused = refused_line(answer.body, sent, f"POST {path}")
+            if refused is not None:
+                raise error_from_response("POST", path, Response(refused.status, {"error": refused.error}))
 
     def merge(self, *, timeout_seconds: float = 3600) -> None:
         """To one segment, searchable and on disk."""
@@ -183,8 +187,8 @@ class TrialIndex:
             started = time.perf_counter()
             answer = self.engine.request("POST", f"/{self.name}/_search", body=body)
             times.append(time.perf_counter() - started)
-            found = {int(hit["_id"]) for hit in answer.body["hits"]["hits"]}
-            shares.append(len(found & {int(i) for i in right[:k]}) / k)
+            found = {hit["_id"] for hit in answer.body["hits"]["hits"]}
+            shares.append(len(found & {str(i) for i in right[:k]}) / k)
         return tuple(shares), float(np.median(times)) * 1000
 
     def body(
@@ -217,24 +221,25 @@ class TrialIndex:
 
 
 def _sizes(engine: EngineClient, name: str) -> tuple[int | None, int, int | None]:
-    stats = engine.request("GET", f"/{name}/_stats", params={"include_segment_file_sizes": True})
-    primaries = stats.body["_all"]["primaries"]
-    disk = int(primaries["store"]["size_in_bytes"])
-    off_heap = (primaries.get("dense_vector") or {}).get("off_heap") or {}
+    path = f"/{name}/_stats"
+    stats = engine.request("GET", path, params={"include_segment_file_sizes": True})
+    primaries = part(StoreSize, stats.body, f"GET {path}").all.primaries
+    disk = primaries.store.size_in_bytes
+    off_heap = None if primaries.dense_vector is None else primaries.dense_vector.off_heap
     if off_heap:  # Elasticsearch
-        kinds = {kind: int(off_heap.get(f"total_{kind}_size_bytes", 0)) for kind in (*_CODES, "vec", "vex")}
+        totals = {kind: off_heap.get(f"total_{kind}_size_bytes", 0) for kind in (*_CODES, "vec", "vex")}
+        kinds = part(dict[str, int], totals, f"GET {path}")
         usage = engine.request(
             "POST", f"/{name}/_disk_usage", params={"run_expensive_tasks": True}, ignore=range(400, 600)
         )
         on_disk = sum(kinds.values())
         if usage.status == 200 and name in usage.body:
-            on_disk = int(usage.body[name]["fields"].get(FIELD, {}).get("knn_vectors_in_bytes", on_disk))
+            shown = part(DiskUsage, usage.body[name], f"POST /{name}/_disk_usage").fields.get(FIELD)
+            if shown is not None and shown.knn_vectors_in_bytes is not None:
+                on_disk = shown.knn_vectors_in_bytes
         return _hot(kinds), disk, on_disk
-    files = {
-        kind: int(value["size_in_bytes"])
-        for kind, value in (primaries["segments"].get("file_sizes") or {}).items()
-        if kind in _CODES or kind in _VECTORS
-    }
+    sizes = (None if primaries.segments is None else primaries.segments.file_sizes) or {}
+    files = {kind: value.size_in_bytes for kind, value in sizes.items() if kind in _CODES or kind in _VECTORS}
     return (_hot(files), disk, sum(files.values())) if files else (None, disk, None)
 
 

@@ -20,7 +20,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from email.utils import parsedate_to_datetime
 from itertools import repeat
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -41,6 +40,7 @@ from esembed.encode.counting import EncodeCounter
 from esembed.encode.processes import ForkSafeLock, ProcessMark, how_to_load
 from esembed.errors import EncoderError, OptionsError, RateLimitedError, TransientError
 from esembed.plan.params import EncoderParams
+from esembed.transport import retry_after_seconds
 from esembed.types import DenseMatrix, FloatArray
 
 __all__ = ["OpenAIEncoder", "RefusedError", "estimate_tokens", "load"]
@@ -479,24 +479,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-def retry_after_seconds(headers: httpx.Headers) -> float | None:
-    """``retry-after-ms``, or ``Retry-After`` in seconds or as a date; None without either."""
-    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) * scale
-        except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp() - time.time()
-            except ValueError:
-                continue
-        if seconds == seconds:  # not NaN
-            return max(0.0, seconds)
-    return None
 
 
 def answer_error(

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
+from esembed.answers import SequenceStretches, last_sort, part
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
@@ -21,9 +22,10 @@ from esembed.errors import (
     EngineRequestError,
     EngineUnavailableError,
     IndexChangedError,
+    IndexNotFoundError,
 )
 from esembed.ingest.backoff import RetryPolicy
-from esembed.transport import TRANSIENT_STATUS, Response, Transport
+from esembed.transport import TRANSIENT_STATUS, Response, Transport, retry_after_seconds
 
 __all__ = ["TargetIndex"]
 
@@ -112,7 +114,7 @@ class TargetIndex:
             answer = self.transport.request(
                 method, path, params=params, body=body, ignore=ignore, timeout_seconds=seconds
             )
-            if all_shards and (failed := answer.body.get("_shards", {}).get("failed")):
+            if all_shards and (failed := (answer.body.get("_shards") or {}).get("failed")):
                 raise EngineUnavailableError(f"{failed} shards of {self.index} don't answer {method} {path}")
             return answer
 
@@ -152,7 +154,7 @@ class TargetIndex:
                 index=self.index,
             )
         found = answer.body.values() if answer.status == 200 else ()
-        uuids = {parts.get("settings", {}).get("index", {}).get("uuid") for parts in found}
+        uuids = {parts["settings"]["index"].get("uuid") for parts in found}
         if uuids - {None, self._uuid}:
             raise self.changed()
 
@@ -169,7 +171,7 @@ class TargetIndex:
         """The error of an index that isn't the pinned one; it says so where the engine guessed it."""
         answer = self._look("_mapping")
         maps = answer.body.values() if answer is not None and answer.status == 200 else ()
-        guessed = maps and not any(parts.get("mappings", {}).get("_meta") for parts in maps)
+        guessed = maps and not any(parts["mappings"].get("_meta") for parts in maps)
         what = (
             # Not deleted here: nothing proves that this run's requests made it.
             f"the index that stands there now has no _meta, as one that the engine made by itself from "
@@ -199,8 +201,7 @@ class TargetIndex:
             if error.status:
                 return error.status, error.body, None
             raise
-        after = response.headers.get("retry-after", "")
-        return response.status, response.body, float(after) if after.isdigit() else None
+        return response.status, response.body, retry_after_seconds(response.headers)
 
     # -- the index -------------------------------------------------------------------------------
 
@@ -250,14 +251,14 @@ class TargetIndex:
                 alias=self.index,
             )
         ((self.concrete_index, parts),) = body.items()
-        found: Mapping[str, Any] = parts["settings"]["index"]
+        found: Mapping[str, Any] = parts["settings"]["index"]  # there: see esembed.answers
         self._settings = found
         return found
 
     def setting(self, name: str) -> Any:
         """One setting under ``index``, by its dotted name, or None."""
         body = self.call("GET", f"{self._path}/_settings", params={"flat_settings": "true"}).body
-        return next(iter(body.values()))["settings"].get(f"index.{name}")
+        return (self._first(body).get("settings") or {}).get(f"index.{name}")
 
     def put_settings(self, settings: Mapping[str, Any]) -> None:
         """Change dynamic settings."""
@@ -265,9 +266,15 @@ class TargetIndex:
 
     def mapping(self) -> Mapping[str, Any]:
         """The live mapping."""
-        body = self.call("GET", f"{self._path}/_mapping").body
-        found: Mapping[str, Any] = next(iter(body.values()))["mappings"]
+        found: Mapping[str, Any] = self._first(self.call("GET", f"{self._path}/_mapping").body)["mappings"]
         return found
+
+    def _first(self, body: Mapping[str, Any]) -> Any:
+        """The only index of an answer, or the first of several. Raises IndexNotFoundError where none is left
+        (a name with an asterisk finds none without an error)."""
+        for shown in body.values():
+            return shown
+        raise IndexNotFoundError(f"there is no index {self.index!r}", index=self.index)
 
     @cached_property
     def _live(self) -> tuple[Mapping[str, Any], SourceRules]:
@@ -276,14 +283,14 @@ class TargetIndex:
         settings = self._settings
         if settings is None:
             body = self.call("GET", f"{self._path}/_settings").body
-            settings = next(iter(body.values()))["settings"]["index"]
+            settings = self._first(body)["settings"]["index"]
         mapping = self.mapping()
         rules = SourceRules.read(mapping, settings)
         if not rules.whole:
             path = f"{self._path}/_settings/index.{KEEPS_VECTORS}"
             params = {"include_defaults": "true", "flat_settings": "true"}
-            shown = self.call("GET", path, params=params, ignore=(400, 403, 404)).body
-            first = next(iter(shown.values()), None) if isinstance(shown, Mapping) else None
+            shown = self.call("GET", path, params=params, ignore=(400, 403, 404))
+            first = next(iter(shown.body.values()), None) if shown.status == 200 else None
             rules = SourceRules.read(mapping, with_defaults(settings, first))
         return mapping, rules
 
@@ -334,9 +341,10 @@ class TargetIndex:
             "query": NO_CHUNKS,
             "aggs": {"stretches": {"histogram": histogram}},
         }
-        answer = self.call("POST", f"{self._path}/_search", body=body, all_shards=True).body
-        buckets = answer["aggregations"]["stretches"]["buckets"]
-        return {int(bucket["key"]) // width: int(bucket["doc_count"]) for bucket in buckets}
+        path = f"{self._path}/_search"
+        answer = self.call("POST", path, body=body, all_shards=True).body
+        buckets = part(SequenceStretches, answer, f"POST {path}").aggregations.stretches.buckets
+        return {int(bucket.key) // width: bucket.doc_count for bucket in buckets}
 
     def force_merge(self, segments: int) -> None:
         """Merge to at most *segments* segments; the answer comes when it is done, or a time-out before."""
@@ -413,7 +421,12 @@ class TargetIndex:
         if routing:
             body = {"docs": [{"_id": i, "routing": routing[i]} if i in routing else {"_id": i} for i in ids]}
         params = {**self._alias.document_params, **params}
-        return self.call("POST", f"{self._path}/_mget", params=params, body=body).body
+        path = f"{self._path}/_mget"
+        answer = self.call("POST", path, params=params, body=body).body
+        if [doc["_id"] for doc in answer["docs"]] != list(ids):
+            # One that is left out would count as a document that isn't there.
+            raise AnswerError(f"POST {path}: the answer is not about the documents asked for", status=200)
+        return answer
 
     def hidden(self, ids: Sequence[str], routing: Mapping[str, str] | None = None) -> set[str]:
         """Those of the ids whose documents are there and not shown by the alias. A read or a write by id
@@ -468,7 +481,7 @@ class TargetIndex:
         if pages is None:
             pages = self._scroll_pages(body)
         for answer in pages:
-            if answer.get("_shards", {}).get("failed"):
+            if (answer.get("_shards") or {}).get("failed"):
                 raise EngineUnavailableError(f"some shards of {self.index} failed during a scan; try again")
             yield from answer["hits"]["hits"]
 
@@ -535,7 +548,7 @@ class TargetIndex:
                     raise
                 if len(hits) < body["size"]:
                     return  # as of one moment nothing comes after a page that isn't full
-                after = hits[-1]["sort"]
+                after = last_sort(hits, "POST /_search")
         finally:
             if pit:
                 self._close(self._pit.close, self._pit.close_body(pit))

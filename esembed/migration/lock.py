@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from esembed.answers import Versioned, part
 from esembed.errors import EsembedError, PermanentError, TransientError
 from esembed.transport import Transport
 
@@ -234,7 +235,8 @@ class MigrationLock:
 
 
 def _version(body: Mapping[str, Any]) -> dict[str, int]:
-    return {"if_seq_no": int(body["_seq_no"]), "if_primary_term": int(body["_primary_term"])}
+    found = part(Versioned, body, f"the document {_DOCUMENT}")
+    return {"if_seq_no": found.seq_no, "if_primary_term": found.primary_term}
 
 
 def _who(holder: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -24,6 +24,36 @@ __all__ = ["LexicalStatistics"]
 _VERSION = 1
 """Of the documents that :meth:`LexicalStatistics.to_documents` makes; part of the hash, so that counts of
 another form never pass for these."""
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class _Head(msgspec.Struct):
+    """As an index holds it that anybody may write to."""
+
+    hash: str
+    analyzer: str
+    documents: _Count
+    total_terms: _Count
+    unsettled: _Count
+    parts: _Count
+
+
+class _Part(msgspec.Struct):
+    part: _Count
+    tokens: list[str]
+    df: list[_Count]
+
+
+_Stored = TypeVar("_Stored", _Head, _Part)
+
+
+def _read(document: Mapping[str, Any], kind: type[_Stored]) -> _Stored:
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise EncoderError(f"the term statistics are damaged ({error}); write them again") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -174,38 +204,41 @@ class LexicalStatistics:
         """
         # From an index that others may write to: each part has to be there once, and the whole has to have
         # the hash that the reader asked for.
-        head: Mapping[str, Any] | None = None
+        head: _Head | None = None
         df: dict[str, int] = {}
         parts: set[int] = set()
         for document in documents:
             if document.get("kind") == "head":
                 if head is not None:
                     raise EncoderError("two sets of term statistics are mixed: read those of one hash only")
-                head = document
+                if document.get("version") != _VERSION:
+                    raise EncoderError(
+                        f"term statistics of version {document.get('version')!r:.80}; this esembed reads "
+                        f"{_VERSION}: write them again"
+                    )
+                head = _read(document, _Head)
                 continue
-            if document["part"] in parts:
-                raise EncoderError(f"part {document['part']} of the term statistics came twice")
-            parts.add(document["part"])
-            df.update(zip(document["tokens"], document["df"], strict=True))
+            part = _read(document, _Part)
+            if part.part in parts:
+                raise EncoderError(f"part {part.part} of the term statistics came twice")
+            if len(part.tokens) != len(part.df):
+                raise EncoderError(f"part {part.part} of the term statistics has terms without counts")
+            parts.add(part.part)
+            df.update(zip(part.tokens, part.df, strict=True))
         if head is None:
             raise EncoderError("these term statistics have no head document; write them again")
-        if head.get("version") != _VERSION:
+        if len(parts) != head.parts:
             raise EncoderError(
-                f"term statistics of version {head.get('version')!r}; this esembed reads {_VERSION}: "
-                "write them again"
-            )
-        if len(parts) != head["parts"]:
-            raise EncoderError(
-                f"{len(parts)} of {head['parts']} parts of the term statistics were found; write them again"
+                f"{len(parts)} of {head.parts} parts of the term statistics were found; write them again"
             )
         result = cls(
-            analyzer=head["analyzer"],
-            documents=head["documents"],
-            total_terms=head["total_terms"],
+            analyzer=head.analyzer,
+            documents=head.documents,
+            total_terms=head.total_terms,
             df=df,
-            unsettled=head["unsettled"],
+            unsettled=head.unsettled,
         )
-        if result.hash != head["hash"]:
+        if result.hash != head.hash:
             raise EncoderError("the term statistics don't match their hash; write them again")
         return result
 

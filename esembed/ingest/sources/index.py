@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from esembed.answers import VersionedHit, part
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
@@ -146,7 +147,7 @@ def read_documents(
     started = time.monotonic()
     for count, hit in enumerate(pages, 1):
         if on_read is not None:
-            on_read(hit["_id"], int(hit["_seq_no"]))
+            on_read(hit["_id"], part(VersionedHit, hit, f"a scan of {index}").seq_no)
         if on_bytes is not None:
             # Not the length of the answers: opensearch-py (3.0) keeps their headers to itself.
             on_bytes(len(msgspec.json.encode(hit.get("_source"))))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -238,10 +239,9 @@ def _open_web(
     stream = fs.open(path, "rb", size=1, headers=headers)
     answer = stream.r
     told = answer.headers
-    length = int(told["Content-Length"]) if told.get("Content-Length", "").isdigit() else None
+    length = _length(told.get("Content-Length", ""))
     if answer.status == 206:
-        whole = told.get("Content-Range", "").rpartition("/")[2]
-        length = int(whole) if whole.isdigit() else None
+        length = _length(told.get("Content-Range", "").rpartition("/")[2])
     if told.get("Content-Encoding", "identity") != "identity":
         length = None  # compressed on the way all the same: neither length nor offset is the file's
     identity = (told.get("ETag"), length, told.get("Last-Modified"))
@@ -257,6 +257,11 @@ def _open_web(
             stream.close()
             raise
     return stream, identity
+
+
+def _length(text: str) -> int | None:
+    """A number of bytes as a header says it, or None ("²" is a digit to Python, and no number)."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _pass_over(stream: Any, left: int) -> None:

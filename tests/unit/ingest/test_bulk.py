@@ -210,3 +210,19 @@ def test_a_delete_answered_for_another_id_confirms_nothing() -> None:
         action = BulkAction("a", "delete", list(lines))
         wrong = [right[0], {"delete": {"status": 404, "_id": other}}]
         assert classify([action], 200, {"items": wrong}).retry == [action]
+
+
+def test_a_refusal_of_another_record_confirms_nothing() -> None:
+    def actions() -> list[BulkAction]:
+        return [BulkAction(n, "index", [b'{"index":{"_id":"' + n.encode() + b'"}}\n{"a":1}\n']) for n in "ab"]
+
+    def answer(second: Any) -> Any:
+        return {"items": [{"index": {"_id": "a", "status": 201}}, {"index": {"status": 400, **second}}]}
+
+    for who in ("b", "b#3", "moved-by-a-pipeline"):
+        verdict = classify(actions(), 200, answer({"_id": who, "error": {"type": "t", "reason": "r"}}))
+        assert [dead[0].id for dead in verdict.dead] == ["b"]
+    for odd in ("a", None, 3, ["a"], {}):
+        verdict = classify(actions(), 200, answer({"_id": odd, "error": {}}))
+        assert [one.id for one in verdict.retry] == ["a", "b"]
+        assert not verdict.dead
