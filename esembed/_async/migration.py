@@ -212,6 +212,13 @@ async def _migrate(
         encoders=Encoders(encoder=copying or None, runtime=encoders.runtime),
         capabilities=known,
     )
+    # As the ingest will, which then finds them checked: the contracts' reference texts go through the copying
+    # encoders, too, and the report counts texts of documents.
+    await in_thread(
+        new.pool.encoders, [name for name, spec in resolved.vector_fields() if not spec.precomputed]
+    )
+    for memory in memories.values():
+        memory.hits = memory.misses = 0
     state = {"alias": alias, "from": live.concrete_index, "state": "copying"}
     # Before the first document: a run that ends later is resumed by it, and abort knows what to delete.
     await _store_state(new, state)
