@@ -65,6 +65,7 @@ __all__ = [
     "SourceError",
     "TransientError",
     "UnsupportedFeatureError",
+    "message_of",
 ]
 
 
@@ -351,3 +352,12 @@ class RateLimitedError(TransientError):
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says; nothing where it holds what can't be shown (str() of a KeyError of an odd key
+    raises in turn)."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001
+        return ""

@@ -20,6 +20,7 @@ from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.model_check import make_contract
 from esembed.errors import EncoderError, EsembedError, RecordError
+from esembed.ingest.dead_letters import check_place
 from esembed.ingest.options import ON_MISSING_TEXT, IngestOptions, IngestReport, LogProgress, Progress
 from esembed.ingest.progress import StepProgress, WholeProgress
 from esembed.ingest.sources import open_source
@@ -61,6 +62,8 @@ async def ingest(
     if settings.on_missing_text == "skip":
         warnings.warn(ON_MISSING_TEXT, DeprecationWarning, stacklevel=3)
     state.live.require_writable("an ingest")
+    if settings.dead_letters is not None:
+        check_place(settings.dead_letters)  # before the average length is stored and a model is loaded
     if settings.sync and state.live.alias.filter is None:
         # By a filter it is known whose documents the source should have, and sync deletes among those alone.
         # A routing alone says nothing: other tenants' documents lie on the same shards.

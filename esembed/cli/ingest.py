@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -204,7 +205,10 @@ def ingest(
             "goes with the release after 0.2"
         )
     letters = dead_letters or Path(f"{index}.dead.jsonl")
-    if from_dead_letters is not None and from_dead_letters.resolve() == letters.resolve():
+    if dead_letters is None and not os.access(Path.cwd(), os.W_OK):
+        letters = Path(tempfile.gettempdir()) / letters
+        terminal.note(f"this folder can't be written: dead letters, if there are any, go to {letters}")
+    if from_dead_letters is not None and _same_file(from_dead_letters, letters):
         if dead_letters is not None:
             raise UsageError("--dead-letters and --from-dead-letters name the same file")
         letters = letters.with_name(letters.name + ".again")
@@ -277,6 +281,13 @@ def ingest(
         )
     if report.dead_lettered or (report.verified is not None and not report.verified.ok):
         raise typer.Exit(3)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # one of them isn't there
+        return os.path.abspath(one) == os.path.abspath(other)
 
 
 def _other_index(target: Index, client: Any, name: str) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import warnings
@@ -402,7 +403,10 @@ class IngestReport:
 
     def to_json(self) -> str:
         """JSON text."""
-        return orjson.dumps(self.to_dict(), option=orjson.OPT_INDENT_2).decode()
+        try:
+            return orjson.dumps(self.to_dict(), option=orjson.OPT_INDENT_2).decode()
+        except TypeError:  # half a character, in the name of a file that isn't UTF-8
+            return json.dumps(self.to_dict(), indent=2)
 
     def summary(self) -> str:
         """A few lines for a person."""

@@ -118,7 +118,8 @@ class Outcomes:
         if self._dead_letters is not None:
             found.errors = list(self._dead_letters.errors)
             found.reasons = sorted(self._dead_letters.reasons.values(), key=lambda reason: -reason.count)
-            found.dead_letters = self.options.dead_letters if self._dead_letters.count else None
+            found.dead_letters = self._dead_letters.written if self._dead_letters.count else None
+            found.warnings += self._dead_letters.warnings
             if self._dead_letters.moved is not None:
                 found.warnings.append(f"the dead letters of an earlier run are in {self._dead_letters.moved}")
         return found

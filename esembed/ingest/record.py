@@ -6,12 +6,12 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from esembed.errors import EsembedError, RecordError
+from esembed.errors import EsembedError, RecordError, message_of
 from esembed.ingest.options import MissingVectors
 from esembed.lazy import npt
 from esembed.types import Document, SparseVector
 
-__all__ = ["PreparedRecord", "as_record_error", "ends_the_run", "hash_parts", "message_of", "vector_size"]
+__all__ = ["PreparedRecord", "as_record_error", "ends_the_run", "hash_parts", "vector_size"]
 
 
 @dataclass(slots=True, eq=False)
@@ -96,15 +96,6 @@ def as_record_error(error: BaseException, what: str) -> RecordError:
     made = RecordError(f"{what} failed: {f'{name}: {message_of(error)}'.removesuffix(': ')}")
     made.__cause__ = error
     return made
-
-
-def message_of(error: BaseException) -> str:
-    """What an error says; nothing where it holds what can't be shown (str() of a KeyError of an odd key
-    raises in turn)."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001
-        return ""
 
 
 def ends_the_run(error: BaseException) -> bool:

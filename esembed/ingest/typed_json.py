@@ -12,15 +12,16 @@ import base64
 import enum
 import importlib.util
 import ipaddress
+import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path, PurePath
-from typing import Any
+from typing import IO, Any
 from uuid import UUID
 
 import orjson
@@ -28,7 +29,7 @@ import orjson
 from esembed.lazy import np
 from esembed.types import SparseVector
 
-__all__ = ["decode", "encode", "loads"]
+__all__ = ["bounded_lines", "decode", "encode", "loads"]
 
 _LONG_INTEGER = re.compile(rb"[0-9](?<![0-9.][0-9])[0-9]{18,}(?![0-9.eE])")
 """Nineteen digits are the first that may not fit in 64 bits. In fractions, and in text, it doesn't matter.
@@ -44,12 +45,30 @@ def loads(data: bytes | str) -> Any:
     1.2345678901234568e22): an id would become another one. The standard library parses such texts again.
 
     Raises:
-        ValueError: no JSON, or an integer of more digits than Python converts.
+        ValueError: no JSON, an integer of more digits than Python converts, or one that stands too deep.
     """
     value = orjson.loads(data)
     if _LONG_INTEGER.search(data if isinstance(data, bytes) else data.encode("utf-8", "replace")):
-        return json.loads(data)
+        try:
+            return json.loads(data)
+        except RecursionError:  # orjson goes to 1,024 levels, the standard library as deep as Python calls
+            raise ValueError("it holds an integer beyond 64 bits and is nested too deeply for it") from None
     return value
+
+
+def bounded_lines(stream: IO[bytes], limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """The lines of a stream with their numbers from 1; None for one beyond *limit* bytes, which is never in
+    memory whole."""
+    for number in itertools.count(1):
+        line = stream.readline(limit + 1)
+        if not line:
+            return
+        if len(line) > limit and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(1 << 20)
+            yield number, None
+        else:
+            yield number, line
 
 
 def encode(record: Any) -> tuple[Any, dict[str, str], dict[str, str]]:

@@ -15,7 +15,7 @@ from types import GeneratorType
 from typing import Any
 
 from esembed.errors import RecordError, SourceError
-from esembed.ingest.dead_letters import UnreadableRecord, read_dead_letters
+from esembed.ingest.dead_letters import UnreadableRecord, holds_letters, read_dead_letters
 from esembed.ingest.record import as_record_error, ends_the_run
 from esembed.ingest.sources.files import (
     Counter,
@@ -44,6 +44,10 @@ __all__ = [
 RAISED_IN_A_ROW = 100
 """Errors of an iterator without a record between them that end the run. A file of broken rows has fewer in a
 row; a cursor whose connection is gone has no end."""
+
+
+LETTER_FACTOR = 8
+"""How many times as long as its record a dead letter may be: a control character takes six bytes in JSON."""
 
 
 class Source:
@@ -158,8 +162,28 @@ class FileSource(Source):
                 f"{len(passed_over)} files in folders whose names begin with . or _ are not read "
                 f"({passed_over[0]}); name such a folder itself to read it"
             )
+        self.locations = [location for location in self.locations if not self._of_letters(location, names)]
         sizes = [location.size for location in self.locations]
         self.total_bytes = None if None in sizes else sum(s or 0 for s in sizes)
+
+    def _of_letters(self, location: Location, names: Sequence[str | Path]) -> bool:
+        """Whether a file holds dead letters (of an earlier run into the same folder, mostly): read as records
+        they would be stored with their reasons, as documents.
+
+        Raises:
+            SourceError: it was named itself.
+        """
+        path = Path(location.name)
+        try:
+            if location.format != "jsonl" or not path.is_file() or not holds_letters(path):
+                return False
+        except OSError:
+            return False  # the reading will tell
+        remedy = f"{location.name} is a dead-letter file; --from-dead-letters tries its records again"
+        if any(Path(name) == path for name in names):
+            raise SourceError(remedy, source=location.name)
+        self.warnings.append(f"{remedy}. It is not read as a source")
+        return True
 
     def __iter__(self) -> Iterator[Document | RecordError]:
         for location in self.locations:
@@ -239,13 +263,30 @@ def dead_letter_source(path: str | Path, options: ReadOptions | None = None) -> 
         options: the encoding of lines that could not be read at first.
 
     Raises:
-        SourceError: it isn't there.
+        SourceError: it isn't there, can't be read, or holds something else.
     """
     path, options = Path(path), options or ReadOptions()
-    if not path.is_file():
-        raise SourceError(f"there is no dead-letter file {path}", source=str(path))
+    try:
+        if not path.is_file():
+            raise SourceError(f"there is no dead-letter file {path}", source=str(path))
+        foreign = path.stat().st_size > 0 and not holds_letters(path)
+    except OSError as error:
+        raise SourceError(
+            f"the dead-letter file {path} can't be read: {error.strerror}", source=str(path)
+        ) from error
+    if foreign:
+        # Else each of its lines would be a dead letter.
+        raise SourceError(
+            f"{path} is no dead-letter file; a file of records is read as a source (esembed ingest FILE)",
+            source=str(path),
+        )
     encoding, fallback = options.encoding, options.fallback_encoding
-    return Source(read_dead_letters(path, parse=lambda raw: parse(raw, fallback or encoding)))
+    letters = read_dead_letters(
+        path,
+        parse=lambda raw: parse(raw, fallback or encoding),
+        max_letter_bytes=LETTER_FACTOR * options.max_record_bytes,
+    )
+    return Source(letters)
 
 
 def from_async(records: AsyncIterable[Any], loop: Any, *, limit: int = 128) -> Iterator[Any]:

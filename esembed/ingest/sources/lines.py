@@ -14,7 +14,7 @@ from esembed.errors import OptionsError, RecordError
 from esembed.ingest.dead_letters import UnreadableRecord
 from esembed.ingest.sources.files import sniff_encoding
 from esembed.ingest.sources.mapper import as_id
-from esembed.ingest.typed_json import loads
+from esembed.ingest.typed_json import bounded_lines, loads
 from esembed.types import Document
 
 __all__ = ["parse", "read_csv", "read_json", "read_jsonl", "read_text"]
@@ -42,18 +42,7 @@ def _lines(stream: IO[bytes], encoding: str, label: str, limit: int) -> Iterator
                 yield number, None
                 continue
             yield number, row.encode("utf-8", "surrogatepass")
-    number = 0
-    while True:
-        line = stream.readline(limit + 1)
-        if not line:
-            return
-        number += 1
-        if len(line) > limit and not line.endswith(b"\n"):
-            while line and not line.endswith(b"\n"):
-                line = stream.readline(1 << 20)
-            yield number, None
-            continue
-        yield number, line
+    yield from bounded_lines(stream, limit)
 
 
 def parse(line: bytes, fallback: str | None) -> Any:

@@ -12,10 +12,10 @@ from esembed.encode.base import Encoder, EncodeStats
 from esembed.encode.counting import EncodeCounter, counting
 from esembed.encode.pool import combined_of
 from esembed.encode.processes import ForkSafeLock
-from esembed.errors import ContractError, PermanentError, RecordError
+from esembed.errors import ContractError, PermanentError, RecordError, message_of
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
-from esembed.ingest.record import PreparedRecord, ends_the_run, message_of
+from esembed.ingest.record import PreparedRecord, ends_the_run
 from esembed.lazy import np
 from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.types import SparseVector
