@@ -122,9 +122,15 @@ class UnreadableRecord(RecordError):
         self.raw = raw
 
 
-def _text(value: str | None) -> str | None:
-    """Text for people: what can't be written is shown escaped."""
-    return None if value is None else value.encode("utf-8", "backslashreplace").decode("utf-8")
+def _text(value: Any) -> str | None:
+    """Text for people: what can't be written is shown escaped. An id that was refused may be anything."""
+    if value is None:
+        return None
+    try:
+        text = value if isinstance(value, str) else str(value)
+    except Exception:  # noqa: BLE001 - a foreign object
+        text = type(value).__name__
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class DeadLetters:
@@ -436,7 +442,7 @@ def _letter(
         "error_type": error.error_type,
         "status": error.status,
         "position": _text(error.position),
-        "field": _text(None if field is None else str(field)),
+        "field": _text(field),
         "id": _text(error.id),
     }
     if document is not None:
