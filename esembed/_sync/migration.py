@@ -26,6 +26,7 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for, meta
+from esembed.dialect.alias import NO_ALIAS
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.meta import stored_meta
 from esembed.dialect.names import check_name
@@ -55,6 +56,7 @@ from .aliases import (
     migration_state,
     next_name,
     properties_of,
+    require_filter_fields,
     shows_as_much,
     swap,
 )
@@ -189,6 +191,8 @@ def _migrate(
     if isinstance(learned, Mapping) and "trust" in learned and plan.query == stored.plan.query:
         # Weights that the old index learned say nothing about the new one, which learns its own.
         plan = plan.replace(query=None)
+    moved = live.aliases.get(alias, NO_ALIAS)
+    require_filter_fields(alias, moved, live.mapping, prepared.compiled.body["mappings"])
     enough_disk(client, live, settings.disk_factor, report.notes)
     if alias not in (name, *live.aliases):
         # Only where it isn't there: adding it again would take its filter and its routing away.
@@ -517,6 +521,8 @@ def _rollback(
         )
     known = capabilities or probe(client)
     target = open_index(client, origin, encoders=encoders, capabilities=known)
+    # Also where no writes are replayed: the filter may have been changed since the swap.
+    require_filter_fields(alias, live.alias, live.mapping, before.mapping)
     if replay_writes:
         _check_readable(live, known, target.plan)
     report = MigrationReport(alias=alias, old=live.concrete_index, new=origin)

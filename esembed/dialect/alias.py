@@ -8,7 +8,7 @@ was moved to meanwhile. So whatever reads or writes puts the alias's properties 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +113,49 @@ class AliasProperties:
         if self.filter is None:
             return dict(query)
         return {"bool": {"must": [dict(query)], "filter": [dict(self.filter)]}}
+
+    @property
+    def filter_names(self) -> set[str]:
+        """What the filter names, fields among it (``tenant``, and ``boost``): whoever asks knows the fields.
+        What a ``query_string`` says inside its text isn't read."""
+        return set(_names(self.filter))
+
+
+_COMPOUND = frozenset(
+    {
+        "bool",
+        "boosting",
+        "constant_score",
+        "dis_max",
+        "filter",
+        "function_score",
+        "must",
+        "must_not",
+        "negative",
+        "nested",
+        "positive",
+        "queries",
+        "query",
+        "script_score",
+        "should",
+    }
+)
+"""Clauses, and parts of them, that hold other clauses; all others name fields."""
+
+
+def _names(clause: Any) -> Iterator[str]:
+    if isinstance(clause, (list, tuple)):
+        for item in clause:
+            yield from _names(item)
+    elif isinstance(clause, Mapping):
+        for kind, options in clause.items():
+            if kind in _COMPOUND:
+                yield from _names(options)
+            elif isinstance(options, Mapping):
+                yield from map(str, options)
+                for key in ("field", "fields", "default_field"):
+                    value = options.get(key)
+                    yield from map(str, value if isinstance(value, (list, tuple)) else [value])
 
 
 NO_ALIAS = AliasProperties()

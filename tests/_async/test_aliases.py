@@ -25,6 +25,8 @@ from esembed._async.client import AsyncEngineClient
 from esembed.errors import AliasError, EsembedError, IndexNotFoundError, QueryError, RecordError
 from esembed.types import Document
 
+from .search_world import data
+
 PLAN = IndexPlan(
     text={"body": TextField()},
     dense={"v": DenseField(encoder="precomputed", dims=4, similarity="l2_norm")},
@@ -249,6 +251,142 @@ async def test_a_filter_that_would_show_more_is_no_filter_there(client: Any, ese
         await index.migrate(other, options=options)
     assert list(await shown_alias(client, alias)) == [name]
     await index.ingest([{"_id": "w", "tenant": "acme", "body": "writable", "v": [1, 0, 0, 0]}], QUIET)
+
+
+COMPUTED = {"type": "keyword"}
+
+
+@pytest.mark.parametrize(
+    ("filter", "named"),
+    [
+        ({"term": {"shade": "dark"}}, "shade"),
+        ({"bool": {"must_not": [{"terms": {"shade": ["dark"]}}]}}, "shade"),
+        ({"constant_score": {"filter": {"exists": {"field": "shade"}}}}, "shade"),
+        ({"nested": {"path": "parts", "query": {"range": {"parts.n": {"gte": 1}}}}}, "parts.n"),
+    ],
+    ids=["term", "must_not", "exists", "nested"],
+)
+async def test_a_filter_by_what_the_plan_lacks_is_refused_first(
+    client: Any, esembed_index_name: str, filter: dict[str, Any], named: str
+) -> None:
+    """Mapped by somebody else beside the plan's fields, or computed by the mapping."""
+    name, alias = f"{esembed_index_name}-v1", esembed_index_name
+    index = await AsyncIndex.create(client, name, PLAN)
+    engine = index.client
+    parts = {"type": "nested", "properties": {"n": {"type": "integer"}}}
+    body: dict[str, Any] = {"properties": {"parts": parts}}
+    if engine.engine == "elasticsearch":
+        body["runtime"] = {"shade": COMPUTED}  # without a script: read from _source
+    else:
+        body["properties"]["shade"] = COMPUTED
+    await engine.request("PUT", f"/{name}/_mapping", body=body)
+    rows = [
+        {**row, "shade": "dark" if n % 2 else "light", "parts": [{"n": n}]}
+        for n, row in enumerate(records("a"))
+    ]
+    await index.ingest(rows, QUIET)
+    await put_alias(client, name, alias, filter=filter)
+    shown = await AsyncIndex.open(client, alias)
+    seen = sorted((await shown.search(q.match_all())).ids)
+    assert await shown.count() == len(seen)
+    hidden = [row["_id"] for row in rows if row["_id"] not in seen]
+    assert await shown.get(seen[0]) is not None
+    assert not hidden or await shown.get(hidden[0]) is None
+    before = (await engine.request("GET", f"/{name}")).body
+    options = MigrateOptions(alias=alias, ingest=QUIET)
+    with pytest.raises(AliasError, match=rf"filters by '{named}'.*Nothing was changed"):
+        await shown.migrate(PLAN.replace(text={"body": TextField(k1=0.9)}), options=options)
+    assert (await engine.request("GET", f"/{name}")).body == before
+    assert list((await engine.request("GET", f"/{alias}*")).body) == [name], "no version was made"
+    if named == "shade":
+        fields = {**PLAN.filter, "shade": FilterField()}
+        await shown.migrate(PLAN.replace(filter=fields), options=options)
+        moved = await AsyncIndex.open(client, alias)
+        assert sorted((await moved.search(q.match_all())).ids) == seen
+
+
+async def test_a_rollback_would_not_show_more(client: Any, esembed_index_name: str) -> None:
+    name, alias = f"{esembed_index_name}-v1", esembed_index_name
+    index = await AsyncIndex.create(client, name, PLAN)
+    await put_alias(client, name, alias)
+    await index.ingest([{**row, "secret": True} for row in records("acme")], QUIET)
+    options = MigrateOptions(alias=alias, ingest=QUIET)
+    fields = {**PLAN.filter, "secret": FilterField(type="boolean")}
+    report = await index.migrate(PLAN.replace(filter=fields), options=options)
+    await put_alias(client, report.new, alias, filter={"bool": {"must_not": [{"term": {"secret": True}}]}})
+    moved = await AsyncIndex.open(client, alias)
+    assert await moved.count() == 0
+    for replay in (True, False):
+        with pytest.raises(AliasError, match="filters by 'secret'"):
+            await AsyncIndex.rollback(await AsyncIndex.open(client, alias), replay_writes=replay)
+    assert list(await shown_alias(client, alias)) == [report.new]
+    with pytest.raises(EsembedError):  # it is blocked as before
+        await index.ingest(records("late"), IngestOptions(learn_weights=False, max_wait_seconds=0.1))
+
+
+async def test_other_chunks_are_no_other_documents(client: Any, esembed_index_name: str) -> None:
+    name, alias = f"{esembed_index_name}-v1", esembed_index_name
+    tiny = DenseField(encoder="custom:tiny", quantization="hnsw", chunked=True)
+    plan = PLAN.replace(
+        dense={"made": tiny},
+        chunk=ChunkOptions(source=("body",), max_tokens=8, overlap_tokens=0, store="documents"),
+    )
+    index = await AsyncIndex.create(client, name, plan, encoder=data.TinyDense())
+    rows = [
+        {"_id": f"{tenant}{n}", "tenant": tenant, "body": "red dog. blue house. " * 9, "n": n}
+        for tenant in ("acme", "other")
+        for n in range(2)
+    ]
+    await index.ingest(rows, QUIET)
+    await put_alias(client, name, alias, filter={"term": {"tenant": "acme"}}, is_hidden=True)
+    longer = plan.replace(
+        chunk=ChunkOptions(source=("body",), max_tokens=16, overlap_tokens=0, store="documents")
+    )
+    options = MigrateOptions(alias=alias, ingest=QUIET)
+    report = await index.migrate(longer, options=options, encoder=data.TinyDense())
+    moved = await AsyncIndex.open(client, alias, encoder=data.TinyDense())
+    assert (report.documents, await moved.count()) == (4, 2)
+    hits = await moved.search(q.knn("made", text="red dog"))
+    assert sorted(hits.ids) == ["acme0", "acme1"]
+    assert (await moved.rollback(encoder=data.TinyDense())).new == name
+
+
+async def test_an_abort_by_another_alias_leaves_the_block(client: Any, esembed_index_name: str) -> None:
+    """Writes between the last pass and the swap would be lost."""
+    alias = await two_tenants(client, esembed_index_name)
+    engine = AsyncEngineClient(client)
+    await engine.request("PUT", f"/{esembed_index_name}/_block/write")
+    assert await AsyncIndex.abort_migration(client, alias) is None
+    settings = (await engine.request("GET", f"/{esembed_index_name}/_settings")).body
+    assert settings[esembed_index_name]["settings"]["index"]["blocks"]["write"] == "true"
+
+
+async def test_hidden_versions_are_found(client: Any, esembed_index_name: str) -> None:
+    engine = AsyncEngineClient(client)
+    alias = esembed_index_name
+    body = {"index_patterns": [f"{alias}-v*"], "template": {"settings": {"index.hidden": True}}}
+    await engine.request("PUT", f"/_index_template/{alias}", body=body)
+    try:
+        index = await AsyncIndex.create(client, f"{alias}-v1", PLAN)
+        await index.ingest(records("acme"), QUIET)
+        options = MigrateOptions(alias=alias, ingest=QUIET)
+        news = []
+        for k1 in (0.9, 1.0, 1.1):
+            report = await index.migrate(PLAN.replace(text={"body": TextField(k1=k1)}), options=options)
+            news.append(report.new)
+            index, options = await AsyncIndex.open(client, alias), MigrateOptions(ingest=QUIET)
+        assert news == [f"{alias}-v{number}" for number in (2, 3, 4)]
+        await index.rollback()
+        more = PLAN.replace(text={"body": TextField(k1=1.3)})
+        index = await AsyncIndex.open(client, alias)
+        assert (await index.migrate(more, options=options)).new == f"{alias}-v5", "no name is used twice"
+        deleted = await AsyncIndex.delete_old_versions(client, alias, keep=0, min_age_seconds=0)
+        assert sorted(deleted) == [f"{alias}-v{number}" for number in (1, 2, 3, 4)]
+        assert await (await AsyncIndex.open(client, alias)).count() == 4
+    finally:
+        await engine.request("DELETE", f"/_index_template/{alias}")
+        for number in range(1, 7):
+            await engine.request("DELETE", f"/{alias}-v{number}", ignore=(404,))
 
 
 async def test_documents_go_where_the_alias_says(client: Any, esembed_index_name: str) -> None:
