@@ -10,12 +10,14 @@ takes that many seconds for each entrance and prints how many inputs that were.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
+import signal
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -194,8 +196,17 @@ def from_seed(corpus: list[Any], seed: int) -> Any:
 SEEDS = st.integers(0, 2**24 - 1)
 
 
-def fuzz(corpus: list[Any], examples: int, check: Callable[[Any], None]) -> None:
+def fuzz(
+    corpus: list[Any],
+    examples: int,
+    check: Callable[[Any], None],
+    *,
+    make: Callable[[Any, int], Any] = from_seed,
+) -> None:
     """Try *check* on that many values made of the corpus' (or for ESEMBED_FUZZ_SECONDS).
+
+    Args:
+        make: corpus and seed → a value.
 
     Hypothesis draws one number for each, and Random the rest. Drawn by Hypothesis one by one, the choices
     repeat each other (its generator prefers what is small and what it had): thousands of examples missed a
@@ -206,7 +217,7 @@ def fuzz(corpus: list[Any], examples: int, check: Callable[[Any], None]) -> None
     def once(seed: int) -> None:
         nonlocal tried
         tried += 1
-        value = from_seed(corpus, seed)
+        value = make(corpus, seed)
         try:
             check(value)
         except BaseException:
@@ -248,3 +259,47 @@ def bounded(read: Callable[[], Any], size: int, *, memory: bool = False) -> Any:
         limit = SECONDS_PER_KILOBYTE * max(1.0, size / 1024)
         assert took <= limit, f"{took:.1f} s for {size} bytes"
         assert peak <= MEMORY_BYTES + 20 * size, f"{peak:,} bytes of memory for {size} bytes"
+
+
+@contextlib.contextmanager
+def in_time(size: int) -> Iterator[None]:
+    """What is inside ends, or is ended. In C code that doesn't end, the time-out of the test run does."""
+    seconds = 10.0 + SECONDS_PER_KILOBYTE * size / 1024
+
+    def expired(*_: Any) -> None:
+        raise AssertionError(f"no end after {seconds:.0f} s for {size} bytes")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def in_memory(size: int) -> Iterator[None]:
+    """The process grows by no more than MEMORY_BYTES and 20 times *size*, C libraries included; looked at
+    where the kernel can tell (Linux)."""
+    before = _reset_peak()
+    yield
+    if before is not None:
+        grown = _status("VmHWM") - before
+        assert grown <= MEMORY_BYTES + 20 * size, f"{grown:,} bytes of memory for {size} bytes"
+
+
+def _reset_peak() -> int | None:
+    """Bytes that the process has now, which is its peak from now on."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except OSError:
+        return None
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(name)

@@ -52,7 +52,7 @@ class WordSource:
         self._index: dict[str, int] = vectors.key_to_index
         self._table: FloatArray = np.asarray(vectors.vectors, np.float32)
         if not np.isfinite(self._table).all():
-            raise EncoderError("the word vectors hold NaN or infinite values; the file is damaged")
+            raise ValueError("the word vectors hold NaN or infinite values; the file is damaged")
         self.dims = int(self._table.shape[1])
         self.max_seq_length = max_seq_length
         self._subwords = vectors if subwords else None
@@ -178,15 +178,15 @@ def open_word_source(path: Path, *, pooling: str, max_seq_length: int | None) ->
                 )
             else:
                 vectors = _read_glove(path, head, KeyedVectors)
+        if not len(vectors.key_to_index):
+            raise ValueError("it holds no word vectors")
+        return WordSource(vectors, pooling=pooling, max_seq_length=max_seq_length, subwords=fasttext)
     except Exception as error:  # gensim raises anything, AssertionError and OverflowError among it
         raise EncoderError(
             f"{path.name} can't be read as word vectors (word2vec text or binary, GloVe text, fastText): "
             f"{str(error) or type(error).__name__}",
             spec=spec,
         ) from error
-    if not len(vectors.key_to_index):
-        raise EncoderError(f"{path.name} holds no word vectors", spec=spec)
-    return WordSource(vectors, pooling=pooling, max_seq_length=max_seq_length, subwords=fasttext)
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -231,6 +231,45 @@ def _rows(pa: Any, batch: Any, label: str, start: int) -> Iterator[RawRecord]:
         yield Document(id=None, source=source, position=where)
 
 
+def _check_batch(pa: Any, batch: Any) -> Any:
+    """The batch, whose offsets, lengths and indices lie within its buffers. Arrow believes what a file says
+    of them: reading a cell beyond a buffer ends the process (seen with pyarrow 26.0.1).
+
+    Text is looked at as bytes: what isn't UTF-8 is its own cell's matter, not the file's.
+
+    Raises:
+        pyarrow.ArrowInvalid: it is damaged.
+    """
+    for column in batch.columns:
+        kind = _as_bytes(pa, column.type)
+        (column if kind == column.type else column.view(kind)).validate(full=True)
+    return batch
+
+
+def _as_bytes(pa: Any, kind: Any) -> Any:
+    """The type with bytes in place of text, also inside."""
+    types = pa.types
+    if types.is_string(kind):
+        return pa.binary()
+    if types.is_large_string(kind):
+        return pa.large_binary()
+    if types.is_struct(kind):
+        return pa.struct([_field_as_bytes(pa, kind.field(n)) for n in range(kind.num_fields)])
+    if types.is_map(kind):
+        return pa.map_(_field_as_bytes(pa, kind.key_field), _field_as_bytes(pa, kind.item_field))
+    if types.is_large_list(kind):
+        return pa.large_list(_field_as_bytes(pa, kind.value_field))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_field_as_bytes(pa, kind.value_field), kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(_field_as_bytes(pa, kind.value_field))
+    return kind
+
+
+def _field_as_bytes(pa: Any, field: Any) -> Any:
+    return field.with_type(_as_bytes(pa, field.type))
+
+
 def _check_names(names: Sequence[Any], what: str) -> None:
     """Raises SourceError for columns that can't be a record's fields, each by its own name."""
     for name in names:
@@ -305,7 +344,7 @@ def read_parquet(stream: IO[bytes], label: str) -> Iterator[RawRecord]:
         _check_names(file.schema_arrow.names, label)
         row = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
-            yield from _rows(pa, batch, label, row)
+            yield from _rows(pa, _check_batch(pa, batch), label, row)
             row += batch.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         yield UnreadableRecord(f"broken Parquet file: {error}", position=label)
@@ -322,7 +361,7 @@ def read_arrow(stream: IO[bytes], label: str) -> Iterator[RawRecord]:
             batches = (file.get_batch(i) for i in range(file.num_record_batches))
         else:
             batches = iter(pa.ipc.open_stream(stream))
-        yield from _all_rows(pa, batches, label)
+        yield from _all_rows(pa, (_check_batch(pa, batch) for batch in batches), label)
     except (pa.ArrowInvalid, OSError) as error:
         yield UnreadableRecord(f"broken Arrow file: {error}", position=label)
 
