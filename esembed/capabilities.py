@@ -78,6 +78,7 @@ class Capabilities:
         exclude_vectors: ``_source.exclude_vectors`` is understood.
         seven_bit_int8: OpenSearch: ``int8_hnsw`` keeps 7 bits of a component (Lucene's), not 8.
         sparse_pruning: a query on ``sparse_vector`` may leave out terms by how common they are.
+        shard_doc: a scan through a point in time can be sorted by ``_shard_doc``.
         bm25_k1_factor: BM25 scores carry Lucene's old factor (k1 + 1), as Elasticsearch's do.
         inference: the engine can compute vectors itself: Elasticsearch's inference endpoints (Enterprise or
             trial license), OpenSearch's ml-commons plugin.
@@ -112,6 +113,7 @@ class Capabilities:
     exclude_vectors: bool = False
     seven_bit_int8: bool = False
     sparse_pruning: bool = False
+    shard_doc: bool = True
     bm25_k1_factor: bool = True
     inference: bool = False
     max_clauses: int = 1024
@@ -128,6 +130,8 @@ class Capabilities:
     def label(self) -> str:
         """Profile (the engine's name where it was probed) and version, for messages."""
         name = self.engine if self.profile == "probed" else self.profile
+        if any(one.startswith("version") for one in self.unknown):
+            return f"{name} (version not told, {self.version} assumed)"
         return f"{name} {self.version}"
 
 
@@ -301,6 +305,8 @@ def derive(
         rescore_vector=knn,
         exclude_vectors=False,
         seven_bit_int8=True,
+        # OpenSearch#18924; 2.19.4 answers 400, "No mapping found for [_shard_doc]".
+        shard_doc=version >= Version(3, 3),
         # OpenSearch 3.0 took Lucene's newer BM25, whose scores are smaller by this factor.
         bm25_k1_factor=version < Version(3),
         inference=inference and neural,

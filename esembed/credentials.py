@@ -126,9 +126,12 @@ class Scrubber:
 
     def __init__(self, values: Iterable[str | None] = ()) -> None:
         forms: set[str] = set()
+        pairs: set[str] = set()
         for value in values:
             if value:
                 forms |= _forms(value)
+                pairs.add(_decoded(value))
+        self._pairs = [pair for pair in pairs if len(pair) >= _GRAM and ":" in pair]
         self._whole = sorted((f for f in forms if len(f) < _GRAM), key=len, reverse=True)
         self._grams = frozenset(f[i : i + _GRAM] for f in forms for i in range(len(f) - _GRAM + 1))
 
@@ -138,6 +141,8 @@ class Scrubber:
     def __call__(self, text: str) -> str:
         """The text with ``***`` in the place of secrets."""
         text = text[:_LONGEST]
+        for pair in self._pairs:
+            text = text.replace(pair, MASK)
         if self._grams:
             shown: list[str] = []
             at = masked_to = 0
@@ -165,18 +170,27 @@ class Scrubber:
         return body
 
 
+def _decoded(value: str) -> str:
+    """What a value holds in base64, as an API key and basic authentication do; empty where it is none."""
+    # A server may quote what it decoded.
+    with_padding = value.rpartition(" ")[2].encode("ascii", "ignore") + b"=="
+    try:
+        raw = base64.b64decode(with_padding, altchars=b"-_" if set("-_") & set(value) else None)
+        text = raw.decode("utf-8")
+    except (binascii.Error, ValueError):
+        return ""
+    return text if text.isprintable() else ""
+
+
 def _forms(value: str) -> set[str]:
     raw = value.encode("utf-8", "surrogatepass")
     plain = {value, value.strip()}
-    # An API key and basic authentication are base64 of two parts, and a server may quote what it decoded.
-    with_padding = value.rpartition(" ")[2].encode("ascii", "ignore") + b"=="
-    try:
-        decoded = base64.b64decode(with_padding, altchars=b"-_" if set("-_") & set(value) else None)
-        text = decoded.decode("utf-8")
-    except (binascii.Error, ValueError):
-        text = ""
-    if text.isprintable() and len(text) >= 4:
-        plain |= {text, *(part for part in text.split(":", 1) if len(part) >= 4)}
+    # The first part of two is a user's name or a key's id, which is no secret: pieces of a name would be
+    # masked in words that have nothing to do with it ("mappings", for a user who may change them).
+    decoded = _decoded(value)
+    secret = decoded.partition(":")[2] or decoded
+    if len(secret) >= 4:
+        plain.add(secret)
     forms: set[str] = set()
     for one in plain:
         if not one:

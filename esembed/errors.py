@@ -170,18 +170,30 @@ class QueryError(PermanentError):
 
 
 class UnsupportedFeatureError(PermanentError):
-    """What was asked for is not in this engine, version, license or build.
+    """What was asked for is not in this engine, version, license or build; or the credentials may not ask
+    whether it is.
 
     Attributes:
         gaps: one line for each missing thing, with its remedy.
         profile: the name of the capability profile that lacks them.
+        unknown: what the credentials could not ask for, and which counts as missing.
     """
 
-    def __init__(self, gaps: Sequence[str], *, profile: str) -> None:
+    def __init__(self, gaps: Sequence[str], *, profile: str, unknown: Sequence[str] = ()) -> None:
         lines = "\n".join(f"  - {gap}" for gap in gaps)
-        super().__init__(f"{profile} can't do this:\n{lines}")
+        message = f"{profile} can't do this:\n{lines}"
+        if unknown:
+            # What is not known is not absent: nobody must upgrade or install a thing that is there.
+            asked = "\n".join(f"  - {one}" for one in unknown)
+            message = (
+                f"{profile}, as far as these credentials can tell, can't do this:\n{lines}\nWhat they may "
+                f"not ask for counts as missing, and may be there:\n{asked}\nGive them the cluster privilege "
+                "monitor (cluster_monitor on OpenSearch), or pass capabilities="
+            )
+        super().__init__(message)
         self.gaps = tuple(gaps)
         self.profile = profile
+        self.unknown = tuple(unknown)
 
 
 class EncoderError(PermanentError):

@@ -32,8 +32,16 @@ from esembed.types import Document
 from . import documents, weights
 from ._shim import in_thread, iterable, stoppable, thread_transport
 from .live import LiveIndex, describe
+from .privileges import may_change, may_write, require
 from .state import IndexState
-from .term_statistics import counted_state, delete_statistics, load_statistics, save_statistics
+from .term_statistics import (
+    STATISTICS_INDEX,
+    counted_state,
+    delete_statistics,
+    load_statistics,
+    make_statistics_index,
+    save_statistics,
+)
 
 __all__ = ["backfill", "change_one", "ingest", "keep_counted", "recount_terms"]
 
@@ -80,7 +88,10 @@ async def ingest(
             [name for name, spec in state.plan.vector_fields() if not spec.precomputed],
         )
     token_ids = await in_thread(state.pool.token_ids)
-    before = await _before_counting(state) if keep_terms and state.lexical_fields else None
+    before = None
+    if keep_terms and state.lexical_fields:
+        await _may_count(state)
+        before = await _before_counting(state)
     sender = thread_transport(state.client)
     report: IngestReport = await stoppable(
         lambda stop: run_ingest(
@@ -190,6 +201,21 @@ async def _set_average_lengths(state: IndexState, averages: Mapping[str, float])
     await state.store(dataclasses.replace(state.stored, plan=plan, contracts=contracts))
     pool.accept_contracts(contracts)
     state.replace_pool(pool)
+
+
+async def _may_count(state: IndexState) -> None:
+    """Find out, once for an index, whether the terms that a run counts can be stored: they are when its
+    documents are in already.
+
+    Raises:
+        AuthorizationError: not.
+    """
+    if state.may_count:
+        return
+    trials = [*may_change(state.live, settings=False), *may_write(STATISTICS_INDEX)]
+    await make_statistics_index(state.client)
+    await require(state.client, "counting the terms of lexical fields", trials)
+    state.may_count = True
 
 
 async def _before_counting(state: IndexState) -> CountedState:
@@ -309,6 +335,7 @@ async def recount_terms(state: IndexState, *, progress: Progress | None = None) 
     from esembed.ingest.sources.index import read_index
 
     needed = fields_to_count(state.live, state.plan)
+    await _may_count(state)
     sender = thread_transport(state.client)
     names = state.lexical_fields
     # Taken before the reading: what is written meanwhile is seen by the next run.

@@ -31,7 +31,7 @@ from esembed.dialect.meta import stored_meta
 from esembed.dialect.names import check_name
 from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
-from esembed.errors import AliasError, IndexNotFoundError, PermanentError, PlanError
+from esembed.errors import AliasError, AuthorizationError, IndexNotFoundError, PermanentError, PlanError
 from esembed.ingest.options import ALL_FIELDS, IngestOptions, IngestReport, Progress, merge_missing
 from esembed.ingest.progress import StepProgress, WholeProgress
 from esembed.ingest.sources.index import made_again, read_documents
@@ -63,6 +63,7 @@ from .client import AsyncEngineClient
 from .ingest import ingest, keep_counted
 from .live import LiveIndex, ShardSequence, describe, index_path, shard_sequences, update_meta, write_meta
 from .opening import PLACEHOLDER_DIMS, create, open_index, prepare
+from .privileges import may_block, may_change, may_move, may_read, may_write, require
 from .probe import probe
 from .state import Encoders, IndexState
 from .term_statistics import counted_state
@@ -104,7 +105,7 @@ async def migrate(
     alias = await choose_alias(client, name, live, settings.alias)
     if stored_meta(live.mapping) is None:
         raise PlanError(f"{live.concrete_index!r} doesn't say how it was encoded; repair or attach it first")
-    known = capabilities or await probe(client)
+    known = capabilities or await probe(client, index=live.concrete_index)
     _check_readable(live, known, plan)
     compile_mapping(with_dims(plan, lambda _: PLACEHOLDER_DIMS), known)
     # Each pass is an ingest that is done; the migration is done once.
@@ -193,6 +194,16 @@ async def _migrate(
     moved = live.aliases.get(alias, NO_ALIAS)
     require_filter_fields(alias, moved, live.mapping, prepared.compiled.body["mappings"])
     await enough_disk(client, live, settings.disk_factor, report.notes)
+    # What comes last, hours from now, is tried first.
+    await require(
+        client,
+        "a migration",
+        [
+            *may_read(live.concrete_index, copy=True),
+            *may_change(live),
+            *may_move(alias, live, properties=live.aliases.get(alias)),
+        ],
+    )
     if alias not in (name, *live.aliases):
         # Only where it isn't there: adding it again would take its filter and its routing away.
         await client.request(
@@ -216,6 +227,7 @@ async def _migrate(
         encoders=Encoders(encoder=copying or None, runtime=encoders.runtime),
         capabilities=known,
     )
+    await _may_fill(client, new, alias, made=not report.resumed)
     # As the ingest will, which then finds them checked: the contracts' reference texts go through the copying
     # encoders, too, and the report counts texts of documents.
     await in_thread(
@@ -255,6 +267,35 @@ async def _migrate(
     report.seconds = time.monotonic() - started
     pool.close()
     return report
+
+
+async def _may_fill(client: AsyncEngineClient, new: IndexState, alias: str, *, made: bool) -> None:
+    """Find out whether the new version may be written, and the alias moved to it.
+
+    Args:
+        made: this run made it: it goes again where it may not be filled.
+
+    Raises:
+        AuthorizationError: it may not.
+    """
+    name = new.concrete_index
+    try:
+        await require(
+            client,
+            "a migration",
+            [
+                *may_write(name),
+                *may_change(new.live),
+                *may_move(alias, new.live, properties=None),
+                # Of the new version, since the old one takes writes until it is copied.
+                *may_block(name),
+            ],
+        )
+        await allow_writes(client, name)
+    except AuthorizationError:
+        if made:
+            await client.request("DELETE", f"/{index_path(name)}", ignore=(403, 404))
+        raise
 
 
 class CopyJob:
@@ -522,13 +563,24 @@ async def _rollback(
             "(POST /_aliases)",
             alias=alias,
         )
-    known = capabilities or await probe(client)
+    known = capabilities or await probe(client, index=live.concrete_index)
     target = await open_index(client, origin, encoders=encoders, capabilities=known)
     # Also where no writes are replayed: the filter may have been changed since the swap.
     require_filter_fields(alias, live.alias, live.mapping, before.mapping)
     if replay_writes:
         _check_readable(live, known, target.plan)
     report = MigrationReport(alias=alias, old=live.concrete_index, new=origin)
+    await require(
+        client,
+        "a rollback",
+        [
+            *may_read(live.concrete_index, copy=replay_writes),
+            *may_change(live),
+            *may_move(alias, live, properties=live.aliases.get(alias)),
+            *may_move(alias, before, properties=None),
+            *may_change(before),
+        ],
+    )
     await allow_writes(client, origin)
     if replay_writes:
         # The same copy as a migration, the other way: what is in both is found unchanged by its hash.
@@ -536,6 +588,8 @@ async def _rollback(
             client, live.concrete_index, stored.plan, target, MigrateOptions(), {}, report, progress, lock
         )
         try:
+            # Only now: while its writes are blocked, nothing tells who else may not write.
+            await require(client, "a rollback", may_write(origin))
             await job.copy()
             await job.settle()
             back = migration_state(target.stored)

@@ -8,6 +8,7 @@ means no.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +22,13 @@ from esembed.capabilities import (
     Version,
     derive,
 )
+from esembed.dialect.names import check_name
 from esembed.errors import AnswerError, AuthorizationError, EngineRequestError
 from esembed.transport import Response
 
 from ._shim import gather
 from .client import AsyncEngineClient
+from .live import index_path
 
 __all__ = ["probe"]
 
@@ -55,7 +58,7 @@ async def probe(client: AsyncEngineClient, *, index: str | None = None) -> Capab
 
     Args:
         index: an index that these credentials may read: where the cluster may not be asked, its
-            settings tell the version.
+            settings tell a version that the server has at least.
 
     A 400, 403, 404, 405 or 410 means that this can't be known; what is not known counts as missing and
     stands in ``unknown``.
@@ -64,6 +67,8 @@ async def probe(client: AsyncEngineClient, *, index: str | None = None) -> Capab
         AuthorizationError: 401, the credentials are wrong.
         EngineUnavailableError: no answer.
     """
+    if index is not None:
+        check_name(index)
     if client.engine == "elasticsearch":
         return await _elasticsearch(client, index)
     return await _opensearch(client, index)
@@ -138,17 +143,26 @@ async def _version(
         pass
     oldest = OLDEST[client.engine]
     if index is not None:
-        settings = await _ask(
-            client, "GET", f"/{index}/_settings", params={"flat_settings": "true", "human": "true"}
+        # The same request as opening the index, so that it needs no privilege more (on OpenSearch the
+        # settings alone need another one, and numbers alone don't tell Elasticsearch's releases).
+        shown = await _ask(
+            client, "GET", f"/{index_path(index)}", params={"flat_settings": "true", "human": "true"}
         )
-        for parts in _mapping(settings).values():
-            text = str((parts.get("settings") or {}).get("index.version.created_string", ""))
-            try:
-                # An index can be older than the server, never newer: a safe lower bound.
-                return max(oldest, Version.parse(text)), False
-            except ValueError:
-                continue
+        found = []
+        for parts in _mapping(shown).values():
+            settings = parts.get("settings") if isinstance(parts, Mapping) else None
+            # "9.5.3", or a range of releases with one format of indices: "9.5.2-9.5.3".
+            text = str((settings or {}).get("index.version.created_string", "")).partition("-")[0]
+            with contextlib.suppress(ValueError):
+                found.append(Version.parse(text))
+        if found:
+            # An index can be older than the server, never newer: a safe lower bound, of several the best.
+            return max(oldest, *found), False
     return oldest, False
+
+
+def _version_unknown(version: Version) -> str:
+    return f"version (no privilege for GET / and GET /_nodes); assumed: {version}"
 
 
 def _analyzers(english: Response, modules: frozenset[str] | None, unknown: list[str]) -> frozenset[str]:
@@ -193,7 +207,7 @@ async def _elasticsearch(client: AsyncEngineClient, index: str | None) -> Capabi
         # Serverless reports a fixed old number; it is always as new as the newest release.
         version = max(version, NEWEST["elasticsearch"])
     elif not sure:
-        unknown.append(f"version (GET / and GET /_nodes are not allowed); assumed: {version}")
+        unknown.append(_version_unknown(version))
     license_type = str((_mapping(license).get("license") or {}).get("type", "unknown"))
     fusion = _answer(rrf)
     if license_type == "unknown" and not serverless:
@@ -288,7 +302,7 @@ async def _opensearch(client: AsyncEngineClient, index: str | None) -> Capabilit
         modules = (modules or frozenset()) | listed
     version, sure = await _version(client, root, nodes, index)
     if not sure:
-        unknown.append(f"version (GET / is not allowed); assumed: {version}")
+        unknown.append(_version_unknown(version))
     features, has_hybrid, has_knn = (_answer(r) for r in (rank_feature, hybrid, knn))
     for name, value in (("rank_feature", features), ("hybrid", has_hybrid)):
         if value is None:

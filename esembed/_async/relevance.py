@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from esembed.query import Query
 
 from ._shim import as_sync, in_thread
+from .privileges import may_change, require
 from .state import IndexState
 from .target import AsyncIndexTarget
 
@@ -69,6 +70,7 @@ async def tune(
 
     if write:  # the default query is everybody's who searches the index
         state.live.require_whole("tuning the default query")
+        await require(state.client, "storing the default query", may_change(state.live, settings=False))
     target = as_sync(AsyncIndexTarget(state))
     call = functools.partial(
         tune_index, target, dataset, options=options, tune_legs=tune_legs, write=write, progress=progress

@@ -19,13 +19,14 @@ from esembed.ingest.term_counter import CountedState
 from esembed.transport import Response, error_from_response
 
 from .client import AsyncEngineClient
-from .live import index_path, shard_sequences
+from .live import every_index, index_path, shard_sequences
 
 __all__ = [
     "STATISTICS_INDEX",
     "counted_state",
     "delete_statistics",
     "load_statistics",
+    "make_statistics_index",
     "save_statistics",
 ]
 
@@ -67,15 +68,29 @@ async def counted_state(client: AsyncEngineClient, index: str) -> CountedState:
     )
 
 
+async def make_statistics_index(client: AsyncEngineClient) -> None:
+    """Make the index of term statistics, where it isn't there.
+
+    Raises:
+        EngineRequestError: the engine refused (the privilege for ``esembed-statistics`` is needed).
+    """
+    # Looked at first: who may only write to it need not be allowed to create it.
+    body = {"size": 0}
+    found = await client.request("POST", f"/{STATISTICS_INDEX}/_search", body=body, ignore=(404,))
+    if found.status != 404:
+        return
+    created = await client.request("PUT", f"/{STATISTICS_INDEX}", body=_BODY, ignore=(400,))
+    if created.status == 400 and "exists" not in str(created.body):
+        raise error_from_response("PUT", f"/{STATISTICS_INDEX}", created)
+
+
 async def save_statistics(client: AsyncEngineClient, statistics: LexicalStatistics) -> str:
     """Write the counts unless they are there already; returns their hash.
 
     Raises:
         EngineRequestError: the engine refused (a privilege on ``esembed-statistics`` is needed).
     """
-    created = await client.request("PUT", f"/{STATISTICS_INDEX}", body=_BODY, ignore=(400,))
-    if created.status == 400 and "exists" not in str(created.body):
-        raise error_from_response("PUT", f"/{STATISTICS_INDEX}", created)
+    await make_statistics_index(client)
     digest = statistics.hash
     lines: list[Mapping[str, Any]] = []
     for document in statistics.to_documents():
@@ -135,17 +150,17 @@ async def load_statistics(client: AsyncEngineClient, digest: str) -> LexicalStat
 async def delete_statistics(client: AsyncEngineClient, digest: str) -> None:
     """Remove the counts with that hash, if no index names them any more.
 
-    Equal documents give equal counts, so a copy of an index shares them. Where the mappings may not all
-    be read, the counts stay.
+    Equal documents give equal counts, so a copy of an index shares them. Where not all indices can be seen,
+    the counts stay; so they do without the privileges for their index.
     """
     if not _HASH.fullmatch(digest):
         return
-    path = "*.mappings._meta.esembed.statistics"
-    users = await client.request("GET", "/_mapping", params={"filter_path": path}, ignore=(403, 404))
-    if users.status == 403 or digest in json.dumps(users.body):
+    # "_doc" stands there for the type that mappings had once.
+    users = await every_index(client, "mappings._doc._meta.esembed.statistics")
+    if users is None or digest in json.dumps(users):
         return
-    head = await client.request("GET", f"/{STATISTICS_INDEX}/_doc/{digest}-0", ignore=(404,))
-    if head.status == 404:
+    head = await client.request("GET", f"/{STATISTICS_INDEX}/_doc/{digest}-0", ignore=(403, 404))
+    if head.status != 200:
         return
     parts = (head.body.get("_source") or {}).get("parts")
     if type(parts) is not int or not 0 <= parts <= _MOST_PARTS:

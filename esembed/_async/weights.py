@@ -19,6 +19,7 @@ from esembed.plan.default_query import searchable_legs, text_leg
 from . import documents
 from ._shim import in_thread
 from .live import index_path
+from .privileges import may_change, require
 from .state import IndexState
 from .target import AsyncIndexTarget
 
@@ -58,6 +59,8 @@ async def learn(
         what="learning the weights of legs",
         wanted=[*state.plan.text, *(state.plan.field_path(name) for name, _ in state.plan.vector_fields())],
     )
+    if write:  # before minutes of searching for what can't be stored
+        await require(state.client, "storing the weights", may_change(state.live, settings=False))
     options = options or WeightsOptions()
     plan = state.plan
     await state.load_statistics()

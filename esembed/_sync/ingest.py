@@ -33,8 +33,16 @@ from esembed.types import Document
 from . import documents, weights
 from ._shim import in_thread, iterable, stoppable, thread_transport
 from .live import LiveIndex, describe
+from .privileges import may_change, may_write, require
 from .state import IndexState
-from .term_statistics import counted_state, delete_statistics, load_statistics, save_statistics
+from .term_statistics import (
+    STATISTICS_INDEX,
+    counted_state,
+    delete_statistics,
+    load_statistics,
+    make_statistics_index,
+    save_statistics,
+)
 
 __all__ = ["backfill", "change_one", "ingest", "keep_counted", "recount_terms"]
 
@@ -81,7 +89,10 @@ def ingest(
             [name for name, spec in state.plan.vector_fields() if not spec.precomputed],
         )
     token_ids = in_thread(state.pool.token_ids)
-    before = _before_counting(state) if keep_terms and state.lexical_fields else None
+    before = None
+    if keep_terms and state.lexical_fields:
+        _may_count(state)
+        before = _before_counting(state)
     sender = thread_transport(state.client)
     report: IngestReport = stoppable(
         lambda stop: run_ingest(
@@ -189,6 +200,21 @@ def _set_average_lengths(state: IndexState, averages: Mapping[str, float]) -> No
     state.store(dataclasses.replace(state.stored, plan=plan, contracts=contracts))
     pool.accept_contracts(contracts)
     state.replace_pool(pool)
+
+
+def _may_count(state: IndexState) -> None:
+    """Find out, once for an index, whether the terms that a run counts can be stored: they are when its
+    documents are in already.
+
+    Raises:
+        AuthorizationError: not.
+    """
+    if state.may_count:
+        return
+    trials = [*may_change(state.live, settings=False), *may_write(STATISTICS_INDEX)]
+    make_statistics_index(state.client)
+    require(state.client, "counting the terms of lexical fields", trials)
+    state.may_count = True
 
 
 def _before_counting(state: IndexState) -> CountedState:
@@ -308,6 +334,7 @@ def recount_terms(state: IndexState, *, progress: Progress | None = None) -> Non
     from esembed.ingest.sources.index import read_index
 
     needed = fields_to_count(state.live, state.plan)
+    _may_count(state)
     sender = thread_transport(state.client)
     names = state.lexical_fields
     # Taken before the reading: what is written meanwhile is seen by the next run.

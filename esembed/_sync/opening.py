@@ -244,7 +244,8 @@ def open_live(
         client=client,
         live=live,
         stored=stored,
-        capabilities=capabilities or probe(client),
+        # Of several indices the first: each tells a version that the server has at least.
+        capabilities=capabilities or probe(client, index=live.names[0]),
         # Contracts are checked before an encoder's first use, not here: opening loads no model.
         pool=encoders.pool(stored.plan, stored.contracts),
         notes=live.source_rules.notes(live.mapping),
@@ -320,7 +321,7 @@ def attach(
     live = _there(client, name, "attaching a plan")
     # Its fields and its _meta are the whole index's.
     live.require_whole("attaching a plan")
-    known = capabilities or probe(client)
+    known = capabilities or probe(client, index=live.concrete_index)
     existing = match_existing_fields(plan, live.mapping, known)
     if existing.problems:
         raise PlanError("the plan doesn't fit the index: " + "; ".join(existing.problems))
@@ -361,7 +362,7 @@ def repair(
     if plan.lexical_fields:
         # What was counted is lost with _meta, and is counted again from the documents at the end.
         ingest.fields_to_count(live, plan)
-    known = capabilities or probe(client)
+    known = capabilities or probe(client, index=live.concrete_index)
     existing = match_existing_fields(plan, live.mapping, known)
     prepared = prepare(existing.plan, known, encoders)
     compiled = prepared.compiled

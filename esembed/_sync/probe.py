@@ -9,6 +9,7 @@ means no.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -22,11 +23,13 @@ from esembed.capabilities import (
     Version,
     derive,
 )
+from esembed.dialect.names import check_name
 from esembed.errors import AnswerError, AuthorizationError, EngineRequestError
 from esembed.transport import Response
 
 from ._shim import gather
 from .client import EngineClient
+from .live import index_path
 
 __all__ = ["probe"]
 
@@ -56,7 +59,7 @@ def probe(client: EngineClient, *, index: str | None = None) -> Capabilities:
 
     Args:
         index: an index that these credentials may read: where the cluster may not be asked, its
-            settings tell the version.
+            settings tell a version that the server has at least.
 
     A 400, 403, 404, 405 or 410 means that this can't be known; what is not known counts as missing and
     stands in ``unknown``.
@@ -65,6 +68,8 @@ def probe(client: EngineClient, *, index: str | None = None) -> Capabilities:
         AuthorizationError: 401, the credentials are wrong.
         EngineUnavailableError: no answer.
     """
+    if index is not None:
+        check_name(index)
     if client.engine == "elasticsearch":
         return _elasticsearch(client, index)
     return _opensearch(client, index)
@@ -139,17 +144,26 @@ def _version(
         pass
     oldest = OLDEST[client.engine]
     if index is not None:
-        settings = _ask(
-            client, "GET", f"/{index}/_settings", params={"flat_settings": "true", "human": "true"}
+        # The same request as opening the index, so that it needs no privilege more (on OpenSearch the
+        # settings alone need another one, and numbers alone don't tell Elasticsearch's releases).
+        shown = _ask(
+            client, "GET", f"/{index_path(index)}", params={"flat_settings": "true", "human": "true"}
         )
-        for parts in _mapping(settings).values():
-            text = str((parts.get("settings") or {}).get("index.version.created_string", ""))
-            try:
-                # An index can be older than the server, never newer: a safe lower bound.
-                return max(oldest, Version.parse(text)), False
-            except ValueError:
-                continue
+        found = []
+        for parts in _mapping(shown).values():
+            settings = parts.get("settings") if isinstance(parts, Mapping) else None
+            # "9.5.3", or a range of releases with one format of indices: "9.5.2-9.5.3".
+            text = str((settings or {}).get("index.version.created_string", "")).partition("-")[0]
+            with contextlib.suppress(ValueError):
+                found.append(Version.parse(text))
+        if found:
+            # An index can be older than the server, never newer: a safe lower bound, of several the best.
+            return max(oldest, *found), False
     return oldest, False
+
+
+def _version_unknown(version: Version) -> str:
+    return f"version (no privilege for GET / and GET /_nodes); assumed: {version}"
 
 
 def _analyzers(english: Response, modules: frozenset[str] | None, unknown: list[str]) -> frozenset[str]:
@@ -194,7 +208,7 @@ def _elasticsearch(client: EngineClient, index: str | None) -> Capabilities:
         # Serverless reports a fixed old number; it is always as new as the newest release.
         version = max(version, NEWEST["elasticsearch"])
     elif not sure:
-        unknown.append(f"version (GET / and GET /_nodes are not allowed); assumed: {version}")
+        unknown.append(_version_unknown(version))
     license_type = str((_mapping(license).get("license") or {}).get("type", "unknown"))
     fusion = _answer(rrf)
     if license_type == "unknown" and not serverless:
@@ -289,7 +303,7 @@ def _opensearch(client: EngineClient, index: str | None) -> Capabilities:
         modules = (modules or frozenset()) | listed
     version, sure = _version(client, root, nodes, index)
     if not sure:
-        unknown.append(f"version (GET / is not allowed); assumed: {version}")
+        unknown.append(_version_unknown(version))
     features, has_hybrid, has_knn = (_answer(r) for r in (rank_feature, hybrid, knn))
     for name, value in (("rank_feature", features), ("hybrid", has_hybrid)):
         if value is None:

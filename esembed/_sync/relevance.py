@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from esembed.query import Query
 
 from ._shim import as_sync, in_thread
+from .privileges import may_change, require
 from .state import IndexState
 from .target import IndexTarget
 
@@ -70,6 +71,7 @@ def tune(
 
     if write:  # the default query is everybody's who searches the index
         state.live.require_whole("tuning the default query")
+        require(state.client, "storing the default query", may_change(state.live, settings=False))
     target = as_sync(IndexTarget(state))
     call = functools.partial(
         tune_index, target, dataset, options=options, tune_legs=tune_legs, write=write, progress=progress

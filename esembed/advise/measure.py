@@ -19,6 +19,7 @@ from esembed._sync.client import EngineClient
 from esembed.answers import DiskUsage, StoreSize, part, refused_line
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
+from esembed.dialect.names import check_name
 from esembed.dialect.scope import Scope
 from esembed.plan import DenseField, IndexPlan
 from esembed.plan.fields import PRECOMPUTED
@@ -128,7 +129,8 @@ class TrialIndex:
         self, client: Any, capabilities: Capabilities, spec: DenseField, dims: int, *, name: str | None = None
     ) -> None:
         self.engine = EngineClient(client)
-        self.name = name or f"esembed-advise-{secrets.token_hex(6)}"
+        # The index of this name is created, and deleted at the end.
+        self.name = check_name(f"esembed-advise-{secrets.token_hex(6)}" if name is None else name, new=True)
         field = msgspec.structs.replace(spec, encoder=PRECOMPUTED, source=(), dims=dims, oversample=None)
         self._dialect = dialect_for(capabilities)
         self._compiled = self._dialect.mapping.compile(IndexPlan(dense={FIELD: field}))

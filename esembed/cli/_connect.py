@@ -342,15 +342,17 @@ def detect_engine(
     denied: AuthorizationError | None = None
     for path in ("/", "/_nodes?filter_path=nodes.*.version"):
         status, answer_headers, body = _get(url.rstrip("/") + path, headers or {}, context, timeout_seconds)
-        if answer_headers.get("x-elastic-product", "").lower() == "elasticsearch" and status not in (
-            401,
-            403,
-        ):
+        product = answer_headers.get("x-elastic-product", "").lower() == "elasticsearch"
+        if status == 403 and (product or _is_security_plugin(body)):
+            # Who may search one index need not be told the version: the refusal itself says whose it is.
+            return "elasticsearch" if product else "opensearch"
+        if product and status != 401:
             return "elasticsearch"
         if status in (401, 403):
             denied = AuthorizationError(
                 f"{public_url(url)} answers {status}: the user name and password, or the API key, "
-                "are missing, wrong, or lack a privilege (--username with --password-env, or --api-key-env)",
+                "are missing, wrong, or lack a privilege (--username with --password-env, or --api-key-env)"
+                + ("; --engine elasticsearch|opensearch skips this question" if status == 403 else ""),
                 status=status,
             )
             if status == 401:
@@ -367,6 +369,14 @@ def detect_engine(
         f"{public_url(url)} answers, but not as Elasticsearch or OpenSearch; is it the right address "
         "and port? --engine elasticsearch|opensearch skips this question"
     )
+
+
+def _is_security_plugin(body: Any) -> bool:
+    """Whether a refusal is worded as OpenSearch's security plugin words it (seen in 2.19.4); Elasticsearch's
+    is "action […] is unauthorized"."""
+    error = body.get("error") if isinstance(body, dict) else None
+    reason = error.get("reason") if isinstance(error, dict) else None
+    return isinstance(reason, str) and reason.startswith("no permissions for [cluster:")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -101,6 +101,13 @@ def start(
         return
     state = "runs already" if info.reused else "runs"
     terminal.say(f"{info.engine} {info.version} {state} at {info.url}")
+    if red := getattr(info, "red_indices", ()):
+        shown = ", ".join(red[:5]) + (f" and {len(red) - 5} more" if len(red) > 5 else "")
+        terminal.note(
+            f"but {shown} {'is' if len(red) == 1 else 'are'} red: a primary shard can't be read, so that "
+            f"searches and writes there fail; the others work. {info.url}/_cluster/allocation/explain says "
+            f"why; what can be made again is deleted by: esembed index delete {red[0]}"
+        )
     options = " --docker" * docker + (f" --name {name}" if name != "default" else "")
     terminal.note(f"stop it with: esembed engine stop --engine {info.engine}{options}")
 

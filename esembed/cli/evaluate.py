@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esembed.cli._connect import Connection, takes_connection
+from esembed.cli._names import Index as Name
 from esembed.cli._query import Allow, Cross
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ app = typer.Typer(
 )
 tune_app = typer.Typer(help="Fit the default query to judgments.", pretty_exceptions_enable=False)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The index (or alias).")]
 Data = Annotated[
     str,
     typer.Argument(

@@ -10,6 +10,8 @@ import typer
 
 from esembed.cli import migrate as _migrate
 from esembed.cli._connect import Connection, UsageError, takes_connection
+from esembed.cli._names import Index as Name
+from esembed.cli._names import NewIndex as NewName
 from esembed.foreign import escaped, json_escaped
 
 if TYPE_CHECKING:
@@ -24,14 +26,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The index (or alias).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON.")]
 
 
 @app.command()
 @takes_connection
 def create(
-    name: Name,
+    name: NewName,
     plan: Annotated[
         Path | None, typer.Argument(metavar="[PLAN.toml]", help="The plan, as TOML or JSON.")
     ] = None,

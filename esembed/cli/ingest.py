@@ -19,6 +19,7 @@ from urllib.parse import quote
 import typer
 
 from esembed.cli._connect import Connection, UsageError, takes_connection
+from esembed.cli._names import checked
 from esembed.foreign import escaped
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def ingest(
         typer.Argument(metavar="FILE…", help="Files, folders, globs, URLs; - is standard input."),
     ] = None,
     *,
-    index: Annotated[str, typer.Option("--index", "-i", help="The index; it knows its own plan.")],
+    index: Annotated[
+        str, typer.Option("--index", "-i", help="The index; it knows its own plan.", callback=checked)
+    ],
     format: Annotated[
         str,
         typer.Option(help="jsonl, json, csv, tsv, parquet, arrow or text.", rich_help_panel=SOURCE),
@@ -78,7 +81,10 @@ def ingest(
     from_index: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Read another index of this engine instead.", rich_help_panel=SOURCE
+            metavar="NAME",
+            help="Read another index of this engine instead.",
+            rich_help_panel=SOURCE,
+            callback=checked,
         ),
     ] = None,
     field: Annotated[
@@ -305,7 +311,7 @@ def _other_index(target: Index, client: Any, name: str) -> Source:
         if isinstance(error, AliasError):
             # A data stream is no index to write to, but it is read like one.
             streams = target.client.request("GET", path, ignore=range(400, 500))
-            if streams.status != 200 or set(name) & set("*,"):
+            if streams.status != 200:
                 raise
         source = IndexSource(target.client, name, target.plan, target.capabilities)
     return source

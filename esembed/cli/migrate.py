@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esembed.cli._connect import Connection, takes_connection
+from esembed.cli._names import Alias, checked, checked_new
 
 if TYPE_CHECKING:
     from esembed.evaluate.datasets import Dataset
 
 __all__ = ["abort", "cleanup", "migrate", "register", "rollback"]
 
-Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="The alias that searchers use.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON.")]
 Allow = Annotated[
     list[str] | None,
@@ -28,12 +28,18 @@ Allow = Annotated[
 @takes_connection
 def migrate(
     name: Annotated[
-        str, typer.Argument(metavar="ALIAS", help="The alias (or, with --alias, the index) to migrate.")
+        str,
+        typer.Argument(
+            metavar="ALIAS", help="The alias (or, with --alias, the index) to migrate.", callback=checked
+        ),
     ],
     plan: Annotated[Path, typer.Argument(metavar="PLAN.toml", help="The new plan.")],
     *,
     alias: Annotated[
-        str | None, typer.Option("--alias", help="Give the index this alias first, if it has none.")
+        str | None,
+        typer.Option(
+            "--alias", help="Give the index this alias first, if it has none.", callback=checked_new
+        ),
     ] = None,
     max_documents_per_second: Annotated[
         float | None, typer.Option("--rate", help="Read the old index no faster, documents a second.")

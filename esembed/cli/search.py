@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esembed.cli._connect import Connection, takes_connection
+from esembed.cli._names import checked
 from esembed.cli._query import Allow, Cross
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ app = typer.Typer(pretty_exceptions_enable=False)
 def search(
     text: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for; plain text, no syntax.")],
     *,
-    index: Annotated[str, typer.Option("--index", "-i", help="The index or alias.")],
+    index: Annotated[str, typer.Option("--index", "-i", help="The index or alias.", callback=checked)],
     filter: Annotated[
         list[str] | None,
         typer.Option(

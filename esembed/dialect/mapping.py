@@ -151,7 +151,9 @@ class MappingCompiler(ABC):
             set_path(draft.properties, plan.field_path(name), body)
         pipelines = self._pipelines(plan, draft)
         if draft.gaps:
-            raise UnsupportedFeatureError(draft.gaps, profile=self.capabilities.label)
+            raise UnsupportedFeatureError(
+                draft.gaps, profile=self.capabilities.label, unknown=self.capabilities.unknown
+            )
         return CompiledMapping(
             body={
                 "settings": {"index": draft.settings},

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from esembed.dialect.mapping import MappingCompiler
-from esembed.errors import IndexChangedError, OptionsError
+from esembed.errors import AuthorizationError, IndexChangedError, OptionsError
 from esembed.ingest.target import TargetIndex
 from esembed.plan import IndexPlan
 
@@ -76,6 +76,7 @@ class LoadSettings:
             self._warn(note)
         if not change and before is None:
             return
+        fresh = before is None
         if before is None:
             before = {name: settings.get(name) for name in PLAIN}
             before |= {name: self._target.setting(name) for name in change if name not in PLAIN}
@@ -83,8 +84,16 @@ class LoadSettings:
             # the other way round it would leave an index without replicas that nobody knows of.
             self._target.put_meta({**meta, MARKER: {"settings": before}})
         self._before = before
-        if change:
+        if not change:
+            return
+        try:
             self._target.put_settings(change)
+        except AuthorizationError:
+            # Nothing was changed, so that nothing is to be put back.
+            self._before = None
+            if fresh:
+                self._target.put_meta(meta)
+            raise
 
     def end(self) -> None:
         """Put everything back, then take the marker away."""

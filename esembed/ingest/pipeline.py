@@ -409,6 +409,9 @@ class _Run:
             # only once the stages have begun: a server that refuses one of these keeps its settings.
             self.target.refresh()
             empty = self.target.count() == 0
+            if self.outcomes.source_ids is not None:
+                # Who may not read the index back would be told when all of it is written.
+                self.target.try_scan()
             if self.options.apply_load_settings:
                 load.begin(settings)
             try:

@@ -15,10 +15,12 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.meta import HASH_FIELD, NO_CHUNKS, PARENT_FIELD
+from esembed.dialect.names import check_name
 from esembed.dialect.source_rules import KEEPS_VECTORS, SourceFetch, SourceRules, with_defaults
 from esembed.errors import (
     AliasError,
     AnswerError,
+    AuthorizationError,
     EngineRequestError,
     EngineUnavailableError,
     IndexChangedError,
@@ -43,7 +45,7 @@ class TargetIndex:
 
     Args:
         transport: what carries them; its own retries are off.
-        index: the index's (or alias's) name.
+        index: the index's (or alias's) name; of several to be read, their names with commas.
         capabilities: of the engine.
         retry: how long its answers are waited for.
         timeout_seconds: for one bulk request.
@@ -67,7 +69,8 @@ class TargetIndex:
         self.transport = transport
         self.index = index
         self.retry = retry
-        self._path = "/" + quote(index, safe="*,")
+        # Several, with commas, where an alias stands for them; nothing that an engine would expand.
+        self._path = "/" + ",".join(quote(check_name(name), safe="") for name in index.split(","))
         self._timeout = timeout_seconds
         self._alias = alias
         self.concrete_index: str | None = None
@@ -76,6 +79,7 @@ class TargetIndex:
         self._checked_at = 0.0
         documents = dialect_for(capabilities).documents
         self._pit = documents.pit
+        self._scans_pit = capabilities.shard_doc
         self._vector_doc_values = documents.vector_doc_values
         self._source_filter = documents.source_filter
         self._bulk_params = {
@@ -280,11 +284,17 @@ class TargetIndex:
     def _live(self) -> tuple[Mapping[str, Any], SourceRules]:
         """The mapping and what the index keeps of a document. Of several indices the first one's: they have
         one plan."""
-        settings = self._settings
-        if settings is None:
-            body = self.call("GET", f"{self._path}/_settings").body
-            settings = self._first(body)["settings"]["index"]
-        mapping = self.mapping()
+        try:
+            settings = self._settings
+            if settings is None:
+                body = self.call("GET", f"{self._path}/_settings").body
+                settings = self._first(body)["settings"]["index"]
+            mapping = self.mapping()
+        except AuthorizationError:
+            # OpenSearch has a privilege for each of the two, beside the one that opens an index, and a scan
+            # should need no more than a search does.
+            parts = self._first(self.call("GET", self._path).body)
+            settings, mapping = parts["settings"]["index"], parts["mappings"]
         rules = SourceRules.read(mapping, settings)
         if not rules.whole:
             path = f"{self._path}/_settings/index.{KEEPS_VECTORS}"
@@ -485,6 +495,23 @@ class TargetIndex:
                 raise EngineUnavailableError(f"some shards of {self.index} failed during a scan; try again")
             yield from answer["hits"]["hits"]
 
+    def try_scan(self) -> None:
+        """Open a scan and end it.
+
+        Raises:
+            AuthorizationError: these credentials may not scan the index.
+        """
+        if (pit := self._open_pit()) is not None:
+            self._close(self._pit.close, self._pit.close_body(pit))
+            return
+        body = {"size": 1, "_source": False, "sort": ["_doc"]}
+        params = {"scroll": KEEP_ALIVE, **self._alias.search_params}
+        scroll = self.call("POST", f"{self._path}/_search", params=params, body=body).body.get("_scroll_id")
+        # The next page is another request, which needs a privilege of its own.
+        page = {"scroll": KEEP_ALIVE, "scroll_id": scroll}
+        scroll = self.call("POST", "/_search/scroll", body=page).body.get("_scroll_id", scroll)
+        self._close("/_search/scroll", {"scroll_id": scroll})
+
     def scan_hidden(self, vectors: Collection[str] = ()) -> Iterator[Mapping[str, Any]]:
         """Of every document its ``_id``, ``_routing``, and under ``_source`` hash and parent, wherever they
         can be read.
@@ -519,15 +546,20 @@ class TargetIndex:
             yield hit["_id"]
 
     def _pit_pages(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]] | None:
+        pit = self._open_pit()
+        return None if pit is None else self._pit_loop(body, pit)
+
+    def _open_pit(self) -> str | None:
+        """A point in time that can be read page by page; None where this engine or this key opens none."""
+        if not self._scans_pit:
+            return None  # no other sort goes on where a page ended, whatever the shards' documents are
         opened = self.call(
             "POST",
             f"{self._path}/{self._pit.open}",
             params={"keep_alive": KEEP_ALIVE, **self._alias.search_params},
             ignore=(400, 403, 404, 405, 410),
         )
-        if opened.status >= 400:  # not on this engine, or not with this key
-            return None
-        return self._pit_loop(body, str(opened.body[self._pit.key]))
+        return None if opened.status >= 400 else str(opened.body[self._pit.key])
 
     def _pit_loop(self, body: Mapping[str, Any], pit: str) -> Iterator[Mapping[str, Any]]:
         after: list[Any] | None = None

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import http.client
 import json
 import os
 import re
@@ -24,7 +25,6 @@ import secrets
 import ssl
 import sys
 import time
-import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
@@ -85,6 +85,7 @@ class EngineInfo:
         license: ``basic`` or ``trial``; ``apache2`` for OpenSearch.
         username, password, ca_certs: set where security is on.
         reused: it ran already when ``start`` was called.
+        red_indices: those whose data can't be read, as ``start`` found them; the others work.
     """
 
     url: str
@@ -103,6 +104,7 @@ class EngineInfo:
     password: str | None = field(default=None, repr=False)
     ca_certs: Path | None = None
     reused: bool = False
+    red_indices: tuple[str, ...] = ()
 
     @property
     def secure(self) -> bool:
@@ -130,7 +132,8 @@ def start(
         trial: Elasticsearch with a self-generated trial license (30 days).
         security: Elasticsearch with HTTPS and users; True for one superuser only.
         name: several can run side by side under different names.
-        timeout_seconds: of silence in its log, then for its health; downloads don't count.
+        timeout_seconds: of silence in its log, then until it answers; downloads don't count. An index whose
+            data can't be read (``red_indices``) doesn't keep it from running.
 
     Raises:
         EngineStartError: it did not start (``log_tail``), or runs already with other options.
@@ -149,7 +152,7 @@ def start(
             there = _read(wanted.engine, name)
         if there is not None:
             _check_same(there, version=version, port=port, trial=trial, secure=options is not None)
-            return dataclasses.replace(there, reused=True)
+            return dataclasses.replace(there, reused=True, red_indices=_red_indices(there))
         (instance / MARK).touch(mode=0o644)
         (instance / "state.json").unlink(missing_ok=True)
         # A starter that was killed leaves a server that no state tells of, and that holds the data.
@@ -317,12 +320,12 @@ def _boot(
             password=password,
             ca_certs=ca_certs,
         )
-        _wait_for_health(wanted, info, console, timeout_seconds)
+        red = _wait_for_health(wanted, info, console, timeout_seconds)
         _write(info)
     except BaseException:  # Ctrl-C too: nothing half-started stays behind
         end_process(pid, timeout_seconds=5)
         raise
-    return info
+    return dataclasses.replace(info, red_indices=red)
 
 
 def _failed(wanted: Assembly, log: Path, console: Path, what: str) -> EngineStartError:
@@ -350,26 +353,59 @@ def _wait_for_port(wanted: Assembly, pid: int, log: Path, console: Path, timeout
     raise _failed(wanted, log, console, f"it was not up, and silent for {timeout_seconds:.0f} s")
 
 
-def _wait_for_health(wanted: Assembly, info: EngineInfo, console: Path, timeout_seconds: float) -> None:
+def _wait_for_health(
+    wanted: Assembly, info: EngineInfo, console: Path, timeout_seconds: float
+) -> tuple[str, ...]:
+    """Wait until it can be used; the indices that stay red.
+
+    Each index is red at first, while its shards start. One whose data is damaged stays so, for ever, and the
+    others are there all the same.
+    """
     deadline = time.monotonic() + timeout_seconds
+    idle_since: float | None = None
+    answered = False
     while time.monotonic() < deadline:
-        if _healthy(info):
-            return
+        health = _get(info, "/_cluster/health")
+        # The license is generated after the cluster is healthy, and 404 until then.
+        if health is not None and (info.engine == "opensearch" or _get(info, "/_license") is not None):
+            answered = True
+            if health.get("status") in ("green", "yellow"):
+                return ()
+            busy = any(health.get(key) for key in _STARTING)
+            idle_since = None if busy else (idle_since or time.monotonic())
+            if idle_since is not None and time.monotonic() - idle_since >= RED_SECONDS:
+                break
         if create_time(info.pid) is None:
             raise _failed(wanted, info.log_path, console, "the server ended")
         time.sleep(0.1)
-    raise _failed(wanted, info.log_path, console, f"it was not healthy after {timeout_seconds:.0f} s")
+    if not answered:
+        raise _failed(wanted, info.log_path, console, f"it did not answer within {timeout_seconds:.0f} s")
+    return _red_indices(info)
 
 
-def _healthy(info: EngineInfo) -> bool:
-    # The license is generated after the cluster is healthy, and 404 until then.
-    needed = ["/_cluster/health?wait_for_status=yellow&timeout=1s"]
-    if info.engine == "elasticsearch":
-        needed.append("/_license")
-    return all(_answers(info, path) for path in needed)
+RED_SECONDS = 5.0
+"""A cluster that is red and does nothing about it for so long stays red: between two shards of a start less
+than a second was seen, on a machine whose processors were all busy."""
+
+_STARTING = (
+    "initializing_shards",
+    "delayed_unassigned_shards",
+    "number_of_pending_tasks",
+    "number_of_in_flight_fetch",
+)
+"""What a cluster's health counts while shards are on their way."""
 
 
-def _answers(info: EngineInfo, path: str) -> bool:
+def _red_indices(info: EngineInfo) -> tuple[str, ...]:
+    """The indices that are red now, by name."""
+    health = _get(info, "/_cluster/health?level=indices") or {}
+    found = health.get("indices")
+    states = found.items() if isinstance(found, dict) else ()
+    return tuple(sorted(name for name, one in states if isinstance(one, dict) and one.get("status") == "red"))
+
+
+def _get(info: EngineInfo, path: str) -> dict[str, Any] | None:
+    """An answer's JSON object, or None."""
     request = urllib.request.Request(info.url + path)
     if info.password is not None:
         token = b64encode(f"{info.username}:{info.password}".encode()).decode()
@@ -380,13 +416,15 @@ def _answers(info: EngineInfo, path: str) -> bool:
         handlers.append(urllib.request.HTTPSHandler(context=context))
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
+            body = json.load(answer) if answer.status == 200 else None
+    except (OSError, ValueError, http.client.HTTPException, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def _write(info: EngineInfo) -> None:
     state = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(info).items()}
+    del state["red_indices"]  # as of now, and not of the next call
     path = info.instance / "state.json"
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)

@@ -121,14 +121,22 @@ class MigrationLock:
         }
         made = self.client.request("PUT", self._path, body=body, ignore=(400, 403))
         if made.status == 403 or answer.status == 403:
-            self.note = (
-                f"without a privilege for the index {lock_index(self.alias)!r} nothing prevents a second "
-                "migration of the alias at the same time"
-            )
-            return False
+            return self._not_allowed(made.status == 200)
         path = f"{self._path}/_create/{_DOCUMENT}"
-        answer = self.client.request("PUT", path, body=self._body(), ignore=(404, 409))
+        answer = self.client.request("PUT", path, body=self._body(), ignore=(403, 404, 409))
+        if answer.status == 403:
+            return self._not_allowed(made.status == 200)
         return self._won(answer)
+
+    def _not_allowed(self, made: bool) -> bool:
+        """Go on without a lock; an index that was just made for it goes again."""
+        self.note = (
+            f"without the privileges to read, write, create and delete the index {lock_index(self.alias)!r} "
+            "nothing prevents a second migration of the alias at the same time"
+        )
+        if made:
+            self.client.request("DELETE", self._path, ignore=(403, 404))
+        return False
 
     def _read(self) -> tuple[Mapping[str, Any] | None, dict[str, int] | None]:
         if self.note is not None:

@@ -251,7 +251,9 @@ class SearchCompiler:
         else:
             compiled = self._single(request, scope)
         if scope.gaps:
-            raise UnsupportedFeatureError(scope.gaps, profile=self.capabilities.label)
+            raise UnsupportedFeatureError(
+                scope.gaps, profile=self.capabilities.label, unknown=self.capabilities.unknown
+            )
         most = self.dialect.max_levels
         if most is not None and len(request.nodes) >= FEW_NODES:
             _check_levels(compiled.bodies, most)
@@ -382,7 +384,9 @@ class SearchCompiler:
         options = request.options
         gaps = self._server_gaps(request, fusion, scope)
         if options.fusion == "server" and gaps:
-            raise UnsupportedFeatureError(gaps, profile=self.capabilities.label)
+            raise UnsupportedFeatureError(
+                gaps, profile=self.capabilities.label, unknown=self.capabilities.unknown
+            )
         differs = self.dialect.fusion_differs(fusion)
         if options.fusion == "client" or gaps or (options.fusion == "auto" and differs):
             return self._by_client(request, fusion, scope, fetch_with_legs)

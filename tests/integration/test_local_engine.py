@@ -163,6 +163,33 @@ def test_a_server_whose_starter_was_killed_is_replaced(running: EngineInfo) -> N
     assert _request(f"{again.url}/kept/_doc/1")["_source"] == {"text": "still here"}
 
 
+def test_an_index_whose_data_is_damaged_does_not_keep_it_from_running(
+    running: EngineInfo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in ("sound", "damaged"):
+        _request(f"{running.url}/{index}/_doc/1?refresh", method="PUT", body={"text": "here"})
+        _request(f"{running.url}/{index}/_flush", method="POST")
+    uuid = _request(f"{running.url}/damaged/_settings")["damaged"]["settings"]["index"]["uuid"]
+    assert local.stop("opensearch", name=running.name)
+    segments = list(running.instance.glob(f"data-*/nodes/0/indices/{uuid}/0/index/segments_*"))
+    assert segments
+    for path in segments:
+        path.write_bytes(b"no segments file")
+    again = local.start("opensearch", name=running.name, heap_mb=HEAP_MB)
+    assert again.red_indices == ("damaged",)
+    assert _request(f"{again.url}/sound/_doc/1")["_source"] == {"text": "here"}
+    assert "red_indices" not in json.loads((again.instance / "state.json").read_text())
+    where = ["--engine", "opensearch", "--name", running.name]
+    assert main(["engine", "start", *where]) == 0
+    shown = capsys.readouterr()
+    assert f"runs already at {again.url}" in shown.out
+    assert "damaged is red: a primary shard can't be read" in " ".join(shown.err.split())
+    assert main(["engine", "start", *where, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["red_indices"] == ["damaged"]
+    _request(f"{again.url}/damaged", method="DELETE")
+    assert local.start("opensearch", name=running.name).red_indices == ()
+
+
 def test_stop_ends_the_process_and_purge_removes_the_data(
     running: EngineInfo, capsys: pytest.CaptureFixture[str]
 ) -> None:
