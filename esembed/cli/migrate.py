@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from esembed.cli._connect import Connection, takes_connection
+from esembed.cli._connect import Connection, UsageError, takes_connection
 from esembed.cli._names import Alias, checked, checked_new
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def migrate(
     from esembed.plan import IndexPlan
 
     wanted = IndexPlan.load_file(plan)
-    texts = [line for line in queries.read_text(encoding="utf-8").splitlines() if line] if queries else []
+    texts = _texts(queries) if queries else []
     judge = None
     if dataset is not None:
         from esembed.evaluate.datasets import load_dataset
@@ -197,6 +197,15 @@ def cleanup(
         terminal.print_json({"deleted": deleted})
     else:
         terminal.note(f"deleted {', '.join(deleted)}" if deleted else "nothing to delete")
+
+
+def _texts(path: Path) -> list[str]:
+    """The lines of a text file, without empty ones."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, ValueError) as error:  # UnicodeDecodeError, and NUL in a name
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no UTF-8 text"
+        raise UsageError(f"--queries: {path} can't be read: {reason}") from error
 
 
 def _judge(dataset: Dataset) -> Callable[[Mapping[str, Sequence[str]]], float]:

@@ -18,11 +18,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import typer
+from cli_verbs import WITH_SERVER, checks_name, label, line, takes_text
 
 import esembed
-from esembed.cli import _names, app, main
-from esembed.cli._connect import PANEL
+from esembed.cli import main
 from esembed.errors import AliasError, EsembedError
 from esembed.migration.options import MigrateOptions
 from esembed.plan import IndexPlan
@@ -134,40 +133,6 @@ def strays(seen: list[str]) -> list[str]:
 # -- the command line --------------------------------------------------------------------------------
 
 
-def verbs(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every verb with its command."""
-    if not hasattr(command, "list_commands"):
-        yield words, command
-        return
-    context = typer.Context(command)
-    for name in command.list_commands(context):
-        # Not get_command: the top group's commands are loaded when they are called.
-        yield from verbs(command.resolve_command(context, [name])[1], (*words, name))
-
-
-VERBS = dict(verbs(typer.main.get_command(app)))
-WITH_SERVER = {words: cmd for words, cmd in VERBS.items() if any("--url" in p.opts for p in cmd.params)}
-
-
-def is_option(param: Any) -> bool:
-    return any(opt.startswith("-") for opt in param.opts)
-
-
-def is_connection(param: Any) -> bool:
-    """Whether it says where the engine is, and so is no name of an index (``--url`` …)."""
-    return getattr(param, "rich_help_panel", None) == PANEL or param.name == "url"
-
-
-def takes_text(param: Any) -> bool:
-    return param.bare_type() in ("str", "list[str]") and not is_connection(param)
-
-
-def checks_name(param: Any) -> bool:
-    """Whether the parameter's callback is one of the two that check names (Typer wraps it)."""
-    found = getattr(param.callback, "__wrapped__", param.callback)
-    return getattr(found, "__name__", "") in (_names.checked.__name__, _names.checked_new.__name__)
-
-
 NAMED_LIKE_AN_INDEX = {"name", "index", "alias", "from_index", "old", "new", "target", "source_index"}
 
 TEXTS = [
@@ -176,28 +141,8 @@ TEXTS = [
 NAMES = [(words, param) for words, param in TEXTS if checks_name(param)]
 
 
-def label(param: Any) -> str:
-    return next((opt for opt in param.opts if opt.startswith("--")), str(param.metavar or param.name))
-
-
 def called(one: Any) -> str:
     return " ".join(one) if isinstance(one, tuple) else label(one)
-
-
-def line(words: tuple[str, ...], tried: Any, value: str, plan: Path, url: str) -> list[str]:
-    """A command line with all that is required, and *value* for one parameter."""
-    options, arguments = [], []
-    for param in WITH_SERVER[words].params:
-        if param is not tried and not param.required:
-            continue
-        given = value if param is tried else "good" if checks_name(param) else str(plan)
-        if is_option(param):
-            # In one word, so that a value that begins with a hyphen is no option.
-            name = label(param)
-            options.append(f"{name}={given}")
-        else:
-            arguments.append(given)
-    return [*words, *options, "--url", url, "--", *arguments]
 
 
 def test_there_is_something_to_try() -> None:
@@ -231,7 +176,7 @@ def test_a_bad_name_is_refused_before_anything_is_sent(
     new = "new" in getattr(getattr(param.callback, "__wrapped__", param.callback), "__name__", "")
     for name in BAD_NEW if new else BAD:
         seen.clear()
-        code = main(line(words, param, name, plan, url))
+        code = main(line(words, url, plan, {param.name: name}))
         said = capsys.readouterr().err
         assert code == 2, (name, said)
         assert seen == [], (name, seen)
@@ -259,7 +204,7 @@ def test_no_other_text_becomes_an_index(
     plan.write_text("[text.body]\n")
     for text in ("a*", "a,b", "_all", "../a", "c:a", "<a-{now/d}>"):
         seen.clear()
-        main(line(words, param, text, plan, url))
+        main(line(words, url, plan, {param.name: text}))
         assert strays(seen) == [], text
 
 
