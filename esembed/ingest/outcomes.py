@@ -119,10 +119,16 @@ class Outcomes:
             found.errors = list(self._dead_letters.errors)
             found.reasons = sorted(self._dead_letters.reasons.values(), key=lambda reason: -reason.count)
             found.dead_letters = self._dead_letters.written if self._dead_letters.count else None
-            found.warnings += self._dead_letters.warnings
-            if self._dead_letters.moved is not None:
-                found.warnings.append(f"the dead letters of an earlier run are in {self._dead_letters.moved}")
+            found.warnings += self.about_letters()
         return found
+
+    def about_letters(self) -> list[str]:
+        """What a person should know about where dead letters are."""
+        if self._dead_letters is None:
+            return []
+        moved = self._dead_letters.moved
+        earlier = [] if moved is None else [f"the dead letters of an earlier run are in {moved}"]
+        return [*self._dead_letters.warnings, *earlier]
 
     @property
     def replaced(self) -> int:

@@ -530,6 +530,8 @@ class _Run:
             raise self.target.changed()
         report = self.pipeline.report()
         report.index = self.index
+        for message in self.outcomes.about_letters():
+            self.progress.notice(message)  # they are in the report already
         self._look_at_what_was_done(report)
         report.statistics_complete = empty and not self.outcomes.replaced
         if self.outcomes.source_ids is not None:

@@ -18,8 +18,9 @@ import orjson
 from esembed.dialect.documents import DocumentFormat
 from esembed.dialect.quantize_vectors import is_no_vector, quantize
 from esembed.encode.base import Encoder
+from esembed.errors import RecordError
 from esembed.ingest.record import PreparedRecord
-from esembed.plan import DenseField, IndexPlan, SparseField, paths
+from esembed.plan import ChunkOptions, DenseField, IndexPlan, SparseField, paths
 from esembed.types import SparseVector
 
 __all__ = ["VectorCheck"]
@@ -137,7 +138,7 @@ class VectorCheck:
                 return [float(len(weights)), float(sum(map(float, weights)))] if weights else None
             vector = self._format.read_dense(value)
             return None if vector is None else _project(np.asarray(vector, np.float64))
-        except (TypeError, ValueError):  # somebody put something else there
+        except (ArithmeticError, TypeError, ValueError):  # somebody put something else there
             return []
 
     def differing(self, expected: str, found: Mapping[str, Any]) -> list[str]:
@@ -189,7 +190,11 @@ class VectorCheck:
             encoder: Any = encoders.get(name)
             if encoder is None or not field.encoded_here or field.chunked:
                 continue
-            texts = [field.source_text(source) for source in sources]
+            texts = [_text(field, source) for source in sources]
+            # Another program wrote what no encoder takes into a document whose hash it left alone.
+            unreadable = sum(text is None for text in texts)
+            if unreadable:
+                wrong[name] = unreadable
             known = [at for at, text in enumerate(texts) if text is not None and text.strip()]
             if not known:
                 continue
@@ -216,7 +221,9 @@ class VectorCheck:
             for at, (source, lacking) in enumerate(documents):
                 if name in lacking:
                     chunk = self._plan.chunk if field.chunked else None
-                    texts[at] = (field if chunk is None else chunk).source_text(source) or ""
+                    text = _text(field if chunk is None else chunk, source)
+                    if text is not None:
+                        texts[at] = text
             encoder: Any = encoders.get(name)
             if encoder is None or not texts:
                 continue
@@ -224,6 +231,15 @@ class VectorCheck:
                 if not is_no_vector(field, vector):
                     out[at].append(name)
         return out
+
+
+def _text(of: DenseField | SparseField | ChunkOptions, source: Mapping[str, Any]) -> str | None:
+    """The text that a stored document's vector is made from, empty where there is none; None for what is no
+    text."""
+    try:
+        return of.source_text(source) or ""
+    except RecordError:
+        return None
 
 
 @functools.lru_cache(maxsize=8)

@@ -73,3 +73,27 @@ def test_far_dates_are_found(client: Any, esembed_index_name: str) -> None:
     ):
         hits = index.search(q.match_all(filter=query), size=10)
         assert {hit.id for hit in hits} == wanted
+
+
+def test_a_document_that_another_program_spoiled_is_found_by_verify(
+    client: Any, esembed_index_name: str
+) -> None:
+    """Its hash says that it is the source's; its text is an object by now."""
+    plan = IndexPlan.from_toml(
+        """
+        [text.title]
+        [sparse.terms]
+        encoder = "lexical"
+        source = ["note"]
+        [index]
+        dynamic = "false"
+        """
+    )
+    index = Index.create(client, esembed_index_name, plan)
+    records = [{"_id": n, "title": "red", "note": "fox"} for n in "123"]
+    index.ingest(records, QUICK)
+    client.update(index=esembed_index_name, id="2", body={"doc": {"note": {"x": 1}}})
+    report = index.ingest(records, IngestOptions(learn_weights=False, verify=True))
+    assert report.verified is not None
+    assert (report.unchanged, report.verified.same, dict(report.verified.vectors)) == (3, 3, {"terms": 1})
+    assert not report.verified.ok

@@ -19,7 +19,7 @@ from esembed.plan import paths
 from esembed.scalars import identifier
 from esembed.types import Document
 
-__all__ = ["RecordMapper", "as_id"]
+__all__ = ["OPS", "RecordMapper", "as_id"]
 
 OPS = ("index", "update", "delete")
 OTHER_OPS = frozenset(

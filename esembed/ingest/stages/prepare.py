@@ -27,7 +27,7 @@ from esembed.ingest.dead_letters import MARK
 from esembed.ingest.options import ALL_FIELDS, IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord, vector_size
-from esembed.ingest.sources.mapper import RecordMapper
+from esembed.ingest.sources.mapper import OPS, RecordMapper
 from esembed.plan import DenseField, IndexPlan, SparseField, paths
 from esembed.scalars import plain
 from esembed.types import Document, SparseVector
@@ -161,6 +161,7 @@ class Preparer:
             raise
 
     def _prepare(self, document: Document) -> PreparedRecord:
+        _check_form(document)
         if document.op == "delete":
             gone = self._checked_id(document.id)
             return PreparedRecord(document=document, id=gone, op="delete", source={}, size=len(gone) + 200)
@@ -516,6 +517,23 @@ def _optional(plan: IndexPlan, more: Collection[str]) -> Set[str]:
                 option="options.optional",
             )
     return frozenset(more) | {name for name, field in fields.items() if field.optional}
+
+
+def _check_form(document: Document) -> None:
+    """Raises RecordError for a Document that isn't what its type says: hooks and iterables of a caller's own
+    make them."""
+    if document.op not in OPS:
+        raise RecordError(f"there is no op {document.op!r:.80}; it is index, update or delete")
+    if not isinstance(document.source, Mapping):
+        raise RecordError(f"a record is a mapping, not a {type(document.source).__name__}")
+    if document.routing is None:
+        return
+    if not isinstance(document.routing, str):
+        raise RecordError(f"the routing is of type {type(document.routing).__name__}, not text")
+    try:
+        document.routing.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RecordError("the routing holds a lone surrogate (half of a character)") from None
 
 
 def _taken_away(name: str) -> RecordError:

@@ -464,6 +464,10 @@ class _Bad(dict):  # type: ignore[type-arg]
         {"id": 10**5000, "title": "x"}, {"id": "\ud800", "title": "x"}, _Bad(id="x"), {"title": _Bad(a=1)},
         Document(5, {"title": "x"}), Document("\ud800", {"title": "x"}),  # type: ignore[arg-type]
         Document(["a"], {"title": {}}), {None: 1, "id": "z"},  # type: ignore[arg-type]
+        Document("1", {"title": "x"}, "drop"), Document("1", {"title": "x"}, None),  # type: ignore[arg-type]
+        Document("1", {"title": "x"}, ["index"]), Document("1", None),  # type: ignore[arg-type]
+        Document("1", [1]), Document("1", {"title": "x"}, routing=5),  # type: ignore[arg-type]
+        Document("1", {"title": "x"}, routing="\ud800"), Document("1", {}, "delete", routing="\ud800"),
         {"esembed_dead_letter": 2, "reason": "r", "record": {"title": "x"}, "title": "x"},
     ],
 )  # fmt: skip
