@@ -141,7 +141,7 @@ async def backfill(
 
     state.live.require_whole("backfill")
     needed = encoded_from(state.plan)
-    state.live.source_rules.fetch(state.live.mapping, what="backfill", wanted=needed)
+    state.live.whole_source("backfill", wanted=needed)
     settings = dataclasses.replace(options or IngestOptions(), vectors_only=True)
     total = await documents.count(state)
     records = read_index(
@@ -230,15 +230,19 @@ async def _before_counting(state: IndexState) -> CountedState:
 
 
 async def keep_counted(
-    state: IndexState, report: IngestReport, before: CountedState, progress: Progress | None
+    state: IndexState, report: IngestReport, before: CountedState | None, progress: Progress | None
 ) -> None:
     """Make the term statistics those of the index as it is after a run: by what the run counted where that is
     all that changed, else by counting again.
 
     A run that was killed, and anybody else who wrote, left the index in another state than the one that was
     noted with the counts, so the next run, this one, sees it.
+
+    Args:
+        before: the index before the run; None where there was no run, and it is looked at as it is.
     """
     after = await counted_state(state.client, state.concrete_index)
+    before = before or after
     names = state.lexical_fields
     complete = all(name in state.stored.statistics for name in names)
     counted = CountedState.from_meta(state.stored.rest.get(COUNTED)) if complete else None
@@ -275,7 +279,7 @@ async def keep_counted(
         return
     started = time.monotonic()
     try:
-        await recount_terms(state, progress=progress)
+        await recount_terms(state, counted=after, progress=progress)
     except EsembedError as error:
         # The documents are in, and the next run tries it again.
         report.warnings.append(f"{', '.join(names)}: terms could not be counted again: {error}")
@@ -326,12 +330,18 @@ def fields_to_count(live: LiveIndex, plan: IndexPlan) -> list[str]:
 
     live.require_whole("counting terms")
     needed = encoded_from(plan.only(plan.lexical_fields))
-    live.source_rules.fetch(live.mapping, what="counting terms", wanted=needed)
+    live.whole_source("counting terms", wanted=needed)
     return needed
 
 
-async def recount_terms(state: IndexState, *, progress: Progress | None = None) -> None:
-    """Count the terms of lexical fields again over all documents; see ``AsyncIndex.refresh_statistics``."""
+async def recount_terms(
+    state: IndexState, *, counted: CountedState | None = None, progress: Progress | None = None
+) -> None:
+    """Count the terms of lexical fields again over all documents; see ``AsyncIndex.refresh_statistics``.
+
+    Args:
+        counted: the index as it was a moment ago, where that is known.
+    """
     from esembed.ingest.sources.index import read_index
 
     needed = fields_to_count(state.live, state.plan)
@@ -339,7 +349,7 @@ async def recount_terms(state: IndexState, *, progress: Progress | None = None) 
     sender = thread_transport(state.client)
     names = state.lexical_fields
     # Taken before the reading: what is written meanwhile is seen by the next run.
-    counted = await counted_state(state.client, state.concrete_index)
+    counted = counted or await counted_state(state.client, state.concrete_index)
     encoders = {name: await in_thread(state.pool.encoder, name) for name in count_encoders(state.plan, names)}
     step = StepProgress(progress, "terms", total=counted.documents)
     fresh = await in_thread(

@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from esembed.answers import ShardSequences, part
-from esembed.dialect import meta
+from esembed.capabilities import Capabilities
+from esembed.dialect import dialect_for, meta
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.inference import PIPELINE_PREFIX
+from esembed.dialect.live import merged_mapping
 from esembed.dialect.names import check_name
-from esembed.dialect.source_rules import KEEPS_VECTORS, SourceRules, with_defaults
+from esembed.dialect.source_rules import SourceFetch, SourceRules, defaults_question, with_defaults
 from esembed.errors import AliasError, IndexNotFoundError, TransientError
 
 from ._shim import sleep
@@ -69,6 +71,29 @@ class LiveIndex:
     def source_rules(self) -> SourceRules:
         """What the index keeps of a document."""
         return SourceRules.read(self.mapping, self.settings)
+
+    def whole_source(
+        self,
+        what: str,
+        capabilities: Capabilities | None = None,
+        *,
+        wanted: Collection[str] | None = None,
+        made: Collection[str] = (),
+    ) -> SourceFetch:
+        """How its documents are read whole, or the refusal, before anything is changed.
+
+        Args:
+            what: what they are read for, for the error.
+            capabilities: of the engine, where vectors are needed: it may give them back in another way.
+            wanted, made: see :meth:`SourceRules.fetch`.
+
+        Raises:
+            UnsupportedFeatureError: a field that can't be read back.
+        """
+        doc_values = capabilities is not None and dialect_for(capabilities).documents.vector_doc_values
+        return self.source_rules.fetch(
+            self.mapping, what=what, wanted=wanted, made=made, vector_doc_values=doc_values
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -151,8 +176,7 @@ async def describe_all(client: AsyncEngineClient, name: str) -> LiveIndex | None
     found = [_read(name, concrete, parts) for concrete, parts in sorted(answer.body.items())]
     if any(not one.source_rules.whole for one in found):
         # Rare, so only then: whether the engine keeps vectors beside _source is a default, which isn't shown.
-        path = f"/{index_path(name)}/_settings/index.{KEEPS_VECTORS}"
-        params = {"include_defaults": "true", "flat_settings": "true"}
+        path, params = defaults_question(f"/{index_path(name)}")
         answer = await client.request("GET", path, params=params, ignore=(400, 403, 404))
         shown = answer.body if answer.status == 200 else {}
         found = [
@@ -161,9 +185,6 @@ async def describe_all(client: AsyncEngineClient, name: str) -> LiveIndex | None
     if len(found) == 1:
         return found[0]
     first = found[0]
-    properties: dict[str, Any] = {}
-    for one in reversed(found):
-        properties |= one.mapping.get("properties") or {}
     # One filter for all of them can be put into a query; which index a document lies in can't be.
     if any(one.alias.filter != first.alias.filter for one in found):
         raise AliasError(
@@ -182,7 +203,7 @@ async def describe_all(client: AsyncEngineClient, name: str) -> LiveIndex | None
     return LiveIndex(
         name=name,
         concrete_index=",".join(one.concrete_index for one in found),
-        mapping={**first.mapping, "properties": properties},
+        mapping=merged_mapping(one.mapping for one in found),
         settings=first.settings,
         uuid=",".join(one.uuid for one in found),
         alias=first.alias,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esembed.dialect.field_types import mapped_columns
-from esembed.dialect.live import mapped_formats, mapped_types, missing_fields, used_fields
+from esembed.dialect.live import mapped_formats, mapped_types, merged_mapping, missing_fields, used_fields
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Query
@@ -83,13 +83,9 @@ class AsyncLiveFields:
         answer = await self.client.request("GET", path, ignore=(403,), deadline=deadline)
         if answer.status == 403:
             return
-        whole: dict[str, Any] = {}
-        properties: dict[str, Any] = {}
-        for body in answer.body.values():  # one, but of an alias of several indices
-            found = body.get("mappings") or {}
-            whole |= found
-            properties |= found.get("properties") or {}
-        self._learn({**whole, "properties": properties})
+        # One, but of an alias of several indices.
+        shown = sorted(answer.body.items())
+        self._learn(merged_mapping(body.get("mappings") or {} for _, body in shown))
         known = set(dict(self.plan.vector_fields())) | set(self.plan.text) | set(self.plan.filter)
         types = self.types or {}
         unmapped = missing_fields(used_fields(nodes, self.plan, types), types)

@@ -52,7 +52,6 @@ class AsyncSearcher:
         live: the index as the engine has it, for its mapping and for the alias's filter and routing; None
             skips that check, and is no alias.
         rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
-        token_ids: sparse field → token → id (SEISMIC), where that is not its encoder's vocabulary.
         before_encoding: called with a field's name before its first text is encoded.
     """
 
@@ -66,7 +65,6 @@ class AsyncSearcher:
         *,
         live: LiveIndex | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
-        token_ids: Mapping[str, Mapping[str, int]] | None = None,
         before_encoding: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.client = client
@@ -75,7 +73,6 @@ class AsyncSearcher:
         self.capabilities = capabilities
         self.pool = pool
         self.rerankers = check_rerankers(rerankers)
-        self.token_ids = dict(token_ids or {})
         self._path = index_path(index_name)
         self._alias = NO_ALIAS if live is None else live.alias
         shown = self._alias.filter
@@ -336,7 +333,7 @@ class AsyncSearcher:
 
     def _compiler(self) -> SearchCompiler:
         """The compiler for what is known of the index now; the same one until something more is learned."""
-        ids = {**self.pool.token_ids(ready_only=True), **self.token_ids}
+        ids = self.pool.token_ids(ready_only=True)
         known = (self._live.types, self._live.formats, {name: id(table) for name, table in ids.items()})
         if self._made is None or self._made[0] != known:
             compiler = SearchCompiler(

@@ -39,12 +39,8 @@ def get(
     hidden = [] if vectors else [plan.field_path(name) for name, _ in plan.vector_fields()]
     excludes = [*hidden, meta.HASH_FIELD]
     try:
-        fetch = live.source_rules.fetch(
-            live.mapping,
-            what="get(vectors=True)",
-            made=[*hidden, meta.HASH_FIELD, meta.PARENT_FIELD],
-            vector_doc_values=format.vector_doc_values,
-        )
+        made = [*hidden, meta.HASH_FIELD, meta.PARENT_FIELD]
+        fetch = live.whole_source("get(vectors=True)", state.capabilities, made=made)
     except UnsupportedFeatureError:
         if vectors:  # a search for what is like it, by a vector that isn't there, would find nothing
             raise
@@ -89,12 +85,7 @@ def source(state: IndexState) -> Any:
     from esembed.ingest.sources.index import IndexSource, made_again
 
     # Here, not with the first document: the run that reads it has changed the target's settings by then.
-    state.live.source_rules.fetch(
-        state.live.mapping,
-        what=f"a copy of {state.name!r}",
-        made=made_again(state.plan),
-        vector_doc_values=dialect_for(state.capabilities).documents.vector_doc_values,
-    )
+    state.live.whole_source(f"a copy of {state.name!r}", state.capabilities, made=made_again(state.plan))
     return IndexSource(
         thread_transport(state.client),
         state.concrete_index,

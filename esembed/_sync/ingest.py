@@ -140,7 +140,7 @@ def backfill(state: IndexState, options: IngestOptions | None, *, progress: Prog
 
     state.live.require_whole("backfill")
     needed = encoded_from(state.plan)
-    state.live.source_rules.fetch(state.live.mapping, what="backfill", wanted=needed)
+    state.live.whole_source("backfill", wanted=needed)
     settings = dataclasses.replace(options or IngestOptions(), vectors_only=True)
     total = documents.count(state)
     records = read_index(
@@ -229,15 +229,19 @@ def _before_counting(state: IndexState) -> CountedState:
 
 
 def keep_counted(
-    state: IndexState, report: IngestReport, before: CountedState, progress: Progress | None
+    state: IndexState, report: IngestReport, before: CountedState | None, progress: Progress | None
 ) -> None:
     """Make the term statistics those of the index as it is after a run: by what the run counted where that is
     all that changed, else by counting again.
 
     A run that was killed, and anybody else who wrote, left the index in another state than the one that was
     noted with the counts, so the next run, this one, sees it.
+
+    Args:
+        before: the index before the run; None where there was no run, and it is looked at as it is.
     """
     after = counted_state(state.client, state.concrete_index)
+    before = before or after
     names = state.lexical_fields
     complete = all(name in state.stored.statistics for name in names)
     counted = CountedState.from_meta(state.stored.rest.get(COUNTED)) if complete else None
@@ -274,7 +278,7 @@ def keep_counted(
         return
     started = time.monotonic()
     try:
-        recount_terms(state, progress=progress)
+        recount_terms(state, counted=after, progress=progress)
     except EsembedError as error:
         # The documents are in, and the next run tries it again.
         report.warnings.append(f"{', '.join(names)}: terms could not be counted again: {error}")
@@ -325,12 +329,18 @@ def fields_to_count(live: LiveIndex, plan: IndexPlan) -> list[str]:
 
     live.require_whole("counting terms")
     needed = encoded_from(plan.only(plan.lexical_fields))
-    live.source_rules.fetch(live.mapping, what="counting terms", wanted=needed)
+    live.whole_source("counting terms", wanted=needed)
     return needed
 
 
-def recount_terms(state: IndexState, *, progress: Progress | None = None) -> None:
-    """Count the terms of lexical fields again over all documents; see ``Index.refresh_statistics``."""
+def recount_terms(
+    state: IndexState, *, counted: CountedState | None = None, progress: Progress | None = None
+) -> None:
+    """Count the terms of lexical fields again over all documents; see ``Index.refresh_statistics``.
+
+    Args:
+        counted: the index as it was a moment ago, where that is known.
+    """
     from esembed.ingest.sources.index import read_index
 
     needed = fields_to_count(state.live, state.plan)
@@ -338,7 +348,7 @@ def recount_terms(state: IndexState, *, progress: Progress | None = None) -> Non
     sender = thread_transport(state.client)
     names = state.lexical_fields
     # Taken before the reading: what is written meanwhile is seen by the next run.
-    counted = counted_state(state.client, state.concrete_index)
+    counted = counted or counted_state(state.client, state.concrete_index)
     encoders = {name: in_thread(state.pool.encoder, name) for name in count_encoders(state.plan, names)}
     step = StepProgress(progress, "terms", total=counted.documents)
     fresh = in_thread(

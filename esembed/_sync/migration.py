@@ -67,7 +67,6 @@ from .opening import PLACEHOLDER_DIMS, create, open_index, prepare
 from .privileges import may_block, may_change, may_move, may_read, may_write, require
 from .probe import probe
 from .state import Encoders, IndexState
-from .term_statistics import counted_state
 
 __all__ = ["migrate", "rollback"]
 
@@ -254,7 +253,7 @@ def _migrate(
     if new.lexical_fields:
         # The passes after the first left the counts behind: they need no block, and a search by counts of a
         # moment ago is no worse for it.
-        keep_counted(new, IngestReport(), counted_state(client, new.concrete_index), progress)
+        keep_counted(new, IngestReport(), None, progress)
     others = sorted(set(live.aliases) - {alias})
     if others:
         report.notes.append(
@@ -615,12 +614,8 @@ def _check_readable(live: LiveIndex, capabilities: Capabilities, plan: IndexPlan
     """
     stored = stored_meta(live.mapping)
     if stored is not None:
-        live.source_rules.fetch(
-            live.mapping,
-            what="a migration",
-            made=made_again(stored.plan, brought(stored.plan, plan)),
-            vector_doc_values=dialect_for(capabilities).documents.vector_doc_values,
-        )
+        made = made_again(stored.plan, brought(stored.plan, plan))
+        live.whole_source("a migration", capabilities, made=made)
 
 
 def _deletes(gone: Mapping[str, str | None]) -> Iterator[Document]:
@@ -659,9 +654,10 @@ def _only_upgrades(
         return False
     mapping = dialect_for(capabilities).mapping
     asked = new.with_optional(old)
-    for name, field in asked.dense.items():
-        if name not in unchanged or not mapping.can_change_in_place(old.dense[name], field):
-            return False
+    if any(name not in unchanged for name, _ in asked.vector_fields()):
+        return False  # sparse ones, too: their vectors are another model's
+    if not all(mapping.can_change_in_place(old.dense[name], field) for name, field in asked.dense.items()):
+        return False
     changed = asked != new or any(old.dense[n].quantization != p.quantization for n, p in new.dense.items())
     # But for the dense fields, and what only esembed reads, the plans must be the same.
     same = asked.replace(dense=old.dense, description=old.description, query=old.query)

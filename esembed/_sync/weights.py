@@ -55,9 +55,8 @@ def learn(
 
     # Drawn from all documents, and stored for everybody who searches the index.
     state.live.require_whole("learning the weights of legs")
-    state.live.source_rules.fetch(
-        state.live.mapping,
-        what="learning the weights of legs",
+    state.live.whole_source(
+        "learning the weights of legs",
         wanted=[*state.plan.text, *(state.plan.field_path(name) for name, _ in state.plan.vector_fields())],
     )
     if write:  # before minutes of searching for what can't be stored

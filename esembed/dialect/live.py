@@ -28,6 +28,7 @@ __all__ = [
     "mapped_formats",
     "mapped_types",
     "match_existing_fields",
+    "merged_mapping",
     "missing_fields",
     "nested_path",
     "searched_fields",
@@ -60,6 +61,37 @@ def mapped_types(mapping: Mapping[str, Any]) -> dict[str, str]:
     for name, path in aliases.items():
         found[name] = found.get(path, "alias")  # another name of a field, which is used as that field is
     return found
+
+
+def merged_mapping(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mappings of several indices that are searched together, as one: every field that one of them has.
+
+    Where two map a field otherwise, the first one's counts. All of them are of one plan, so that is a field
+    beside the plan's, and no answer fits both; with the first it is the same one each time.
+
+    Args:
+        mappings: in the order of the indices' names.
+    """
+    whole: dict[str, Any] = {}
+    for mapping in mappings:
+        for key, value in mapping.items():
+            if key in ("properties", "runtime", "derived"):
+                whole[key] = _with_more(whole.get(key) or {}, value or {})
+            else:
+                whole.setdefault(key, value)
+    return whole
+
+
+def _with_more(first: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(first)
+    for name, part in more.items():
+        mine = out.setdefault(name, part)
+        if mine is part or mine.get("type") != part.get("type"):
+            continue
+        for inside in ("properties", "fields"):  # objects, and sub-fields
+            if inside in part:
+                out[name] = {**out[name], inside: _with_more(mine.get(inside) or {}, part[inside])}
+    return out
 
 
 def mapped_formats(mapping: Mapping[str, Any]) -> dict[str, str]:

@@ -18,10 +18,9 @@ from esembed.dialect.meta import HASH_FIELD
 from esembed.errors import UnsupportedFeatureError
 
 __all__ = [
-    "KEEPS_VECTORS",
-    "WHOLE",
     "SourceFetch",
     "SourceRules",
+    "defaults_question",
     "missing_source",
     "with_defaults",
     "within",
@@ -245,8 +244,15 @@ class SourceRules:
         return tuple(lines)
 
 
-WHOLE = SourceRules()
-"""Of an index made from a plan."""
+def defaults_question(path: str) -> tuple[str, dict[str, str]]:
+    """Path and parameters of the ``GET`` that tells what :func:`with_defaults` adds; asked where ``_source``
+    isn't whole, which is rare.
+
+    Args:
+        path: of the index.
+    """
+    params = {"include_defaults": "true", "flat_settings": "true"}
+    return f"{path}/_settings/index.{KEEPS_VECTORS}", params
 
 
 def with_defaults(settings: Mapping[str, Any], shown: Any) -> Mapping[str, Any]:
@@ -254,7 +260,7 @@ def with_defaults(settings: Mapping[str, Any], shown: Any) -> Mapping[str, Any]:
 
     Args:
         settings: what stands under ``index``.
-        shown: the index's part of ``GET /NAME/_settings/index.…?include_defaults&flat_settings``.
+        shown: the index's part of the answer to :func:`defaults_question`.
     """
     shown = shown if isinstance(shown, Mapping) else {}
     for part in (shown.get("settings"), shown.get("defaults")):

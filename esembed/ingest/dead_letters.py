@@ -141,7 +141,6 @@ class DeadLetters:
 
     Args:
         path: the file, or None to only count.
-        keep: how many to keep in ``errors``.
 
     Attributes:
         written: the file that has this run's letters, or None: *path*, or the first free number of it where
@@ -153,7 +152,7 @@ class DeadLetters:
         OptionsError: see :func:`check_place`; also a named pipe that nobody reads.
     """
 
-    def __init__(self, path: Path | None, *, keep: int = KEPT_ERRORS) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
         self.count = 0
         self.errors: list[ItemError] = []
@@ -161,7 +160,6 @@ class DeadLetters:
         self.written: Path | None = None
         self.moved: Path | None = None
         self.warnings: list[str] = []
-        self._keep = keep
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
         self._target: Path | None = None
@@ -196,7 +194,7 @@ class DeadLetters:
         error = _shown(error)
         with self._lock:
             self.count += 1
-            if len(self.errors) < self._keep:
+            if len(self.errors) < KEPT_ERRORS:
                 self.errors.append(error)
             kind = _kind(error.reason)
             found = self.reasons.get(kind)

@@ -16,7 +16,7 @@ from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.meta import HASH_FIELD, NO_CHUNKS, PARENT_FIELD
 from esembed.dialect.names import check_name
-from esembed.dialect.source_rules import KEEPS_VECTORS, SourceFetch, SourceRules, with_defaults
+from esembed.dialect.source_rules import SourceFetch, SourceRules, defaults_question, with_defaults
 from esembed.errors import (
     AliasError,
     AnswerError,
@@ -297,8 +297,7 @@ class TargetIndex:
             settings, mapping = parts["settings"]["index"], parts["mappings"]
         rules = SourceRules.read(mapping, settings)
         if not rules.whole:
-            path = f"{self._path}/_settings/index.{KEEPS_VECTORS}"
-            params = {"include_defaults": "true", "flat_settings": "true"}
+            path, params = defaults_question(self._path)
             shown = self.call("GET", path, params=params, ignore=(400, 403, 404))
             first = next(iter(shown.body.values()), None) if shown.status == 200 else None
             rules = SourceRules.read(mapping, with_defaults(settings, first))

@@ -457,7 +457,15 @@ async def test_several_indices_of_one_plan_are_searched(client: Any, esembed_ind
         index = await AsyncIndex.create(client, f"{name}-{month}", plan)
         await index.ingest(records(month, 3), QUIET)
         await put_alias(client, f"{name}-{month}", name)
+        # Somebody maps other fields of one object in each.
+        mapping = {"properties": {"meta": {"properties": {month: {"type": "keyword"}}}}}
+        await AsyncEngineClient(client).request("PUT", f"/{name}-{month}/_mapping", body=mapping)
+        extra = {"_id": f"{month}0", **records(month, 1)[0], "meta": {month: "x"}}
+        await index.ingest([extra], QUIET)
     index = await AsyncIndex.open(client, name)
+    for month in "abc":
+        by_field = await index.search(q.match_all(filter=q.term(f"meta.{month}", "x")))
+        assert by_field.ids == [f"{month}0"]
     everything = sorted(f"{month}{i}" for month in "abc" for i in range(3))
     queries = [ROWS, q.knn("v", vector=[1, 0, 0, 0], k=9), q.sparse("terms", text="invoice"), q.match_all()]
     for query in (*queries, q.rrf(*queries[:3])):

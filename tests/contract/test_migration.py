@@ -12,10 +12,11 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from migrate_help import Salted, plan
 
-from esembed import IndexOptions, IndexPlan
+from esembed import IndexOptions, IndexPlan, SparseField, TextField
 from esembed import query as q
 from esembed._async._shim import in_thread, thread_transport
 from esembed._async.aliases import versions
@@ -23,6 +24,7 @@ from esembed._async.client import AsyncEngineClient
 from esembed._async.follower import AsyncFollower
 from esembed._async.index import AsyncIndex
 from esembed._async.live import describe
+from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.errors import (
     AliasError,
     EngineUnavailableError,
@@ -36,7 +38,7 @@ from esembed.ingest.options import IngestOptions
 from esembed.ingest.sources.index import read_index
 from esembed.migration.lock import lock_index
 from esembed.migration.options import MigrateOptions
-from esembed.types import Document
+from esembed.types import Document, SparseVector
 
 FIXED = 200
 """Documents that the writer leaves alone, so that each must find itself at any time."""
@@ -357,6 +359,51 @@ async def test_unchanged_fields_are_copied_not_encoded(client, alias):
     assert encoder.stats.texts < 60
     index = await AsyncIndex.open(client, alias, encoder=encoder)
     assert (await index.search(q.knn("e", text="text 7", k=3), size=1)).ids == ["d7"]
+
+
+class SaltedWords:
+    """A sparse encoder whose model says which salt it has, in vectors and in its contract."""
+
+    def __init__(self, salt):
+        self.salt = salt
+        self.info = EncoderInfo(spec="custom:words", type="sparse", model="words", weights_hash=salt)
+        self.stats = EncodeStats()
+        self.texts = []
+
+    def encode_document(self, texts):
+        self.texts += texts
+        return [
+            SparseVector.from_dict(
+                {f"{self.salt}{word}": 1.0 for word in text.lower().split()[:20] or ["none"]}
+            )
+            for text in texts
+        ]
+
+    encode_query = encode_document
+
+    def close(self):
+        """Nothing."""
+
+
+async def test_another_sparse_model_is_no_change_in_place(client, alias):
+    """Which vectors may be missing can be changed in the plan alone, and is here together with the model."""
+    alias = f"{alias}-words"
+    field = SparseField(encoder="custom:words", source=("body",))
+    before = IndexPlan(text={"body": TextField()}, sparse={"w": field})
+    index = await AsyncIndex.create(client, f"{alias}-v1", before, encoder=SaltedWords("a"))
+    await index.ingest([{"_id": "1", "body": "red fox"}], IngestOptions(learn_weights=False))
+    after = before.replace(sparse={"w": msgspec.structs.replace(field, optional=True)})
+    same = SaltedWords("a")
+    report = await index.migrate(after, options=MigrateOptions(alias=alias), encoder=same)
+    assert report.in_place, "the same model"
+    assert "red fox" not in same.texts
+    other = SaltedWords("b")
+    index = await AsyncIndex.open(client, f"{alias}-v1", encoder=same)
+    report = await index.migrate(before, options=MigrateOptions(alias=alias), encoder=other)
+    assert not report.in_place
+    assert "red fox" in other.texts
+    moved = await AsyncIndex.open(client, alias, encoder=SaltedWords("b"))
+    assert (await moved.search(q.sparse("w", text="red"))).ids == ["1"]
 
 
 async def test_quantization_goes_up_in_place_where_the_engine_allows_it(client, alias, esembed_engine):

@@ -14,7 +14,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.documents import DocumentFormat
-from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
+from esembed.dialect.meta import HASH_FIELD, NO_CHUNKS, PARENT_FIELD
 from esembed.errors import RecordError
 from esembed.ingest.backoff import RetryPolicy
 from esembed.ingest.sources import Source
@@ -35,6 +35,10 @@ __all__ = [
 
 PAGE_DOCUMENTS = 500
 """Documents of one page of a scan. With their vectors, 500 of 1,024 dims are about 10 MB of JSON."""
+
+
+MAX_WAIT_SECONDS = 600.0
+"""How long a reader waits for an engine that is away, as an ingest does by default."""
 
 
 class VectorSink(Protocol):
@@ -90,10 +94,9 @@ def scan_target(
     capabilities: Capabilities,
     *,
     alias: AliasProperties = NO_ALIAS,
-    max_wait_seconds: float = 600.0,
 ) -> TargetIndex:
     """An index to read from, outside of any run: nobody is notified of waits, nothing ends them early."""
-    return TargetIndex(transport, index, capabilities, RetryPolicy(max_wait_seconds), alias=alias)
+    return TargetIndex(transport, index, capabilities, RetryPolicy(MAX_WAIT_SECONDS), alias=alias)
 
 
 def read_documents(
@@ -139,7 +142,7 @@ def read_documents(
     if after_seq_no is not None:
         query = {"range": {"_seq_no": {"gt": after_seq_no}}}
     if plan.chunk is not None and plan.chunk.store == "documents":
-        query = {"bool": {"filter": [query], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
+        query = {"bool": {"filter": [query, NO_CHUNKS]}}
     target = scan_target(transport, index, capabilities, alias=alias)
     fetch = target.whole_source(f"a copy of {index!r}", made=made_again(plan, brought))
     numbered = on_read is not None
@@ -224,10 +227,8 @@ def read_index(
     capabilities: Capabilities,
     *,
     plan: IndexPlan | None = None,
-    query: Mapping[str, Any] | None = None,
     wanted: Collection[str] | None = None,
     what: str = "this",
-    max_wait_seconds: float = 600.0,
 ) -> Iterator[Document]:
     """Every document as of the moment the reading begins, vectors and hidden fields left out.
 
@@ -236,26 +237,24 @@ def read_index(
         index: the index.
         capabilities: of the engine.
         plan: its plan, whose vector fields are left out; None leaves out hidden fields only.
-        query: only documents that match.
         wanted: the fields that are needed of each; None needs all.
         what: what they are read for, where one that is needed can't be read.
-        max_wait_seconds: how long an engine that is away is waited for.
 
     Raises:
         EngineUnavailableError: it stayed away.
         UnsupportedFeatureError: the index doesn't keep a field that is needed.
     """
     excludes = [HASH_FIELD, PARENT_FIELD]
-    clause: dict[str, Any] = dict(query or {"match_all": {}})
+    query: Mapping[str, Any] | None = None
     if plan is not None:
-        excludes += [name for name, _ in plan.vector_fields()]
-        if plan.chunk is not None:
+        excludes += [plan.field_path(name) for name, _ in plan.vector_fields()]
+        if plan.chunk is not None and not plan.object_vectors:
             excludes.append(plan.chunk.path)
             if plan.chunk.store == "documents":
-                clause = {"bool": {"must": [clause], "must_not": [{"exists": {"field": PARENT_FIELD}}]}}
-    target = scan_target(transport, index, capabilities, max_wait_seconds=max_wait_seconds)
+                query = NO_CHUNKS
+    target = scan_target(transport, index, capabilities)
     fetch = target.whole_source(what, wanted=wanted, made=() if plan is None else made_again(plan))
-    for hit in target.scan({"excludes": excludes}, query=clause, size=PAGE_DOCUMENTS, fetch=fetch):
+    for hit in target.scan({"excludes": excludes}, query=query, size=PAGE_DOCUMENTS, fetch=fetch):
         yield Document(
             id=hit["_id"],
             source=fetch.document(hit),

@@ -39,9 +39,6 @@ class ResumingStream(io.RawIOBase):
         open_at: opens the file at an offset and tells what it is.
         label: its name for people.
         lost: whether an exception is the network's or the store's.
-
-    Attributes:
-        resumed: how often it went on after a break.
     """
 
     def __init__(
@@ -53,7 +50,6 @@ class ResumingStream(io.RawIOBase):
         self._open_at, self._label, self._lost = open_at, label, lost
         self._offset = 0
         self._failures = 0
-        self.resumed = 0
         self._stream, self._identity = open_at(0)
 
     def readable(self) -> bool:
@@ -103,7 +99,6 @@ class ResumingStream(io.RawIOBase):
                     "the server doesn't tell that it is the same)"
                 ) from error
             self._stream = stream
-            self.resumed += 1
             _log.warning("%s: the connection was lost at byte %d; going on there", self._label, self._offset)
             return
 

@@ -6,7 +6,14 @@ import pytest
 
 from esembed.capabilities import profile
 from esembed.dialect import dialect_for
-from esembed.dialect.live import match_existing_fields, missing_fields, nested_path, type_of
+from esembed.dialect.live import (
+    mapped_types,
+    match_existing_fields,
+    merged_mapping,
+    missing_fields,
+    nested_path,
+    type_of,
+)
 from esembed.plan import DenseField, IndexPlan, LoadOptions, SparseField
 
 ES, OS = profile("elasticsearch-basic"), profile("opensearch")
@@ -101,3 +108,42 @@ def test_types_of_keys_and_nested_objects():
     assert type_of("labels.color", types) == "keyword"
     assert nested_path("parts.name", types) == "parts"
     assert missing_fields(["labels.color", "gone"], types) == ["gone"]
+
+
+def test_mappings_of_several_indices_are_one():
+    first = {
+        "_meta": {"from": "first"},
+        "properties": {
+            "n": {"type": "keyword"},
+            "meta": {"properties": {"a": {"type": "keyword"}}},
+            "t": {"type": "text"},
+        },
+    }
+    second = {
+        "_meta": {"from": "second"},
+        "_source": {"excludes": ["t"]},
+        "properties": {
+            "n": {"type": "long", "fields": {"raw": {"type": "keyword"}}},
+            "meta": {"properties": {"a": {"type": "date"}, "b": {"properties": {"c": {"type": "ip"}}}}},
+            "t": {"type": "text", "fields": {"keyword": {"type": "keyword"}}},
+            "parts": {"type": "nested", "properties": {"p": {"type": "long"}}},
+        },
+        "runtime": {"shade": {"type": "keyword"}},
+    }
+    whole = merged_mapping([first, second])
+    assert mapped_types(whole) == {
+        "n": "keyword",  # the first one's, and its sub-fields
+        "meta": "object",
+        "meta.a": "keyword",
+        "meta.b": "object",
+        "meta.b.c": "ip",
+        "t": "text",
+        "t.keyword": "keyword",
+        "parts": "nested",
+        "parts.p": "long",
+        "shade": "keyword",
+    }
+    assert whole["_meta"] == {"from": "first"}
+    assert whole["_source"] == {"excludes": ["t"]}, "what one of them leaves out isn't whole"
+    assert mapped_types(merged_mapping([second, first]))["n"] == "long"
+    assert first["properties"]["meta"] == {"properties": {"a": {"type": "keyword"}}}, "unchanged"
