@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from esembed.dialect.source_rules import WHOLE, SourceRules, missing_source
+from esembed.dialect.source_rules import SourceRules, missing_source
 from esembed.errors import UnsupportedFeatureError
 
 MAPPING: dict[str, Any] = {
@@ -50,7 +50,9 @@ def test_what_is_lost(source: Any, lost: set[str]) -> None:
     rules = SourceRules.read(mapping, {})
     assert set(rules.lost(mapping)) == lost
     assert bool(rules.notes(mapping)) is bool(lost or rules.synthetic)
-    assert bool(rules.drift(mapping)) is (rules != WHOLE and not (rules.whole and not rules.synthetic))
+    assert bool(rules.drift(mapping)) is (
+        rules != SourceRules() and not (rules.whole and not rules.synthetic)
+    )
 
 
 @pytest.mark.parametrize(
