@@ -193,11 +193,54 @@ class _Documents(msgspec.Struct):
 # -- what an index is ------------------------------------------------------------------------------------
 
 
+class _VectorEncoder(msgspec.Struct):
+    name: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class _GraphParameters(msgspec.Struct):
+    m: int | None = None
+    ef_construction: int | None = None
+    encoder: _VectorEncoder | None = None
+
+
+class _Method(msgspec.Struct):
+    """Of a ``knn_vector``, and of a ``sparse_vector`` that is SEISMIC."""
+
+    name: str = "hnsw"
+    engine: str | None = None
+    space_type: str | None = None
+    parameters: _GraphParameters | None = None
+
+
+class _Rescore(msgspec.Struct):
+    oversample: float | None = None
+
+
+class _IndexOptions(msgspec.Struct):
+    """Of a ``dense_vector``; a text field's are a word."""
+
+    type: str | None = None
+    m: int | None = None
+    ef_construction: int | None = None
+    rescore_vector: _Rescore | None = None
+
+
 class _Field(msgspec.Struct):
     type: str | None = None
     path: str | None = None
     properties: dict[str, _Field] | None = None
     fields: dict[str, _Field] | None = None
+    dims: int | None = None
+    dimension: int | None = None
+    element_type: str | None = None
+    data_type: str | None = None
+    similarity: str | None = None
+    space_type: str | None = None
+    mode: str | None = None
+    compression_level: str | None = None
+    index_options: _IndexOptions | str | None = None
+    method: _Method | None = None
 
 
 class _Computed(msgspec.Struct):
@@ -564,14 +607,19 @@ def _check(where: str, status: int, body: Any, kind: Any) -> None:
                     _sources(msgspec.convert(item, _Search))
         elif kind in _WALKED:
             check_json(body, _WALKED_LIMITS)
-    except (msgspec.ValidationError, JsonInputError) as error:
-        raise _odd(where, status, str(error)) from None
+    except (msgspec.ValidationError, JsonInputError, UnicodeEncodeError) as error:
+        # The last: msgspec where half a surrogate pair stands in the place of something else.
+        raise _odd(where, status, _printable(error)) from None
     except RecursionError:
         raise _odd(where, status, "it is nested too deeply") from None
 
 
 def _odd(where: str, status: int, why: str) -> AnswerError:
     return AnswerError(f"{where}: the answer ({status}) is not one of an engine's: {why}", status=status)
+
+
+def _printable(error: Exception) -> str:
+    return str(error).encode("utf-8", "backslashreplace").decode()
 
 
 def _sources(answer: _Search) -> None:
@@ -608,8 +656,8 @@ def part(kind: type[T], body: Any, where: str) -> T:
     """
     try:
         return msgspec.convert(body, kind)
-    except msgspec.ValidationError as error:
-        raise _odd(where, 200, str(error)) from None
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise _odd(where, 200, _printable(error)) from None
     except RecursionError:
         raise _odd(where, 200, "it is nested too deeply") from None
 
@@ -623,11 +671,22 @@ def counted(body: Mapping[str, Any], where: str) -> int:
     return value
 
 
-def last_sort(hits: Sequence[Mapping[str, Any]], where: str) -> list[Any]:
-    """The sort values of a page's last hit, after which the next page begins. Raises AnswerError."""
+def last_sort(hits: Sequence[Mapping[str, Any]], where: str, before: list[Any] | None) -> list[Any]:
+    """The sort values of a page's last hit, after which the next page begins.
+
+    Args:
+        hits: the page.
+        where: the request, for the error.
+        before: what the page was asked to begin after.
+
+    Raises:
+        AnswerError: there are none, or the page ends where it began: it would come again without end.
+    """
     values = hits[-1].get("sort")
     if not isinstance(values, list) or not values:
         raise _odd(where, 200, "its last hit has no sort values, so the next page has no beginning")
+    if values == before:
+        raise _odd(where, 200, "it is the page before once more")
     return values
 
 

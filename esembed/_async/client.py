@@ -171,6 +171,12 @@ class AsyncEngineClient:
             raise AnswerError(
                 f"{method} {path}: the answer is nested too deeply to be one of an engine's", status=200
             ) from None
+        except (AttributeError, LookupError, TypeError) as error:
+            # opensearch-py's on an error whose body is a list or a text (3.2: it reads body.get("error")).
+            raise AnswerError(
+                f"{method} {path}: the client can't read the answer ({type(error).__name__}: {error!s:.200})",
+                status=0,
+            ) from error
         except RuntimeError as error:
             # aiohttp's way to say that its session belongs to another loop, or was closed.
             raise connection_error(error, method, path, client_scrubber(self.official)) from error

@@ -139,7 +139,7 @@ def load_statistics(client: EngineClient, digest: str) -> LexicalStatistics:
         documents += [hit.get("_source") or {} for hit in hits]
         if len(hits) < 20:
             break
-        after = last_sort(hits, f"POST /{STATISTICS_INDEX}/_search")
+        after = last_sort(hits, f"POST /{STATISTICS_INDEX}/_search", after)
     if not documents:
         raise EncoderError(
             f"the term statistics {digest[:12]}… are not in {STATISTICS_INDEX}; run refresh_statistics on "

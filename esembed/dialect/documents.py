@@ -10,6 +10,7 @@ names of :mod:`esembed.dialect.tokens`.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -20,7 +21,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.dialect.quantize_vectors import quantize
 from esembed.dialect.tokens import TokenTarget, decode, encode_vector
-from esembed.errors import EncoderError, RecordError
+from esembed.errors import AnswerError, EncoderError, RecordError
 from esembed.lazy import np, npt
 from esembed.plan import DenseField, IndexPlan, SparseField, paths
 from esembed.types import FloatArray, SparseVector
@@ -152,10 +153,18 @@ class DocumentFormat:
         return dict(zip(weights, np.fromiter(weights.values(), np.float32, len(weights)), strict=True))
 
     def read_sparse(self, field: SparseField | None, stored: Any) -> Any:
-        """Token → weight of a stored sparse vector (SEISMIC: token id → weight); anything else unchanged."""
+        """Token → weight of a stored sparse vector (SEISMIC: token id → weight); anything else unchanged.
+
+        Raises:
+            AnswerError: an object that holds something else.
+        """
         if not isinstance(stored, Mapping):
             return stored
+        if not all(map(_is_weight, stored.values())):
+            raise AnswerError("a stored sparse vector holds a weight that is no number", status=200)
         if self.sparse_storage(field) == "seismic":
+            if not all(re.fullmatch("[0-9]{1,10}", name) for name in stored):
+                raise AnswerError("a stored sparse vector holds a token id that is no number", status=200)
             return {int(name): weight for name, weight in stored.items()}
         target = self.token_target(field)
         return {decode(name, target): weight for name, weight in stored.items()}
@@ -174,13 +183,24 @@ class DocumentFormat:
 
     @staticmethod
     def read_dense(stored: Any) -> FloatArray | None:
-        """float32, shape (dims,), from a stored vector; None where there is none."""
+        """float32, shape (dims,), from a stored vector; None where there is none.
+
+        Raises:
+            AnswerError: something else stands there.
+        """
         # An engine gives back what it was sent: base64 of big-endian floats, or a list.
-        if isinstance(stored, str):
-            return np.frombuffer(base64.b64decode(stored), dtype=">f4").astype(np.float32)
-        if isinstance(stored, list) and stored:
-            return np.asarray(stored, dtype=np.float32)
-        return None
+        try:
+            if isinstance(stored, str):
+                vector = np.frombuffer(base64.b64decode(stored), dtype=">f4").astype(np.float32)
+            elif isinstance(stored, list) and stored:
+                vector = np.asarray(stored, dtype=np.float32)
+            else:
+                return None
+        except (ValueError, TypeError, OverflowError) as error:  # OverflowError: an integer of 400 digits
+            raise AnswerError(f"a stored vector is no vector: {error!s:.200}", status=200) from None
+        if vector.ndim != 1 or not np.isfinite(vector).all():
+            raise AnswerError("a stored vector is no list of finite numbers", status=200)
+        return vector
 
     def read_objects(self, plan: IndexPlan, document: dict[str, Any]) -> None:
         """Vectors in nested objects that records brought, in place: lists of floats, and weights by token."""
@@ -364,3 +384,13 @@ class BulkFormat:
             PARENT_FIELD: parent_id,
             HASH_FIELD: content_hash,
         }
+
+
+def _is_weight(value: Any) -> bool:
+    # Engines take numbers in quotes, too, and give back what was sent.
+    if type(value) is str and len(value) <= 40:
+        try:
+            value = float(value)
+        except ValueError:
+            return False
+    return type(value) in (int, float) and -1e38 < value < 1e38

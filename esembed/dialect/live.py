@@ -281,11 +281,9 @@ def _differences(path: str, wanted: Any, present: Any) -> Iterator[str]:
 def _plain(value: Any) -> Any:
     if isinstance(value, bool) or value is None:
         return str(value).lower()
-    if isinstance(value, (int, float)):
-        return float(value)
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: an integer of 400 digits
         return str(value).lower()
 
 

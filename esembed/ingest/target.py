@@ -201,6 +201,8 @@ class TargetIndex:
             )
         except EngineUnavailableError as error:
             return error.status, {"error": {"type": None, "reason": str(error)}}, error.retry_after_seconds
+        except AnswerError:
+            return 200, None, None  # confirms nothing, whatever it is
         except EngineRequestError as error:
             if error.status:
                 return error.status, error.body, None
@@ -579,7 +581,7 @@ class TargetIndex:
                     raise
                 if len(hits) < body["size"]:
                     return  # as of one moment nothing comes after a page that isn't full
-                after = last_sort(hits, "POST /_search")
+                after = last_sort(hits, "POST /_search", after)
         finally:
             if pit:
                 self._close(self._pit.close, self._pit.close_body(pit))
@@ -601,8 +603,12 @@ class TargetIndex:
             body={**body, "sort": ["_doc"]},
         ).body
         scroll = answer.get("_scroll_id")
+        page: list[str] = []
         try:
             while answer["hits"]["hits"]:
+                before, page = page, [hit["_id"] for hit in answer["hits"]["hits"]]
+                if page == before:
+                    raise AnswerError("POST /_search/scroll: the answer is the page before", status=200)
                 try:
                     yield answer
                 except GeneratorExit:

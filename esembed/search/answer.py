@@ -90,10 +90,21 @@ class LegAnswer:
         return {} if self._chunk_path is not None and _parent(raw) else raw.get("_source") or {}
 
     def value(self, doc_id: str, path: str) -> Any:
-        """The first value of a field that was asked for by ``fields``, or None."""
+        """The first value of a field that was asked for by ``fields``, or None.
+
+        Raises:
+            AnswerError: an object or a list, which no field that can be grouped by holds.
+        """
         raw = self._raw.get(doc_id)
         found = ((raw or {}).get("fields") or {}).get(path)
-        return found[0] if isinstance(found, list) and found else found
+        value = found[0] if isinstance(found, list) and found else None
+        if isinstance(value, (dict, list)):
+            raise AnswerError(
+                f"leg {self._leg.name}: the answer has no value of {path!r} for document {doc_id!r}, but a "
+                f"{type(value).__name__}",
+                status=200,
+            )
+        return value
 
 
 def _chunks(raw: Mapping[str, Any], leg: str | None) -> list[dict[str, Any]]:
@@ -128,7 +139,8 @@ def _parent(raw: Mapping[str, Any]) -> Any:
 
 def _chunk_document(raw: Mapping[str, Any], leg: str | None, chunk_path: str) -> dict[str, Any]:
     """A chunk that is a document of its own, as a chunk of its parent."""
-    text = ((raw.get("_source") or {}).get(chunk_path) or {}).get("text")
+    chunk = (raw.get("_source") or {}).get(chunk_path)
+    text = chunk.get("text") if isinstance(chunk, Mapping) else None
     return {"_score": raw.get("_score"), "_id": raw["_id"], "_leg": leg, "text": text}
 
 

@@ -242,10 +242,13 @@ def test_what_one_request_asked_for() -> None:
     assert counted({"hits": {"total": {"value": 3}}}, "w") == counted({"hits": {"total": 3}}, "w") == 3
     with pytest.raises(AnswerError, match="no total"):
         counted({"hits": {}}, "w")
-    assert last_sort([{}, {"sort": [1]}], "w") == [1]
+    assert last_sort([{}, {"sort": [1]}], "w", None) == [1]
+    assert last_sort([{}, {"sort": [1]}], "w", [0]) == [1]
+    with pytest.raises(AnswerError, match="the page before"):
+        last_sort([{}, {"sort": [1]}], "w", [1])
     for hit in ({}, {"sort": None}, {"sort": []}):
         with pytest.raises(AnswerError, match="sort"):
-            last_sort([hit], "w")
+            last_sort([hit], "w", None)
 
 
 def test_each_line_of_a_bulk_request_is_confirmed() -> None:

@@ -227,7 +227,8 @@ class ElasticsearchMapping(MappingCompiler):
     def live_options(self, field: DenseField, live: Mapping[str, Any]) -> dict[str, Any]:
         """Dims, element type, similarity and graph parameters of a live dense field, by the plan's names."""
         element = live.get("element_type", "float")
-        options = live.get("index_options") or {}
+        options = live.get("index_options")
+        options = options if isinstance(options, Mapping) else {}  # a text field's are a word
         return {
             "dims": live.get("dims"),
             "element_type": element,
@@ -239,7 +240,8 @@ class ElasticsearchMapping(MappingCompiler):
 
     def live_form(self, live: Mapping[str, Any]) -> tuple[Any, ...]:
         """What tells one quantization from another in a live dense field's mapping."""
-        return ((live.get("index_options") or {}).get("type"),)
+        options = live.get("index_options")
+        return (options.get("type") if isinstance(options, Mapping) else None,)
 
     def planned_form(self, field: DenseField, quantization: str) -> tuple[Any, ...]:
         """The same of what *field* would be compiled to with this quantization."""

@@ -153,7 +153,7 @@ def read_documents(
             on_read(hit["_id"], part(VersionedHit, hit, f"a scan of {index}").seq_no)
         if on_bytes is not None:
             # Not the length of the answers: opensearch-py (3.0) keeps their headers to itself.
-            on_bytes(len(msgspec.json.encode(hit.get("_source"))))
+            on_bytes(_size(hit.get("_source")))
         fields = fetch.document(hit)
         _hand_over(stored, plan, fields, copied)
         for name in copied:
@@ -183,6 +183,14 @@ def read_documents(
             ahead = count / max_documents_per_second - (time.monotonic() - started)
             if ahead > 0.05:  # a shorter sleep is mostly the system's own overhead
                 time.sleep(ahead)
+
+
+def _size(source: Any) -> int:
+    """Bytes as JSON, where it is any: what can't be written is refused as a record of its own, later."""
+    try:
+        return len(msgspec.json.encode(source))
+    except (UnicodeEncodeError, OverflowError, RecursionError):  # half a surrogate pair, 400 digits
+        return 0
 
 
 def made_again(plan: IndexPlan, brought: Collection[str] = ()) -> list[str]:
