@@ -136,9 +136,11 @@ class _Writing:
             return self._text(value, at)
         if isinstance(value, int):
             # Beyond 64 bits orjson refuses it, and other readers (jq) round it.
-            return int(value) if -(2**63) <= value < 2**64 else self._typed("int", at, _digits(value))
+            value = int.__index__(value)
+            return value if -(2**63) <= value < 2**64 else self._typed("int", at, _digits(value))
         if isinstance(value, float):
-            return float(value) if math.isfinite(value) else self._typed("float", at, str(value))
+            value = float.__float__(value)
+            return value if math.isfinite(value) else self._typed("float", at, str(value))
         if isinstance(value, Mapping):
             return self._mapping(value, at)
         if isinstance(value, (list, tuple)):
@@ -170,15 +172,16 @@ class _Writing:
         return shown.encode("utf-8", "backslashreplace").decode()
 
     def _text(self, value: str, at: str) -> str:
+        value = str.__str__(value)  # what is sent is the text that a subclass holds, whatever it shows
         if _surrogates(value):
             # Half of a pair: JSON could say it, but most readers refuse the whole line then.
             return str(self._typed("escaped", at, value.encode("unicode_escape").decode("ascii")))
-        return str(value)
+        return value
 
     def _mapping(self, value: Mapping[Any, Any], at: str) -> Any:
         if all(isinstance(key, str) and not _surrogates(key) for key in value):
             return {
-                str(key): self.value(item, f"{at}/{key.replace('~', '~0').replace('/', '~1')}")
+                str.__str__(key): self.value(item, f"{at}/{key.replace('~', '~0').replace('/', '~1')}")
                 for key, item in value.items()
             }
         # Numbers, None and half characters as keys.
@@ -190,9 +193,13 @@ class _Writing:
 
     def _array(self, value: np.ndarray[Any, Any], at: str) -> Any:
         kind = value.dtype.kind
+        if not value.ndim:
+            return self.value(value[()], at)  # what is stored of it, too
+        if isinstance(value, np.ma.MaskedArray):
+            return self.value(value.tolist(), at)  # masked numbers as null, as they are stored
         if kind in "biuU" or (kind == "f" and value.dtype.itemsize <= 8):
             form = value.tolist()
-            if kind == "f" and not np.isfinite(value).all():
+            if kind == "U" or (kind == "f" and not np.isfinite(value).all()):
                 form = self.value(form, at)
             return self._typed(f"array:{value.dtype.str}", at, form)
         if kind in "mM":

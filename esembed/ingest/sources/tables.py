@@ -270,17 +270,27 @@ def _field_as_bytes(pa: Any, field: Any) -> Any:
     return field.with_type(_as_bytes(pa, field.type))
 
 
+def _of_the_file(pa: Any) -> tuple[type[Exception], ...]:
+    """What is raised for a file that is broken: by a length that no memory has, too. Columns whose names
+    can't be fields are that file's fault as well; the others are read."""
+    return (pa.ArrowInvalid, pa.ArrowMemoryError, OSError, _BadNamesError)
+
+
+class _BadNamesError(SourceError):
+    """Columns that can't be a record's fields."""
+
+
 def _check_names(names: Sequence[Any], what: str) -> None:
-    """Raises SourceError for columns that can't be a record's fields, each by its own name."""
+    """Raises _BadNamesError for columns that can't be a record's fields, each by its own name."""
     for name in names:
         if not isinstance(name, str):
-            raise SourceError(
+            raise _BadNamesError(
                 f"{what} has a column named {name!r:.80}; a field's name is text: rename the columns "
                 "(frame.columns = [...])"
             )
     if len(set(names)) != len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
-        raise SourceError(f"{what} has two columns with the same name, {twice!r}")
+        raise _BadNamesError(f"{what} has two columns with the same name, {twice!r}")
 
 
 def open_frame(frame: Any) -> tuple[Iterator[RawRecord], int | None]:
@@ -346,7 +356,7 @@ def read_parquet(stream: IO[bytes], label: str) -> Iterator[RawRecord]:
         for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
             yield from _rows(pa, _check_batch(pa, batch), label, row)
             row += batch.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
+    except _of_the_file(pa) as error:
         yield UnreadableRecord(f"broken Parquet file: {error}", position=label)
 
 
@@ -362,7 +372,7 @@ def read_arrow(stream: IO[bytes], label: str) -> Iterator[RawRecord]:
         else:
             batches = iter(pa.ipc.open_stream(stream))
         yield from _all_rows(pa, (_check_batch(pa, batch) for batch in batches), label)
-    except (pa.ArrowInvalid, OSError) as error:
+    except _of_the_file(pa) as error:
         yield UnreadableRecord(f"broken Arrow file: {error}", position=label)
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import uuid
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from esembed.errors import SourceError
 from esembed.ingest.dead_letters import UnreadableRecord
-from esembed.ingest.sources import open_source
+from esembed.ingest.sources import FileSource, open_source
 from esembed.types import Document
 
 pa = pytest.importorskip("pyarrow")
@@ -178,3 +179,41 @@ def test_frames_are_rows() -> None:
 def test_what_is_no_frame_is_refused_before_anything_is_read(make: Any, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         open_source(make(pytest.importorskip("pandas"), pytest.importorskip("polars")))
+
+
+def test_a_table_that_is_no_table_is_one_dead_letter(tmp_path: Path) -> None:
+    """The other files of the folder are read."""
+    good = pa.table({"id": ["a"]})
+    twice = pa.table([pa.array([1]), pa.array([2])], names=["x", "x"])
+    pq.write_table(twice, tmp_path / "1.parquet")
+    with pa.OSFile(str(tmp_path / "2.arrow"), "wb") as file, pa.ipc.new_file(file, twice.schema) as writer:
+        writer.write_table(twice)
+    pq.write_table(good, tmp_path / "3.parquet")
+    first, second, third = FileSource([tmp_path])
+    for bad, name in ((first, "1.parquet"), (second, "2.arrow")):
+        assert isinstance(bad, UnreadableRecord)
+        assert "two columns with the same name, 'x'" in bad.message
+        assert bad.position == name
+    assert isinstance(third, Document)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_damaged_arrow_file_ends_in_records_or_one_dead_letter(tmp_path: Path, seed: int) -> None:
+    """Offsets, lengths and sizes that lie: Arrow itself reads beyond its buffers then."""
+    random = Random(seed)
+    table = pa.table({
+        "t": pa.array(["x" * 9, None, "y"]), "l": pa.array([["a"], [], ["b", "c"]]),
+        "s": pa.array([{"k": "v"}, None, {"k": "w"}]), "c": pa.array(["u", "v", "u"]).dictionary_encode(),
+        "m": pa.array([[("k", "v")], None, []], pa.map_(pa.string(), pa.string())),
+    })  # fmt: skip
+    path = tmp_path / "x.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    data = bytearray(path.read_bytes())
+    for _ in range(random.randint(1, 3)):
+        at = random.randrange(len(data) - 8)
+        data[at : at + 4] = random.choice([b"\xff" * 4, b"\0\0\0\x7f", b"\0\0\0\x80", b"\x40\0\0\0"])
+    path.write_bytes(data)
+    for found in FileSource([path]):
+        assert isinstance(found, (Document, UnreadableRecord))
+        assert (found.position or "").startswith("x.arrow")
