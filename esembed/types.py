@@ -104,6 +104,10 @@ class Document:
         position: where it stood in its source (``books.jsonl:17``), for messages.
         routing: the value that decides which shard has the document; None leaves it to the id, or to the
             alias that is written by.
+        version: of the record, as its source counts them; where the index has a newer one, it stays. Taken
+            from the record where the plan has a ``version_field``.
+        unless_changed: sequence number and primary term of the document as it was seen: a delete that finds
+            another one leaves it alone.
     """
 
     id: str | None
@@ -111,6 +115,8 @@ class Document:
     op: Literal["index", "update", "delete"] = "index"
     position: str | None = None
     routing: str | None = None
+    version: int | None = None
+    unless_changed: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,12 @@ def document_id(value: Any) -> str:
 
 
 async def get(
-    state: IndexState, id: str | int, *, vectors: bool, deadline_seconds: float | None = None
+    state: IndexState,
+    id: str | int,
+    *,
+    vectors: bool,
+    routing: str | None = None,
+    deadline_seconds: float | None = None,
 ) -> dict[str, Any] | None:
     """A document's fields, or None; see ``AsyncIndex.get``."""
     deadline = _deadline(deadline_seconds)
@@ -55,7 +60,7 @@ async def get(
         }
         path = f"/{index_path(state.concrete_index)}/_search"
         answer = await state.client.request(
-            "POST", path, params=live.alias.search_params, body=body, deadline=deadline
+            "POST", path, params=live.alias.params_of_search(routing), body=body, deadline=deadline
         )
         hits = answer.body["hits"]["hits"]
         return fetch.document(hits[0]) if hits else None
@@ -64,7 +69,7 @@ async def get(
         f"/{index_path(state.concrete_index)}/_doc/{quote(doc_id, safe='')}",
         params={
             **format.source_params(excludes=excludes, vectors=vectors),
-            **live.alias.document_params,
+            **live.alias.params_of_document(routing),
         },
         ignore=(404,),
         deadline=deadline,

@@ -8,13 +8,14 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect.alias import NO_ALIAS
+from esembed.dialect.query import Json
 from esembed.dialect.values import check_unicode, raise_named
 from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
-from esembed.errors import EncoderError, EngineRequestError, EsembedError, QueryError
+from esembed.errors import EncoderError, EngineRequestError, EsembedError, InvariantError, QueryError
 from esembed.plan import IndexPlan
-from esembed.query.nodes import Filter, Knn, Query, Raw, Scalar, Sparse, filter_of
+from esembed.query.nodes import Bool, Filter, Knn, MatchAll, Query, Raw, Scalar, Sparse, filter_of
 from esembed.search.answer import msearch_items, ranked_by_engine
 from esembed.search.compile import CompiledSearch, SearchCompiler
 from esembed.search.deadline import Deadline
@@ -283,6 +284,25 @@ class AsyncSearcher:
                 found.append(await self._hits(compiler, one, mine, where, False, self._alias.search_params))
             except EngineRequestError as error:
                 raise_named(error, one.request.query)
+        return found
+
+    async def clause(self, filter: Filter | Sequence[Filter]) -> Json:
+        """A filter as the engine takes it, checked as a search's: of what the alias shows, and without
+        chunks that are documents of their own.
+
+        Raises:
+            QueryError: a field that isn't there or is used wrongly, or a search for vectors.
+        """
+        options = SearchOptions(size=0)
+        request = self._request(Bool(filter=(filter_of(filter) or MatchAll(),)), options)
+        if any(isinstance(node, (Knn, Sparse)) for node in request.nodes):
+            raise QueryError("a filter of documents can't search for vectors", field="filter")
+        if self._live.lacks(request.nodes, options):
+            await self._live.look_again(request.nodes)
+        body = self._compiler().compile(request).body
+        if body is None:
+            raise InvariantError("a filter was compiled to several requests")
+        found: Json = body["query"]
         return found
 
     # -- preparing --------------------------------------------------------------------------------

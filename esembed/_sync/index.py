@@ -20,11 +20,11 @@ from esembed.encode.pool import EncoderPool
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
-from esembed.query import Query
+from esembed.query import Filter, Query
 from esembed.search.options import Reranker
 from esembed.types import Document
 
-from . import aliases, documents, ingest, migration, opening, relevance, weights
+from . import aliases, by_query, documents, ingest, migration, opening, relevance, weights
 from ._shim import done
 from .client import EngineClient
 from .live import describe_all
@@ -468,23 +468,97 @@ class Index:
         """
         return ingest.backfill(self.state, options, progress=progress)
 
-    def update(self, id: str | int, fields: Mapping[str, Any], *, refresh: bool = False) -> None:
+    def update(
+        self, id: str | int, fields: Mapping[str, Any], *, refresh: bool = False, routing: str | None = None
+    ) -> None:
         """Merge *fields* into a document; vectors whose source text changes are encoded again, the
         others stay.
+
+        Args:
+            refresh: make it searchable before this returns.
+            routing: the routing value that it was written with.
 
         Raises:
             RecordError: no such document, or a field that can't be stored.
         """
-        document = Document(documents.document_id(id), fields, op="update")
+        document = Document(documents.document_id(id), fields, op="update", routing=routing)
         ingest.change_one(self.state, document, refresh=refresh)
 
-    def delete(self, id: str | int, *, refresh: bool = False) -> None:
-        """Remove a document and its chunks; no such document is fine."""
-        document = Document(documents.document_id(id), {}, op="delete")
+    def delete(self, id: str | int, *, refresh: bool = False, routing: str | None = None) -> None:
+        """Remove a document and its chunks; no such document is fine.
+
+        Args:
+            refresh, routing: as for :meth:`update`. Without the routing value that it was written with, a
+                document isn't found.
+        """
+        document = Document(documents.document_id(id), {}, op="delete", routing=routing)
         ingest.change_one(self.state, document, refresh=refresh)
+
+    def delete_by_query(
+        self,
+        filter: Filter | Sequence[Filter],
+        *,
+        max_delete: float = 0.1,
+        dry_run: bool = False,
+        options: IngestOptions | None = None,
+        progress: Progress | None = None,
+    ) -> IngestReport:
+        """Delete the documents that match, with their chunks, and take them out of the term statistics.
+
+        A document that somebody changes between the moment that it is found and its delete stays, and counts
+        as ``outdated``.
+
+        Args:
+            filter: which; of several all must hold.
+            max_delete: the largest share of the index that may match, 0…1.
+            dry_run: delete nothing; ``read`` of the report says how many match.
+            options: of the run; those that make other records of a source are refused.
+            progress: is told how far it is.
+
+        Raises:
+            OptionsError: more match than *max_delete*; nothing was deleted.
+            QueryError: no filter, or a field that isn't there or is used wrongly.
+            AliasError: opened by an alias of several indices, or one that is for reading.
+        """
+        return by_query.delete_by_query(
+            self.state, filter, max_delete=max_delete, dry_run=dry_run, options=options, progress=progress
+        )
+
+    def update_by_query(
+        self,
+        filter: Filter | Sequence[Filter],
+        fields: Mapping[str, Any],
+        *,
+        dry_run: bool = False,
+        options: IngestOptions | None = None,
+        progress: Progress | None = None,
+    ) -> IngestReport:
+        """Merge *fields* into the documents that match, as :meth:`update` does into one.
+
+        Vectors whose texts change are encoded again. The fields are set whatever else somebody changes in a
+        document meanwhile.
+
+        Args:
+            filter: which; of several all must hold.
+            fields: the fields that change; None takes one away.
+            dry_run: change nothing; ``read`` of the report says how many match.
+            options, progress: as for :meth:`delete_by_query`.
+
+        Raises:
+            RecordError: no fields.
+            QueryError, AliasError: as for :meth:`delete_by_query`.
+        """
+        return by_query.update_by_query(
+            self.state, filter, fields, dry_run=dry_run, options=options, progress=progress
+        )
 
     def get(
-        self, id: str | int, *, vectors: bool = False, deadline_seconds: float | None = None
+        self,
+        id: str | int,
+        *,
+        vectors: bool = False,
+        routing: str | None = None,
+        deadline_seconds: float | None = None,
     ) -> dict[str, Any] | None:
         """The document's fields, or None when there is no such document.
 
@@ -493,9 +567,12 @@ class Index:
 
         Args:
             vectors: with its vectors, for a search of what is like it (``q.knn(…, vector=…)``).
+            routing: the routing value that it was written with.
             deadline_seconds: after which it is an EngineUnavailableError, whatever the client waits for.
         """
-        return documents.get(self.state, id, vectors=vectors, deadline_seconds=deadline_seconds)
+        return documents.get(
+            self.state, id, vectors=vectors, routing=routing, deadline_seconds=deadline_seconds
+        )
 
     def documents(self) -> Any:
         """Every document as a source of records, as of when the reading begins: without the vectors that

@@ -35,6 +35,8 @@ VERBS: dict[str, Verb] = {
     "engine": _verb("engine", "Start, stop and watch a local engine.", _START),
     "index": _verb("index", "Create, inspect, extend, migrate and delete indices.", _DATA),
     "ingest": _verb("ingest", "Read records, encode them and write them to an index.", _DATA),
+    "update": _verb("change", "Change fields of the documents that match.", _DATA, "update_app"),
+    "delete": _verb("change", "Delete the documents that match.", _DATA, "delete_app"),
     "search": _verb("search", "Ask an index a question.", _DATA),
     "eval": _verb("evaluate", "Measure the quality of an index's answers.", _QUALITY),
     "tune": _verb("evaluate", "Fit the default query to judgments.", _QUALITY, "tune_app"),

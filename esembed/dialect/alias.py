@@ -103,10 +103,11 @@ class AliasProperties:
                 )
         return {"routing": ",".join(values)}
 
-    @property
-    def document_params(self) -> dict[str, str]:
-        """Parameters of a request that names documents by id, to read or to write them."""
-        return {} if self.index_routing is None else {"routing": self.index_routing}
+    def params_of_document(self, routing: str | None) -> dict[str, str]:
+        """Parameters of a request that names a document by its id, and maybe the routing that it was written
+        with; else the alias's."""
+        found = self.index_routing if routing is None else routing
+        return {} if found is None else {"routing": found}
 
     def narrow(self, query: Mapping[str, Any]) -> dict[str, Any]:
         """*query*, among the documents that the alias shows."""

@@ -352,9 +352,15 @@ class BulkFormat:
                     vector = SparseVector.from_dict(item[name])
                     item[name] = self.format.sparse_value(name, spec, vector, self.token_ids.get(name))
 
-    def index_lines(self, doc_id: str, body: Mapping[str, Any], routing: str | None = None) -> bytes:
-        """Action and document: replaces the document whole."""
-        return action_line("index", doc_id, routing=routing) + dumps(body) + b"\n"
+    def index_lines(
+        self, doc_id: str, body: Mapping[str, Any], routing: str | None = None, **condition: Any
+    ) -> bytes:
+        """Action and document: replaces the document whole.
+
+        Args:
+            condition: what the action says beside, as ``version``.
+        """
+        return action_line("index", doc_id, routing=routing, **condition) + dumps(body) + b"\n"
 
     def update_lines(self, doc_id: str, body: Mapping[str, Any], routing: str | None = None) -> bytes:
         """Action and partial document: what is not named in it stays, vectors included; objects are
@@ -363,9 +369,9 @@ class BulkFormat:
         action = action_line("update", doc_id, routing=routing, retry_on_conflict=3)
         return action + dumps({"doc": body}) + b"\n"
 
-    def delete_line(self, doc_id: str, routing: str | None = None) -> bytes:
-        """Removes the document; no such document is fine."""
-        return action_line("delete", doc_id, routing=routing)
+    def delete_line(self, doc_id: str, routing: str | None = None, **condition: Any) -> bytes:
+        """Removes the document; no such document is fine. *condition* as for :meth:`index_lines`."""
+        return action_line("delete", doc_id, routing=routing, **condition)
 
     def chunk_body(
         self, parent_id: str, source: Mapping[str, Any], text: str, vectors: Vectors, content_hash: str

@@ -29,6 +29,9 @@ class BulkAction:
         created: set when the engine said that the (last) document is new.
         changed: set when the engine said of any line that it did something; an update may be a ``noop``.
         dropped: set when an ingest pipeline of the index dropped a document.
+        conditional: its lines say which version they are of, or replace: the engine refuses (409) what is out
+            of date.
+        outdated: set when it did.
         went_to: the other index, or id, under which a pipeline put a document.
         attempts: how often any of it was sent.
         server_errors: how often the engine answered 500 to it.
@@ -41,6 +44,8 @@ class BulkAction:
     created: bool = False
     changed: bool = False
     dropped: bool = False
+    conditional: bool = False
+    outdated: bool = False
     went_to: str | None = None
     attempts: int = 0
     server_errors: int = 0

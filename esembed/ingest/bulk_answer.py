@@ -209,7 +209,9 @@ def _note_result(action: BulkAction, operation: str, item: Mapping[str, Any], in
     by itself), or set its ``_index`` or ``_id``. (Seen on OpenSearch 3.6.0, each with status 200 or 201.)
     """
     result = item.get("result")
-    action.created = result == "created"
+    if item.get("_id", action.id) == action.id:
+        # Of the document, not of its chunks; one that is written in two steps is new at the first.
+        action.created |= result == "created"
     if result == "noop":
         action.dropped |= operation in ("index", "create")
         return
@@ -232,6 +234,9 @@ def _classify_action(
             _note_result(action, operation, item, index)
             continue
         if operation == "delete" and status == 404 and "error" not in item:
+            continue
+        if status == 409 and action.conditional:
+            action.outdated = True
             continue
         reason, kind = _reason(item.get("error", item.get("result", "no reason given")))
         if kind in _FATAL_TYPES or status == 401:

@@ -27,6 +27,7 @@ __all__ = [
     "MissingVectors",
     "Progress",
     "ProgressState",
+    "Settled",
     "VerifyResult",
     "merge_missing",
 ]
@@ -48,6 +49,19 @@ SHOWN_REASONS = 5
 """Kinds of dead letters that the summary names."""
 
 logger = logging.getLogger("esembed.ingest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """How far a source is settled.
+
+    Attributes:
+        records: the first so many records have their outcome: nothing of them is on its way any more.
+        position: where the last of these stood in its source (``Document.position``), or None.
+    """
+
+    records: int
+    position: str | None = None
 
 
 @renamed(
@@ -98,6 +112,10 @@ class IngestOptions:
             ``delete``), unless the plan has a field of that name; None reads none.
         refresh: make everything searchable before the report.
         apply_load_settings: apply the plan's load settings (refresh, replicas, merge) and put them back.
+        on_settled: told how many of the source's first records are settled (in the index, or in the
+            dead-letter file) and where the last of them stood, a few times a second while that moves, and at
+            the end: what a consumer of a feed may commit. Called in the thread that runs the ingest; what it
+            raises ends the run.
         learn_weights: then estimate what each leg should weigh, without judgments, and store the
             default query's weights, where the plan's author wrote no query: once there are 50
             documents, and again when there are twice as many. At most 1,000 documents are read back, and
@@ -131,6 +149,7 @@ class IngestOptions:
     refresh: bool = True
     apply_load_settings: bool = True
     learn_weights: bool = True
+    on_settled: Callable[[Settled], None] | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -235,7 +254,7 @@ class MissingVectors:
 @dataclass(slots=True, kw_only=True)
 class IngestReport:
     """What happened. ``read == indexed + updated + deleted + unchanged + dead_lettered + skipped + dropped +
-    rerouted`` holds when the run came to its end.
+    rerouted + outdated`` holds when the run came to its end.
 
     Attributes:
         index: the index.
@@ -249,6 +268,8 @@ class IngestReport:
         skipped: records that the transform hook left out.
         dropped: records that an ingest pipeline of the index dropped: they are not in the index.
         rerouted: records that a pipeline put into another index, or under another id.
+        outdated: records (and deletes) that were left out since the index has a newer version of their
+            document.
         created: of *indexed*, documents that were not there before.
         sync_deleted: documents deleted because the source no longer has them (not part of *read*).
         seconds: from start to end.
@@ -289,6 +310,7 @@ class IngestReport:
     skipped: int = 0
     dropped: int = 0
     rerouted: int = 0
+    outdated: int = 0
     created: int = 0
     sync_deleted: int = 0
     seconds: float = 0.0
@@ -327,6 +349,7 @@ class IngestReport:
             + self.skipped
             + self.dropped
             + self.rerouted
+            + self.outdated
         )
 
     @property
@@ -411,7 +434,16 @@ class IngestReport:
     def summary(self) -> str:
         """A few lines for a person."""
         parts = [f"{self.read} read", f"{self.indexed} indexed"]
-        for name in ("updated", "deleted", "unchanged", "dead_lettered", "skipped", "dropped", "rerouted"):
+        for name in (
+            "updated",
+            "deleted",
+            "unchanged",
+            "dead_lettered",
+            "skipped",
+            "dropped",
+            "rerouted",
+            "outdated",
+        ):
             if getattr(self, name):
                 parts.append(f"{getattr(self, name)} {name.replace('_', '-')}")
         if self.sync_deleted:

@@ -13,6 +13,7 @@ from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport, merge_missing
 from esembed.ingest.record import PreparedRecord, as_record_error, ends_the_run
 from esembed.ingest.term_counter import TermCounter
+from esembed.ingest.watermark import Watermark
 from esembed.ingest.written import WrittenSample
 from esembed.types import Document, ItemError
 
@@ -79,6 +80,7 @@ class Outcomes:
         source_ids: what the source has, for ``verify`` and ``sync``, or None.
         counts: the report of the records so far; :meth:`report` has all of it.
         elsewhere: the first few indices and ids under which pipelines put records.
+        watermark: how far the source is settled, where somebody asks.
         sample: takes some of what was written, to be looked at, or None.
     """
 
@@ -89,6 +91,7 @@ class Outcomes:
         self.counts = IngestReport()
         self.elsewhere: set[str] = set()
         self.sample: WrittenSample | None = None
+        self.watermark = None if options.on_settled is None else Watermark()
         self._terms = TermCounter()
         self._dead_letters: DeadLetters | None = None
         self._lock = threading.Lock()
@@ -137,15 +140,17 @@ class Outcomes:
 
     # -- one record --------------------------------------------------------------------------------
 
-    def read(self) -> None:
-        """It was taken from the source."""
+    def read(self, position: str | None) -> int:
+        """It was taken from the source; its number, where that is followed."""
         with self._lock:
             self.counts.read += 1
+        return 0 if self.watermark is None else self.watermark.read(position)
 
-    def skipped(self) -> None:
+    def skipped(self, number: int) -> None:
         """The transform hook left it out."""
         with self._lock:
             self.counts.skipped += 1
+        self._settle(number)
 
     def unchanged(self, record: PreparedRecord) -> None:
         """The index has it already."""
@@ -153,6 +158,7 @@ class Outcomes:
             self.counts.unchanged += 1
         if self.source_ids is not None:
             self.source_ids.put(record.id, record.noted)
+        self._settle(record.number)
 
     def confirmed(self, action: BulkAction) -> None:
         """The engine confirmed it."""
@@ -160,7 +166,9 @@ class Outcomes:
         counts = self.counts
         whole = action.op == "index" and not self.options.vectors_only
         with self._lock:
-            if action.dropped:
+            if action.outdated:
+                counts.outdated += 1
+            elif action.dropped:
                 counts.dropped += 1
             elif action.went_to is not None:
                 counts.rerouted += 1
@@ -175,7 +183,7 @@ class Outcomes:
                 counts.updated += 1
             else:
                 counts.unchanged += 1
-            inside = not action.dropped and action.went_to is None
+            inside = not action.dropped and not action.outdated and action.went_to is None
             if record.missing and inside and (whole or action.changed):
                 counts.without_vector = merge_missing(counts.without_vector, record.missing)
             if inside:
@@ -183,12 +191,16 @@ class Outcomes:
             if inside and whole and self.sample is not None:
                 self.sample.add(action)
         if self.source_ids is not None:
-            if action.op == "delete":
+            if action.outdated:
+                # The index has a newer one than the source: nothing to compare, and nothing to delete.
+                self.source_ids.put(record.id, None)
+            elif action.op == "delete":
                 self.source_ids.remove(record.id)
             else:
                 self.source_ids.put(record.id, record.noted)
         # Last: whoever waits for this id looks at the index next.
         self._release(record)
+        self._settle(record.number)
 
     def refused(self, action: BulkAction, reason: str, status: int | None, error_type: str | None) -> None:
         """The engine will never take it."""
@@ -207,13 +219,14 @@ class Outcomes:
         document: Document | None = None,
         record_id: str | None = None,
         readable: bool = True,
+        number: int = 0,
     ) -> None:
         """What a stage raised while this record was at hand: its dead letter, or the end of the run. Every
         stage asks here, with whatever was raised.
 
         Args:
             what: what failed, as the message begins (``encoding it``).
-            document, readable: see :meth:`dead_letter`.
+            document, readable, number: see :meth:`dead_letter`.
             record_id: the id, where there is no *record* and the error names none.
 
         Raises:
@@ -228,7 +241,7 @@ class Outcomes:
         error.record_id = record_id if error.record_id is None else error.record_id
         if document is not None:
             error.position = error.position or document.position
-        self.dead_letter(record, error, document=document, readable=readable)
+        self.dead_letter(record, error, document=document, readable=readable, number=number)
 
     def dead_letter(
         self,
@@ -237,6 +250,7 @@ class Outcomes:
         *,
         document: Document | None = None,
         readable: bool = True,
+        number: int = 0,
         status: int | None = None,
         error_type: str | None = None,
     ) -> None:
@@ -246,6 +260,7 @@ class Outcomes:
             record: None where the record did not get as far as being prepared.
             document: the record as it was read, where there is no *record* (which has its own).
             readable: False where not even its id is known, so that nobody can say what the source lacks.
+            number: as *document*.
 
         Raises:
             RecordError: *error* itself, where the run is strict.
@@ -272,6 +287,7 @@ class Outcomes:
         if self.source_ids is not None and _may_be_stored(error.record_id):
             # It is in the source, whatever became of it: sync must not delete its older version.
             self.source_ids.put(error.record_id, None)
+        self._settle(number if record is None else record.number)
         if self.options.strict:
             raise error
         if self.options.max_errors is not None and dead > self.options.max_errors:
@@ -279,6 +295,10 @@ class Outcomes:
                 f"more than max_errors ({self.options.max_errors}) records can't get in; the last: "
                 f"{error.message}"
             )
+
+    def _settle(self, number: int) -> None:
+        if self.watermark is not None:
+            self.watermark.settle(number)
 
     def _release(self, record: PreparedRecord) -> None:
         if record.in_flight:

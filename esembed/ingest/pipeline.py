@@ -372,6 +372,7 @@ class _Run:
             transport, index, capabilities, self.retry, options.request_timeout_seconds, alias=alias
         )
         self.outcomes = Outcomes(options)
+        self._settled = 0
         made = {n: encoders[n] for n, p in plan.vector_fields() if not p.precomputed and n in encoders}
         self._encoders = made
         self.pipeline = Pipeline(
@@ -415,12 +416,13 @@ class _Run:
             if self.options.apply_load_settings:
                 load.begin(settings)
             try:
-                self.pipeline.run(ask=not empty, tick=lambda: self._show("load"))
+                self.pipeline.run(ask=not empty, tick=self._tick)
             except BaseException:
                 # Whatever happened: the index must not stay without refresh and replicas. What the
                 # marker remembers is restored by the next run when this one can't.
                 self._restore_quietly(load)
                 raise
+            self._tell_settled()
             self._restore(load)
             report = self._checked(uuid, empty)
         finally:
@@ -437,6 +439,19 @@ class _Run:
 
     def _step(self, phase: str) -> StepProgress:
         return StepProgress(self.progress, phase, total=self.outcomes.counts.read)
+
+    def _tick(self) -> None:
+        self._show("load")
+        self._tell_settled()
+
+    def _tell_settled(self) -> None:
+        watermark, told = self.outcomes.watermark, self.options.on_settled
+        if watermark is None or told is None:
+            return
+        settled = watermark.where()
+        if settled.records > self._settled:
+            self._settled = settled.records
+            told(settled)
 
     def _show(self, phase: str) -> None:
         self.progress.update(self.meter.state(phase, self.pipeline.encode.tokens))

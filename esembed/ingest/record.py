@@ -41,6 +41,8 @@ class PreparedRecord:
         zeros: field → how many of its vectors say nothing (the encoder knows no word of the text).
         in_objects: field → in how many of the nested objects it has a vector, and in how many none; of those
             that the record brought.
+        number: its place in the source, from 1, where that is followed.
+        version, unless_changed: as :class:`~esembed.types.Document` has them.
         missing: field → what it goes in without, of *wanted*; known once its lines are made.
     """
 
@@ -65,6 +67,9 @@ class PreparedRecord:
     wanted: set[str] = field(default_factory=set)
     zeros: dict[str, int] = field(default_factory=dict)
     in_objects: dict[str, tuple[int, int]] = field(default_factory=dict)
+    number: int = 0
+    version: int | None = None
+    unless_changed: tuple[int, int] | None = None
     missing: dict[str, MissingVectors] = field(default_factory=dict)
 
     @property

@@ -84,7 +84,7 @@ class TargetIndex:
         self._source_filter = documents.source_filter
         self._bulk_params = {
             **documents.bulk_params(primary_wait_seconds=retry.max_wait_seconds),
-            **alias.document_params,
+            **alias.params_of_document(None),
         }
 
     # -- requests --------------------------------------------------------------------------------
@@ -431,7 +431,7 @@ class TargetIndex:
         body: dict[str, Any] = {"ids": list(ids)}
         if routing:
             body = {"docs": [{"_id": i, "routing": routing[i]} if i in routing else {"_id": i} for i in ids]}
-        params = {**self._alias.document_params, **params}
+        params = {**self._alias.params_of_document(None), **params}
         path = f"{self._path}/_mget"
         answer = self.call("POST", path, params=params, body=body).body
         if [doc["_id"] for doc in answer["docs"]] != list(ids):

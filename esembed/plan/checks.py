@@ -8,7 +8,7 @@ from typing import Protocol
 
 from esembed.errors import PlanError
 from esembed.plan.encoders import spec_problem
-from esembed.plan.fields import ChunkOptions, DenseField, IndexOptions, SparseField, TextField
+from esembed.plan.fields import ChunkOptions, DenseField, FilterField, IndexOptions, SparseField, TextField
 from esembed.plan.params import EncoderParams
 from esembed.query.nodes import MAX_BOOST
 
@@ -21,7 +21,11 @@ class Fields(Protocol):
     @property
     def text(self) -> Mapping[str, TextField]: ...
     @property
+    def filter(self) -> Mapping[str, FilterField]: ...
+    @property
     def chunk(self) -> ChunkOptions | None: ...
+    @property
+    def version_field(self) -> str | None: ...
     @property
     def index(self) -> IndexOptions: ...
     def vector_fields(self) -> Iterator[tuple[str, DenseField | SparseField]]: ...
@@ -198,6 +202,30 @@ def validate(plan: Fields) -> None:
             raise PlanError(
                 f"{plan.chunk.path!r} is already a {seen[plan.chunk.path]} field", path="chunk.path"
             )
+    if plan.version_field is not None:
+        _check_version_field(plan, plan.version_field, seen)
     if not 1 <= plan.index.shards <= MAX_SHARDS:
         problem = "≥ 1" if plan.index.shards < 1 else f"≤ {MAX_SHARDS}, as engines take no more"
         raise PlanError(f"shards must be {problem}", path="index.shards")
+
+
+VERSION_TYPES = ("integer", "long", "unsigned_long", "date", "keyword")
+"""Types of filter fields that whole numbers, or times, are written into."""
+
+
+def _check_version_field(plan: Fields, name: str, seen: Mapping[str, str]) -> None:
+    where = "version_field"
+    if not name or name.startswith(RESERVED):
+        raise PlanError(f"{name!r} can't be a field of records", path=where)
+    field = plan.filter.get(name)
+    if field is None and name in seen:
+        raise PlanError(f"{name!r} is a {seen[name]} field, and a version is a number or a time", path=where)
+    if field is not None and field.type not in VERSION_TYPES:
+        raise PlanError(
+            f"{name!r} is of type {field.type}, and a version is a whole number or a time "
+            f"({', '.join(VERSION_TYPES)})",
+            path=where,
+        )
+    if field is None and plan.index.dynamic == "strict":
+        # A migration reads it from the documents, so it must be in them.
+        raise PlanError(f'{name!r} must be a filter field where dynamic = "strict"', path=where)

@@ -44,6 +44,8 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
         chunk: how texts are cut, where a field has ``chunked``.
         id_field: the record's field that holds its id, else the id comes with the record or from
             its content.
+        version_field: the record's field that says which of two records of one id is the newer one: a whole
+            number, or a time. The engine then keeps the newer one, in whatever order they come.
         query: the default query (its ``text`` left out), else text and dense legs fused by RRF, and
             a learned sparse leg where there is one.
         index, load: index settings.
@@ -59,6 +61,7 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
     filter: Mapping[str, FilterField] = FrozenMap()
     chunk: ChunkOptions | None = None
     id_field: str | None = None
+    version_field: str | None = None
     query: Query | None = None
     index: IndexOptions = IndexOptions()
     load: LoadOptions = LoadOptions()

@@ -565,3 +565,34 @@ def test_sorted_pages(run: Run, name: str, url: str, tmp_path: Path) -> None:
     assert code == 2
     assert "body" in err
     assert run("search", "lighthouse", "-i", name, "--routing", "a,b")[0] == 2
+
+
+def test_what_matches_a_filter(run: Run, name: str, url: str, tmp_path: Path) -> None:
+    plan, data = tmp_path / "plan.toml", write(tmp_path / "records.jsonl", RECORDS)
+    plan.write_text(PLAN)
+    assert run("index", "create", name, plan)[0] == 0
+    assert run("ingest", data, "--index", name)[0] == 0
+    code, out, err = run("delete", "-i", name, "--filter", "lang=en", "--dry-run")
+    assert code == 0
+    assert "2 documents match" in out + err
+    code, _, err = run("delete", "-i", name, "--filter", "lang=en")
+    assert code == 2
+    assert "max_delete" in err
+    assert "--max-delete" in err
+    code, out, err = run(
+        "update", "-i", name, "-f", "lang=en", "--set", "year=2001", "--set", "lang=en-GB", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["updated"] == 2
+    code, out, err = run("delete", "-i", name, "-f", "year=2001", "--max-delete", "1", "--json")
+    assert code == 0, err
+    assert json.loads(out)["deleted"] == 2
+    assert count(url, name) == 1
+    code, out, err = run("update", "-i", name, "-f", "lang=de", "--set", "year=soon")
+    assert code == 3
+    assert "year" in out + err
+    for words in (["--set", "year"], ["--set", "=3"], ["--set", "year=1", "--set", "year=2"]):
+        assert run("update", "-i", name, "-f", "lang=de", *words)[0] == 2
+    assert run("delete", "-i", name)[0] == 2
+    assert run("delete", "-i", name, "-f", "colour=red")[0] == 2
+    assert count(url, name) == 1

@@ -1,4 +1,4 @@
-"""The Python blocks of docs/backend.md run as they stand, on both engines."""
+"""The Python blocks of the documentation run as they stand, on both engines."""
 
 from __future__ import annotations
 
@@ -101,3 +101,19 @@ async def _facets(index: Any, names: dict[str, Any]) -> list[dict[str, int]]:
     buckets = await run(block, names)
     assert {hit.source["lang"] for hit in names["hits"]} == {"de"}
     return [{bucket["key"]: bucket["doc_count"] for bucket in buckets}]
+
+
+async def test_what_an_ingest_page_shows(index: Any) -> None:
+    messages = [
+        {"key": f"m{n}", "value": {"title": "a letter", "year": 1980 + n}, "offset": n} for n in range(20)
+    ]
+    names: dict[str, Any] = {"index": index, "messages": messages, "committed": []}
+    feed, by_query = (blocks("ingest.md", name) for name in ("Change feeds", "Documents that match a filter"))
+    for block in feed:
+        await run(block, names)
+    assert names["committed"][-1] == 20
+    await index.refresh()
+    for block in by_query:
+        await run(block, names)
+    assert await index.count() == 12 + 20 - 10
+    assert (await index.search(q.match_all(), filter=q.term("lang", "de-DE"))).total == 4

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from esembed.errors import RecordError
 from esembed.ingest.record import as_record_error
 from esembed.lazy import np
 from esembed.plan import paths
-from esembed.scalars import identifier
+from esembed.scalars import identifier, plain
 from esembed.types import Document
 
 __all__ = ["OPS", "RecordMapper", "as_id"]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 OPS = ("index", "update", "delete")
 OTHER_OPS = frozenset(
     (*OPS, "create", "insert", "upsert", "replace", "remove", "c", "u", "d", "i", "r"),
@@ -36,6 +38,30 @@ def as_id(value: Any) -> str:
         raise RecordError(str(error)) from None
 
 
+def as_version(value: Any, name: str) -> int:
+    """A version that engines take: a whole number, or a time as microseconds since 1970.
+
+    Raises:
+        RecordError: anything else; *name* is the field.
+    """
+    found: Any = plain(value)
+    if isinstance(found, str):
+        try:
+            # Python 3.10 reads no Z.
+            moment = datetime.fromisoformat(found.replace("Z", "+00:00"))
+        except ValueError:
+            found = int(found) if found.isascii() and found.isdigit() and len(found) < 20 else None
+        else:
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+            found = (moment - _EPOCH) // timedelta(microseconds=1)
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < 2**63:
+        raise RecordError(
+            f"{value!r:.80} in {name!r} is no version: a whole number from 0 to 2^63 - 1, or a time",
+            field=name,
+        )
+    return found
+
+
 class RecordMapper:
     """Transform hook, field mapping, operation and id: a record as read → the record as meant.
 
@@ -43,6 +69,7 @@ class RecordMapper:
         id_field: the field that holds the id (must be there), else ``_id`` or ``id`` is taken where it
             is, else the id comes from the content.
         op_field: the field that holds the operation of a change feed, or None.
+        version_field: the field that says which of two records of one id is the newer one, or None.
         fields: new name → name in the source (dots reach into objects).
         transform: called with each record (a dict of its own, which it may change); None leaves it out.
     """
@@ -52,11 +79,13 @@ class RecordMapper:
         *,
         id_field: str | None = None,
         op_field: str | None = None,
+        version_field: str | None = None,
         fields: Mapping[str, str] | None = None,
         transform: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
     ) -> None:
         self._id_field = id_field
         self._op_field = op_field
+        self._version_field = version_field
         self._fields = dict(fields or {})
         self._transform = transform
 
@@ -92,7 +121,29 @@ class RecordMapper:
                 self._no_other_op(said)
         if doc_id is None or _put("_id", source, document.source):
             doc_id, source = self._take_id(source, op)
-        return replace(document, id=doc_id, source=source, op=op)
+        version = document.version
+        if version is None and self._version_field is not None:
+            version = self._version(source, op, self._version_field)
+        return replace(document, id=doc_id, source=source, op=op, version=version)
+
+    def _version(self, source: Mapping[str, Any], op: str, name: str) -> int | None:
+        """The record's version, or None for a delete or an update that comes without a record."""
+        value = paths.get(source, name)
+        if value is None:
+            if op == "index" or source:
+                if op == "update":
+                    return None  # it changes what is there, whatever version that is
+                raise RecordError(
+                    f"the record has no {name!r}, which the plan names as its version_field", field=name
+                )
+            return None
+        if op == "update":
+            raise RecordError(
+                f"a partial update can't carry a version ({name!r}): engines keep none for it; send the "
+                "whole record, or leave the field out",
+                field=name,
+            )
+        return as_version(value, name)
 
     def _transformed(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
         assert self._transform is not None

@@ -164,7 +164,15 @@ class Preparer:
         _check_form(document)
         if document.op == "delete":
             gone = self._checked_id(document.id)
-            return PreparedRecord(document=document, id=gone, op="delete", source={}, size=len(gone) + 200)
+            return PreparedRecord(
+                document=document,
+                id=gone,
+                op="delete",
+                source={},
+                size=len(gone) + 200,
+                version=document.version,
+                unless_changed=document.unless_changed,
+            )
         source = {k: v for k, v in document.source.items() if v is not None or document.op == "update"}
         for name in self._kept:
             if name in source:
@@ -234,6 +242,7 @@ class Preparer:
             wanted={*removed, *vectors},
             zeros=dict.fromkeys((name for name, zeros in removed.items() if zeros), 1),
             in_objects=in_objects,
+            version=document.version,
         )
         if document.op == "index" and self._require_precomputed:
             record.wanted.update(self.precomputed)
@@ -645,6 +654,8 @@ class PrepareStage:
         declared = {*plan.text, *plan.filter, *dict(plan.vector_fields())}
         self._mapper = RecordMapper(
             id_field=plan.id_field,
+            # What is filled in afterward is no newer record.
+            version_field=None if options.vectors_only else plan.version_field,
             op_field=None if options.op_field in declared else options.op_field,
             fields=options.fields,
             transform=options.transform,
@@ -663,15 +674,15 @@ class PrepareStage:
         Raises:
             RecordError, PermanentError: see :meth:`Outcomes.dead_letter`.
         """
-        self._outcomes.read()
+        number = self._outcomes.read(read.position)
         if isinstance(read, RecordError):
-            self._outcomes.dead_letter(None, read, readable=False)
+            self._outcomes.dead_letter(None, read, readable=False, number=number)
             return None
         meant = None
         try:
             meant = self._mapper(read)
             if meant is None:
-                self._outcomes.skipped()
+                self._outcomes.skipped(number)
                 return None
             record = self.preparer.prepare(meant)
         except BaseException as raised:  # noqa: BLE001 - Outcomes.failed decides whose error it is
@@ -679,12 +690,18 @@ class PrepareStage:
             if known is None and meant is None:
                 known = self._known_id(read)
             self._outcomes.failed(
-                None, raised, "preparing it", document=read, record_id=known, readable=known is not None
+                None,
+                raised,
+                "preparing it",
+                document=read,
+                record_id=known,
+                readable=known is not None,
+                number=number,
             )
             return None
         # From here on it is the record as it was read that a dead letter would need: its replay runs the
         # hook and the field mapping again.
-        record.document = read
+        record.document, record.number = read, number
         return record
 
     def _known_id(self, read: Document) -> str | None:

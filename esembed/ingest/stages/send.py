@@ -277,7 +277,7 @@ class SendStage:
             raise self._fatal(*verdict.fatal, body)
         done = []
         for action in verdict.done:
-            if action.then:
+            if action.then and not action.outdated:
                 action.lines, action.then = action.then, []
                 following.append(action)
             else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
-from esembed.dialect.documents import chunk_id
+from esembed.dialect.documents import action_line, chunk_id, dumps
 from esembed.dialect.meta import HASH_FIELD, TEXT_PREFIX
 from esembed.dialect.source_rules import within
 from esembed.ingest.bulk import BulkAction
@@ -81,10 +81,7 @@ class SerializeStage:
         # Chunks go to their document's shard: deleting or replacing them needs no routing of their own then.
         routing = record.document.routing
         if record.op == "delete":
-            chunks = [form.delete_line(chunk_id(record.id, n), routing) for n in range(record.old_chunks)]
-            return BulkAction(
-                record.id, "delete", [*chunks, form.delete_line(record.id, routing)], tag=record
-            )
+            return self._delete(record)
         separate = record.chunks is not None and not self._nested
         count = len(record.chunks or ()) if separate else 0
         if record.op == "update" and record.chunks is None:
@@ -113,13 +110,18 @@ class SerializeStage:
             body |= {f"{TEXT_PREFIX}{n}": text for n, text in record.texts.items() if n in self._inside}
         lines: list[bytes] = []
         then: list[bytes] = []
+        condition = {} if partial else _condition(record)
+        if separate and condition:
+            # The document first, marked as unfinished: an older record must not put its chunks there.
+            unfinished = {**body, HASH_FIELD: "0" * 16 + stored[16:]}
+            first = [form.index_lines(record.id, unfinished, routing, **condition)]
         if separate:
             made = zip(record.chunks or (), record.chunk_vectors, strict=True)
             for number, (text, vectors) in enumerate(made):
                 chunk = form.chunk_body(record.id, record.source, text, vectors, stored)
-                lines.append(form.index_lines(chunk_id(record.id, number), chunk, routing))
+                lines.append(form.index_lines(chunk_id(record.id, number), chunk, routing, **condition))
             for number in range(count, record.old_chunks):
-                lines.append(form.delete_line(chunk_id(record.id, number), routing))
+                lines.append(form.delete_line(chunk_id(record.id, number), routing, **condition))
         elif record.op == "update" and count:
             named = [name for name in form.plan.filter if paths.places(record.source, name)]
             filters = {name: paths.get(record.source, name) for name in named}
@@ -145,11 +147,28 @@ class SerializeStage:
             then.append(form.update_lines(record.id, paths.merge(kept, cleared), routing))
             filled = {**paths.merge(kept, filled), HASH_FIELD: stored}
             then.append(form.update_lines(record.id, filled, routing))
+        elif partial:
+            (then if lines else lines).append(form.update_lines(record.id, body, routing))
         else:
-            write = form.update_lines if partial else form.index_lines
-            line = write(record.id, body, routing)
+            line = form.index_lines(record.id, body, routing, **condition)
             (then if lines else lines).append(line)
-        return BulkAction(record.id, record.op, lines, tag=_slim(record), then=then)
+            if separate and condition:
+                lines, then = first, [*lines, *then]
+        conditional = bool(condition)
+        return BulkAction(record.id, record.op, lines, tag=_slim(record), then=then, conditional=conditional)
+
+    def _delete(self, record: PreparedRecord) -> BulkAction:
+        form, routing, condition = self._form, record.document.routing, _condition(record)
+        gone = [chunk_id(record.id, n) for n in range(record.old_chunks)] + [record.id]
+        if record.unless_changed is not None and len(gone) > 1:
+            # A mark on the document tells whether it is the one that was seen, before its chunks go. With it
+            # the document is no record's any more, so that a run that ends here is made good by the next.
+            mark = action_line("update", record.id, routing=routing, **condition)
+            lines = [mark + dumps({"doc": {HASH_FIELD: f"{'0' * 16}.{record.old_chunks}"}}) + b"\n"]
+            then = [form.delete_line(one, routing) for one in gone]
+        else:
+            lines, then = [form.delete_line(one, routing, **condition) for one in gone], []
+        return BulkAction(record.id, "delete", lines, tag=record, then=then, conditional=bool(condition))
 
     def _missing(self, record: PreparedRecord) -> dict[str, MissingVectors]:
         """Field → what the record goes in without, of the vectors that it was to have. Counted here alone."""
@@ -171,6 +190,17 @@ class SerializeStage:
             unknown = record.zeros.get(name, 0)
             found[name] = MissingVectors(documents=documents, chunks=chunks, unknown=unknown, ids=[record.id])
         return found
+
+
+def _condition(record: PreparedRecord) -> dict[str, Any]:
+    """What an action says of the document that it may replace or delete."""
+    if record.version is not None:
+        # gte: a request that is sent again, since its answer was lost, is no conflict with itself.
+        return {"version": record.version, "version_type": "external_gte"}
+    if record.unless_changed is not None:
+        number, term = record.unless_changed
+        return {"if_seq_no": number, "if_primary_term": term}
+    return {}
 
 
 def _slim(record: PreparedRecord) -> PreparedRecord:
