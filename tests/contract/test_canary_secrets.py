@@ -31,7 +31,7 @@ from esembed.cli import main
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.registry import load
 from esembed.encode.remote import OpenAIEncoder
-from esembed.ingest.sources import FileSource
+from esembed.ingest.sources import FileSource, ReadOptions
 
 MARK = "Zq7Canary8xW2pLmR5tKd"
 SECRET = f"sk+/=&'{MARK}\"%25-end"
@@ -425,6 +425,143 @@ def test_a_process_with_a_hub_token(address: str, leaks: Leaks, tmp_path: Path) 
     for path in tmp_path.rglob("*"):
         if path.is_file():
             leaks.look(path.name, path.read_bytes().decode("utf-8", "replace"))
+
+
+def test_ingest_from_an_address(
+    query_world: World, address: str, leaks: Leaks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The command line reads records from addresses with a password, a signature and a fragment; one of the
+    records becomes a dead letter, which says where it stood."""
+    pytest.importorskip("fsspec", reason="remote sources need the extra remote")
+    monkeypatch.setattr("esembed.ingest.sources.remote.PAUSE_SECONDS", 0.01)
+    monkeypatch.chdir(tmp_path)
+    name = query_world.name
+    index = Index.create(query_world.client.official, name, IndexPlan.from_toml(TEXT_PLAN))
+    where = ["--index", name, "--url", query_world.url, "--engine", query_world.client.engine]
+    quoted = quote(SECRET, safe="")
+    try:
+        for mode in ("records", "m401", "m302"):
+            at = f"http://{address}/{mode}/a.jsonl"
+            for source in (_with_user(at), f"{at}?X-Amz-Signature={quoted}", f"{at}#{quoted}"):
+                for more in (["--json"], ["--strict"], ["--debug"]):
+                    code = leaks.attempt(source, lambda a=["ingest", source, *where, *more]: main(a))
+                    assert code, (source, more)
+                code = leaks.attempt(source, lambda a=["advise", "plan.toml", source, "--json"]: main(a))
+        letters = tmp_path / f"{name}.dead.jsonl"
+        assert letters.exists()
+        again = ["ingest", "--from-dead-letters", str(letters), "--dead-letters", "more.jsonl", *where]
+        leaks.attempt("dead letters", lambda: main(again))
+        for path in tmp_path.rglob("*"):
+            if path.is_file():
+                leaks.look(path.name, path.read_bytes().decode("utf-8", "replace"))
+        leaks.look("_meta", json.dumps(query_world.client.request("GET", f"/{name}").body))
+    finally:
+        index.delete_index()
+
+
+TEXT_PLAN = '[text.body]\n[filter.n]\ntype = "integer"\n'
+
+
+def test_variables_and_files_that_hold_credentials(
+    address: str, leaks: Leaks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the command line and libraries look for credentials by themselves."""
+    monkeypatch.chdir(tmp_path)
+    for url in (_with_user(f"http://{address}/m401"), f"http://{address}/m401?key={SECRET}"):
+        monkeypatch.setenv("ESEMBED_URL", url)
+        for verb in (
+            ["index", "inspect", "x"],
+            ["doctor", "--json"],
+            ["search", "x", "--index", "x", "--debug"],
+        ):
+            leaks.attempt(f"ESEMBED_URL {verb}", lambda v=verb: main(v))
+    monkeypatch.delenv("ESEMBED_URL")
+    for variable in ("ESEMBED_ENCODER_API_KEY_ENV", "ESEMBED_ENCODER_API_KEY", "ESEMBED_ENCODER_DEVICE"):
+        monkeypatch.setenv(variable, SECRET)
+        if variable.endswith("DEVICE"):
+            continue  # whoever writes a key there sees it in the error of a device that isn't there
+        leaks.attempt(variable, lambda: load(f"openai:m@http://{address}/m401"))
+        monkeypatch.delenv(variable)
+    monkeypatch.delenv("ESEMBED_ENCODER_DEVICE")
+    pytest.importorskip("boto3", reason="signing needs the extra aws")
+    credentials = tmp_path / "credentials"
+    credentials.write_text(
+        f"[mine]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = {SECRET}\n"
+        f"aws_session_token = {SECRET}\n[broken]\naws_access_key_id = x\n{SECRET}\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    for mode in ANSWERS:
+        for profile in ("mine", "broken", SECRET):
+            where = [
+                "--url",
+                f"http://{address}/{mode}",
+                "--aws-region",
+                "eu-west-1",
+                "--aws-profile",
+                profile,
+            ]
+            if profile != SECRET:  # a profile's name is no secret, and is told where there is none of it
+                leaks.attempt(
+                    f"{profile} {mode}", lambda w=where: main(["index", "inspect", "x", *w, "--debug"])
+                )
+
+
+def test_options_of_sources(
+    address: str, leaks: Leaks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """fsspec's options hold credentials: its own, and an HTTP client's."""
+    pytest.importorskip("fsspec", reason="remote sources need the extra remote")
+    monkeypatch.setattr("esembed.ingest.sources.remote.PAUSE_SECONDS", 0.01)
+    storages: list[dict[str, Any]] = [
+        {"headers": {"Authorization": f"Bearer {SECRET}"}},
+        {"headers": {"Authorization": f"Bearer {SECRET}\n"}},
+        {"headers": {"X-Api-Key": SECRET}},
+        {"client_kwargs": {"headers": {"Authorization": f"Bearer {SECRET}"}}},
+    ]
+    local = tmp_path / "a.jsonl"
+    local.write_text("{}\n")
+    for storage in storages:
+        options = ReadOptions(storage=storage)
+        leaks.look("repr", f"{options!r} {FileSource([str(local)], options)!r}")
+        for mode in [*ANSWERS, "records"]:
+            for name in ("a.jsonl", "a.parquet"):
+                url = f"http://{address}/{mode}/{name}"
+                leaks.attempt(f"{storage} {mode}", lambda u=url, o=options: list(FileSource([u], o)))
+
+
+def test_the_plugin(address: str, leaks: Leaks, tmp_path: Path) -> None:
+    """A test run by an engine's address with a password: refused, answered oddly, or nobody there."""
+    (tmp_path / "test_it.py").write_text(
+        "def test_it(esembed_opensearch):\n    assert not esembed_opensearch\n"
+    )
+    base = {k: v for k, v in os.environ.items() if not k.startswith(("ESEMBED_", "PYTEST_"))}
+    for url in (f"http://{address}/m401", f"http://{address}/m200", "http://127.0.0.1:9"):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-p",
+                "esembed.pytest_plugin",
+                "-p",
+                "no:cacheprovider",
+                "-l",
+                "-q",
+            ],
+            cwd=tmp_path,
+            env={**base, "ESEMBED_OPENSEARCH_URL": _with_user(url), "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode, done.stdout
+        leaks.errors += 1
+        leaks.look(f"stdout {url}", done.stdout)
+        leaks.look(f"stderr {url}", done.stderr)
 
 
 def test_the_search_itself_finds_each_form() -> None:
