@@ -49,6 +49,12 @@ async def get(
         if vectors:  # a search for what is like it, by a vector that isn't there, would find nothing
             raise
         fetch = SourceFetch()
+
+    def readable(fields: dict[str, Any]) -> dict[str, Any]:
+        if vectors:
+            format.read_vectors(plan, fields, [name for name, _ in plan.vector_fields()])
+        return fields
+
     if live.alias.filter is not None or live.several or fetch:
         # A read by id knows no filter (not even when it names the alias), nor several indices, nor doc
         # values. A search does; it sees what was refreshed.
@@ -63,7 +69,7 @@ async def get(
             "POST", path, params=live.alias.params_of_search(routing), body=body, deadline=deadline
         )
         hits = answer.body["hits"]["hits"]
-        return fetch.document(hits[0]) if hits else None
+        return readable(fetch.document(hits[0])) if hits else None
     answer = await state.client.request(
         "GET",
         f"/{index_path(state.concrete_index)}/_doc/{quote(doc_id, safe='')}",
@@ -76,8 +82,7 @@ async def get(
     )
     if answer.status == 404 or not answer.body.get("found"):
         return None
-    fields: dict[str, Any] = answer.body.get("_source") or {}
-    return fields
+    return readable(answer.body.get("_source") or {})
 
 
 def _deadline(seconds: float | None) -> Deadline | None:

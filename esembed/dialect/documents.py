@@ -202,15 +202,37 @@ class DocumentFormat:
             raise AnswerError("a stored vector is no list of finite numbers", status=200)
         return vector
 
-    def read_objects(self, plan: IndexPlan, document: dict[str, Any]) -> None:
-        """Vectors in nested objects that records brought, in place: lists of floats, and weights by token."""
-        for item in _objects(plan, document):
-            for name, spec in plan.object_vectors.items():
-                if isinstance(spec, SparseField) and name in item:
-                    item[name] = self.read_sparse(spec, item[name])
-                elif isinstance(item.get(name), str):
-                    vector = self.read_dense(item[name])
-                    item[name] = None if vector is None else vector.tolist()
+    def read_vectors(self, plan: IndexPlan, document: dict[str, Any], names: Collection[str]) -> None:
+        """Vectors of a stored document, in place, as records bring them and queries take them.
+
+        Args:
+            names: the fields; of chunks that esembed cuts nothing is changed.
+        """
+        for name in names:
+            field = plan.vector_field(name)
+            if field is None or field.chunked or not paths.places(document, name):
+                continue
+            keys = paths.place(document, name)
+            value = self._read_vector(field, paths.pop(document, name))
+            if value is not None:
+                paths.put(document, keys, value)
+        objects = {name: field for name, field in plan.object_vectors.items() if name in names}
+        for item in _objects(plan, document) if objects else ():
+            for name, field in objects.items():
+                if name in item:
+                    item[name] = self._read_vector(field, item[name])
+
+    def _read_vector(self, field: DenseField | SparseField, stored: Any) -> Any:
+        if isinstance(field, SparseField):
+            return self.read_sparse(field, stored)
+        if not isinstance(stored, str) and field.scale is None:
+            return stored
+        vector = self.read_dense(stored)
+        if vector is None:
+            return None
+        # A byte field has floats times its scale. Given back as they are, they would be multiplied again by
+        # whoever takes them: every number of a vector would end at 127.
+        return (vector.astype(np.float64) / (field.scale or 1.0)).tolist()
 
     # -- bulk ------------------------------------------------------------------------------------
 

@@ -261,6 +261,8 @@ def _misfit(was: DenseField | SparseField, field: DenseField | SparseField) -> s
             return f"they have {was.dims} dims instead of {field.dims}"
         if "bit" in (was.element_type, field.element_type) and was.element_type != field.element_type:
             return f"they are of element_type {was.element_type}, not {field.element_type}"
+        if was.element_type == "byte" and was.scale is None and field.scale is not None:
+            return f"they are whole numbers up to 127, and a scale of {field.scale:g} would cut them off"
     elif isinstance(was, SparseField) and isinstance(field, SparseField):
         if field.storage not in ("auto", was.storage):
             return f"they are stored as {was.storage}, not as {field.storage}"

@@ -134,9 +134,9 @@ def read_documents(
     copied = copied or {}
     if brought is None:
         brought = [name for name, field in plan.vector_fields() if field.precomputed and not field.chunked]
+        brought += plan.object_vectors
     excludes = [HASH_FIELD]
-    kept = {*brought, *copied, *plan.object_vectors}
-    excludes += [plan.field_path(n) for n, _ in plan.vector_fields() if n not in kept]
+    excludes += [plan.field_path(n) for n, _ in plan.vector_fields() if n not in brought and n not in copied]
     source = stored.source_filter(excludes=excludes, vectors=True)
     query: dict[str, Any] = {"match_all": {}}
     if after_seq_no is not None:
@@ -158,21 +158,9 @@ def read_documents(
         _hand_over(stored, plan, fields, copied)
         for name in copied:
             paths.pop(fields, name)
-        if plan.object_vectors:
-            stored.read_objects(plan, fields)
-        elif plan.chunk is not None:
+        if plan.chunk is not None and not plan.object_vectors:
             paths.pop(fields, plan.chunk.path)
-        for name in brought:
-            if name in plan.object_vectors:
-                continue
-            keys = paths.place(fields, name)
-            value = paths.pop(fields, name)
-            if name in plan.sparse:
-                value = stored.read_sparse(plan.sparse[name], value)
-            elif isinstance(value, str):
-                value = stored.read_dense(value)
-            if value is not None:
-                paths.put(fields, keys, value)
+        stored.read_vectors(plan, fields, brought)
         yield Document(
             id=hit["_id"],
             source=fields,

@@ -1,0 +1,102 @@
+"""Precomputed vectors of byte fields: floats times a scale. What reads them gives the floats back, so that
+whoever takes them, a query or another index, scales them once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esembed import AsyncIndex, ChunkOptions, DenseField, IndexPlan, IngestOptions, MigrateOptions, TextField
+from esembed import query as q
+from esembed._async.client import AsyncEngineClient
+from esembed.errors import PlanError
+
+QUIET = IngestOptions(learn_weights=False, refresh=True, dead_letters=None, verify=True)
+VECTORS = {"a": [0.6, 0.8], "b": [0.8, 0.6], "c": [1.0, 0.0]}
+
+
+def plan(scale: float | None = 100.0, similarity: Any = "l2_norm", **changes: Any) -> IndexPlan:
+    field = DenseField(dims=2, similarity=similarity, element_type="byte", scale=scale, quantization="hnsw")
+    return IndexPlan(text={"title": TextField()}, dense={"v": field}, **changes)
+
+
+async def codes(index: AsyncIndex, doc_id: str) -> Any:
+    """What the engine has."""
+    path = f"/{index.concrete_index}/_doc/{doc_id}"
+    params = {"_source_exclude_vectors": "false"} if index.capabilities.exclude_vectors else {}
+    return (await index.client.request("GET", path, params=params)).body["_source"]["v"]
+
+
+async def remove(client: Any, pattern: str) -> None:
+    engine = AsyncEngineClient(client)
+    for name in (await engine.request("GET", f"/{pattern}")).body:
+        await engine.request("DELETE", f"/{name}")
+
+
+@pytest.mark.parametrize("similarity", ["dot_product", "l2_norm", "cosine"])
+async def test_they_are_scaled_once(client: Any, esembed_index_name: str, similarity: Any) -> None:
+    name = esembed_index_name
+    index = await AsyncIndex.create(client, f"{name}-v1", plan(similarity=similarity))
+    rows = [{"_id": doc_id, "title": "x", "v": vector} for doc_id, vector in VECTORS.items()]
+    report = await index.ingest(rows, QUIET)
+    assert (report.indexed, await codes(index, "a")) == (3, [60, 80])
+    try:
+        for doc_id, vector in VECTORS.items():
+            document = await index.get(doc_id, vectors=True)
+            assert document is not None
+            assert document["v"] == pytest.approx(vector)
+            like = await index.search(q.knn("v", vector=document["v"]))
+            direct = await index.search(q.knn("v", vector=vector))
+            assert like.ids[0] == doc_id
+            assert [(hit.id, hit.score) for hit in like] == [(hit.id, hit.score) for hit in direct]
+        copy = await AsyncIndex.create(client, f"{name}-copy", plan(similarity=similarity))
+        report = await copy.ingest(await index.documents(), QUIET)
+        assert (report.indexed, report.dead_lettered) == (3, 0), report.errors
+        assert [await codes(copy, one) for one in "abc"] == [[60, 80], [80, 60], [100, 0]]
+        assert (await copy.ingest(await index.documents(), QUIET)).unchanged == 3
+        # Another scale, and no bytes any more.
+        options = MigrateOptions(alias=f"{name}-alias", ingest=IngestOptions(learn_weights=False))
+        await index.migrate(plan(scale=50.0, similarity=similarity), options=options)
+        moved = await AsyncIndex.open(client, f"{name}-alias")
+        assert await codes(moved, "a") == [30, 40]
+        floats = DenseField(dims=2, similarity=similarity, quantization="hnsw")
+        await moved.migrate(plan().replace(dense={"v": floats}), options=MigrateOptions())
+        moved = await AsyncIndex.open(client, f"{name}-alias")
+        document = await moved.get("a", vectors=True)
+        assert document is not None
+        assert document["v"] == pytest.approx(VECTORS["a"])
+    finally:
+        await remove(client, f"{name}*")
+
+
+async def test_whole_numbers_stay_and_are_not_scaled_later(client: Any, esembed_index_name: str) -> None:
+    index = await AsyncIndex.create(client, f"{esembed_index_name}-v1", plan(scale=None))
+    await index.ingest([{"_id": "a", "title": "x", "v": [60, -80]}], QUIET)
+    assert await index.get("a", vectors=True) == {"title": "x", "v": [60, -80]}
+    options = MigrateOptions(alias=f"{esembed_index_name}-alias")
+    with pytest.raises(PlanError, match="a scale of 100 would cut them off"):
+        await index.migrate(plan(), options=options)
+    await index.migrate(plan(scale=None).replace(text={"title": TextField(k1=1.0)}), options=options)
+    moved = await AsyncIndex.open(client, f"{esembed_index_name}-alias")
+    assert await codes(moved, "a") == [60, -80]
+    await remove(client, f"{esembed_index_name}*")
+
+
+async def test_in_nested_objects(client: Any, esembed_index_name: str) -> None:
+    chunked = DenseField(
+        dims=2, similarity="l2_norm", element_type="byte", scale=100.0, quantization="hnsw", chunked=True
+    )
+    nested = plan().replace(dense={"v": chunked}, chunk=ChunkOptions(source=(), path="parts"))
+    index = await AsyncIndex.create(client, f"{esembed_index_name}-v1", nested)
+    rows = [{"_id": doc_id, "title": "x", "parts": [{"v": vector}]} for doc_id, vector in VECTORS.items()]
+    assert (await index.ingest(rows, QUIET)).indexed == 3
+    document = await index.get("b", vectors=True)
+    assert document is not None
+    assert document["parts"][0]["v"] == pytest.approx(VECTORS["b"])
+    assert (await index.search(q.knn("v", vector=document["parts"][0]["v"]), size=1)).ids == ["b"]
+    copy = await AsyncIndex.create(client, f"{esembed_index_name}-copy", nested)
+    assert (await copy.ingest(await index.documents(), QUIET)).indexed == 3
+    same = await copy.get("b", vectors=True)
+    assert same == document
+    await remove(client, f"{esembed_index_name}*")
