@@ -127,10 +127,15 @@ class Capabilities:
         return self.rescore_vector and not self.mapping_rescore
 
     @property
+    def version_known(self) -> bool:
+        """Whether the engine told its version; else it is assumed, as the oldest that it can be."""
+        return not any(one.startswith("version") for one in self.unknown)
+
+    @property
     def label(self) -> str:
         """Profile (the engine's name where it was probed) and version, for messages."""
         name = self.engine if self.profile == "probed" else self.profile
-        if any(one.startswith("version") for one in self.unknown):
+        if not self.version_known:
             return f"{name} (version not told, {self.version} assumed)"
         return f"{name} {self.version}"
 

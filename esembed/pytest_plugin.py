@@ -86,7 +86,13 @@ class EngineHandle:
         deleted.
 
         One request each, since servers may refuse wildcards in deletes.
+
+        Raises:
+            AliasError: not the name that an index could have; an empty one would be every index.
         """
+        from esembed.dialect.names import check_name
+
+        check_name(name, new=True)
         client = self.client()
         rows = client.cat.indices(index=f"{name}*", h="index", format="json", expand_wildcards="all")
         # The pattern finds indices behind such an alias, too.

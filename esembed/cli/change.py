@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esembed.cli._connect import Connection, UsageError, takes_connection
+from esembed.cli._names import checked
 from esembed.cli._query import Allow
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ __all__ = ["delete_app", "update_app"]
 update_app = typer.Typer(pretty_exceptions_enable=False)
 delete_app = typer.Typer(pretty_exceptions_enable=False)
 
-Where = Annotated[str, typer.Option("--index", "-i", help="The index or alias.")]
+Where = Annotated[str, typer.Option("--index", "-i", help="The index or alias.", callback=checked)]
 Filters = Annotated[
     list[str],
     typer.Option(

@@ -235,7 +235,10 @@ def _engine(connection: Connection) -> dict[str, Any]:
         capabilities = probe(EngineClient(client))
     finally:
         client.close()
-    found: dict[str, Any] = {"address": url, "engine": engine, "version": str(capabilities.version)}
+    version, known = str(capabilities.version), capabilities.version_known
+    found: dict[str, Any] = {"address": url, "engine": engine, "version": version if known else None}
+    if not known:
+        found["assumed_version"] = version
     for name in (
         "license",
         "distribution",

@@ -291,6 +291,50 @@ def test_what_may_not_be_asked_is_not_called_absent(world: SecuredEngine) -> Non
         assert re.search(rf"{world.engine} \d", said) is None, "no version is told that nobody told us"
 
 
+def effective(secured: SecuredEngine) -> dict[str, Any]:
+    """What the indices are like, without the numbers that count changes."""
+    found = {}
+    for name, body in secured.request("GET", "/books*")[1].items():
+        secured.request("POST", f"/{name}/_refresh")
+        found[name] = (body, secured.request("GET", f"/{name}/_count")[1]["count"])
+    return found
+
+
+def test_the_way_back_tries_its_rights_first(world: SecuredEngine) -> None:
+    with world.client(ADMIN) as client:
+        more = '[filter.m]\ntype = "keyword"\n'
+        assert Index.open(client, "books").migrate(plan(world.engine, more=more)).new == "books-v2"
+        Index.open(client, "books").ingest(records(world.engine, 20, 22), OPTIONS)
+    before = effective(world)
+    for right in rights(ROLES[world.engine]["migrate"]):
+        with world.client(user("migrate", right)) as client:
+            with pytest.raises(AuthorizationError) as caught:
+                Index.open(client, "books").rollback()
+            assert names_the_right(world.engine, right, str(caught.value)), (right, str(caught.value))
+            assert effective(world) == before, right
+            if right == "manage":
+                with pytest.raises(AuthorizationError):
+                    Index.delete_old_versions(client, "books", keep=0, min_age_seconds=0)
+                with pytest.raises(AuthorizationError):
+                    Index.open(client, "books").delete_index()
+                assert effective(world) == before
+    with world.client(user("search")) as client, pytest.raises(AuthorizationError):
+        Index.open(client, "books").rollback()
+    assert effective(world) == before
+
+
+def test_a_default_query_is_refused_before_it_is_looked_for(world: SecuredEngine) -> None:
+    dataset = Dataset(name="known", queries={"q": "topic1"}, qrels={"q": {"1": 1}})
+    with world.client("search") as client:
+        index = Index.open(client, "books")
+        before = everything(world)
+        with pytest.raises(AuthorizationError, match="storing the default query needs rights"):
+            index.tune(dataset, write=True)
+        with pytest.raises(AuthorizationError, match="storing the weights needs rights"):
+            index.learn_weights(write=True)
+    assert everything(world) == before
+
+
 def test_without_rights_on_the_lock_a_migration_says_so(world: SecuredEngine) -> None:
     with world.client("unlocked") as client:
         report = Index.open(client, "books").migrate(
@@ -312,6 +356,10 @@ def test_the_command_line_asks_no_more(
     assert json.loads(capsys.readouterr().out)
     assert main(["index", "inspect", "books", *where, "--json"]) == 0
     assert "not installed" not in capsys.readouterr().out
+    main(["doctor", *where])
+    shown = "".join(capsys.readouterr())
+    assert "not installed" not in shown.partition("encoders")[0]
+    assert "version (no privilege" in " ".join(shown.split())
     before = everything(world)
     assert main(["index", "delete", "books-v1", "--yes", *where]) == 5
     assert everything(world) == before

@@ -25,6 +25,7 @@ from esembed.cli import main
 from esembed.errors import AliasError, EsembedError
 from esembed.migration.options import MigrateOptions
 from esembed.plan import IndexPlan
+from esembed.pytest_plugin import EngineHandle
 
 BAD = [
     *(
@@ -282,6 +283,16 @@ def test_an_entry_refuses_a_bad_name_before_anything_is_sent(
         with pytest.raises(AliasError, match="can't be the name"):
             run(name)
         assert seen == [], (name, seen)
+
+
+@pytest.mark.parametrize("name", BAD_NEW, ids=ascii)
+def test_the_plugin_deletes_by_no_bad_name(name: str, server: tuple[str, list[str]]) -> None:
+    url, seen = server
+    seen.clear()
+    handle = EngineHandle("elasticsearch", url, "a test", "url")
+    with pytest.raises(AliasError, match="can't be the name"):
+        handle.delete_indices(name)
+    assert seen == []
 
 
 @pytest.mark.parametrize("name", BAD_NEW, ids=ascii)
