@@ -146,16 +146,15 @@ def _version(
     if index is not None:
         # The same request as opening the index, so that it needs no privilege more (on OpenSearch the
         # settings alone need another one, and numbers alone don't tell Elasticsearch's releases).
-        shown = _ask(
-            client, "GET", f"/{index_path(index)}", params={"flat_settings": "true", "human": "true"}
-        )
+        shown = _ask(client, "GET", f"/{index_path(index)}", params={"human": "true"})
         found = []
         for parts in _mapping(shown).values():
-            settings = parts.get("settings") if isinstance(parts, Mapping) else None
+            settings = parts["settings"]["index"]  # as check_answer has seen
+            created = settings.get("version")
             # "9.5.3", or a range of releases with one format of indices: "9.5.2-9.5.3".
-            text = str((settings or {}).get("index.version.created_string", "")).partition("-")[0]
+            text = str(created.get("created_string", "")) if isinstance(created, Mapping) else ""
             with contextlib.suppress(ValueError):
-                found.append(Version.parse(text))
+                found.append(Version.parse(text.partition("-")[0]))
         if found:
             # An index can be older than the server, never newer: a safe lower bound, of several the best.
             return max(oldest, *found), False
