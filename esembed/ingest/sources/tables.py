@@ -273,7 +273,7 @@ def _field_as_bytes(pa: Any, field: Any) -> Any:
 def _of_the_file(pa: Any) -> tuple[type[Exception], ...]:
     """What is raised for a file that is broken: by a length that no memory has, too. Columns whose names
     can't be fields are that file's fault as well; the others are read."""
-    return (pa.ArrowInvalid, pa.ArrowMemoryError, OSError, _BadNamesError)
+    return (pa.ArrowInvalid, MemoryError, OSError, _BadNamesError)
 
 
 class _BadNamesError(SourceError):
