@@ -143,9 +143,18 @@ def expand(
     if "://" in name:
         yield from _expand_remote(name, explicit, storage, skipped)
         return
+    try:
+        yield from _expand_local(name, explicit, skipped)
+    except OSError as error:  # no permission, a name that is too long, a link that leads to itself
+        raise SourceError(f"can't open {name}: {error.strerror or error}", source=name) from error
+
+
+def _expand_local(name: str, explicit: str, skipped: list[str]) -> list[Location]:
+    """The files of this machine that a name means. Raises OSError, SourceError."""
     path = Path(name)
     start = len(path.parts)
     if path.is_dir():
+        next(path.iterdir(), None)  # rglob passes over what it can't open, the folder itself too
         files = [p for p in sorted(path.rglob("*")) if p.is_file() and _format_of(p.name, "auto")]
         found = [p for p in files if not _is_passed_over(p.parts[start:])]
         skipped += map(str, sorted({*files} - {*found}))
@@ -160,12 +169,15 @@ def expand(
         skipped += map(str, sorted({*files} - {*found}))
         if not found:
             raise SourceError(f"there is no file {name}", source=name)
+    locations: list[Location] = []
     for file in found:
         kind = _format_of(file.name, explicit if len(found) == 1 or not path.is_dir() else "auto")
         if kind is None:
             raise _needs_format(str(file))
         label = str(file.relative_to(path)) if path.is_dir() else file.name
-        yield Location(str(file), label, kind, file.stat().st_size, _partition(file.parts[start:-1]))
+        size = file.stat().st_size
+        locations.append(Location(str(file), label, kind, size, _partition(file.parts[start:-1])))
+    return locations
 
 
 def _fixed(parts: Sequence[str]) -> int:

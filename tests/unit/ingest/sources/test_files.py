@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from esembed.errors import SourceError
 from esembed.ingest.dead_letters import UnreadableRecord
 from esembed.ingest.sources import FileSource
 from esembed.types import Document
@@ -214,3 +218,34 @@ def test_integers_are_exact_whatever_their_length(tmp_path: Path, number: str, f
     path = tmp_path / "x.json"
     path.write_text(form.format(number, number))
     assert _read(path) == [{"id": int(number), "n": [int(number)]}]
+
+
+def test_names_that_no_file_has(tmp_path: Path) -> None:
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    (tmp_path / "dangling.jsonl").symlink_to("nowhere")
+    (tmp_path / "a.jsonl").write_text("")
+    for name in (
+        "a" * 300 + ".jsonl", "x\0.jsonl", "\ud900.jsonl", "loop.jsonl", "dangling.jsonl", "a.jsonl/b.jsonl", "[",
+        "*" * 300 + "x", "**/nothing.jsonl",
+    ):  # fmt: skip
+        with pytest.raises(SourceError, match=r"there is no file|can't open .*: File name too long"):
+            FileSource([str(tmp_path / name)])
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs another user's rights")
+def test_what_can_not_be_opened_is_an_error_that_says_so(tmp_path: Path) -> None:
+    """As another user: root may read anything."""
+    code = """if True:
+        import os
+        from esembed.errors import SourceError
+        from esembed.ingest.sources import FileSource
+        os.setgid(65534); os.setuid(65534)
+        for name in ("/proc/1/fd", "/proc/1/fd/x.jsonl"):
+            try:
+                FileSource([name])
+            except SourceError as error:
+                assert str(error) == f"can't open {name}: Permission denied", error
+            else:
+                raise SystemExit(2)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
