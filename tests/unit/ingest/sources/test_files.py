@@ -225,8 +225,8 @@ def test_names_that_no_file_has(tmp_path: Path) -> None:
     (tmp_path / "dangling.jsonl").symlink_to("nowhere")
     (tmp_path / "a.jsonl").write_text("")
     for name in (
-        "a" * 300 + ".jsonl", "x\0.jsonl", "\ud900.jsonl", "loop.jsonl", "dangling.jsonl", "a.jsonl/b.jsonl", "[",
-        "*" * 300 + "x", "**/nothing.jsonl",
+        "a" * 300 + ".jsonl", "x\0.jsonl", "\ud900.jsonl", "loop.jsonl", "dangling.jsonl",
+        "a.jsonl/b.jsonl", "[", "*" * 300 + "x", "**/nothing.jsonl",
     ):  # fmt: skip
         with pytest.raises(SourceError, match=r"there is no file|can't open .*: File name too long"):
             FileSource([str(tmp_path / name)])
