@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from esembed.bounded import LATE, results_within
 from esembed.encode.processes import ForkSafeLock
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
 IS_ASYNC = False
 Lock = ForkSafeLock
 T = TypeVar("T")
-LATE: Any = object()
 
 
 def sleep(seconds: float) -> None:
@@ -45,38 +45,9 @@ def gather(*results: T) -> Sequence[T]:
 
 
 def within(seconds: float, calls: Sequence[Callable[[], Any]], *, keep: bool = False) -> list[Any]:
-    """The results of calls that overlap, each in a thread, in their order; LATE for one that didn't end in
-    time. Nothing can end a thread: those that are late always go on, whatever *keep* says.
-
-    Raises:
-        what the first one raised that raised in time.
-    """
-    # Daemon threads and no pool of concurrent.futures, whose threads the interpreter waits for when it ends:
-    # a server that sends a byte a second would keep the process for as long as it likes.
-    answers: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
-    found: list[Any] = [LATE] * len(calls)
-    ends = time.monotonic() + max(0.0, seconds)
-
-    def run(position: int, call: Callable[[], Any]) -> None:
-        try:
-            answers.put((position, call(), None))
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            answers.put((position, None, error))
-
-    for position, call in enumerate(calls):
-        context = contextvars.copy_context()
-        threading.Thread(
-            target=context.run, args=(run, position, call), name="esembed-within", daemon=True
-        ).start()
-    for _ in calls:
-        try:
-            position, value, error = answers.get(timeout=max(0.0, ends - time.monotonic()))
-        except queue.Empty:
-            break
-        if error is not None:
-            raise error
-        found[position] = value
-    return found
+    """The results of calls that overlap; see :func:`esembed.bounded.results_within`. Nothing can end a
+    thread: those that are late always go on, whatever *keep* says."""
+    return results_within(seconds, calls)
 
 
 def in_thread(function: Callable[..., T], *args: Any, sender: Any = None) -> T:

@@ -7,21 +7,19 @@ A verb is written with one parameter ``connection: Connection`` and decorated wi
 from __future__ import annotations
 
 import enum
-import functools
+import http.client
 import inspect
-import json
 import ssl
 import typing
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from esembed.bounded import read_url
 from esembed.capabilities import Engine
 from esembed.cli._clients import client_class
 from esembed.credentials import (
@@ -379,70 +377,35 @@ def _is_security_plugin(body: Any) -> bool:
     return isinstance(reason, str) and reason.startswith("no permissions for [cluster:")
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """urllib follows a redirect to any host, with all headers. The official clients follow none."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """None: the redirect is the answer."""
-        return
-
-
 def _get(
     url: str, headers: dict[str, str], context: ssl.SSLContext | None, timeout_seconds: float
-) -> tuple[int, dict[str, str], Any]:
-    """An answer's status, headers and JSON body (None where it is none), by one deadline for all of it.
-
-    urllib's time-out is for each read: a server that sends a byte a second, of the headers or the body, would
-    be waited for without end.
-    """
-    from esembed._sync.deadline import ended_by
-    from esembed.search.deadline import Deadline
-
-    call = functools.partial(_get_in_time, url, headers, context, timeout_seconds)
-    deadline = Deadline(timeout_seconds)
+) -> tuple[int, Mapping[str, str], Any]:
+    """An answer's status, headers and JSON body (None where it is none), by one deadline for all of it."""
     try:
-        return ended_by(deadline, public_url(url), call)
-    except EngineUnavailableError:
-        if deadline.left():
-            raise
-    raise EngineUnavailableError(f"{public_url(url)} did not answer within {timeout_seconds:g} s")
-
-
-def _get_in_time(
-    url: str, headers: dict[str, str], context: ssl.SSLContext | None, timeout_seconds: float
-) -> tuple[int, dict[str, str], Any]:
-    request = urllib.request.Request(url, headers={"Accept": "application/json", **headers})
-    # No proxies for addresses that the caller named, exactly as the official clients do it.
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirects()
-    )
-    try:
-        with opener.open(request, timeout=timeout_seconds) as answer:
-            status, raw, got = answer.status, answer.read(1_000_000), answer.headers
-    except urllib.error.HTTPError as error:
-        with error:
-            status, raw, got = error.code, error.read(1_000_000), error.headers
+        answer = read_url(
+            url,
+            headers={"Accept": "application/json", **headers},
+            context=context,
+            seconds=timeout_seconds,
+        )
+    except TimeoutError as error:
+        raise EngineUnavailableError(
+            f"{public_url(url)} did not answer within {timeout_seconds:g} s"
+        ) from error
     except ssl.SSLError as error:
         raise _tls_error(url, error) from error
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, ssl.SSLError):
-            raise _tls_error(url, error.reason) from error
-        raise EngineUnavailableError(f"nothing answers at {public_url(url)}: {error.reason}") from error
     except OSError as error:
         raise EngineUnavailableError(f"nothing answers at {public_url(url)}: {error}") from error
-    except Exception as error:  # http.client's own errors: not HTTP at all
+    except http.client.HTTPException as error:
         raise PermanentError(f"what answers at {public_url(url)} is not HTTP: {error}") from error
+    status, got = answer.status, answer.headers
     if 300 <= status < 400:
         where = without_url_secrets(str(got.get("location", "")))[:200]
         raise PermanentError(
             f"{public_url(url)} answers {status}, a redirect to {where!r}. Redirects aren't followed, so "
             "that credentials go nowhere else; give --url the final address, if it is right"
         )
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):  # the latter is the parser on deep brackets
-        body = None
-    return status, {name.lower(): value for name, value in got.items()}, body
+    return status, got, answer.json()
 
 
 def _tls_error(url: str, error: ssl.SSLError) -> EsembedError:

@@ -21,7 +21,7 @@ from esembed.query import Filter
 if TYPE_CHECKING:
     from esembed.encode.cross_encoder import CrossEncoder
 
-__all__ = ["Allow", "Cross", "cross_encoders", "parse_filters"]
+__all__ = ["Allow", "AllowRaw", "Cross", "cross_encoders", "parse_filters"]
 
 Allow = Annotated[
     list[str] | None,
@@ -32,6 +32,15 @@ Allow = Annotated[
     ),
 ]
 """The option ``--allow-encoder``."""
+AllowRaw = Annotated[
+    bool,
+    typer.Option(
+        "--allow-raw",
+        help="Run raw engine JSON in the default query that the index holds. Whoever may write to the "
+        "index can put it there.",
+    ),
+]
+"""The option ``--allow-raw``."""
 Cross = Annotated[
     list[str] | None,
     typer.Option(

@@ -10,7 +10,7 @@ import typer
 
 from esembed.cli._connect import Connection, takes_connection
 from esembed.cli._names import Index as Name
-from esembed.cli._query import Allow, Cross
+from esembed.cli._query import Allow, AllowRaw, Cross
 
 if TYPE_CHECKING:
     from esembed import Index
@@ -45,11 +45,15 @@ def _dataset(source: str, split: str, topics: Path | None) -> Dataset:
     return load_dataset(source, split=split, topics=topics)
 
 
-def _opened(client: Any, name: str, allow: list[str] | None, cross: list[str] | None = None) -> Index:
+def _opened(
+    client: Any, name: str, allow: list[str] | None, cross: list[str] | None = None, *, raw: bool
+) -> Index:
     from esembed import Index
     from esembed.cli._query import cross_encoders
 
-    return Index.open(client, name, allow_encoders=allow or (), rerankers=cross_encoders(cross))
+    return Index.open(
+        client, name, allow_encoders=allow or (), rerankers=cross_encoders(cross), allow_raw=raw
+    )
 
 
 def _show(evaluation: Evaluation, json: bool, html: Path | None) -> None:
@@ -91,6 +95,7 @@ def index_command(
         bool, typer.Option("--bm25s", help="Ask the library bm25s, too, over the dataset's documents.")
     ] = False,
     allow_encoder: Allow = None,
+    allow_raw: AllowRaw = False,
     cross_encoder: Cross = None,
     html: Html = None,
     json: AsJson = False,
@@ -115,7 +120,7 @@ def index_command(
     figures = {} if published is None else read_published(published, judged.name)
     client = connection.client()
     try:
-        index = _opened(client, name, allow_encoder, cross_encoder)
+        index = _opened(client, name, allow_encoder, cross_encoder, raw=allow_raw)
         if bm25s:
             text = next(iter(index.plan.text.values()), None)
             outside["bm25s"] = bm25s_run(
@@ -167,6 +172,7 @@ def known_items(
     *,
     count: Annotated[int, typer.Option("--count", min=10, help="How many documents give queries.")] = 200,
     allow_encoder: Allow = None,
+    allow_raw: AllowRaw = False,
     cross_encoder: Cross = None,
     html: Html = None,
     json: AsJson = False,
@@ -182,7 +188,9 @@ def known_items(
 
     client = connection.client()
     try:
-        evaluation = evaluate_known_items(_opened(client, name, allow_encoder, cross_encoder), count=count)
+        evaluation = evaluate_known_items(
+            _opened(client, name, allow_encoder, cross_encoder, raw=allow_raw), count=count
+        )
     finally:
         client.close()
     _show(evaluation, json, html)
@@ -198,6 +206,7 @@ def weights(
         bool, typer.Option("--write/--no-write", help="Store the query that follows as the default.")
     ] = True,
     allow_encoder: Allow = None,
+    allow_raw: AllowRaw = False,
     json: AsJson = False,
     connection: Connection,
 ) -> None:
@@ -211,7 +220,7 @@ def weights(
 
     client = connection.client()
     try:
-        report = _opened(client, name, allow_encoder).learn_weights(write=write)
+        report = _opened(client, name, allow_encoder, raw=allow_raw).learn_weights(write=write)
     finally:
         client.close()
     query = report.query
@@ -255,6 +264,7 @@ def tune(
         ),
     ] = None,
     allow_encoder: Allow = None,
+    allow_raw: AllowRaw = False,
     cross_encoder: Cross = None,
     json: AsJson = False,
     connection: Connection,
@@ -280,7 +290,7 @@ def tune(
         terminal.note(problem.text)
     client = connection.client()
     try:
-        index = _opened(client, name, allow_encoder, cross_encoder)
+        index = _opened(client, name, allow_encoder, cross_encoder, raw=allow_raw)
         tuned = index.tune(
             judged,
             write=write,

@@ -11,7 +11,7 @@ import typer
 
 from esembed.cli._connect import Connection, takes_connection
 from esembed.cli._names import checked
-from esembed.cli._query import Allow, Cross
+from esembed.cli._query import Allow, AllowRaw, Cross
 
 if TYPE_CHECKING:
     from esembed.plan import IndexPlan
@@ -83,14 +83,7 @@ def search(
         ),
     ] = False,
     allow_encoder: Allow = None,
-    allow_raw: Annotated[
-        bool,
-        typer.Option(
-            "--allow-raw",
-            help="Run raw engine JSON in the default query that the index holds. Whoever may write to the "
-            "index can put it there.",
-        ),
-    ] = False,
+    allow_raw: AllowRaw = False,
     cross_encoder: Cross = None,
     json: Annotated[bool, typer.Option("--json", help="Output as JSON.")] = False,
     connection: Connection,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import ipaddress
 import random
 import re
@@ -28,6 +29,7 @@ import httpx
 import numpy as np
 import tenacity
 
+from esembed.bounded import finish_within
 from esembed.credentials import (
     Scrubber,
     checked_credential,
@@ -290,7 +292,9 @@ class OpenAIEncoder:
             body["dimensions"] = self._asked_dims
         failure: TransientError | EncoderError
         try:
-            response = self._send(body, len(batch))
+            # httpx's time-outs are for each read: this is for all of it, the headers included.
+            send = functools.partial(self._send, body, len(batch))
+            response = finish_within(self._timeout_seconds * 1.1, send)
         except _UnfitBodyError as error:
             failure = EncoderError(f"{self._base_url} answered with {error}", spec=self._spec)
         except httpx.DecodingError as error:
@@ -298,7 +302,7 @@ class OpenAIEncoder:
                 f"{self._base_url} answered with a body that can't be decoded ({self._scrub(str(error))})",
                 spec=self._spec,
             )
-        except httpx.TimeoutException as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
             failure = TransientError(
                 f"{self._base_url} did not answer in time ({type(error).__name__}); raise timeout_seconds, "
                 "or send less at once"

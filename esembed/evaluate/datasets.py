@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from esembed.errors import RecordError
 from esembed.evaluate.collection import Dataset, DatasetError, Problem, ProblemLog, Qrels, Run, make_dataset
 from esembed.evaluate.trec import judge, read_qrels, read_run, read_topics, text_lines, unique_hits, write_run
+from esembed.json_input import JsonInputError, JsonLimits, parse_json
 from esembed.types import Document
 
 __all__ = [
@@ -36,6 +35,10 @@ __all__ = [
     "unique_hits",
     "write_run",
 ]
+
+
+_LINE = JsonLimits(characters=50_000_000, values=1_000_000)
+"""A document or a query with all of its text."""
 
 
 def load_dataset(source: str | Path, *, split: str = "test", topics: str | Path | None = None) -> Dataset:
@@ -73,12 +76,13 @@ def load_dataset(source: str | Path, *, split: str = "test", topics: str | Path 
 
 def _json_lines(path: Path, log: ProblemLog | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """(position, object) of each line; a bad line is counted in *log*, or raised without one."""
-    decoder = msgspec.json.Decoder(dict[str, Any])
     for number, line in text_lines(path):
         where = f"{path.name}:{number}"
         try:
-            value = decoder.decode(line)
-        except msgspec.DecodeError as error:
+            value = parse_json(line, _LINE)
+            if not isinstance(value, dict):
+                raise JsonInputError(f"a {type(value).__name__}")
+        except JsonInputError as error:
             if log is None:
                 raise RecordError(f"not a JSON object: {error}", position=where) from error
             log.add("bad-line", where)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from esembed.errors import EsembedError
 from esembed.evaluate.datasets import Dataset
+from esembed.json_input import JsonInputError, JsonLimits, parse_json
 
 __all__ = ["bm25s_run", "read_published"]
+
+_PUBLISHED = JsonLimits(characters=50_000_000, depth=10, values=1_000_000, objects=100_000)
+"""Anserini's table of all collections is 2 MB."""
 
 
 def bm25s_run(
@@ -59,8 +62,8 @@ def read_published(path: str | Path, name: str) -> dict[str, dict[str, float]]:
         EsembedError: it can't be read, is of another shape, or has no such collection.
     """
     try:
-        table = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        table = parse_json(Path(path).read_bytes(), _PUBLISHED)
+    except (OSError, JsonInputError) as error:
         raise EsembedError(f"{path} can't be read as JSON: {error}") from error
     if isinstance(table, Mapping) and table and not _is_figures(table):
         for key in (name, name.partition("/")[0]):
@@ -78,7 +81,8 @@ def read_published(path: str | Path, name: str) -> dict[str, dict[str, float]]:
 
 def _is_figures(table: Any) -> bool:
     return isinstance(table, Mapping) and all(
-        isinstance(row, Mapping) and all(isinstance(v, (int, float)) for v in row.values())
+        isinstance(row, Mapping)
+        and all(type(value) in (int, float) and abs(value) < 1e100 for value in row.values())
         for row in table.values()
     )
 

@@ -8,18 +8,17 @@ where the Docker host is this machine. Needs the extra ``docker``.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib
-import json
 import os
 import socket
 import time
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from esembed.bounded import read_url
 from esembed.capabilities import Engine
 from esembed.deprecation import renamed
 from esembed.errors import EngineStartError
@@ -273,12 +272,12 @@ def _wait(engine: Engine, url: str, box: Any, timeout_seconds: float) -> str:
 
 
 def _get(url: str) -> dict[str, Any] | None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=5) as answer:
-            return dict(json.load(answer))
-    except (OSError, urllib.error.URLError, ValueError):
+        answer = read_url(url, seconds=5.0)
+    except (OSError, http.client.HTTPException):
         return None
+    body = answer.json() if answer.status == 200 else None
+    return body if isinstance(body, dict) else None
 
 
 def _tail(box: Any, lines: int = 30) -> str:

@@ -25,13 +25,13 @@ import secrets
 import ssl
 import sys
 import time
-import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from esembed.bounded import read_url
 from esembed.capabilities import Engine
 from esembed.deprecation import renamed
 from esembed.errors import EngineStartError
@@ -406,19 +406,17 @@ def _red_indices(info: EngineInfo) -> tuple[str, ...]:
 
 def _get(info: EngineInfo, path: str) -> dict[str, Any] | None:
     """An answer's JSON object, or None."""
-    request = urllib.request.Request(info.url + path)
+    headers = {}
     if info.password is not None:
         token = b64encode(f"{info.username}:{info.password}".encode()).decode()
-        request.add_header("Authorization", f"Basic {token}")
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if info.ca_certs is not None:
-        context = ssl.create_default_context(cafile=str(info.ca_certs))
-        handlers.append(urllib.request.HTTPSHandler(context=context))
+        headers["Authorization"] = f"Basic {token}"
+    context = ssl.create_default_context(cafile=info.ca_certs) if info.ca_certs is not None else None
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=5) as answer:
-            body = json.load(answer) if answer.status == 200 else None
-    except (OSError, ValueError, http.client.HTTPException, RecursionError):
+        # The health of ten thousand indices is 4 MB.
+        answer = read_url(info.url + path, headers=headers, context=context, seconds=5.0, most_bytes=1 << 26)
+    except (OSError, http.client.HTTPException):
         return None
+    body = answer.json() if answer.status == 200 else None
     return body if isinstance(body, dict) else None
 
 

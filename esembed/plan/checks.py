@@ -8,7 +8,15 @@ from typing import Protocol
 
 from esembed.errors import PlanError
 from esembed.plan.encoders import spec_problem
-from esembed.plan.fields import ChunkOptions, DenseField, FilterField, IndexOptions, SparseField, TextField
+from esembed.plan.fields import (
+    ChunkOptions,
+    DenseField,
+    FilterField,
+    IndexOptions,
+    LoadOptions,
+    SparseField,
+    TextField,
+)
 from esembed.plan.params import EncoderParams
 from esembed.query.nodes import MAX_BOOST
 
@@ -28,6 +36,8 @@ class Fields(Protocol):
     def version_field(self) -> str | None: ...
     @property
     def index(self) -> IndexOptions: ...
+    @property
+    def load(self) -> LoadOptions: ...
     def vector_fields(self) -> Iterator[tuple[str, DenseField | SparseField]]: ...
 
 
@@ -77,6 +87,21 @@ MAX_GRAPH = 10_000
 limits are 512 and 3,200; OpenSearch has none that holds for all of its libraries."""
 MAX_SHARDS = 1024
 """What both engines take (es.index.max_number_of_shards)."""
+MAX_REPLICAS = 1024
+"""More than any cluster has nodes. The engines have no limit of their own but that on all shards of a cluster
+(cluster.max_shards_per_node), which they count in 32 bits: so this, times MAX_SHARDS, stays far below."""
+MAX_SEGMENTS = 10_000
+"""A merge to more segments than that is none."""
+_INT = 2**31 - 1
+"""What the engines read as an integer."""
+_SEISMIC: dict[str, tuple[float, float]] = {
+    "n_postings": (1, _INT),
+    "cluster_ratio": (0, 1),
+    "summary_prune_ratio": (0, 1),
+    "approximate_threshold": (0, _INT),
+    "quantization_ceiling_ingest": (0, MAX_BOOST),
+    "quantization_ceiling_search": (0, MAX_BOOST),
+}
 MAX_FIELDS = 1000
 """index.mapping.total_fields.limit of both engines."""
 MAX_NAME = 255
@@ -90,9 +115,9 @@ _JOINERS = "\u200c\u200d"
 """Joiners, which Persian and Indic words are written with; other invisible characters only mislead."""
 
 
-def _at_most(value: int | None, most: int, where: str) -> None:
-    if value is not None and not 1 <= value <= most:
-        raise PlanError(f"it must lie between 1 and {most}, not {value}", path=where)
+def _within(value: float | None, least: float, most: float, where: str) -> None:
+    if value is not None and not least <= value <= most:
+        raise PlanError(f"it must lie between {least:.10g} and {most:.10g}, not {value}", path=where)
 
 
 def check_new(plan: Fields, names: Collection[str] | None = None) -> None:
@@ -117,7 +142,10 @@ def check_new(plan: Fields, names: Collection[str] | None = None) -> None:
             raise PlanError(f"max_tokens must be ≤ {MAX_CHUNK_TOKENS}", path="chunk.max_tokens")
     for name, field in plan.vector_fields():
         for option in ("m", "ef_construction") if isinstance(field, DenseField) else ():
-            _at_most(getattr(field, option), MAX_GRAPH, f"dense.{name}.{option}")
+            _within(getattr(field, option), 1, MAX_GRAPH, f"dense.{name}.{option}")
+        if isinstance(field, SparseField):
+            for option, bounds in _SEISMIC.items():
+                _within(getattr(field.seismic, option), *bounds, f"sparse.{name}.seismic.{option}")
     for where, name in fields:
         problem = _name_problem(name) if names is None or name in names else None
         if problem is not None:
@@ -207,6 +235,12 @@ def validate(plan: Fields) -> None:
     if not 1 <= plan.index.shards <= MAX_SHARDS:
         problem = "≥ 1" if plan.index.shards < 1 else f"≤ {MAX_SHARDS}, as engines take no more"
         raise PlanError(f"shards must be {problem}", path="index.shards")
+    # Of an index that is there, too: each load puts these, and _meta is anybody's to write.
+    _within(plan.index.replicas, 0, MAX_REPLICAS, "index.replicas")
+    _within(plan.load.replicas, 0, MAX_REPLICAS, "load.replicas")
+    _within(plan.load.force_merge_segments, 1, MAX_SEGMENTS, "load.force_merge_segments")
+    # Two below the greatest integer is OpenSearch's own limit (approximate_threshold, 3.6).
+    _within(plan.load.graph_threshold, -1, _INT - 2, "load.graph_threshold")
 
 
 VERSION_TYPES = ("integer", "long", "unsigned_long", "date", "keyword")

@@ -805,6 +805,7 @@ class Sparse(VectorNode, frozen=True, kw_only=True, tag="sparse"):
         _at_least_one(self.max_terms, "max_terms")
         _from_to(self.k, "k", 1, MAX_WINDOW)
         _above_zero(self.heap_factor, "heap_factor")
+        _check_boost(self.heap_factor, "heap_factor")
         _between(self.chunks, "chunks", 0, 100)
         _check_boost(self.boost, "boost")
         _above_zero(self.scale, "scale")

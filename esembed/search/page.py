@@ -167,7 +167,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError("too long")
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             cursor = msgspec.json.decode(raw, type=cls)
-        except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+        except (binascii.Error, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise QueryError("the cursor is broken; start at the first page", field="cursor") from error
         # A sorted search is paged through by values, however deep.
         deepest = 10_000 if cursor.after is None else 2**53

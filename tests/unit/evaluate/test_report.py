@@ -103,9 +103,14 @@ def test_published_figures(tmp_path: Path) -> None:
     file.write_text('{"a": {"b": "c"}}')
     with pytest.raises(EsembedError, match=r"no figures|name → measure"):
         read_published(file, "x")
-    file.write_text("{")
-    with pytest.raises(EsembedError, match="can't be read as JSON"):
-        read_published(file, "x")
+    for text in ("{", "[" * 100_000, '{"a": ' * 5_000, '{"a":{"b":' + "9" * 5_000 + "}}"):
+        file.write_text(text)
+        with pytest.raises(EsembedError, match="can't be read as JSON"):
+            read_published(file, "x")
+    for value in ("1e400", "9" * 400, "true", "null"):
+        file.write_text('{"a": {"b": ' + value + "}}")
+        with pytest.raises(EsembedError, match=r"can't be read as JSON|name → measure|no figures"):
+            read_published(file, "x")
 
 
 def test_bm25s_on_the_documents_of_a_dataset(tmp_path: Path) -> None:

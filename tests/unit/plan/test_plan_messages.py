@@ -6,6 +6,7 @@ import pytest
 
 from esembed.errors import PlanError
 from esembed.plan import IndexPlan
+from esembed.plan.checks import check_new
 from esembed.plan.diff import plan_difference
 
 PLAN = """
@@ -55,3 +56,31 @@ def test_the_order_of_fields_is_no_difference() -> None:
 def test_a_word_that_is_none_is_told_with_those_that_are(toml: str, said: str) -> None:
     with pytest.raises(PlanError, match=said):
         IndexPlan.from_toml(toml)
+
+
+SIZED = '[text.body]\n[sparse.s]\nencoder = "precomputed"\nstorage = "seismic"\n'
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "taken", "refused"),
+    [
+        ("index", "replicas", (0, 1024), (-1, 1025, 10**9, 2**63 - 1)),
+        ("load", "replicas", (0, 1024), (-1, 1025, 10**9)),
+        ("load", "force_merge_segments", (1, 10_000), (0, -1, 10_001)),
+        ("load", "graph_threshold", (-1, 0, 2**31 - 3), (-2, 2**31 - 2, 10**15)),
+        ("sparse.s.seismic", "n_postings", (1, 2**31 - 1), (0, -1, 2**31)),
+        ("sparse.s.seismic", "cluster_ratio", (0.1, 1.0), (-0.1, 1.1, 1e300)),
+        ("sparse.s.seismic", "summary_prune_ratio", (0.4,), (-1.0, 2.0)),
+        ("sparse.s.seismic", "approximate_threshold", (0, 10**6), (-1, 2**31)),
+        ("sparse.s.seismic", "quantization_ceiling_ingest", (3.0,), (-1.0, 1e300)),
+        ("sparse.s.seismic", "quantization_ceiling_search", (3.0,), (-1.0, 1e300)),
+    ],
+)
+def test_what_sizes_an_engines_memory_is_bounded(
+    section: str, option: str, taken: tuple[float, ...], refused: tuple[float, ...]
+) -> None:
+    for value in taken:
+        check_new(IndexPlan.from_toml(f"{SIZED}[{section}]\n{option} = {value!r}\n"))
+    for value in refused:
+        with pytest.raises(PlanError, match=rf"{section}\.{option}: it must lie between"):
+            check_new(IndexPlan.from_toml(f"{SIZED}[{section}]\n{option} = {value!r}\n"))
