@@ -12,7 +12,7 @@ from esembed.encode.base import Encoder, EncodeStats
 from esembed.encode.counting import EncodeCounter, counting
 from esembed.encode.pool import combined_of
 from esembed.encode.processes import ForkSafeLock
-from esembed.errors import ContractError, PermanentError, RecordError, message_of
+from esembed.errors import ContractError, EncoderError, PermanentError, RecordError, message_of
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord, ends_the_run
@@ -193,13 +193,7 @@ class EncodeStage:
                 more).
         """
         try:
-            out = group.encode(texts)
-            if len(out) != len(texts):
-                raise _WrongCount(
-                    f"the encoder of {group.label} returned {len(out)} vectors for {len(texts)} texts"
-                )
-            # Looked at here, since what one text makes of an encoder's answer is that text's error, too.
-            results = [_checked(group, made) for made in out]
+            results = _made(group, texts)
         except BaseException as error:
             if _ends_the_run(error):
                 raise
@@ -220,8 +214,8 @@ class EncodeStage:
             return
         for text in texts[:8]:
             try:
-                group.encode([text])
-            except Exception as again:
+                _made(group, [text])
+            except BaseException as again:
                 if _ends_the_run(again):
                     raise
                 continue
@@ -239,7 +233,7 @@ class EncodeStage:
         taken = self._taken.get(group.label)
         if taken is None:
             raise error
-        group.encode([taken])
+        _made(group, [taken])
 
 
 class _WrongCount(PermanentError):
@@ -253,10 +247,31 @@ def _ends_the_run(error: BaseException) -> bool:
     return ends_the_run(error)
 
 
+def _made(group: _Group, texts: Sequence[str]) -> list[Any]:
+    """For each text what ``group.encode`` gives, looked at: what one text makes of an encoder's answer is
+    that text's error, too."""
+    out = group.encode(texts)
+    if len(out) != len(texts):
+        raise _WrongCount(f"the encoder of {group.label} returned {len(out)} vectors for {len(texts)} texts")
+    return [_checked(group, made) for made in out]
+
+
 def _checked(group: _Group, made: Sequence[tuple[Any, Any]]) -> Any:
-    """What an encoder made of one text, or the RecordError that it can't be stored."""
+    """What an encoder made of one text, or the RecordError that it can't be stored.
+
+    Raises:
+        EncoderError: no vector at all.
+    """
     for name, (vector, _) in zip(group.fields, made, strict=True):
         values = vector.values if isinstance(vector, SparseVector) else vector
+        if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "fiub":
+            form = (
+                f"an array of shape {values.shape}, dtype {values.dtype}" if hasattr(values, "dtype") else ""
+            )
+            raise EncoderError(
+                f"it made {form or f'a {type(values).__name__}'} for {name!r}; a vector is an array of real "
+                "numbers, shape (dims,)"
+            )
         if not np.isfinite(values).all():
             return RecordError(f"the encoder made NaN or infinity for {name!r}", field=name)
     return made

@@ -20,7 +20,7 @@ from esembed.capabilities import Capabilities, profile
 from esembed.encode.base import EncoderInfo, EncodeStats
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
-from esembed.errors import EngineUnavailableError, InvariantError, PermanentError, RecordError
+from esembed.errors import EncoderError, EngineUnavailableError, InvariantError, PermanentError, RecordError
 from esembed.ingest.backoff import RetryPolicy
 from esembed.ingest.dead_letters import Reason
 from esembed.ingest.id_table import IdTable
@@ -369,11 +369,33 @@ def run(
 
 @pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
 def test_a_text_that_an_encoder_can_not_take_is_one_dead_letter(error: BaseException) -> None:
-    report, index = run(feed(30, [7, 8, 21]), encoders={"emb": Picky(error=error)})
+    report, index = run(feed(30, [0, 8, 21]), encoders={"emb": Picky(error=error)})
     assert (report.indexed, report.dead_lettered) == (27, 3)
-    assert sorted(e.position or "" for e in report.errors) == ["row 21", "row 7", "row 8"]
-    assert {"7", "8", "21"}.isdisjoint(index.documents)
+    assert sorted(e.position or "" for e in report.errors) == ["row 0", "row 21", "row 8"]
+    assert {"0", "8", "21"}.isdisjoint(index.documents)
     assert report.errors[0].reason.startswith("the encoder of 'emb' refuses this text: ")
+
+
+ODD_ANSWERS: list[Any] = [
+    None, "x", [1.0] * DIMS, np.ones((1, DIMS), np.float32), np.array([1, None, 2, 3], object),
+    np.array([1j] * DIMS), np.float32(1), np.array(["a"] * DIMS), {"a": 1.0}, np.array([np.nan] * DIMS),
+    np.array([np.inf] * DIMS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", ODD_ANSWERS, ids=lambda answer: type(answer).__name__)
+def test_an_encoder_that_makes_no_vector_of_a_text(answer: Any) -> None:
+    class Odd(Letters):
+        def encode_document(self, texts: Sequence[str]) -> Any:
+            made = super().encode_document(texts)
+            return [answer if "odd" in text else row for text, row in zip(texts, made, strict=True)]
+
+    report, _ = run(feed(9, [4]), encoders={"emb": Odd()})
+    assert (report.indexed, report.dead_lettered, report.errors[0].position) == (8, 1, "row 4")
+    if isinstance(answer, np.ndarray) and answer.dtype.kind == "f" and answer.ndim == 1:
+        return
+    with pytest.raises(EncoderError, match=r"it made .* for 'emb'; a vector is an array of real numbers"):
+        run(feed(9, range(9)), encoders={"emb": Odd()})
 
 
 @pytest.mark.parametrize("odd", [range(3), ()], ids=["after bad texts", "at once"])
