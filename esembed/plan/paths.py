@@ -11,7 +11,7 @@ from typing import Any
 
 from esembed.errors import RecordError
 
-__all__ = ["align", "get", "is_nulled", "merge", "place", "places", "pop", "put", "texts"]
+__all__ = ["align", "flat_below", "get", "is_nulled", "merge", "place", "places", "pop", "put", "texts"]
 
 
 def get(record: Mapping[str, Any], path: str) -> Any:
@@ -218,6 +218,21 @@ def _leaves(value: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
 def _below(stored: Mapping[str, Any], path: str) -> list[Keys]:
     """The flat keys of fields that lie inside *path*, which a value for all of it replaces."""
     return [(name,) for name in stored if name.startswith(f"{path}.")]
+
+
+def flat_below(record: Mapping[str, Any], path: str) -> str | None:
+    """A key that holds dots itself and leads below a path (``chunks.page`` below ``chunks``), or None."""
+    for name in record:
+        if name.startswith(f"{path}."):
+            return name
+    head, dot, rest = path.partition(".")
+    while dot:
+        inside = record.get(head)
+        if isinstance(inside, Mapping) and (found := flat_below(inside, rest)) is not None:
+            return f"{head}.{found}"
+        name, dot, rest = rest.partition(".")
+        head = f"{head}.{name}"
+    return None
 
 
 def _list_on_the_way(stored: Mapping[str, Any], path: str) -> str | None:

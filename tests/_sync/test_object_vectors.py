@@ -132,6 +132,10 @@ def test_records_bring_the_objects(client: Any, esembed_index_name: str) -> None
         {"_id": "beside", **beside},
         {"_id": "partly", **partly},
         {"_id": "none", "title": "no parts"},
+        {"_id": "flat", **record(7), "parts.v": [1.0, 2.0, 3.0]},
+        {"_id": "flat page", **record(7), "parts.page": 3},
+        {"_id": "text", "title": "x", "parts": "many"},
+        {"_id": "null", "title": "x", "parts": [*record(7)["parts"], None]},
     ]
     options = IngestOptions(refresh=True, dead_letters=None, verify=True)
     report = index.ingest(rows, options)
@@ -140,6 +144,10 @@ def test_records_bring_the_objects(client: Any, esembed_index_name: str) -> None
     assert "parts.v: 3 dims were expected, not 2" in reasons["bad"]
     assert "put each vector into its object" in reasons["beside"]
     assert "brings no vector 'v' in the objects 'parts'" in reasons["none"]
+    assert "'parts.v' lies in the nested objects 'parts'" in reasons["flat"]
+    assert "'parts.page' lies in the nested objects 'parts'" in reasons["flat page"]
+    assert "item 0 is 'many', and objects were expected" in reasons["text"]
+    assert "item 3 is None, and objects were expected" in reasons["null"]
     assert report.without_vector["v"].chunks == 1
     assert (index.search(q.knn("v", vector=[1, 3, 0]), size=1)).ids == ["3"]
     assert (index.search(q.sparse("terms", vector={"w2.x": 1.0}), size=1)).ids == ["partly"]
@@ -211,9 +219,16 @@ def test_records_cannot_fill_the_chunks_that_are_cut(client: Any, esembed_index_
     tiny = DenseField(encoder="custom:tiny", dims=data.DIMS, quantization="hnsw", chunked=True)
     plan = CHUNKED.replace(dense={"made": tiny}, sparse={})
     index = Index.create(client, esembed_index_name, plan, encoder=data.TinyDense())
-    report = index.ingest([{"_id": "a", "title": "red dog", "parts": [1]}], IngestOptions(dead_letters=None))
-    assert (report.indexed, report.dead_lettered) == (0, 1)
+    rows = [
+        {"_id": "a", "title": "red dog", "parts": [1]},
+        {"_id": "b", "title": "red dog", "parts.made": [1.0] * data.DIMS},
+        {"_id": "c", "title": "red dog"},
+    ]
+    report = index.ingest(rows, IngestOptions(dead_letters=None, refresh=True))
+    assert (report.indexed, report.dead_lettered) == (1, 2)
     assert "filled with the chunks" in report.errors[0].reason
+    assert "'parts.made' lies in the nested objects" in report.errors[1].reason
+    assert (index.search(q.knn("made", text="red dog"))).ids == ["c"]
     mixed = plan.replace(sparse=CHUNKED.sparse)
     other = f"{esembed_index_name}-mixed"
     index = Index.create(client, other, mixed, encoder=data.TinyDense())

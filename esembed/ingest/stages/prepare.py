@@ -135,6 +135,7 @@ class Preparer:
         self._strict = plan.index.dynamic == "strict"
         self._declared = declared
         self._path = plan.chunk.path if plan.chunk is not None else ""
+        self._nested = plan.chunk is not None and plan.chunk.store == "nested"
         # How the texts of typed fields are read; others stay as they are.
         self._readers: dict[str, Callable[[Any], Any]] = {}
         for name, spec in plan.filter.items():
@@ -194,9 +195,17 @@ class Preparer:
             )
         vectors, removed = self._take_precomputed(source, document.op)
         source = self._clean(source)
+        if self._nested and (flat := paths.flat_below(source, self._path)) is not None:
+            # Not in an object, it would be the document's own: one such document and Elasticsearch 9.5.3
+            # answers every search in the nested vectors with 500 ("Index 1 out of bounds for length 1").
+            raise RecordError(
+                f"{flat!r} lies in the nested objects {self._path!r}, and the record brings it beside them: "
+                f"put it into the objects of a list under {self._path!r}, or drop it",
+                field=flat,
+            )
         in_objects = self._check_objects(source)
-        if self.plan.makes_chunks and self.plan.chunk is not None and self.plan.chunk.store == "nested":
-            path = self.plan.chunk.path
+        if self._nested and self.plan.makes_chunks:
+            path = self._path
             if paths.places(source, path):
                 raise RecordError(
                     f"the field {path!r} is filled with the chunks, and the record brings a value for it; "

@@ -56,3 +56,18 @@ def test_the_text_of_a_field() -> None:
     assert plan.vector_source("cut") == ("title", "body")
     with pytest.raises(RecordError, match="title holds a dict"):
         plan.vector_text("terms", {"title": {"en": "x"}})
+
+
+@pytest.mark.parametrize(
+    ("record", "path", "found"),
+    [
+        ({"a.b": 1}, "a", "a.b"),
+        ({"a": {"b.c": 1}}, "a.b", "a.b.c"),
+        ({"x.a": {"b.c.d": 1}}, "x.a.b", "x.a.b.c.d"),
+        ({"a": {"b": {"c": 1}}}, "a.b", None),
+        ({"ab.c": 1, "a": [{"b.c": 1}]}, "a", None),
+        ({}, "a", None),
+    ],
+)
+def test_flat_keys_below_a_path(record: dict[str, Any], path: str, found: str | None) -> None:
+    assert paths.flat_below(record, path) == found
