@@ -54,6 +54,7 @@ QUERIES = [
     "sparse_vector",
     "term",
     "terms",
+    "wildcard",
 ]
 RETRIEVERS = ["standard", "knn", "rrf", "text_similarity_reranker", "linear"]
 SKIPPED = (

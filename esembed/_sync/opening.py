@@ -16,6 +16,7 @@ import msgspec
 from esembed._version import __version__
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
+from esembed.dialect.analysis import check_analysis_there, refused_plan
 from esembed.dialect.live import ADOPTED, attach_mapping, drift, match_existing_fields
 from esembed.dialect.mapping import CompiledMapping, compile_mapping
 from esembed.dialect.meta import stored_meta, with_meta
@@ -24,6 +25,7 @@ from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
 from esembed.errors import (
     AliasError,
+    EngineRequestError,
     IndexChangedError,
     IndexExistsError,
     IndexNotFoundError,
@@ -145,7 +147,10 @@ def create(
     # Before the index, which names its pipeline: a document for a pipeline that isn't there is refused.
     put_pipelines(client, prepared.compiled.pipelines)
     # With _meta in the same request, so that no index without it is left behind by a run that ends here.
-    client.request("PUT", f"/{index_path(name)}", body=body)
+    try:
+        client.request("PUT", f"/{index_path(name)}", body=body)
+    except EngineRequestError as error:
+        raise refused_plan(error, plan, known) from error
     live = describe(client, name)
     if live is None:
         raise IndexChangedError(f"{name!r} was created and is gone already", index=name)
@@ -329,6 +334,7 @@ def attach(
     if stored_meta(live.mapping) is not None:
         return _same_plan(client, live, prepared, known, rerankers)
     check_new(plan, [name for name, _ in plan.vector_fields() if name not in existing.fields])
+    check_analysis_there(plan, live.settings)
     additions = attach_mapping(prepared.compiled, live.mapping, live.settings, known, existing.fields)
     stored = prepared.describe_itself({ADOPTED: sorted(existing.fields)} if existing.fields else {})
     meta.build(stored)  # raises where _meta would be too large, before anything is changed

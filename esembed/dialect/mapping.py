@@ -7,7 +7,7 @@ say how vectors are mapped there, and what of a live index they read back.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
@@ -30,6 +30,7 @@ from esembed.plan import (
     TextField,
 )
 from esembed.plan.checks import check_new
+from esembed.query.nodes import thaw
 
 __all__ = [
     "CompiledMapping",
@@ -74,12 +75,14 @@ class MappingDraft:
     Attributes:
         properties: the mapping's properties, objects nested by path.
         settings: index settings, flat under ``index``.
+        analyzers: those that the plan defines.
         gaps: what the engine lacks, each with its remedy.
         notes: what was resolved or has to be known.
     """
 
     properties: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    analyzers: Collection[str] = ()
     gaps: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -130,6 +133,9 @@ class MappingCompiler(ABC):
             PlanError: dims that only a loaded encoder could tell, a field inside another field.
         """
         draft = MappingDraft()
+        if plan.analysis:
+            draft.settings["analysis"] = thaw(plan.analysis)
+            draft.analyzers = frozenset(plan.analysis.get("analyzer", ()))
         for name, text in plan.text.items():
             set_path(draft.properties, name, self.text(name, text, draft))
         for name, filter_field in plan.filter.items():
@@ -181,7 +187,7 @@ class MappingCompiler(ABC):
             out["search_analyzer"] = field.search_analyzer
         for option in ("analyzer", "search_analyzer"):
             wanted = getattr(field, option)
-            if wanted is None or wanted in self.capabilities.analyzers:
+            if wanted is None or wanted in self.capabilities.analyzers or wanted in draft.analyzers:
                 continue
             # A key without the privilege for _nodes can't be told; the engine refuses what it lacks.
             if any(line.startswith("analyzers") for line in self.capabilities.unknown):
@@ -215,6 +221,11 @@ class MappingCompiler(ABC):
         out: dict[str, Any] = {"type": field.type}
         if field.format is not None:
             out["format"] = field.format
+        if field.normalizer is not None:
+            out["normalizer"] = field.normalizer
+        if field.fields:
+            inner = {key: self.filter(f"{name}.{key}", one, draft) for key, one in field.fields.items()}
+            out["properties"] = inner
         if field.type == "rank_feature":
             if not self.capabilities.rank_feature:
                 draft.gap(

@@ -41,6 +41,7 @@ from esembed.query.nodes import (
     StoredRaw,
     Term,
     Terms,
+    Wildcard,
     thaw,
 )
 from esembed.query.tree import finds_nearest
@@ -383,6 +384,12 @@ class QueryCompiler:
 
     def visit_prefix(self, node: Prefix, scope: Scope) -> Json:
         return {"prefix": {scope.exact(node.field, "prefix").path: {"value": node.value}}}
+
+    def visit_wildcard(self, node: Wildcard, scope: Scope) -> Json:
+        options: Json = {"value": node.value}
+        if node.case_insensitive:
+            options["case_insensitive"] = True
+        return {"wildcard": {scope.exact(node.field, "wildcard").path: options}}
 
     def visit_ids(self, node: Ids, scope: Scope) -> Json:
         most = self.max_ids(scope.capabilities)

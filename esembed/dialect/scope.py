@@ -256,8 +256,13 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
                 "(q.rank_feature). Index the number in a filter field as well",
                 field=name,
             )
-        if clause == "prefix" and info.kind not in {"any", "keyword", "constant_keyword", "wildcard"}:
-            raise QueryError(f"prefix needs a keyword field; {name!r} is {_what(info.kind)}", field=name)
+        if clause in ("prefix", "wildcard") and info.kind not in {
+            "any",
+            "keyword",
+            "constant_keyword",
+            "wildcard",
+        }:
+            raise QueryError(f"{clause} needs a keyword field; {name!r} is {_what(info.kind)}", field=name)
         if clause != "geo_distance" and info.kind == "geo_point":
             raise QueryError(f"{clause} on the geo_point {name!r}: use q.geo_distance", field=name)
         if clause == "geo_distance" and info.kind not in ("geo_point", "any"):

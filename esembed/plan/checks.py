@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from esembed.errors import PlanError
 from esembed.plan.encoders import spec_problem
@@ -32,6 +32,8 @@ class Fields(Protocol):
     def filter(self) -> Mapping[str, FilterField]: ...
     @property
     def chunk(self) -> ChunkOptions | None: ...
+    @property
+    def analysis(self) -> Mapping[str, Any]: ...
     @property
     def version_field(self) -> str | None: ...
     @property
@@ -230,6 +232,9 @@ def validate(plan: Fields) -> None:
             raise PlanError(
                 f"{plan.chunk.path!r} is already a {seen[plan.chunk.path]} field", path="chunk.path"
             )
+    _check_analysis(plan.analysis)
+    for name, filter_field in plan.filter.items():
+        _check_filter(name, filter_field)
     if plan.version_field is not None:
         _check_version_field(plan, plan.version_field, seen)
     if not 1 <= plan.index.shards <= MAX_SHARDS:
@@ -241,6 +246,41 @@ def validate(plan: Fields) -> None:
     _within(plan.load.force_merge_segments, 1, MAX_SEGMENTS, "load.force_merge_segments")
     # Two below the greatest integer is OpenSearch's own limit (approximate_threshold, 3.6).
     _within(plan.load.graph_threshold, -1, _INT - 2, "load.graph_threshold")
+
+
+ANALYSIS = ("analyzer", "normalizer", "tokenizer", "filter", "char_filter")
+"""What the engines keep under ``index.analysis``."""
+
+
+def _check_analysis(analysis: Mapping[str, Any]) -> None:
+    for section, members in analysis.items():
+        where = f"analysis.{section}"
+        if section not in ANALYSIS:
+            raise PlanError(f"there are {', '.join(ANALYSIS)}, and no {section!r}", path="analysis")
+        if not isinstance(members, Mapping):
+            raise PlanError(f"takes names with a definition each, not {type(members).__name__}", path=where)
+        for name, definition in members.items():
+            if not isinstance(definition, Mapping) or not definition:
+                raise PlanError(
+                    'takes the engine\'s own definition, as in {type = "custom", tokenizer = "standard"}',
+                    path=f"{where}.{name}",
+                )
+
+
+def _check_filter(name: str, field: FilterField, outer: str = "") -> None:
+    where = f"filter.{outer}{name}"
+    if field.normalizer is not None and field.type != "keyword":
+        raise PlanError(f"a {field.type} has no normalizer; keyword fields do", path=f"{where}.normalizer")
+    if bool(field.fields) is not (field.type == "nested"):
+        raise PlanError(
+            'nested has fields = …, and no other type does (type = "nested")', path=f"{where}.fields"
+        )
+    for key, inner in field.fields.items():
+        if outer or inner.type in ("nested", "rank_feature"):
+            raise PlanError(f"{inner.type} can't lie in nested objects", path=f"{where}.fields.{key}")
+        if not key or key.startswith("_") or "." in key:
+            raise PlanError("a name can't be empty, have a dot or start with _", path=f"{where}.fields")
+        _check_filter(key, inner, f"{name}.fields.")
 
 
 VERSION_TYPES = ("integer", "long", "unsigned_long", "date", "keyword")

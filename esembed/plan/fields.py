@@ -12,6 +12,7 @@ from esembed.lazy import np, npt
 from esembed.plan import paths
 from esembed.plan.encoders import canonical_spec, split_spec
 from esembed.plan.params import EncoderParams
+from esembed.query.nodes import FrozenMap
 
 __all__ = [
     "CHUNK_SEPARATOR",
@@ -257,9 +258,13 @@ class FilterField(PlanStruct, frozen=True, kw_only=True):
     """A field to filter, sort, facet or boost by, never analyzed.
 
     Attributes:
-        type: Elasticsearch's field type.
+        type: Elasticsearch's field type. ``nested`` keeps the values of each object of a list together, so
+            that ``q.nested`` finds a red shirt of size M and not a red one beside one of size M.
         format: for dates, the engine's format string.
         positive_score_impact: ``rank_feature`` only: False where a larger value is worse.
+        normalizer: ``keyword`` only: what is done to a value before it is kept and compared:
+            ``lowercase``, or one of the plan's ``[analysis]``.
+        fields: ``nested`` only: the fields of the objects.
     """
 
     type: Literal[
@@ -275,9 +280,17 @@ class FilterField(PlanStruct, frozen=True, kw_only=True):
         "ip",
         "geo_point",
         "rank_feature",
+        "wildcard",
+        "nested",
     ] = "keyword"
     format: str | None = None
     positive_score_impact: bool = True
+    normalizer: str | None = None
+    fields: Mapping[str, FilterField] = FrozenMap()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        msgspec.structs.force_setattr(self, "fields", FrozenMap(self.fields))
 
 
 class ChunkOptions(PlanStruct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ from esembed.plan.fields import (
     TextField,
 )
 from esembed.query import Query
-from esembed.query.nodes import FrozenMap
+from esembed.query.nodes import FrozenMap, freeze
 from esembed.query.tree import from_dict as query_from_dict
 
 __all__ = ["IndexPlan"]
@@ -48,6 +48,8 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
             number, or a time. The engine then keeps the newer one, in whatever order they come.
         query: the default query (its ``text`` left out), else text and dense legs fused by RRF, and
             a learned sparse leg where there is one.
+        analysis: analyzers, filters, tokenizers and normalizers of the index's own, as the engines write them
+            (``{"analyzer": {"mine": {…}}, "filter": {…}}``); text and filter fields name them.
         index, load: index settings.
         description: for people.
 
@@ -63,6 +65,7 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
     id_field: str | None = None
     version_field: str | None = None
     query: Query | None = None
+    analysis: Mapping[str, Any] = FrozenMap()
     index: IndexOptions = IndexOptions()
     load: LoadOptions = LoadOptions()
     description: str = ""
@@ -71,7 +74,17 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
         super().__post_init__()
         for section in ("text", "dense", "sparse", "filter"):
             msgspec.structs.force_setattr(self, section, FrozenMap(getattr(self, section)))
+        msgspec.structs.force_setattr(self, "analysis", freeze(self.analysis))
         validate(self)
+
+    def inner_types(self) -> dict[str, str]:
+        """Path → type of its nested filter fields and of what is in them."""
+        found: dict[str, str] = {}
+        for name, field in self.filter.items():
+            if field.fields:
+                found[name] = field.type
+                found |= {f"{name}.{key}": inner.type for key, inner in field.fields.items()}
+        return found
 
     def with_optional(self, other: IndexPlan) -> IndexPlan:
         """This plan, with ``optional`` of its vector fields as *other*'s fields of the same names have it."""

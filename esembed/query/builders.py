@@ -40,6 +40,7 @@ from esembed.query.nodes import (
     Sparse,
     Term,
     Terms,
+    Wildcard,
     filter_of,
 )
 from esembed.scalars import identifier
@@ -68,6 +69,7 @@ __all__ = [
     "sparse",
     "term",
     "terms",
+    "wildcard",
 ]
 
 Fields = str | Sequence[str] | None
@@ -411,6 +413,15 @@ def prefix(field: str, value: str) -> Prefix:
         field=field,
         value=value,
     )
+
+
+def wildcard(field: str, value: str, *, case_insensitive: bool = False) -> Wildcard:
+    """The keyword or wildcard field's value fits this pattern: ``*`` any text, ``?`` one character.
+
+    A pattern of your own: text of a search box goes into a ``q.match`` or a ``q.term``. A pattern that begins
+    with ``*`` reads every value of the field; a field of type ``wildcard`` is made for that.
+    """
+    return Wildcard(field=field, value=value, case_insensitive=case_insensitive)
 
 
 def ids(*values: str | Iterable[str]) -> Ids:

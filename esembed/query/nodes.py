@@ -64,6 +64,7 @@ __all__ = [
     "Terms",
     "TextNode",
     "VectorNode",
+    "Wildcard",
     "filter_of",
     "freeze",
     "thaw",
@@ -926,6 +927,20 @@ class Prefix(Node, frozen=True, kw_only=True, tag="prefix"):
     value: str
 
 
+class Wildcard(Node, frozen=True, kw_only=True, tag="wildcard"):
+    """Keyword or wildcard values that a pattern fits: ``*`` stands for any text, ``?`` for one character.
+
+    Attributes:
+        value: the pattern; a backslash before ``*``, ``?`` or another backslash takes it as it is.
+        case_insensitive: whether the case of ASCII letters doesn't count.
+    """
+
+    positional: ClassVar[tuple[str, ...]] = ("field", "value")
+    field: str
+    value: str
+    case_insensitive: bool = False
+
+
 class Ids(Node, frozen=True, kw_only=True, tag="ids"):
     """Documents by id."""
 
@@ -1160,6 +1175,7 @@ Filter = (
     | Range
     | Exists
     | Prefix
+    | Wildcard
     | Ids
     | GeoDistance
     | Nested
@@ -1183,6 +1199,7 @@ Query = (
     | Range
     | Exists
     | Prefix
+    | Wildcard
     | Ids
     | GeoDistance
     | Nested

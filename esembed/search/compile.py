@@ -215,7 +215,7 @@ class SearchCompiler:
         self._scope = Scope(
             capabilities=capabilities,
             plan=plan,
-            mapping=mapping or {},
+            mapping={**(plan.inner_types() if plan is not None else {}), **(mapping or {})},
             formats=formats,
             columns=columns or {},
             token_ids=token_ids or {},

@@ -193,6 +193,7 @@ CASES: list[Case] = [
     ),
     Case("exists", "Has a value", q.bool_(filter=q.exists("price"))),
     Case("prefix", "Begins so", q.bool_(filter=q.prefix("lang", "e"))),
+    Case("wildcard", "A pattern", q.bool_(filter=q.wildcard("lang", "e?"))),
     Case("ids", "By id", q.bool_(filter=q.ids("1", "2"))),
     Case(
         "geo-distance",
