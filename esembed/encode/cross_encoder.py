@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from esembed.encode.backends.base import foreign_errors
+from esembed.encode.foreign_errors import foreign_errors
 from esembed.encode.processes import ForkSafeLock, ProcessMark, absolute, leave_in_parent, use_torch
 from esembed.errors import EncoderError
 

@@ -21,8 +21,8 @@ import importlib
 from collections.abc import Callable
 from typing import cast
 
-from esembed.encode.backends.base import foreign_errors
 from esembed.encode.base import Encoder, RuntimeOptions
+from esembed.encode.foreign_errors import foreign_errors
 from esembed.encode.processes import remember
 from esembed.errors import EncoderError
 from esembed.plan.encoders import FAMILIES, spec_problem, split_spec

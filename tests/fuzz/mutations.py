@@ -195,6 +195,13 @@ def from_seed(corpus: Sequence[Any], seed: int) -> Any:
     return mutate(random.choice(corpus), changes)
 
 
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:4000]
+    except RecursionError:
+        return "a deep value"
+
+
 SEEDS = st.integers(0, 2**24 - 1)
 
 
@@ -223,7 +230,7 @@ def fuzz(
         try:
             check(value)
         except BaseException:
-            print(f"found with {value!r:.4000}")
+            print(f"found with seed {seed}: {_shown(value)}")
             raise
 
     def batch(count: int) -> None:

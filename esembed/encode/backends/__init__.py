@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from esembed.encode.backends.base import foreign_errors
+from esembed.encode.foreign_errors import foreign_errors
 from esembed.encode.models.checks import check_shapes
 from esembed.errors import EncoderError
 

@@ -36,12 +36,10 @@ those of the batch:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from esembed.encode.processes import ForkSafeLock, ProcessMark
-from esembed.errors import EncoderError, EsembedError
 from esembed.lazy import np, npt
 
 __all__ = [
@@ -52,29 +50,11 @@ __all__ = [
     "Outputs",
     "Program",
     "TokenBatch",
-    "foreign_errors",
 ]
 
 IntArray: TypeAlias = "npt.NDArray[np.int32]"
 Outputs: TypeAlias = "tuple[npt.NDArray[Any], ...]"
 """What a head returned for one batch: arrays in the order of its rows, along the first axis."""
-
-
-@contextmanager
-def foreign_errors(name: str, doing: str) -> Iterator[None]:
-    """Whatever OpenVINO, torch or transformers raise inside becomes an EncoderError that names the model.
-
-    Their errors are of any class (IndexError for a token beyond the table, TypeError for a null in
-    config.json, ImportError for a package that a checkpoint wants), and a caller can't list them.
-    """
-    try:
-        yield
-    except EsembedError:
-        raise
-    except Exception as error:
-        text = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
-        raise EncoderError(f"{name} can't {doing} ({reason})", spec=name) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from esembed.encode.backends import openvino_bert, openvino_decoder, openvino_modernbert
-from esembed.encode.backends.base import Head, Outputs, TokenBatch, foreign_errors
+from esembed.encode.backends.base import Head, Outputs, TokenBatch
 from esembed.encode.backends.cpu import available_threads, dtype_notes, has_amx
 from esembed.encode.backends.openvino_graph import ACTIVATIONS, EMBEDDINGS, Graph
 from esembed.encode.base import RuntimeOptions
+from esembed.encode.foreign_errors import foreign_errors
 from esembed.encode.processes import ForkSafeLock, ProcessMark, leave_in_parent
 from esembed.errors import EncoderError
 
@@ -45,6 +46,9 @@ FAMILIES: dict[str, Any] = {
 }
 """Model types that are built here, and where."""
 
+_NEEDED: Mapping[str, tuple[str, ...]] = {"distilbert": ("n_layers", "n_heads")}
+"""What config.json must state of a model type, where that isn't called as everywhere."""
+
 _BATCH_TOKENS = 1024
 """Padded tokens in one pass. A stream is one core, and at this size what a layer computes about fits into
 its cache: 4 % more tokens a second of processor time than with 2,048, 11 % more than with 4,096 (MiniLM)."""
@@ -59,6 +63,9 @@ def unsupported(files: ModelFiles) -> str | None:
     kind = config.get("model_type")
     if kind not in FAMILIES:
         return f"model_type {kind!r} is none of {', '.join(FAMILIES)}"
+    for key in _NEEDED.get(str(kind), ("num_hidden_layers", "num_attention_heads", "hidden_size")):
+        if not isinstance(config.get(key), int):  # nothing, or one for each layer
+            return f"config.json states no one {key}"
     act = config.get("hidden_act", config.get("activation", config.get("hidden_activation", "gelu")))
     if act not in ACTIVATIONS:
         return f"activation {act!r}"

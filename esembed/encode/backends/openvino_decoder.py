@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.encode.backends.openvino_graph import Graph
+from esembed.encode.foreign_errors import shown
 from esembed.errors import EncoderError
 
 __all__ = ["FAMILY", "hidden_states", "max_positions", "rope_theta", "rotary_tables", "unsupported"]
@@ -33,9 +34,9 @@ def unsupported(config: Mapping[str, Any]) -> str | None:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
-        return f"rotary positions of type {kind!r}"
+        return f"rotary positions of type {shown(kind)} (rope_parameters or rope_scaling in config.json)"
     if rope_theta(config) is None:
-        return "no rope_theta"
+        return "config.json states no rope_theta"
     if config.get("use_bidirectional_attention") or config.get("is_causal") is False:
         return "attention in both directions"
     return None

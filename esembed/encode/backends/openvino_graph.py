@@ -81,7 +81,8 @@ class Graph:
         """
         if name not in self._stored:
             raise EncoderError(
-                f"{self._name} has no tensor {name!r}: the checkpoint is incomplete", spec=self._name
+                f"{self._name} has no tensor {name!r} in its safetensors: the checkpoint is incomplete",
+                spec=self._name,
             )
         return self._tensors[self._stored[name]]
 

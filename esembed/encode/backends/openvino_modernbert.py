@@ -24,8 +24,16 @@ def unsupported(config: Mapping[str, Any]) -> str | None:
     """Why this model can't be built here, or None when it can."""
     for kind in ("global", "local"):
         if _theta(config, kind) is None:
-            return f"no rotary base for {kind} attention"
+            return f"config.json states no rotary base (rope_theta) for {kind} attention"
+    if not _listed(config):
+        return "layer_types in config.json has fewer entries than num_hidden_layers"
     return None
+
+
+def _listed(config: Mapping[str, Any]) -> bool:
+    """Whether ``layer_types``, where it is stated, has a kind for each layer."""
+    kinds = config.get("layer_types")
+    return not kinds or len(kinds) >= int(config["num_hidden_layers"])
 
 
 def _theta(config: Mapping[str, Any], kind: str) -> float | None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from esembed.encode.backends.base import Head, Outputs, TokenBatch, foreign_errors
+from esembed.encode.backends.base import Head, Outputs, TokenBatch
 from esembed.encode.backends.cpu import available_threads, dtype_notes, has_amx
 from esembed.encode.base import RuntimeOptions
+from esembed.encode.foreign_errors import foreign_errors
 from esembed.encode.models.folder import usable_positions
 from esembed.encode.processes import ForkSafeLock, ProcessMark, use_torch
 from esembed.errors import EncoderError

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from esembed.encode.foreign_errors import reason_of, shown
 from esembed.encode.models.json_files import optional_json
 from esembed.encode.models.tokenizer_classes import NAMED, TokenizerClass, content
 from esembed.errors import EncoderError
@@ -46,6 +47,8 @@ class AddedTokens:
         listed: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self._name, self._kind = name, kind
+        own = "tokenizer_config.json" if "added_tokens_decoder" in options else "added_tokens.json"
+        self._files = f"tokenizer.json or {own}"
         try:
             self._listed = {str(one["content"]): _token(one) for one in listed}
             self._stated = "added_tokens_decoder" in options
@@ -54,7 +57,9 @@ class AddedTokens:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise EncoderError(
-                f"{name}: the list of added tokens is damaged ({error!r})", spec=name
+                f"{name}: {self._files} can't be right: the list of added tokens is damaged "
+                f"({type(error).__name__}: {reason_of(error)})",
+                spec=name,
             ) from error
 
     def _read(self, folder: Path, options: Mapping[str, Any]) -> None:
@@ -111,8 +116,9 @@ class AddedTokens:
             found = tokenizer.token_to_id(token.content)
             if found != place:
                 raise EncoderError(
-                    f"{self._name}: the added token {token.content!r} should have id {place} and gets "
-                    f"{found}: the files of its tokenizer are of different states. Save the tokenizer again",
+                    f"{self._name}: the added token {shown(token.content)} should have id {place} and gets "
+                    f"{found}: {self._files} is of another state than the tokenizer's other files. Save the "
+                    "tokenizer again",
                     spec=self._name,
                 )
             if token.content not in before:

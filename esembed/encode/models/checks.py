@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from esembed.encode.foreign_errors import shown
 from esembed.encode.models.json_files import checked, read_json
 from esembed.errors import EncoderError
 
@@ -103,6 +104,10 @@ _Sizes = _Size | list[_Size] | None  # some architectures have a width for each 
 _Epsilon = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 
+_Name = Annotated[str, msgspec.Meta(max_length=100)]
+_Theta = Annotated[float, msgspec.Meta(gt=0, lt=1e30)]
+
+
 class _Config(msgspec.Struct):
     """What config.json may say of an architecture, as far as a network is built from it.
 
@@ -110,10 +115,15 @@ class _Config(msgspec.Struct):
     account for.
     """
 
-    model_type: str | None = None
-    architectures: list[str] | None = None
+    model_type: _Name | None = None
+    architectures: Annotated[list[_Name], msgspec.Meta(max_length=20)] | None = None
     hidden_size: _Size | None = None
     num_hidden_layers: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None
+    n_layers: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None  # DistilBERT's names
+    n_heads: _Size | None = None
+    dim: _Size | None = None
+    hidden_dim: _Size | None = None
+    activation: _Name | None = None
     num_attention_heads: _Sizes = None
     num_key_value_heads: _Sizes = None
     intermediate_size: _Sizes = None
@@ -125,8 +135,18 @@ class _Config(msgspec.Struct):
     rms_norm_eps: _Epsilon | None = None
     norm_eps: _Epsilon | None = None
     hidden_act: Annotated[str, msgspec.Meta(pattern=r"^\w{1,60}$")] | None = None
+    hidden_activation: _Name | None = None
+    position_embedding_type: _Name | None = None
+    relative_attention_num_buckets: _Size | None = None
+    is_decoder: bool | None = None
+    add_cross_attention: bool | None = None
     pad_token_id: int | None = None
-    rope_theta: Annotated[float, msgspec.Meta(gt=0)] | dict[str, Any] | None = None
+    global_attn_every_n_layers: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    local_attention: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    layer_types: list[_Name] | None = None
+    global_rope_theta: _Theta | None = None
+    local_rope_theta: _Theta | None = None
+    rope_theta: _Theta | dict[str, Any] | None = None
     rope_scaling: dict[str, Any] | None = None
     rope_parameters: dict[str, Any] | None = None
     sliding_window: Annotated[int, msgspec.Meta(ge=-1)] | None = None
@@ -205,8 +225,9 @@ def check_tokens(tokens: Mapping[str, int], config: Mapping[str, Any], tensors: 
         least = min(beyond)
         raise EncoderError(
             f"{name}: the tokenizer has ids up to {max(beyond)[0]}, the model {rows} rows of word "
-            f"embeddings: {least[1]!r} (id {least[0]}) has no vector. Tokens were added and the model not "
-            "resized (model.resize_token_embeddings), or tokenizer and weights are of two models",
+            f"embeddings: {shown(least[1])} (id {least[0]}) has no vector. Tokens were added "
+            "(tokenizer.json, tokenizer_config.json) and the model not resized "
+            "(model.resize_token_embeddings), or tokenizer and weights are of two models",
             spec=name,
         )
 
@@ -274,6 +295,8 @@ _SHAPES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("ffn.lin1.weight", 0, ("hidden_dim",)),
     ("mlp.up_proj.weight", 0, ("intermediate_size",)),
     ("mlp.up_proj.weight", 1, ("hidden_size",)),
+    ("encoder.relative_attention_bias.weight", 0, ("relative_attention_num_buckets",)),
+    ("encoder.relative_attention_bias.weight", 1, ("num_attention_heads",)),
 )
 """Ending of a tensor's name, its axis, and the keys that state its size."""
 

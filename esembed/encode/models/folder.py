@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from esembed.encode.base import RuntimeOptions
+from esembed.encode.foreign_errors import shown
 from esembed.encode.models import checks, hub
 from esembed.encode.models.hashes import cached_weights_hash, tokenizer_hash
 from esembed.encode.models.json_files import checked, optional_json, read_json, read_value
@@ -26,9 +27,13 @@ from esembed.errors import EncoderError
 __all__ = [
     "ModelFiles",
     "Module",
+    "ModuleEntry",
+    "RouterConfig",
     "SentenceConfig",
     "module_config",
     "module_entries",
+    "module_kind",
+    "module_path",
     "open_model",
     "position_offset",
     "read_folder",
@@ -68,9 +73,56 @@ class _TransformerOptions(msgspec.Struct):
     processing_kwargs: dict[str, Any] | None = None
 
 
-class _ModuleEntry(msgspec.Struct):
-    type: str
-    path: str = ""
+_Name = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+"""A class, or a folder's path: what file systems take, and what messages may quote."""
+
+
+class ModuleEntry(msgspec.Struct):
+    """One entry of modules.json."""
+
+    type: _Name
+    path: _Name = ""
+
+
+class RouterConfig(msgspec.Struct):
+    """router_config.json: the class of each module, and the modules of each route."""
+
+    types: dict[_Name, _Name]
+    structure: dict[_Name, Annotated[list[_Name], msgspec.Meta(max_length=100)]]
+
+
+class _Pooling(msgspec.Struct):
+    pooling_mode: _Name | list[_Name] | None = None
+    include_prompt: bool | None = True
+
+
+class _Projection(msgspec.Struct):
+    activation_function: _Name | None = None
+    use_residual: bool | None = None
+    module_input_name: _Name | None = None
+    module_output_name: _Name | None = None
+
+
+class _Normalize(msgspec.Struct):
+    module_input_name: _Name | None = None
+
+
+class _SpladePooling(msgspec.Struct):
+    pooling_strategy: Literal["max", "sum"] = "max"
+    activation_function: Literal["relu", "log1p_relu"] = "relu"
+
+
+class _SparseStatic(msgspec.Struct):
+    path: _Name | None = None
+
+
+_MODULE_CONFIGS: Mapping[str, type[msgspec.Struct]] = {
+    "Pooling": _Pooling,
+    "Dense": _Projection,
+    "Normalize": _Normalize,
+    "SpladePooling": _SpladePooling,
+    "SparseStaticEmbedding": _SparseStatic,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +229,10 @@ def open_tensors(folder: Path, name: str) -> Tensors:
         shards = sorted(set(checked(read_value(index), _Shards, index.name, name).weight_map.values()))
         for shard in shards:
             if Path(shard).name != shard or not (folder / shard).is_file():
-                raise EncoderError(f"{name}: {index.name} names {shard!r}, which isn't there", spec=name)
+                raise EncoderError(
+                    f"{name}: {index.name} names {shown(shard)}, which isn't in its folder: fetch it again",
+                    spec=name,
+                )
         return Tensors([TensorFile(folder / shard) for shard in shards])
     checks.check_folder(folder, name)
     other = checks.other_format(folder)
@@ -238,7 +293,10 @@ def module_config(folder: Path, kind: str, name: str) -> dict[str, Any]:
             "there. The folder was copied in part: fetch it again, with its subfolders",
             spec=name,
         )
-    return optional_json(path)
+    found = optional_json(path)
+    if kind in _MODULE_CONFIGS:
+        checked(found, _MODULE_CONFIGS[kind], f"{folder.name}/config.json", name)
+    return found
 
 
 def open_model(
@@ -273,7 +331,9 @@ def read_folder(
         hint = (
             " Vectors without a transformer are read by static:FOLDER." if "StaticEmbedding" in kinds else ""
         )
-        raise EncoderError(f"{name} is made of {kinds}, not of one transformer with a head.{hint}", spec=name)
+        raise EncoderError(
+            f"{name} is made of {kinds} (modules.json), not of one transformer with a head.{hint}", spec=name
+        )
     root = folder / transformers[0].path if transformers else folder
     checks.check_folder(root, name)
     if not (root / "config.json").is_file():
@@ -303,16 +363,45 @@ def read_folder(
     )
 
 
-def module_entries(path: Path, name: str) -> list[_ModuleEntry]:
+def module_entries(path: Path, name: str) -> list[ModuleEntry]:
     """What modules.json lists.
 
     Raises:
         EncoderError: it is damaged, or lists more modules than any model has.
     """
-    entries = checked(read_value(path), list[_ModuleEntry], path.name, name)
+    entries = checked(read_value(path), list[ModuleEntry], path.name, name)
     if len(entries) > _MOST_MODULES:
         raise EncoderError(f"{name}: modules.json lists {len(entries)} modules", spec=name)
     return entries
+
+
+def module_kind(stated: str, name: str) -> str:
+    """The class's own name of a module.
+
+    Raises:
+        EncoderError: it isn't sentence-transformers' own.
+    """
+    if not stated.startswith("sentence_transformers."):
+        raise EncoderError(
+            f"{name} has a module of its own, {shown(stated)} (modules.json): that is code from the model's "
+            "author, which isn't run here. Serve such a model and use openai:MODEL@URL, or bring vectors "
+            "(precomputed)",
+            spec=name,
+        )
+    return stated.rpartition(".")[2]
+
+
+def module_path(stated: str, name: str) -> str:
+    """A module's folder, relative to the model's.
+
+    Raises:
+        EncoderError: it leads out of it.
+    """
+    if ".." in Path(stated).parts or Path(stated).is_absolute():
+        raise EncoderError(
+            f"{name}: a module's path leads out of the folder ({stated!r} in modules.json)", spec=name
+        )
+    return stated
 
 
 def _modules(folder: Path, name: str) -> tuple[Module, ...]:
@@ -321,17 +410,7 @@ def _modules(folder: Path, name: str) -> tuple[Module, ...]:
         return ()
     found = []
     for entry in module_entries(path, name):
-        kind, place = entry.type, entry.path
-        if not kind.startswith("sentence_transformers."):
-            raise EncoderError(
-                f"{name} has a module of its own, {kind}: that is code from the model's author, which "
-                "isn't run here. Serve such a model and use openai:MODEL@URL, or bring vectors "
-                "(precomputed)",
-                spec=name,
-            )
-        if ".." in Path(place).parts or Path(place).is_absolute():
-            raise EncoderError(f"{name}: modules.json points outside the folder ({place!r})", spec=name)
-        short = kind.rpartition(".")[2]
+        short, place = module_kind(entry.type, name), module_path(entry.path, name)
         if short == "Transformer":
             found.append(Module(short, place, transformer_config(folder / place)))
         else:
@@ -361,11 +440,16 @@ def _check_transformer(own: Mapping[str, Any], name: str) -> None:
     checked(stated.processing_kwargs or {}, _Processing, "sentence_bert_config.json", name)
     task = own.get("transformer_task", "feature-extraction")
     if task not in ("feature-extraction", "fill-mask", None):
-        raise EncoderError(f"{name} is used for {task!r}, which gives no embedding here", spec=name)
+        raise EncoderError(
+            f"{name} is used for {shown(task)} (transformer_task in sentence_bert_config.json), which gives "
+            "no embedding here",
+            spec=name,
+        )
     modality = own.get("modality_config") or {}
     if modality and "text" not in modality:
         raise EncoderError(
-            f"{name} takes {', '.join(modality)} and no plain text; bring its vectors (precomputed)",
+            f"{name} takes {shown(list(modality))} and no plain text (modality_config in "
+            "sentence_bert_config.json); bring its vectors (precomputed)",
             spec=name,
         )
     processing = {k: v for k, v in (own.get("processing_kwargs") or {}).items() if v}
@@ -374,7 +458,9 @@ def _check_transformer(own: Mapping[str, Any], name: str) -> None:
     unknown += list(processing.get("common") or {})
     if unknown:
         raise EncoderError(
-            f"{name} sets processing options that aren't known here: {', '.join(unknown)}", spec=name
+            f"{name} sets processing options in sentence_bert_config.json that aren't known here: "
+            f"{shown(unknown)}",
+            spec=name,
         )
 
 

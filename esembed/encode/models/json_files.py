@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from esembed.encode.foreign_errors import reason_of
 from esembed.errors import EncoderError
 
 __all__ = ["checked", "optional_json", "read_json", "read_value"]
 
 _MAX_BYTES = 256 * 1024 * 1024
 """The largest tokenizer.json of a published model has 35 MB."""
+
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 T = TypeVar("T")
 
@@ -27,9 +31,13 @@ def read_value(path: Path) -> Any:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"it is larger than {_MAX_BYTES >> 20} MiB")
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        if _HALF_PAIR.search(text):  # which no file name, tensor name or text can hold
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (OSError, ValueError, RecursionError) as error:
-        raise EncoderError(f"can't read {path.name} in {path.parent}: {error}") from error
+        raise EncoderError(f"can't read {path.name} in {path.parent}: {reason_of(error)}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -61,4 +69,4 @@ def checked(value: Any, kind: type[T], file: str, name: str) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise EncoderError(f"{name}: {file} can't be right: {error}", spec=name) from error
+        raise EncoderError(f"{name}: {file} can't be right: {reason_of(error)}", spec=name) from error

@@ -19,9 +19,12 @@ from esembed.encode.models import hub
 from esembed.encode.models.folder import (
     ModelFiles,
     Module,
+    RouterConfig,
     SentenceConfig,
     module_config,
     module_entries,
+    module_kind,
+    module_path,
     read_folder,
     transformer_config,
 )
@@ -121,7 +124,7 @@ def open_sparse_model(
     elif not entries:
         document, query = _plain(folder, name, hub_id, commit)
     elif [kind for kind, _ in entries] in (["Router"], ["Asym"]):
-        document, query = _routes(folder, folder / entries[0][1], name)
+        document, query = _routes(folder, entries[0][1], name)
     else:
         document = query = _side(folder, entries, name)
     limit = general.max_active_dims
@@ -143,8 +146,9 @@ def _plain(
     architectures = files.config.get("architectures") or ()
     if not any(str(a).endswith("ForMaskedLM") for a in architectures):
         raise EncoderError(
-            f"{name} is {', '.join(architectures) or 'of no stated architecture'}, not a masked-LM "
-            "checkpoint; SPLADE is read from that head. For dense vectors use hf:",
+            f"{name} is {', '.join(architectures) or 'of no stated architecture'} (architectures in "
+            "config.json), not a masked-LM checkpoint; SPLADE is read from that head. For dense vectors use "
+            "hf:",
             spec=f"splade:{name}",
         )
     document = SpladeSide(files)
@@ -154,24 +158,27 @@ def _plain(
     return document, document
 
 
-def _routes(folder: Path, router: Path, name: str) -> tuple[Side, Side]:
-    path = next((p for p in (router / "router_config.json", router / "config.json") if p.is_file()), None)
+def _routes(folder: Path, router: str, name: str) -> tuple[Side, Side]:
+    path = next(
+        (p for n in ("router_config.json", "config.json") if (p := folder / router / n).is_file()), None
+    )
     if path is None:
         raise EncoderError(f"{name} has a Router without router_config.json", spec=f"splade:{name}")
-    config = read_json(path)
-    try:
-        types, structure = config["types"], config["structure"]
-        sides = {
-            route: [(_short(str(types[m]), name), _inside(folder, router / m, name)) for m in members]
-            for route, members in structure.items()
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise EncoderError(f"{name}: {path.name} is damaged ({error!r})", spec=f"splade:{name}") from error
-    if not {"query", "document"} <= set(sides):
-        raise EncoderError(
-            f"{name} has the routes {', '.join(sides)}; a query and a document route are needed",
-            spec=f"splade:{name}",
-        )
+    config = checked(read_json(path), RouterConfig, path.name, name)
+    sides: dict[str, list[tuple[str, str]]] = {}
+    for route in ("query", "document"):
+        if route not in config.structure:
+            raise EncoderError(
+                f"{name}: {path.name} has the routes {', '.join(config.structure) or 'none'}; a query and a "
+                "document route are needed",
+                spec=f"splade:{name}",
+            )
+        sides[route] = []
+        for member in config.structure[route]:
+            if member not in config.types:
+                raise EncoderError(f"{name}: {path.name} has no type for {member!r}", spec=f"splade:{name}")
+            kind = module_kind(config.types[member], name)
+            sides[route].append((kind, module_path(f"{router}/{member}" if router else member, name)))
     return _side(folder, sides["document"], name), _side(folder, sides["query"], name)
 
 
@@ -188,20 +195,13 @@ def _side(folder: Path, entries: list[tuple[str, str]], name: str) -> SpladeSide
         return StaticSide(place, found)
     if len(kinds) == 2 and kinds[0] in _TRANSFORMERS and kinds[1] == "SpladePooling":
         pooling = module_config(folder / entries[1][1], "SpladePooling", name)
-        strategy, activation = (
-            pooling.get("pooling_strategy", "max"),
-            pooling.get("activation_function", "relu"),
-        )
-        if strategy not in ("max", "sum") or activation not in ("relu", "log1p_relu"):
-            raise EncoderError(
-                f"{name} pools by {strategy!r} of {activation!r}, which isn't known here",
-                spec=f"splade:{name}",
-            )
+        strategy = pooling.get("pooling_strategy", "max")
+        activation = pooling.get("activation_function", "relu")
         return SpladeSide(_transformer(folder / entries[0][1], name), strategy, activation)
     dense = ". For dense vectors use hf:" if "Pooling" in kinds else ""
     raise EncoderError(
-        f"{name} is made of {', '.join(kinds)}; known are a transformer with SpladePooling, and "
-        f"SparseStaticEmbedding{dense}",
+        f"{name} is made of {', '.join(kinds) or 'nothing'} (modules.json); known are a transformer with "
+        f"SpladePooling, and SparseStaticEmbedding{dense}",
         spec=f"splade:{name}",
     )
 
@@ -218,27 +218,5 @@ def _module_entries(folder: Path, name: str) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
     return [
-        (_short(entry.type, name), _inside(folder, folder / entry.path, name))
-        for entry in module_entries(path, name)
+        (module_kind(entry.type, name), module_path(entry.path, name)) for entry in module_entries(path, name)
     ]
-
-
-def _short(kind: str, name: str) -> str:
-    if not kind.startswith("sentence_transformers."):
-        raise EncoderError(
-            f"{name} has a module of its own, {kind}: that is code from the model's author, which "
-            "isn't run here",
-            spec=f"splade:{name}",
-        )
-    return kind.rpartition(".")[2]
-
-
-def _inside(folder: Path, place: Path, name: str) -> str:
-    """*place* relative to *folder*; refuses what leads out of it."""
-    try:
-        relative = place.relative_to(folder)
-    except ValueError:
-        relative = Path("..")
-    if ".." in relative.parts:
-        raise EncoderError(f"{name}: a module's path leads out of the folder", spec=f"splade:{name}")
-    return str(relative)

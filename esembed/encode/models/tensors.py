@@ -31,12 +31,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from esembed.encode.foreign_errors import reason_of, shown
 from esembed.errors import EncoderError
 
 __all__ = ["TensorFile", "Tensors", "read_pickled_tensors", "weights_hash"]
 
 _DTYPES: dict[str, npt.DTypeLike] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16,
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
 _MAX_HEADER_BYTES = 100_000_000
@@ -58,7 +60,9 @@ class TensorFile:
         size = len(self._map)
         length = int.from_bytes(self._map[:8], "little") if size >= 8 else -1
         if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
-            raise EncoderError(f"{self.path.name} is no safetensors file, or it is cut short: fetch it again")
+            raise EncoderError(
+                f"{self.path.name} can't be read: no safetensors file, or cut short. Fetch it again"
+            )
         try:
             header = json.loads(self._map[8 : 8 + length])
             entries = {}
@@ -68,20 +72,22 @@ class TensorFile:
                 start, end = entry["data_offsets"]
                 shape, dtype = tuple(entry["shape"]), entry["dtype"]
                 if any(type(n) is not int or n < 0 for n in (start, end, *shape)):
-                    raise ValueError(f"tensor {name!r} has a shape or place that is none")
+                    raise ValueError(f"tensor {shown(name)} has a shape or place that is none")
                 if dtype not in _DTYPES:  # F8_E4M3, F4 …
                     raise EncoderError(
-                        f"{self.path.name} has values of type {str(dtype)[:20]} ({name}), as quantized "
-                        "models have, and only float weights are read: take the model's unquantized revision"
+                        f"{self.path.name} has values of type {str(dtype)[:20]} ({shown(name)}), as "
+                        "quantized models have, and only float weights are read: take the model's "
+                        "unquantized revision"
                     )
                 # Python's integers: a product of 64 bits can overflow to what the offsets say
                 wanted = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
                 if not start <= end <= size - 8 - length or end - start != wanted:
-                    raise ValueError(f"tensor {name!r} lies outside the file")
+                    raise ValueError(f"tensor {shown(name)} lies outside the file")
                 entries[name] = (dtype, shape, 8 + length + start, 8 + length + end)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise EncoderError(
-                f"{self.path.name} is damaged or of a kind that isn't known here ({error}): fetch it again"
+                f"{self.path.name} is damaged or of a kind that isn't known here ({reason_of(error)}): fetch "
+                "it again"
             ) from error
         return entries
 
@@ -181,9 +187,9 @@ def read_pickled_tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
             return _read(archive)
     except (OSError, MemoryError, *_BROKEN) as error:
         raise EncoderError(
-            f"{path.name} can't be read ({error}): only tensors are taken out of a pickle, nothing in it is "
-            f"run. Save it where you trust it as {path.with_suffix('.safetensors').name} (safetensors.torch."
-            "save_file), which is read instead",
+            f"{path.name} can't be read ({reason_of(error)}): only tensors are taken out of a pickle, "
+            "nothing in it is run. Save it where you trust it as "
+            f"{path.with_suffix('.safetensors').name} (safetensors.torch.save_file), which is read instead",
             spec=path.name,
         ) from error
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from esembed.encode.foreign_errors import foreign_errors, shown
 from esembed.encode.models.tokenizer_files import read_tokenizer
 from esembed.errors import EncoderError
 
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from esembed.encode.models.folder import ModelFiles
 
 __all__ = ["TextTokenizer", "Tokenized"]
+
+
+_MOST_TOKENS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +61,10 @@ class TextTokenizer:
         self.applied: Mapping[str, Any] = found.applied
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        self._tokenizer, self._name = tokenizer, files.name
+        own = self._own_tokens()
         if max_seq_length is not None:
-            least = tokenizer.num_special_tokens_to_add(False) + 1
+            least = own + 1
             if max_seq_length < least:
                 raise EncoderError(
                     f"max_seq_length={max_seq_length} leaves no room for text: take at least {least}",
@@ -69,8 +77,27 @@ class TextTokenizer:
             if tokenizer.normalizer is not None:
                 parts.append(tokenizer.normalizer)
             tokenizer.normalizer = normalizers.Sequence(parts)
-        self._tokenizer, self._name = tokenizer, files.name
         self.pad_id = self._pad_id(files, options)
+
+    def _own_tokens(self) -> int:
+        """How many tokens it puts around a text. The limit of tokens counts on its being in there once."""
+        with self._library("read a text"):
+            full = len(self._tokenizer.encode("a").ids)
+            own = self._tokenizer.num_special_tokens_to_add(False)
+            # add_special_tokens=False leaves out the tokens only: a text that stands twice stays twice
+            steps, self._tokenizer.post_processor = self._tokenizer.post_processor, None
+            bare = len(self._tokenizer.encode("a").ids)
+            self._tokenizer.post_processor = steps
+        if full != bare + own:
+            raise EncoderError(
+                f"{self._name}: post_processor in tokenizer.json makes {full} tokens of a text of {bare} and "
+                f"its own {own}. Take the tokenizer from where the model was published",
+                spec=self._name,
+            )
+        return int(own)
+
+    def _library(self, doing: str) -> AbstractContextManager[None]:
+        return foreign_errors(f"{self._name}: its tokenizer", f"{doing} by tokenizer.json", spec=self._name)
 
     def _pad_id(self, files: ModelFiles, options: Mapping[str, Any]) -> int:
         token = options.get("pad_token") or options.get("eos_token")
@@ -82,10 +109,20 @@ class TextTokenizer:
         # padding is masked, so that any row will do; -1 and ids beyond the table are found in configs
         return found if isinstance(found, int) and 0 <= found < self.vocabulary_size else 0
 
-    @property
+    @cached_property
     def vocabulary_size(self) -> int:
-        """The number of token ids, added tokens included."""
-        return int(self._tokenizer.get_vocab_size(True))
+        """The largest token id + 1, added tokens included.
+
+        Raises:
+            EncoderError: it is beyond any vocabulary; memory would be asked for by this number.
+        """
+        last, token = max(((place, token) for token, place in self.tokens().items()), default=(-1, ""))
+        if last >= _MOST_TOKENS:
+            raise EncoderError(
+                f"{self._name}: tokenizer.json has the id {last} for {shown(token)}, beyond any vocabulary",
+                spec=self._name,
+            )
+        return last + 1
 
     def id_to_token(self, token: int) -> str | None:
         """The token with that id, or None."""
@@ -116,15 +153,13 @@ class TextTokenizer:
             if not isinstance(text, str):
                 raise EncoderError(f"texts[{place}] is {type(text).__name__}, not str")
         given = [prompt + text for text in texts] if prompt else list(texts)
-        try:
+        with self._library("read a text"):
             try:
                 encodings = self._tokenizer.encode_batch_fast(given)
             except (UnicodeEncodeError, TypeError):
                 encodings = self._tokenizer.encode_batch_fast([_clean(text) for text in given])
-        except Exception as error:  # the library raises bare Exception
-            raise EncoderError(f"{self._name}: its tokenizer can't read a text ({error})") from error
-        empty = np.array([self.pad_id], dtype=np.int32)
-        ids = [np.array(encoding.ids, dtype=np.int32) if encoding.ids else empty for encoding in encodings]
+            empty = np.array([self.pad_id], dtype=np.int32)
+            ids = [np.array(one.ids, dtype=np.int32) if one.ids else empty for one in encodings]
         longest = self._tokenizer.truncation["max_length"] if self._tokenizer.truncation else None
         truncated = 0
         if longest is not None:
@@ -147,7 +182,8 @@ class TextTokenizer:
         """
         if not prompt:
             return 0
-        encoding = self._tokenizer.encode(prompt)
+        with self._library("read a prompt"):
+            encoding = self._tokenizer.encode(prompt)
         ids = list(encoding.ids)
         return len(ids) - 1 if ids and ids[-1] in self.special_ids else len(ids)
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from esembed.encode.foreign_errors import shown
+
 __all__ = [
     "BY_MODEL_TYPE",
     "CLASSES",
@@ -147,7 +149,7 @@ def _flat(step: Any, key: str) -> Steps:
     if step is None:
         return []
     if not isinstance(step, dict):
-        raise TypeError(f"a step of tokenizer.json is {step!r}")
+        raise TypeError(f"a step of tokenizer.json is {shown(step)}")
     return (
         [one for part in step[key] for one in _flat(part, key)] if step.get("type") == "Sequence" else [step]
     )
@@ -163,7 +165,7 @@ def _kinds(steps: Steps) -> list[str]:
 
 def _told(file: Parts) -> str:
     kinds = [*_kinds(file.normalizers), *_kinds(file.steps)]
-    return f"tokenizer.json has the steps {', '.join(kinds) or 'none'}, which aren't those of its class"
+    return f"tokenizer.json has the steps {shown(kinds)}, which aren't those of its class"
 
 
 def is_byte_level(stored: Mapping[str, Any]) -> bool:
@@ -193,7 +195,7 @@ def _wordpiece(file: Parts) -> str | None:
             file.applied[key] = file.normalizers[0][key] = value
     unknown = file.options.get("unk_token")
     if unknown not in file.model.get("vocab", ()):
-        return f"its vocabulary lacks the unknown token {unknown!r}"
+        return f"its vocabulary lacks the unknown token {shown(unknown)}"
     if file.model.get("unk_token") != unknown:
         file.applied["unk_token"] = file.model["unk_token"] = unknown
     return None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from esembed.encode.foreign_errors import foreign_errors, shown
 from esembed.encode.models.added_tokens import AddedTokens
 from esembed.encode.models.json_files import optional_json, read_json
 from esembed.encode.models.tokenizer_classes import (
@@ -124,6 +125,9 @@ def _merged(options: Mapping[str, Any], older: Mapping[str, Any]) -> dict[str, A
     return found
 
 
+_LONGEST_NAME = 100
+
+
 def _class(options: Mapping[str, Any], config: Mapping[str, Any], name: str) -> str:
     """The exact name of the class, without ``Fast``; empty where nothing says or the file alone counts."""
     code = options.get("auto_map")
@@ -140,9 +144,10 @@ def _class(options: Mapping[str, Any], config: Mapping[str, Any], name: str) -> 
         return CLASS_WINS[model_type]
     stated = options.get("tokenizer_class") or config.get("tokenizer_class")
     if isinstance(stated, str) and stated:
-        return stated.removesuffix("Fast")
+        return stated[:_LONGEST_NAME].removesuffix("Fast")
     # transformers has classes for model types that aren't known here
-    return BY_MODEL_TYPE.get(model_type, f"tokenizer of model_type {model_type}") if model_type else ""
+    unknown = f"tokenizer of model_type {str(model_type)[:_LONGEST_NAME]}"
+    return BY_MODEL_TYPE.get(model_type, unknown) if isinstance(model_type, str) and model_type else ""
 
 
 # -- tokenizer.json ------------------------------------------------------------------------------
@@ -156,7 +161,8 @@ def _from_json(
     path = folder / "tokenizer.json"
     stored = read_json(path)
     applied: dict[str, Any] = {}
-    try:
+    # the library raises bare Exception, and panics; lists where objects are due, and the like
+    with foreign_errors(f"{name}: tokenizer.json", "be read", spec=name):
         check_growth(stored.get("normalizer"), name)
         known = CLASSES.get(kind)
         if kind == "LlamaTokenizer" and is_byte_level(stored):
@@ -165,8 +171,9 @@ def _from_json(
         if known is not None and known.shape is not None and model_kind(stored) != known.model:
             raise EncoderError(
                 f"{name} has a {kind}, which works on a {known.model} vocabulary, and its tokenizer.json "
-                f"holds a {model_kind(stored)}: one of them is another model's. Where tokenizer.json is "
-                'right, set "tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json',
+                f"holds a {model_kind(stored)[:_LONGEST_NAME]}: one of them is another model's. Where "
+                'tokenizer.json is right, set "tokenizer_class": "PreTrainedTokenizerFast" in '
+                "tokenizer_config.json",
                 spec=name,
             )
         if known is None or known.turns(options):
@@ -190,10 +197,6 @@ def _from_json(
         if known.stated:
             applied = _stated(options)
         _add_ends(tokenizer, name, options, applied)
-    except EncoderError:
-        raise
-    except Exception as error:  # the library raises bare Exception; lists where objects are due, and the like
-        raise EncoderError(f"{name}: tokenizer.json can't be read ({error})", spec=name) from error
     _split_special(tokenizer, options, applied)
     return TokenizerFiles(tokenizer, options, applied)
 
@@ -244,7 +247,9 @@ def _set_ends(
     texts = [named.get(key) for key in known.ends if key is not None]
     ids = [tokenizer.token_to_id(text) for text in texts if text is not None]
     if None in ids or len(ids) < len(texts):
-        return f"its class puts the tokens {', '.join(map(repr, texts))} around a text, which it doesn't have"
+        return (
+            f"its class puts the tokens {', '.join(map(shown, texts))} around a text, which it doesn't have"
+        )
     before, after = ids[: len(ids) - 1], ids[-1:]
     bare = tokenizer.encode("a", add_special_tokens=False).ids
     if tokenizer.encode("a").ids != [*before, *bare, *after]:
@@ -325,7 +330,7 @@ def _from_vocabulary(
     tokens = AddedTokens(folder, name, known, options)
     unknown = tokens.named.get("unk_token")
     if unknown not in ids:
-        raise EncoderError(f"{name}: vocab.txt lacks the unknown token {unknown!r}", spec=name)
+        raise EncoderError(f"{name}: vocab.txt lacks the unknown token {shown(unknown)}", spec=name)
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token=unknown, max_input_chars_per_word=100))
     chosen = normalizer_options(options)
     tokenizer.normalizer = normalizers.BertNormalizer(clean_text=True, **chosen)
@@ -365,16 +370,14 @@ def _by_transformers(
             'pip install "esembed[torch]"',
             spec=name,
         ) from error
-    try:
+    files = f"{name}: {what} in tokenizer.json, tokenizer_config.json or a vocabulary"
+    with foreign_errors(files, "be read by transformers", spec=name):
         loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
         backend = getattr(loaded, "backend_tokenizer", None)
         # some classes do more around a text than their fast half (language codes, other cleaning)
         same = backend is not None and all(
             list(loaded(probe)["input_ids"]) == backend.encode(probe).ids for probe in _PROBES
         )
-    except Exception as error:  # of many kinds
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise EncoderError(f"{name} has no tokenizer that can be read: {reason[0]}", spec=name) from error
     if backend is None:
         raise EncoderError(
             f"{name}: {what} is a program in Python, without a form that runs here. Serve the model and use "
@@ -402,11 +405,12 @@ def _effect(path: Path, backend: Any, options: Mapping[str, Any], kind: str) -> 
     new = sorted((token, place) for token, place in added.items() if token not in listed)
     applied: dict[str, Any] = {"added_tokens": _digest(new)} if new else {}
     try:
-        plain = Tokenizer.from_file(str(path))
-        _split_special(plain, options, applied)
-        alike = all(plain.encode(probe).ids == backend.encode(probe).ids for probe in _PROBES)
-    except Exception:  # noqa: BLE001 - the library raises bare Exception; what it can't read had no vectors
-        alike = False
+        with foreign_errors(path.name, "be read"):
+            plain = Tokenizer.from_file(str(path))
+            _split_special(plain, options, applied)
+            alike = all(plain.encode(probe).ids == backend.encode(probe).ids for probe in _PROBES)
+    except EncoderError:
+        alike = False  # what the library can't read had no vectors
     return applied if alike else {**applied, "converted": kind}
 
 

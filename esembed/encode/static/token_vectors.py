@@ -6,13 +6,16 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from esembed.encode.foreign_errors import foreign_errors
 from esembed.encode.models.folder import module_entries
-from esembed.encode.models.json_files import optional_json, read_json
+from esembed.encode.models.json_files import checked, optional_json, read_json
+from esembed.encode.models.tensors import TensorFile
 from esembed.encode.models.tokenizer_files import check_growth
 from esembed.errors import EncoderError
 from esembed.types import FloatArray
@@ -22,7 +25,13 @@ __all__ = ["Sums", "TokenSource", "block_sums", "open_token_source"]
 IntArray = npt.NDArray[np.int64]
 
 _BLOCK_TOKENS = 65_536  # gathered at once: 64 MiB at 256 dimensions
-_MODEL2VEC_MAX_LENGTH = 512
+
+
+class _Config(msgspec.Struct):
+    """A model2vec folder's config.json."""
+
+    normalize: bool | None = None
+    max_length: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)] | None = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +114,8 @@ class TokenSource:
         cut = [text[:limit] for text in texts] if limit is not None else list(texts)
         truncated = 0
         result: list[IntArray] = []
-        encodings = self.tokenizer.encode_batch_fast(cut, add_special_tokens=False)
+        with foreign_errors("the tokenizer (tokenizer.json)", "read a text"):
+            encodings = self.tokenizer.encode_batch_fast(cut, add_special_tokens=False)
         for text, short, encoding in zip(texts, cut, encodings, strict=True):
             ids = np.asarray(encoding.ids, np.int64)
             if most is not None and (len(ids) > most or len(short) < len(text)):
@@ -133,8 +143,6 @@ def open_token_source(folder: Path, *, max_seq_length: int | None) -> TokenSourc
     """
     spec = f"static:{folder.name}"
     try:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
         from tokenizers import Tokenizer
     except ModuleNotFoundError as error:
         raise EncoderError(
@@ -148,19 +156,16 @@ def open_token_source(folder: Path, *, max_seq_length: int | None) -> TokenSourc
             pickled = sorted(p.name for p in where.glob("*.bin")) + sorted(p.name for p in where.glob("*.pt"))
             hint = f"; {pickled[0]} is pickled, and reading it would run its code" if pickled else ""
             raise EncoderError(f"{folder.name} is no static model: it has no {path.name}{hint}", spec=spec)
-    try:
-        tensors = load_file(str(weights_path))
-        tokenizer = Tokenizer.from_file(str(tokenizer_path))
+    file = TensorFile(weights_path)
+    # copied: a model that is written over must not change what is loaded
+    tensors = {tensor: np.array(file.array(tensor)) for tensor in file.entries}
+    with foreign_errors(f"{folder.name}/tokenizer.json", "be read", spec=spec):
         description = read_json(tokenizer_path)
         check_growth(description.get("normalizer"), folder.name)
-    except EncoderError:
-        raise
-    except (SafetensorError, ValueError, OSError) as error:
-        raise EncoderError(f"{folder.name} can't be read: {error}", spec=spec) from error
-    except Exception as error:
-        raise EncoderError(f"{folder.name}/tokenizer.json can't be read: {error}", spec=spec) from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
+        tokenizer = Tokenizer.from_file(str(tokenizer_path))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        unknown = _unknown_id(description, tokenizer)
     own = "embeddings" in tensors
     table = tensors.get("embeddings", tensors.get("embedding.weight"))
     if table is None or table.ndim != 2 or table.dtype.kind not in "fi":
@@ -170,28 +175,24 @@ def open_token_source(folder: Path, *, max_seq_length: int | None) -> TokenSourc
             spec=spec,
         )
     mapping, weights = tensors.get("mapping"), tensors.get("weights")
-    vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
+    vocabulary = max(tokenizer.get_vocab(True).values(), default=-1) + 1
     _check_sizes(spec, table, mapping, weights, vocabulary)
-    config = optional_json(folder / "config.json") if own else {}
-    limit = max_seq_length if max_seq_length is not None else _length_limit(config, own)
+    stated = optional_json(folder / "config.json") if own else {}
+    config = checked(stated, _Config, "config.json", folder.name)
+    limit = max_seq_length
+    if limit is None and own:
+        limit = config.max_length
     return TokenSource(
         tokenizer,
         table,
         mapping=None if mapping is None else mapping.astype(np.int64),
         weights=None if weights is None else weights.astype(np.float32),
-        unknown=_unknown_id(description, tokenizer) if own else None,
-        normalize=bool(config.get("normalize", False)) or (not own and _has_normalize_module(folder)),
+        unknown=unknown if own else None,
+        normalize=bool(config.normalize) or (not own and _has_normalize_module(folder)),
         max_seq_length=limit,
         weights_hash=_tensor_hash(tensors),
         tokenizer_hash=hashlib.sha256(tokenizer_path.read_bytes()).hexdigest(),
     )
-
-
-def _length_limit(config: dict[str, Any], own: bool) -> int | None:
-    if not own:
-        return None
-    value = config.get("max_length", _MODEL2VEC_MAX_LENGTH)
-    return int(value) if value is not None else None
 
 
 def _check_sizes(
@@ -202,13 +203,30 @@ def _check_sizes(
     vocabulary: int,
 ) -> None:
     if mapping is None and len(table) < vocabulary:
-        raise EncoderError(f"{vocabulary} tokens, but only {len(table)} vectors and no mapping", spec=spec)
+        raise EncoderError(
+            f"{vocabulary} tokens in tokenizer.json, but only {len(table)} vectors in model.safetensors and "
+            "no mapping",
+            spec=spec,
+        )
     if mapping is not None and (
-        len(mapping) < vocabulary or int(mapping.min()) < 0 or int(mapping.max()) >= len(table)
+        mapping.ndim != 1
+        or mapping.dtype.kind not in "iu"
+        or len(mapping) < vocabulary
+        or int(mapping.min()) < 0
+        or int(mapping.max()) >= len(table)
     ):
-        raise EncoderError("the token mapping points outside of the table of vectors", spec=spec)
+        raise EncoderError(
+            "the token mapping in model.safetensors points outside of its table of vectors", spec=spec
+        )
+    for name, values in (("vectors", table), ("weights", weights)):
+        if values is not None and not np.isfinite(values).all():
+            raise EncoderError(f"the {name} in model.safetensors hold NaN or infinity", spec=spec)
     if weights is not None and (weights.ndim != 1 or len(weights) < vocabulary):
-        raise EncoderError(f"{vocabulary} tokens, but weights of shape {weights.shape}", spec=spec)
+        raise EncoderError(
+            f"{vocabulary} tokens in tokenizer.json, but weights of shape {weights.shape} in "
+            "model.safetensors",
+            spec=spec,
+        )
 
 
 def _unknown_id(description: dict[str, Any], tokenizer: Any) -> int | None:
@@ -228,8 +246,8 @@ def _has_normalize_module(folder: Path) -> bool:
     names = [module.type.rpartition(".")[2] for module in module_entries(path, folder.name)]
     if set(names) - known:
         raise EncoderError(
-            f"{folder.name} has the modules {', '.join(names)}; only {', '.join(sorted(known))} are known "
-            "for static vectors",
+            f"{folder.name} has the modules {', '.join(names)} (modules.json); only "
+            f"{', '.join(sorted(known))} are known for static vectors",
             spec=f"static:{folder.name}",
         )
     return "Normalize" in names

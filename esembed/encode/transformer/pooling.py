@@ -389,11 +389,13 @@ def _rows(stage: Stage) -> int:
 
 
 def _unknown(files: ModelFiles, module: Module, where: str = "") -> EncoderError:
-    hint = " It is a sparse model: splade:…" if "Splade" in module.kind or "Sparse" in module.kind else ""
+    named = f"{module.kind} {where}".rstrip()
+    hint = " Serve the model and use openai:MODEL@URL, or bring its vectors (precomputed)."
+    if "Splade" in module.kind or "Sparse" in module.kind:
+        hint = " It is a sparse model: splade:…"
     return EncoderError(
-        f"{files.name} has a module {module.kind} {where}".rstrip()
-        + f" ({module.path or 'no folder'}), which isn't known here, and leaving it out would give other "
-        f"vectors.{hint or ' Serve the model and use openai:MODEL@URL, or bring its vectors (precomputed).'}",
+        f"{files.name} has a module {named} ({module.path or 'no folder'} in modules.json), which isn't "
+        f"known here, and leaving it out would give other vectors.{hint}",
         spec=files.name,
     )
 

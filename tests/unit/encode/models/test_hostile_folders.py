@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from esembed.encode.base import RuntimeOptions
+from esembed.encode.models.folder import read_folder
 from esembed.encode.models.tensors import TensorFile
+from esembed.encode.models.tokenizer import TextTokenizer
 from esembed.encode.registry import load
 from esembed.errors import EncoderError, EsembedError
 
@@ -109,7 +111,7 @@ def folder(root: Path, files: dict[str, Any], **changes: dict[str, Any]) -> Path
 
 def outcome(spec: str) -> str:
     """``loads``, or what the EncoderError says."""
-    began = time.monotonic()
+    began = time.process_time()
     try:
         encoder: Any = load(spec, runtime=RUNTIME)
         for texts in (["hello world", ""], ["x"]):
@@ -119,7 +121,7 @@ def outcome(spec: str) -> str:
         said = "loads"
     except EsembedError as error:
         said = str(error)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
     return said
 
 
@@ -265,3 +267,40 @@ def test_random_changes(seed: int, tmp_path: Path) -> None:
         header[rng.choice(sorted(tensors()))] = {key: rng.choice([*VALUES, [8, 8], [0, 256], [2**64, 1]])}
     root = folder(tmp_path, {name: files.get(name, b"") for name in FILES if name in files}, **header)
     outcome(f"{rng.choice(('hf', 'hf', 'hf', 'splade', 'static'))}:{root}")
+
+
+@pytest.mark.parametrize(
+    ("single", "said"),
+    [
+        # tokenizers panics at a token that the template doesn't define
+        ([{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], ""),
+        ([{"Sequence": {"id": "A", "type_id": 0}}] * 2, "post_processor in "),
+        ([], "post_processor in "),
+    ],
+)
+def test_a_post_processor_that_is_none(single: Any, said: str, tmp_path: Path) -> None:
+    steps = {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}}
+    options = {**FILES["tokenizer_config.json"], "tokenizer_class": "PreTrainedTokenizerFast"}
+    files = {"tokenizer.json": {**FILES["tokenizer.json"], "post_processor": steps}}
+    files |= {"tokenizer_config.json": options, "config.json": {"model_type": "modernbert"}}
+    with pytest.raises(EncoderError, match=rf"{said}tokenizer\.json"):
+        TextTokenizer(read_folder(folder(tmp_path, files)), 16)
+
+
+@pytest.mark.parametrize("place", [1 << 24, 2**31, 2**32 - 1])
+def test_a_token_id_beyond_any_vocabulary(place: int, tmp_path: Path) -> None:
+    tokenizer = copy.deepcopy(FILES["tokenizer.json"])
+    tokenizer["model"]["vocab"]["x"] = place
+    root = folder(tmp_path, {"tokenizer.json": tokenizer})
+    with pytest.raises(EncoderError, match=r"tokenizer\.json"):
+        load(f"hf:{root}", runtime=RUNTIME)
+
+
+@pytest.mark.parametrize("long", ["x" * 100_000, "[" * 5000, "\x1b[2J" * 3000])
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_what_a_file_holds_is_not_quoted_whole(file: str, long: str, tmp_path: Path) -> None:
+    def longer(value: Any, at: tuple[Any, ...]) -> Any:
+        return _changed(FILES[file], at, long, delete=False)
+
+    for number, at in enumerate(_places(FILES[file])):
+        assert len(outcome(f"hf:{folder(tmp_path / str(number), {file: longer(FILES[file], at)})}")) < 2_000

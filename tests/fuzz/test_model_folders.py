@@ -1,0 +1,397 @@
+"""Model folders whose files lie: each loads and gives the vectors that it states, or is an error of the tree
+that names the file or the entry; soon, in little memory.
+
+The corpus holds small models as transformers and sentence-transformers write them: JSON and text as they are,
+of each safetensors file the header and the number of bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import io
+import json
+import logging
+import shutil
+import struct
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import mutations
+
+from esembed.encode.base import RuntimeOptions
+from esembed.encode.models.folder import read_folder
+from esembed.encode.models.tensors import TensorFile, Tensors, read_pickled_tensors, weights_hash
+from esembed.encode.models.tokenizer import TextTokenizer
+from esembed.encode.registry import load
+from esembed.errors import EsembedError, InvariantError
+from esembed.types import SparseVector
+
+pytest.importorskip("openvino")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+# Measured to take about 15 seconds each on two cores.
+EXAMPLES = {"configs": 200, "headers": 2_000, "tokenizers": 1_200, "pickles": 4_000}
+FOLDERS = mutations.load("model_folders")
+RUNTIME = RuntimeOptions(backend="openvino", threads=1, local_files_only=True)
+TEXTS = ["the cat sat on the mat.", "", "fasting Ünïcode 東京 \U0001f642 [MASK] <s>", "a " * 80]
+NEAR = (-1, 1, 2, 8)
+"""Changes of a number that stay close to what is right: shapes and sizes that don't fit each other."""
+MEMORY = 400 * 1024 * 1024
+"""What OpenVINO compiles a tiny model in, and torch's and transformers' import, with room."""
+
+File = tuple[str, str]  # files or tensors, its name
+
+
+def _numbers(value: Any) -> list[tuple[Any, Any]]:
+    found: list[tuple[Any, Any]] = []
+    stack = [value]
+    while stack:
+        here = stack.pop()
+        items: Any = here.items() if isinstance(here, dict) else enumerate(here)
+        for key, inner in items:
+            if isinstance(inner, (dict, list)):
+                stack.append(inner)
+            elif type(inner) in (int, float):
+                found.append((here, key))
+    return found
+
+
+def _damage(random: Random, data: bytes) -> bytes:
+    """Bytes that were cut, changed, doubled."""
+    if not data:
+        return data
+    at = random.randrange(len(data))
+    return random.choice(
+        [
+            data[:at],
+            data[:at] + bytes([random.randrange(256)]) + data[at + 1 :],
+            data[:at] + data[at : at + 40] * 3 + data[at + 40 :],
+            data[:at]
+            + random.choice([b"\xff", b"\x00", b"\xed\xa0\x80", b'"', b"[" * 5000, b"9" * 500])
+            + data[at:],
+            b"",
+            b"\xef\xbb\xbf" + data,
+            data.decode(errors="replace").encode("utf-16"),
+        ]
+    )
+
+
+def _changed(random: Random, value: Any) -> Any:
+    """A file's value, mutated as those of the other entrances, or in a number that stays close."""
+    if isinstance(value, (dict, list)) and random.random() < 0.4:
+        value = copy.deepcopy(value)
+        for _ in range(random.choice((1, 1, 2))):
+            if numbers := _numbers(value):
+                holder, key = random.choice(numbers)
+                holder[key] = random.choice(
+                    (*(holder[key] + n for n in NEAR), holder[key] * 2, holder[key] // 2)
+                )
+        return value
+    return mutations.from_seed([value], random.randrange(2**24))
+
+
+def _made(chosen: Callable[[dict[str, Any]], list[File]]) -> Callable[[list[Any], int], Any]:
+    def make(corpus: list[Any], seed: int) -> Any:
+        random = Random(seed)
+        value = {**random.choice(corpus), "damage": {}, "gone": []}
+        value["files"], value["tensors"] = dict(value["files"]), dict(value["tensors"])
+        for group, name in {random.choice(chosen(value)) for _ in range(random.choice((1, 1, 1, 2, 3)))}:
+            how = random.random()
+            if how < 0.06:
+                value["gone"].append(name)
+            elif how < 0.2:
+                value["damage"][name] = random.randrange(2**24)
+            elif group == "files":
+                value["files"][name] = _changed(random, value["files"][name])
+            else:
+                stated = value["tensors"][name]
+                bytes_ = stated["bytes"] + (random.choice((0, 0, 0, -2, 2, -stated["bytes"])))
+                length = random.choice((None, None, None, 0, 1, -1, 7, 10**6, 2**31, 2**63))
+                header = _changed(random, stated["header"])
+                value["tensors"][name] = {"header": header, "bytes": bytes_, "length": length}
+        return value
+
+    return make
+
+
+def _text(value: Any) -> bytes:
+    try:
+        return json.dumps(value).encode()
+    except (RecursionError, ValueError, TypeError):  # what is too deep for the writer is not for others
+        return b'{"a": ' + b"[" * 20_000
+
+
+@functools.cache
+def _data(folder: str, file: str) -> bytes:
+    """The numbers of a tensor file as it was: small ones, and row numbers where they are integers."""
+    stated = next(one for one in FOLDERS if one["name"] == folder)["tensors"][file]
+    random, data = np.random.default_rng(5), bytearray(stated["bytes"])
+    for name, entry in stated["header"].items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            kind = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I64": "<i8"}[entry["dtype"]]
+            count = (end - start) // int(kind[-1])
+            values = random.normal(0, 0.2, count) if "f" in kind else np.arange(count) % 4
+            data[start:end] = values.astype(kind).tobytes()
+    return bytes(data)
+
+
+def write(value: dict[str, Any], root: Path) -> int:
+    """The folder that *value* describes; its size in bytes."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    size = 0
+    for group in ("files", "tensors"):
+        for name, stated in value[group].items():
+            if name in value.get("gone", ()):
+                continue
+            if group == "files":
+                data = stated.encode("utf-8", "replace") if isinstance(stated, str) else _text(stated)
+            else:
+                head = _text(stated["header"])
+                length = len(head) if stated.get("length") is None else stated["length"] % 2**64
+                numbers = _data(value["name"], name)[: max(0, stated["bytes"])]
+                data = (
+                    struct.pack("<Q", length) + head + numbers + bytes(max(0, stated["bytes"] - len(numbers)))
+                )
+            if name in value.get("damage", {}):
+                data = _damage(Random(value["damage"][name]), data)
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            size += len(data)
+    return size
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    logging.disable(logging.CRITICAL)  # transformers warns of each odd folder
+    memory = Path("/dev/shm")
+    with (
+        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        # Imported before memory is measured: transformers and torch take hundreds of megabytes.
+        place = Path(folder) / "zzz"
+        with contextlib.suppress(ModuleNotFoundError):
+            from transformers import AutoTokenizer
+
+            for one in FOLDERS:
+                if one["name"] in ("bert", "llama"):
+                    for gone in (["config.json"], ["tokenizer.json"]):
+                        write({**one, "gone": gone}, place)
+                        with contextlib.suppress(Exception):
+                            AutoTokenizer.from_pretrained(str(place))
+        yield place
+    logging.disable(logging.NOTSET)
+
+
+def _memory(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def bounded(read: Callable[[], Any], size: int) -> Any:
+    """As ``mutations.bounded``, with the memory of the whole process, since networks are built in C++."""
+    counted = Path("/proc/self/clear_refs").exists()
+    if counted:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _memory("VmRSS:")
+    try:
+        return mutations.bounded(read, size)
+    finally:
+        if counted:
+            peak = _memory("VmHWM:") - before
+            assert peak <= MEMORY + 100 * size, f"{peak:,} bytes of memory for {size} bytes"
+
+
+_PLAIN = {"type", "model", "name", "path", "content", "weight", "single", "pattern", "version", "types"}
+"""Keys that an error may hold as a word."""
+
+
+@functools.cache
+def names_of(folder: str) -> set[str]:
+    """What an error may name: files, and entries of JSON and tensor headers of the folder as it was."""
+    found = {"modules.json", "safetensors", "config.json", "sentence_bert_config.json", "added_tokens.json"}
+    original = next(one for one in FOLDERS if one["name"] == folder)
+    for group in ("files", "tensors"):
+        for name, stated in original[group].items():
+            found.add(name.rpartition("/")[2])
+            stack = [stated.get("header") if group == "tensors" else stated]
+            while stack:
+                here = stack.pop()
+                if isinstance(here, dict):
+                    found |= {key for key in here if len(key) > 3 and key not in _PLAIN}
+                    stack += here.values()
+                elif isinstance(here, list):
+                    stack += here
+    return found
+
+
+def refused_or(read: Callable[[], Any], known: set[str]) -> Any:
+    """What it returns; None for an error of the tree that names a file or an entry."""
+    try:
+        return read()
+    except InvariantError:
+        raise
+    except EsembedError as error:
+        said = str(error)
+        assert any(name in said for name in known), f"names neither file nor entry: {said}"
+        assert len(said) < 3_000, said
+        return None
+
+
+def check_vectors(vectors: Any, info: Any, texts: list[str]) -> None:
+    if info.type == "dense":
+        assert vectors.shape == (len(texts), info.dims)
+        assert vectors.dtype == np.float32
+        assert np.isfinite(vectors).all()
+        return
+    assert len(vectors) == len(texts)
+    for vector in vectors:
+        assert isinstance(vector, SparseVector)
+        assert np.isfinite(vector.values).all()
+        assert (vector.values > 0).all()
+        assert len(set(vector.indices)) == len(vector.indices)
+
+
+def vectors_of(root: Path, family: str) -> Any:
+    encoder: Any = load(f"{family}:{root}", runtime=RUNTIME)
+    try:
+        made = [encoder.encode_document(TEXTS), encoder.encode_query(TEXTS[:1])]
+        return encoder.info, made
+    finally:
+        encoder.close()
+
+
+@pytest.mark.parametrize("value", FOLDERS, ids=[one["name"] for one in FOLDERS])
+def test_the_corpus_loads(value: dict[str, Any], root: Path) -> None:
+    write(value, root)
+    info, made = vectors_of(root, value["family"])
+    check_vectors(made[0], info, TEXTS)
+    if value["family"] != "hf":
+        return
+    check_vectors(made[1], info, TEXTS[:1])
+    assert np.ptp(made[0]) > 0
+
+
+def test_configs(root: Path) -> None:
+    def chosen(value: dict[str, Any]) -> list[File]:
+        names = [name for name in value["files"] if not name.endswith("tokenizer.json")]
+        return [*(("files", name) for name in names), *(("tensors", name) for name in value["tensors"])]
+
+    def check(value: Any) -> None:
+        size = write(value, root)
+        read = functools.partial(vectors_of, root, value["family"])
+        found = bounded(lambda: refused_or(read, names_of(value["name"])), size)
+        if found is not None:
+            info, (documents, queries) = found
+            check_vectors(documents, info, TEXTS)
+            check_vectors(queries, info, TEXTS[:1])
+
+    mutations.fuzz(FOLDERS, EXAMPLES["configs"], check, make=_made(chosen))
+
+
+def test_tokenizers(root: Path) -> None:
+    def chosen(value: dict[str, Any]) -> list[File]:
+        names = ("tokenizer.json", "tokenizer.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+        found = [("files", name) for name in names if name in value["files"]]
+        return [*found, ("files", "config.json")]
+
+    def tokens() -> Any:
+        tokenizer = TextTokenizer(read_folder(root, name="zzz"), 16)
+        return tokenizer, tokenizer(TEXTS, "the "), tokenizer.prompt_length("the ")
+
+    def check(value: Any) -> None:
+        size = write(value, root)
+        found = bounded(lambda: refused_or(tokens, names_of(value["name"])), size)
+        if found is None:
+            return
+        tokenizer, made, prompt = found
+        known = set(tokenizer.tokens().values())
+        assert 0 <= prompt <= 64
+        assert len(made.ids) == len(TEXTS)
+        for ids in made.ids:
+            assert 1 <= len(ids) <= 16
+            assert set(ids.tolist()) <= known | {tokenizer.pad_id}
+
+    folders = [one for one in FOLDERS if {"tokenizer.json", "vocab.txt"} & set(one["files"])]
+    mutations.fuzz(
+        [one for one in folders if one["family"] != "static"], EXAMPLES["tokenizers"], check, _made(chosen)
+    )
+
+
+def test_tensor_headers(root: Path) -> None:
+    def chosen(value: dict[str, Any]) -> list[File]:
+        return [("tensors", name) for name in value["tensors"]]
+
+    def everything(value: dict[str, Any]) -> None:
+        for name in value["tensors"]:
+            if name in value["gone"]:
+                continue
+            tensors = Tensors([TensorFile(root / name)])
+            assert len(weights_hash({"": tensors})) == 64
+            for one in tensors:
+                tensors[one]
+
+    def check(value: Any) -> None:
+        size = write({**value, "files": {}}, root)
+        read = functools.partial(everything, value)
+        mutations.bounded(lambda: refused_or(read, names_of(value["name"])), size, memory=True)
+
+    mutations.fuzz(FOLDERS, EXAMPLES["headers"], check, make=_made(chosen))
+
+
+def test_pickled_tensors(root: Path) -> None:
+    """``sparse_linear.pt`` of BGE-M3: a zip with a pickle in it, of which nothing is run."""
+    torch = pytest.importorskip("torch")
+    written = []
+    for tensors in (
+        {"weight": torch.ones(1, 8), "bias": torch.zeros(1)},
+        {"linear.weight": torch.ones(4, 8).half().t(), "linear.bias": torch.zeros(4, dtype=torch.bfloat16)},
+    ):
+        data = io.BytesIO()
+        torch.save(tensors, data)
+        written.append(data.getvalue())
+
+    def make(corpus: list[Any], seed: int) -> Any:
+        random = Random(seed)
+        data = random.choice(corpus)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        name = random.choice([*parts, *[n for n in parts if n.endswith("data.pkl")] * 6])
+        for _ in range(random.choice((1, 1, 2, 5))):
+            parts[name] = _damage(random, parts[name])
+        if random.random() < 0.2:
+            return _damage(random, data)
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            for part, content in parts.items():
+                archive.writestr(part, content)
+        return out.getvalue()
+
+    def check(data: Any) -> None:
+        root.mkdir(exist_ok=True, parents=True)
+        path = root / "sparse_linear.pt"
+        path.write_bytes(data)
+        read = lambda: refused_or(lambda: read_pickled_tensors(path), {path.name})  # noqa: E731
+        for name, values in (mutations.bounded(read, len(data), memory=True) or {}).items():
+            assert isinstance(name, str)
+            assert values.dtype == np.float32
+
+    mutations.fuzz(written, EXAMPLES["pickles"], check, make=make)
