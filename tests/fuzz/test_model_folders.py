@@ -332,7 +332,10 @@ def test_tokenizers(root: Path) -> None:
 
     folders = [one for one in FOLDERS if {"tokenizer.json", "vocab.txt"} & set(one["files"])]
     mutations.fuzz(
-        [one for one in folders if one["family"] != "static"], EXAMPLES["tokenizers"], check, _made(chosen)
+        [one for one in folders if one["family"] != "static"],
+        EXAMPLES["tokenizers"],
+        check,
+        make=_made(chosen),
     )
 
 
