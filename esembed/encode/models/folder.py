@@ -383,7 +383,7 @@ def module_kind(stated: str, name: str) -> str:
     """
     if not stated.startswith("sentence_transformers."):
         raise EncoderError(
-            f"{name} has a module of its own, {shown(stated)} (modules.json): that is code from the model's "
+            f"{name} has a module of its own, {stated} (modules.json): that is code from the model's "
             "author, which isn't run here. Serve such a model and use openai:MODEL@URL, or bring vectors "
             "(precomputed)",
             spec=name,
@@ -399,7 +399,9 @@ def module_path(stated: str, name: str) -> str:
     """
     if ".." in Path(stated).parts or Path(stated).is_absolute():
         raise EncoderError(
-            f"{name}: a module's path leads out of the folder ({stated!r} in modules.json)", spec=name
+            f"{name}: modules.json points outside the folder: a module's path leads out of the folder "
+            f"({stated!r})",
+            spec=name,
         )
     return stated
 

@@ -246,6 +246,8 @@ def _tensor(
         values = (values.astype(np.uint32) << 16).view(np.float32)
     if not all(size >= 0 for size in shape) or math.prod(shape) > len(values):
         raise ValueError("a tensor has more elements than values")
+    if 0 in shape:  # whatever the other sizes: the places along them would be made
+        return np.zeros(0, np.float32)
     places = np.full(shape, offset, np.int64)
     for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
         along = [1] * len(shape)
