@@ -7,6 +7,7 @@ security plugin (:mod:`secured_engines`).
 from __future__ import annotations
 
 import copy
+import dataclasses
 import fnmatch
 import json
 import os
@@ -20,7 +21,16 @@ from secured_engines import ADMIN, OPENSEARCH, SecuredEngine, elasticsearch, ope
 
 from esembed import Index, IndexPlan, IngestOptions
 from esembed import query as q
+from esembed._sync.client import EngineClient
+from esembed._sync.privileges import may_write, require
+from esembed._sync.term_statistics import (
+    STATISTICS_INDEX,
+    load_statistics,
+    make_statistics_index,
+    save_statistics,
+)
 from esembed.cli import main
+from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.errors import AuthorizationError, EngineStartError, EsembedError, UnsupportedFeatureError
 from esembed.evaluate.datasets import Dataset
 from esembed.local.java import find_java
@@ -86,9 +96,22 @@ def all_roles(engine: str) -> dict[str, dict[str, Any]]:
     for task, role in ROLES[engine].items():
         roles[user(task)] = role
         roles |= {user(task, right): without(role, right) for right in rights(role)}
+    # What the page adds for load settings.
+    roles["load"] = copy.deepcopy(ROLES[engine]["ingest"])
+    if engine == "opensearch":
+        roles["load"]["index_permissions"][0]["allowed_actions"].append("indices:admin/settings/update")
+    else:
+        roles["load"]["indices"][0]["privileges"].append("manage")
     roles["unlocked"] = copy.deepcopy(ROLES[engine]["migrate"])
     if engine == "opensearch":
         roles["unlocked"]["index_permissions"][0]["index_patterns"].remove("books-migration")
+        ingest = ROLES[engine]["ingest"]
+        for right in (None, *STATISTICS_THERE):
+            allowed = [r for r in STATISTICS_THERE if r != right]
+            counts = {"index_patterns": ["esembed-statistics"], "allowed_actions": allowed}
+            roles[user("lexical", right)] = ingest | {
+                "index_permissions": [*ingest["index_permissions"], counts]
+            }
         return roles
     roles["unlocked"]["indices"][0]["names"].remove("books-migration")
     owner = ROLES[engine]["migrate"]["indices"]
@@ -96,6 +119,10 @@ def all_roles(engine: str) -> dict[str, dict[str, Any]]:
         counts = {"names": ["esembed-statistics"], "privileges": [r for r in STATISTICS if r != right]}
         roles[user("lexical", right)] = {"indices": [*owner, counts]}
     return roles
+
+
+STATISTICS_THERE = ("read", "write", "indices:admin/refresh*", "indices:admin/create")
+"""The same for OpenSearch."""
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -300,6 +327,26 @@ def effective(secured: SecuredEngine) -> dict[str, Any]:
     return found
 
 
+def test_load_settings_are_changed_with_the_right_or_not_at_all(world: SecuredEngine) -> None:
+    loading = plan(world.engine, more="[load]\nrefresh = false\n")
+    with world.client(ADMIN) as client:
+        Index.create(client, "books-v2", loading)
+    before = effective(world)
+    with world.client("ingest") as client:
+        index = Index.open(client, "books-v2")
+        with pytest.raises(AuthorizationError) as caught:
+            index.ingest(records(world.engine, 0, 3), OPTIONS)
+        right = "indices:admin/settings/update" if world.engine == "opensearch" else "manage"
+        assert names_the_right(world.engine, right, str(caught.value)), str(caught.value)
+        assert effective(world) == before, "no document, no marker of a load in _meta"
+        without = dataclasses.replace(OPTIONS, apply_load_settings=False)
+        assert index.ingest(records(world.engine, 0, 3), without).indexed == 3
+    with world.client("load") as client:
+        assert Index.open(client, "books-v2").ingest(records(world.engine, 3, 6), OPTIONS).indexed == 3
+    after = effective(world)
+    assert after["books-v2"] == (before["books-v2"][0], 6), "the settings are put back"
+
+
 def test_the_way_back_tries_its_rights_first(world: SecuredEngine) -> None:
     with world.client(ADMIN) as client:
         more = '[filter.m]\ntype = "keyword"\n'
@@ -396,6 +443,30 @@ def test_counts_are_stored_and_each_right_for_them_is_tried_first(world: Secured
             assert after == before
             index.delete_index()
     lexical(world, "books-v2", "lexical")
+
+
+def test_counts_are_stored_on_opensearch(world: SecuredEngine) -> None:
+    """What an ingest does for counts, without the lexical field that this OpenSearch can't have."""
+    if world.engine == "elasticsearch":
+        pytest.skip("it has lexical fields, which are ingested above")
+    counted = LexicalStatistics(analyzer="x", documents=3, total_terms=9, df={"fox": 3})
+
+    def store(client: Any) -> None:
+        engine = EngineClient(client)
+        make_statistics_index(engine)
+        require(engine, "counting terms", may_write(STATISTICS_INDEX))
+        digest = save_statistics(engine, counted)
+        assert load_statistics(engine, digest) == counted
+
+    for right in ("indices:admin/create", "read", "write", "indices:admin/refresh*"):
+        if right == "read":
+            with world.client("lexical") as client:
+                store(client)
+        before = everything(world)
+        with world.client(user("lexical", right)) as client, pytest.raises(AuthorizationError) as caught:
+            store(client)
+        assert names_the_right("opensearch", right, str(caught.value)), (right, str(caught.value))
+        assert everything(world) == before
 
 
 def test_counts_that_an_unseen_index_uses_stay(world: SecuredEngine) -> None:
