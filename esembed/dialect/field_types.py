@@ -12,7 +12,7 @@ from typing import Any
 
 from esembed.dialect.values import DATES, NUMERIC
 
-__all__ = ["WITHOUT_VALUES", "mapped_columns", "use_problem"]
+__all__ = ["TEXTS", "WITHOUT_VALUES", "mapped_columns", "use_problem"]
 
 TEXTS = frozenset({"text", "match_only_text", "annotated_text", "search_as_you_type", "semantic_text"})
 OBJECTS = frozenset({"object", "nested"})

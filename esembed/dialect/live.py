@@ -7,6 +7,7 @@ missing, what is different and what may be added.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,11 @@ import msgspec
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for, meta
+from esembed.dialect.field_types import TEXTS
 from esembed.dialect.mapping import CompiledMapping
 from esembed.errors import PlanError, QueryError, UnsupportedFeatureError
 from esembed.plan import ChunkOptions, DenseField, IndexPlan
+from esembed.plan.checks import RESERVED
 from esembed.query.nodes import MAX_BOOST, MatchPhrase, Query, TextNode
 
 __all__ = [
@@ -37,6 +40,8 @@ __all__ = [
     "used_fields",
 ]
 
+_MATCHED = TEXTS - {"semantic_text"}
+"""Types that words are looked up in."""
 ADOPTED = "adopted"
 """The key under ``_meta.esembed`` with the fields whose mapping somebody else made."""
 
@@ -166,10 +171,12 @@ def split_boost(text: str, exists: Callable[[str], bool]) -> tuple[str, float]:
 def searched_fields(
     node: TextNode, plan: IndexPlan | None, types: Mapping[str, str]
 ) -> list[tuple[str, float]]:
-    """The fields that a text node searches, by their names in the index, with their boosts.
+    """The fields that a text node searches, by their names in the index, with their boosts; a name with ``*``
+    stands for all text fields that it fits.
 
     Raises:
-        QueryError: it names none and there is no plan whose text fields it could mean, or a wrong boost.
+        QueryError: a pattern that fits none; it names none and there is no plan whose text fields it could
+            mean, or a wrong boost.
     """
     named = node.named_fields
     if not named:
@@ -187,7 +194,34 @@ def searched_fields(
         planned = plan is not None and (name in plan.text or name in plan.filter)
         return planned or type_of(name, types) is not None
 
-    return [split_boost(name, exists) for name in named]
+    found: dict[str, float] = {}
+    for one in named:
+        name, boost = split_boost(one, exists)
+        for each in _fitting(name, plan, types) if "*" in name and not exists(name) else [name]:
+            found.setdefault(each, boost)
+    return list(found.items())
+
+
+def _fitting(pattern: str, plan: IndexPlan | None, types: Mapping[str, str]) -> list[str]:
+    """The text fields whose names fit a pattern with ``*``. Not left to the engine, which would search the
+    texts of chunks, and whatever else fits (numbers, our own fields).
+
+    Raises:
+        QueryError: there is none.
+    """
+    chunks = f"{plan.chunk.path}." if plan is not None and plan.chunk is not None else None
+    names = dict.fromkeys(plan.text if plan is not None else ())
+    for name, kind in types.items():
+        own = name.startswith(RESERVED) or (chunks is not None and name.startswith(chunks))
+        if kind in _MATCHED and not own and nested_path(name, types) is None:
+            names[name] = None
+    fits = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL).fullmatch
+    found = [name for name in names if fits(name)]
+    if not found:
+        raise QueryError(
+            f"no text field fits {pattern!r} (there are: {', '.join(names) or 'none'})", field="fields"
+        )
+    return found
 
 
 def used_fields(nodes: Iterable[Query], plan: IndexPlan, types: Mapping[str, str]) -> set[str]:

@@ -120,7 +120,8 @@ def match(
 
     Args:
         text: what to look for; None is a placeholder for the search's text.
-        fields: one or several, each with a boost if wanted (``"title^2"``); none takes the plan's text
+        fields: one or several, each with a boost if wanted (``"title^2"``), ``*`` for all text fields of such
+            a name (``"title.*"``); none takes the plan's text
             fields with their boosts. Of several fields the best one's score counts.
         operator: whether one word suffices (``or``) or all must be there.
         fuzziness: ``"AUTO"`` or the number of edits allowed in a word.
