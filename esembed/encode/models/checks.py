@@ -89,7 +89,10 @@ def check_folder(folder: Path, name: str) -> None:
         stated = read_json(path)
     except EncoderError:
         stated = {}
-    base, kind = stated.get("base_model_name_or_path") or "a base model", stated.get("peft_type") or "PEFT"
+    base, kind = (
+        str(stated.get(key) or default)[:200]
+        for key, default in (("base_model_name_or_path", "a base model"), ("peft_type", "PEFT"))
+    )
     raise EncoderError(
         f"{name} has an adapter ({kind}, adapter_config.json) for {base}, which isn't applied here. Merge it "
         "once: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(FOLDER), with "

@@ -226,19 +226,44 @@ def open_tensors(folder: Path, name: str) -> Tensors:
     if single.is_file():
         return Tensors([TensorFile(single)])
     if index.is_file():
-        shards = sorted(set(checked(read_value(index), _Shards, index.name, name).weight_map.values()))
+        places = checked(read_value(index), _Shards, index.name, name).weight_map
+        shards = sorted(set(places.values()))
         for shard in shards:
             if Path(shard).name != shard or not (folder / shard).is_file():
                 raise EncoderError(
                     f"{name}: {index.name} names {shown(shard)}, which isn't in its folder: fetch it again",
                     spec=name,
                 )
-        return Tensors([TensorFile(folder / shard) for shard in shards])
+        files = {shard: TensorFile(folder / shard) for shard in shards}
+        seen: dict[str, str] = {}
+        for shard, file in files.items():
+            for tensor in file.entries:
+                if tensor in seen:
+                    raise EncoderError(
+                        f"{name}: tensor {shown(tensor)} is in {seen[tensor]} and in {shard}: shards of two "
+                        "models lie in one folder. Fetch it again, into an empty one",
+                        spec=name,
+                    )
+                seen[tensor] = shard
+        for tensor, shard in places.items():
+            if seen.get(tensor) != shard:
+                raise EncoderError(
+                    f"{name}: {index.name} says that tensor {shown(tensor)} is in {shard}, and it isn't: the "
+                    "index is another model's. Fetch the folder again",
+                    spec=name,
+                )
+        return Tensors(list(files.values()))
     checks.check_folder(folder, name)
     other = checks.other_format(folder)
     if other is not None:
         raise EncoderError(f"{name} {other}", spec=name)
-    pickled = [p.name for p in folder.glob("*.bin")] + [p.name for p in folder.glob("*.pt")]
+    if any(folder.glob("model-*-of-*.safetensors")):
+        raise EncoderError(
+            f"{name} holds shards and no {index.name}, so that nobody can tell whether all are there: fetch "
+            "the folder again",
+            spec=name,
+        )
+    pickled = [p.name for kind in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{kind}")]
     pickled = [name for name in pickled if not name.endswith("_linear.pt")]  # BGE-M3's further heads
     if pickled:
         raise EncoderError(

@@ -12,12 +12,15 @@ import msgspec
 from esembed.encode.foreign_errors import reason_of
 from esembed.errors import EncoderError
 
-__all__ = ["checked", "optional_json", "read_json", "read_value"]
+__all__ = ["LFS_POINTER", "LFS_REMEDY", "checked", "optional_json", "read_json", "read_value"]
 
 _MAX_BYTES = 256 * 1024 * 1024
 """The largest tokenizer.json of a published model has 35 MB."""
 
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+
+LFS_POINTER = b"version https://git-lfs."
+LFS_REMEDY = "it is a pointer of Git LFS, not the file itself: run git lfs pull in the model's folder"
 
 T = TypeVar("T")
 
@@ -32,6 +35,8 @@ def read_value(path: Path) -> Any:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"it is larger than {_MAX_BYTES >> 20} MiB")
         text = path.read_text(encoding="utf-8")
+        if text.startswith(LFS_POINTER.decode()):
+            raise ValueError(LFS_REMEDY)
         value = json.loads(text)
         if _HALF_PAIR.search(text):  # which no file name, tensor name or text can hold
             json.dumps(value, ensure_ascii=False).encode()

@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.encode.foreign_errors import reason_of, shown
+from esembed.encode.models.json_files import LFS_POINTER, LFS_REMEDY
 from esembed.errors import EncoderError
 
 __all__ = ["TensorFile", "Tensors", "read_pickled_tensors", "weights_hash"]
@@ -58,6 +59,8 @@ class TensorFile:
 
     def _read_header(self) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
         size = len(self._map)
+        if self._map[: len(LFS_POINTER)] == LFS_POINTER:
+            raise EncoderError(f"{self.path.name} can't be read: {LFS_REMEDY}")
         length = int.from_bytes(self._map[:8], "little") if size >= 8 else -1
         if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
             raise EncoderError(

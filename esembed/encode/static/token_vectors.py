@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esembed.encode.foreign_errors import foreign_errors
+from esembed.encode.models.checks import check_folder, other_format
 from esembed.encode.models.folder import module_entries
 from esembed.encode.models.json_files import checked, optional_json, read_json
 from esembed.encode.models.tensors import TensorFile
@@ -148,11 +149,15 @@ def open_token_source(folder: Path, *, max_seq_length: int | None) -> TokenSourc
         raise EncoderError(
             f'static vectors need the package {error.name}: pip install "esembed[static]"', spec=spec
         ) from error
+    check_folder(folder, folder.name)
     nested = folder / "0_StaticEmbedding"
     where = nested if (nested / "model.safetensors").is_file() else folder
     weights_path, tokenizer_path = where / "model.safetensors", where / "tokenizer.json"
     for path in (weights_path, tokenizer_path):
         if not path.is_file():
+            other = other_format(folder)
+            if other is not None:
+                raise EncoderError(f"{folder.name} {other}", spec=spec)
             pickled = sorted(p.name for p in where.glob("*.bin")) + sorted(p.name for p in where.glob("*.pt"))
             hint = f"; {pickled[0]} is pickled, and reading it would run its code" if pickled else ""
             raise EncoderError(f"{folder.name} is no static model: it has no {path.name}{hint}", spec=spec)
