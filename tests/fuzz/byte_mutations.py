@@ -56,6 +56,13 @@ def from_seed(corpus: Sequence[tuple[str, bytes]], seed: int) -> tuple[str, byte
     return name, _changed(data, random, corpus)
 
 
+def unpacked(name: str, data: bytes) -> bytes:
+    """What is in a packed file, by the libraries themselves. Raises what they raise."""
+    packing = _packing(name)
+    assert packing is not None, name
+    return bytes(packing[0](data))
+
+
 def _packing(name: str) -> Any:
     if name.endswith(".gz"):
         return gzip.decompress, lambda data: gzip.compress(data, mtime=0)
