@@ -106,7 +106,7 @@ class _Hit(msgspec.Struct, gc=False):
     highlight: dict[str, list[str]] | None = None
     inner_hits: dict[str, _Inner] | None = None
     ignored: list[str] | None = msgspec.field(name="_ignored", default=None)
-    sort: list[Any] | None = None
+    sort: list[Any] = msgspec.field(default_factory=list)
 
 
 class _Hits(msgspec.Struct, gc=False):

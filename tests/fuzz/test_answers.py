@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -20,6 +23,7 @@ import replay
 import scenarios
 
 from esembed.capabilities import profile
+from esembed.encode import remote
 from esembed.errors import EsembedError, InvariantError
 from esembed.ingest.backoff import RetryPolicy
 from esembed.ingest.options import IngestReport
@@ -75,7 +79,7 @@ class Recordings:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             size = max(4096, len(answer[1]))
-            with mutations.in_time(size):
+            with mutations.in_time(16 * size):  # by the clock, of a machine that does other things, too
                 run = functools.partial(_ended, functools.partial(scenario.run, client, capabilities))
                 return mutations.bounded(run, size), given
 
@@ -99,6 +103,9 @@ def _nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         begin(self, min(max_wait_seconds, 0.001), *args, **options)
 
     monkeypatch.setattr(RetryPolicy, "__init__", hasty)
+    for name in ("elastic_transport", "opensearch"):
+        monkeypatch.setattr(logging.getLogger(name), "disabled", True)
+        monkeypatch.setattr(logging.getLogger(f"{name}.node_pool"), "disabled", True)
 
 
 @pytest.mark.parametrize("entrance", EXAMPLES)
@@ -127,3 +134,34 @@ def _confirmed(status: int, body: bytes) -> int:
         )
     except Exception:  # noqa: BLE001 - a hostile answer
         return 0
+
+
+def test_embeddings() -> None:
+    """What an endpoint answers: vectors of the right shape, all finite, or an error of the tree."""
+    corpus = mutations.load("answers_embeddings")
+
+    def check(seed: int) -> None:
+        random = Random(seed)
+        one = random.choice(corpus)
+        status, body, headers = replay.changed(random, one["status"], json.dumps(one["body"]).encode())
+        if random.random() < 0.3:
+            headers |= {"retry-after-ms": random.choice(["", "-1", "9" * 400, "\xb2", "1e400", "x"])}
+        # Bytes, as they come from a socket.
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        response = httpx.Response(status, content=body, headers=raw)
+
+        def read() -> Any:
+            if status == 200:
+                return remote.parse_vectors(response, 2, url="http://e", spec="openai:m")
+            error = remote.answer_error(response, url="http://e", spec="openai:m", scrub=str)
+            remote.is_too_large(error)  # type: ignore[arg-type]
+            raise error
+
+        found = mutations.bounded(lambda: _ended(read), max(4096, len(body)), memory=True)
+        if found is not None:
+            vectors, _ = found
+            assert vectors.shape[0] == 2
+            assert vectors.shape[1] > 0
+            assert np.isfinite(vectors).all()
+
+    mutations.fuzz(range(1), 5_000, check, make=lambda _, seed: seed)
