@@ -191,6 +191,9 @@ def _from_json(
             same = _steps(stored) == written
             tokenizer = Tokenizer.from_file(str(path)) if same else Tokenizer.from_str(json.dumps(stored))
             tokens.add(tokenizer, config.get("vocab_size"), applied)
+            # MiniLM's file pads each text to 128 tokens: its ends would seem to be others than its class's
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
             reason = _set_ends(tokenizer, known, tokens.named, applied)
         if reason is not None:
             return _by_transformers(folder, name, options, reason, None if known.stated else path)

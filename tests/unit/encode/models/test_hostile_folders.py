@@ -304,3 +304,19 @@ def test_what_a_file_holds_is_not_quoted_whole(file: str, long: str, tmp_path: P
 
     for number, at in enumerate(_places(FILES[file])):
         assert len(outcome(f"hf:{folder(tmp_path / str(number), {file: longer(FILES[file], at)})}")) < 2_000
+
+
+def test_a_file_that_pads_and_cuts_has_no_other_ends(tmp_path: Path) -> None:
+    """all-MiniLM-L6-v2's does: what its class puts around a text stood in the contract as a change."""
+    ends = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+    padding = {"strategy": {"Fixed": 12}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
+    padding |= {"pad_type_id": 0, "pad_token": "[PAD]"}
+    cut = {"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    plain = {**FILES["tokenizer.json"], "post_processor": ends}
+    made = []
+    for number, changes in enumerate(({}, {"padding": padding}, {"truncation": cut, "padding": padding})):
+        root = folder(tmp_path / str(number), {"tokenizer.json": {**plain, **changes}})
+        tokenizer = TextTokenizer(read_folder(root), 16)
+        made.append(([ids.tolist() for ids in tokenizer(["hello world x"]).ids], dict(tokenizer.applied)))
+    assert made[0] == made[1] == made[2]
+    assert "ends" not in made[0][1]
