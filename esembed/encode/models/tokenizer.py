@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -82,11 +83,14 @@ class TextTokenizer:
     def _own_tokens(self) -> int:
         """How many tokens it puts around a text. The limit of tokens counts on its being in there once."""
         with self._library("read a text"):
-            full = len(self._tokenizer.encode("a").ids)
             own = self._tokenizer.num_special_tokens_to_add(False)
+            text = self._readable()
+            if text is None:
+                return int(own)
+            full = len(self._tokenizer.encode(text).ids)
             # add_special_tokens=False leaves out the tokens only: a text that stands twice stays twice
             steps, self._tokenizer.post_processor = self._tokenizer.post_processor, None
-            bare = len(self._tokenizer.encode("a").ids)
+            bare = len(self._tokenizer.encode(text).ids)
             self._tokenizer.post_processor = steps
         if full != bare + own:
             raise EncoderError(
@@ -95,6 +99,19 @@ class TextTokenizer:
                 spec=self._name,
             )
         return int(own)
+
+    def _readable(self) -> str | None:
+        """A text that the vocabulary has something for. One of few words and no unknown token has nothing for
+        most texts, and raises."""
+        words = itertools.islice(self._tokenizer.get_vocab(True), 10)
+        for text in ("a", *words):
+            try:
+                with foreign_errors(text, "be read"):
+                    self._tokenizer.encode(text)
+            except EncoderError:
+                continue
+            return text
+        return None
 
     def _library(self, doing: str) -> AbstractContextManager[None]:
         return foreign_errors(f"{self._name}: its tokenizer", f"{doing} by tokenizer.json", spec=self._name)

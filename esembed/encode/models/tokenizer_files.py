@@ -168,14 +168,20 @@ def _from_json(
         if kind == "LlamaTokenizer" and is_byte_level(stored):
             # Llama 3's folders name Llama 2's class; transformers 5 reads their file as it stands
             known = CLASSES[""]
-        if known is not None and known.shape is not None and model_kind(stored) != known.model:
-            raise EncoderError(
-                f"{name} has a {kind}, which works on a {known.model} vocabulary, and its tokenizer.json "
-                f"holds a {model_kind(stored)[:_LONGEST_NAME]}: one of them is another model's. Where "
-                'tokenizer.json is right, set "tokenizer_class": "PreTrainedTokenizerFast" in '
-                "tokenizer_config.json",
-                spec=name,
-            )
+        if known is not None and known.shape is not None and not _is_of(stored, known, options):
+            if _names_no_class(options, config):
+                # Only the model's type implies the class, and the file is another one's. transformers 4 read
+                # such a file as it stands, and so the model was trained; 5 makes tokens of it that the model
+                # has no rows for (seen with RoBERTa, MPNet and Qwen2 over WordPiece, 5.23).
+                known = CLASSES[""]
+            elif model_kind(stored) != known.model:
+                raise EncoderError(
+                    f"{name} has a {kind}, which works on a {known.model} vocabulary, and its tokenizer.json "
+                    f"holds a {model_kind(stored)[:_LONGEST_NAME]}: one of them is another model's. Where "
+                    'tokenizer.json is right, set "tokenizer_class": "PreTrainedTokenizerFast" in '
+                    "tokenizer_config.json",
+                    spec=name,
+                )
         if known is None or known.turns(options):
             # CodeLlama's tokenizer.json was once read as it stands, but for this option
             once = kind == "CodeLlamaTokenizer" and options.get("add_prefix_space") is not False
@@ -202,6 +208,28 @@ def _from_json(
         _add_ends(tokenizer, name, options, applied)
     _split_special(tokenizer, options, applied)
     return TokenizerFiles(tokenizer, options, applied)
+
+
+_OF_NO_MODEL = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes that read any tokenizer.json as it stands."""
+
+
+def _names_no_class(options: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether the folder leaves its tokenizer's class to the model's type, or to tokenizer.json."""
+    stated = options.get("tokenizer_class") or config.get("tokenizer_class")
+    return not isinstance(stated, str) or stated in _OF_NO_MODEL
+
+
+def _is_of(stored: Mapping[str, Any], known: TokenizerClass, options: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer.json can be one of this class: its kind of vocabulary, with the tokens that the
+    class puts around a text."""
+    if model_kind(stored) != known.model:
+        return False
+    vocabulary = stored["model"].get("vocab") or ()
+    words = set(vocabulary) if isinstance(vocabulary, Mapping) else {one[0] for one in vocabulary}
+    words |= {one.get("content") for one in stored.get("added_tokens") or ()}
+    ends = (content(options.get(key)) or known.tokens.get(key) for key in known.ends or () if key is not None)
+    return all(end in words for end in ends)
 
 
 def _steps(stored: Mapping[str, Any]) -> str:
