@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,14 +84,12 @@ class TextTokenizer:
         """How many tokens it puts around a text. The limit of tokens counts on its being in there once."""
         with self._library("read a text"):
             own = self._tokenizer.num_special_tokens_to_add(False)
-            text = self._readable()
-            if text is None:
-                return int(own)
-            full = len(self._tokenizer.encode(text).ids)
             # add_special_tokens=False leaves out the tokens only: a text that stands twice stays twice
             steps, self._tokenizer.post_processor = self._tokenizer.post_processor, None
+            text = self._readable()
             bare = len(self._tokenizer.encode(text).ids)
             self._tokenizer.post_processor = steps
+            full = len(self._tokenizer.encode(text).ids)
         if full != bare + own:
             raise EncoderError(
                 f"{self._name}: post_processor in tokenizer.json makes {full} tokens of a text of {bare} and "
@@ -100,10 +98,10 @@ class TextTokenizer:
             )
         return int(own)
 
-    def _readable(self) -> str | None:
+    def _readable(self) -> str:
         """A text that the vocabulary has something for. One of few words and no unknown token has nothing for
-        most texts, and raises."""
-        words = itertools.islice(self._tokenizer.get_vocab(True), 10)
+        most texts, and raises; none is read then."""
+        words: Iterable[str] = itertools.islice(self._tokenizer.get_vocab(True), 10)
         for text in ("a", *words):
             try:
                 with foreign_errors(text, "be read"):
@@ -111,7 +109,7 @@ class TextTokenizer:
             except EncoderError:
                 continue
             return text
-        return None
+        return ""
 
     def _library(self, doing: str) -> AbstractContextManager[None]:
         return foreign_errors(f"{self._name}: its tokenizer", f"{doing} by tokenizer.json", spec=self._name)
