@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,12 @@ def test_nothing_large_or_binary_is_tracked() -> None:
         if path.stat().st_size > (1_500_000 if path.suffix == ".png" else 600_000)
     }
     assert large == {}
+
+
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """Folders without an __init__.py share one space of names, and a second module of a name ends the run."""
+    folders = [
+        path for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").exists()
+    ]
+    twice = [name for name, count in Counter(path.name for path in folders).items() if count > 1]
+    assert twice == []
