@@ -11,7 +11,11 @@ from esembed.ingest.options import MissingVectors
 from esembed.lazy import npt
 from esembed.types import Document, SparseVector
 
-__all__ = ["PreparedRecord", "as_record_error", "ends_the_run", "hash_parts", "vector_size"]
+__all__ = ["UNFINISHED", "PreparedRecord", "as_record_error", "ends_the_run", "hash_parts", "vector_size"]
+
+UNFINISHED = "0" * 16
+"""In a stored hash in place of the contract's digits: no record has it, so the next run writes the document
+again. It stands while a document is written or deleted in several steps."""
 
 
 @dataclass(slots=True, eq=False)

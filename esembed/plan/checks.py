@@ -283,7 +283,7 @@ def _check_filter(name: str, field: FilterField, outer: str = "") -> None:
         _check_filter(key, inner, f"{name}.fields.")
 
 
-VERSION_TYPES = ("integer", "long", "unsigned_long", "date", "keyword")
+VERSION_TYPES = ("integer", "long", "date", "keyword")
 """Types of filter fields that whole numbers, or times, are written into."""
 
 

@@ -13,7 +13,7 @@ from esembed.dialect.source_rules import within
 from esembed.ingest.bulk import BulkAction
 from esembed.ingest.options import IngestOptions, IngestReport, MissingVectors
 from esembed.ingest.outcomes import Outcomes
-from esembed.ingest.record import PreparedRecord
+from esembed.ingest.record import UNFINISHED, PreparedRecord
 from esembed.ingest.vector_check import VectorCheck
 from esembed.plan import IndexPlan, paths
 
@@ -113,7 +113,7 @@ class SerializeStage:
         condition = {} if partial else _condition(record)
         if separate and condition:
             # The document first, marked as unfinished: an older record must not put its chunks there.
-            unfinished = {**body, HASH_FIELD: "0" * 16 + stored[16:]}
+            unfinished = {**body, HASH_FIELD: UNFINISHED + stored[16:]}
             first = [form.index_lines(record.id, unfinished, routing, **condition)]
         if separate:
             made = zip(record.chunks or (), record.chunk_vectors, strict=True)
@@ -134,7 +134,7 @@ class SerializeStage:
             # A partial update merges objects, and a sparse vector is one: tokens of the old text would
             # stay. A list is replaced, not merged, so an empty one clears the field first; but not before
             # the engine took the rest of the update. Until then the hash is nobody's.
-            unfinished = {**body, HASH_FIELD: "0" * 16 + stored[16:]}
+            unfinished = {**body, HASH_FIELD: UNFINISHED + stored[16:]}
             cleared: dict[str, Any] = {}
             filled: dict[str, Any] = {}
             for name in sparse:
@@ -164,7 +164,7 @@ class SerializeStage:
             # A mark on the document tells whether it is the one that was seen, before its chunks go. With it
             # the document is no record's any more, so that a run that ends here is made good by the next.
             mark = action_line("update", record.id, routing=routing, **condition)
-            lines = [mark + dumps({"doc": {HASH_FIELD: f"{'0' * 16}.{record.old_chunks}"}}) + b"\n"]
+            lines = [mark + dumps({"doc": {HASH_FIELD: f"{UNFINISHED}.{record.old_chunks}"}}) + b"\n"]
             then = [form.delete_line(one, routing) for one in gone]
         else:
             lines, then = [form.delete_line(one, routing, **condition) for one in gone], []
