@@ -208,7 +208,10 @@ class OpenAIEncoder:
         return self._encode(texts, self._prompts["query"])
 
     def close(self) -> None:
-        self._client.close()
+        # A forked child has the parent's client with it, whose pool's lock a thread of the parent's may have
+        # held (httpcore 1.0: close waited for ever); the child's sockets go with its reference.
+        if self._process.here:
+            self._client.close()
 
     # -- batches ---------------------------------------------------------------------------------
 

@@ -180,7 +180,7 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         """Plain values; what equals its default is left out, so that diffs stay small."""
         data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self, enc_hook=str))
-        for section in ("text", "dense", "sparse", "filter"):
+        for section in ("text", "dense", "sparse", "filter", "analysis"):
             if not data.get(section):
                 data.pop(section, None)
         return data

@@ -407,7 +407,7 @@ def test_what_does_not_go_together_is_refused(searcher: Searcher) -> None:
         ({"legs": "dense"}, "legs takes a list"),
         ({"legs": []}, "legs takes a list"),
         ({"filter": {"term": {"lang": "en"}}}, "filter must be a query"),
-        ({"cursor": "x", "offset": 3}, "not both"),
+        ({"cursor": "x", "offset": 3}, "one of them"),
     ):
         with pytest.raises(QueryError, match=message):
             searcher.search(q.rrf(BM25, DENSE), **options)  # type: ignore[arg-type]
