@@ -222,6 +222,7 @@ async def _migrate(
         client,
         report.new,
         plan,
+        alias=False,  # the alias moves when the version is whole
         exist_ok=True,  # a run before this one may have made it
         encoders=Encoders(encoder=copying or None, runtime=encoders.runtime),
         capabilities=known,

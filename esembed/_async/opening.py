@@ -39,7 +39,14 @@ from esembed.search.options import Reranker
 
 from . import ingest
 from ._shim import in_thread
-from .aliases import is_unused, migration_state, versions_before
+from .aliases import (
+    MIGRATION_STATE,
+    create_first_version,
+    is_unused,
+    migration_state,
+    version_name,
+    versions_before,
+)
 from .client import AsyncEngineClient
 from .live import (
     LiveIndex,
@@ -121,6 +128,7 @@ async def create(
     name: str,
     plan: IndexPlan,
     *,
+    alias: bool,
     exist_ok: bool,
     encoders: Encoders,
     capabilities: Capabilities | None = None,
@@ -128,10 +136,11 @@ async def create(
 ) -> IndexState:
     """Create the index that *plan* describes; see ``AsyncIndex.create``."""
     check_name(name, new=True)
+    check_name(version_name(name, 1) if alias else name, new=True)
     known = capabilities or await probe(client)
     prepared = await prepare(plan, known, encoders)
-    existing = await describe(client, name)
-    if existing is not None:
+
+    def there_already(existing: LiveIndex) -> IndexState:
         # Compared first: that the plan is another one says more than that the index exists.
         opened = _same_plan(client, existing, prepared, known, rerankers)
         if not exist_ok:
@@ -140,15 +149,26 @@ async def create(
                 index=name,
             )
         return opened
+
+    existing = await describe(client, name)
+    if existing is not None:
+        return there_already(existing)
     check_new(plan)
-    stored = await prepared.describe_itself({})
+    # The alias in _meta, too: by it deleting "books" takes the index along, as for every later version.
+    stored = await prepared.describe_itself({MIGRATION_STATE: {"alias": name}} if alias else {})
     body = with_meta(prepared.compiled.body, meta.build(stored))
     # Before the index, which names its pipeline: a document for a pipeline that isn't there is refused.
     await put_pipelines(client, prepared.compiled.pipelines)
     # With _meta in the same request, so that no index without it is left behind by a run that ends here.
     try:
-        await client.request("PUT", f"/{index_path(name)}", body=body)
+        if alias:
+            await create_first_version(client, name, body)
+        else:
+            await client.request("PUT", f"/{index_path(name)}", body=body)
     except EngineRequestError as error:
+        meanwhile = await describe(client, name)
+        if meanwhile is not None:  # two runs that create it at once
+            return there_already(meanwhile)
         raise refused_plan(error, plan, known) from error
     live = await describe(client, name)
     if live is None:

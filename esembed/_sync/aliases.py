@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,13 @@ from esembed.dialect.alias import AliasProperties
 from esembed.dialect.live import mapped_types, type_of
 from esembed.dialect.meta import stored_meta
 from esembed.dialect.names import check_name
-from esembed.errors import AliasError, IndexNotFoundError, OptionsError, PermanentError
+from esembed.errors import (
+    AliasError,
+    EngineRequestError,
+    IndexNotFoundError,
+    OptionsError,
+    PermanentError,
+)
 from esembed.migration.lock import MigrationLock
 
 from ._shim import in_thread, sleep, thread_transport
@@ -32,6 +38,7 @@ __all__ = [
     "allow_writes",
     "block_writes",
     "choose_alias",
+    "create_first_version",
     "delete_old_versions",
     "enough_disk",
     "is_unused",
@@ -44,6 +51,7 @@ __all__ = [
     "require_filter_fields",
     "shows_as_much",
     "swap",
+    "version_name",
     "versions",
     "versions_before",
 ]
@@ -94,6 +102,11 @@ def made_from(alias: str, new: str, state: Mapping[str, Any], old: LiveIndex) ->
         blocked = str((old.settings.get("blocks") or {}).get("write")).lower() == "true"
         return is_version(alias, old.concrete_index) or (blocked and not set(old.aliases) - {alias})
     return named == alias and own.get("to") in (None, new)
+
+
+def version_name(alias: str, number: int) -> str:
+    """The name of an alias's version."""
+    return f"{alias}-v{number}"
 
 
 def is_version(alias: str, index: str) -> bool:
@@ -253,10 +266,30 @@ def next_name(client: EngineClient, alias: str, concrete_index: str) -> str:
             return name
         if not state and _is_fresh(client, name):
             return name  # made by a run that ended before it could write the migration state
-    numbers = [
-        int(name.rpartition("-v")[2]) for name in (*found, concrete_index) if re.search(r"-v\d+$", name)
-    ]
-    return f"{alias}-v{max(numbers, default=1) + 1}"
+    return _unused_name(alias, (*found, concrete_index), first=2)
+
+
+def _unused_name(alias: str, taken: Iterable[str], *, first: int) -> str:
+    numbers = [int(name.rpartition("-v")[2]) for name in taken if re.search(r"-v\d+$", name)]
+    return version_name(alias, max(max(numbers, default=0) + 1, first))
+
+
+def create_first_version(client: EngineClient, alias: str, body: Mapping[str, Any]) -> None:
+    """Create ``ALIAS-v1`` and the alias, in one request: no index is left behind without its alias.
+
+    Raises:
+        EngineRequestError: the engine refused it; an alias that another run made meanwhile is such a case,
+            since one alias has one index to write to.
+    """
+    body = {**body, "aliases": {alias: {"is_write_index": True}}}
+    try:
+        client.request("PUT", f"/{index_path(version_name(alias, 1))}", body=body)
+    except EngineRequestError as error:
+        if error.error_type != "resource_already_exists_exception":
+            raise
+        # A version that is left of an alias that was removed; looked for only now, since it is rare.
+        name = _unused_name(alias, versions(client, alias), first=2)
+        client.request("PUT", f"/{index_path(name)}", body=body)
 
 
 def _is_fresh(client: EngineClient, name: str) -> bool:

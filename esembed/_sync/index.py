@@ -214,18 +214,21 @@ class Index:
         name: str,
         plan: IndexPlan,
         *,
+        alias: bool = True,
         exist_ok: bool = False,
         encoder: Encoder | Mapping[str, Encoder] | None = None,
         runtime: RuntimeOptions | None = None,
         capabilities: Capabilities | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
     ) -> Index:
-        """Create the index that *plan* describes.
+        """Create the index that *plan* describes, behind an alias, by which it can be migrated later.
 
         Args:
             client: the official client; it stays the caller's.
-            name: the new index's name.
+            name: what it is called: the alias of the new index ``NAME-v1``, and the name that all further
+                calls take.
             plan: what it is; ``auto`` values and missing dims are resolved and recorded.
+            alias: False makes an index that has the name itself; a migration will need another one for it.
             exist_ok: an index that exists with the same plan is opened instead.
             encoder: encoders to use instead of loading the plan's, one or one for each field.
             runtime: how loaded encoders run here.
@@ -241,6 +244,7 @@ class Index:
             EngineClient(client),
             name,
             plan,
+            alias=alias,
             exist_ok=exist_ok,
             encoders=Encoders(encoder=encoder, runtime=runtime),
             capabilities=capabilities,

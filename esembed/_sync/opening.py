@@ -40,7 +40,14 @@ from esembed.search.options import Reranker
 
 from . import ingest
 from ._shim import in_thread
-from .aliases import is_unused, migration_state, versions_before
+from .aliases import (
+    MIGRATION_STATE,
+    create_first_version,
+    is_unused,
+    migration_state,
+    version_name,
+    versions_before,
+)
 from .client import EngineClient
 from .live import (
     LiveIndex,
@@ -122,6 +129,7 @@ def create(
     name: str,
     plan: IndexPlan,
     *,
+    alias: bool,
     exist_ok: bool,
     encoders: Encoders,
     capabilities: Capabilities | None = None,
@@ -129,10 +137,11 @@ def create(
 ) -> IndexState:
     """Create the index that *plan* describes; see ``Index.create``."""
     check_name(name, new=True)
+    check_name(version_name(name, 1) if alias else name, new=True)
     known = capabilities or probe(client)
     prepared = prepare(plan, known, encoders)
-    existing = describe(client, name)
-    if existing is not None:
+
+    def there_already(existing: LiveIndex) -> IndexState:
         # Compared first: that the plan is another one says more than that the index exists.
         opened = _same_plan(client, existing, prepared, known, rerankers)
         if not exist_ok:
@@ -141,15 +150,26 @@ def create(
                 index=name,
             )
         return opened
+
+    existing = describe(client, name)
+    if existing is not None:
+        return there_already(existing)
     check_new(plan)
-    stored = prepared.describe_itself({})
+    # The alias in _meta, too: by it deleting "books" takes the index along, as for every later version.
+    stored = prepared.describe_itself({MIGRATION_STATE: {"alias": name}} if alias else {})
     body = with_meta(prepared.compiled.body, meta.build(stored))
     # Before the index, which names its pipeline: a document for a pipeline that isn't there is refused.
     put_pipelines(client, prepared.compiled.pipelines)
     # With _meta in the same request, so that no index without it is left behind by a run that ends here.
     try:
-        client.request("PUT", f"/{index_path(name)}", body=body)
+        if alias:
+            create_first_version(client, name, body)
+        else:
+            client.request("PUT", f"/{index_path(name)}", body=body)
     except EngineRequestError as error:
+        meanwhile = describe(client, name)
+        if meanwhile is not None:  # two runs that create it at once
+            return there_already(meanwhile)
         raise refused_plan(error, plan, known) from error
     live = describe(client, name)
     if live is None:

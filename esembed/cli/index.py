@@ -43,15 +43,23 @@ def create(
     exist_ok: Annotated[
         bool, typer.Option("--exist-ok", help="Fine if it exists with the same plan.")
     ] = False,
+    alias: Annotated[
+        bool,
+        typer.Option(
+            "--alias/--no-alias",
+            help="Make the index NAME-v1 and the alias NAME, by which it can be migrated; or an index NAME.",
+        ),
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the plan compiles to here; send nothing.")
     ] = False,
     json: AsJson = False,
     connection: Connection,
 ) -> None:
-    """Create an index from a plan.
+    """Create an index from a plan, behind an alias.
 
-    The plan is compiled for the engine that answers. What the engine can't do is said, with the remedy,
+    "books" becomes the alias of the index "books-v1", so that "esembed index migrate books" can replace it
+    while people search. The plan is compiled for the engine that answers. What the engine can't do is said, with the remedy,
     before anything is sent.
 
     Examples:
@@ -79,11 +87,13 @@ def create(
             for line in compiled.notes:
                 terminal.note(line)
             return
-        index = Index.create(client, name, wanted, exist_ok=exist_ok)
+        index = Index.create(client, name, wanted, alias=alias, exist_ok=exist_ok)
         if json:
-            terminal.print_json({"index": index.name, "plan": index.plan.to_dict()})
+            names = {"index": index.name, "concrete_index": index.concrete_index}
+            terminal.print_json({**names, "plan": index.plan.to_dict()})
         else:
-            terminal.note(f"created {index.name}: {_contents(index.plan)}")
+            behind = "" if index.concrete_index == index.name else f" (an alias of {index.concrete_index})"
+            terminal.note(f"created {index.name}{behind}: {_contents(index.plan)}")
             for line in index.notes:
                 terminal.note(f"  {line}")
     finally:

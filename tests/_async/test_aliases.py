@@ -57,7 +57,7 @@ async def shown_alias(client: Any, alias: str) -> dict[str, Any]:
 
 async def two_tenants(client: Any, name: str, plan: IndexPlan = PLAN) -> str:
     """An index with two tenants' documents, and the alias of one of them."""
-    index = await AsyncIndex.create(client, name, plan)
+    index = await AsyncIndex.create(client, name, plan, alias=False)
     await index.ingest([*records("acme"), *records("other", 40)], QUIET)
     await put_alias(client, name, f"{name}-acme", filter={"term": {"tenant": "acme"}})
     return f"{name}-acme"
@@ -109,7 +109,7 @@ async def test_every_way_of_reading_is_the_tenants_own(client: Any, esembed_inde
     everything = {"all": {"global": {}, "aggs": facets}}
     with pytest.raises(QueryError, match="global"):
         await index.search(ROWS, aggregations={"x": {"filter": {"match_all": {}}, "aggs": everything}})
-    copy = await AsyncIndex.create(client, f"{esembed_index_name}-copy", PLAN)
+    copy = await AsyncIndex.create(client, f"{esembed_index_name}-copy", PLAN, alias=False)
     report = await copy.ingest(await index.documents(), QUIET)
     assert report.bytes_read > 20 * report.read
     assert (report.read, report.indexed, await copy.count()) == (4, 4, 4)
@@ -197,7 +197,7 @@ async def test_a_migration_and_a_rollback_carry_everything(
     client: Any, esembed_index_name: str, properties: dict[str, Any]
 ) -> None:
     name, alias = f"{esembed_index_name}-v1", esembed_index_name
-    index = await AsyncIndex.create(client, name, PLAN)
+    index = await AsyncIndex.create(client, name, PLAN, alias=False)
     await put_alias(client, name, alias, **properties)
     routing = properties.get("index_routing")
     rows = [*records("acme"), *records("other")]
@@ -241,7 +241,7 @@ async def test_a_tenants_alias_is_migrated_by_name(client: Any, esembed_index_na
 
 async def test_a_filter_that_would_show_more_is_no_filter_there(client: Any, esembed_index_name: str) -> None:
     name, alias = f"{esembed_index_name}-v1", esembed_index_name
-    index = await AsyncIndex.create(client, name, PLAN)
+    index = await AsyncIndex.create(client, name, PLAN, alias=False)
     rows = [{**row, "tenant": f"acme {row['tenant']}"} for row in records("x")]
     await index.ingest([*records("acme"), *rows], QUIET)
     await put_alias(client, name, alias, filter={"term": {"tenant": "acme"}})
@@ -271,7 +271,7 @@ async def test_a_filter_by_what_the_plan_lacks_is_refused_first(
 ) -> None:
     """Mapped by somebody else beside the plan's fields, or computed by the mapping."""
     name, alias = f"{esembed_index_name}-v1", esembed_index_name
-    index = await AsyncIndex.create(client, name, PLAN)
+    index = await AsyncIndex.create(client, name, PLAN, alias=False)
     engine = index.client
     parts = {"type": "nested", "properties": {"n": {"type": "integer"}}}
     body: dict[str, Any] = {"properties": {"parts": parts}}
@@ -307,7 +307,7 @@ async def test_a_filter_by_what_the_plan_lacks_is_refused_first(
 
 async def test_a_rollback_would_not_show_more(client: Any, esembed_index_name: str) -> None:
     name, alias = f"{esembed_index_name}-v1", esembed_index_name
-    index = await AsyncIndex.create(client, name, PLAN)
+    index = await AsyncIndex.create(client, name, PLAN, alias=False)
     await put_alias(client, name, alias)
     await index.ingest([{**row, "secret": True} for row in records("acme")], QUIET)
     options = MigrateOptions(alias=alias, ingest=QUIET)
@@ -331,7 +331,7 @@ async def test_other_chunks_are_no_other_documents(client: Any, esembed_index_na
         dense={"made": tiny},
         chunk=ChunkOptions(source=("body",), max_tokens=8, overlap_tokens=0, store="documents"),
     )
-    index = await AsyncIndex.create(client, name, plan, encoder=data.TinyDense())
+    index = await AsyncIndex.create(client, name, plan, encoder=data.TinyDense(), alias=False)
     rows = [
         {"_id": f"{tenant}{n}", "tenant": tenant, "body": "red dog. blue house. " * 9, "n": n}
         for tenant in ("acme", "other")
@@ -367,7 +367,7 @@ async def test_hidden_versions_are_found(client: Any, esembed_index_name: str) -
     body = {"index_patterns": [f"{alias}-v*"], "template": {"settings": {"index.hidden": True}}}
     await engine.request("PUT", f"/_index_template/{alias}", body=body)
     try:
-        index = await AsyncIndex.create(client, f"{alias}-v1", PLAN)
+        index = await AsyncIndex.create(client, f"{alias}-v1", PLAN, alias=False)
         await index.ingest(records("acme"), QUIET)
         options = MigrateOptions(alias=alias, ingest=QUIET)
         news = []
@@ -390,7 +390,7 @@ async def test_hidden_versions_are_found(client: Any, esembed_index_name: str) -
 
 
 async def test_documents_go_where_the_alias_says(client: Any, esembed_index_name: str) -> None:
-    await AsyncIndex.create(client, esembed_index_name, PLAN)
+    await AsyncIndex.create(client, esembed_index_name, PLAN, alias=False)
     alias = f"{esembed_index_name}-routed"
     await put_alias(client, esembed_index_name, alias, routing="acme", filter={"term": {"tenant": "acme"}})
     index = await AsyncIndex.open(client, alias)
@@ -431,7 +431,7 @@ async def test_chunks_are_the_tenants_own(client: Any, esembed_index_name: str) 
         chunk=ChunkOptions(source=("body",), store="documents", max_tokens=16, overlap_tokens=2),
         dense={},
     )
-    index = await AsyncIndex.create(client, esembed_index_name, plan)
+    index = await AsyncIndex.create(client, esembed_index_name, plan, alias=False)
     rows = [{**row, "v": None, "body": "one two three " * 20} for row in records("acme") + records("other")]
     report = await index.ingest(rows, QUIET)
     assert report.indexed == 8, report.errors
@@ -454,7 +454,7 @@ async def test_several_indices_of_one_plan_are_searched(client: Any, esembed_ind
     name = esembed_index_name
     plan = PLAN.replace(sparse={"terms": SparseField(encoder="lexical", source=("body",))})
     for month in ("a", "b", "c"):
-        index = await AsyncIndex.create(client, f"{name}-{month}", plan)
+        index = await AsyncIndex.create(client, f"{name}-{month}", plan, alias=False)
         await index.ingest(records(month, 3), QUIET)
         await put_alias(client, f"{name}-{month}", name)
         # Somebody maps other fields of one object in each.
@@ -488,7 +488,7 @@ async def test_several_indices_of_one_plan_are_searched(client: Any, esembed_ind
         index.learn_weights,
         lambda: AsyncIndex.attach(client, name, plan),
         lambda: AsyncIndex.repair(client, name, plan),
-        lambda: AsyncIndex.create(client, name, plan, exist_ok=True),
+        lambda: AsyncIndex.create(client, name, plan, exist_ok=True, alias=False),
         lambda: AsyncIndex.delete_old_versions(client, name),
     ):
         with pytest.raises(AliasError, match="stands for 3"):
@@ -498,9 +498,9 @@ async def test_several_indices_of_one_plan_are_searched(client: Any, esembed_ind
 
 async def test_different_plans_are_refused(client: Any, esembed_index_name: str) -> None:
     name = esembed_index_name
-    await AsyncIndex.create(client, f"{name}-a", PLAN)
+    await AsyncIndex.create(client, f"{name}-a", PLAN, alias=False)
     other = PLAN.replace(dense={"v": DenseField(encoder="precomputed", dims=8, similarity="l2_norm")})
-    await AsyncIndex.create(client, f"{name}-b", other)
+    await AsyncIndex.create(client, f"{name}-b", other, alias=False)
     for month in "ab":
         await put_alias(client, f"{name}-{month}", name)
     with pytest.raises(AliasError, match=r"different plans.*dims"):
@@ -510,7 +510,7 @@ async def test_different_plans_are_refused(client: Any, esembed_index_name: str)
     await put_alias(client, f"{name}-c", f"{name}-foreign")
     with pytest.raises(EsembedError, match=f"{name}-c"):
         await AsyncIndex.open(client, f"{name}-foreign")
-    await AsyncIndex.create(client, f"{name}-d", PLAN)
+    await AsyncIndex.create(client, f"{name}-d", PLAN, alias=False)
     await put_alias(client, f"{name}-a", f"{name}-mixed", filter={"term": {"tenant": "a"}})
     await put_alias(client, f"{name}-d", f"{name}-mixed")
     with pytest.raises(AliasError, match="different filters"):
@@ -524,7 +524,7 @@ BAD_NAMES = ["{}*", "*", "_all", "{}-a,{}-b", "{}?", "<{}-{{now/d}}>", "other:{}
 async def test_names_that_engines_expand_are_refused(
     client: Any, esembed_index_name: str, pattern: str
 ) -> None:
-    await AsyncIndex.create(client, esembed_index_name, PLAN)
+    await AsyncIndex.create(client, esembed_index_name, PLAN, alias=False)
     name = pattern.format(esembed_index_name, esembed_index_name)
     with pytest.raises(AliasError, match="name one index"):
         await AsyncIndex.open(client, name)
@@ -556,7 +556,7 @@ async def test_a_data_stream_is_refused(client: Any, esembed_index_name: str) ->
             with pytest.raises(AliasError, match="data stream"):
                 await AsyncIndex.attach(client, one, PLAN)
         with pytest.raises(AliasError, match="data stream"):
-            await AsyncIndex.create(client, name, PLAN)
+            await AsyncIndex.create(client, name, PLAN, alias=False)
     finally:
         await engine.request("DELETE", f"/_data_stream/{name}", ignore=range(400, 500))
         await engine.request("DELETE", f"/_index_template/{name}")

@@ -36,6 +36,7 @@ from esembed.errors import (
     RecordError,
     UnsupportedFeatureError,
 )
+from esembed.ingest.options import IngestOptions
 
 RECORDS = [
     {
@@ -394,6 +395,56 @@ async def test_what_the_engine_lacks_creates_nothing(client: Any, esembed_index_
     assert await describe(AsyncEngineClient(client), esembed_index_name) is None
 
 
+async def test_an_index_is_created_behind_an_alias_of_its_name(client: Any, esembed_index_name: str) -> None:
+    name, plan = esembed_index_name, IndexPlan.from_toml("[text.body]\n")
+    index = await AsyncIndex.create(client, name, plan)
+    assert (index.name, index.concrete_index) == (name, f"{name}-v1")
+    answer = await index.client.request("GET", f"/{name}/_alias")
+    assert answer.body == {f"{name}-v1": {"aliases": {name: {"is_write_index": True}}}}
+    await index.ingest([{"_id": "1", "body": "red fox"}], IngestOptions(refresh=True))
+    wider = IndexPlan.from_toml("[text.body]\n[text.title]\n")
+    report = await index.migrate(wider)
+    assert (report.old, report.new) == (f"{name}-v1", f"{name}-v2")
+    moved = await AsyncIndex.create(client, name, wider, exist_ok=True)
+    assert (moved.name, moved.concrete_index, await moved.count()) == (name, f"{name}-v2", 1)
+    assert moved.plan.text == wider.text
+    await moved.rollback()
+    back = await AsyncIndex.open(client, name)
+    assert back.concrete_index == f"{name}-v1"
+    assert await back.delete_index() == [f"{name}-v1"]
+    assert await describe(back.client, name) is None
+
+
+async def test_an_index_without_an_alias(client: Any, esembed_index_name: str) -> None:
+    name, plan = esembed_index_name, IndexPlan.from_toml("[text.body]\n")
+    index = await AsyncIndex.create(client, name, plan, alias=False)
+    assert (index.name, index.concrete_index) == (name, name)
+    with pytest.raises(AliasError, match="an alias can't take an index's name"):
+        await index.migrate(IndexPlan.from_toml("[text.body]\n[text.title]\n"))
+    # One that is there is opened as it is, whatever is asked for.
+    assert (await AsyncIndex.create(client, name, plan, exist_ok=True)).concrete_index == name
+    assert await index.delete_index() == [name]
+
+
+async def test_a_version_that_lost_its_alias_is_left_alone(client: Any, esembed_index_name: str) -> None:
+    name, plan = esembed_index_name, IndexPlan.from_toml("[text.body]\n")
+    left = await AsyncIndex.create(client, name, plan)
+    await left.ingest([{"_id": "1", "body": "red fox"}], IngestOptions(refresh=True))
+    await left.client.request("DELETE", f"/{name}-v1/_alias/{name}")
+    index = await AsyncIndex.create(client, name, plan)
+    assert index.concrete_index == f"{name}-v2"
+    assert await index.delete_index() == [f"{name}-v2"], "which didn't come from the one before"
+    assert await (await AsyncIndex.open(client, f"{name}-v1")).count() == 1
+
+
+async def test_a_name_has_room_for_the_number_of_its_version(client: Any, esembed_index_name: str) -> None:
+    name = esembed_index_name.ljust(253, "x")
+    with pytest.raises(AliasError, match="has 256 bytes, and 255 is the most"):
+        await AsyncIndex.create(client, name, IndexPlan.from_toml("[text.body]\n"))
+    index = await AsyncIndex.create(client, name, IndexPlan.from_toml("[text.body]\n"), alias=False)
+    assert index.concrete_index == name
+
+
 async def test_names_and_indices_that_are_not_ours(client: Any, esembed_index_name: str) -> None:
     with pytest.raises(IndexNotFoundError, match=esembed_index_name):
         await AsyncIndex.open(client, esembed_index_name)
@@ -449,7 +500,7 @@ async def test_old_names_work_for_one_release_and_warn(client: Any, esembed_inde
         await index.warm()
     with (
         pytest.warns(DeprecationWarning, match="is now replay_writes"),
-        pytest.raises(AliasError, match="no alias"),
+        pytest.raises(AliasError, match="did not come from a migration"),
     ):
         await index.rollback(carry_back=False)
     with pytest.warns(DeprecationWarning, match="Index.drop is now delete_index"):

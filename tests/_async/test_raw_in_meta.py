@@ -21,7 +21,7 @@ async def test_raw_in_meta(client: Any, esembed_index_name: str) -> None:
     records = [{"_id": "1", "body": "red fox"}, {"_id": "2", "body": "blue hen"}]
     await index.ingest(records, IngestOptions(learn_weights=False, refresh=True))
     own = (await AsyncEngineClient(client).request("GET", f"/{esembed_index_name}/_mapping")).body
-    mine = own[esembed_index_name]["mappings"]["_meta"]["esembed"]
+    mine = own[index.concrete_index]["mappings"]["_meta"]["esembed"]
     mine["plan"]["query"] = OWN.to_dict()["query"]
     await AsyncEngineClient(client).request(
         "PUT", f"/{esembed_index_name}/_mapping", body={"_meta": {"esembed": mine}}

@@ -58,7 +58,7 @@ def shown_alias(client: Any, alias: str) -> dict[str, Any]:
 
 def two_tenants(client: Any, name: str, plan: IndexPlan = PLAN) -> str:
     """An index with two tenants' documents, and the alias of one of them."""
-    index = Index.create(client, name, plan)
+    index = Index.create(client, name, plan, alias=False)
     index.ingest([*records("acme"), *records("other", 40)], QUIET)
     put_alias(client, name, f"{name}-acme", filter={"term": {"tenant": "acme"}})
     return f"{name}-acme"
@@ -110,7 +110,7 @@ def test_every_way_of_reading_is_the_tenants_own(client: Any, esembed_index_name
     everything = {"all": {"global": {}, "aggs": facets}}
     with pytest.raises(QueryError, match="global"):
         index.search(ROWS, aggregations={"x": {"filter": {"match_all": {}}, "aggs": everything}})
-    copy = Index.create(client, f"{esembed_index_name}-copy", PLAN)
+    copy = Index.create(client, f"{esembed_index_name}-copy", PLAN, alias=False)
     report = copy.ingest(index.documents(), QUIET)
     assert report.bytes_read > 20 * report.read
     assert (report.read, report.indexed, copy.count()) == (4, 4, 4)
@@ -198,7 +198,7 @@ def test_a_migration_and_a_rollback_carry_everything(
     client: Any, esembed_index_name: str, properties: dict[str, Any]
 ) -> None:
     name, alias = f"{esembed_index_name}-v1", esembed_index_name
-    index = Index.create(client, name, PLAN)
+    index = Index.create(client, name, PLAN, alias=False)
     put_alias(client, name, alias, **properties)
     routing = properties.get("index_routing")
     rows = [*records("acme"), *records("other")]
@@ -242,7 +242,7 @@ def test_a_tenants_alias_is_migrated_by_name(client: Any, esembed_index_name: st
 
 def test_a_filter_that_would_show_more_is_no_filter_there(client: Any, esembed_index_name: str) -> None:
     name, alias = f"{esembed_index_name}-v1", esembed_index_name
-    index = Index.create(client, name, PLAN)
+    index = Index.create(client, name, PLAN, alias=False)
     rows = [{**row, "tenant": f"acme {row['tenant']}"} for row in records("x")]
     index.ingest([*records("acme"), *rows], QUIET)
     put_alias(client, name, alias, filter={"term": {"tenant": "acme"}})
@@ -272,7 +272,7 @@ def test_a_filter_by_what_the_plan_lacks_is_refused_first(
 ) -> None:
     """Mapped by somebody else beside the plan's fields, or computed by the mapping."""
     name, alias = f"{esembed_index_name}-v1", esembed_index_name
-    index = Index.create(client, name, PLAN)
+    index = Index.create(client, name, PLAN, alias=False)
     engine = index.client
     parts = {"type": "nested", "properties": {"n": {"type": "integer"}}}
     body: dict[str, Any] = {"properties": {"parts": parts}}
@@ -308,7 +308,7 @@ def test_a_filter_by_what_the_plan_lacks_is_refused_first(
 
 def test_a_rollback_would_not_show_more(client: Any, esembed_index_name: str) -> None:
     name, alias = f"{esembed_index_name}-v1", esembed_index_name
-    index = Index.create(client, name, PLAN)
+    index = Index.create(client, name, PLAN, alias=False)
     put_alias(client, name, alias)
     index.ingest([{**row, "secret": True} for row in records("acme")], QUIET)
     options = MigrateOptions(alias=alias, ingest=QUIET)
@@ -332,7 +332,7 @@ def test_other_chunks_are_no_other_documents(client: Any, esembed_index_name: st
         dense={"made": tiny},
         chunk=ChunkOptions(source=("body",), max_tokens=8, overlap_tokens=0, store="documents"),
     )
-    index = Index.create(client, name, plan, encoder=data.TinyDense())
+    index = Index.create(client, name, plan, encoder=data.TinyDense(), alias=False)
     rows = [
         {"_id": f"{tenant}{n}", "tenant": tenant, "body": "red dog. blue house. " * 9, "n": n}
         for tenant in ("acme", "other")
@@ -368,7 +368,7 @@ def test_hidden_versions_are_found(client: Any, esembed_index_name: str) -> None
     body = {"index_patterns": [f"{alias}-v*"], "template": {"settings": {"index.hidden": True}}}
     engine.request("PUT", f"/_index_template/{alias}", body=body)
     try:
-        index = Index.create(client, f"{alias}-v1", PLAN)
+        index = Index.create(client, f"{alias}-v1", PLAN, alias=False)
         index.ingest(records("acme"), QUIET)
         options = MigrateOptions(alias=alias, ingest=QUIET)
         news = []
@@ -391,7 +391,7 @@ def test_hidden_versions_are_found(client: Any, esembed_index_name: str) -> None
 
 
 def test_documents_go_where_the_alias_says(client: Any, esembed_index_name: str) -> None:
-    Index.create(client, esembed_index_name, PLAN)
+    Index.create(client, esembed_index_name, PLAN, alias=False)
     alias = f"{esembed_index_name}-routed"
     put_alias(client, esembed_index_name, alias, routing="acme", filter={"term": {"tenant": "acme"}})
     index = Index.open(client, alias)
@@ -432,7 +432,7 @@ def test_chunks_are_the_tenants_own(client: Any, esembed_index_name: str) -> Non
         chunk=ChunkOptions(source=("body",), store="documents", max_tokens=16, overlap_tokens=2),
         dense={},
     )
-    index = Index.create(client, esembed_index_name, plan)
+    index = Index.create(client, esembed_index_name, plan, alias=False)
     rows = [{**row, "v": None, "body": "one two three " * 20} for row in records("acme") + records("other")]
     report = index.ingest(rows, QUIET)
     assert report.indexed == 8, report.errors
@@ -455,7 +455,7 @@ def test_several_indices_of_one_plan_are_searched(client: Any, esembed_index_nam
     name = esembed_index_name
     plan = PLAN.replace(sparse={"terms": SparseField(encoder="lexical", source=("body",))})
     for month in ("a", "b", "c"):
-        index = Index.create(client, f"{name}-{month}", plan)
+        index = Index.create(client, f"{name}-{month}", plan, alias=False)
         index.ingest(records(month, 3), QUIET)
         put_alias(client, f"{name}-{month}", name)
         # Somebody maps other fields of one object in each.
@@ -489,7 +489,7 @@ def test_several_indices_of_one_plan_are_searched(client: Any, esembed_index_nam
         index.learn_weights,
         lambda: Index.attach(client, name, plan),
         lambda: Index.repair(client, name, plan),
-        lambda: Index.create(client, name, plan, exist_ok=True),
+        lambda: Index.create(client, name, plan, exist_ok=True, alias=False),
         lambda: Index.delete_old_versions(client, name),
     ):
         with pytest.raises(AliasError, match="stands for 3"):
@@ -499,9 +499,9 @@ def test_several_indices_of_one_plan_are_searched(client: Any, esembed_index_nam
 
 def test_different_plans_are_refused(client: Any, esembed_index_name: str) -> None:
     name = esembed_index_name
-    Index.create(client, f"{name}-a", PLAN)
+    Index.create(client, f"{name}-a", PLAN, alias=False)
     other = PLAN.replace(dense={"v": DenseField(encoder="precomputed", dims=8, similarity="l2_norm")})
-    Index.create(client, f"{name}-b", other)
+    Index.create(client, f"{name}-b", other, alias=False)
     for month in "ab":
         put_alias(client, f"{name}-{month}", name)
     with pytest.raises(AliasError, match=r"different plans.*dims"):
@@ -511,7 +511,7 @@ def test_different_plans_are_refused(client: Any, esembed_index_name: str) -> No
     put_alias(client, f"{name}-c", f"{name}-foreign")
     with pytest.raises(EsembedError, match=f"{name}-c"):
         Index.open(client, f"{name}-foreign")
-    Index.create(client, f"{name}-d", PLAN)
+    Index.create(client, f"{name}-d", PLAN, alias=False)
     put_alias(client, f"{name}-a", f"{name}-mixed", filter={"term": {"tenant": "a"}})
     put_alias(client, f"{name}-d", f"{name}-mixed")
     with pytest.raises(AliasError, match="different filters"):
@@ -523,7 +523,7 @@ BAD_NAMES = ["{}*", "*", "_all", "{}-a,{}-b", "{}?", "<{}-{{now/d}}>", "other:{}
 
 @pytest.mark.parametrize("pattern", BAD_NAMES)
 def test_names_that_engines_expand_are_refused(client: Any, esembed_index_name: str, pattern: str) -> None:
-    Index.create(client, esembed_index_name, PLAN)
+    Index.create(client, esembed_index_name, PLAN, alias=False)
     name = pattern.format(esembed_index_name, esembed_index_name)
     with pytest.raises(AliasError, match="name one index"):
         Index.open(client, name)
@@ -555,7 +555,7 @@ def test_a_data_stream_is_refused(client: Any, esembed_index_name: str) -> None:
             with pytest.raises(AliasError, match="data stream"):
                 Index.attach(client, one, PLAN)
         with pytest.raises(AliasError, match="data stream"):
-            Index.create(client, name, PLAN)
+            Index.create(client, name, PLAN, alias=False)
     finally:
         engine.request("DELETE", f"/_data_stream/{name}", ignore=range(400, 500))
         engine.request("DELETE", f"/_index_template/{name}")

@@ -37,6 +37,7 @@ from esembed.errors import (
     RecordError,
     UnsupportedFeatureError,
 )
+from esembed.ingest.options import IngestOptions
 
 RECORDS = [
     {
@@ -393,6 +394,56 @@ def test_what_the_engine_lacks_creates_nothing(client: Any, esembed_index_name: 
     assert describe(EngineClient(client), esembed_index_name) is None
 
 
+def test_an_index_is_created_behind_an_alias_of_its_name(client: Any, esembed_index_name: str) -> None:
+    name, plan = esembed_index_name, IndexPlan.from_toml("[text.body]\n")
+    index = Index.create(client, name, plan)
+    assert (index.name, index.concrete_index) == (name, f"{name}-v1")
+    answer = index.client.request("GET", f"/{name}/_alias")
+    assert answer.body == {f"{name}-v1": {"aliases": {name: {"is_write_index": True}}}}
+    index.ingest([{"_id": "1", "body": "red fox"}], IngestOptions(refresh=True))
+    wider = IndexPlan.from_toml("[text.body]\n[text.title]\n")
+    report = index.migrate(wider)
+    assert (report.old, report.new) == (f"{name}-v1", f"{name}-v2")
+    moved = Index.create(client, name, wider, exist_ok=True)
+    assert (moved.name, moved.concrete_index, moved.count()) == (name, f"{name}-v2", 1)
+    assert moved.plan.text == wider.text
+    moved.rollback()
+    back = Index.open(client, name)
+    assert back.concrete_index == f"{name}-v1"
+    assert back.delete_index() == [f"{name}-v1"]
+    assert describe(back.client, name) is None
+
+
+def test_an_index_without_an_alias(client: Any, esembed_index_name: str) -> None:
+    name, plan = esembed_index_name, IndexPlan.from_toml("[text.body]\n")
+    index = Index.create(client, name, plan, alias=False)
+    assert (index.name, index.concrete_index) == (name, name)
+    with pytest.raises(AliasError, match="an alias can't take an index's name"):
+        index.migrate(IndexPlan.from_toml("[text.body]\n[text.title]\n"))
+    # One that is there is opened as it is, whatever is asked for.
+    assert (Index.create(client, name, plan, exist_ok=True)).concrete_index == name
+    assert index.delete_index() == [name]
+
+
+def test_a_version_that_lost_its_alias_is_left_alone(client: Any, esembed_index_name: str) -> None:
+    name, plan = esembed_index_name, IndexPlan.from_toml("[text.body]\n")
+    left = Index.create(client, name, plan)
+    left.ingest([{"_id": "1", "body": "red fox"}], IngestOptions(refresh=True))
+    left.client.request("DELETE", f"/{name}-v1/_alias/{name}")
+    index = Index.create(client, name, plan)
+    assert index.concrete_index == f"{name}-v2"
+    assert index.delete_index() == [f"{name}-v2"], "which didn't come from the one before"
+    assert (Index.open(client, f"{name}-v1")).count() == 1
+
+
+def test_a_name_has_room_for_the_number_of_its_version(client: Any, esembed_index_name: str) -> None:
+    name = esembed_index_name.ljust(253, "x")
+    with pytest.raises(AliasError, match="has 256 bytes, and 255 is the most"):
+        Index.create(client, name, IndexPlan.from_toml("[text.body]\n"))
+    index = Index.create(client, name, IndexPlan.from_toml("[text.body]\n"), alias=False)
+    assert index.concrete_index == name
+
+
 def test_names_and_indices_that_are_not_ours(client: Any, esembed_index_name: str) -> None:
     with pytest.raises(IndexNotFoundError, match=esembed_index_name):
         Index.open(client, esembed_index_name)
@@ -446,7 +497,7 @@ def test_old_names_work_for_one_release_and_warn(client: Any, esembed_index_name
         index.warm()
     with (
         pytest.warns(DeprecationWarning, match="is now replay_writes"),
-        pytest.raises(AliasError, match="no alias"),
+        pytest.raises(AliasError, match="did not come from a migration"),
     ):
         index.rollback(carry_back=False)
     with pytest.warns(DeprecationWarning, match="Index.drop is now delete_index"):

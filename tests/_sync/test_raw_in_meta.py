@@ -22,7 +22,7 @@ def test_raw_in_meta(client: Any, esembed_index_name: str) -> None:
     records = [{"_id": "1", "body": "red fox"}, {"_id": "2", "body": "blue hen"}]
     index.ingest(records, IngestOptions(learn_weights=False, refresh=True))
     own = (EngineClient(client).request("GET", f"/{esembed_index_name}/_mapping")).body
-    mine = own[esembed_index_name]["mappings"]["_meta"]["esembed"]
+    mine = own[index.concrete_index]["mappings"]["_meta"]["esembed"]
     mine["plan"]["query"] = OWN.to_dict()["query"]
     EngineClient(client).request("PUT", f"/{esembed_index_name}/_mapping", body={"_meta": {"esembed": mine}})
     opened = Index.open(client, esembed_index_name)

@@ -170,9 +170,9 @@ def test_a_server_without_an_api_is_refused_in_words_and_keeps_its_settings(quer
             index.ingest([{"_id": "1", "body": "red fox"}], IngestOptions(dead_letters=None))
         client.close()
     settings = query_world.client.request("GET", f"/{query_world.name}/_settings").body
-    assert settings[query_world.name]["settings"]["index"].get("refresh_interval") is None
+    assert settings[index.concrete_index]["settings"]["index"].get("refresh_interval") is None
     mapping = query_world.client.request("GET", f"/{query_world.name}/_mapping").body
-    assert "esembed_load" not in mapping[query_world.name]["mappings"]["_meta"]
+    assert "esembed_load" not in mapping[index.concrete_index]["mappings"]["_meta"]
 
 
 def test_a_node_that_is_down_costs_nothing_and_one_that_hangs_one_time_out(query_world: World) -> None:

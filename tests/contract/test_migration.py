@@ -62,7 +62,7 @@ async def client(esembed_engine):
 async def alias(client, esembed_index_name):
     """An alias of an index with 600 documents, encoded by model a."""
     name = esembed_index_name
-    index = await AsyncIndex.create(client, f"{name}-v1", plan("a"), encoder=Salted("a"))
+    index = await AsyncIndex.create(client, f"{name}-v1", plan("a"), encoder=Salted("a"), alias=False)
     await index.ingest([Document(f"d{i}", {"body": f"text {i}", "n": 0}) for i in range(600)])
     actions = [{"add": {"index": f"{name}-v1", "alias": name}}]
     await AsyncEngineClient(client).request("POST", "/_aliases", body={"actions": actions})
@@ -390,7 +390,7 @@ async def test_another_sparse_model_is_no_change_in_place(client, alias):
     alias = f"{alias}-words"
     field = SparseField(encoder="custom:words", source=("body",))
     before = IndexPlan(text={"body": TextField()}, sparse={"w": field})
-    index = await AsyncIndex.create(client, f"{alias}-v1", before, encoder=SaltedWords("a"))
+    index = await AsyncIndex.create(client, f"{alias}-v1", before, encoder=SaltedWords("a"), alias=False)
     await index.ingest([{"_id": "1", "body": "red fox"}], IngestOptions(learn_weights=False))
     after = before.replace(sparse={"w": msgspec.structs.replace(field, optional=True)})
     same = SaltedWords("a")
@@ -498,9 +498,13 @@ async def test_deletes_are_found_by_sequence_numbers(client, esembed_index_name,
     known = await probe(engine)
     options = IngestOptions(learn_weights=False)
     old = await AsyncIndex.create(
-        client, f"{name}-old", plan("a").replace(index=IndexOptions(shards=3)), encoder=Salted("a")
+        client,
+        f"{name}-old",
+        plan("a").replace(index=IndexOptions(shards=3)),
+        encoder=Salted("a"),
+        alias=False,
     )
-    new = await AsyncIndex.create(client, f"{name}-new", plan("a"), encoder=Salted("a"))
+    new = await AsyncIndex.create(client, f"{name}-new", plan("a"), encoder=Salted("a"), alias=False)
     records = [Document(f"d{i}", {"body": f"text {i}", "n": 0}) for i in range(1_200)]
     await old.ingest(records, options)
     await old.ingest([Document(f"d{i}", {"body": f"again {i}", "n": 0}) for i in range(0, 900, 7)], options)
@@ -587,7 +591,7 @@ async def test_precomputed_vectors_are_copied_and_counted(client, esembed_index_
         return IndexPlan.from_dict(fields)
 
     name = esembed_index_name
-    index = await AsyncIndex.create(client, name, with_precomputed("a"), encoder=Salted("a"))
+    index = await AsyncIndex.create(client, name, with_precomputed("a"), encoder=Salted("a"), alias=False)
     await index.ingest([Document(f"d{i}", {"body": f"text {i}", "own": [1.0, i + 1.0]}) for i in range(50)])
     report = await migrate(
         client, name, with_precomputed("b"), encoder=Salted("b"), options=MigrateOptions(alias=f"{name}-x")
@@ -614,7 +618,7 @@ async def test_a_field_that_becomes_precomputed_keeps_its_vectors(client, esembe
     lexical = {"encoder": "lexical", "source": ["body"]}
     own = {"encoder": "precomputed", "dims": 2}
     index = await AsyncIndex.create(
-        client, f"{name}-v1", fields_of("a", s=lexical, own=own), encoder={"e": Salted("a")}
+        client, f"{name}-v1", fields_of("a", s=lexical, own=own), encoder={"e": Salted("a")}, alias=False
     )
     await index.ingest([Document(f"d{i}", {"body": f"text {i}", "own": [1.0, i + 1.0]}) for i in range(60)])
     actions = [{"add": {"index": f"{name}-v1", "alias": name}}]

@@ -215,7 +215,9 @@ def test_large_indices_tolerate_a_share_and_say_so(
 def test_what_meta_says_of_the_counts_is_not_trusted(query_world: World, index: Index, counted: Any) -> None:
     assert CountedState.from_meta(counted) is None
     index.ingest(rows(20), options())
-    meta = query_world.client.request("GET", f"/{index.name}/_mapping").body[index.name]["mappings"]["_meta"]
+    meta = query_world.client.request("GET", f"/{index.name}/_mapping").body[index.concrete_index][
+        "mappings"
+    ]["_meta"]
     meta["esembed"]["counted"] = counted
     meta["esembed"]["statistics"]["terms"] = "0" * 64
     query_world.client.request("PUT", f"/{index.name}/_mapping", body={"_meta": meta})
