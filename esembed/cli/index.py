@@ -59,8 +59,8 @@ def create(
     """Create an index from a plan, behind an alias.
 
     "books" becomes the alias of the index "books-v1", so that "esembed index migrate books" can replace it
-    while people search. The plan is compiled for the engine that answers. What the engine can't do is said, with the remedy,
-    before anything is sent.
+    while people search. The plan is compiled for the engine that answers. What the engine can't do is said,
+    with the remedy, before anything is sent.
 
     Examples:
 
