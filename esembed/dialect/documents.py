@@ -179,6 +179,7 @@ class DocumentFormat:
             # Big-endian, as Elasticsearch reads it from 9.3 on: about half as long as decimals, and nobody
             # has to parse them.
             return base64.b64encode(np.asarray(vector, dtype=">f4").tobytes()).decode("ascii")
+        # Contiguous: orjson writes no other array.
         return np.ascontiguousarray(vector, dtype=np.float32)
 
     @staticmethod

@@ -202,6 +202,8 @@ class MappingCompiler(ABC):
         if field.k1 is not None or field.b is not None:
             similarity = {
                 "type": "BM25",
+                # Lucene's defaults, written out, so that fields with the same two numbers share one
+                # similarity.
                 "k1": 1.2 if field.k1 is None else field.k1,
                 "b": 0.75 if field.b is None else field.b,
             }

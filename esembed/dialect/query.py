@@ -596,6 +596,7 @@ class QueryCompiler:
             if granted < keep:
                 keep, why = granted, f"; this engine takes {limit} clauses in a request"
         if len(weights) > keep:
+            # Equal weights by name, so that one text asks the same each time, and on both engines.
             heaviest = sorted(weights.items(), key=lambda item: (-item[1], item[0]))[:keep]
             weights = dict(heaviest)
         if len(weights) < before:

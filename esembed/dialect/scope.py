@@ -276,6 +276,8 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     def existing(self, name: str) -> FieldInfo:
         """A field for exists. Raises QueryError."""
         info = self._find(name)
+        # rank_features "fields do not support [exists] queries" (OpenSearch 3.6.0). A query that only one
+        # engine takes is refused on both.
         if info.kind == "sparse":
             raise QueryError(f"exists doesn't work on the sparse field {name!r}", field=name)
         return info
@@ -356,6 +358,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         if self.plan is None:
             return FieldInfo(name, vector or "any", nested=None)
         plan, chunk = self.plan, self.plan.chunk
+        # The plan first: most names are its own, and a search then needs no look at the live mapping.
         if name in plan.text:
             return FieldInfo(name, "text", plan.text[name])
         spec = plan.dense.get(name) or plan.sparse.get(name)

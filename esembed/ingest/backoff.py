@@ -147,8 +147,10 @@ class RetryPolicy:
             retry=tenacity.retry_if_exception_type((RetryableError, EngineUnavailableError)),
             wait=self._pause,
             stop=self._give_up,
+            # A run that is stopped doesn't sleep to the end of its pause.
             sleep=tenacity.sleep_using_event(self._stop),
             before_sleep=self._before_sleep,
+            # The engine's own error, which exhausted() quotes, not tenacity's RetryError around it.
             reraise=True,
         )
 

@@ -72,6 +72,7 @@ class BulkQueue:
 
     def add(self, action: BulkAction) -> None:
         """Put an action at the end, or behind the one of its id that isn't settled yet."""
+        # Two requests overtake each other, so two operations of one id are never out at the same time.
         if action.id in self._known:
             self._behind.setdefault(action.id, deque()).append(action)
             self._behind_bytes += action.size

@@ -76,6 +76,7 @@ def _reason(error: Any) -> tuple[str, str | None]:
     if not isinstance(error, Mapping):
         return str(error), None
     text = str(error.get("reason") or "")
+    # The reason on top is often "failed to parse" alone; what was wrong stands in the causes below it.
     cause = error.get("caused_by")
     depth = 0
     while isinstance(cause, Mapping) and depth < 4:
@@ -165,6 +166,8 @@ def _classify_request(
         if blocked or status == 503:
             verdict.blocked = reason
         return verdict
+    # A write block comes with 403 as well, and went back to be sent again above: what is left is refused for
+    # good.
     if status in (401, 403, 404, 405, 406) or kind in _FATAL_TYPES:
         verdict.fatal = (f"{kind}: {reason}" if kind else reason, status)
         return verdict
@@ -233,12 +236,14 @@ def _classify_action(
         if 200 <= status < 300:
             _note_result(action, operation, item, index)
             continue
+        # Deleting what isn't there is done. With an error it is the index that is missing.
         if operation == "delete" and status == 404 and "error" not in item:
             continue
         if status == 409 and action.conditional:
             action.outdated = True
             continue
         reason, kind = _reason(item.get("error", item.get("result", "no reason given")))
+        # Not 403: within a request that was let in, it is a block or one record's refusal.
         if kind in _FATAL_TYPES or status == 401:
             verdict.fatal = (f"{kind}: {reason}" if kind else reason, status)
             return

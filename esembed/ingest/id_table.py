@@ -46,6 +46,7 @@ class IdTable:
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
+        # Threads share the connection; the lock lets one of them in at a time.
         db = sqlite3.connect(path, check_same_thread=False, timeout=30)
         # The file is worth nothing after a crash, so nothing waits for the disk.
         db.execute("PRAGMA journal_mode = OFF")

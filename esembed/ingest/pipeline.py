@@ -205,6 +205,8 @@ class Pipeline:
             ("serialize", self._serialize),
         ]
         threads = [
+            # Daemons: a source that waits for its next byte (an open pipe) can't be woken, and must not keep
+            # a process alive that was interrupted.
             threading.Thread(target=self._guard, args=(stage,), name=f"esembed-{name}", daemon=True)
             for name, stage in stages
         ]
@@ -274,6 +276,7 @@ class Pipeline:
                 record = self.prepare(read)
             if record is not None:
                 self._prepared.put(record, record.size)
+        # Only here, when the source said that it has no more: sync deletes nothing after a run without this.
         self._outcomes.counts.complete = True
         self._prepared.close()
 
@@ -520,6 +523,8 @@ class _Run:
                 self.warn(line)
 
     def _restore_quietly(self, load: LoadSettings) -> None:
+        # Set, it would end the retries of these requests, too: after one 429 the index would stay without its
+        # replicas.
         self.stop.clear()
         self.retry.max_wait_seconds = min(self.retry.max_wait_seconds, RESTORE_WAIT_SECONDS)
         try:
@@ -541,6 +546,7 @@ class _Run:
 
     def _checked(self, uuid: Any, empty: bool) -> IngestReport:
         """The report, once the index is known to be the same and, where it was asked for, compared."""
+        # The last look: an index that was made again since the last bulk request is seen here alone.
         if self.target.settings().get("uuid") != uuid:
             raise self.target.changed()
         report = self.pipeline.report()

@@ -254,9 +254,12 @@ def _sync(
         )
     deleting = phase("sync")
     actions: list[BulkAction] = []
+    # A list: the table is locked while it is walked, and get() below would wait for that lock for ever.
     for doc_id in list(extras.unmarked()):
         stored, _, found = (extras.get(doc_id) or "").partition(" ")
         routing = found or None
+        # Chunks first: how many there are stands in the document, and a run that ends in between finds them
+        # again by it.
         gone = [*(chunk_id(doc_id, n) for n in range(hash_parts(stored)[1])), doc_id]
         lines = [action_line("delete", one, routing=routing) for one in gone]
         actions.append(BulkAction(doc_id, "delete", lines, tag=stored))

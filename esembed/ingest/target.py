@@ -32,6 +32,7 @@ from esembed.transport import TRANSIENT_STATUS, Response, Transport, retry_after
 __all__ = ["TargetIndex"]
 
 _ANY_STATUS = range(400, 600)
+# Without it an answer about 2,000 ids repeats index, version and sequence number of each.
 _LOOKED_UP = "docs._id,docs.found,docs.fields,docs._source,docs.error"
 CHECK_SECONDS = 0.25
 """An index that was seen so recently is not looked at again before a bulk request: four small requests a
@@ -359,6 +360,8 @@ class TargetIndex:
 
     def force_merge(self, segments: int) -> None:
         """Merge to at most *segments* segments; the answer comes when it is done, or a time-out before."""
+        # Sent once: when the connection is lost the engine goes on merging, and another request would only
+        # wait for the same merge.
         try:
             self.transport.request(
                 "POST",

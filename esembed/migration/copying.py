@@ -60,6 +60,8 @@ class VectorCache:
                 return
             self._known[text] = vector
             self._bytes += len(text) * 2 + vector.nbytes
+            # The ingest asks for a text soon after its document was read, so the oldest has been asked for
+            # already.
             while self._bytes > self.max_bytes and self._known:
                 old, gone = self._known.popitem(last=False)
                 self._bytes -= len(old) * 2 + gone.nbytes

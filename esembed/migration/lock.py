@@ -116,6 +116,8 @@ class MigrationLock:
         if answer.status == 200 and answer.body.get("found"):
             return False
         body = {
+            # Hidden from wildcards; a replica only where there is a node for it, so that a single node stays
+            # green.
             "settings": {"index": {"number_of_shards": 1, "auto_expand_replicas": "0-1", "hidden": True}},
             "mappings": {"dynamic": "false"},
         }

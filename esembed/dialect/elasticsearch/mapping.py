@@ -232,6 +232,8 @@ class ElasticsearchMapping(MappingCompiler):
         return {
             "dims": live.get("dims"),
             "element_type": element,
+            # What Elasticsearch takes where the mapping says nothing; it leaves its defaults out of what it
+            # shows.
             "similarity": str(live.get("similarity") or ("l2_norm" if element == "bit" else "cosine")),
             "m": options.get("m"),
             "ef_construction": options.get("ef_construction"),

@@ -132,6 +132,8 @@ class ElasticsearchQuery(QueryCompiler):
                 "rank_window_size",
                 field="k",
             )
+        # 1.5 times k is Elasticsearch's own default. Never below 100: even there a graph misses .016 to .026
+        # of the true neighbors (docs/quantization.md).
         candidates = node.num_candidates or min(MAX_CANDIDATES, max(100, math.ceil(1.5 * k)))
         if candidates > MAX_CANDIDATES:
             raise QueryError(
@@ -139,6 +141,7 @@ class ElasticsearchQuery(QueryCompiler):
                 f"{MAX_CANDIDATES}",
                 field="num_candidates",
             )
+        # As Elasticsearch has it: "[num_candidates] cannot be less than [k]" (9.5.3).
         if candidates < k:
             raise QueryError(
                 f"knn on {node.field!r}: num_candidates={candidates} is below k={k} (k is the window "
@@ -253,6 +256,7 @@ class ElasticsearchQuery(QueryCompiler):
         prune = node.prune if node.prune is not None else getattr(info.spec, "prune", False)
         if isinstance(prune, PruneOptions):
             return {"prune": True, "pruning_config": msgspec.structs.asdict(prune)}
+        # Always said: an index made from 9.1 on prunes unless told otherwise, by thresholds made for ELSER.
         return {"prune": bool(prune)}
 
     # -- fusion --------------------------------------------------------------------------------------
@@ -275,6 +279,8 @@ class ElasticsearchQuery(QueryCompiler):
                 parts.append(
                     {"retriever": part, "weight": weight, "normalizer": _NORMALIZERS[fusion.normalizer]}
                 )
+            # Equal weights are left out, since only 9.2 and later know the word; score_factor makes up for
+            # them.
             elif len(set(fusion.weights)) > 1:
                 parts.append({"retriever": part, "weight": weight})
             else:
@@ -286,6 +292,8 @@ class ElasticsearchQuery(QueryCompiler):
         return {fusion.kind: options}
 
     def _leg_retriever(self, node: Query, scope: Scope) -> Json:
+        # A knn retriever has neither boost nor inner_hits ("unknown field", 9.5.3); a knn query in a standard
+        # retriever has both.
         if _is_section(node) and node.boost == 1.0:
             info = scope.dense(node.field)
             if info.nested is None:

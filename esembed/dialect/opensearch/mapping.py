@@ -280,6 +280,7 @@ class OpenSearchMapping(MappingCompiler):
         if "model_id" in live or method.get("name", "hnsw") not in ("hnsw", "flat"):
             return ("trained", method.get("name"))
         if live.get("mode") == "on_disk" or live.get("compression_level"):
+            # 32x is what the engine takes for on_disk without a level.
             return ("on_disk", live.get("compression_level", "32x"))
         encoder = (method.get("parameters") or {}).get("encoder") or {}
         options = encoder.get("parameters") or {}

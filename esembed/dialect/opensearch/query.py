@@ -87,6 +87,8 @@ class OpenSearchQuery(QueryCompiler):
             options["boost"] = node.boost
         nested = info.nested is not None and scope.nested_path != info.nested
         if nested and node.chunks > 1 and scope.inner_hits:
+            # Without it a knn on nested objects finds one object of each document, and inner hits have no
+            # more to show.
             options["expand_nested_docs"] = True
         clause: Json = {"knn" if target is None else "neural": {info.path: options}}
         if nested and info.nested is not None:
@@ -96,6 +98,8 @@ class OpenSearchQuery(QueryCompiler):
             minimum = (
                 OpenSearchScores(scope.capabilities).of_similarity(similarity, node.similarity) * node.boost
             )
+            # Around the knn: inside it the engine takes one of k, min_score and max_distance ("exactly one",
+            # 3.6.0).
             clause = {"function_score": {"query": clause, "min_score": minimum}}
         return clause
 
@@ -190,6 +194,8 @@ class OpenSearchQuery(QueryCompiler):
         body: Json = {
             "query": {
                 "hybrid": {
+                    # Counted by shard (3.6.0): with several of them the fused window is not the global one,
+                    # and hits are marked as approximate.
                     "pagination_depth": scope.window,
                     "queries": [self.clause(leg, scope) for leg in legs],
                 }
@@ -220,6 +226,8 @@ class OpenSearchQuery(QueryCompiler):
         if len(set(fusion.weights)) == 1:
             # Without weights the mean leaves out nothing either: a leg without the document counts as 0.
             return None
+        # The engine wants weights of [0, 1] that sum to 1, as JSON floats: a 1 answers 500,
+        # class_cast_exception (3.6.0).
         total = sum(fusion.weights)
         return [weight / total for weight in fusion.weights]
 

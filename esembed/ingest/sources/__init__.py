@@ -329,6 +329,7 @@ def from_async(records: AsyncIterable[Any], loop: Any, *, limit: int = 128) -> I
         while True:
             with changed:
                 while not waiting and not drawing.done():
+                    # A loop that was stopped tells nobody, so it is looked at once a second.
                     changed.wait(1.0)
                     if not loop.is_running():
                         raise RuntimeError("the event loop of the records ended before they did")

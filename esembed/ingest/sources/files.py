@@ -210,6 +210,7 @@ def _expand_remote(
         fs, path = fsspec.core.url_to_fs(name, **web_options(name, storage))
         base, web = path.strip("/").split("/"), name.startswith("http")
         start = len(base)
+        # On the web a question mark begins the query string.
         signs = any(sign in path for sign in ("*[" if web else "*[?"))
         if signs and not fs.isfile(path):
             files, start = sorted(fs.glob(path)), _fixed(base)
@@ -327,6 +328,8 @@ def decompress(stream: io.RawIOBase, label: str) -> IO[bytes]:
                 f'{label} is compressed by zstd; reading it needs: pip install "esembed[ingest]"',
                 source=label,
             ) from error
+        # As large as "zstd --long=31" makes it: the library's own limit is 128 MiB, and files made with more
+        # fail.
         reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(
             buffered, read_across_frames=True
         )
@@ -338,6 +341,7 @@ def decompress(stream: io.RawIOBase, label: str) -> IO[bytes]:
     return cast("IO[bytes]", buffered)
 
 
+# UTF-32 before UTF-16: the mark of the one (FF FE 00 00) begins with the other's (FF FE).
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),

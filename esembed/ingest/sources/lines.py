@@ -291,6 +291,8 @@ def read_csv(
     stream, encoding = sniff_encoding(stream, encoding)
     if csv.field_size_limit() < limit // 4:
         csv.field_size_limit(min(limit // 4, 2**31 - 1))
+    # Bytes that aren't in this encoding travel as half surrogates, so that _cell can try the fallback on the
+    # bytes themselves.
     text = io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline="")
     lines = _CsvLines(text, limit)
     rows = csv.reader(lines, delimiter=delimiter, strict=True)

@@ -162,6 +162,8 @@ class RecordMapper:
         """The operation of a feed's record, and the record without it."""
         source = dict(source)
         op = str(source.pop(op_field))
+        # As in a file for _bulk, an update's fields may stand under "doc". Beside other fields "doc" is one
+        # of them.
         body = source.get("doc")
         if (
             op == "update"

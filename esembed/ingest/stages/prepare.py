@@ -60,6 +60,8 @@ def contract_fingerprint(plan: IndexPlan, encoders: Mapping[str, Encoder]) -> st
             declared = {
                 key: getattr(encoder.info, key)
                 for key in encoder.info.__dataclass_fields__
+                # Queries' prompts change no document's vector, and one model has several specs (its name, its
+                # folder).
                 if key not in ("runtime", "query_prompt", "spec")
             }
             declared["extra"] = {
@@ -174,6 +176,8 @@ class Preparer:
                 version=document.version,
                 unless_changed=document.unless_changed,
             )
+        # A null in a whole record is a field that isn't there, to both engines; in a partial update it takes
+        # the field away.
         source = {k: v for k, v in document.source.items() if v is not None or document.op == "update"}
         for name in self._kept:
             if name in source:
@@ -234,6 +238,7 @@ class Preparer:
                         f"{_make_optional(name)}",
                         field=name,
                     )
+        # Sorted: the same record with its fields in another order is unchanged.
         canonical = orjson.dumps(source, option=orjson.OPT_SORT_KEYS) if source else b"{}"
         doc_id: str | None = document.id
         if doc_id is None:
@@ -349,6 +354,8 @@ class Preparer:
         out: dict[str, Any] = {}
         id_field = self.plan.id_field
         for name, value in source.items():
+            # A strict mapping refuses the whole document for a field that it doesn't have, and the id is in
+            # _id already.
             if self._strict and name in ("id", id_field) and name not in self._declared:
                 continue
             if not isinstance(name, str):
@@ -388,6 +395,7 @@ class Preparer:
                 "(--on-nan null)",
                 field=path,
             )
+        # orjson writes 254 levels. Below that the refusal is ours, and names the field.
         if depth > 200:
             raise RecordError(f"{path}: nested too deeply", field=path)
         if isinstance(value, Mapping):

@@ -198,6 +198,8 @@ class SendStage:
     def _next(self) -> list[BulkAction] | None:
         with self._changed:
             while not self._aborted:
+                # Idle, not empty: what waits behind an id that is out comes to the front when that one is
+                # settled.
                 if self._closed and self._queue.idle:
                     return None
                 wait: float | None = None
