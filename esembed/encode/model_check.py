@@ -31,11 +31,13 @@ from esembed.types import FloatArray, SparseVector
 __all__ = ["canaries", "check_contract", "compare_contracts", "describe_contract", "make_contract"]
 
 VERSION = 1
+# With these two a contract takes about 2 KB, and _meta.esembed has 16 KiB for those of all fields.
 PROJECTED = 64
 SPARSE_KEPT = 24
 DENSE_COSINE = 0.998
 """bf16 against fp32 measured .9998 and more; another casing, prompt or pooling .99 and less."""
 NORM_RATIO = 0.02
+# SPLADE in bfloat16 against float32 measured .999 and more.
 SPARSE_COSINE = 0.99
 LONGEST_CANARY = 1100
 """Words of the longest canary: models that take more are told apart by what they declare."""

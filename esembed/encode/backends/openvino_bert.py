@@ -154,6 +154,8 @@ def _layer(graph: Graph, name: str, shape: _Shape, x: Any, bias: Any) -> Any:
     query = heads(shape.query, [0, 2, 1, 3], depth**-0.5)
     key = heads(shape.key, [0, 2, 3, 1])
     value = heads(shape.value, [0, 2, 1, 3])
+    # In bfloat16 the vectors have a cosine of .99997 to float32's this way, of .99983 with
+    # scaled_dot_product_attention (MiniLM, openvino 2026.4).
     weights = ov.softmax(ov.add(ov.matmul(query, key, False, False), bias), -1)
     mixed = ov.transpose(ov.matmul(weights, value, False, False), graph.constant([0, 2, 1, 3], np.int64))
     mixed = ov.reshape(mixed, graph.constant([0, 0, width], np.int64), True)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchBackbone", "TorchProgram", "resolve_device"]
 
+# Measured on a CPU only: no GPU was at hand.
 _BATCH_TOKENS = {"cuda": 32_768, "mps": 8_192, "cpu": 2_048}
 # Encoder-decoders whose encoder transformers loads alone (AutoModelForTextEncoding).
 _ENCODERS_OF_PAIRS = ("t5", "mt5", "umt5")
@@ -159,6 +160,7 @@ def _load_model(files: ModelFiles, device: torch.device, dtype: torch.dtype, *, 
             made: Any = transformers.MODEL_MAPPING[type(config)]
             made = made[0] if isinstance(made, list | tuple) else made
             if "add_pooling_layer" in inspect.signature(made).parameters:
+                # Nobody reads the pooler's output, and many checkpoints lack its tensors.
                 extra["add_pooling_layer"] = False
     except KeyError:
         pass
@@ -209,6 +211,7 @@ class TorchProgram:
         self._lock = ForkSafeLock()
         self._most_tokens: int | None = None
         names = inspect.signature(model.base_model.forward).parameters
+        # Decoders keep each layer's keys and values otherwise, which only generating text needs.
         self._extra = {"use_cache": False} if "use_cache" in names else {}
 
     def run(self, batches: Iterable[TokenBatch]) -> Iterator[Outputs]:
@@ -287,6 +290,7 @@ class _Pending:
 
     @classmethod
     def of(cls, outputs: tuple[Any, ...], device: torch.device) -> _Pending:
+        # NumPy has no bfloat16.
         plain = [one.float() if one.dtype in (torch.bfloat16, torch.float16) else one for one in outputs]
         if device.type != "cuda":
             return cls([one.cpu() for one in plain], None)

@@ -42,6 +42,7 @@ _DTYPES: dict[str, npt.DTypeLike] = {
     "U64": np.uint64, "U32": np.uint32, "U16": np.uint16,
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
+# The safetensors library's own limit.
 _MAX_HEADER_BYTES = 100_000_000
 
 

@@ -60,6 +60,7 @@ class TextTokenizer:
         found = read_tokenizer(folder, files.name)
         tokenizer, options = found.tokenizer, found.options
         self.applied: Mapping[str, Any] = found.applied
+        # all-MiniLM-L6-v2's tokenizer.json pads and cuts each text at 128 tokens, where the model says 256.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer, self._name = tokenizer, files.name
@@ -170,7 +171,9 @@ class TextTokenizer:
         given = [prompt + text for text in texts] if prompt else list(texts)
         with self._library("read a text"):
             try:
+                # The fast one keeps no offsets, which nobody reads here.
                 encodings = self._tokenizer.encode_batch_fast(given)
+            # Half a surrogate pair is found by failing: to look for one in every text would cost each call.
             except (UnicodeEncodeError, TypeError):
                 encodings = self._tokenizer.encode_batch_fast([_clean(text) for text in given])
             empty = np.array([self.pad_id], dtype=np.int32)

@@ -143,6 +143,7 @@ def _pool_openvino(mode: str, graph: Any, hidden: Any, mask: Any, wide: Any, ski
         position = ov.cum_sum(ones, graph.constant(1, np.int64))
         weights = ov.multiply(wide, ov.unsqueeze(position, graph.constant([2], np.int64)))
     total = ov.reduce_sum(ov.multiply(hidden, weights), axis)
+    # sentence-transformers' own floor: a prompt that is left out may have been the whole text.
     size = ov.maximum(ov.reduce_sum(weights, axis), graph.constant(1e-9))
     if mode == "mean_sqrt_len_tokens":
         size = ov.sqrt(size)
@@ -157,6 +158,8 @@ def _stage_openvino(stage: Stage, graph: Any, x: Any) -> Any:
     if stage.weight is None:
         return x
     if stage.kind == "layer_norm":
+        # torch's default, which sentence-transformers' LayerNorm leaves as it is; it isn't in the module's
+        # config.
         y = ov.mvn(x, graph.constant([-1], np.int64), True, 1e-5, "inside_sqrt")
         y = ov.multiply(y, graph.constant(stage.weight))
         return y if stage.bias is None else ov.add(y, graph.constant(stage.bias))
