@@ -99,7 +99,7 @@ class Document:
 
     Attributes:
         id: the document id, or None to derive one from the content.
-        source: the fields as they came; vectors that the caller brings (``given``) are in here too.
+        source: the fields as they came; vectors that the caller brings (``precomputed``) are in here too.
         op: ``index`` replaces the document, ``update`` merges fields into it, ``delete`` removes it.
         position: where it stood in its source (``books.jsonl:17``), for messages.
         routing: the value that decides which shard has the document; None leaves it to the id, or to the

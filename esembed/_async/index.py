@@ -61,6 +61,10 @@ class AsyncIndex:
     The caller's official client carries every request; it is never changed, and never closed here.
     ``async with`` (or :meth:`close`) frees the encoders that were loaded for the index.
 
+    Whatever sends a request may raise, beside what each method names: EngineUnavailableError (no answer, or
+    an engine that is busy), AuthorizationError, EngineRequestError (refused), AnswerError (an answer that is
+    no engine's) and, in another event loop than the one it was opened in, EventLoopError.
+
     Attributes:
         state: what the functions of this package work on; not part of the public API.
     """
@@ -453,8 +457,14 @@ class AsyncIndex:
 
         Raises:
             EngineUnavailableError: the engine stayed away too long; run again, it resumes.
-            ContractError: an encoder is not the one that filled the index.
+            EncoderError, ContractError: an encoder can't be loaded, takes no text at all, or is not the one
+                that filled the index.
             AliasError: opened by an alias of several indices, or one that is for reading.
+            OptionsError, SourceError: options that contradict the plan or the index; a source that isn't
+                there. Nothing was written.
+            RecordError: the first record that can't get in, with ``strict``.
+            PermanentError: more than ``max_errors`` of them, or a dead-letter file that can't be written.
+            IndexChangedError: the index was deleted or made again during the load.
         """
         if isinstance(records, AsyncIndex):
             records = await records.documents()
@@ -466,8 +476,17 @@ class AsyncIndex:
         """Fill the vector fields of documents that are in the index already, by partial updates that
         never overwrite a document changed meanwhile. Documents that have their vectors are skipped.
 
+        Args:
+            options, progress: as for :meth:`ingest`.
+
+        Returns:
+            the report; ``updated`` is how many documents were filled.
+
         Raises:
             AliasError: opened by an alias that shows a part of the index, or that stands for several.
+            UnsupportedFeatureError: the index doesn't keep the texts, or a partial update would lose fields
+                that it leaves out of ``_source``; nothing was written.
+            EngineUnavailableError, EncoderError, ContractError: as for :meth:`ingest`.
         """
         return await ingest.backfill(self.state, options, progress=progress)
 
@@ -482,7 +501,10 @@ class AsyncIndex:
             routing: the routing value that it was written with.
 
         Raises:
-            RecordError: no such document, or a field that can't be stored.
+            RecordError: no such document, a field that can't be stored, or one that a partial update would
+                lose.
+            AliasError: opened by an alias of several indices, or one that is for reading.
+            EncoderError, ContractError: a vector can't be made again for this index.
         """
         document = Document(documents.document_id(id), fields, op="update", routing=routing)
         await ingest.change_one(self.state, document, refresh=refresh)
@@ -493,6 +515,10 @@ class AsyncIndex:
         Args:
             refresh, routing: as for :meth:`update`. Without the routing value that it was written with, a
                 document isn't found.
+
+        Raises:
+            RecordError: *id* can't be one.
+            AliasError: opened by an alias of several indices, or one that is for reading.
         """
         document = Document(documents.document_id(id), {}, op="delete", routing=routing)
         await ingest.change_one(self.state, document, refresh=refresh)
@@ -572,6 +598,10 @@ class AsyncIndex:
             vectors: with its vectors, for a search of what is like it (``q.knn(…, vector=…)``).
             routing: the routing value that it was written with.
             deadline_seconds: after which it is an EngineUnavailableError, whatever the client waits for.
+
+        Raises:
+            RecordError: *id* can't be one.
+            UnsupportedFeatureError: with *vectors*, one that the index keeps nowhere to be read from.
         """
         return await documents.get(
             self.state, id, vectors=vectors, routing=routing, deadline_seconds=deadline_seconds
@@ -579,7 +609,14 @@ class AsyncIndex:
 
     async def documents(self) -> Any:
         """Every document as a source of records, as of when the reading begins: without the vectors that
-        encoders made, with those that were given. ``target.ingest(source_index)`` reads it."""
+        encoders made, with those that were given. ``target.ingest(source_index)`` reads it.
+
+        Returns:
+            a :class:`~esembed.ingest.sources.index.IndexSource`, to be iterated once.
+
+        Raises:
+            UnsupportedFeatureError: the index doesn't keep whole documents.
+        """
         return await documents.source(self.state)
 
     async def count(self, *, deadline_seconds: float | None = None) -> int:
@@ -609,6 +646,11 @@ class AsyncIndex:
         """Count the terms of lexical fields again over all documents, without touching a document.
 
         Due when many documents were replaced or deleted, or when the counts were lost.
+
+        Raises:
+            AliasError: opened by an alias that shows a part of the index, or that stands for several.
+            UnsupportedFeatureError: the index doesn't keep the text of a lexical field.
+            AuthorizationError: the key may not write to the statistics index; nothing was read.
         """
         await ingest.recount_terms(self.state)
 
@@ -692,6 +734,9 @@ class AsyncIndex:
 
         Returns:
             the report; ``report.query`` is the query, or None when there is nothing to weigh.
+
+        Raises:
+            AliasError: opened by an alias that shows a part of the index, or that stands for several.
         """
         return await weights.learn(self.state, options=options, write=write)
 

@@ -114,7 +114,8 @@ class AsyncSearcher:
         preference: str | None = None,
         routing: str | Sequence[str] | None = None,
     ) -> Hits:
-        """The best hits.
+        """A page of hits, best first, with what was asked for beside them: total, facets, the next page's
+        cursor. The text of a leg that brings no vector is encoded first.
 
         Args:
             query: words from a search box (the plan's default query searches them), or a query.
@@ -224,14 +225,17 @@ class AsyncSearcher:
         timeout_seconds: float | None = None,
         deadline_seconds: float | None = None,
     ) -> list[Hits]:
-        """Many searches for offline work: texts are encoded together, requests go by ``_msearch``.
+        """The hits of each of many queries, in their order, for offline work: texts are encoded together,
+        requests go by ``_msearch``.
 
         Args:
+            filter, size, legs, source, explain, fusion: as in :meth:`search`, for every query.
             batch_size: how many queries share a request.
+            timeout_seconds: after which the engine answers each query with what it has.
             deadline_seconds: after which all of it is over, as in :meth:`search`.
 
         Raises:
-            as :meth:`search`, for the first query that fails.
+            QueryError: *batch_size* is below 1; else as :meth:`search`, for the first query that fails.
         """
         if batch_size < 1:
             raise QueryError(f"batch_size must be ≥ 1, not {batch_size}", field="batch_size")

@@ -62,6 +62,10 @@ class Index:
     The caller's official client carries every request; it is never changed, and never closed here.
     ``with`` (or :meth:`close`) frees the encoders that were loaded for the index.
 
+    Whatever sends a request may raise, beside what each method names: EngineUnavailableError (no answer, or
+    an engine that is busy), AuthorizationError, EngineRequestError (refused), AnswerError (an answer that is
+    no engine's) and, in another event loop than the one it was opened in, EventLoopError.
+
     Attributes:
         state: what the functions of this package work on; not part of the public API.
     """
@@ -454,8 +458,14 @@ class Index:
 
         Raises:
             EngineUnavailableError: the engine stayed away too long; run again, it resumes.
-            ContractError: an encoder is not the one that filled the index.
+            EncoderError, ContractError: an encoder can't be loaded, takes no text at all, or is not the one
+                that filled the index.
             AliasError: opened by an alias of several indices, or one that is for reading.
+            OptionsError, SourceError: options that contradict the plan or the index; a source that isn't
+                there. Nothing was written.
+            RecordError: the first record that can't get in, with ``strict``.
+            PermanentError: more than ``max_errors`` of them, or a dead-letter file that can't be written.
+            IndexChangedError: the index was deleted or made again during the load.
         """
         if isinstance(records, Index):
             records = records.documents()
@@ -467,8 +477,17 @@ class Index:
         """Fill the vector fields of documents that are in the index already, by partial updates that
         never overwrite a document changed meanwhile. Documents that have their vectors are skipped.
 
+        Args:
+            options, progress: as for :meth:`ingest`.
+
+        Returns:
+            the report; ``updated`` is how many documents were filled.
+
         Raises:
             AliasError: opened by an alias that shows a part of the index, or that stands for several.
+            UnsupportedFeatureError: the index doesn't keep the texts, or a partial update would lose fields
+                that it leaves out of ``_source``; nothing was written.
+            EngineUnavailableError, EncoderError, ContractError: as for :meth:`ingest`.
         """
         return ingest.backfill(self.state, options, progress=progress)
 
@@ -483,7 +502,10 @@ class Index:
             routing: the routing value that it was written with.
 
         Raises:
-            RecordError: no such document, or a field that can't be stored.
+            RecordError: no such document, a field that can't be stored, or one that a partial update would
+                lose.
+            AliasError: opened by an alias of several indices, or one that is for reading.
+            EncoderError, ContractError: a vector can't be made again for this index.
         """
         document = Document(documents.document_id(id), fields, op="update", routing=routing)
         ingest.change_one(self.state, document, refresh=refresh)
@@ -494,6 +516,10 @@ class Index:
         Args:
             refresh, routing: as for :meth:`update`. Without the routing value that it was written with, a
                 document isn't found.
+
+        Raises:
+            RecordError: *id* can't be one.
+            AliasError: opened by an alias of several indices, or one that is for reading.
         """
         document = Document(documents.document_id(id), {}, op="delete", routing=routing)
         ingest.change_one(self.state, document, refresh=refresh)
@@ -573,6 +599,10 @@ class Index:
             vectors: with its vectors, for a search of what is like it (``q.knn(…, vector=…)``).
             routing: the routing value that it was written with.
             deadline_seconds: after which it is an EngineUnavailableError, whatever the client waits for.
+
+        Raises:
+            RecordError: *id* can't be one.
+            UnsupportedFeatureError: with *vectors*, one that the index keeps nowhere to be read from.
         """
         return documents.get(
             self.state, id, vectors=vectors, routing=routing, deadline_seconds=deadline_seconds
@@ -580,7 +610,14 @@ class Index:
 
     def documents(self) -> Any:
         """Every document as a source of records, as of when the reading begins: without the vectors that
-        encoders made, with those that were given. ``target.ingest(source_index)`` reads it."""
+        encoders made, with those that were given. ``target.ingest(source_index)`` reads it.
+
+        Returns:
+            a :class:`~esembed.ingest.sources.index.IndexSource`, to be iterated once.
+
+        Raises:
+            UnsupportedFeatureError: the index doesn't keep whole documents.
+        """
         return documents.source(self.state)
 
     def count(self, *, deadline_seconds: float | None = None) -> int:
@@ -610,6 +647,11 @@ class Index:
         """Count the terms of lexical fields again over all documents, without touching a document.
 
         Due when many documents were replaced or deleted, or when the counts were lost.
+
+        Raises:
+            AliasError: opened by an alias that shows a part of the index, or that stands for several.
+            UnsupportedFeatureError: the index doesn't keep the text of a lexical field.
+            AuthorizationError: the key may not write to the statistics index; nothing was read.
         """
         ingest.recount_terms(self.state)
 
@@ -691,6 +733,9 @@ class Index:
 
         Returns:
             the report; ``report.query`` is the query, or None when there is nothing to weigh.
+
+        Raises:
+            AliasError: opened by an alias that shows a part of the index, or that stands for several.
         """
         return weights.learn(self.state, options=options, write=write)
 

@@ -27,6 +27,9 @@ class EngineEncoder:
         endpoint: the inference endpoint (Elasticsearch) or model id (OpenSearch).
         kind: what the endpoint returns.
         dims: dimensions of a dense endpoint, where the mapping must say.
+
+    Raises:
+        EncoderError: no name, or one with blanks in it.
     """
 
     def __init__(self, endpoint: str, *, kind: Kind = "dense", dims: int | None = None) -> None:

@@ -83,6 +83,9 @@ class EncoderPool:
         allow_encoders: spec strings that may be loaded; None allows all (a plan the caller wrote).
         runtime: how loaded encoders run here; None takes ``RuntimeOptions.from_environment()``.
         contracts: field → stored contract; checked before an encoder is first handed out.
+
+    Raises:
+        EncoderError: *encoder* names a field that the plan lacks.
     """
 
     def __init__(

@@ -17,6 +17,9 @@ class QueryVectorCache:
 
     Args:
         max_bytes: what the vectors may take, as float32 and UTF-8; 0 keeps nothing.
+
+    Raises:
+        ValueError: *max_bytes* is below 0.
     """
 
     def __init__(self, max_bytes: int = 16 * 1024 * 1024) -> None:

@@ -229,7 +229,11 @@ class TargetIndex:
         return "the engine answers other requests, so it is busy"
 
     def wait_for_primaries(self) -> None:
-        """Wait while the index is red. Whoever may not ask for its health goes on."""
+        """Wait while the index is red. Whoever may not ask for its health goes on.
+
+        Raises:
+            EngineUnavailableError: it stays red.
+        """
 
         def once() -> None:
             path = f"/_cluster/health{self._path}"
@@ -359,7 +363,11 @@ class TargetIndex:
         return {int(bucket.key) // width: bucket.doc_count for bucket in buckets}
 
     def force_merge(self, segments: int) -> None:
-        """Merge to at most *segments* segments; the answer comes when it is done, or a time-out before."""
+        """Merge to at most *segments* segments; the answer comes when it is done, or a time-out before.
+
+        Raises:
+            EngineUnavailableError: it is not confirmed; the engine may still be merging.
+        """
         # Sent once: when the connection is lost the engine goes on merging, and another request would only
         # wait for the same merge.
         try:
@@ -383,6 +391,9 @@ class TargetIndex:
 
         Args:
             routing: id → routing, of documents that have their own.
+
+        Raises:
+            EngineRequestError: the engine can't look one of them up.
         """
         if not ids:
             return {}
@@ -484,6 +495,9 @@ class TargetIndex:
         Args:
             fetch: what else is read beside ``_source``.
             sequence_numbers: also ``_seq_no`` of each.
+
+        Raises:
+            EngineUnavailableError: a shard failed, or a page of a scroll was lost: some would be missing.
         """
         shown = self._alias.narrow(query or {"match_all": {}})
         body: dict[str, Any] = {"size": size, "query": shown, "_source": source}

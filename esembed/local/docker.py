@@ -128,7 +128,11 @@ def _root_cause(error: BaseException) -> str:
 
 
 def image_for(engine: Engine, image: str | None = None) -> str:
-    """The image: as given, else from the environment, else the official one."""
+    """The image: as given, else from the environment, else the official one.
+
+    Raises:
+        EngineStartError: there is no such engine.
+    """
     if engine not in IMAGES:
         raise EngineStartError(f"there is no engine {engine!r}: it is 'opensearch' or 'elasticsearch'")
     return image or os.environ.get(f"ESEMBED_{engine.upper()}_IMAGE") or IMAGES[engine]

@@ -168,6 +168,9 @@ class LexicalStatistics:
 
         Give each the id ``f"{hash}-{part}"``; only ``hash``, ``kind`` and ``part`` need an index.
         Tokens and counts are parallel lists, since tokens make poor field names.
+
+        Raises:
+            EncoderError: *terms_per_document* is below 1.
         """
         if terms_per_document < 1:
             raise EncoderError(f"terms_per_document must be at least 1, not {terms_per_document}")

@@ -346,7 +346,11 @@ def read_folder(
     revision: str | None = None,
     modules: tuple[Module, ...] | None = None,
 ) -> ModelFiles:
-    """Like :func:`open_model` for a folder that is at hand; *modules* stand in for modules.json."""
+    """Like :func:`open_model` for a folder that is at hand; *modules* stand in for modules.json.
+
+    Raises:
+        EncoderError: as :func:`open_model`.
+    """
     name = name or folder.name
     checks.check_folder(folder, name)
     modules = _modules(folder, name) if modules is None else modules

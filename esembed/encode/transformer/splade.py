@@ -356,6 +356,9 @@ class SpladeRunner:
         Args:
             tokens: the token ids of each text.
             outputs: the heads'.
+
+        Raises:
+            EncoderError: NaN or infinity came out.
         """
         outputs = outputs[self._others :]
         if not np.isfinite(outputs[0]).all():

@@ -100,6 +100,11 @@ class Preparer:
         encoded, precomputed: fields that are encoded, or brought by the record.
         inside: those of *encoded* whose vectors the engine computes.
         optional: the vector fields that a record may come without.
+
+    Raises:
+        PlanError: precomputed vectors of chunks that esembed itself would cut.
+        RecordError: a field without an encoder.
+        OptionsError: *optional* names a field that is none.
     """
 
     def __init__(
