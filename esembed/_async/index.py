@@ -19,6 +19,7 @@ from esembed.encode.pool import EncoderPool
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
+from esembed.plan.default_query import default_query
 from esembed.query import Filter, Query
 from esembed.search.options import Reranker
 from esembed.types import Document
@@ -134,6 +135,16 @@ class AsyncIndex:
     def plan(self) -> IndexPlan:
         """The plan as the index has it, ``auto`` values resolved."""
         return self.state.plan
+
+    @property
+    def default_query(self) -> Query:
+        """What a plain string stands for, its texts left out: the plan's own query, else the one that was
+        learned, else the one that a plan begins with. ``q.rescore(index.default_query, …)`` adds a stage.
+
+        Raises:
+            QueryError: the plan has nothing that a text can be searched in.
+        """
+        return default_query(self.plan)
 
     @property
     def stored(self) -> meta.StoredMeta:

@@ -5,7 +5,7 @@ The two dialects subclass :class:`QueryCompiler` and add vectors and features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from esembed.capabilities import Capabilities
@@ -59,6 +59,8 @@ MAX_FUZZY_WORDS = 250
 Elasticsearch 9.5.3 with 1 GB of heap refused 2,400 of them (429, its request breaker)."""
 LOGARITHMS_OF_ONE = ("log1p", "ln1p")
 """Modifiers that are 0 for a value of 0; ``boost_by`` multiplies by 1 more."""
+ZERO_AT_ZERO = ("none", "square", "sqrt")
+"""Modifiers that are 0 for a value of 0, too; a 1 added would change what every other value gives."""
 ELASTIC = frozenset({"match", "multi_match", "sparse"})
 """Nodes that count their words or terms themselves."""
 
@@ -66,6 +68,18 @@ ELASTIC = frozenset({"match", "multi_match", "sparse"})
 def finds_nothing(node: Query) -> bool:
     """Whether this is a knn whose text has no vector; see :meth:`DenseVector.nothing`."""
     return isinstance(node, Knn) and node.vector is not None and not node.vector
+
+
+def _above_zero(path: str, filters: Iterable[Json]) -> bool:
+    """Whether one of the compiled filters lets through only what has a value above 0 in the field."""
+    for clause in filters:
+        found = clause.get("range", {}).get(path, {})
+        low, above = found.get("gte"), found.get("gt")
+        if isinstance(low, (int, float)) and low > 0:
+            return True
+        if isinstance(above, (int, float)) and above >= 0:
+            return True
+    return False
 
 
 def bool_clause(scoring: Json, filters: list[Json]) -> Json:
@@ -525,6 +539,14 @@ class QueryCompiler:
             # The logarithm of 1 + 0 is 0: multiplied by that, what nobody clicked yet would come last of all.
             functions.append({"weight": 1})
             options["score_mode"] = "sum"
+        if node.mode == "multiply" and node.modifier in ZERO_AT_ZERO and not _above_zero(path, inner.within):
+            # Said at every search: whoever looks at the first hits never sees what came last for it. Of 800
+            # packages that "web server" found, 182 had a count of 0.
+            scope.note(
+                f"boost_by on {node.field!r} multiplies by 0 where the value is 0: such documents score 0 "
+                "and come last. modifier='log1p' leaves their score as it is, 'log2p' multiplies it by 0.3; "
+                f"filter=q.range({node.field!r}, gt=0) leaves them out"
+            )
         if node.max_boost is not None:
             options["max_boost"] = node.max_boost
         return bool_clause({"function_score": options}, filters)

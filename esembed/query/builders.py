@@ -671,12 +671,14 @@ def boost_by(
     """Scores changed by modifier(factor · value) of a numeric field (``function_score`` with
     ``field_value_factor``): score · modifier(factor · value), or their sum by *mode*.
 
-    ``log1p`` and ``ln1p`` multiply by 1 + the logarithm, so that a value of 0 leaves a score as it is. Both
-    engines refuse negative results; a document that has one fails the search.
+    ``log1p`` and ``ln1p`` multiply by 1 + the logarithm, so that a value of 0 leaves a score as it is. With
+    ``none``, ``sqrt`` and ``square`` a value of 0 makes it 0, which the hits' notes say. Both engines refuse
+    negative results; a document that has one fails the search.
 
     Args:
-        query: not a fusion: put it around a leg.
-        missing: the value of documents without the field, ≥ 0.
+        query: not a fusion: put it around a leg. To raise what a whole fusion found, let it score as a stage:
+            ``q.rescore(fusion, by=q.boost_by(q.match_all(), field, modifier="log1p"), query_weight=1, …)``.
+        missing: the value of documents without the field, ≥ 0; 0 for a count that nobody wrote down yet.
         max_boost: the function's largest result.
 
     Raises:

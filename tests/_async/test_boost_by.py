@@ -36,6 +36,24 @@ async def test_no_clicks_leave_a_score_above_0(index: AsyncIndex, modifier: Any)
         assert {hit.id: hit.score for hit in hits}["best"] == pytest.approx(plain["best"], rel=1e-5)
 
 
+@pytest.mark.parametrize("modifier", ["none", "sqrt", "square"])
+async def test_a_boost_that_makes_scores_0_says_so(index: AsyncIndex, modifier: Any) -> None:
+    boosted = q.boost_by(MATCH, "clicks", modifier=modifier, missing=0)
+    for query in (boosted, q.rrf(boosted, q.match("page")), q.bool_(should=boosted)):
+        notes = [note for note in (await index.search(query)).notes if "boost_by on 'clicks'" in note]
+        assert len(notes) == 1
+        assert "log1p" in notes[0]
+        assert "log2p" in notes[0]
+    assert {hit.id for hit in await index.search(boosted) if hit.score == 0} == {"best", "none"}
+
+    # Nothing to say: no document of 0 is found, it is added, or the field isn't 0 there.
+    positive = q.range("clicks", gt=0)
+    assert (await index.search(boosted.replace(filter=positive))).notes == ()
+    assert (await index.search(boosted, filter=q.range("clicks", gte=1))).notes == ()
+    assert (await index.search(boosted.replace(mode="sum"))).notes == ()
+    assert (await index.search(boosted, filter=q.range("clicks", gte=0))).notes != ()
+
+
 @pytest.mark.parametrize("modifier", ["none", "log1p", "sqrt", "ln2p", "reciprocal"])
 @pytest.mark.parametrize("around", ["alone", "fused"])
 async def test_negative_values_are_the_querys_error(index: AsyncIndex, modifier: Any, around: str) -> None:

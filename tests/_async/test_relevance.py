@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -99,8 +100,10 @@ async def test_scores_keep_their_scale_when_weights_are_learned(client: Any, ese
     rows = [{**record, "place": number % 7 + 1} for number, record in enumerate(records(60))]
     await index.ingest(rows, IngestOptions(learn_weights=False))
     before = default_query(index.plan)
+    assert index.default_query == before
     found = await index.learn_weights()
     after = index.plan.query
+    assert index.default_query == after
     assert isinstance(before, Linear)
     assert isinstance(after, Linear)
     assert after == found.query != before
@@ -131,6 +134,16 @@ async def test_scores_keep_their_scale_when_weights_are_learned(client: Any, ese
                 assert parts[leg] == pytest.approx(2.0 * plain[hit.id][leg].contribution, rel=1e-3, abs=1e-6)
             # The cosine as the engine scores it, (1 + cosine) / 2: of the same scale, too.
             assert 0 <= parts["rescore"] <= 0.5 + 1e-6
+
+        # Popularity as a stage: what a count adds is the same whatever the legs weigh.
+        popular = q.boost_by(q.match_all(), "place", modifier="log1p", missing=0)
+        stage = q.rescore(index.default_query, by=popular, query_weight=1, rescore_weight=0.05)
+        raised = await index.search(stage.replace(query=query), text=text, size=50, explain=True)
+        for hit in raised:
+            parts = {part.leg: part.contribution for part in hit.contributions}
+            added = 0.05 * (1 + math.log10(1 + hit.source["place"]))
+            assert parts["rescore"] == pytest.approx(added, rel=1e-4)
+            assert hit.score == pytest.approx(parts["bm25"] + parts["embedding"] + added, rel=1e-4)
 
         # A number of the document changes a leg's scores before its floor is taken; around the fusion it is
         # refused, on both engines, rather than done by one.
