@@ -7,9 +7,11 @@ and is small, shallow and plain afterward. What it means is checked by whoever a
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["JsonInputError", "JsonLimits", "check_json", "parse_json", "parse_toml"]
+__all__ = ["JsonInputError", "JsonLimits", "check_json", "parse_json", "parse_toml", "read_json_file"]
 
 MAX_KEY_PARTS = 100
 """Parts of a dotted key in TOML. Its readers take quadratic time for them: 20,000 took 9 seconds."""
@@ -76,6 +78,20 @@ def parse_json(text: str | bytes | bytearray, limits: JsonLimits) -> Any:
     return check_json(data, limits)
 
 
+def read_json_file(path: Path, limits: JsonLimits) -> Any:
+    """The values of a JSON file, checked; no more of it is read than the limits take.
+
+    Raises:
+        OSError: it can't be read.
+        JsonInputError: no regular file (a pipe would keep the reader for ever), not JSON, or more than the
+            limits take.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise JsonInputError("it is no regular file")
+    with path.open("rb") as file:
+        return parse_json(file.read(limits.characters + 1), limits)
+
+
 def parse_toml(text: str, limits: JsonLimits) -> dict[str, Any]:
     """The values of a TOML text, checked; dates are left as they are.
 
@@ -118,7 +134,7 @@ def _key_parts(line: str) -> int:
 
 def _check_length(text: str | bytes | bytearray, limits: JsonLimits) -> None:
     if len(text) > limits.characters:
-        raise JsonInputError(f"it takes {len(text):,} characters; at most {limits.characters:,} are read")
+        raise JsonInputError(f"it is longer than {limits.characters:,} characters, which is all that is read")
 
 
 def _too_deep(limits: JsonLimits, path: str) -> JsonInputError:

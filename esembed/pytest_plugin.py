@@ -289,6 +289,8 @@ def _obtain(
                 return stack.enter_context(_in_container(engine, config, tmp_path_factory))
             except EsembedError as error:
                 why_not.append(error.message)
+            except OSError as error:
+                why_not.append(f"the file that tells who uses the container can't be written ({error})")
         else:
             why_not.append(state.reason)
     if mode in ("auto", "local"):
@@ -296,6 +298,8 @@ def _obtain(
             return stack.enter_context(_on_this_machine(engine, config))
         except EsembedError as error:
             why_not.append(error.message)
+        except OSError as error:  # another user's folder, a full disk, a lock that isn't given
+            why_not.append(f"the file that tells who uses the local engine can't be written ({error})")
         except ImportError as error:
             why_not.append(f'{error.name} is missing: pip install "esembed[local]"')
     return None
@@ -331,10 +335,16 @@ class _Users:
         self.lock = FileLock(path.with_suffix(".lock"), timeout=900)
 
     def read(self) -> dict[str, Any]:
-        """The state, with the users that still live."""
+        """The state, with the users that still live. A file that can't be understood tells of none: whoever
+        reads it begins anew, with an engine of its own where none runs."""
+        from esembed.json_input import JsonInputError, JsonLimits, read_json_file
+
         state: dict[str, Any] = {"users": [], "owned": False, "url": None, "how": ""}
-        with contextlib.suppress(OSError, ValueError):
-            state |= json.loads(self._path.read_text())
+        limits = JsonLimits(characters=1 << 20, depth=3, values=10_000, objects=1)
+        with contextlib.suppress(OSError, JsonInputError):
+            found = read_json_file(self._path, limits)
+            if _is_state(found):
+                state |= found
         state["users"] = [pid for pid in state["users"] if _alive(pid)]
         return state
 
@@ -349,6 +359,21 @@ class _Users:
             state["users"].remove(os.getpid())
         self.write(state)
         return state
+
+
+def _is_state(found: Any) -> bool:
+    """Whether it is what ``_Users.write`` writes. It says whose server is stopped, and where a test's
+    indices are deleted."""
+    if not isinstance(found, dict) or found.keys() != {"users", "owned", "url", "how"}:
+        return False
+    users, url = found["users"], found["url"]
+    return (
+        isinstance(users, list)
+        and all(type(pid) is int and 1 <= pid < 2**31 for pid in users)
+        and isinstance(found["owned"], bool)
+        and isinstance(found["how"], str)
+        and (url is None or (isinstance(url, str) and url.startswith(("http://", "https://"))))
+    )
 
 
 def _alive(pid: int) -> bool:

@@ -16,9 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from esembed.json_input import JsonInputError, JsonLimits, parse_json
+
 __all__ = ["Contender", "EncodeBench", "Row", "run_bench"]
 
 WORKER = Path(__file__).with_name("encode_worker.py")
+
+_ANSWER = JsonLimits(characters=50_000_000, depth=10, values=1_000_000)
+"""A worker's line: facts, or a time for each query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,15 +101,20 @@ class _Process:
         environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "true"}
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         self.started = time.perf_counter()
-        self._process = subprocess.Popen(
-            [python, str(WORKER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            encoding="utf-8",
-            env=environment,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [python, str(WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env=environment,
+            )
+        except OSError as error:  # a --baseline-python that isn't there
+            self._log.close()
+            raise RuntimeError(f"can't run {python}: {error.strerror or error}") from None
 
     def ask(self, do: str, **job: Any) -> dict[str, Any]:
         if self._process.stdin is None or self._process.stdout is None:
@@ -119,7 +129,13 @@ class _Process:
             self._log.seek(0)
             tail = self._log.read()[-400:].strip()
             raise RuntimeError(f"the process ended: {tail}")
-        value: dict[str, Any] = json.loads(line)
+        try:
+            # The interpreter is one that the person named, and what is imported there may print anything.
+            value = parse_json(line, _ANSWER)
+            if not isinstance(value, dict):
+                raise JsonInputError(f"a {type(value).__name__}")
+        except JsonInputError as error:
+            raise RuntimeError(f"what it answered is no JSON object ({error})") from None
         if "error" in value:
             raise RuntimeError(str(value["error"]))
         return value
@@ -192,7 +208,11 @@ def run_bench(
                 say(f"loading {one.name}")
                 loads: list[float] = []
                 for start in range(max(1, starts)):
-                    process = _Process(one.python)
+                    try:
+                        process = _Process(one.python)
+                    except RuntimeError as error:
+                        absent[one.name] = str(error)
+                        break
                     try:
                         job = {**common, "kind": one.kind, "backend": one.backend, "dtype": one.dtype}
                         facts = process.ask("load", **job)["runtime"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
 from esembed.errors import RecordError
+from esembed.evaluate.trec import text_lines
+from esembed.json_input import JsonInputError, JsonLimits, parse_json
 
 __all__ = ["mixed_texts"]
+
+_LINE = JsonLimits(characters=50_000_000, values=1_000_000)
+"""A document with all that is in it."""
 
 
 def mixed_texts(count: int, *, source: Path | None = None, seed: int = 7) -> list[str]:
@@ -22,7 +26,8 @@ def mixed_texts(count: int, *, source: Path | None = None, seed: int = 7) -> lis
         seed: of the lengths.
 
     Raises:
-        RecordError: *source* holds no texts.
+        RecordError: *source* holds no texts, or a line is no JSON; it names the line.
+        DatasetError: *source* can't be read, or is no UTF-8.
     """
     if source is not None:
         return _from_file(source, count)
@@ -40,16 +45,22 @@ def mixed_texts(count: int, *, source: Path | None = None, seed: int = 7) -> lis
 
 def _from_file(source: Path, count: int) -> list[str]:
     texts = []
-    with open(source, encoding="utf-8") as handle:
-        for line in handle:
-            text = line.strip()
-            if text.startswith("{"):
-                value = json.loads(text)
-                text = str(value.get("text") or value.get("body") or "")
-            if text:
-                texts.append(text)
-            if len(texts) == count:
-                break
+    for number, line in text_lines(source):
+        text = line.strip()
+        if text.startswith("{"):
+            where = f"{source.name}:{number}"
+            try:
+                value = parse_json(text, _LINE)
+            except JsonInputError as error:
+                raise RecordError(f"it begins like a JSON object, but: {error}", position=where) from None
+            found = value.get("text") or value.get("body") or ""
+            if not isinstance(found, str):
+                raise RecordError(f"its text is a {type(found).__name__}", position=where)
+            text = found
+        if text:
+            texts.append(text)
+        if len(texts) == count:
+            break
     if not texts:
         raise RecordError(f"{source} holds no texts (JSONL with a text field, or a text a line)")
     return texts

@@ -176,7 +176,7 @@ def main() -> None:
     texts: list[str] = []
     queries: list[str] = []
     for line in sys.stdin:
-        job = json.loads(line)
+        job = json.loads(line)  # from the process that started this one, as is the file of texts below
         try:
             if job["do"] == "load":
                 document, query, facts, dense = _ours(job) if job["kind"] == "ours" else _theirs(job)

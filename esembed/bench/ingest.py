@@ -22,6 +22,7 @@ from esembed.bench.ingest_parts import (
     machine_cpu_seconds,
     records,
 )
+from esembed.json_input import JsonLimits, parse_json
 
 __all__ = [
     "app",
@@ -37,6 +38,9 @@ app = typer.Typer(
     help="The ingest pipeline and the bulk stage, docs a second.", pretty_exceptions_enable=False
 )
 
+
+_REPORT = JsonLimits(characters=1 << 20)
+"""What a worker prints: one ingest's report."""
 
 PARALLEL_FORMS = ((2, 500), (4, 250), (4, 500), (4, 1000))
 
@@ -280,7 +284,7 @@ def bench_memory(
         if engine is not None and url is not None:
             command += [engine, url]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        out = json_module.loads(done.stdout.strip().splitlines()[-1])
+        out = parse_json(done.stdout.strip().rpartition("\n")[2], _REPORT)  # warnings may stand before it
         if out["report"]["indexed"] != count:
             raise RuntimeError(f"{out['report']['indexed']} of {count} were indexed")
         peaks.append(out["peak_mib"])

@@ -13,6 +13,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +23,7 @@ from typing import Protocol
 
 from esembed.capabilities import Engine
 from esembed.errors import DownloadError, EngineStartError
+from esembed.local.process import leftovers
 
 __all__ = [
     "ASSEMBLIES",
@@ -32,6 +34,7 @@ __all__ = [
     "assembly",
     "cache_dir",
     "checked_name",
+    "claim_root",
     "engine_root",
     "fetch",
     "install",
@@ -202,8 +205,53 @@ def engine_root() -> Path:
 
     shared = Path(platformdirs.site_cache_dir("esembed", appauthor=False))
     if os.environ.get(CACHE_DIR_ENV):
-        return shared / ("engines-" + hashlib.sha256(str(base).encode()).hexdigest()[:8])
+        return shared / _name_outside(str(base))
     return shared / "engines"
+
+
+def _name_outside(cache: str) -> str:
+    return "engines-" + hashlib.sha256(os.fsencode(cache)).hexdigest()[:8]
+
+
+_CACHE_MARK = ".esembed-cache"
+"""A file in such a folder outside the cache: the path of the cache that it belongs to, with the time of the
+last start."""
+
+_UNUSED_SECONDS = 7 * 86400
+"""A cache that isn't there may be on a disk that isn't mounted today; after a week without it, it is gone."""
+
+
+def claim_root() -> None:
+    """Say in the engines' folder which cache it belongs to, where it lies outside it, and remove those whose
+    cache is gone: nobody who removes a cache (a temporary folder, mostly) knows of the other folder.
+
+    Removed is only what says itself that it is ours, with a name that fits, unused for a week, and without a
+    server that runs there.
+    """
+    root, cache = engine_root(), str(cache_dir())
+    if root.name != _name_outside(cache):
+        return
+    make_public(root)
+    (root / _CACHE_MARK).write_bytes(os.fsencode(cache))
+    for other in root.parent.glob("engines-*"):
+        if other != root and _is_gone(other):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_gone(folder: Path) -> bool:
+    """Whether a folder of engines outside its cache can be removed."""
+    mark = folder / _CACHE_MARK
+    try:
+        if folder.is_symlink() or not stat.S_ISREG(mark.lstat().st_mode):
+            return False
+        cache = os.fsdecode(mark.read_bytes()[:10_000])
+        if folder.name != _name_outside(cache) or Path(cache).exists():
+            return False
+        if time.time() - mark.stat().st_mtime < _UNUSED_SECONDS:
+            return False
+    except (OSError, ValueError):
+        return False  # no mark, which those made before have not; or no path
+    return not any(leftovers(instance) for instance in (folder / "instances").glob("*"))
 
 
 def _is_root() -> bool:

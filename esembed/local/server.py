@@ -35,12 +35,14 @@ from esembed.bounded import read_url
 from esembed.capabilities import Engine
 from esembed.deprecation import renamed
 from esembed.errors import EngineStartError
+from esembed.json_input import JsonInputError, JsonLimits, read_json_file
 from esembed.local.artifacts import (
     Assembly,
     Progress,
     SilentProgress,
     assembly,
     checked_name,
+    claim_root,
     engine_root,
     install,
     is_name,
@@ -67,6 +69,9 @@ __all__ = ["EngineInfo", "Security", "destroy", "logs", "running", "start", "sta
 
 ENGINES: tuple[Engine, ...] = ("opensearch", "elasticsearch")
 MIN_HEAP_MB = 256
+
+_STATE = JsonLimits(characters=1 << 20, depth=3, values=100, objects=1)
+"""A state file: a flat object of a few texts and numbers, among them paths."""
 
 
 @renamed(kind="engine")
@@ -145,6 +150,7 @@ def start(
     progress = progress or SilentProgress()
     instance = _instance(wanted.engine, name)
     _check_instance(instance)
+    claim_root()
     make_public(instance)
     with _locked(instance):
         there = None
@@ -440,14 +446,14 @@ def _read(engine: Engine, name: str) -> EngineInfo | None:
     """
     path = _instance(engine, name) / "state.json"
     try:
-        info = _info(json.loads(path.read_text()), path.parent)
+        info = _info(read_json_file(path, _STATE), path.parent)
     except FileNotFoundError:
         return None
     except PermissionError as error:
         raise EngineStartError(
             f"{path} belongs to another user: act as that user, or give another name"
         ) from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, JsonInputError, ValueError, LookupError, TypeError, AttributeError) as error:
         options = "" if name == "default" else f" --name {name}"
         raise _DamagedStateError(
             f"{path}, which tells where the local {engine} runs, is damaged ({type(error).__name__}); "
@@ -460,6 +466,8 @@ def _read(engine: Engine, name: str) -> EngineInfo | None:
 def _info(state: dict[str, Any], instance: Path) -> EngineInfo:
     """What a state file tells. Raises ValueError and its like for what :func:`_write` never writes: the file
     decides which process is ended and who gets the password."""
+    if "red_indices" in state:
+        raise ValueError("red_indices are never written")
     if "kind" in state:  # written by 0.1.0
         state["engine"] = state.pop("kind")
     for key in ("home", "instance", "log_path", "ca_certs"):
@@ -469,11 +477,17 @@ def _info(state: dict[str, Any], instance: Path) -> EngineInfo:
     if any(isinstance(n, bool) or not isinstance(n, (int, float)) for n in numbers):
         raise TypeError("a number is none")
     texts = (info.url, info.version, info.name, info.license, info.java)
-    if not all(isinstance(text, str) for text in texts) or info.home is None:
+    if not all(isinstance(text, str) for text in texts) or None in (info.home, info.log_path):
         raise TypeError("a text is none")
+    secrets_or_none = (info.username, info.password)
+    if not all(text is None or isinstance(text, str) for text in secrets_or_none):
+        raise TypeError("a user's name or password is no text")
+    if not isinstance(info.reused, bool):
+        raise TypeError("reused is neither true nor false")
     if not (isinstance(info.pid, int) and 1 < info.pid < 2**31 and 0 <= info.started_at < 2**40):
         raise ValueError("no process has this id")
-    if not re.fullmatch(r"https?://127\.0\.0\.1:\d{1,5}", info.url):
+    found = re.fullmatch(r"https?://127\.0\.0\.1:(\d{1,5})", info.url, re.ASCII)
+    if found is None or not 0 < int(found[1]) < 65536:
         raise ValueError("not on loopback")
     if info.instance.name != instance.name or f"{info.engine}-{info.name}" != instance.name:
         raise ValueError("of another engine")

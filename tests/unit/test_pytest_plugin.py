@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
-from esembed.local.artifacts import engine_root
+from esembed.pytest_plugin import _Users
 
 pytest_plugins = ["pytester"]
 
@@ -21,13 +21,15 @@ USES_OPENSEARCH = "def test_it(esembed_opensearch):\n    assert esembed_opensear
 
 
 @pytest.fixture(autouse=True)
-def bare_machine(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def bare_machine(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, use_cache_folder: Callable[[Path], None]
+) -> None:
     """No URL, no Docker API, no Java; a cache of its own."""
     for name in list(os.environ):
         if name.startswith(("ESEMBED_", "PYTEST_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:asyncio -p no:hypothesispytest -p no:anyio")
-    monkeypatch.setenv("ESEMBED_CACHE_DIR", str(pytester.path / "cache"))
+    use_cache_folder(pytester.path / "cache")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{pytester.path}/nowhere.sock")
     monkeypatch.setenv("JAVA_HOME", str(pytester.path / "no-java"))
     # A machine without Java anywhere, whatever this one has; and nothing may be downloaded.
@@ -40,9 +42,6 @@ def bare_machine(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> 
         "    raise java.EngineStartError('no network')\n"
         "java._download = nothing\n"
     )
-    yield
-    # As root the engines' folder lies outside the cache, where the server's user can reach it.
-    shutil.rmtree(engine_root(), ignore_errors=True)
 
 
 def test_without_any_engine_the_test_is_skipped_with_each_reason(pytester: pytest.Pytester) -> None:
@@ -197,3 +196,42 @@ def test_the_module_imports_only_pytest_and_the_standard_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+_STATE = {"users": [os.getpid()], "owned": True, "url": "http://127.0.0.1:1", "how": "container x"}
+_EMPTY = {"users": [], "owned": False, "url": None, "how": ""}
+_BAD_STATES: dict[str, bytes] = {
+    "empty": b"",
+    "cut": json.dumps(_STATE).encode()[:30],
+    "a list": b"[]",
+    "deep": b"[" * 100_000,
+    "huge": json.dumps(_STATE).encode() + b" " * (1 << 20),
+    "no text": b"\xff\xfe",
+    "NUL bytes": b"\0" * 40,
+    **{
+        f"{key} is {value!r}"[:30]: json.dumps(_STATE | {key: value}).encode()
+        for key, value in [
+            ("users", None), ("users", 7), ("users", ["1"]), ("users", [2**70]), ("users", [-1]),
+            ("users", [True]), ("users", [1.5]), ("users", {}), ("owned", "yes"), ("url", 7), ("how", None),
+            ("url", "file:///etc/passwd"), ("surprise", 1),
+        ]
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", _BAD_STATES)
+def test_a_damaged_file_of_users_is_a_fresh_start(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "opensearch.json"
+    users = _Users(path)
+    path.write_text(json.dumps(_STATE))
+    assert users.read() == _STATE
+    path.write_bytes(_BAD_STATES[what])
+    assert users.read() == _EMPTY
+    assert users.leave() == _EMPTY
+    assert json.loads(path.read_text()) == _EMPTY
+
+
+def test_a_pipe_in_the_place_of_the_file_of_users_keeps_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "opensearch.json"
+    os.mkfifo(path)
+    assert _Users(path).read() == _EMPTY

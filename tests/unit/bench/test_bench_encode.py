@@ -11,11 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from esembed.bench.encode import app, default_contenders, measure
-from esembed.bench.encode_run import Contender
+from esembed.bench.encode_run import Contender, run_bench
 from esembed.bench.encode_shapes import flops_per_token
 from esembed.bench.encode_texts import mixed_texts
 from esembed.encode.backends import cpu
 from esembed.errors import RecordError
+from esembed.evaluate.collection import DatasetError
 
 pytest.importorskip("openvino")
 
@@ -48,6 +49,53 @@ def test_a_corpus_of_ones_own(tmp_path: Path) -> None:
     source.write_text("\n")
     with pytest.raises(RecordError, match="holds no texts"):
         mixed_texts(5, source=source)
+
+
+BAD_LINES = {
+    "cut": b'{"text": "one',
+    "deep": b'{"text": ' + b"[" * 100_000,
+    "a number": b'{"text": 7}',
+    "a list": b'{"text": ["one"]}',
+    "many digits": b'{"text": "one", "n": ' + b"9" * 5000 + b"}",
+    "half a pair": b'{"text": "\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("what", BAD_LINES)
+def test_a_bad_line_of_a_corpus_is_an_error_that_names_it(what: str, tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_bytes(b'{"text": "one"}\n' + BAD_LINES[what] + b"\n")
+    with pytest.raises(RecordError) as caught:
+        mixed_texts(5, source=source)
+    assert caught.value.position == "a.jsonl:2"
+
+
+def test_a_corpus_that_is_no_text_or_no_file_is_an_error(tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    with pytest.raises(DatasetError, match=r"can't read a\.jsonl"):
+        mixed_texts(5, source=source)
+    source.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(DatasetError, match="not UTF-8"):
+        mixed_texts(5, source=source)
+
+
+@pytest.mark.parametrize(
+    "prints", ["import", "[1]", '"x"', "[" * 100_000, '{"a": NaN}', "\xff", ""], ids=range(7)
+)
+def test_an_interpreter_that_answers_anything_is_absent_with_a_reason(prints: str, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    (tmp_path / "answer").write_text(prints + "\n" if prints else "", encoding="latin-1")
+    python.write_text(f"#!/bin/sh\nread line\ncat {tmp_path}/answer\n")
+    python.chmod(0o755)
+    contender = Contender(name="odd", kind="st", backend="torch", python=str(python))
+    with pytest.raises(RuntimeError, match=r"odd: (what it answered is no JSON object|the process ended)"):
+        run_bench([contender], ["a"], ["b"], spec="minilm", model="m", tokens=1, max_seq_length=8, starts=1)
+
+
+def test_an_interpreter_that_is_not_there_is_absent_with_a_reason() -> None:
+    contender = Contender(name="gone", kind="st", backend="torch", python="/nowhere/python")
+    with pytest.raises(RuntimeError, match="gone: can't run /nowhere/python: No such file"):
+        run_bench([contender], ["a"], ["b"], spec="minilm", model="m", tokens=1, max_seq_length=8, starts=1)
 
 
 def test_a_run_with_an_absent_peer() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import stat
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from esembed.errors import DownloadError, EngineStartError
 from esembed.local import artifacts
-from esembed.local.artifacts import Artifact, assembly, engine_root, fetch, unpack
+from esembed.local.artifacts import Artifact, assembly, claim_root, engine_root, fetch, unpack
 
 
 def _zip(path: Path, members: dict[str, bytes]) -> Path:
@@ -24,9 +27,9 @@ def _zip(path: Path, members: dict[str, bytes]) -> Path:
 
 
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Artifact]:
+def repository(tmp_path: Path, use_cache_folder: Callable[[Path], None]) -> tuple[Path, Artifact]:
     """A Maven repository on disk with one small archive, and the pin that fits it."""
-    monkeypatch.setenv("ESEMBED_CACHE_DIR", str(tmp_path / "cache"))
+    use_cache_folder(tmp_path / "cache")
     repo = tmp_path / "repo"
     archive = _zip(repo / "org/example/thing/1.0/thing-1.0.zip", {"thing-1.0/bin/thing": b"#!/bin/sh\n"})
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
@@ -145,3 +148,55 @@ def test_root_puts_servers_where_their_user_can_read_them(
     assert not engine_root().is_relative_to(closed)
     monkeypatch.setattr(artifacts, "_is_root", lambda: False)
     assert engine_root() == closed / "cache" / "engines"
+
+
+def test_engine_folders_outside_a_cache_that_is_gone_are_removed_after_a_week(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, closed = tmp_path / "shared", tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setattr(artifacts, "_is_root", lambda: True)
+    monkeypatch.setattr("platformdirs.site_cache_dir", lambda *_, **__: str(shared))
+
+    def claimed(name: str, *, exists: bool = False, weeks: float = 2.0) -> Path:
+        monkeypatch.setenv("ESEMBED_CACHE_DIR", str(closed / name))
+        root = engine_root()
+        assert root.parent == shared
+        claim_root()
+        (root / "instances" / "opensearch-default").mkdir(parents=True)
+        if exists:
+            (closed / name).mkdir()
+        used = time.time() - weeks * 7 * 86400
+        os.utime(root / ".esembed-cache", (used, used))
+        return root
+
+    # By another start than those of the folders themselves: each of these would see what came before it.
+    gone, young, there = (
+        claimed("gone", weeks=0.9),
+        claimed("young", weeks=0.9),
+        claimed("there", exists=True),
+    )
+    os.utime(gone / ".esembed-cache", (0, 0))
+    foreign = []
+    for name, mark in [("a", None), ("12345678", b"/nowhere"), ("b", b"\0"), ("c", b"")]:
+        folder = shared / f"engines-{name}"
+        folder.mkdir()
+        foreign.append(folder)
+        if mark is not None:
+            (folder / ".esembed-cache").write_bytes(mark)
+            os.utime(folder / ".esembed-cache", (0, 0))
+    link = shared / "engines-link"
+    link.symlink_to(closed)
+    (shared / "engines").mkdir()
+    new = claimed("new", weeks=0)
+    assert not gone.exists()
+    assert all(folder.exists() for folder in (young, there, *foreign, link, closed, shared / "engines", new))
+
+
+def test_a_cache_that_holds_its_engines_itself_gets_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESEMBED_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(artifacts, "_is_root", lambda: False)
+    claim_root()
+    assert not (tmp_path / "cache").exists()

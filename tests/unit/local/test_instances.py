@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,8 @@ NAMES = [
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    tmp_path.chmod(0o755)
-    monkeypatch.setenv("ESEMBED_CACHE_DIR", str(tmp_path))
+def root(tmp_path: Path, use_cache_folder: Callable[[Path], None]) -> Path:
+    use_cache_folder(tmp_path)
     instances = engine_root() / "instances"
     instances.mkdir(parents=True)
     return instances
@@ -85,6 +85,9 @@ DAMAGED = {
     "deep": "[" * 100_000,
     "NUL bytes": "\0" * 40,
     "no text": "\udcff\udcfe",
+    "huge": json.dumps(GOOD) + " " * (1 << 20),
+    "many digits": json.dumps(GOOD)[:-1] + ', "x": ' + "9" * 5000 + "}",
+    "deep inside": json.dumps(GOOD)[:-1] + ', "java": ' + "[" * 50_000 + "]" * 50_000 + "}",
     **{
         f"{key} is {value!r}"[:30]: json.dumps(GOOD | {key: value})
         for key, value in [
@@ -92,7 +95,9 @@ DAMAGED = {
             ("started_at", None), ("started_at", "now"), ("started_at", 1e300), ("started_at", float("nan")),
             ("url", "http://evil.example:9200"), ("url", 7), ("url", "http://127.0.0.1:9@evil.example"),
             ("home", None), ("home", 3), ("log_path", []), ("name", "other"), ("engine", "elasticsearch"),
-            ("instance", "/etc"), ("surprise", 1),
+            ("instance", "/etc"), ("surprise", 1), ("password", 7), ("username", []), ("ca_certs", 7),
+            ("reused", "yes"), ("log_path", None), ("instance", None), ("red_indices", ["a"]),
+            ("url", "http://127.0.0.1:99999"), ("url", "http://127.0.0.1:0"), ("url", "http://127.0.0.1:９"),
         ]
     },
 }  # fmt: skip
@@ -114,6 +119,19 @@ def test_a_damaged_state_file_is_an_error_with_words_and_stop_mends_it(
     assert local.stop("opensearch") is False
     assert not state.exists()
     assert local.status("opensearch") is None
+
+
+def test_a_pipe_or_a_folder_in_the_place_of_a_state_file_keeps_nobody(root: Path) -> None:
+    instance = root / "opensearch-default"
+    instance.mkdir()
+    os.mkfifo(instance / "state.json")
+    with pytest.raises(EngineStartError, match="is damaged"):
+        local.status("opensearch")
+    (instance / "state.json").unlink()
+    (instance / "state.json").mkdir()
+    with pytest.raises(EngineStartError, match="is damaged"):
+        local.status("opensearch")
+    assert local.running() == []
 
 
 def test_a_stale_state_file_is_none(root: Path) -> None:

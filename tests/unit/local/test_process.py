@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -154,16 +154,16 @@ def test_the_log_tells_the_cause(tmp_path: Path, line: str, cause: str) -> None:
     ],
 )
 def test_wrong_options_are_refused_before_anything_happens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], message: str
+    tmp_path: Path, use_cache_folder: Callable[[Path], None], options: dict[str, object], message: str
 ) -> None:
-    monkeypatch.setenv("ESEMBED_CACHE_DIR", str(tmp_path / "cache"))
+    use_cache_folder(tmp_path / "cache")
     with pytest.raises(EngineStartError, match=message):
         local.start(**({"engine": "opensearch"} | options))  # type: ignore[arg-type]
     assert not (tmp_path / "cache").exists()
 
 
-def test_no_engine_is_not_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ESEMBED_CACHE_DIR", str(tmp_path / "cache"))
+def test_no_engine_is_not_an_error(tmp_path: Path, use_cache_folder: Callable[[Path], None]) -> None:
+    use_cache_folder(tmp_path / "cache")
     assert local.status("opensearch") is None
     assert local.running() == []
     assert local.stop("opensearch") is False
