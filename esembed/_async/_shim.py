@@ -160,6 +160,7 @@ class _FromThreads:
         if not self._loop.is_running() or asyncio._get_running_loop() is self._loop:
             raise RuntimeError(f"{method} {path}: the event loop of this client can't answer here")
         call = asyncio.run_coroutine_threadsafe(self._client.request(method, path, **options), self._loop)
+        # A loop that has ended answers nobody, and tells nobody: it is looked at once a second.
         while not concurrent.futures.wait((call,), timeout=1.0).done:
             if not self._loop.is_running():
                 call.cancel()

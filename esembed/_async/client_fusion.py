@@ -143,6 +143,7 @@ class AsyncClientFusion:
                 if not partial or options.deadline is None:
                     raise
                 legs_missing["source"] = f"{error}: the hits have ids and scores alone"
+        # Only whole documents tell how large they are.
         if hits and options.source in (None, True):
             self._weigh(hits, sum(len(a.ranked.ids) for a in lists if a is not None))
         total: int | None = None
@@ -233,6 +234,7 @@ class AsyncClientFusion:
             for position, leg in enumerate(compiled.legs)
             if leg.leg.complete and lists[position] is not None
         ]
+        # One leg's list holds all candidates there are.
         if len(wanted) < 2:
             return lists
         candidates: dict[str, None] = {}

@@ -164,6 +164,8 @@ class TrialIndex:
 
     def merge(self, *, timeout_seconds: float = 3600) -> None:
         """To one segment, searchable and on disk."""
+        # One segment has one graph, and it is what docs/quantization.md compares; flushed, since sizes are
+        # read from the files.
         self.engine.request("POST", f"/{self.name}/_refresh", timeout_seconds=timeout_seconds)
         self.engine.request(
             "POST",

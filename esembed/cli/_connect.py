@@ -278,6 +278,8 @@ def _signer(region: str, profile: str | None) -> Any:
             "--aws-region: boto3 finds no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or name a profile with --aws-profile"
         )
+    # Amazon OpenSearch Service's domains; the serverless service (aoss) is refused, see
+    # transport.refuse_serverless.
     return Urllib3AWSV4SignerAuth(credentials, region, "es")
 
 

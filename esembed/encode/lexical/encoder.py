@@ -36,6 +36,7 @@ from esembed.types import SparseVector
 
 __all__ = ["DEFAULT_AVGDL", "LexicalEncoder", "LexicalStatistics", "load"]
 
+# Lucene's own, as the engines score text fields.
 DEFAULT_K1 = 1.2
 DEFAULT_B = 0.75
 DEFAULT_AVGDL = 100.0

@@ -58,6 +58,7 @@ ENGLISH_STOP_WORDS: tuple[str, ...] = (
 )
 """The list of Lucene's ``english`` analyzer, for ``stop_words``."""
 
+# Lucene's max_token_length, by default.
 _MAX_WORD = 255
 _MAX_CACHED_STEMS = 200_000
 _APOSTROPHES = {0x2019: "'", 0xFF07: "'", 0x0027: "'"}

@@ -378,6 +378,7 @@ def _from_vocabulary(
 
 # -- transformers --------------------------------------------------------------------------------
 
+# Case, accents, other scripts, special tokens as text, no text: where classes differ that do more in Python.
 _PROBES = ("How do I reset my Password? 東京", "naïve <s> [SEP] привет", "")
 
 

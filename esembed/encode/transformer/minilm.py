@@ -119,6 +119,7 @@ def _from_hub() -> Path | None:
         return None
     hide_in_logs()  # the hub's token
     try:
+        # Seconds: where no hub can be reached, each first use waits for this before the wheel is taken.
         revision = HfApi().model_info(MODEL, timeout=4).sha
         folder = Path(
             snapshot_download(MODEL, revision=revision, allow_patterns=list(_FILES), etag_timeout=10)
