@@ -213,7 +213,7 @@ class EngineClient:
             }
             if timeout_seconds is not None:
                 options["request_timeout"] = timeout_seconds
-            # One for each time-out: deadlines are rounded to a few, a caller's timeout_seconds may be any number.
+            # One for each time-out: deadlines are rounded to a few, timeout_seconds may be any number.
             if len(self._derived) > 32:
                 self._derived.clear()
             client = self._derived[timeout_seconds] = self.official.options(**options)

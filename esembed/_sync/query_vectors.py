@@ -198,6 +198,7 @@ class QueryVectors:
     def _prepare(self, field: str) -> None:
         if field in self._prepared:
             return
+        # One after the other: two first searches would both read the term statistics.
         with self._preparing:
             if field not in self._prepared and self._before_encoding is not None:
                 self._before_encoding(field)
@@ -207,6 +208,7 @@ class QueryVectors:
         """Texts to the vectors of one field, or of two that share a pass, for each."""
 
         def encode(texts: list[str]) -> list[tuple[Any, ...]]:
+            # Searches that share a call often ask for the same text; it is encoded once.
             unique = list(dict.fromkeys(texts))
             whole = self._pool.combined(fields[0]) if len(fields) == 2 else None
             if whole is not None:

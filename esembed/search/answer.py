@@ -311,6 +311,7 @@ def ranked_by_engine(
     cursor = next_cursor(compiled, len(hits), total if relation == "eq" else None, _ties(hits, request))
     if options.sort is not None and options.search_after is None:
         for hit in hits:
+            # The last value is that of the key which this side put behind the caller's (sorting.TIE).
             hit.sort = hit.sort[:-1]
     return Hits(
         hits,
