@@ -199,7 +199,7 @@ async def test_a_document_changed_meanwhile_stays(
 
 
 async def test_through_an_alias(client: Any, esembed_index_name: str) -> None:
-    index = await AsyncIndex.create(client, esembed_index_name, PLAN)
+    index = await AsyncIndex.create(client, esembed_index_name, PLAN, alias=False)
     await index.ingest(records(40))
     alias = f"{esembed_index_name}-de"
     await index.client.request(
@@ -248,7 +248,7 @@ async def test_routing_is_kept(client: Any, esembed_index_name: str) -> None:
 async def test_an_alias_of_several_indices(client: Any, esembed_index_name: str) -> None:
     names = [f"{esembed_index_name}-{n}" for n in range(2)]
     for name in names:
-        await AsyncIndex.create(client, name, PLAN)
+        await AsyncIndex.create(client, name, PLAN, alias=False)
     alias = f"{esembed_index_name}-all"
     made = await AsyncIndex.open(client, names[0])
     await made.client.request(

@@ -167,7 +167,9 @@ async def test_a_deadline_is_a_number_above_0(searcher: AsyncSearcher, seconds: 
 
 @pytest.mark.parametrize("how", ["silent", "dripping"])
 async def test_reads_without_a_query_end_by_it(client: Any, esembed_index_name: str, how: Any) -> None:
-    index = await AsyncIndex.create(client, esembed_index_name, IndexPlan(text={"body": TextField()}))
+    index = await AsyncIndex.create(
+        client, esembed_index_name, IndexPlan(text={"body": TextField()}), alias=False
+    )
     await index.ingest([{"_id": "1", "body": "red"}], IngestOptions(refresh=True, dead_letters=None))
     assert await index.count(deadline_seconds=60) == 1
     assert await index.get("1", deadline_seconds=60) == {"body": "red"}

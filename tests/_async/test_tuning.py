@@ -155,7 +155,9 @@ async def test_bm25_parameters_are_for_the_next_version(client: Any, esembed_ind
     # What is relevant says the word often and is long.
     found = {f"long{i}": f"topic{i} " * 4 + "filler " * 60 for i in range(TOPICS)}
     found |= {f"short{i}": f"topic{i} other" for i in range(TOPICS)}
-    index = await AsyncIndex.create(client, esembed_index_name, IndexPlan(text={"doc": TextField()}))
+    index = await AsyncIndex.create(
+        client, esembed_index_name, IndexPlan(text={"doc": TextField()}), alias=False
+    )
     await index.ingest([{"_id": key, "doc": text} for key, text in found.items()])
     tuned = await index.tune(dataset("long", found))
     assert tuned.parameters[-1].parameter == "bm25: k1 and b"

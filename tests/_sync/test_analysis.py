@@ -98,7 +98,7 @@ def test_words_are_read_as_the_plan_says(shop: Index) -> None:
 def test_a_migration_takes_the_analysis_along(client: Any, shop: Index) -> None:
     alias = f"{shop.name}-alias"
     shop.client.request(
-        "POST", "/_aliases", body={"actions": [{"add": {"index": shop.name, "alias": alias}}]}
+        "POST", "/_aliases", body={"actions": [{"add": {"index": shop.concrete_index, "alias": alias}}]}
     )
     opened = Index.open(client, alias)
     changed = IndexPlan.from_json(SHOP.to_json().replace("tv, television", "tv, television, telly"))

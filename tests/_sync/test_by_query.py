@@ -196,7 +196,7 @@ def test_a_document_changed_meanwhile_stays(
 
 
 def test_through_an_alias(client: Any, esembed_index_name: str) -> None:
-    index = Index.create(client, esembed_index_name, PLAN)
+    index = Index.create(client, esembed_index_name, PLAN, alias=False)
     index.ingest(records(40))
     alias = f"{esembed_index_name}-de"
     index.client.request(
@@ -243,7 +243,7 @@ def test_routing_is_kept(client: Any, esembed_index_name: str) -> None:
 def test_an_alias_of_several_indices(client: Any, esembed_index_name: str) -> None:
     names = [f"{esembed_index_name}-{n}" for n in range(2)]
     for name in names:
-        Index.create(client, name, PLAN)
+        Index.create(client, name, PLAN, alias=False)
     alias = f"{esembed_index_name}-all"
     made = Index.open(client, names[0])
     made.client.request(

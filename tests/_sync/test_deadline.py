@@ -160,7 +160,7 @@ def test_a_deadline_is_a_number_above_0(searcher: Searcher, seconds: Any) -> Non
 
 @pytest.mark.parametrize("how", ["silent", "dripping"])
 def test_reads_without_a_query_end_by_it(client: Any, esembed_index_name: str, how: Any) -> None:
-    index = Index.create(client, esembed_index_name, IndexPlan(text={"body": TextField()}))
+    index = Index.create(client, esembed_index_name, IndexPlan(text={"body": TextField()}), alias=False)
     index.ingest([{"_id": "1", "body": "red"}], IngestOptions(refresh=True, dead_letters=None))
     assert index.count(deadline_seconds=60) == 1
     assert index.get("1", deadline_seconds=60) == {"body": "red"}

@@ -156,7 +156,7 @@ def test_bm25_parameters_are_for_the_next_version(client: Any, esembed_index_nam
     # What is relevant says the word often and is long.
     found = {f"long{i}": f"topic{i} " * 4 + "filler " * 60 for i in range(TOPICS)}
     found |= {f"short{i}": f"topic{i} other" for i in range(TOPICS)}
-    index = Index.create(client, esembed_index_name, IndexPlan(text={"doc": TextField()}))
+    index = Index.create(client, esembed_index_name, IndexPlan(text={"doc": TextField()}), alias=False)
     index.ingest([{"_id": key, "doc": text} for key, text in found.items()])
     tuned = index.tune(dataset("long", found))
     assert tuned.parameters[-1].parameter == "bm25: k1 and b"

@@ -102,7 +102,7 @@ def lay_alias(engine, name, alias):
 
 def test_nonsense_about_versions_and_fields_is_not_followed(client, esembed_index_name):
     name = f"{esembed_index_name}-v2"
-    Index.create(client, name, PLAN)
+    Index.create(client, name, PLAN, alias=False)
     engine = EngineClient(client)
     lay_alias(engine, name, esembed_index_name)
     own = describe(engine, name).mapping["_meta"]["esembed"]
@@ -135,8 +135,8 @@ def test_nonsense_about_versions_and_fields_is_not_followed(client, esembed_inde
 def test_only_what_confirms_the_link_is_deleted(client, esembed_index_name, forged):
     # Somebody's index, which esembed made as well; a forged _meta names it as the version before.
     name, victim = f"{esembed_index_name}-v2", f"{esembed_index_name}-customers"
-    Index.create(client, name, PLAN)
-    Index.create(client, victim, PLAN)
+    Index.create(client, name, PLAN, alias=False)
+    Index.create(client, victim, PLAN, alias=False)
     engine = EngineClient(client)
     lay_alias(engine, name, esembed_index_name)
     origin = {"list": [victim], "wildcard": f"{esembed_index_name}*"}.get(forged, victim)
@@ -166,7 +166,7 @@ def test_only_what_confirms_the_link_is_deleted(client, esembed_index_name, forg
 
 def test_an_alias_of_somebody_is_not_deleted_by(client, esembed_index_name):
     name = f"{esembed_index_name}-one"
-    Index.create(client, name, PLAN)
+    Index.create(client, name, PLAN, alias=False)
     engine = EngineClient(client)
     lay_alias(engine, name, esembed_index_name)
     with pytest.raises(AliasError, match="did not make"):

@@ -243,7 +243,7 @@ def _recorded(engine: str, scenario: Scenario) -> list[list[Any]]:
 
 def _fill(client: Any, seam: EngineClient, scenario: Scenario, capabilities: Capabilities) -> None:
     plan = scenario.plan()
-    index = Index.create(client, NAME, plan, capabilities=capabilities)
+    index = Index.create(client, NAME, plan, capabilities=capabilities, alias=False)
     texts = {doc_id: doc["body"].split() for doc_id, doc in query_data.documents(12).items()}
     records = []
     for doc_id, doc in query_data.documents(12).items():
@@ -269,7 +269,7 @@ def _fill(client: Any, seam: EngineClient, scenario: Scenario, capabilities: Cap
     index.refresh()
     if scenario is SCENARIOS["versions"]:
         for version in (1, 2):
-            Index.create(client, f"{ALIAS}-v{version}", plan, capabilities=capabilities)
+            Index.create(client, f"{ALIAS}-v{version}", plan, capabilities=capabilities, alias=False)
         seam.request("PUT", f"/{ALIAS}-v2/_alias/{ALIAS}")
 
 
