@@ -25,6 +25,7 @@ __all__ = [
     "IngestProgress",
     "LogHandler",
     "complain",
+    "conclude",
     "console",
     "note",
     "print_json",
@@ -76,6 +77,13 @@ def say(text: str) -> None:
     """Lines on stdout, as they are but for what a terminal would obey."""
     sys.stdout.write(escaped(text) + "\n")
     sys.stdout.flush()
+
+
+def conclude(text: str) -> None:
+    """The sentence that a report begins with, on stdout, on one line and never cut."""
+    from rich.text import Text
+
+    console().print(Text(escaped(text, one_line=True), style="bold"), soft_wrap=True)
 
 
 def complain(text: str) -> None:

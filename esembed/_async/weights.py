@@ -184,7 +184,8 @@ async def learn_after_ingest(
             line = "; ".join(found.notes) or "there is nothing to weigh"
         else:
             legs = ", ".join(f"{leg.name} {leg.weight:.2f}" for leg in found.legs)
-            line = f"default query weighted: {legs} ({found.queries} known items)"
+            line = f"{found.conclusion}; default query weighted: {legs} ({found.queries} known items)"
+            report.leg_weights = {leg.name: round(leg.weight, 4) for leg in found.legs}
     seconds = time.monotonic() - started
     report.stage_seconds["weights"] = seconds
     report.seconds += seconds

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from esembed.advise.cost import footprint
+from esembed.advise.cost import footprint, human_bytes, human_count
 from esembed.advise.measure import measure
 from esembed.advise.simulate import exact_neighbors, graph_share, recall, recalls, simulate_many, unit
 from esembed.capabilities import Capabilities
@@ -89,6 +89,22 @@ class Target:
     margin: float | None = None
     flat_up_to: int = 100_000
 
+    def allows(self, trial: Trial) -> bool:
+        """Whether a trial can be chosen, if its recall is enough: the engine has it, and brute force is no
+        more than :attr:`flat_up_to` documents."""
+        brute = trial.quantization.endswith("flat") and self.documents > self.flat_up_to
+        return trial.gap is None and not brute
+
+    def affordable(self, trial: Trial) -> bool:
+        """Whether a trial is within the budgets."""
+        ram, disk = self.max_ram_bytes, self.max_disk_bytes
+        return (ram is None or trial.ram_bytes <= ram) and (disk is None or trial.disk_bytes <= disk)
+
+    @property
+    def flat_reason(self) -> str:
+        """Why brute force isn't among the choices."""
+        return f"brute force, which is not advised above {self.flat_up_to:,} documents"
+
 
 @renamed_attributes(emulated="simulated")
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +172,57 @@ class Recommendation:
     engine: str
     scales: tuple[dict[str, Any], ...] = field(default=())
 
+    @property
+    def conclusion(self) -> str:
+        """What follows, in one sentence: the choice with its recall and size, or what comes nearest."""
+        target, t = self.target, self.chosen
+        size = f"for {human_count(target.documents)} documents"
+        if t is not None:
+            room = f"{human_bytes(t.ram_bytes)} RAM and {human_bytes(t.disk_bytes)} disk"
+            return f"Choose {self._label(t)}: recall@{target.k} {t.recall:.3f}, {room} {size}"
+        budgets = [
+            f"{human_bytes(most)} {what}"
+            for most, what in ((target.max_ram_bytes, "RAM"), (target.max_disk_bytes, "disk"))
+            if most is not None
+        ]
+        wanted = f"recall@{target.k} {target.min_recall:g}"
+        remedy = "ask for less recall"
+        if budgets:
+            wanted += f" within {' and '.join(budgets)}"
+            remedy += ", raise the budget, or try fewer dims"
+        inside = [t for t in self.choosable if target.affordable(t)]
+        near = max(inside or self.choosable, key=lambda t: (t.recall, -t.ram_bytes), default=None)
+        if near is None:
+            return f"Nothing can be chosen {size}: this engine has none of the candidates"
+        return (
+            f"Nothing that was tried keeps {wanted} {size}: {self._label(near)} comes nearest with "
+            f"{near.recall:.3f} and {human_bytes(near.ram_bytes)} RAM; {remedy}"
+        )
+
+    @property
+    def choosable(self) -> list[Trial]:
+        """The trials that can be chosen at all, whatever their recall: what reports show."""
+        return [t for t in self.trials if self.target.allows(t)]
+
+    @property
+    def left_out(self) -> dict[str, list[str]]:
+        """Why some quantizations can't be chosen → their names; reports say it in a line each."""
+        found: dict[str, list[str]] = {}
+        for t in self.trials:
+            if not self.target.allows(t):
+                names = found.setdefault(t.gap or self.target.flat_reason, [])
+                names += [] if t.quantization in names else [t.quantization]
+        return found
+
+    def _label(self, t: Trial) -> str:
+        """``int8_hnsw with oversample 2 at 256 dims``: what tells it from the others that were tried."""
+        dims = f" at {t.dims} dims" if len({one.dims for one in self.trials}) > 1 else ""
+        return t.quantization + ("" if t.oversample is None else f" with oversample {t.oversample:g}") + dims
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
+            "conclusion": self.conclusion,
             "engine": self.engine,
             "sample": self.sample,
             "queries": self.queries,
@@ -336,13 +400,11 @@ def choose(trials: Sequence[Trial], target: Target) -> Trial | None:
     good = [
         t
         for t in trials
-        if t.gap is None
+        if target.allows(t)
         and t.recall
         # 1.64 standard errors: other queries of the kind keep the target in 19 of 20 samples (one-sided).
         >= target.min_recall + (1.64 * t.standard_error if target.margin is None else target.margin)
-        and (target.max_ram_bytes is None or t.ram_bytes <= target.max_ram_bytes)
-        and (target.max_disk_bytes is None or t.disk_bytes <= target.max_disk_bytes)
-        and (not t.quantization.endswith("flat") or target.documents <= target.flat_up_to)
+        and target.affordable(t)
     ]
     least = min((t.ram_bytes for t in good), default=0)
     keeping = [t for t in good if CANDIDATES[t.quantization].element_type not in ("byte", "bit")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["EncodeCost", "Footprint", "encode_cost", "footprint"]
+__all__ = ["EncodeCost", "Footprint", "encode_cost", "footprint", "human_bytes", "human_count"]
 
 _CODE_BYTES = {
     # What Lucene writes, checked against _disk_usage and file sizes of real segments (docs/quantization.md):
@@ -139,3 +139,20 @@ def encode_cost(
     hours = documents * tokens_per_document / tokens_per_second / 3600
     usd = None if usd_per_hour is None else hours * usd_per_hour
     return EncodeCost(hours=hours, usd=usd, tokens_per_second=tokens_per_second)
+
+
+def human_bytes(number: float) -> str:
+    """``1.5 GiB``."""
+    for name in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.3g} {name}"
+        number /= 1024
+    return f"{number:.3g} TiB"
+
+
+def human_count(number: int) -> str:
+    """``5 million``; what isn't round in millions stays as it is, with commas."""
+    for size, word in ((10**9, "billion"), (10**6, "million")):
+        if number >= size and number % (size // 100) == 0:
+            return f"{number / size:g} {word}"
+    return f"{number:,}"

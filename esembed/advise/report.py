@@ -1,14 +1,20 @@
-"""Advice for people: a plot of recall against RAM as SVG, without a plotting library."""
+"""Advice for people: a table, a page, and a plot of recall against RAM as SVG, without a plotting library.
+
+What can't be chosen has no row and no dot; a line says why (:attr:`Recommendation.left_out`)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from esembed.advise.advise import Recommendation, Trial
+from esembed.advise.cost import human_bytes, human_count
 from esembed.foreign import html_escaped
+from esembed.report_page import Html, Section, html, items, page, table, write_page
 
-__all__ = ["human_bytes", "plot", "rows", "svg"]
+__all__ = ["COLUMNS", "html_page", "human_bytes", "left_out_lines", "plot", "rows", "svg", "write_html"]
 
 COLUMNS = (
     "quantization",
@@ -44,26 +50,17 @@ _COLORS = (
 )
 
 
-def human_bytes(number: float) -> str:
-    """``1.5 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.3g} {unit}"
-        number /= 1024
-    return f"{number:.3g} TiB"
-
-
 def rows(advice: Recommendation) -> list[tuple[str, ...]]:
-    """The table's cells, in the order of :data:`COLUMNS`; the chosen one is starred."""
+    """The table's cells of what can be chosen, in the order of :data:`COLUMNS`; the chosen one is starred."""
     out: list[tuple[str, ...]] = []
-    for t in advice.trials:
+    for t in advice.choosable:
         star = " *" if t is advice.chosen else ""
         out.append(
             (
                 t.quantization + star,
                 str(t.dims),
                 "-" if t.oversample is None else f"{t.oversample:g}",
-                ("-" if t.measured is None else f"{t.measured:.4f}") if t.gap is None else "can't",
+                "-" if t.measured is None else f"{t.measured:.4f}",
                 f"{t.simulated:.4f}",
                 "-" if t.held_back is None else f"{t.held_back:.4f}",
                 human_bytes(t.ram_bytes),
@@ -75,11 +72,73 @@ def rows(advice: Recommendation) -> list[tuple[str, ...]]:
     return out
 
 
+def left_out_lines(advice: Recommendation) -> list[str]:
+    """A line for each reason why something can't be chosen."""
+    return [f"not among the choices: {', '.join(names)}: {why}" for why, names in advice.left_out.items()]
+
+
+def html_page(advice: Recommendation, *, field: str = "", costs: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The recommendation as one page.
+
+    Args:
+        field: the dense field, for the title.
+        costs: what encoding takes, as the command line has it: ``what``, ``hours``, ``usd``.
+    """
+    scales = [
+        (
+            human_count(scale["documents"]),
+            human_bytes(scale["ram_bytes"]),
+            human_bytes(scale["disk_bytes"]),
+            scale["shards"],
+            scale["nodes"],
+        )
+        for scale in advice.scales
+    ]
+    usd = [(c["what"], f"{c['hours']:.2f}", "–" if c["usd"] is None else f"{c['usd']:.2f}") for c in costs]
+    plan = Html("") if advice.plan is None else Html(f"<pre>{html(advice.plan.to_toml())}</pre>")
+    return page(
+        f"Quantization{f' of {field}' if field else ''}",
+        intro=f"{advice.sample:,} vectors, {advice.queries + advice.held_back:,} queries, {advice.engine}",
+        conclusion=advice.conclusion,
+        sections=[
+            Section(
+                heading="Recall against size",
+                hint="Up is better, left is smaller. Every second query took no part in choosing.",
+                body=Html(plot(advice)) if advice.choosable else Html(""),
+            ),
+            Section(
+                heading="What can be chosen",
+                hint="The chosen one is starred. held back: recall on queries that took no part in choosing.",
+                body=table(COLUMNS, rows(advice)),
+            ),
+            Section(heading="What can't", body=items(left_out_lines(advice))),
+            Section(
+                heading="As it grows",
+                hint="The choice at other sizes; nodes of 64 GiB.",
+                body=table(["documents", "RAM", "disk", "shards", "nodes"], scales),
+            ),
+            Section(heading="Encoding", body=table(["", "hours", "USD"], usd)),
+            Section(heading="The plan", body=plan),
+        ],
+    )
+
+
+def write_html(
+    path: str | Path, advice: Recommendation, *, field: str = "", costs: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Write :func:`html_page` to a file.
+
+    Raises:
+        OptionsError: the file can't be written, or holds something else than a report.
+    """
+    write_page(path, html_page(advice, field=field, costs=costs))
+
+
 def plot(advice: Recommendation) -> str:
     """The advice as SVG text: see :func:`svg`."""
     target = advice.target
     return svg(
-        [t for t in advice.trials if t.gap is None],
+        advice.choosable,
         k=target.k,
         goal=target.min_recall,
         chosen=advice.chosen,
@@ -103,24 +162,35 @@ def svg(
     """Recall (up) against RAM, disk, latency and index time (right, logarithmic), as SVG text.
 
     A color for each quantization, larger dots for more oversampling, a ring around the chosen one, a
-    dashed line at the goal. What nobody measured has no panel.
+    dashed line at the goal, all of it in the legend. What nobody measured has no panel.
     """
     panels = [(t, a) for t, a in _PANELS if trials and all(getattr(x, a) is not None for x in trials)]
     names = list(dict.fromkeys(t.quantization for t in trials))
     columns = min(2, max(len(panels), 1))
     rows_ = math.ceil(len(panels) / 2)
     width = _LEFT + columns * (_WIDE + _GAP) + 110
-    height = max(_TOP + rows_ * (_HIGH + _GAP), _TOP + 20 * len(names)) + 20
+    height = max(_TOP + rows_ * (_HIGH + _GAP), _TOP + 20 * (len(names) + 4)) + 20
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        'font-family="sans-serif" font-size="12">',
+        # Its background is white wherever it stands, also in a page that is dark: so is its ink.
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" font-family="sans-serif" font-size="12" style="--ink:#1c2430" role="img" '
+        f'aria-label="recall@{k} of each quantization against its size">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
     for number, (title, attribute) in enumerate(panels):
         left = _LEFT + (number % 2) * (_WIDE + _GAP)
         top = _TOP + (number // 2) * (_HIGH + _GAP)
-        parts += _panel(trials, names, title, attribute, left, top, goal, chosen)
+        parts += _panel(trials, names, title, attribute, left, top, goal, chosen, k)
     right = width - 140
+    marks = [
+        f'<path d="M{right - 8} {{y}}h16" stroke="#c00" stroke-dasharray="5 4"/>|recall asked for',
+        f'<circle cx="{right}" cy="{{y}}" r="5" fill="none" stroke="black" stroke-width="2"/>|chosen',
+        f'<circle cx="{right}" cy="{{y}}" r="7" fill="#ddd"/>|more oversampling',
+    ]
+    for number, mark in enumerate(marks):
+        y = _TOP + 20 * (len(names) + number) + 10
+        shape, _, meaning = mark.partition("|")
+        parts.append(shape.format(y=y) + f'<text x="{right + 12}" y="{y + 4}">{meaning}</text>')
     for number, name in enumerate(names):
         parts.append(
             f'<circle cx="{right}" cy="{_TOP + 20 * number}" r="5" fill="{_color(names, name)}"/>'
@@ -146,6 +216,7 @@ def _panel(
     top: int,
     goal: float,
     chosen: Trial | None,
+    k: int,
 ) -> list[str]:
     logs = [math.log10(max(getattr(t, attribute), 1e-3)) for t in trials]
     x0, x1 = min(logs) - 0.05, max(logs) + 0.05
@@ -158,7 +229,15 @@ def _panel(
     def y(value: float) -> float:
         return bottom - (value - y0) / (1.005 - y0) * _HIGH
 
-    parts = [f'<text x="{left}" y="{top - 8}" font-weight="bold">{html_escaped(title)}</text>']
+    middle = top + _HIGH // 2
+    parts = [
+        f'<text x="{left}" y="{top - 8}" font-weight="bold">{html_escaped(title)}</text>',
+        f'<path d="M{left} {top}v{_HIGH}h{_WIDE}" fill="none" stroke="#888"/>',
+        f'<text x="{left - 42}" y="{middle}" text-anchor="middle" '
+        f'transform="rotate(-90 {left - 42} {middle})">recall@{k}</text>',
+        f'<text x="{left + _WIDE}" y="{bottom + 34}" text-anchor="end">{html_escaped(title)}, logarithmic'
+        "</text>",
+    ]
     step = 0.02 if 1 - y0 < 0.2 else 0.1
     tick = math.ceil(y0 / step) * step
     while tick <= 1.0001:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esembed.cli._connect import Connection, UsageError, takes_connection
+from esembed.cli._report import Html
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +71,7 @@ def advise(
     ] = 22.8,
     output: Annotated[Path | None, typer.Option("--output", help="Write the recommended plan here.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write a plot here, as SVG.")] = None,
+    html: Html = None,
     json: Annotated[bool, typer.Option("--json", help="Output as JSON.")] = False,
     connection: Connection,
 ) -> None:
@@ -86,7 +88,7 @@ def advise(
     from esembed import terminal
     from esembed.advise.advise import Target
     from esembed.advise.advise import advise as run
-    from esembed.advise.report import COLUMNS, human_bytes, rows
+    from esembed.advise.report import COLUMNS, human_bytes, left_out_lines, rows, write_html
     from esembed.advise.report import plot as draw
     from esembed.plan import IndexPlan
 
@@ -128,24 +130,28 @@ def advise(
         plot.write_text(draw(advice), encoding="utf-8")
     if output is not None and advice.plan is not None:
         output.write_text(advice.plan.to_toml(), encoding="utf-8")
+    if html is not None:
+        write_html(html, advice, field=name, costs=costs)
+        terminal.note(f"report: {html}")
     if json:
         terminal.print_json({**advice.to_dict(), "encoding": costs})
     else:
+        terminal.conclude(advice.conclusion)
         terminal.print_table(COLUMNS, rows(advice), title=f"{name}: {len(vectors)} vectors, {advice.engine}")
+        for line in left_out_lines(advice):
+            terminal.note(line)
         for scale in advice.scales:
             terminal.note(
                 f"{scale['documents']:,} documents: {human_bytes(scale['ram_bytes'])} RAM, "
                 f"{human_bytes(scale['disk_bytes'])} disk, {scale['shards']} shards, "
                 f"{scale['nodes']} nodes of 64 GiB"
             )
-        for line in costs:
-            terminal.note(f"encoding {line['what']}: {line['hours']:.2f} h" + _usd(line["usd"]))
+        for cost in costs:
+            terminal.note(f"encoding {cost['what']}: {cost['hours']:.2f} h" + _usd(cost["usd"]))
         if advice.plan is not None and output is None:
             terminal.print_toml(advice.plan.to_toml())
     if advice.chosen is None:
-        terminal.note(
-            "nothing that was tried keeps the target; lower --recall, raise the budget, or add --dims"
-        )
+        terminal.note("lower --recall, raise --max-ram-gib or --max-disk-gib, or add --dims")
         raise typer.Exit(1)
 
 

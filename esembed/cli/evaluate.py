@@ -11,12 +11,12 @@ import typer
 from esembed.cli._connect import Connection, takes_connection
 from esembed.cli._names import Index as Name
 from esembed.cli._query import Allow, AllowRaw, Cross
+from esembed.cli._report import Html
 
 if TYPE_CHECKING:
     from esembed import Index
     from esembed.evaluate.datasets import Dataset
     from esembed.evaluate.evaluation import Evaluation
-    from esembed.evaluate.significance import Interval
     from esembed.evaluate.tuning import Tuned
     from esembed.query import Query
 
@@ -35,7 +35,6 @@ Data = Annotated[
 ]
 Split = Annotated[str, typer.Option("--split", help="Which qrels of a BEIR folder.")]
 Topics = Annotated[Path | None, typer.Option("--topics", help="TREC topics for a qrels file.")]
-Html = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON.")]
 
 
@@ -63,7 +62,10 @@ def _show(evaluation: Evaluation, json: bool, html: Path | None) -> None:
     if json:
         terminal.print_json(report_dict(evaluation))
     else:
+        terminal.conclude(evaluation.conclusion)
         terminal.console().print(terminal_table(evaluation))
+    if evaluation.warning is not None:
+        terminal.note(evaluation.warning)
     for problem in evaluation.problems:
         terminal.note(problem.text)
     if html is not None:
@@ -207,6 +209,7 @@ def weights(
     ] = True,
     allow_encoder: Allow = None,
     allow_raw: AllowRaw = False,
+    html: Html = None,
     json: AsJson = False,
     connection: Connection,
 ) -> None:
@@ -217,6 +220,7 @@ def weights(
         $ esembed eval weights books --no-write
     """
     from esembed import terminal
+    from esembed.weights.report import write_html
 
     client = connection.client()
     try:
@@ -225,14 +229,20 @@ def weights(
         client.close()
     query = report.query
     shown: dict[str, Any] = report.to_dict() | {"query": None if query is None else query.to_dict()}
+    if html is not None:
+        write_html(html, report, index=name)
+        terminal.note(f"report: {html}")
     if json:
         terminal.print_json(shown)
         return
-    table = terminal.table("leg", ">found of known items (nDCG@10)", ">weight")
-    for leg in report.legs:
-        found = ", ".join(f"{kind} {value:.2f}" for kind, value in leg.quality.items())
-        table.add_row(leg.name, found, f"{leg.weight:.2f}")
-    terminal.console().print(table)
+    terminal.conclude(report.conclusion)
+    terminal.print_table(
+        ("leg", ">found of known items (nDCG@10)", ">weight"),
+        [
+            (one.name, ", ".join(f"{k} {v:.2f}" for k, v in one.quality.items()), f"{one.weight:.2f}")
+            for one in report.legs
+        ],
+    )
     for line in report.notes:
         terminal.note(line)
     terminal.note(f"default query: {query!r}" if query is not None else "the default query stays as it is")
@@ -266,6 +276,7 @@ def tune(
     allow_encoder: Allow = None,
     allow_raw: AllowRaw = False,
     cross_encoder: Cross = None,
+    html: Html = None,
     json: AsJson = False,
     connection: Connection,
 ) -> None:
@@ -283,6 +294,7 @@ def tune(
         $ esembed tune books judgments.csv --cross-encoder cross=cross-encoder/ms-marco-MiniLM-L6-v2
     """
     from esembed import terminal
+    from esembed.evaluate.tune_report import write_html
     from esembed.evaluate.tuning import TuneOptions
 
     judged = _dataset(dataset, split, topics)
@@ -304,6 +316,11 @@ def tune(
         client.close()
     if next_plan is not None and tuned.similarity:
         next_plan.write_text(plan.to_toml(), encoding="utf-8")
+    if tuned.warning is not None:
+        terminal.note(tuned.warning)
+    if html is not None:
+        write_html(html, tuned, index=name, query=query)
+        terminal.note(f"report: {html}")
     if json:
         terminal.print_json(tuned.to_dict() | {"query": None if query is None else query.to_dict()})
         return
@@ -315,42 +332,10 @@ def tune(
 
 def _show_tuned(tuned: Tuned, query: Query | None, *, written: bool) -> None:
     from esembed import terminal
+    from esembed.evaluate.tune_report import COLUMNS, notes, rows
 
-    changed = tuned.config != tuned.default
-    table = terminal.table("setting", "in use", "chosen", ">cross-validated gain (95 %)", "tried")
-    table.add_row(
-        "fusion",
-        tuned.default.label(tuned.legs),
-        tuned.config.label(tuned.legs) if changed else "kept",
-        _interval(tuned.gain),
-        str(tuned.tried),
-    )
-    for one in tuned.parameters:
-        stopped = f", {one.stopped} stopped early" if one.stopped else ""
-        kept = one.chosen == one.default
-        table.add_row(
-            one.parameter,
-            one.default,
-            "kept" if kept else one.chosen,
-            _interval(one.gain),
-            f"{one.tried}{stopped}",
-        )
-    terminal.console().print(table)
-    terminal.note(tuned.reason)
-    if changed:
-        terminal.note(
-            f"nDCG@10 {tuned.baseline.mean:.4f} → {tuned.score.mean:.4f} on the {tuned.queries} queries it "
-            "was fitted to (on others expect the cross-validated gain)"
-        )
-    if tuned.dropped:
-        terminal.note(f"dropped, since their help can't be shown: {', '.join(tuned.dropped)}")
-    for field, changes in tuned.similarity.items():
-        values = ", ".join(f"{key} = {value:g}" for key, value in changes.items())
-        terminal.note(
-            f"[text.{field}] {values} did better; an index fixes them, so they are for the next one"
-        )
+    terminal.conclude(tuned.conclusion)
+    terminal.print_table((*COLUMNS[:3], f">{COLUMNS[3]}", COLUMNS[4]), rows(tuned))
+    for line in notes(tuned):
+        terminal.note(line)
     terminal.note(f"{'default query' if written else 'query (not stored)'}: {query!r}")
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.mean:+.4f} ({interval.low:+.4f} … {interval.high:+.4f})"

@@ -20,6 +20,7 @@ import typer
 
 from esembed.cli._connect import Connection, UsageError, takes_connection
 from esembed.cli._names import checked
+from esembed.cli._report import Html
 from esembed.foreign import escaped
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def ingest(
         list[str] | None,
         typer.Option(help="An encoder spec of the index that may be loaded.", rich_help_panel=RECORDS),
     ] = None,
+    html: Html = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     connection: Connection,
 ) -> None:
@@ -188,7 +190,7 @@ def ingest(
 
         $ esembed ingest books.jsonl --index books
 
-        $ esembed ingest 'data/*.csv.gz' --index books --field body=abstract
+        $ esembed ingest 'data/*.csv.gz' --index books --field body=abstract --html report.html
 
         $ zcat dump.gz | esembed ingest - --index books --sync --verify
 
@@ -271,6 +273,9 @@ def ingest(
         raise typer.Exit(code) from None
     finally:
         client.close()
+    if html is not None:
+        report.write_html(html)
+        terminal.note(f"report: {html}")
     if json:
         terminal.print_json(report.to_dict())
     else:

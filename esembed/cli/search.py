@@ -150,15 +150,9 @@ def _sort_key(key: str) -> Any:
 
 
 def summary(hit: Hit, plan: IndexPlan, *, width: int = 110) -> str:
-    """One line that lets a person recognize the document: the beginning of its text field with the highest
-    boost, which is its title where there is one."""
-    fields = [*sorted(plan.text, key=lambda name: -plan.text[name].boost), *hit.source]
-    for name in fields:
-        value = hit.source.get(name)
-        if isinstance(value, str) and value.strip() and value != hit.id:
-            line = " ".join(value.split())
-            return line if len(line) <= width else line[: width - 1] + "…"
-    return ""
+    """One line that lets a person recognize the document (:meth:`IndexPlan.summary_text`), cut to *width*."""
+    line = plan.summary_text(hit.source, besides=hit.id)
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def _show(hits: Hits, plan: IndexPlan, seconds: float, *, explain: bool) -> None:

@@ -139,6 +139,7 @@ def evaluate_known_items(
     queries = {f"{item.kind}-{i}": item.query for i, item in enumerate(items)}
     qrels = {f"{item.kind}-{i}": {item.document_id: 1} for i, item in enumerate(items)}
     dataset = Dataset(name="known items", queries=queries, qrels=qrels)
-    return evaluate_index(
+    found = evaluate_index(
         index, dataset, measures=("mrr@10", "success@1", "success@10"), size=size, latency_queries=0
     )
+    return replace(found, known_items=True)

@@ -1,4 +1,5 @@
-"""Runs measured and compared: means with intervals, per query, against a baseline. No engine is needed."""
+"""Runs measured and compared: means with intervals, per query, against a baseline, and what follows from
+them in one sentence. No engine is needed."""
 
 from __future__ import annotations
 
@@ -6,12 +7,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from esembed.errors import EsembedError
-from esembed.evaluate.datasets import Dataset, Problem, ProblemLog, Run, unique_hits
+from esembed.evaluate.datasets import Dataset, Problem, ProblemLog, Qrels, Run, unique_hits
 from esembed.evaluate.metrics import DEFAULT_MEASURES, Latency, measure
 from esembed.evaluate.significance import Comparison, Interval, Test, bootstrap_interval, compare
 from esembed.weights.known_items import Agreement, agreement
 
-__all__ = ["Evaluation", "Measured", "evaluate_runs"]
+__all__ = [
+    "JUDGED_DEPTH",
+    "Evaluation",
+    "Measured",
+    "evaluate_runs",
+    "judged_share",
+    "judged_warning",
+    "p_text",
+]
+
+JUDGED_DEPTH = 10
+"""How far down hits are looked up among the judgments: as far as nDCG@10 looks."""
+
+FEW_JUDGED = 0.5
+"""Below this share of judged hits a warning is due: most of what is compared was never looked at."""
+
+UNLIKE_JUDGED = 0.1
+"""So much less judged than another one, a configuration is likely to look worse than it is: its hits were not
+in the pool that somebody judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +69,8 @@ class Evaluation:
         published: outside figures to stand beside these: name → measure → value.
         notes: configuration → what it is, one line for a person.
         legs: the configurations that are single legs, so that a report can say whether fusing helps.
+        known_items: the queries were cut from the index's own documents, one right document each: they show
+            whether documents can be found, not which configuration is better.
     """
 
     title: str
@@ -64,6 +85,51 @@ class Evaluation:
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     legs: Sequence[str] = ()
+    known_items: bool = False
+
+    @property
+    def conclusion(self) -> str:
+        """What follows, in one sentence: which configuration to choose, or that nothing is shown."""
+        main, base = self.main, self.configuration(self.baseline)
+        asked = f"{len(self.queries)} {'query' if len(self.queries) == 1 else 'queries'}"
+        if self.known_items:
+            found = ", ".join(f"{value.mean:.3f} {name}" for name, value in base.values.items())
+            return f"{base.name} finds its {len(self.queries)} known items with {found}"
+        own = base.values[main].mean
+        others = [one for one in self.measured if one is not base]
+        best = max(others, key=lambda one: one.values[main].mean, default=None)
+        if not any(one.values[main].mean for one in self.measured):
+            return f"Nothing relevant is found on {asked}: are the judged ids those of the documents?"
+        if best is None:
+            return f"{base.name} has {own:.3f} {main} over {asked}, and was compared with nothing"
+        value = best.values[main].mean
+        against = next(one for one in self.comparisons if one.b == best.name)
+        sure = "" if against.significant else ", a difference that chance may explain"
+        chance = f"({p_text(against.p_corrected)})"
+        has = f"{own:.3f} {main} over {asked}"
+        if value > own and against.significant:
+            gain = f"where {base.name} has {own:.3f} {chance}"
+            return f"Choose {best.name}: {value:.3f} {main} over {asked}, {gain}"
+        if value > own:
+            return f"Keep {base.name}: {has}; {best.name} has {value:.3f}{sure} {chance}"
+        return (
+            f"Keep {base.name}: {has}, the best of {len(self.measured)}; {best.name} follows with "
+            f"{value:.3f}{sure} {chance}"
+        )
+
+    @property
+    def judged(self) -> dict[str, float | None]:
+        """Configuration → the share of its first 10 hits that somebody judged, 0…1, over all queries; None
+        where it found nothing, and no entries for known items, whose other documents nobody could judge."""
+        if self.known_items:
+            return {}
+        return {one.name: judged_share(one.run, self.qrels) for one in self.measured}
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence where too few of the first 10 hits were judged to trust differences, else None."""
+        judgments = [len(grades) for grades in self.qrels.values()]
+        return judged_warning(self.judged, sum(judgments) / max(1, len(judgments)))
 
     @property
     def main(self) -> str:
@@ -76,6 +142,51 @@ class Evaluation:
             if one.name == name:
                 return one
         raise EsembedError(f"no configuration {name!r}; there are {', '.join(m.name for m in self.measured)}")
+
+
+def p_text(value: float) -> str:
+    """``p = 0.012``; a p below what three digits show is said so."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def judged_share(run: Run, qrels: Qrels) -> float | None:
+    """The share of a run's first 10 hits (judged@10) that are among the judgments, relevant or not, over the
+    judged queries that it answers; None where it answers none.
+
+    A hit that nobody judged counts as not relevant in every measure, whatever it is.
+    """
+    seen = judged = 0
+    for query, grades in qrels.items():
+        for document, _ in list(run.get(query, ()))[:JUDGED_DEPTH]:
+            seen += 1
+            judged += document in grades
+    return judged / seen if seen else None
+
+
+def judged_warning(shares: Mapping[str, float | None], judgments: float) -> str | None:
+    """A sentence where few hits were judged, or unlike shares of them; None where all is well.
+
+    Args:
+        shares: configuration → its share, from :func:`judged_share`.
+        judgments: how many a query has, on average.
+    """
+    known = {name: share for name, share in shares.items() if share is not None}
+    if not known:
+        return None
+    fewest, most = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
+    low, high = f"{known[fewest]:.0%}", f"{known[most]:.0%}"
+    if known[fewest] < FEW_JUDGED:
+        return (
+            f"Only {low} of the first {JUDGED_DEPTH} hits of {fewest} are judged ({judgments:.1f} judgments "
+            "a query), and what nobody judged counts as not relevant: judge more of them before a small "
+            "difference decides."
+        )
+    if known[most] - known[fewest] > UNLIKE_JUDGED:
+        return (
+            f"Of the first {JUDGED_DEPTH} hits {high} of {most} are judged and {low} of {fewest}, and what "
+            f"nobody judged counts as not relevant: {fewest} may look worse than it is."
+        )
+    return None
 
 
 def evaluate_runs(

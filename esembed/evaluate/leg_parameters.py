@@ -21,7 +21,7 @@ from esembed import query as q
 from esembed.evaluate.datasets import Qrels, Run
 from esembed.evaluate.metrics import measure
 from esembed.evaluate.significance import Interval, bootstrap_interval
-from esembed.evaluate.tuning import FEWEST_QUERIES, caution
+from esembed.evaluate.tuning import FEWEST_QUERIES, NEXT_VERSION, caution
 from esembed.plan import IndexPlan
 from esembed.query import Query
 from esembed.query.nodes import Knn, Match, Sparse
@@ -293,5 +293,5 @@ def bm25_parameters(
                 run[query] = [(ids[i], float(row[i])) for i in top if row[i] > 0]
         found = measure(qrels, run, ["ndcg@10"])["ndcg@10"]
         values[label] = np.array([found[query] for query in queries])
-    choice = choose("bm25: k1 and b", values, next(iter(pairs)), seed=seed)
+    choice = choose(NEXT_VERSION, values, next(iter(pairs)), seed=seed)
     return choice, pairs[choice.chosen]

@@ -118,7 +118,7 @@ def run_queries(
         run[query_id] = [(hit.id, hit.score) for hit in hits]
         for hit in list(hits)[:10]:
             if hit.id not in titles:
-                titles[hit.id] = " ".join(index.plan.searched_text(hit.source).split())[:160]
+                titles[hit.id] = index.plan.summary_text(hit.source, besides=hit.id)[:160]
     return run, titles
 
 

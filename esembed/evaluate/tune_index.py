@@ -10,6 +10,7 @@ import numpy as np
 
 from esembed.errors import EsembedError
 from esembed.evaluate.datasets import Dataset, Run, load_dataset
+from esembed.evaluate.evaluation import judged_share, judged_warning
 from esembed.evaluate.leg_parameters import (
     ParameterChoice,
     bm25_parameters,
@@ -21,7 +22,7 @@ from esembed.evaluate.leg_parameters import (
 from esembed.evaluate.leg_table import FusionConfig
 from esembed.evaluate.metrics import measure
 from esembed.evaluate.target import SearchTarget, TunableTarget, latency, leg_table, plan_legs, run_queries
-from esembed.evaluate.tuning import Tuned, TuneOptions, fused_query, tune
+from esembed.evaluate.tuning import QUERY_IN_USE, RERANKER, Tuned, TuneOptions, fused_query, tune
 from esembed.plan import TextField
 from esembed.plan.default_query import default_query
 from esembed.query import Query
@@ -112,19 +113,30 @@ def tune_index(
     start = _config_of(before, legs, size)
     tell("choosing the fusion and its weights, cross-validated")
     tuned = tune(table, default=start, options=options)
-    query = before
+    query, own = before, None  # own: what a query that is no plain fusion of the legs answered
     if tuned.config != tuned.default or any(choice.chosen != choice.default for choice in choices):
         query = fused_query(tuned.config, legs)
     if start is None:
         # No point of the search space: what was found must beat the query itself.
         tell("the query in use against what was found")
         found = {"as it is": before, "fitted": fused_query(tuned.config, legs)}
-        values = {label: _ndcg(answer(one, dataset.queries), dataset) for label, one in found.items()}
-        choices.append(choose("the query in use", values, "as it is", costs=costs(found), seed=options.seed))
-        query = found[choices[-1].chosen]
+        runs = {label: answer(one, dataset.queries) for label, one in found.items()}
+        values = {label: _ndcg(run, dataset) for label, run in runs.items()}
+        choices.append(choose(QUERY_IN_USE, values, "as it is", costs=costs(found), seed=options.seed))
+        query, own = found[choices[-1].chosen], runs["as it is"]
     if tune_legs and index.rerankers:
-        query = compared("reranker", rerank_variants(index.plan, query, list(index.rerankers)))
-    tuned = replace(tuned, parameters=tuple(choices))
+        query = compared(RERANKER, rerank_variants(index.plan, query, list(index.rerankers)))
+    judged = {
+        "in use": judged_share(table.run(tuned.default) if own is None else own, dataset.qrels),
+        "chosen": judged_share(table.run(tuned.config), dataset.qrels),
+    }
+    judgments = sum(map(len, dataset.qrels.values())) / max(1, len(dataset.qrels))
+    tuned = replace(
+        tuned,
+        parameters=tuple(choices),
+        judged=judged,
+        warning=judged_warning({f"the fusion {name}": share for name, share in judged.items()}, judgments),
+    )
     if tune_legs and index.plan.text and dataset.corpus is not None:
         texts = _corpus_texts(index, dataset)
         if texts:

@@ -93,6 +93,9 @@ class Tuned:
         similarity: text field → the ``k1`` and ``b`` that did better; an engine fixes them when an index is
             created, so they are for the next version of the index.
         query: the query that the choice stands for; None where no index was tuned.
+        judged: ``in use`` and ``chosen`` → the share of the first 10 hits of that fusion that somebody judged
+            (judged@10), 0…1; empty where no index was tuned.
+        warning: a sentence where that is low, or None.
     """
 
     legs: tuple[str, ...]
@@ -108,6 +111,42 @@ class Tuned:
     parameters: tuple[Any, ...] = ()
     similarity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     query: Query | None = None
+    judged: Mapping[str, float | None] = field(default_factory=dict)
+    warning: str | None = None
+
+    @property
+    def changes(self) -> list[tuple[str, Interval]]:
+        """What is chosen in place of what is in use: a label and its cross-validated gain. Empty where all
+        stays; BM25's k1 and b are not among them, which are for the next version of the index."""
+        own = next((one for one in self.parameters if one.parameter == QUERY_IN_USE), None)
+        kept = own is not None and own.chosen == own.default
+        found: list[tuple[str, Interval]] = []
+        if not kept and (own is not None or self.config != self.default):
+            found.append((self.config.label(self.legs), self.gain if own is None else own.gain))
+        for one in self.parameters:
+            if one.chosen == one.default or one.parameter in (QUERY_IN_USE, NEXT_VERSION):
+                continue
+            if not kept or one.parameter == RERANKER:
+                found.append((f"{one.parameter}: {one.chosen}", one.gain))
+        return found
+
+    @property
+    def conclusion(self) -> str:
+        """What follows, in one sentence: what to choose and what it gains, or that the query stays."""
+        changes, asked = self.changes, f"{self.queries} {'query' if self.queries == 1 else 'queries'}"
+        later = (
+            f"; {_values(self.similarity)} did better and are for its next version" if self.similarity else ""
+        )
+        if not changes:
+            return f"Keep the default query: nothing beat it by enough on {asked}{later}"
+        if len(changes) == 1:
+            label, gain = changes[0]
+            return (
+                f"Choose {label}: nDCG@10 {gain.mean:+.3f} (95 % {gain.low:+.3f} … {gain.high:+.3f}), "
+                f"cross-validated over {asked}{later}"
+            )
+        listed = "; ".join(f"{label} {gain.mean:+.3f}" for label, gain in changes)
+        return f"Choose {listed}: gains in nDCG@10, cross-validated over {asked}{later}"
 
     def __iter__(self) -> Iterator[Any]:
         """The report and the query, as a pair was returned before; deprecated."""
@@ -130,6 +169,7 @@ class Tuned:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: the evidence that is stored beside the query."""
         return {
+            "conclusion": self.conclusion,
             "chosen": self.config.label(self.legs),
             "default": self.default.label(self.legs),
             "queries": self.queries,
@@ -138,10 +178,15 @@ class Tuned:
             "cross_validated_gain": [round(x, 4) for x in (self.gain.mean, self.gain.low, self.gain.high)],
             "dropped": list(self.dropped),
             "reason": self.reason,
+            **({"judged@10": dict(self.judged), "warning": self.warning} if self.judged else {}),
             **({"parameters": [one.to_dict() for one in self.parameters]} if self.parameters else {}),
             **({"similarity": {k: dict(v) for k, v in self.similarity.items()}} if self.similarity else {}),
         }
 
+
+QUERY_IN_USE, RERANKER, NEXT_VERSION = "the query in use", "reranker", "bm25: k1 and b"
+"""Parameters with a meaning of their own: the default query itself where it is no plain fusion of the legs,
+the last stage, and what an engine fixes when an index is created."""
 
 FEWEST_QUERIES = 10
 """Below this not even a standard error can be told, and the default stays."""
@@ -153,6 +198,14 @@ DOUBT = 1.0
 
 SHOWN = 0.25
 """How many standard errors a leg's help must reach on 50 queries or more to count as shown."""
+
+
+def _values(similarity: Mapping[str, Mapping[str, float]]) -> str:
+    """``k1 1.6, b 0.5 of title``, for each text field."""
+    return "; ".join(
+        f"{', '.join(f'{key} {value:g}' for key, value in values.items())} of {name}"
+        for name, values in similarity.items()
+    )
 
 
 def caution(queries: int) -> float:

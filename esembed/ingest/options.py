@@ -300,6 +300,7 @@ class IngestReport:
         statistics_complete: the index was empty before and nothing was replaced or deleted, so
             that these statistics are the whole index's.
         verified: what ``verify`` found, or None.
+        leg_weights: leg → its weight in the default query, where this run learned them.
         warnings: messages to the person (waits, restarts, retuning).
     """
 
@@ -338,7 +339,34 @@ class IngestReport:
     statistics: dict[str, Any] = field(default_factory=dict, repr=False)
     statistics_complete: bool = False
     verified: VerifyResult | None = None
+    leg_weights: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def conclusion(self) -> str:
+        """What came of it, in one sentence: whether all is in, and if not, where to look."""
+        where = self.index or "the index"
+        if self.dead_lettered:
+            letters = f"; {self.dead_letters} has them with their reasons" if self.dead_letters else ""
+            found = f"{self.dead_lettered} of {_records(self.read)} could not get into {where}{letters}"
+        elif not self.read:
+            found = f"No records were read for {where}"
+        else:
+            inside = self.indexed + self.updated + self.unchanged + self.deleted
+            parts = [f"{n} {name}" for name in _IN_AND_OUT if (n := getattr(self, name))]
+            every = "All" if inside == self.read else f"{inside} of"
+            done = f"are applied to {where}" if self.deleted else f"are in {where}"
+            found = f"{every} {_records(self.read)} {done}: {', '.join(parts)}"
+            if not parts:  # a dry run
+                found = f"{_records(self.read)} read and nothing written to {where}"
+        if not self.complete:
+            found += "; the source was not read to its end"
+        lacking = {name: one.documents + one.chunks for name, one in self.without_vector.items()}
+        if lacking:
+            found += f"; without a vector: {', '.join(f'{n} in {name}' for name, n in lacking.items())}"
+        if self.verified is not None and not self.verified.ok:
+            found += "; the index differs from the source"
+        return found
 
     @property
     def settled(self) -> int:
@@ -396,6 +424,8 @@ class IngestReport:
                 value |= {key: mine[key].merge(theirs[key]) for key in mine.keys() & theirs.keys()}
             elif name == "without_vector":
                 value = merge_missing(mine, theirs)
+            elif name == "leg_weights":  # of the later run, which saw more
+                value = theirs or mine
             elif name == "reasons":
                 value = merge_reasons(mine, theirs)
             elif name == "errors":
@@ -412,6 +442,7 @@ class IngestReport:
             for name in self.__dataclass_fields__
             if name not in ("errors", "reasons", "verified", "statistics", "dead_letters", "without_vector")
         }
+        plain["conclusion"] = self.conclusion
         plain["without_vector"] = {name: asdict(one) for name, one in sorted(self.without_vector.items())}
         plain["documents_per_second"] = round(self.documents_per_second, 1)
         plain["stage_seconds"] = {k: round(v, 3) for k, v in self.stage_seconds.items()}
@@ -433,6 +464,23 @@ class IngestReport:
             return orjson.dumps(self.to_dict(), option=orjson.OPT_INDENT_2).decode()
         except TypeError:  # half a character, in the name of a file that isn't UTF-8
             return json.dumps(self.to_dict(), indent=2)
+
+    def html_page(self) -> str:
+        """One self-contained HTML page: what became of the records, why some could not get in, where the time
+        went. Ids and reasons are escaped."""
+        from esembed.ingest.report_page import html_page
+
+        return html_page(self.to_dict())
+
+    def write_html(self, path: str | Path) -> None:
+        """Write :meth:`html_page` to a file, over an earlier report if there is one.
+
+        Raises:
+            OptionsError: the file can't be written, or holds something else than a report.
+        """
+        from esembed.report_page import write_page
+
+        write_page(path, self.html_page(), "path")
 
     def summary(self) -> str:
         """A few lines for a person."""
@@ -473,6 +521,14 @@ class IngestReport:
     def __str__(self) -> str:
         """The summary; ``repr`` has every count."""
         return self.summary()
+
+
+_IN_AND_OUT = ("indexed", "updated", "unchanged", "deleted", "skipped", "dropped", "rerouted", "outdated")
+"""Counts of a run without dead letters, as a sentence lists them."""
+
+
+def _records(count: int) -> str:
+    return f"{count} record{'' if count == 1 else 's'}"
 
 
 def merge_missing(

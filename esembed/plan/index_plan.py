@@ -257,6 +257,24 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
         lines = (line for name in self.text for line in paths.texts(stored, name))
         return "\n".join(line for line in lines if line.strip())
 
+    def summary_text(self, stored: Mapping[str, Any], *, besides: str = "") -> str:
+        """What a person recognizes a stored document by, on one line: its text field with the highest boost,
+        which is its title where there is one, else the first text that it has.
+
+        Args:
+            stored: the document.
+            besides: a text that says nothing, such as the document's id.
+        """
+        fields = sorted(self.text, key=lambda name: -self.text[name].boost)
+        for name in [*fields, *stored]:
+            value = paths.get(stored, name)
+            for text in value if isinstance(value, (list, tuple)) else [value]:
+                # Numbers say little, and a vector's say nothing.
+                line = " ".join(text.split()) if isinstance(text, str) else ""
+                if line and line != besides:
+                    return line
+        return ""
+
     @property
     def lexical_fields(self) -> list[str]:
         """The sparse fields whose weights come from the collection's term statistics."""

@@ -37,11 +37,16 @@ def test_offline_with_a_profile_and_costs(files, tmp_path, capsys):
         capsys, *files, "--offline", "--profile", "elasticsearch-basic@9.2", "--recall", "0.9",
         "--dims", "32", "--documents", "5000000", "--tokens-per-document", "200", "--tflops", "100",
         "--usd-per-hour", "2.5", "--plot", tmp_path / "plot.svg", "--output", tmp_path / "chosen.toml",
-        "--json",
+        "--json", "--html", tmp_path / "advice.html",
     )  # fmt: skip
     assert code == 0, err
     told = json.loads(out)
     assert {t["dims"] for t in told["trials"]} == {64, 32}
+    assert told["conclusion"].startswith(f"Choose {told['chosen']['quantization']}")
+    assert told["conclusion"].endswith("disk for 5 million documents")
+    page = (tmp_path / "advice.html").read_text(encoding="utf-8")
+    assert told["conclusion"] in page
+    assert "at 100 TFLOP/s" in page
     assert {t["quantization"] for t in told["trials"] if "9.3" in (t["gap"] or "")} == {"bfloat16"}
     assert told["chosen"]["held_back"] > 0.85
     assert [s["documents"] for s in told["scales"]] == [10**6, 10**7, 10**8]
@@ -70,8 +75,9 @@ def test_bad_input_is_named(files, capsys, words, part):
 
 
 def test_an_impossible_target_ends_with_1_and_says_what_to_do(files, capsys):
-    code, _, err = run(capsys, *files, "--offline", "--max-ram-gib", "0.0001")
+    code, out, err = run(capsys, *files, "--offline", "--max-ram-gib", "0.0001")
     assert code == 1
+    assert out.startswith("Nothing that was tried keeps recall@10 0.95 within 105 KiB RAM for 1 million")
     assert "--recall" in err
 
 

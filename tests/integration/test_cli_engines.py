@@ -103,10 +103,16 @@ def exists(url: str, name: str) -> bool:
 def test_from_plan_to_hits_and_away(run: Run, name: str, plan: Path, tmp_path: Path, url: str) -> None:
     assert run("index", "create", name, plan)[0] == 0
     data = write(tmp_path / "records.jsonl", RECORDS)
-    code, out, err = run("ingest", data, "--index", name, "--json")
+    foreign = write(tmp_path / "mine.html", [{"mine": 1}])
+    for page, why in ((foreign, "isn't written over"), (tmp_path, "a folder"), ("no/x.html", "no folder no")):
+        code, _, err = run("ingest", data, "--index", name, "--html", page)
+        assert (code, why in err) == (2, True), err
+    code, out, err = run("ingest", data, "--index", name, "--json", "--html", "ingest.html")
     assert code == 0, err
     report = json.loads(out)
     assert (report["read"], report["indexed"], report["dead_lettered"]) == (3, 3, 0)
+    assert report["conclusion"] == f"All 3 records are in {name}-v1: 3 indexed"
+    assert report["conclusion"] in (tmp_path / "ingest.html").read_text(encoding="utf-8")
 
     code, out, err = run("search", "thick crust", "--index", name, "--json")
     assert code == 0, err
@@ -156,6 +162,12 @@ def test_measuring_and_tuning(run: Run, name: str, plan: Path, tmp_path: Path) -
     problems = {problem["kind"]: problem["count"] for problem in found["problems"]}
     assert problems == {"bad-grade": 1, "query-without-judgments": 1, "not-in-index": 1}
     assert "relevant documents that the index does not hold" in err
+    assert found["conclusion"].startswith("Keep default: ")
+    assert found["warning"] is None
+    assert found["configurations"]["bm25"]["judged@10"] == 1.0
+    code, out, err = run("eval", "index", name, judgments, "--html", "report.html")
+    assert out.startswith(found["conclusion"][:60])
+    assert "judged@10" in out
     assert "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
     runs = sorted((tmp_path / "runs").iterdir())
     assert [file.name for file in runs] == ["bm25.run", "default.run"]
@@ -164,8 +176,13 @@ def test_measuring_and_tuning(run: Run, name: str, plan: Path, tmp_path: Path) -
     assert code == 0
     tuned = json.loads(out)
     assert (tuned["queries"], tuned["chosen"]) == (2, tuned["default"])
-    code, out, err = run("tune", name, judgments, "--next-plan", "next.toml", "--no-write")
+    assert tuned["conclusion"] == "Keep the default query: nothing beat it by enough on 2 queries"
+    assert tuned["judged@10"] == {"in use": 1.0, "chosen": 1.0}
+    words = ("--next-plan", "next.toml", "--no-write", "--html", "tune.html")
+    code, out, err = run("tune", name, judgments, *words)
     assert code == 0
+    assert out.startswith(tuned["conclusion"])
+    assert tuned["conclusion"] in (tmp_path / "tune.html").read_text(encoding="utf-8")
     assert "kept" in out
     assert "… 2 judged queries, legs: bm25" in err
     assert "query (not stored)" in err
@@ -175,8 +192,12 @@ def test_measuring_and_tuning(run: Run, name: str, plan: Path, tmp_path: Path) -
         code, _, err = run(*verb, "--cross-encoder", "cross")
         assert code == 2
         assert "NAME=MODEL" in err
-    code, out, _ = run("eval", "weights", name, "--json")
+    code, out, _ = run("eval", "weights", name, "--json", "--html", "weights.html")
     assert code == 0
+    conclusion = "The default query stays as it is: a single leg has nothing to be weighed against"
+    assert json.loads(out)["conclusion"] == conclusion
+    assert conclusion in (tmp_path / "weights.html").read_text(encoding="utf-8")
+    assert run("eval", "weights", name, "--no-write")[1].startswith(conclusion)
     assert "a single leg has nothing to be weighed against" in json.loads(out)["notes"]
     code, _, err = run("eval", "bootstrap", name)
     assert code == 1

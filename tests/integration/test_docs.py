@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import html
 import inspect
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from esembed import AsyncIndex, IndexPlan
+from esembed import AsyncIndex, Index, IndexPlan
 from esembed import query as q
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -49,11 +51,11 @@ def records() -> list[dict[str, Any]]:
     ]
 
 
-def blocks(page: str, section: str) -> list[str]:
-    """The Python blocks of one section."""
+def blocks(page: str, section: str | None) -> list[str]:
+    """The Python blocks of one section, or of what stands before the first."""
     text = (DOCS / page).read_text(encoding="utf-8")
     part = re.split(r"^## ", text, flags=re.MULTILINE)
-    (body,) = [one for one in part if one.startswith(f"{section}\n")]
+    (body,) = part[:1] if section is None else [one for one in part if one.startswith(f"{section}\n")]
     return re.findall(r"^```python\n(.*?)^```", body, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -101,6 +103,58 @@ async def _facets(index: Any, names: dict[str, Any]) -> list[dict[str, int]]:
     buckets = await run(block, names)
     assert {hit.source["lang"] for hit in names["hits"]} == {"de"}
     return [{bucket["key"]: bucket["doc_count"] for bucket in buckets}]
+
+
+async def test_reports_that_begin_with_their_conclusion(
+    index: Any, esembed_engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ir_measures", reason="needs the eval extra")
+    if esembed_engine.engine == "elasticsearch":
+        from elasticsearch import Elasticsearch as Client
+    else:
+        from opensearchpy import OpenSearch as Client
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("ingest.md", "What the report says")
+    names: dict[str, Any] = {"index": index, "records": records()}
+    await run(block, names)
+    assert names["report"].conclusion == f"All 12 records are in {index.concrete_index}: 12 unchanged"
+    assert names["report"].conclusion in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    rows = [f"file names,{number},{int(number < 4)}" for number in range(8)]
+    (tmp_path / "judgments.csv").write_text("\n".join(["query,document,grade", *rows]))
+    random = np.random.default_rng(0)
+    names |= {
+        "index": Index.open(Client(esembed_engine.url), index.name),
+        "q": q,
+        "plan": index.plan,
+        "vectors": random.standard_normal((300, 384)).astype(np.float32),
+        "queries": random.standard_normal((20, 384)).astype(np.float32),
+    }
+    for page, section, name, begins in (
+        ("evaluation.md", "The learned default query", "report", "The default query stays as it is: only"),
+        (
+            "evaluation.md",
+            "Judged queries: `esembed eval index`",
+            "evaluation",
+            ("Keep default: ", "Choose "),
+        ),
+        ("evaluation.md", "Fitting: `esembed tune`", "tuned", "Keep the default query: "),
+        (
+            "quantization.md",
+            None,
+            "advice",
+            ("Choose ", "Nothing that was tried keeps recall@10 0.9 for 5 mil"),
+        ),
+    ):
+        (block,) = blocks(page, section)
+        await run(block, names)
+        assert names[name].conclusion.startswith(begins), names[name].conclusion
+    assert 0 < names["evaluation"].judged["default"] <= 1
+    for file, kept in (("report.html", "evaluation"), ("advice.html", "advice")):
+        page = (tmp_path / file).read_text(encoding="utf-8")
+        assert f"<p class=lead><b>{html.escape(names[kept].conclusion)}" in page
+    names["index"].close()
+    names["index"].client.official.close()
 
 
 async def test_what_an_ingest_page_shows(index: Any) -> None:

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "esembed"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "scalars", "credentials", "foreign", "json_input", "deprecation", "lazy", "_version"),
-    ("plan", "query", "fusion", "capabilities", "transport", "answers", "bounded"),
+    ("plan", "query", "fusion", "capabilities", "transport", "answers", "bounded", "report_page"),
     ("dialect", "encode"),
     ("search", "ingest", "weights"),
     ("evaluate", "migration"),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from esembed.advise.advise import Target, advise
-from esembed.advise.cost import encode_cost, footprint
-from esembed.advise.report import COLUMNS, human_bytes, plot, rows, svg
+from esembed.advise.cost import encode_cost, footprint, human_count
+from esembed.advise.report import COLUMNS, html_page, human_bytes, left_out_lines, plot, rows, svg
 from esembed.advise.simulate import FORMS, exact_neighbors, optimized, recall, simulate, unit
 from esembed.capabilities import profile
 from esembed.errors import OptionsError, PlanError
@@ -192,7 +192,8 @@ def test_table_and_plot(sample):
     table = rows(advice)
     assert all(len(row) == len(COLUMNS) for row in table)
     assert sum(row[0].endswith("*") for row in table) == 1
-    usable = [t for t in advice.trials if t.gap is None]
+    usable = [t for t in advice.trials if t.gap is None and not t.quantization.endswith("flat")]
+    assert usable == advice.choosable
     root = ET.fromstring(plot(advice))
     circles = [e for e in root.iter() if e.tag.endswith("circle") and list(e)]
     assert len(circles) == 2 * len(usable), "RAM and disk; nothing measured latency or index time"
@@ -200,3 +201,71 @@ def test_table_and_plot(sample):
     panels = [e.text for e in ET.fromstring(svg(timed, goal=0.9)).iter() if e.get("font-weight")]
     assert panels == ["RAM", "disk", "latency, ms", "index time, s"]
     assert human_bytes(1536) == "1.5 KiB"
+
+
+def test_the_conclusion_is_a_choice_or_what_comes_nearest(sample):
+    vectors, queries = sample
+    es = profile("elasticsearch-basic")
+    target = Target(min_recall=0.9, documents=5_000_000)
+    advice = advise(vectors, queries, PLAN, "e", target=target, capabilities=es)
+    t = advice.chosen
+    again = "" if t.oversample is None else f" with oversample {t.oversample:g}"
+    room = f"{human_bytes(t.ram_bytes)} RAM and {human_bytes(t.disk_bytes)} disk for 5 million documents"
+    assert advice.conclusion == f"Choose {t.quantization}{again}: recall@10 {t.recall:.3f}, {room}"
+    assert advice.to_dict()["conclusion"] == advice.conclusion
+
+    tight = replace(target, max_ram_bytes=2**20)
+    none = advise(vectors, queries, PLAN, "e", target=tight, capabilities=es, quantizations=["int8_hnsw"])
+    assert none.conclusion.startswith(
+        "Nothing that was tried keeps recall@10 0.9 within 1 MiB RAM for 5 million documents: int8_hnsw"
+    )
+    assert "raise the budget" in none.conclusion
+    dims = advise(
+        vectors, queries, PLAN, "e", target=Target(min_recall=0.3), capabilities=es, quantizations=["hnsw"],
+        dims=[64],
+    )  # fmt: skip
+    assert " at 64 dims: recall@10" in dims.conclusion
+    lacking = advise(
+        vectors, queries, PLAN, "e", capabilities=profile("opensearch-no-native"), quantizations=["bbq_hnsw"]
+    )
+    assert lacking.conclusion.startswith("Nothing can be chosen for 1 million documents")
+    assert "<svg" not in html_page(lacking)
+
+
+def test_what_cannot_be_chosen_is_a_line_and_neither_row_nor_dot(sample):
+    vectors, queries = sample
+    advice = advise(vectors, queries, PLAN, "e", capabilities=profile("opensearch-no-native"))
+    shown = {row[0].removesuffix(" *") for row in rows(advice)}
+    assert shown == {t.quantization for t in advice.choosable}
+    assert not any(name.endswith("flat") or name == "bbq_hnsw" for name in shown)
+    lines = "\n".join(left_out_lines(advice))
+    assert "bbq_hnsw" in lines
+    assert "native" in lines
+    many = advise(vectors, queries, PLAN, "e", capabilities=profile("elasticsearch-basic"))
+    assert "flat: brute force, which is not advised above 100,000 documents" in "\n".join(
+        left_out_lines(many)
+    )
+    small = Target(min_recall=0.5, documents=1000)
+    few = advise(vectors, queries, PLAN, "e", target=small, capabilities=profile("elasticsearch-basic"))
+    assert any(row[0].startswith("flat") for row in rows(few)), "brute force is a choice for a thousand"
+    assert "brute force" not in "\n".join(left_out_lines(few))
+
+
+def test_the_page_begins_with_the_choice_and_the_plot_has_a_legend(sample):
+    vectors, queries = sample
+    advice = advise(vectors, queries, PLAN, "e", capabilities=profile("elasticsearch-basic"))
+    page = html_page(advice, field="<b>e", costs=[{"what": "<i>here", "hours": 1.5, "usd": None}])
+    assert f"<p class=lead><b>{advice.conclusion}.</b></p>" in page
+    assert "<b>e" not in page
+    assert "<i>here" not in page
+    texts = [e.text for e in ET.fromstring(plot(advice)).iter() if e.tag.endswith("text")]
+    assert {"recall@10", "RAM, logarithmic", "recall asked for", "chosen", "more oversampling"} <= set(texts)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(5_000_000, "5 million"), (1_500_000, "1.5 million"), (10**9, "1 billion"), (1_234_567, "1,234,567"),
+     (20_000, "20,000"), (1, "1")],
+)  # fmt: skip
+def test_counts_in_words(number, words):
+    assert human_count(number) == words

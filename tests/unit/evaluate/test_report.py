@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 pytest.importorskip("ir_measures", reason="needs the eval extra")
 
 from esembed import query as q
+from esembed import terminal
 from esembed.errors import EsembedError
 from esembed.evaluate.datasets import Dataset, load_dataset
 from esembed.evaluate.evaluation import Evaluation, evaluate_runs
@@ -68,7 +70,8 @@ def test_the_page_stands_alone_and_says_what_was_found() -> None:
     assert "b" in tags.names
     assert "<b>bold</b>" not in page
     assert "&lt;what&gt; &amp; why" in page
-    assert "<b>other</b> is best at 1.000 ndcg@10" in page
+    conclusion = "Choose other: 1.000 ndcg@10 over 40 queries, where default has 0.631 (p &lt; 0.001)."
+    assert f"<p class=lead><b>{conclusion}</b>" in page
     assert "better on 40, worse on 0" in page
     assert "theirs" in page
     assert "documents listed twice" in page
@@ -142,9 +145,103 @@ def test_the_page_says_whether_fusing_helps_and_how_sure_that_is() -> None:
         return html_page(replace(found, legs=("bm25", "dense")))
 
     assert "Fusing helps: default is +0.333" in page(50)
-    assert "p&nbsp;&lt;&nbsp;0.001" in page(50)
+    assert "p &lt; 0.001" in page(50)
     assert "Fusing hurts: default is -0.250" in page(15)
     assert "Fusing is not shown to help or to hurt: default is +0.017" in page(31)
+
+
+def measured(runs: Mapping[str, Run], judged: int = 1, count: int = 60) -> Evaluation:
+    """Queries with *judged* judgments each: ``right`` is relevant, ``d1`` and so on are not."""
+    queries = {f"q{i}": f"what is {i}" for i in range(count)}
+    grades = {"right": 1, **{f"d{i}": 0 for i in range(1, judged)}}
+    return evaluate_runs(Dataset(name="demo", queries=queries, qrels=dict.fromkeys(queries, grades)), runs)
+
+
+def found(hits: int, count: int = 60, rest: int = 0) -> Run:
+    """The first *hits* queries find what is right, all of them *rest* further documents."""
+    more = [(f"d{i}", 0.1 / i) for i in range(1, rest + 1)]
+    return {f"q{i}": [("right" if i < hits else "other", 1.0), *more] for i in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("runs", "begins", "says"),
+    [
+        (
+            {"default": found(20), "bm25": found(50)},
+            "Choose bm25: 0.833",
+            "default has 0.333 (p < 0.001)",
+        ),
+        (
+            {"default": found(50), "bm25": found(20)},
+            "Keep default: 0.833",
+            "the best of 2; bm25 follows",
+        ),
+        (
+            {"default": found(30), "bm25": found(31)},
+            "Keep default: 0.500",
+            "a difference that chance may explain",
+        ),
+        ({"default": found(30), "bm25": found(30)}, "Keep default: 0.500", "over 60 queries"),
+        ({"bm25": found(30)}, "bm25 has 0.500", "compared with nothing"),
+        ({"default": found(0), "bm25": found(0)}, "Nothing relevant is found on 60 queries", "?"),
+    ],
+)
+def test_an_evaluation_begins_with_its_conclusion(runs: Mapping[str, Run], begins: str, says: str) -> None:
+    evaluation = measured(runs)
+    sentence = evaluation.conclusion
+    assert sentence.startswith(begins)
+    assert says in sentence
+    assert "\n" not in sentence
+    assert report_dict(evaluation)["conclusion"] == sentence
+    assert f"<p class=lead><b>{html.escape(sentence)}" in html_page(evaluation)
+    alone = len(runs) == 1
+    for heading in ("Query by query", "Where does each win alone?", "Do they find the same?"):
+        assert (heading in html_page(evaluation)) is not alone, "what can't be compared is left out"
+
+
+def test_how_much_of_the_first_hits_is_judged() -> None:
+    well = measured({"default": found(30, rest=9), "bm25": found(40, rest=9)}, judged=10)
+    assert well.judged == {"default": pytest.approx(0.95), "bm25": pytest.approx(0.9 + 40 / 600)}
+    assert well.warning is None
+    assert report_dict(well)["configurations"]["bm25"]["judged@10"] == well.judged["bm25"]
+    assert "judged@10" in [str(column.header) for column in terminal_table(well).columns]
+    assert "<th>judged@10</th>" in html_page(well)
+    assert "<td>95%</td>" in html_page(well)
+
+    few = measured({"default": found(30, rest=9), "bm25": found(40, rest=9)})
+    assert few.warning is not None
+    assert few.warning.startswith("Only 5% of the first 10 hits of default are judged (1.0 judgments")
+    assert few.warning in html_page(few)
+    assert report_dict(few)["warning"] == few.warning
+
+    unlike = measured({"default": found(60, rest=9), "new": found(60, rest=20)}, judged=10)
+    assert unlike.warning is None, "only the first ten count"
+    unlike = measured({"default": found(60, rest=9), "new": found(0)}, judged=10)
+    assert unlike.warning is not None
+    assert "new" in unlike.warning
+
+    # An answer to nothing has no share, and known items have one right document by construction.
+    assert measured({"default": {}, "bm25": found(3)}).judged["default"] is None
+    items = replace(few, known_items=True)
+    assert (items.judged, items.warning) == ({}, None)
+    assert items.conclusion.startswith("default finds its 60 known items with 0.500 ndcg@10")
+    assert "which favors words" in html_page(items)
+    assert "judged@10</th>" not in html_page(items)
+
+
+def test_names_of_runs_are_foreign() -> None:
+    name = "<img src=x>\x1b[2J"
+    evaluation = measured({"default": found(20), name: found(50)})
+    page = html_page(replace(evaluation, title=name, baseline="default"))
+    assert "<img" not in page
+    assert "\x1b" not in page
+    assert "&lt;img src=x&gt;\\x1b[2J" in page
+
+
+def test_names_of_runs_are_no_markup_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[/red]a[1] [bold]x"
+    terminal.console().print(terminal_table(replace(measured({name: found(20)}), title=name)))
+    assert capsys.readouterr().out.count(name) == 3, "title, row and what others are compared with"
 
 
 # -- the comparison of candidates --------------------------------------------------------------------
