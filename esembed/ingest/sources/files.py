@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from esembed.credentials import hide_in_logs, public_url
 from esembed.errors import SourceError
-from esembed.ingest.sources.remote import open_remote, web_options, without_secrets
+from esembed.ingest.sources.remote import open_random, open_remote, web_options, without_secrets
 
 __all__ = [
     "Counter",
@@ -300,8 +300,8 @@ def open_location(location: Location, storage: Mapping[str, Any]) -> IO[bytes]:
         if location.format not in ("parquet", "arrow"):
             _fsspec()
             return cast("IO[bytes]", open_remote(location.name, location.label, storage, from_the_store))
-        options = web_options(location.name, storage)
-        return cast("IO[bytes]", _fsspec().open(location.name, "rb", **options).open())
+        _fsspec()
+        return cast("IO[bytes]", open_random(location.name, storage))
     return open(location.name, "rb")
 
 

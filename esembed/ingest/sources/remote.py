@@ -1,7 +1,8 @@
-"""Remote files that go on where their connection broke.
+"""Remote files: read within a time, no more of them than was asked for, and on where a connection broke.
 
-An https server is asked for the rest by ``Range`` and ``If-Range`` (RFC 9110, 13.1.5 and 14.2), a store by
-seeking in the file opened again. It must be the same file: the same ETag, else the same length and date.
+What is read from front to end goes on where it broke. An https server is asked for the rest by ``Range`` and
+``If-Range`` (RFC 9110, 13.1.5 and 14.2), a store by seeking in the file opened again. It must be the same
+file: the same ETag, else the same length and date.
 """
 
 from __future__ import annotations
@@ -15,10 +16,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urljoin
 
+from esembed.bounded import finish_within
 from esembed.credentials import origin, public_url
 from esembed.credentials import without_secrets as text_without_secrets
 
-__all__ = ["ATTEMPTS", "PAUSE_SECONDS", "ResumingStream", "open_remote", "web_options", "without_secrets"]
+__all__ = [
+    "ATTEMPTS",
+    "PAUSE_SECONDS",
+    "RandomAccess",
+    "ResumingStream",
+    "SlowStoreError",
+    "open_random",
+    "open_remote",
+    "web_options",
+    "without_secrets",
+]
 
 ATTEMPTS = 4
 """Failures in a row, without a byte between them, that end the file."""
@@ -26,10 +38,152 @@ ATTEMPTS = 4
 PAUSE_SECONDS = 0.5
 """Before the first attempt; doubled before each further one."""
 
+ANSWER_SECONDS = 120.0
+"""For an answer to a question (is it there, how long is it), and for the start of what was asked for."""
+
+SLOWEST_BYTES_PER_SECOND = 64 * 1024
+"""A part of a file that was asked for has this much more time for its bytes."""
+
+PACE_SECONDS, PACE_BYTES = 600.0, 38_400
+"""A file that is read from front to end may take hours. But of each ten minutes that were spent waiting for
+it, some of it must come: 64 bytes a second on average, which a feed of short lines has and a server that
+sends a byte now and then, for ever, has not."""
+
+WHOLE_BYTES = 1 << 30
+"""The most that is held in memory of a file that can only be read whole; of a server's page of names, a
+sixteenth of that."""
+
 _log = logging.getLogger(__name__)
 
 Identity = tuple[str | None, int | None, str | None]
 """ETag, length in bytes, date of the last change, as far as the server tells."""
+
+
+class SlowStoreError(TimeoutError):
+    """A store that sends too slowly, or not at all. No attempt to go on makes it faster."""
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What a store's client returns. Raises SlowStoreError."""
+    try:
+        return finish_within(seconds, call)
+    except TimeoutError:
+        raise SlowStoreError(f"the store didn't send what was asked for within {seconds:.0f} s") from None
+
+
+class RandomAccess(io.RawIOBase):
+    """A remote file that is read here and there, as Parquet and Arrow need it.
+
+    Each read ends within a time that its length decides, whichever store it comes from: their clients'
+    time-outs, where they have one, are for each bit that arrives.
+
+    Args:
+        opened: opens it; fsspec's file.
+
+    Raises:
+        SlowStoreError: it took longer.
+    """
+
+    def __init__(self, opened: Callable[[], Any]) -> None:
+        self._late = False
+        self._file: Any = None
+        self._file = self.within(ANSWER_SECONDS, opened)
+        # A read of some bytes brings a block of the file into fsspec's cache: 5 MiB by default, 50 from S3.
+        self._block = _count(getattr(self._file, "blocksize", 0))
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What the store told of the file when it was opened, if it did."""
+        return getattr(self._file, "details", None) or {}
+
+    def within(self, seconds: float, call: Callable[[], Any]) -> Any:
+        """What a call to the store returns. Raises SlowStoreError."""
+        if self._late:  # the call that was too late still goes on, and moves the place in the file
+            raise SlowStoreError("the store was too slow for an earlier part")
+        try:
+            return _within(seconds, call)
+        except SlowStoreError:
+            self._late = True
+            raise
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def read(self, size: int = -1) -> bytes:
+        """As many bytes, fewer only at the end of the file. Raises SlowStoreError, OSError."""
+        if size is None or size < 0:
+            return self._read_whole()
+        data = self.within(_allowance(size + self._block), functools.partial(self._file.read, size))
+        if len(data) > size:
+            raise OSError(f"the store sent {len(data):,} bytes, and was asked for {size:,}")
+        return data if isinstance(data, bytes) else bytes(data)
+
+    def readall(self) -> bytes:
+        return self._read_whole()
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def _read_whole(self) -> bytes:
+        parts, length, pace = [], 0, _Pace()
+        # A piece at a time: a server that gives no parts of files sends for as long as it likes.
+        while data := pace.measure(lambda: self.within(ANSWER_SECONDS, lambda: self._file.read(1 << 20))):
+            length += len(data)
+            if length > WHOLE_BYTES:
+                raise OSError(
+                    f"it is longer than {WHOLE_BYTES >> 20} MiB, and can only be read whole: the store gives "
+                    "no parts of it. Download it, and read the file"
+                )
+            parts.append(data)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        # What still reads is left behind, its file too: closing waits for it with some stores.
+        if not self.closed and self._file is not None and not self._late:
+            self._file.close()
+        super().close()
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _allowance(length: int) -> float:
+    """The time for so many bytes, in seconds."""
+    return ANSWER_SECONDS + length / SLOWEST_BYTES_PER_SECOND
+
+
+class _Pace:
+    """How fast it comes. Only the time spent waiting for it counts, not what is done with it in between."""
+
+    def __init__(self) -> None:
+        self._waited, self._bytes = 0.0, 0
+
+    def measure(self, read: Callable[[], bytes]) -> bytes:
+        """What the call read. Raises SlowStoreError where too little came in too much time."""
+        began = time.monotonic()
+        data = read()
+        self._waited += time.monotonic() - began
+        self._bytes += len(data)
+        if self._waited > PACE_SECONDS:
+            if self._bytes < PACE_BYTES and data:
+                raise SlowStoreError(
+                    f"it is too slow: {self._bytes:,} bytes came in {self._waited:.0f} s of waiting"
+                )
+            self._waited, self._bytes = 0.0, 0
+        return data
 
 
 class ResumingStream(io.RawIOBase):
@@ -50,6 +204,7 @@ class ResumingStream(io.RawIOBase):
         self._open_at, self._label, self._lost = open_at, label, lost
         self._offset = 0
         self._failures = 0
+        self._pace = _Pace()
         self._stream, self._identity = open_at(0)
 
     def readable(self) -> bool:
@@ -60,11 +215,11 @@ class ResumingStream(io.RawIOBase):
         length = self._identity[1]
         while True:
             try:
-                data = self._stream.read(len(view))
+                data = self._pace.measure(lambda: self._stream.read(len(view)))
                 if not data and length is not None and self._offset < length:
                     raise OSError(f"it ended {length - self._offset} bytes too early")
             except Exception as error:
-                if not self._lost(error):
+                if isinstance(error, SlowStoreError) or not self._lost(error):
                     raise
                 self._resume(error)
                 continue
@@ -129,14 +284,53 @@ def _same(first: Identity, now: Identity) -> bool:
 
 
 def web_options(name: str, storage: Mapping[str, Any]) -> dict[str, Any]:
-    """fsspec's options for an address; for one on the web, with a guard over where its redirects lead."""
+    """fsspec's options for an address; for one on the web, with a guard over where its redirects lead, one
+    over how much is read of its answers, and a time for them."""
     options = dict(storage)
     if name.startswith("http"):
-        given = dict(options.get("client_kwargs") or {})
+        import aiohttp
+
+        given = {
+            "response_class": _capped_response(),
+            "timeout": aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=60.0),
+            **(options.get("client_kwargs") or {}),
+        }
         guard = _redirect_guard(bool(given.get("auth") or given.get("cookies") or options.get("cookies")))
         given["trace_configs"] = [*(given.get("trace_configs") or ()), guard]
         options["client_kwargs"] = given
     return options
+
+
+@functools.cache
+def _capped_response() -> Any:
+    """aiohttp's response, of which no more is read than was asked for. fsspec reads answers whole: the one to
+    a question for a part of a file, however long it is in truth, and a page of names."""
+    import aiohttp
+
+    class CappedResponse(aiohttp.ClientResponse):
+        async def read(self) -> bytes:
+            if self._body is None:
+                most = _asked_for(self.request_info.headers.get("Range", ""))
+                parts, length = [], 0
+                try:
+                    while data := await self.content.read(1 << 20):
+                        length += len(data)
+                        if length > most:
+                            raise aiohttp.ClientPayloadError(f"its answer is longer than {most:,} bytes")
+                        parts.append(data)
+                except BaseException:
+                    self.close()
+                    raise
+                self._body = b"".join(parts)
+            return await super().read()
+
+    return CappedResponse
+
+
+def _asked_for(given: str) -> int:
+    """The most bytes of an answer to a request with that ``Range``."""
+    found = re.fullmatch(r"bytes=([0-9]{1,18})-([0-9]{1,18})", given)
+    return WHOLE_BYTES >> 4 if found is None else max(0, int(found[2]) - int(found[1]) + 1)
 
 
 @functools.cache  # fsspec keeps one connection pool for equal options
@@ -190,7 +384,7 @@ def open_remote(
     if web:
         # What is read from front to end comes in one answer: not every server gives parts of a file.
         options.setdefault("block_size", 0)
-        options["client_kwargs"] = {"timeout": _timeout(), **options["client_kwargs"]}
+        options["client_kwargs"] = {**options["client_kwargs"], **_stream_timeout(storage)}
     fs, path = fsspec.core.url_to_fs(url, **options)
     first: list[Identity] = []
 
@@ -199,8 +393,8 @@ def open_remote(
             return _open_web(fs, path, offset, options, first)
         if offset:
             fs.invalidate_cache()
-        stream = fs.open(path, "rb")
-        details = getattr(stream, "details", None) or fs.info(path)
+        stream = RandomAccess(lambda: fs.open(path, "rb"))
+        details = stream.details or stream.within(ANSWER_SECONDS, lambda: fs.info(path))
         tag = details.get("ETag") or details.get("etag") or details.get("md5Hash")
         changed = details.get("LastModified") or details.get("mtime") or details.get("updated")
         if offset:
@@ -210,12 +404,30 @@ def open_remote(
     return ResumingStream(open_at, label, lost)
 
 
-def _timeout() -> Any:
-    """Time-outs of an answer that may take hours, as fast as the engine takes what is in it: aiohttp's own
-    ends each after five minutes."""
+def open_random(url: str, storage: Mapping[str, Any]) -> RandomAccess:
+    """A remote file that is read here and there, through fsspec.
+
+    Args:
+        url: its address.
+        storage: fsspec's options.
+    """
+    import fsspec
+
+    options = web_options(url, storage)
+    if url.startswith("http"):
+        # A part may be a column of a gigabyte: its time is counted by RandomAccess.
+        options["client_kwargs"] = {**options["client_kwargs"], **_stream_timeout(storage)}
+    return RandomAccess(lambda: fsspec.open(url, "rb", **options).open())
+
+
+def _stream_timeout(storage: Mapping[str, Any]) -> dict[str, Any]:
+    """Time-outs of an answer that may take hours, as fast as the engine takes what is in it; none where the
+    caller's options have their own."""
+    if "timeout" in (storage.get("client_kwargs") or {}):
+        return {}
     import aiohttp
 
-    return aiohttp.ClientTimeout(total=None, sock_connect=60.0, sock_read=120.0)
+    return {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=60.0, sock_read=ANSWER_SECONDS)}
 
 
 def _open_web(
@@ -231,7 +443,7 @@ def _open_web(
         if strong or date:
             headers["If-Range"] = str(tag if strong else date)
     # A size that is known spares a question; what the answer says counts.
-    stream = fs.open(path, "rb", size=1, headers=headers)
+    stream = _within(ANSWER_SECONDS, lambda: fs.open(path, "rb", size=1, headers=headers))
     answer = stream.r
     told = answer.headers
     length = _length(told.get("Content-Length", ""))
@@ -260,8 +472,9 @@ def _length(text: str) -> int | None:
 
 
 def _pass_over(stream: Any, left: int) -> None:
+    pace = _Pace()
     while left:
-        data = stream.read(min(left, 1 << 20))
+        data = pace.measure(functools.partial(stream.read, min(left, 1 << 20)))
         if not data:
             raise OSError(f"it ended {left} bytes before the break")
         left -= len(data)

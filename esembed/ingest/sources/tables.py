@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from esembed.errors import SourceError
 from esembed.ingest.dead_letters import UnreadableRecord
+from esembed.ingest.sources.remote import SlowStoreError
 from esembed.lazy import np
 from esembed.scalars import iso_year
 from esembed.types import Document
@@ -356,6 +357,8 @@ def read_parquet(stream: IO[bytes], label: str) -> Iterator[RawRecord]:
         for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
             yield from _rows(pa, _check_batch(pa, batch), label, row)
             row += batch.num_rows
+    except SlowStoreError:
+        raise  # the file may be whole
     except _of_the_file(pa) as error:
         yield UnreadableRecord(f"broken Parquet file: {error}", position=label)
 
@@ -372,6 +375,8 @@ def read_arrow(stream: IO[bytes], label: str) -> Iterator[RawRecord]:
         else:
             batches = iter(pa.ipc.open_stream(stream))
         yield from _all_rows(pa, (_check_batch(pa, batch) for batch in batches), label)
+    except SlowStoreError:
+        raise
     except _of_the_file(pa) as error:
         yield UnreadableRecord(f"broken Arrow file: {error}", position=label)
 
