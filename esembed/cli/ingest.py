@@ -199,6 +199,7 @@ def ingest(
         $ esembed ingest --from-index old-books --index books
     """
     from esembed import Index, terminal
+    from esembed.errors import OptionsError
     from esembed.ingest.options import IngestOptions
     from esembed.ingest.sources import FileSource, ReadOptions, dead_letter_source
 
@@ -220,6 +221,8 @@ def ingest(
         if dead_letters is not None:
             raise UsageError("--dead-letters and --from-dead-letters name the same file")
         letters = letters.with_name(letters.name + ".again")
+    if html is not None and _same_file(html, letters):
+        raise UsageError("--html and the dead letters name the same file")
     options = IngestOptions(
         max_request_bytes=int(max_request_mb * 1024 * 1024),
         max_in_flight=max_in_flight,
@@ -273,14 +276,19 @@ def ingest(
         raise typer.Exit(code) from None
     finally:
         client.close()
-    if html is not None:
-        report.write_html(html)
-        terminal.note(f"report: {html}")
     if json:
         terminal.print_json(report.to_dict())
     else:
         terminal.note(report.summary())
         _stages(report)
+    if html is not None:
+        # After the report itself: a full disk must not take that away, too, nor print a second JSON document.
+        try:
+            report.write_html(html)
+        except OptionsError as error:
+            terminal.complain(f"the page: {error}")
+            raise typer.Exit(1) from None
+        terminal.note(f"report: {html}")
     if report.verified is not None and not json:
         found = report.verified
         terminal.note(

@@ -107,12 +107,18 @@ def test_from_plan_to_hits_and_away(run: Run, name: str, plan: Path, tmp_path: P
     for page, why in ((foreign, "isn't written over"), (tmp_path, "a folder"), ("no/x.html", "no folder no")):
         code, _, err = run("ingest", data, "--index", name, "--html", page)
         assert (code, why in err) == (2, True), err
+    code, _, err = run("ingest", data, "--index", name, "--html", "x", "--dead-letters", "./x")
+    assert (code, "the same file" in err) == (2, True), err
     code, out, err = run("ingest", data, "--index", name, "--json", "--html", "ingest.html")
     assert code == 0, err
     report = json.loads(out)
     assert (report["read"], report["indexed"], report["dead_lettered"]) == (3, 3, 0)
     assert report["conclusion"] == f"All 3 records are in {name}-v1: 3 indexed"
     assert report["conclusion"] in (tmp_path / "ingest.html").read_text(encoding="utf-8")
+    if Path("/dev/full").exists():
+        code, out, err = run("ingest", data, "--index", name, "--json", "--html", "/dev/full")
+        assert (code, json.loads(out)["unchanged"]) == (1, 3), "the report is printed, whatever the disk does"
+        assert "the page: " in err
 
     code, out, err = run("search", "thick crust", "--index", name, "--json")
     assert code == 0, err
