@@ -172,13 +172,15 @@ def svg(width: int, height: int, inner: str, label: str) -> Html:
     )
 
 
-def axis_ticks(top: float, count: int = 5) -> list[float]:
-    """Round numbers from 0 to *top*, about *count* of them."""
+def axis_ticks(top: float, count: int = 5, *, whole: bool = False) -> list[float]:
+    """Round numbers from 0 to *top*, about *count* of them; *whole* numbers for what is counted."""
     if not (top > 0 and math.isfinite(top)):
         return [0.0]
     rough = top / count
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * 0.999)
+    steps = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
+    step = next(s * power for s in steps if s * power >= rough * 0.999)
+    step = max(step, 1.0) if whole else step
     return [number * step for number in range(int(top / step + 1e-9) + 1)]
 
 
@@ -223,7 +225,8 @@ def stacked_bar(parts: Sequence[Part], *, axis: str, label: str) -> Html:
     total = sum(part.value for part in shown)
     if not total:
         return Html("")
-    x, drawn = 0.0, [_scale(total, 4, 30, WIDTH - 40, axis)]
+    whole = all(float(part.value).is_integer() for part in shown)
+    x, drawn = 0.0, [_scale(total, 4, 30, WIDTH - 40, axis, whole=whole)]
     for part in shown:
         width = (WIDTH - 40) * part.value / total
         drawn.append(
@@ -235,10 +238,10 @@ def stacked_bar(parts: Sequence[Part], *, axis: str, label: str) -> Html:
     return Html(svg(WIDTH, 74, "".join(drawn), label) + names)
 
 
-def _scale(top: float, left: int, y: int, width: int, axis: str) -> str:
+def _scale(top: float, left: int, y: int, width: int, axis: str, *, whole: bool = False) -> str:
     """A horizontal axis from 0 to *top*: its line, ticks, numbers, and what it measures."""
     parts = [f"<line x1='{left}' x2='{left + width}' y1='{y}' y2='{y}' class='axis'/>"]
-    for tick in axis_ticks(top):
+    for tick in axis_ticks(top, whole=whole):
         at = left + width * tick / top
         anchor = "start" if tick == 0 else "middle"
         parts.append(

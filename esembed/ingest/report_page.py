@@ -98,7 +98,7 @@ def html_page(report: Mapping[str, Any]) -> str:
             Section(
                 heading="Where the time went",
                 hint="Seconds that each stage was at work; stages overlap, so that they may sum to more "
-                "than the run took.",
+                "than the run took, of which the percentages are shares.",
                 body=_stages(report),
             ),
             Section(
@@ -166,7 +166,7 @@ def _stages(report: Mapping[str, Any]) -> Html:
     stages = sorted((report.get("stage_seconds") or {}).items(), key=lambda item: -item[1])
     shares = report.get("stage_shares") or {}
     bars = [
-        Bar(label=name, value=seconds, shown=f"{seconds:.1f} s, {shares.get(name, 0):.0%} of the run")
+        Bar(label=name, value=seconds, shown=f"{seconds:.1f} s ({shares.get(name, 0):.0%})")
         for name, seconds in stages
         if seconds >= 0.001
     ]

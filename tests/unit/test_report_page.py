@@ -83,6 +83,14 @@ def test_scales_have_round_numbers_up_to_their_end(top: float) -> None:
     assert top * 0.75 <= ticks[-1] <= top * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("top", [1, 2, 7, 12, 250, 3_000_000])
+def test_scales_of_counts_have_whole_numbers(top: int) -> None:
+    ticks = axis_ticks(top, whole=True)
+    assert all(tick.is_integer() for tick in ticks)
+    assert 2 <= len(ticks) <= 7
+    assert ticks[-1] <= top
+
+
 @pytest.mark.parametrize("top", [0.0, -1.0, float("nan"), float("inf")])
 def test_scales_of_nothing(top: float) -> None:
     assert axis_ticks(top) == [0.0]

@@ -101,7 +101,7 @@ def test_all_that_a_report_can_hold_is_shown_as_text(tmp_path: Path) -> None:
     assert page.count("&lt;script&gt;") >= 12
     assert {
         "encode",
-        "2.5 s, 78% of the run",
+        "2.5 s (78%)",
         "seconds at work",
         "1,234",
         "0.00012",
