@@ -174,7 +174,7 @@ async def test_copies_and_migrations_take_them_along(client: Any, esembed_index_
     index = await AsyncIndex.attach(client, esembed_index_name, CHUNKED)
     await index.ingest([{"_id": "3", **record(3)}], IngestOptions(refresh=True, dead_letters=None))
     copy = f"{esembed_index_name}-copy"
-    made = await AsyncIndex.create(client, copy, index.plan)
+    made = await AsyncIndex.create(client, copy, index.plan, alias=False)
     try:
         report = await made.ingest(await index.documents(), IngestOptions(refresh=True, dead_letters=None))
         assert (report.indexed, report.dead_lettered) == (4, 0), report.errors
@@ -225,7 +225,7 @@ async def test_what_cannot_be_named_is_refused(client: Any, esembed_index_name: 
 async def test_records_cannot_fill_the_chunks_that_are_cut(client: Any, esembed_index_name: str) -> None:
     tiny = DenseField(encoder="custom:tiny", dims=data.DIMS, quantization="hnsw", chunked=True)
     plan = CHUNKED.replace(dense={"made": tiny}, sparse={})
-    index = await AsyncIndex.create(client, esembed_index_name, plan, encoder=data.TinyDense())
+    index = await AsyncIndex.create(client, esembed_index_name, plan, encoder=data.TinyDense(), alias=False)
     rows = [
         {"_id": "a", "title": "red dog", "parts": [1]},
         {"_id": "b", "title": "red dog", "parts.made": [1.0] * data.DIMS},
@@ -238,7 +238,7 @@ async def test_records_cannot_fill_the_chunks_that_are_cut(client: Any, esembed_
     assert (await index.search(q.knn("made", text="red dog"))).ids == ["c"]
     mixed = plan.replace(sparse=CHUNKED.sparse)
     other = f"{esembed_index_name}-mixed"
-    index = await AsyncIndex.create(client, other, mixed, encoder=data.TinyDense())
+    index = await AsyncIndex.create(client, other, mixed, encoder=data.TinyDense(), alias=False)
     try:
         with pytest.raises(PlanError, match="records can't bring vectors of the chunks"):
             await index.ingest([{"_id": "a", "title": "red dog"}], IngestOptions(dead_letters=None))

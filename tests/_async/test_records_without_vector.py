@@ -53,7 +53,7 @@ async def stored(index: AsyncIndex, doc_id: str) -> dict[str, Any]:
 
 
 async def test_each_field_says_for_itself(client: Any, esembed_index_name: str, tmp_path: Path) -> None:
-    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path, "v mine"))
+    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path, "v mine"), alias=False)
     records = [
         {**WHOLE, "_id": "whole"},
         {**WHOLE, "_id": "no body", "body": None},
@@ -96,7 +96,7 @@ async def test_each_field_says_for_itself(client: Any, esembed_index_name: str, 
 async def test_verify_still_sees_a_vector_that_was_lost(
     client: Any, esembed_index_name: str, tmp_path: Path
 ) -> None:
-    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path, ALL))
+    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path, ALL), alias=False)
     records = [{"_id": "known", "body": "red"}, {"_id": "unknown", "body": UNKNOWN}]
     await index.ingest(records, QUICK)
     await index.client.request(
@@ -110,7 +110,7 @@ async def test_verify_still_sees_a_vector_that_was_lost(
 async def test_an_update_takes_the_old_vector_away(
     client: Any, esembed_index_name: str, tmp_path: Path
 ) -> None:
-    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path, ALL))
+    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path, ALL), alias=False)
     await index.ingest([{**WHOLE, "_id": "1"}], QUICK)
     assert set(await stored(index, "1")) >= {"v", "s", "own", "mine"}
     steps: list[tuple[dict[str, Any], str]] = [
@@ -144,7 +144,7 @@ async def test_an_update_takes_the_old_vector_away(
 async def test_a_field_that_is_not_optional_refuses_an_update(
     client: Any, esembed_index_name: str, tmp_path: Path
 ) -> None:
-    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path))
+    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path), alias=False)
     await index.ingest([{**WHOLE, "_id": "1"}], QUICK)
     for change in ({"body": ""}, {"own": [0, 0, 0]}):
         with pytest.raises(RecordError):
@@ -154,7 +154,7 @@ async def test_a_field_that_is_not_optional_refuses_an_update(
 
 
 async def test_for_one_load(client: Any, esembed_index_name: str, tmp_path: Path) -> None:
-    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path))
+    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path), alias=False)
     bare = [{"_id": str(number), "own": [1, 0, 0], "title": "red"} for number in range(NAMED_IDS + 2)]
     report = await index.ingest(bare, IngestOptions(learn_weights=False, optional=["v", "mine"]))
     assert report.indexed == len(bare)
@@ -176,7 +176,7 @@ async def test_for_one_load(client: Any, esembed_index_name: str, tmp_path: Path
 
 
 async def test_the_old_switch_works_and_says_so(client: Any, esembed_index_name: str, tmp_path: Path) -> None:
-    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path))
+    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path), alias=False)
     with pytest.warns(DeprecationWarning, match="optional = true"):
         report = await index.ingest(
             [{"_id": "1"}], IngestOptions(learn_weights=False, on_missing_text="skip")
@@ -201,7 +201,7 @@ def chunked(folder: Path, store: str) -> IndexPlan:
 @pytest.mark.parametrize("store", ["nested", "documents"])
 async def test_chunks(client: Any, esembed_index_name: str, tmp_path: Path, store: str) -> None:
     pytest.importorskip("semantic_text_splitter")
-    index = await AsyncIndex.create(client, esembed_index_name, chunked(tmp_path, store))
+    index = await AsyncIndex.create(client, esembed_index_name, chunked(tmp_path, store), alias=False)
     records = [{"_id": "long", "body": LONG}, {"_id": "unknown", "body": UNKNOWN}, {"_id": "none"}]
     report = await index.ingest(records, QUICK)
     assert report.indexed == 3, report
@@ -267,11 +267,11 @@ async def made_indices(engine: AsyncEngineClient, name: str) -> list[str]:
 
 
 async def test_optional_changes_in_place(client: Any, esembed_index_name: str, tmp_path: Path) -> None:
-    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path))
+    index = await AsyncIndex.create(client, esembed_index_name, plan(tmp_path), alias=False)
     await index.ingest([{**WHOLE, "_id": "1"}], QUICK)
     looser = plan(tmp_path, "v s")
     with pytest.raises(IndexExistsError, match=r"dense\.v\.optional is not set in the index and true"):
-        await AsyncIndex.create(client, esembed_index_name, looser, exist_ok=True)
+        await AsyncIndex.create(client, esembed_index_name, looser, exist_ok=True, alias=False)
     report = await index.migrate(looser, options=MigrateOptions(alias=f"{esembed_index_name}-live"))
     assert report.in_place
     assert report.notes == []

@@ -37,7 +37,7 @@ async def remove(client: Any, pattern: str) -> None:
 @pytest.mark.parametrize("similarity", ["dot_product", "l2_norm", "cosine"])
 async def test_they_are_scaled_once(client: Any, esembed_index_name: str, similarity: Any) -> None:
     name = esembed_index_name
-    index = await AsyncIndex.create(client, f"{name}-v1", plan(similarity=similarity))
+    index = await AsyncIndex.create(client, f"{name}-v1", plan(similarity=similarity), alias=False)
     rows = [{"_id": doc_id, "title": "x", "v": vector} for doc_id, vector in VECTORS.items()]
     report = await index.ingest(rows, QUIET)
     assert (report.indexed, await codes(index, "a")) == (3, [60, 80])
@@ -50,7 +50,7 @@ async def test_they_are_scaled_once(client: Any, esembed_index_name: str, simila
             direct = await index.search(q.knn("v", vector=vector))
             assert like.ids[0] == doc_id
             assert [(hit.id, hit.score) for hit in like] == [(hit.id, hit.score) for hit in direct]
-        copy = await AsyncIndex.create(client, f"{name}-copy", plan(similarity=similarity))
+        copy = await AsyncIndex.create(client, f"{name}-copy", plan(similarity=similarity), alias=False)
         report = await copy.ingest(await index.documents(), QUIET)
         assert (report.indexed, report.dead_lettered) == (3, 0), report.errors
         assert [await codes(copy, one) for one in "abc"] == [[60, 80], [80, 60], [100, 0]]
@@ -71,7 +71,7 @@ async def test_they_are_scaled_once(client: Any, esembed_index_name: str, simila
 
 
 async def test_whole_numbers_stay_and_are_not_scaled_later(client: Any, esembed_index_name: str) -> None:
-    index = await AsyncIndex.create(client, f"{esembed_index_name}-v1", plan(scale=None))
+    index = await AsyncIndex.create(client, f"{esembed_index_name}-v1", plan(scale=None), alias=False)
     await index.ingest([{"_id": "a", "title": "x", "v": [60, -80]}], QUIET)
     assert await index.get("a", vectors=True) == {"title": "x", "v": [60, -80]}
     options = MigrateOptions(alias=f"{esembed_index_name}-alias")
@@ -88,14 +88,14 @@ async def test_in_nested_objects(client: Any, esembed_index_name: str) -> None:
         dims=2, similarity="l2_norm", element_type="byte", scale=100.0, quantization="hnsw", chunked=True
     )
     nested = plan().replace(dense={"v": chunked}, chunk=ChunkOptions(source=(), path="parts"))
-    index = await AsyncIndex.create(client, f"{esembed_index_name}-v1", nested)
+    index = await AsyncIndex.create(client, f"{esembed_index_name}-v1", nested, alias=False)
     rows = [{"_id": doc_id, "title": "x", "parts": [{"v": vector}]} for doc_id, vector in VECTORS.items()]
     assert (await index.ingest(rows, QUIET)).indexed == 3
     document = await index.get("b", vectors=True)
     assert document is not None
     assert document["parts"][0]["v"] == pytest.approx(VECTORS["b"])
     assert (await index.search(q.knn("v", vector=document["parts"][0]["v"]), size=1)).ids == ["b"]
-    copy = await AsyncIndex.create(client, f"{esembed_index_name}-copy", nested)
+    copy = await AsyncIndex.create(client, f"{esembed_index_name}-copy", nested, alias=False)
     assert (await copy.ingest(await index.documents(), QUIET)).indexed == 3
     same = await copy.get("b", vectors=True)
     assert same == document

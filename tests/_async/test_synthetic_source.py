@@ -89,7 +89,7 @@ async def test_nothing_is_lost_on_elasticsearch(client: Any, esembed_index_name:
     name = esembed_index_name
     everything = ["0", "1", "2"]
     async with template(client, name, SYNTHETIC) as engine:
-        index = await AsyncIndex.create(client, f"{name}-v1", PLAN, encoder={"e": Bytes()})
+        index = await AsyncIndex.create(client, f"{name}-v1", PLAN, encoder={"e": Bytes()}, alias=False)
         assert any("synthetic" in note for note in index.notes)
         assert any("synthetic" in line for line in (await index.inspect())["drift"])
         report = await index.ingest([record(number) for number in range(3)], QUIET)
@@ -115,7 +115,7 @@ async def test_nothing_is_lost_on_elasticsearch(client: Any, esembed_index_name:
         assert like.ids == ["1"]
 
         # A copy, by the index as a source.
-        copy = await AsyncIndex.create(client, f"{name}-copy", PLAN, encoder={"e": Bytes()})
+        copy = await AsyncIndex.create(client, f"{name}-copy", PLAN, encoder={"e": Bytes()}, alias=False)
         report = await copy.ingest(await index.documents(), QUIET)
         assert (report.indexed, report.dead_lettered) == (3, 0), report.errors
         assert await found(copy) == before
@@ -163,7 +163,7 @@ async def test_chunks_on_elasticsearch(client: Any, esembed_index_name: str) -> 
     )
     rows = [{"_id": str(n), "title": f"red dog. blue house {n}. " * 6, "lang": "en"} for n in range(3)]
     async with template(client, name, SYNTHETIC):
-        index = await AsyncIndex.create(client, f"{name}-v1", plan, encoder=data.TinyDense())
+        index = await AsyncIndex.create(client, f"{name}-v1", plan, encoder=data.TinyDense(), alias=False)
         assert (await index.ingest(rows, QUIET)).indexed == 3
         await index.update("1", {"lang": "de"}, refresh=True)
         hits = await index.search(q.knn("made", text="red dog"), size=3)
@@ -190,7 +190,9 @@ async def test_derived_source_on_opensearch(client: Any, esembed_index_name: str
     async with template(client, name, derived) as engine:
         # It derives from doc values and stored fields, and no vector has any: the engine refuses the mapping.
         with pytest.raises(EngineRequestError, match=r"Derive source is not supported for field \[[ev]\]"):
-            await AsyncIndex.create(client, f"{name}-v1", PLAN.replace(sparse={}), encoder={"e": Bytes()})
+            await AsyncIndex.create(
+                client, f"{name}-v1", PLAN.replace(sparse={}), encoder={"e": Bytes()}, alias=False
+            )
         assert (await engine.request("GET", f"/{name}*")).body == {}, "no index is left behind"
         properties = {
             "title": {"type": "text", "store": True},

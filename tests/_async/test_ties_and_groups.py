@@ -92,7 +92,9 @@ async def pages(searcher: AsyncSearcher, query: Query, **options: Any) -> list[H
 
 
 @pytest.mark.parametrize("size", [1, 7, 30, 60, 61])
-@pytest.mark.parametrize("query", [TEXT, SAME, q.boost_by(TEXT, "price"), q.match_all()], ids=str)
+@pytest.mark.parametrize(
+    "query", [TEXT, SAME, q.boost_by(TEXT, "price", modifier="ln2p"), q.match_all()], ids=str
+)
 async def test_a_collapsed_query_pages_through_every_group(
     alike: AsyncSearcher, query: Query, size: int
 ) -> None:

@@ -169,7 +169,7 @@ def test_copies_and_migrations_take_them_along(client: Any, esembed_index_name: 
     index = Index.attach(client, esembed_index_name, CHUNKED)
     index.ingest([{"_id": "3", **record(3)}], IngestOptions(refresh=True, dead_letters=None))
     copy = f"{esembed_index_name}-copy"
-    made = Index.create(client, copy, index.plan)
+    made = Index.create(client, copy, index.plan, alias=False)
     try:
         report = made.ingest(index.documents(), IngestOptions(refresh=True, dead_letters=None))
         assert (report.indexed, report.dead_lettered) == (4, 0), report.errors
@@ -218,7 +218,7 @@ def test_what_cannot_be_named_is_refused(client: Any, esembed_index_name: str) -
 def test_records_cannot_fill_the_chunks_that_are_cut(client: Any, esembed_index_name: str) -> None:
     tiny = DenseField(encoder="custom:tiny", dims=data.DIMS, quantization="hnsw", chunked=True)
     plan = CHUNKED.replace(dense={"made": tiny}, sparse={})
-    index = Index.create(client, esembed_index_name, plan, encoder=data.TinyDense())
+    index = Index.create(client, esembed_index_name, plan, encoder=data.TinyDense(), alias=False)
     rows = [
         {"_id": "a", "title": "red dog", "parts": [1]},
         {"_id": "b", "title": "red dog", "parts.made": [1.0] * data.DIMS},
@@ -231,7 +231,7 @@ def test_records_cannot_fill_the_chunks_that_are_cut(client: Any, esembed_index_
     assert (index.search(q.knn("made", text="red dog"))).ids == ["c"]
     mixed = plan.replace(sparse=CHUNKED.sparse)
     other = f"{esembed_index_name}-mixed"
-    index = Index.create(client, other, mixed, encoder=data.TinyDense())
+    index = Index.create(client, other, mixed, encoder=data.TinyDense(), alias=False)
     try:
         with pytest.raises(PlanError, match="records can't bring vectors of the chunks"):
             index.ingest([{"_id": "a", "title": "red dog"}], IngestOptions(dead_letters=None))

@@ -54,7 +54,7 @@ def stored(index: Index, doc_id: str) -> dict[str, Any]:
 
 
 def test_each_field_says_for_itself(client: Any, esembed_index_name: str, tmp_path: Path) -> None:
-    index = Index.create(client, esembed_index_name, plan(tmp_path, "v mine"))
+    index = Index.create(client, esembed_index_name, plan(tmp_path, "v mine"), alias=False)
     records = [
         {**WHOLE, "_id": "whole"},
         {**WHOLE, "_id": "no body", "body": None},
@@ -97,7 +97,7 @@ def test_each_field_says_for_itself(client: Any, esembed_index_name: str, tmp_pa
 def test_verify_still_sees_a_vector_that_was_lost(
     client: Any, esembed_index_name: str, tmp_path: Path
 ) -> None:
-    index = Index.create(client, esembed_index_name, plan(tmp_path, ALL))
+    index = Index.create(client, esembed_index_name, plan(tmp_path, ALL), alias=False)
     records = [{"_id": "known", "body": "red"}, {"_id": "unknown", "body": UNKNOWN}]
     index.ingest(records, QUICK)
     index.client.request(
@@ -109,7 +109,7 @@ def test_verify_still_sees_a_vector_that_was_lost(
 
 
 def test_an_update_takes_the_old_vector_away(client: Any, esembed_index_name: str, tmp_path: Path) -> None:
-    index = Index.create(client, esembed_index_name, plan(tmp_path, ALL))
+    index = Index.create(client, esembed_index_name, plan(tmp_path, ALL), alias=False)
     index.ingest([{**WHOLE, "_id": "1"}], QUICK)
     assert set(stored(index, "1")) >= {"v", "s", "own", "mine"}
     steps: list[tuple[dict[str, Any], str]] = [
@@ -143,7 +143,7 @@ def test_an_update_takes_the_old_vector_away(client: Any, esembed_index_name: st
 def test_a_field_that_is_not_optional_refuses_an_update(
     client: Any, esembed_index_name: str, tmp_path: Path
 ) -> None:
-    index = Index.create(client, esembed_index_name, plan(tmp_path))
+    index = Index.create(client, esembed_index_name, plan(tmp_path), alias=False)
     index.ingest([{**WHOLE, "_id": "1"}], QUICK)
     for change in ({"body": ""}, {"own": [0, 0, 0]}):
         with pytest.raises(RecordError):
@@ -153,7 +153,7 @@ def test_a_field_that_is_not_optional_refuses_an_update(
 
 
 def test_for_one_load(client: Any, esembed_index_name: str, tmp_path: Path) -> None:
-    index = Index.create(client, esembed_index_name, plan(tmp_path))
+    index = Index.create(client, esembed_index_name, plan(tmp_path), alias=False)
     bare = [{"_id": str(number), "own": [1, 0, 0], "title": "red"} for number in range(NAMED_IDS + 2)]
     report = index.ingest(bare, IngestOptions(learn_weights=False, optional=["v", "mine"]))
     assert report.indexed == len(bare)
@@ -173,7 +173,7 @@ def test_for_one_load(client: Any, esembed_index_name: str, tmp_path: Path) -> N
 
 
 def test_the_old_switch_works_and_says_so(client: Any, esembed_index_name: str, tmp_path: Path) -> None:
-    index = Index.create(client, esembed_index_name, plan(tmp_path))
+    index = Index.create(client, esembed_index_name, plan(tmp_path), alias=False)
     with pytest.warns(DeprecationWarning, match="optional = true"):
         report = index.ingest([{"_id": "1"}], IngestOptions(learn_weights=False, on_missing_text="skip"))
     assert report.indexed == 1
@@ -196,7 +196,7 @@ def chunked(folder: Path, store: str) -> IndexPlan:
 @pytest.mark.parametrize("store", ["nested", "documents"])
 def test_chunks(client: Any, esembed_index_name: str, tmp_path: Path, store: str) -> None:
     pytest.importorskip("semantic_text_splitter")
-    index = Index.create(client, esembed_index_name, chunked(tmp_path, store))
+    index = Index.create(client, esembed_index_name, chunked(tmp_path, store), alias=False)
     records = [{"_id": "long", "body": LONG}, {"_id": "unknown", "body": UNKNOWN}, {"_id": "none"}]
     report = index.ingest(records, QUICK)
     assert report.indexed == 3, report
@@ -260,11 +260,11 @@ def made_indices(engine: EngineClient, name: str) -> list[str]:
 
 
 def test_optional_changes_in_place(client: Any, esembed_index_name: str, tmp_path: Path) -> None:
-    index = Index.create(client, esembed_index_name, plan(tmp_path))
+    index = Index.create(client, esembed_index_name, plan(tmp_path), alias=False)
     index.ingest([{**WHOLE, "_id": "1"}], QUICK)
     looser = plan(tmp_path, "v s")
     with pytest.raises(IndexExistsError, match=r"dense\.v\.optional is not set in the index and true"):
-        Index.create(client, esembed_index_name, looser, exist_ok=True)
+        Index.create(client, esembed_index_name, looser, exist_ok=True, alias=False)
     report = index.migrate(looser, options=MigrateOptions(alias=f"{esembed_index_name}-live"))
     assert report.in_place
     assert report.notes == []

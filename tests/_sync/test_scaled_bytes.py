@@ -38,7 +38,7 @@ def remove(client: Any, pattern: str) -> None:
 @pytest.mark.parametrize("similarity", ["dot_product", "l2_norm", "cosine"])
 def test_they_are_scaled_once(client: Any, esembed_index_name: str, similarity: Any) -> None:
     name = esembed_index_name
-    index = Index.create(client, f"{name}-v1", plan(similarity=similarity))
+    index = Index.create(client, f"{name}-v1", plan(similarity=similarity), alias=False)
     rows = [{"_id": doc_id, "title": "x", "v": vector} for doc_id, vector in VECTORS.items()]
     report = index.ingest(rows, QUIET)
     assert (report.indexed, codes(index, "a")) == (3, [60, 80])
@@ -51,7 +51,7 @@ def test_they_are_scaled_once(client: Any, esembed_index_name: str, similarity: 
             direct = index.search(q.knn("v", vector=vector))
             assert like.ids[0] == doc_id
             assert [(hit.id, hit.score) for hit in like] == [(hit.id, hit.score) for hit in direct]
-        copy = Index.create(client, f"{name}-copy", plan(similarity=similarity))
+        copy = Index.create(client, f"{name}-copy", plan(similarity=similarity), alias=False)
         report = copy.ingest(index.documents(), QUIET)
         assert (report.indexed, report.dead_lettered) == (3, 0), report.errors
         assert [codes(copy, one) for one in "abc"] == [[60, 80], [80, 60], [100, 0]]
@@ -72,7 +72,7 @@ def test_they_are_scaled_once(client: Any, esembed_index_name: str, similarity: 
 
 
 def test_whole_numbers_stay_and_are_not_scaled_later(client: Any, esembed_index_name: str) -> None:
-    index = Index.create(client, f"{esembed_index_name}-v1", plan(scale=None))
+    index = Index.create(client, f"{esembed_index_name}-v1", plan(scale=None), alias=False)
     index.ingest([{"_id": "a", "title": "x", "v": [60, -80]}], QUIET)
     assert index.get("a", vectors=True) == {"title": "x", "v": [60, -80]}
     options = MigrateOptions(alias=f"{esembed_index_name}-alias")
@@ -89,14 +89,14 @@ def test_in_nested_objects(client: Any, esembed_index_name: str) -> None:
         dims=2, similarity="l2_norm", element_type="byte", scale=100.0, quantization="hnsw", chunked=True
     )
     nested = plan().replace(dense={"v": chunked}, chunk=ChunkOptions(source=(), path="parts"))
-    index = Index.create(client, f"{esembed_index_name}-v1", nested)
+    index = Index.create(client, f"{esembed_index_name}-v1", nested, alias=False)
     rows = [{"_id": doc_id, "title": "x", "parts": [{"v": vector}]} for doc_id, vector in VECTORS.items()]
     assert (index.ingest(rows, QUIET)).indexed == 3
     document = index.get("b", vectors=True)
     assert document is not None
     assert document["parts"][0]["v"] == pytest.approx(VECTORS["b"])
     assert (index.search(q.knn("v", vector=document["parts"][0]["v"]), size=1)).ids == ["b"]
-    copy = Index.create(client, f"{esembed_index_name}-copy", nested)
+    copy = Index.create(client, f"{esembed_index_name}-copy", nested, alias=False)
     assert (copy.ingest(index.documents(), QUIET)).indexed == 3
     same = copy.get("b", vectors=True)
     assert same == document

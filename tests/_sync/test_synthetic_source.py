@@ -90,7 +90,7 @@ def test_nothing_is_lost_on_elasticsearch(client: Any, esembed_index_name: str) 
     name = esembed_index_name
     everything = ["0", "1", "2"]
     with template(client, name, SYNTHETIC) as engine:
-        index = Index.create(client, f"{name}-v1", PLAN, encoder={"e": Bytes()})
+        index = Index.create(client, f"{name}-v1", PLAN, encoder={"e": Bytes()}, alias=False)
         assert any("synthetic" in note for note in index.notes)
         assert any("synthetic" in line for line in (index.inspect())["drift"])
         report = index.ingest([record(number) for number in range(3)], QUIET)
@@ -116,7 +116,7 @@ def test_nothing_is_lost_on_elasticsearch(client: Any, esembed_index_name: str) 
         assert like.ids == ["1"]
 
         # A copy, by the index as a source.
-        copy = Index.create(client, f"{name}-copy", PLAN, encoder={"e": Bytes()})
+        copy = Index.create(client, f"{name}-copy", PLAN, encoder={"e": Bytes()}, alias=False)
         report = copy.ingest(index.documents(), QUIET)
         assert (report.indexed, report.dead_lettered) == (3, 0), report.errors
         assert found(copy) == before
@@ -162,7 +162,7 @@ def test_chunks_on_elasticsearch(client: Any, esembed_index_name: str) -> None:
     )
     rows = [{"_id": str(n), "title": f"red dog. blue house {n}. " * 6, "lang": "en"} for n in range(3)]
     with template(client, name, SYNTHETIC):
-        index = Index.create(client, f"{name}-v1", plan, encoder=data.TinyDense())
+        index = Index.create(client, f"{name}-v1", plan, encoder=data.TinyDense(), alias=False)
         assert (index.ingest(rows, QUIET)).indexed == 3
         index.update("1", {"lang": "de"}, refresh=True)
         hits = index.search(q.knn("made", text="red dog"), size=3)
@@ -189,7 +189,7 @@ def test_derived_source_on_opensearch(client: Any, esembed_index_name: str) -> N
     with template(client, name, derived) as engine:
         # It derives from doc values and stored fields, and no vector has any: the engine refuses the mapping.
         with pytest.raises(EngineRequestError, match=r"Derive source is not supported for field \[[ev]\]"):
-            Index.create(client, f"{name}-v1", PLAN.replace(sparse={}), encoder={"e": Bytes()})
+            Index.create(client, f"{name}-v1", PLAN.replace(sparse={}), encoder={"e": Bytes()}, alias=False)
         assert (engine.request("GET", f"/{name}*")).body == {}, "no index is left behind"
         properties = {
             "title": {"type": "text", "store": True},

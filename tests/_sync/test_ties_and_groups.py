@@ -93,7 +93,9 @@ def pages(searcher: Searcher, query: Query, **options: Any) -> list[Hits]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 30, 60, 61])
-@pytest.mark.parametrize("query", [TEXT, SAME, q.boost_by(TEXT, "price"), q.match_all()], ids=str)
+@pytest.mark.parametrize(
+    "query", [TEXT, SAME, q.boost_by(TEXT, "price", modifier="ln2p"), q.match_all()], ids=str
+)
 def test_a_collapsed_query_pages_through_every_group(alike: Searcher, query: Query, size: int) -> None:
     if size == 1:
         query = query.replace(filter=q.range("price", lt=9))

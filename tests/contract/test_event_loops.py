@@ -51,7 +51,7 @@ def test_a_second_event_loop_is_named(request: pytest.FixtureRequest, kind: str)
     loop = asyncio.new_event_loop()
     client = client_for(url, kind)
     try:
-        index = loop.run_until_complete(AsyncIndex.create(client, name, PLAN))
+        index = loop.run_until_complete(AsyncIndex.create(client, name, PLAN, alias=False))
         options = IngestOptions(refresh=True, learn_weights=False)
         assert loop.run_until_complete(index.ingest(RECORDS, options)).indexed == 5
         assert len(loop.run_until_complete(index.search(FUSED))) == 5

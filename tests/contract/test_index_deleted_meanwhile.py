@@ -20,7 +20,7 @@ def client(esembed_engine):
 
 @pytest.mark.parametrize("then", ["nothing", "made again", "guessed"])
 def test_the_load_stops_and_names_the_index(client, esembed_index_name, then):
-    index = Index.create(client, esembed_index_name, PLAN)
+    index = Index.create(client, esembed_index_name, PLAN, alias=False)
 
     def records():
         for number in range(600):
@@ -28,7 +28,7 @@ def test_the_load_stops_and_names_the_index(client, esembed_index_name, then):
                 time.sleep(2.5)  # what was read so far is sent by now
                 client.indices.delete(index=esembed_index_name)
                 if then == "made again":
-                    Index.create(client, esembed_index_name, PLAN)
+                    Index.create(client, esembed_index_name, PLAN, alias=False)
                 if then == "guessed":
                     client.index(index=esembed_index_name, id="x", body={"body": "x"})
             yield {"_id": str(number), "body": "text", "v": [1.0, number / 7]}

@@ -71,7 +71,9 @@ def options(**more: Any) -> IngestOptions:
 
 def test_every_stage_of_an_ingest_is_told_of(query_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     two_legs = PLAN.replace(dense=plan("a").dense)
-    index = Index.create(query_world.official, query_world.name, two_legs, encoder={"e": Salted("a")})
+    index = Index.create(
+        query_world.official, query_world.name, two_legs, encoder={"e": Salted("a")}, alias=False
+    )
     index.ingest(ROWS, options(learn_weights=False))
     for owner, name in (
         (EncoderPool, "encoders"),
@@ -95,7 +97,7 @@ def test_every_stage_of_an_ingest_is_told_of(query_world: World, monkeypatch: py
 
 
 def test_what_a_progress_raises_ends_the_run(query_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = Index.create(query_world.official, query_world.name, PLAN)
+    index = Index.create(query_world.official, query_world.name, PLAN, alias=False)
     slow(monkeypatch, TargetIndex, "force_merge")
 
     class Raises(Told):
@@ -109,7 +111,7 @@ def test_what_a_progress_raises_ends_the_run(query_world: World, monkeypatch: py
 
 def test_every_stage_of_a_migration_is_told_of(query_world: World) -> None:
     name = query_world.name
-    index = Index.create(query_world.official, name, plan("a"), encoder=Salted("a"))
+    index = Index.create(query_world.official, name, plan("a"), encoder=Salted("a"), alias=False)
     index.ingest(ROWS, options())
     told = Told()
     settings = MigrateOptions(alias=f"{name}-alias", queries=["words of number 3", "words"])
@@ -127,7 +129,7 @@ def test_every_stage_of_a_migration_is_told_of(query_world: World) -> None:
 def test_a_rollback_and_a_repair_are_told_of(query_world: World) -> None:
     name = query_world.name + "-back"
     encoder = Salted("a")
-    Index.create(query_world.official, f"{name}-v1", plan("a"), encoder=encoder).ingest(
+    Index.create(query_world.official, f"{name}-v1", plan("a"), encoder=encoder, alias=False).ingest(
         [{"id": f"d{n}", "body": f"text {n}", "n": n} for n in range(40)], IngestOptions(refresh=True)
     )
     try:
@@ -140,7 +142,7 @@ def test_a_rollback_and_a_repair_are_told_of(query_world: World) -> None:
         assert back.phases.count("done") == 1
         assert back.phases[-1] == "done"
         counted = f"{name}-counted"
-        index = Index.create(query_world.official, counted, PLAN)
+        index = Index.create(query_world.official, counted, PLAN, alias=False)
         index.ingest(ROWS, IngestOptions(refresh=True))
         repaired = Told()
         Index.repair(query_world.official, counted, index.plan, progress=repaired)
@@ -153,7 +155,7 @@ def test_a_rollback_and_a_repair_are_told_of(query_world: World) -> None:
 def test_the_command_line_names_a_phase_after_some_seconds(
     query_world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Index.create(query_world.official, query_world.name, PLAN)
+    Index.create(query_world.official, query_world.name, PLAN, alias=False)
     monkeypatch.setattr("esembed.cli.ingest.QUIET_SECONDS", 0.4)
     slow(monkeypatch, TargetIndex, "force_merge")
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))

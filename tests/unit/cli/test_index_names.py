@@ -231,7 +231,8 @@ def entries() -> Iterator[tuple[str, Any, str]]:
             if "client" not in parameters or (method and inspect.isfunction(call)):
                 continue
             for name in ("name", "index", "alias"):
-                if name in parameters:
+                # Index.create's alias is a yes or no.
+                if name in parameters and parameters[name].annotation != "bool":
                     yield f"{public}.{method}".rstrip("."), call, name
 
 
