@@ -1,11 +1,13 @@
-"""The Python blocks of the documentation run as they stand, on both engines."""
+"""Python, TOML, JSON and commands of the documentation run as they stand, on both engines."""
 
 from __future__ import annotations
 
 import ast
 import html
 import inspect
+import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ import pytest
 
 from esembed import AsyncIndex, Index, IndexPlan
 from esembed import query as q
+from esembed._sync.client import EngineClient
+from esembed.cli import main
+from esembed.errors import EngineRequestError, PlanError
+from esembed.pytest_plugin import EngineHandle
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SECTIONS = ("What a search page needs", "Paging")
@@ -51,12 +57,31 @@ def records() -> list[dict[str, Any]]:
     ]
 
 
-def blocks(page: str, section: str | None) -> list[str]:
-    """The Python blocks of one section, or of what stands before the first."""
+def blocks(page: str, section: str | None, language: str = "python") -> list[str]:
+    """The blocks of a section with its subsections, of a subsection or of what stands below the page's title;
+    None: of what stands before the first section."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    part = re.split(r"^## ", text, flags=re.MULTILINE)
-    (body,) = part[:1] if section is None else [one for one in part if one.startswith(f"{section}\n")]
-    return re.findall(r"^```python\n(.*?)^```", body, flags=re.MULTILINE | re.DOTALL)
+    for marks in ("##", "#{1,3}"):
+        part = re.split(rf"^{marks} ", text, flags=re.MULTILINE)
+        found = part[:1] if section is None else [one for one in part if one.startswith(f"{section}\n")]
+        if found:
+            break
+    (body,) = found
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", body, flags=re.MULTILINE | re.DOTALL)
+    return [text for written_in, text in fences if written_in == language]
+
+
+def commands(page: str, section: str) -> list[str]:
+    """The lines of a section's blocks that call esembed, without their comments."""
+    lines = "".join(blocks(page, section, "")).splitlines()
+    return [line.partition("#")[0].strip() for line in lines if line.startswith("esembed ")]
+
+
+def call(command: str, index: str, url: str, *more: str) -> int:
+    """Run a command of the documentation, with *index* in the place of ``books``."""
+    words = [re.sub(r"^books\b", index, word) for word in shlex.split(command)]
+    assert words[0] == "esembed"
+    return main([*words[1:], "--url", url, *more])
 
 
 async def run(block: str, names: dict[str, Any]) -> Any:
@@ -162,7 +187,9 @@ async def test_what_an_ingest_page_shows(index: Any) -> None:
         {"key": f"m{n}", "value": {"title": "a letter", "year": 1980 + n}, "offset": n} for n in range(20)
     ]
     names: dict[str, Any] = {"index": index, "messages": messages, "committed": []}
-    feed, by_query = (blocks("ingest.md", name) for name in ("Change feeds", "Documents that match a filter"))
+    feed, by_query = (
+        blocks("ingest.md", name) for name in ("How far a feed is settled", "Documents that match a filter")
+    )
     for block in feed:
         await run(block, names)
     assert names["committed"][-1] == 20
@@ -171,3 +198,172 @@ async def test_what_an_ingest_page_shows(index: Any) -> None:
         await run(block, names)
     assert await index.count() == 12 + 20 - 10
     assert (await index.search(q.match_all(), filter=q.term("lang", "de-DE"))).total == 4
+
+
+@pytest.fixture
+def engine(esembed_engine: EngineHandle) -> EngineClient:
+    """Requests of the reader's own."""
+    return EngineClient(esembed_engine.client())
+
+
+def test_what_the_readme_does_on_the_command_line(
+    esembed_engine: EngineHandle,
+    esembed_index_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.chdir(DOCS.parent)
+    monkeypatch.setenv("COLUMNS", "160")
+    lines = commands("../README.md", "An ETL script")
+    assert [line.split()[1] for line in lines] == ["index", "ingest", "search"]
+    for line in lines:
+        assert call(line, esembed_index_name, esembed_engine.url) == 0
+        shown = capsys.readouterr()
+    assert "b99" not in shown.out
+    index = Index.open(esembed_engine.client(), esembed_index_name)
+    assert index.concrete_index == f"{esembed_index_name}-v1"
+    # Of a hit the title is shown: the field of the highest boost, whatever comes first in the document.
+    first = next(iter(index.search("splitting file names", filter=q.term("lang", "en"))))
+    assert str(first.source["title"]) in shown.out
+
+
+def test_commands_for_what_matches_a_filter(
+    esembed_engine: EngineHandle, esembed_index_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (DOCS / "ingest.md").read_text(encoding="utf-8")
+    delete, update = re.findall(r"`(esembed (?:delete|update) [^`]*)`", page)
+    plan = IndexPlan.from_toml("[text.title]\n[filter.lang]\n[filter.year]\ntype = 'integer'\n")
+    index = Index.create(esembed_engine.client(), esembed_index_name, plan)
+    index.ingest([{"_id": str(n), "title": "a", "lang": "de", "year": 1980 + n} for n in range(20)])
+    assert call(delete, esembed_index_name, esembed_engine.url, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["read"], index.count()) == (10, 20)
+    # Half of the index is more than goes unless one says so.
+    assert call(delete.replace(" --dry-run", " --yes"), esembed_index_name, esembed_engine.url) != 0
+    assert "max-delete" in capsys.readouterr().err
+    assert index.count() == 20
+    assert call(update, esembed_index_name, esembed_engine.url) == 0
+    index.refresh()
+    assert index.search(q.match_all(), filter=q.term("lang", "de-DE")).total == 20
+
+
+def test_records_out_of_order(esembed_engine: EngineHandle, esembed_index_name: str) -> None:
+    (toml,) = blocks("ingest.md", "Records out of order", "toml")
+    plan = IndexPlan.from_toml(f"{toml}\n[text.title]\n")
+    index = Index.create(esembed_engine.client(), esembed_index_name, plan)
+    newer = {"id": "1", "title": "new", "updated_at": "2026-01-02T00:00:00Z"}
+    older = {"id": "1", "title": "old", "updated_at": "2026-01-01T00:00:00Z"}
+    assert index.ingest([newer]).indexed == 1
+    report = index.ingest([older, {"op": "delete", "id": "1", "updated_at": "2026-01-01T12:00:00Z"}])
+    assert (report.outdated, index.get("1")["title"]) == (2, "new")
+    # What a reader tries next: a record that doesn't say when it is from, and a partial update.
+    report = index.ingest([{"id": "2", "title": "when?"}, {"op": "update", **newer, "title": "newer"}])
+    assert (report.read, report.dead_lettered) == (2, 2)
+
+
+def test_an_analyzer_of_the_readers_own(
+    esembed_engine: EngineHandle, esembed_index_name: str, engine: EngineClient
+) -> None:
+    (toml,) = blocks("plan.md", "Analyzers of your own", "toml")
+    client = esembed_engine.client()
+    if esembed_engine.engine == "elasticsearch":
+        with pytest.raises(PlanError, match="reduced distribution"):
+            Index.create(client, esembed_index_name, IndexPlan.from_toml(toml))
+    else:
+        index = Index.create(client, esembed_index_name, IndexPlan.from_toml(toml))
+        index.ingest([{"_id": "a", "title": "<b>Television</b> stand", "brand": "Böse"}])
+        index.refresh()
+        assert index.search("tv", filter=q.term("brand", "BOSE")).ids == ["a"]
+        # What a reader tries next: another list of synonyms, for documents that are there.
+        wider = IndexPlan.from_toml(toml.replace('"tv, television"', '"tv, television, telly"'))
+        index.migrate(wider)
+        assert Index.open(client, esembed_index_name).search("telly").ids == ["a"]
+    # A definition of what every build has, the reduced one, too.
+    core = IndexPlan.from_toml(toml).to_dict()
+    core["analysis"] = {
+        "analyzer": {"words": {"type": "custom", "tokenizer": "standard", "filter": ["lowercase", "cut"]}},
+        "filter": {"cut": {"type": "stop", "stopwords": ["stand"]}},
+    }
+    core["text"]["title"] = {"analyzer": "words"}
+    del core["filter"]
+    index = Index.create(client, f"{esembed_index_name}-core", IndexPlan.from_dict(core))
+    index.ingest([{"_id": "a", "title": "Television stand"}])
+    index.refresh()
+    assert (index.search("TELEVISION").ids, index.search("stand").ids) == (["a"], [])
+
+
+async def test_values_that_belong_together(esembed_engine: EngineHandle, esembed_index_name: str) -> None:
+    (toml,) = blocks("plan.md", "Values that belong together", "toml")
+    block = blocks("plan.md", "Values that belong together")[0]
+    plan = IndexPlan.from_toml(f"[text.title]\n[filter.sku]\n{toml}")
+    red_s, red_m = {"color": "Red", "size": "S", "stock": 3}, {"color": "red", "size": "M", "stock": 1}
+    blue_m = {"color": "blue", "size": "M", "stock": 5}
+    if esembed_engine.engine == "elasticsearch":
+        from elasticsearch import AsyncElasticsearch as Client
+    else:
+        from opensearchpy import AsyncOpenSearch as Client
+    async with Client(esembed_engine.url) as client:
+        index = await AsyncIndex.create(client, esembed_index_name, plan)
+        await index.ingest(
+            [
+                {"_id": "apart", "title": "shirt", "sku": "SH-1-X", "variants": [red_s, blue_m]},
+                {"_id": "together", "title": "shirt", "sku": "SH-2-X", "variants": [red_m, blue_m]},
+                {"_id": "sold", "title": "shirt", "sku": "SH-3-Y", "variants": [{**red_m, "stock": 0}]},
+            ]
+        )
+        await index.refresh()
+        names: dict[str, Any] = {"index": index, "q": q}
+        await run(block, names)
+        assert names["hits"].ids == ["together"]
+        pattern = await index.search("shirt", filter=q.wildcard("sku", "SH-*-X"))
+        assert set(pattern.ids) == {"apart", "together"}
+        # What a reader tries next: everything but that.
+        others = await index.search("shirt", filter=q.bool_(must_not=[q.nested("variants", names["one"])]))
+        assert set(others.ids) == {"apart", "sold"}
+
+
+def test_a_migration_under_the_name(
+    esembed_engine: EngineHandle,
+    esembed_index_name: str,
+    engine: EngineClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name, url = esembed_index_name, esembed_engine.url
+    (template,) = blocks("migration.md", "Index templates, lifecycle policies, snapshots", "json")
+    engine.request(
+        "PUT", f"/_index_template/{name}", body=json.loads(template.replace('"books-', f'"{name}-'))
+    )
+    try:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "plan.toml").write_text("[text.body]\n")
+        (tmp_path / "new-plan.toml").write_text("[text.body]\n[filter.lang]\n")
+        assert call("esembed index create books plan.toml", name, url) == 0
+        index = Index.open(esembed_engine.client(), name)
+        index.ingest([{"_id": str(n), "body": "red fox", "lang": "en"} for n in range(3)])
+        with pytest.raises(EngineRequestError, match="does not match pattern"):
+            engine.request("POST", f"/{name}/_rollover", body={})
+
+        migrate, rollback = commands(
+            "migration.md", "Migration: another model or another quantization, while people search"
+        )
+        assert call(migrate, name, url) == 0
+        index = Index.open(esembed_engine.client(), name)
+        assert index.concrete_index == f"{name}-v2"
+        assert index.search("fox", filter=q.term("lang", "en")).total == 3
+        settings = engine.request("GET", f"/{name}-v*/_settings").body
+        assert set(settings) == {f"{name}-v1", f"{name}-v2"}
+        for one in settings.values():
+            assert one["settings"]["index"]["refresh_interval"] == "5s"
+        assert call(rollback, name, url) == 0
+        assert Index.open(esembed_engine.client(), name).concrete_index == f"{name}-v1"
+        # What a reader tries next: to tidy up at once, which keeps what searchers may still use.
+        assert call("esembed index cleanup books", name, url) == 0
+        assert call("esembed index delete books --yes", name, url) == 0
+        left = engine.request("GET", f"/{name}-v*/_settings").body
+        assert f"{name}-v1" not in left
+    finally:
+        engine.request("DELETE", f"/_index_template/{name}")
+    capsys.readouterr()
