@@ -1,6 +1,7 @@
 """Records into an index: the ETL side.
 
-    python examples/etl.py http://localhost:9200
+    python examples/etl.py http://localhost:9200                  # opensearch
+    python examples/etl.py http://localhost:9201 elasticsearch
 
 Run it twice: the second time nothing is encoded again. The same without Python::
 
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from elasticsearch import Elasticsearch
 from opensearchpy import OpenSearch
 
 from esembed import Index, IndexPlan, IngestOptions
@@ -30,9 +32,10 @@ def books() -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def main(url: str, name: str = "books") -> int:
-    """Create the index unless it is there, and bring it up to date."""
-    client = OpenSearch(url)  # or elasticsearch.Elasticsearch(url, api_key=…): the client is yours
+def main(url: str, engine: str = "opensearch", name: str = "books") -> int:
+    """Create the index (``books-v1`` and the alias ``books``) unless it is there, and bring it up to date."""
+    # The client is yours, with its authentication and time-outs.
+    client = Elasticsearch(url) if engine == "elasticsearch" else OpenSearch(url)
     plan = IndexPlan.load_file(HERE / "books.toml")
 
     index = Index.create(client, name, plan, exist_ok=True)

@@ -4,7 +4,8 @@
     python examples/search_backend.py http://localhost:9200
     curl 'http://127.0.0.1:8000/search?q=baking+at+home&lang=en'
 
-In a web framework the handler is the same: open the index once at start-up, search in each request.
+With Elasticsearch both scripts take ``elasticsearch`` as a second word. In a web framework the handler is the
+same: open the index once at start-up, search in each request.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from elasticsearch import AsyncElasticsearch
 from opensearchpy import AsyncOpenSearch
 
 from esembed import AsyncIndex
@@ -62,21 +64,23 @@ async def handle(index: AsyncIndex, reader: asyncio.StreamReader, writer: asynci
 
 
 @asynccontextmanager
-async def serve(url: str, name: str = "books", port: int = 8000) -> AsyncIterator[asyncio.Server]:
+async def serve(
+    url: str, engine: str = "opensearch", name: str = "books", port: int = 8000
+) -> AsyncIterator[asyncio.Server]:
     """Open the index once, warm it up, and answer until the block ends."""
-    async with AsyncOpenSearch(url) as client:  # or elasticsearch.AsyncElasticsearch(url, api_key=…)
+    async with AsyncElasticsearch(url) if engine == "elasticsearch" else AsyncOpenSearch(url) as client:
         index = await AsyncIndex.open(client, name)
         await index.warm_up()  # the model is loaded and its contract checked here
         async with await asyncio.start_server(lambda r, w: handle(index, r, w), "127.0.0.1", port) as server:
             yield server
 
 
-async def main(url: str) -> None:
+async def main(url: str, engine: str = "opensearch") -> None:
     """Serve until interrupted."""
-    async with serve(url) as server:
+    async with serve(url, engine) as server:
         print("http://127.0.0.1:8000/search?q=baking+at+home")
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

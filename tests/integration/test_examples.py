@@ -45,7 +45,7 @@ async def get(url: str) -> tuple[int, Any]:
 
 
 async def test_etl_then_backend(
-    esembed_opensearch: EngineHandle,
+    esembed_engine: EngineHandle,
     esembed_index_name: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -54,13 +54,13 @@ async def test_etl_then_backend(
     pytest.importorskip("openvino")
     monkeypatch.chdir(tmp_path)
     etl, backend = load("etl"), load("search_backend")
-    url = esembed_opensearch.url
-    assert await asyncio.to_thread(etl.main, url, esembed_index_name) == 0
+    engine = (esembed_engine.url, esembed_engine.engine, esembed_index_name)
+    assert await asyncio.to_thread(etl.main, *engine) == 0
     assert "12 indexed" in capsys.readouterr().out
-    assert await asyncio.to_thread(etl.main, url, esembed_index_name) == 0
+    assert await asyncio.to_thread(etl.main, *engine) == 0
     assert "12 unchanged" in capsys.readouterr().out
 
-    async with backend.serve(url, esembed_index_name, port=0) as server:
+    async with backend.serve(*engine, port=0) as server:
         base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         status, answer = await get(f"{base}/search?q=baking+at+home")
         assert status == 200
