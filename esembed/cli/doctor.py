@@ -22,7 +22,7 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 # What each extra brings, by the name that is imported or distributed.
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "openvino": ("openvino", "tokenizers", "safetensors"),
+    "openvino": ("openvino", "tokenizers"),
     "torch": ("torch", "transformers"),
     "local": ("jgo", "cjdk", "psutil"),
     "docker": ("testcontainers",),
