@@ -26,6 +26,9 @@ def demo(
     *,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the local engine afterward.")] = False,
     fresh: Annotated[bool, typer.Option("--reindex", help="Index again, even if it is there.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every docstring, some 6,500, and not only those of common modules.")
+    ] = False,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Index only so many docstrings, for a quick look.")
     ] = None,
@@ -34,8 +37,9 @@ def demo(
 ) -> None:
     """Search Python's own documentation by words, by meaning and by both, side by side.
 
-    Starts a local engine (downloaded once, checked against a pinned SHA-256), indexes the docstrings of
-    the standard library, and asks a few questions. A second run finds engine and index ready.
+    Starts a local engine (downloaded once, checked against a pinned SHA-256), indexes some 2,500 docstrings
+    of the standard library's common modules, and asks a few questions. A column shows one hit of a class.
+    A second run finds engine and index ready.
     With --url it uses that server and starts nothing. Without --engine it starts OpenSearch.
 
     Examples:
@@ -52,7 +56,7 @@ def demo(
     url, engine = connection.resolve()
     client = connection.client()
     try:
-        answers, facts = _tour(client, steps, fresh=fresh, limit=limit)
+        answers, facts = _tour(client, steps, fresh=fresh, limit=limit, every=every)
     finally:
         client.close()
     facts = {"engine": engine, "address": url, **facts}
@@ -104,13 +108,22 @@ def _local_engine(engine: Engine, steps: dict[str, float]) -> Connection:
     if running is not None:
         terminal.note(f"✓ {engine} runs already at {running.url}")
         return Connection(engine=engine)
-    with _step(steps, f"{engine} started", f"starting a local {engine} (the first time it is downloaded)"):
+    from esembed.demo import run
+
+    # Both mostly wait for network and disk, so that the model costs nothing where it comes meanwhile.
+    model = run.fetch_model()
+    doing = f"starting a local {engine} and fetching the model (both are downloaded the first time)"
+    with _step(steps, f"{engine} started", doing):
         local.start(engine, progress=terminal.EngineProgress())
+    if not model.done():
+        with _step(steps, "model fetched", "fetching the model"):
+            model.result()
+    model.result()  # what went wrong meanwhile is said here
     return Connection(engine=engine)
 
 
 def _tour(
-    client: Any, steps: dict[str, float], *, fresh: bool, limit: int | None
+    client: Any, steps: dict[str, float], *, fresh: bool, limit: int | None, every: bool
 ) -> tuple[list[Any], dict[str, Any]]:
     from esembed import terminal
     from esembed._sync.client import EngineClient
@@ -118,12 +131,12 @@ def _tour(
     from esembed.demo import corpus, run
 
     capabilities = probe(EngineClient(client))
-    plan = run.demo_plan(capabilities, corpus.fingerprint(), limit)
+    plan = run.demo_plan(capabilities, corpus.fingerprint(), limit, every=every)
     index = None if fresh else run.existing(client, plan)
     reused = index is not None and run.is_complete(index)
     if index is None or not reused:
         with _step(steps, "docstrings read", "reading the standard library's docstrings"):
-            records = run.load_corpus(limit)
+            records = run.load_corpus(limit, every=every)
         doing = f"encoding and indexing {len(records)} docstrings (the first time the model is downloaded)"
         with _step(steps, f"{len(records)} docstrings indexed", doing), terminal.progress() as bars:
             bar = terminal.IngestProgress(bars, total=len(records))

@@ -4,9 +4,10 @@ Source files are read by ``ast``; nothing of them is imported or run, so the res
 ``-OO``. Modules written in C have no source file here: those of a fixed allowlist are imported, which
 has no side effects for them.
 
-Each record is ``{id, name, title, kind, module, signature, doc, file, line}``: *id* and *name* are the
-dotted name (``os.path.split``), *title* its words (``os path split``), *kind* is ``module``, ``class``,
-``function`` or ``method``, *file* is relative to the standard library's folder and None for C modules.
+Each record is ``{id, name, object, title, kind, module, signature, doc, file, line}``: *id* and *name* are
+the dotted name (``os.path.split``), *object* is the class of a method and else the name again, *title* its
+words (``os path split``), *kind* is ``module``, ``class``, ``function`` or ``method``, *file* is relative to
+the standard library's folder and None for C modules.
 """
 
 from __future__ import annotations
@@ -21,16 +22,28 @@ import sys
 import sysconfig
 import types
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from esembed.errors import PermanentError
 
-__all__ = ["MIN_DOC_CHARS", "fingerprint", "records"]
+__all__ = ["COMMON", "MIN_DOC_CHARS", "fingerprint", "records"]
 
 MIN_DOC_CHARS = 20
 """Shorter docstrings say nothing that a search could find."""
+
+_COMMON_NAMES = (
+    "abc argparse array base64 bisect builtins calendar collections concurrent configparser contextlib copy "
+    "csv dataclasses datetime difflib email enum fileinput fnmatch fractions functools getpass glob gzip "
+    "hashlib heapq hmac html io ipaddress itertools json logging mailbox math mimetypes operator os pathlib "
+    "pickle platform pprint queue random re secrets shelve shlex shutil signal socket sqlite3 statistics "
+    "string struct subprocess sys tarfile tempfile textwrap threading time timeit types typing urllib uuid "
+    "warnings weakref zipfile zlib"
+)
+COMMON = frozenset(_COMMON_NAMES.split())
+"""The modules that most programs import: some 2,500 docstrings. Encoding all 6,500 is over half of the time
+of a first demo, and the others (tkinter, turtle, asyncio, decimal …) are large and for special needs."""
 
 _SKIPPED = {
     "antigravity",
@@ -111,34 +124,45 @@ _PATH_MODULE = "ntpath" if os.name == "nt" else "posixpath"
 _RENAMED = {_PATH_MODULE: "os.path", "_pydatetime": "datetime", "_pydecimal": "decimal", "_pyio": "io"}
 
 
-def records(*, min_doc_chars: int = MIN_DOC_CHARS) -> Iterator[dict[str, Any]]:
+def records(
+    *, min_doc_chars: int = MIN_DOC_CHARS, modules: Container[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Every public module, class, function and method with a docstring, each once, in a fixed order.
 
     Args:
         min_doc_chars: leave out docstrings shorter than this.
+        modules: top-level modules (:data:`COMMON`); the others are not parsed, and a docstring that stands
+            in several places comes once. None: all, as they stand.
 
     Raises:
         PermanentError: this Python has no source files of its standard library.
     """
     root = Path(sysconfig.get_path("stdlib"))
-    seen: set[str] = set()
+    ids: set[str] = set()
+    docs: set[str] = set()
+
+    def is_new(record: dict[str, Any]) -> bool:
+        if len(record["doc"]) < min_doc_chars or record["id"] in ids:
+            return False
+        if modules is not None and record["doc"] in docs:  # mailbox.MH's words are mailbox.Maildir's
+            return False
+        ids.add(record["id"])
+        docs.add(record["doc"])
+        return True
+
     found = False
     for path, module in _sources(root):
         found = True
-        for record in _from_source(path, module, path.relative_to(root).as_posix()):
-            if len(record["doc"]) >= min_doc_chars and record["id"] not in seen:
-                seen.add(record["id"])
-                yield record
+        if modules is None or module.split(".")[0] in modules:
+            yield from filter(is_new, _from_source(path, module, path.relative_to(root).as_posix()))
     if not found:
         raise PermanentError(
             f"the folder {root} holds no Python source files, so there is no corpus for the demo; "
             "use a Python that comes with its standard library's sources"
         )
     for compiled, public in _COMPILED.items():
-        for record in _from_compiled(compiled, public):
-            if len(record["doc"]) >= min_doc_chars and record["id"] not in seen:
-                seen.add(record["id"])
-                yield record
+        if modules is None or public.split(".")[0] in modules:
+            yield from filter(is_new, _from_compiled(compiled, public))
 
 
 def fingerprint() -> str:
@@ -267,6 +291,7 @@ def _record(
     return {
         "id": name,
         "name": name,
+        "object": name.rpartition(".")[0] if kind == "method" else name,
         "title": _words(name),
         "kind": kind,
         "module": module,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import platform
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +34,7 @@ __all__ = [
     "ask",
     "demo_plan",
     "existing",
+    "fetch_model",
     "fill",
     "is_complete",
     "load_corpus",
@@ -56,10 +60,15 @@ STOP_WORDS = tuple(_STOP.split())
 """Lucene's English stop words, so that the lexical vectors leave out what the analyzer leaves out."""
 
 LEGS: Mapping[str, Query] = {
-    "BM25": q.match(name="bm25"),
-    "dense (MiniLM)": q.knn("embedding", name="dense"),
-    "sparse (lexical)": q.sparse("terms", name="sparse"),
-    "hybrid (BM25 + dense)": q.rrf(q.match(name="bm25"), q.knn("embedding", name="dense")),
+    # One hit of a class: the methods of a class share its name and its rarest words, so that five methods of
+    # one class were the whole answer of a leg that goes by words ("folder" stands in mailbox's alone).
+    leg: q.collapse(query, "object")
+    for leg, query in {
+        "BM25": q.match(name="bm25"),
+        "dense (MiniLM)": q.knn("embedding", name="dense"),
+        "sparse (lexical)": q.sparse("terms", name="sparse"),
+        "hybrid (BM25 + dense)": q.rrf(q.match(name="bm25"), q.knn("embedding", name="dense")),
+    }.items()
 }
 """The columns that are shown side by side."""
 
@@ -81,15 +90,44 @@ class Answer:
     seconds: float
 
 
-def load_corpus(limit: int | None = None) -> list[dict[str, Any]]:
-    """All records (a few MB), or *limit* of them spread over all modules."""
-    records = list(corpus.records())
+def load_corpus(limit: int | None = None, *, every: bool = False) -> list[dict[str, Any]]:
+    """The records (a few MB) of the modules that most programs import or of *every* one, or *limit* of them
+    spread over these modules."""
+    records = list(corpus.records(modules=None if every else corpus.COMMON))
     if limit is not None and limit < len(records):
         records = [records[i * len(records) // limit] for i in range(limit)]
     return records
 
 
-def demo_plan(capabilities: Capabilities, fingerprint: str, limit: int | None = None) -> IndexPlan:
+def fetch_model() -> Future[None]:
+    """Fetch the model into a cache and import what runs it, in a thread; nothing is encoded.
+
+    The future raises DownloadError where the model is nowhere to be had.
+    """
+    fetched: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            from esembed.encode.transformer.minilm import find_minilm  # brings NumPy
+
+            find_minilm()
+            for package in ("openvino", "tokenizers"):
+                with contextlib.suppress(ImportError):  # the encoder says which extra is missing
+                    importlib.import_module(package)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            fetched.set_exception(error)
+        else:
+            fetched.set_result(None)
+
+    # A daemon and no pool of concurrent.futures, whose threads the interpreter waits for when it ends: where
+    # the engine can't be started, nobody wants to wait for the model.
+    threading.Thread(target=work, name="esembed-demo-model", daemon=True).start()
+    return fetched
+
+
+def demo_plan(
+    capabilities: Capabilities, fingerprint: str, limit: int | None = None, *, every: bool = False
+) -> IndexPlan:
     """The demo's plan. Its description holds a hash of corpus and plan, by which a later run knows
     that the index is current."""
     analyzer = "english" if "english" in capabilities.analyzers else "standard"
@@ -103,9 +141,9 @@ def demo_plan(capabilities: Capabilities, fingerprint: str, limit: int | None = 
             "embedding": DenseField(encoder="minilm", source=source, params=EncoderParams(max_seq_length=128))
         },
         sparse={"terms": SparseField(encoder="lexical", source=source, params=english)},
-        filter={"kind": FilterField(), "module": FilterField()},
+        filter={"kind": FilterField(), "module": FilterField(), "object": FilterField()},
     )
-    state = hashlib.sha256(f"{fingerprint} {limit} {plan.to_json()}".encode()).hexdigest()[:16]
+    state = hashlib.sha256(f"{fingerprint} {limit} {every} {plan.to_json()}".encode()).hexdigest()[:16]
     what = f"The docstrings of Python {platform.python_version()}'s standard library (demo {state})"
     return plan.replace(description=what)
 

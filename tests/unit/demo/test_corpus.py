@@ -15,7 +15,7 @@ import pytest
 from esembed.demo import corpus
 from esembed.errors import PermanentError
 
-FIELDS = {"id", "name", "title", "kind", "module", "signature", "doc", "file", "line"}
+FIELDS = {"id", "name", "object", "title", "kind", "module", "signature", "doc", "file", "line"}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def test_what_people_look_for_is_there(records: list[dict[str, Any]]) -> None:
     # Written in C, known under their public names.
     for name in ("collections.deque", "math.hypot", "builtins.sorted", "itertools.chain", "os.getcwd"):
         assert name in by_id, name
-    assert by_id["json.decoder.JSONDecoder.decode"]["kind"] == "method"
+    decode = by_id["json.decoder.JSONDecoder.decode"]
+    assert (decode["kind"], decode["object"]) == ("method", "json.decoder.JSONDecoder")
+    assert split["object"] == "os.path.split"
 
 
 def test_the_order_and_the_fingerprint_are_stable(records: list[dict[str, Any]]) -> None:
@@ -85,6 +87,18 @@ def test_nothing_is_imported_and_optimised_python_sees_the_same(records: list[di
     result = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True)
     digest = hashlib.sha256(json.dumps(records).encode()).hexdigest()
     assert result.stdout.split() == [str(len(records)), digest]
+
+
+def test_common_modules_are_read_whole_and_say_nothing_twice(records: list[dict[str, Any]]) -> None:
+    common = list(corpus.records(modules=corpus.COMMON))
+    assert 2000 < len(common) < 3000
+    assert [one for one in records if one in common] == common
+    assert len({record["doc"] for record in common}) == len(common)
+    named = [record for record in records if record["module"].split(".")[0] in corpus.COMMON]
+    left_out = [record for record in named if record not in common]
+    assert 0 < len(left_out) < 200
+    assert {record["doc"] for record in left_out} <= {record["doc"] for record in common}
+    assert sys.stdlib_module_names >= corpus.COMMON
 
 
 def test_short_docstrings_can_be_left_out() -> None:
