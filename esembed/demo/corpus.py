@@ -144,11 +144,10 @@ def records(
     def is_new(record: dict[str, Any]) -> bool:
         if len(record["doc"]) < min_doc_chars or record["id"] in ids:
             return False
-        if modules is not None and record["doc"] in docs:  # mailbox.MH's words are mailbox.Maildir's
-            return False
         ids.add(record["id"])
+        repeated = record["doc"] in docs  # mailbox.MH's words are mailbox.Maildir's
         docs.add(record["doc"])
-        return True
+        return modules is None or not repeated
 
     found = False
     for path, module in _sources(root):

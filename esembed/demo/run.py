@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import platform
 import threading
 import time
@@ -59,17 +58,15 @@ _STOP = (
 STOP_WORDS = tuple(_STOP.split())
 """Lucene's English stop words, so that the lexical vectors leave out what the analyzer leaves out."""
 
-LEGS: Mapping[str, Query] = {
-    # One hit of a class: the methods of a class share its name and its rarest words, so that five methods of
-    # one class were the whole answer of a leg that goes by words ("folder" stands in mailbox's alone).
-    leg: q.collapse(query, "object")
-    for leg, query in {
-        "BM25": q.match(name="bm25"),
-        "dense (MiniLM)": q.knn("embedding", name="dense"),
-        "sparse (lexical)": q.sparse("terms", name="sparse"),
-        "hybrid (BM25 + dense)": q.rrf(q.match(name="bm25"), q.knn("embedding", name="dense")),
-    }.items()
+_WAYS: Mapping[str, Query] = {
+    "BM25": q.match(name="bm25"),
+    "dense (MiniLM)": q.knn("embedding", name="dense"),
+    "sparse (lexical)": q.sparse("terms", name="sparse"),
+    "hybrid (BM25 + dense)": q.rrf(q.match(name="bm25"), q.knn("embedding", name="dense")),
 }
+# One hit of a class: the methods of a class share its name and its rarest words, so that five methods of one
+# class were the whole answer of a leg that goes by words ("folder" stands in mailbox's alone).
+LEGS: Mapping[str, Query] = {leg: q.collapse(query, "object") for leg, query in _WAYS.items()}
 """The columns that are shown side by side."""
 
 
@@ -100,7 +97,7 @@ def load_corpus(limit: int | None = None, *, every: bool = False) -> list[dict[s
 
 
 def fetch_model() -> Future[None]:
-    """Fetch the model into a cache and import what runs it, in a thread; nothing is encoded.
+    """Fetch the model into a cache, in a thread; nothing is encoded.
 
     The future raises DownloadError where the model is nowhere to be had.
     """
@@ -111,9 +108,6 @@ def fetch_model() -> Future[None]:
             from esembed.encode.transformer.minilm import find_minilm  # brings NumPy
 
             find_minilm()
-            for package in ("openvino", "tokenizers"):
-                with contextlib.suppress(ImportError):  # the encoder says which extra is missing
-                    importlib.import_module(package)
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             fetched.set_exception(error)
         else:

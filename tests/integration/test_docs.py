@@ -240,7 +240,7 @@ def test_commands_for_what_matches_a_filter(
     report = json.loads(capsys.readouterr().out)
     assert (report["read"], index.count()) == (10, 20)
     # Half of the index is more than goes unless one says so.
-    assert call(delete.replace(" --dry-run", " --yes"), esembed_index_name, esembed_engine.url) != 0
+    assert call(delete.replace(" --dry-run", ""), esembed_index_name, esembed_engine.url) == 2
     assert "max-delete" in capsys.readouterr().err
     assert index.count() == 20
     assert call(update, esembed_index_name, esembed_engine.url) == 0
@@ -360,7 +360,8 @@ def test_a_migration_under_the_name(
         assert call(rollback, name, url) == 0
         assert Index.open(esembed_engine.client(), name).concrete_index == f"{name}-v1"
         # What a reader tries next: to tidy up at once, which keeps what searchers may still use.
-        assert call("esembed index cleanup books", name, url) == 0
+        assert call("esembed index cleanup books", name, url) == 2
+        assert "--min-age-minutes" in capsys.readouterr().err
         assert call("esembed index delete books --yes", name, url) == 0
         left = engine.request("GET", f"/{name}-v*/_settings").body
         assert f"{name}-v1" not in left
