@@ -104,7 +104,9 @@ def html(value: object) -> Html:
     return value if isinstance(value, Html) else Html(html_escaped(str(value)))
 
 
-def page(title: str, *, conclusion: str, sections: Iterable[Section], intro: str = "", more: str = "") -> str:
+def page(
+    title: str, *, conclusion: str, sections: Iterable[Section], intro: str = "", more: str = ""
+) -> Html:
     """A whole page.
 
     Args:
@@ -120,13 +122,14 @@ def page(title: str, *, conclusion: str, sections: Iterable[Section], intro: str
             hint = f"<p class=hint>{html(one.hint)}</p>" if one.hint else ""
             parts.append(f"<h2>{html(one.heading)}</h2>\n{hint}{one.body}")
     end = "" if conclusion.endswith((".", "?")) else "."
-    return _PAGE.substitute(
+    made = _PAGE.substitute(
         mark=MARK,
         title=html(title),
         intro=f"<p class=hint>{html(intro)}</p>" if intro else "",
         lead=f"<b>{html(conclusion)}{end}</b>" + (f" {html(more)}" if more else ""),
         sections="\n".join(parts),
     )
+    return Html(made)
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, text_columns: int = 1) -> Html:
@@ -164,7 +167,7 @@ def legend(entries: Iterable[tuple[str, str]]) -> Html:
     return Html(f"<p class=legend>{spans}</p>" if spans else "")
 
 
-def svg(width: int, height: int, inner: str, label: str) -> Html:
+def svg(width: int, height: int, inner: Html, label: str) -> Html:
     """A drawing of *inner*, which is SVG already; *label* is read to those who don't see it."""
     return Html(
         f"<svg viewBox='0 0 {width} {height}' width='{width}' height='{height}' role='img' "
@@ -216,7 +219,7 @@ def bar_chart(bars: Sequence[Bar], *, axis: str, label: str, top: float | None =
                 f"y2='{y + 9}' class='whisker'/>"
             )
         parts.append(f"<text x='{LABELS + end * scale + 8:.1f}' y='{y + 13}'>{html(bar.shown)}</text>")
-    return svg(WIDTH, bottom + 44, "".join(parts), label)
+    return svg(WIDTH, bottom + 44, Html("".join(parts)), label)
 
 
 def stacked_bar(parts: Sequence[Part], *, axis: str, label: str) -> Html:
@@ -235,7 +238,7 @@ def stacked_bar(parts: Sequence[Part], *, axis: str, label: str) -> Html:
         )
         x += width
     names = legend((part.color, f"{part.label} {part.value:,g}") for part in shown)
-    return Html(svg(WIDTH, 74, "".join(drawn), label) + names)
+    return Html(svg(WIDTH, 74, Html("".join(drawn)), label) + names)
 
 
 def _scale(top: float, left: int, y: int, width: int, axis: str, *, whole: bool = False) -> str:
@@ -294,7 +297,7 @@ def check_page_path(path: str | Path | None, option: str = "--html") -> None:
         raise OptionsError(f"{file} can't be written: {error}", option=option) from error
 
 
-def write_page(path: str | Path, text: str, option: str = "--html") -> None:
+def write_page(path: str | Path, text: Html, option: str = "--html") -> None:
     """Write a page that :func:`page` made to a file, over an older page of ours if there is one.
 
     Raises:

@@ -5,7 +5,7 @@ What can't be chosen has no row and no dot; a line says why (:attr:`Recommendati
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,24 +77,17 @@ def left_out_lines(advice: Recommendation) -> list[str]:
     return [f"not among the choices: {', '.join(names)}: {why}" for why, names in advice.left_out.items()]
 
 
-def html_page(advice: Recommendation, *, field: str = "", costs: Sequence[Mapping[str, Any]] = ()) -> str:
+def html_page(advice: Recommendation, *, field: str = "", costs: Sequence[Mapping[str, Any]] = ()) -> Html:
     """The recommendation as one page.
 
     Args:
         field: the dense field, for the title.
         costs: what encoding takes, as the command line has it: ``what``, ``hours``, ``usd``.
     """
-    scales = [
-        (
-            human_count(scale["documents"]),
-            human_bytes(scale["ram_bytes"]),
-            human_bytes(scale["disk_bytes"]),
-            scale["shards"],
-            scale["nodes"],
-        )
-        for scale in advice.scales
-    ]
-    usd = [(c["what"], f"{c['hours']:.2f}", "–" if c["usd"] is None else f"{c['usd']:.2f}") for c in costs]
+    shown = {"documents": human_count, "ram_bytes": human_bytes, "disk_bytes": human_bytes}
+    columns = ("documents", "ram_bytes", "disk_bytes", "shards", "nodes")
+    scales = [[_figure(one[name], shown.get(name, str)) for name in columns] for one in advice.scales]
+    usd = [[one["what"], *(_figure(one[n], "{:.2f}".format) for n in ("hours", "usd"))] for one in costs]
     plan = Html("") if advice.plan is None else Html(f"<pre>{html(advice.plan.to_toml())}</pre>")
     return page(
         f"Quantization{f' of {field}' if field else ''}",
@@ -263,6 +256,11 @@ def _panel(
             f"<title>{html_escaped(label)}</title></circle>"
         )
     return parts
+
+
+def _figure(value: Any, shown: Callable[[Any], str]) -> object:
+    """A number as it is shown; what is none (or isn't known) stays as it is."""
+    return "–" if value is None else shown(value) if isinstance(value, (int, float)) else value
 
 
 def _short(number: float) -> str:

@@ -127,7 +127,7 @@ def write_html(path: str | Path, evaluation: Evaluation) -> None:
     write_page(path, html_page(evaluation))
 
 
-def html_page(evaluation: Evaluation) -> str:
+def html_page(evaluation: Evaluation) -> Html:
     """The whole report as one page without scripts or outside files; readable on paper and in the dark. What
     can't be compared (one configuration alone, a single leg) has no section."""
     fallback = "Nothing: every query has judgments, every judged document is there."
@@ -330,7 +330,7 @@ def _differences(evaluation: Evaluation) -> Html:
         panels.append(
             f"<figure><figcaption><b>{escape(one.name)}</b>: better on {better}, worse on {worse}, equal on "
             f"{len(values) - better - worse}</figcaption>"
-            + svg(left + width, height, scale + axis + bars, f"differences of {one.name}")
+            + svg(left + width, height, Html(scale + axis + bars), f"differences of {one.name}")
             + "</figure>"
         )
     if not panels:

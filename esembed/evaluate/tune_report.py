@@ -64,7 +64,7 @@ def notes(tuned: Tuned) -> list[str]:
     return lines
 
 
-def html_page(tuned: Tuned, *, index: str = "", query: Query | None = None) -> str:
+def html_page(tuned: Tuned, *, index: str = "", query: Query | None = None) -> Html:
     """The choice and its evidence as one page.
 
     Args:

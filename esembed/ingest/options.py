@@ -16,6 +16,7 @@ import orjson
 from esembed.deprecation import old_names, renamed
 from esembed.errors import OptionsError
 from esembed.ingest.dead_letters import KEPT_ERRORS, Reason, merge_reasons
+from esembed.report_page import Html
 from esembed.types import ItemError
 
 __all__ = [
@@ -465,7 +466,7 @@ class IngestReport:
         except TypeError:  # half a character, in the name of a file that isn't UTF-8
             return json.dumps(self.to_dict(), indent=2)
 
-    def html_page(self) -> str:
+    def html_page(self) -> Html:
         """One self-contained HTML page: what became of the records, why some could not get in, where the time
         went. Ids and reasons are escaped."""
         from esembed.ingest.report_page import html_page

@@ -50,7 +50,7 @@ FIGURES = {
 """Further figures, and how a page names them; those of 0 are left out."""
 
 
-def html_page(report: Mapping[str, Any]) -> str:
+def html_page(report: Mapping[str, Any]) -> Html:
     """One self-contained page.
 
     Args:

@@ -32,7 +32,7 @@ KINDS = {
 """Kinds of known items as a page names them."""
 
 
-def html_page(report: WeightsReport, *, index: str = "") -> str:
+def html_page(report: WeightsReport, *, index: str = "") -> Html:
     """The estimate: what each leg finds, and what it weighs.
 
     Args:

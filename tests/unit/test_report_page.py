@@ -131,4 +131,4 @@ def test_a_file_that_cannot_be_written_is_refused_before(tmp_path: Path) -> None
     check_page_path("report.html")
     assert not Path("report.html").exists()
     check_page_path(os.devnull)
-    write_page(os.devnull, "x")
+    write_page(os.devnull, Html("x"))
