@@ -139,9 +139,15 @@ class _Counted(msgspec.Struct):
     shards: _Shards | None = msgspec.field(name="_shards", default=None)
 
 
+class _Token(msgspec.Struct):
+    start_offset: Count
+    end_offset: Count
+
+
 class _Term(msgspec.Struct):
     doc_freq: Count = 0
     term_freq: Count = 1
+    tokens: list[_Token] | None = None
 
 
 class _FieldStatistics(msgspec.Struct):

@@ -69,6 +69,7 @@ class Capabilities:
         rrf_weights: … with a weight for each leg.
         linear: fusion of normalized scores in the engine.
         linear_normalizers: the normalizers it knows, by our names (``minmax``, ``l2``, ``zscore``, ``none``).
+        combined_fields: several text fields can be searched as if they were one (BM25F).
         scripts: Elasticsearch: painless is there (exact kNN by a script).
         rescore_vector: knn queries may rescore with the full vectors.
         mapping_rescore: … and the mapping may hold the default oversampling.
@@ -105,6 +106,7 @@ class Capabilities:
     rrf_weights: bool = False
     linear: bool = False
     linear_normalizers: frozenset[str] = frozenset()
+    combined_fields: bool = True
     scripts: bool = False
     rescore_vector: bool = False
     mapping_rescore: bool = False
@@ -306,6 +308,7 @@ def derive(
             if server_fusion and neural
             else ()
         ),
+        combined_fields=version >= Version(3, 2),  # OpenSearch#3996; Elasticsearch has it since 7.13
         scripts=scripts,
         rescore_vector=knn,
         exclude_vectors=False,

@@ -36,6 +36,7 @@ BODY = [
 ]
 QUERIES = [
     "bool",
+    "combined_fields",
     "exists",
     "function_score",
     "geo_distance",

@@ -15,7 +15,18 @@ from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
 from esembed.errors import EncoderError, EngineRequestError, EsembedError, InvariantError, QueryError
 from esembed.plan import IndexPlan
-from esembed.query.nodes import Bool, Filter, Knn, MatchAll, Query, Raw, Scalar, Sparse, filter_of
+from esembed.query.nodes import (
+    Bool,
+    Filter,
+    Knn,
+    MatchAll,
+    Operator,
+    Query,
+    Raw,
+    Scalar,
+    Sparse,
+    filter_of,
+)
 from esembed.search.answer import msearch_items, ranked_by_engine
 from esembed.search.compile import CompiledSearch, SearchCompiler
 from esembed.search.deadline import Deadline
@@ -28,6 +39,7 @@ from esembed.search.options import (
     http_timeout,
 )
 from esembed.search.request import Request, make_request, resolve
+from esembed.search.words import uses_words
 from esembed.types import Hits
 
 from ._shim import in_thread
@@ -37,6 +49,7 @@ from .deadline import ended_by
 from .live import LiveIndex, index_path
 from .live_fields import AsyncLiveFields
 from .query_vectors import AsyncQueryVectors
+from .words import settle_words
 
 __all__ = ["AsyncSearcher"]
 
@@ -80,6 +93,8 @@ class AsyncSearcher:
         # As a filter of the query, so that it reaches every leg and every kNN below it: the engines put an
         # alias's own filter beside the query, where it only thins out the k nearest of all tenants.
         self._alias_filters = () if shown is None else (Raw(bodies={client.engine: dict(shown)}),)
+        # Terms are counted in one index; _termvectors refuses the alias of several.
+        self._one_index = index_name if live is None else live.names[0]
         self._has_source = live is None or live.source_rules.enabled
         self._live = AsyncLiveFields(client, index_name, plan, live.mapping if live is not None else None)
         self._vectors = AsyncQueryVectors(plan, pool, before_encoding)
@@ -98,6 +113,8 @@ class AsyncSearcher:
         offset: int = 0,
         cursor: str | None = None,
         legs: Collection[str] | None = None,
+        fuzziness: str | int | None = None,
+        operator: Operator | None = None,
         source: SourceFilter = None,
         highlight: bool | Sequence[str] | Mapping[str, Any] | None = None,
         aggregations: Mapping[str, Any] | None = None,
@@ -123,6 +140,9 @@ class AsyncSearcher:
             filter: put inside every leg; of several all must hold.
             size, offset, cursor: the page; ``hits.next_cursor`` leads to the next one.
             legs: only these legs of the (default) fusion, by name.
+            fuzziness, operator: of the default query's words, as ``q.match`` takes them: ``"missing"`` allows
+                typing errors in words that no document has, ``"relax"`` wants as many of the words as some
+                document has. Either asks the engine first: one small request more.
             source: which stored fields come along; vectors don't unless they are named.
             highlight: True, names of text fields, or the engine's own object.
             aggregations: the engine's own object; see :class:`~esembed.search.options.SearchOptions`.
@@ -172,15 +192,20 @@ class AsyncSearcher:
         routed = self._alias.params_of_search(routing)
         # Before a text is encoded: a batch that another loop left behind would never be answered.
         self.client.loop.check()
-        request = self._request(query, options, text=text, filter=filter, legs=legs, cursor=cursor)
+        words = {"fuzziness": fuzziness, "operator": operator}
+        request = self._request(
+            query, options, text=text, filter=filter, legs=legs, cursor=cursor, words=words
+        )
         if self._live.lacks(request.nodes, options):
             await self._live.look_again(request.nodes, deadline)
         if request.unencoded:
             request = await self._encoded(request, partial=partial_results)
+        compiler = self._compiler()
+        if uses_words(request):
+            request = await self._settled(request, compiler, routed)
         asked = request.options
         if deadline is not None:
             request = request.ending_in(deadline.left())
-        compiler = self._compiler()
         compiled = compiler.compile(request, fetch_with_legs=self._fusing.fetch_with_legs)
         params: dict[str, Any] = {
             "preference": preference or f"esembed-{request.digest}",
@@ -218,6 +243,8 @@ class AsyncSearcher:
         filter: Filter | Sequence[Filter] | None = None,
         size: int = 10,
         legs: Collection[str] | None = None,
+        fuzziness: str | int | None = None,
+        operator: Operator | None = None,
         source: SourceFilter = None,
         explain: bool = False,
         fusion: FusionPath = "auto",
@@ -230,6 +257,7 @@ class AsyncSearcher:
 
         Args:
             filter, size, legs, source, explain, fusion: as in :meth:`search`, for every query.
+            fuzziness, operator: likewise; the engine is asked about each query by itself.
             batch_size: how many queries share a request.
             timeout_seconds: after which the engine answers each query with what it has.
             deadline_seconds: after which all of it is over, as in :meth:`search`.
@@ -249,7 +277,9 @@ class AsyncSearcher:
         )
         found: list[Hits] = []
         for start in range(0, len(queries), batch_size):
-            found.extend(await self._many(queries[start : start + batch_size], options, filter, legs))
+            batch = queries[start : start + batch_size]
+            words = {"fuzziness": fuzziness, "operator": operator}
+            found.extend(await self._many(batch, options, filter, legs, words))
         return found
 
     async def _many(
@@ -258,8 +288,9 @@ class AsyncSearcher:
         options: SearchOptions,
         filter: Filter | Sequence[Filter] | None,
         legs: Collection[str] | None,
+        words: Mapping[str, Any],
     ) -> list[Hits]:
-        requests = [self._request(query, options, filter=filter, legs=legs) for query in queries]
+        requests = [self._request(query, options, filter=filter, legs=legs, words=words) for query in queries]
         deadline = options.deadline
         for request in requests:
             if self._live.lacks(request.nodes, options):
@@ -268,6 +299,12 @@ class AsyncSearcher:
         vectors = await ended_by(deadline, "the vectors of the queries", encode, keep=True)
         requests = [await self._encoded(request, vectors) for request in requests]
         compiler = self._compiler()
+        requests = [
+            await self._settled(request, compiler, self._alias.search_params)
+            if uses_words(request)
+            else request
+            for request in requests
+        ]
         compiled = [
             compiler.compile(request, fetch_with_legs=self._fusing.fetch_with_legs) for request in requests
         ]
@@ -301,6 +338,12 @@ class AsyncSearcher:
         request = self._request(Bool(filter=(filter_of(filter) or MatchAll(),)), options)
         if any(isinstance(node, (Knn, Sparse)) for node in request.nodes):
             raise QueryError("a filter of documents can't search for vectors", field="filter")
+        if uses_words(request):
+            raise QueryError(
+                'a filter of documents says exactly which: fuzziness="missing" and operator="relax" mean '
+                "what the index has; leave them out",
+                field="filter",
+            )
         if self._live.lacks(request.nodes, options):
             await self._live.look_again(request.nodes)
         body = self._compiler().compile(request).body
@@ -320,6 +363,7 @@ class AsyncSearcher:
         filter: Filter | Sequence[Filter] | None = None,
         legs: Collection[str] | None = None,
         cursor: str | None = None,
+        words: Mapping[str, Any] | None = None,
     ) -> Request:
         if text is not None:
             check_unicode(text, "text")
@@ -328,8 +372,16 @@ class AsyncSearcher:
         shown = filter_of(filter)
         if self._alias_filters:
             shown = filter_of([*self._alias_filters, *([] if shown is None else [shown])])
-        resolved = resolve(query, self.plan, text=text, filter=shown, legs=legs)
+        resolved = resolve(query, self.plan, text=text, filter=shown, legs=legs, **(words or {}))
         return make_request(resolved, options, max_window=self.capabilities.max_result_window, cursor=cursor)
+
+    async def _settled(
+        self, request: Request, compiler: SearchCompiler, params: Mapping[str, Any]
+    ) -> Request:
+        """The request once the index was asked about its words."""
+        return await settle_words(
+            self.client, self.index_name, request, compiler, params, one_index=self._one_index
+        )
 
     def _shown(self, source: SourceFilter) -> SourceFilter:
         """What comes along with the hits: nothing where the index keeps nothing. Both engines answer 400 to
@@ -366,6 +418,7 @@ class AsyncSearcher:
                 mapping=self._live.types,
                 formats=self._live.formats,
                 columns=self._live.columns,
+                analyzers=self._live.analyzers,
                 token_ids=ids,
             )
             self._made = (known, compiler)

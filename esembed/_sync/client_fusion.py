@@ -20,7 +20,7 @@ from esembed.errors import (
 )
 from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
 from esembed.plan import IndexPlan, paths
-from esembed.query.nodes import Collapse, Rescore, TextNode
+from esembed.query.nodes import Collapse, MultiMatch, Rescore, TextNode
 from esembed.search.answer import (
     LegAnswer,
     best_chunk,
@@ -395,11 +395,14 @@ class ClientFusion:
             node, deadline = leg.leg.query, compiled.options.deadline
             words: float | None = None
             if isinstance(node, TextNode) and node.scale is None:
+                # As one text, a word is as rare as in the field that has it most, and boosts only multiply
+                # how often it counts; of several texts the best one's score is the leg's.
+                one = isinstance(node, MultiMatch) and node.kind in ("auto", "combined_fields")
                 sums = [
-                    boost * self._idf_sum(field, node.analyzer, str(node.text), deadline)
+                    (1.0 if one else boost) * self._idf_sum(field, node.analyzer, str(node.text), deadline)
                     for field, boost in compiled.scope.searched_fields(node)
                 ]
-                words = max(sums, default=None)
+                words = (min if one else max)(sums, default=None)
             bound, note = bound_of(node, self.plan, words)
             bounds[leg.name] = bound
             if note:

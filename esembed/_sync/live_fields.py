@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from esembed.dialect.field_types import mapped_columns
+from esembed.dialect.field_types import mapped_analyzers, mapped_columns
 from esembed.dialect.live import mapped_formats, mapped_types, merged_mapping, missing_fields, used_fields
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
@@ -35,6 +35,8 @@ class LiveFields:
         types: field → type, or None.
         formats: date field → its format where it has one, or None.
         columns: field → whether it can be sorted and counted by, where its type doesn't say it.
+        analyzers: text field → its analyzer, see :func:`~esembed.dialect.field_types.mapped_analyzers`; or
+            None.
     """
 
     def __init__(
@@ -50,12 +52,13 @@ class LiveFields:
         self.types: dict[str, str] | None = None
         self.formats: dict[str, str] | None = None
         self.columns: dict[str, bool] = {}
+        self.analyzers: dict[str, str | None] | None = None
         if mapping is not None:
             self._learn(mapping)
 
     def _learn(self, mapping: Mapping[str, Any]) -> None:
         self.types, self.formats = mapped_types(mapping), mapped_formats(mapping)
-        self.columns = mapped_columns(mapping)
+        self.columns, self.analyzers = mapped_columns(mapping), mapped_analyzers(mapping)
 
     def lacks(self, nodes: Sequence[Query], options: SearchOptions) -> bool:
         """Whether a query, its sort or its aggregations read a field that isn't known to be mapped: it would

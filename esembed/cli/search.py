@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -15,6 +15,7 @@ from esembed.cli._query import Allow, AllowRaw, Cross
 
 if TYPE_CHECKING:
     from esembed.plan import IndexPlan
+    from esembed.query.nodes import Operator
     from esembed.types import Hit, Hits
 
 __all__ = ["app"]
@@ -43,6 +44,22 @@ def search(
             "--legs",
             help="Only these legs of the default query, by commas: bm25, names of vector fields, dense and "
             "sparse for all of a type.",
+        ),
+    ] = None,
+    fuzziness: Annotated[
+        str | None,
+        typer.Option(
+            "--fuzziness",
+            metavar="EDITS",
+            help="Typing errors in words: missing (in words that no document has), AUTO, or 0 to 2 letters.",
+        ),
+    ] = None,
+    operator: Annotated[
+        str | None,
+        typer.Option(
+            "--operator",
+            metavar="and|or|relax",
+            help="Which words must be there: all, any, or relax: all, else most, else any.",
         ),
     ] = None,
     size: Annotated[int, typer.Option("--size", "-n", min=0, max=10_000, help="How many hits.")] = 10,
@@ -126,6 +143,8 @@ def search(
         hits = opened.search(
             text,
             legs=wanted,
+            fuzziness=fuzziness,
+            operator=cast("Operator | None", operator),
             filter=condition,
             size=size,
             sort=[_sort_key(key) for key in sort] if sort else None,

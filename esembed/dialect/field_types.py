@@ -67,6 +67,28 @@ def mapped_columns(mapping: Mapping[str, Any]) -> dict[str, bool]:
     return found
 
 
+def mapped_analyzers(mapping: Mapping[str, Any]) -> dict[str, str | None]:
+    """Text field → the analyzer of what is searched in it, of a live mapping; None where its words can't be
+    counted together with another field's.
+
+    ``combined_fields`` scores with the engine's own BM25 whatever similarity the fields name, and is refused
+    where some have norms and others don't (both engines; Elasticsearch 9.5, OpenSearch 3.6).
+    """
+    found: dict[str, str | None] = {}
+    waiting = [("", mapping.get("properties") or {})]
+    while waiting:
+        prefix, properties = waiting.pop()
+        for name, part in properties.items():
+            if part.get("type") == "text":
+                plain = part.get("norms") is not False and part.get("similarity") in (None, "BM25")
+                analyzer = part.get("search_analyzer") or part.get("analyzer") or "default"
+                found[f"{prefix}{name}"] = str(analyzer) if plain else None
+            for inner in ("properties", "fields"):
+                if part.get(inner):
+                    waiting.append((f"{prefix}{name}.", part[inner]))
+    return found
+
+
 def use_problem(use: str, kind: str, column: bool | None = None) -> str | None:
     """Why a field of this type can't be used so, or None.
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
+from esembed.dialect.mapping import KEYWORD_LIMIT
 from esembed.dialect.quantize_vectors import quantize
 from esembed.dialect.scope import CLAUSE_HEADROOM, KEYWORD_LIKE, FieldInfo, Scope
 from esembed.dialect.tokens import encode_vector
@@ -57,6 +58,9 @@ MAX_EXPANSIONS = 50
 MAX_FUZZY_WORDS = 250
 """Fuzzy words of a request, times fields. Each holds an automaton of about 0.3 MB while the query is made:
 Elasticsearch 9.5.3 with 1 GB of heap refused 2,400 of them (429, its request breaker)."""
+RARE_WORD = 10.0
+"""What a word of one document in some 30,000 scores, on the common scale. OpenSearch scores a keyword by a
+constant and Elasticsearch by its rarity; without regard to case both take the boost (3.6, 9.5)."""
 LOGARITHMS_OF_ONE = ("log1p", "ln1p")
 """Modifiers that are 0 for a value of 0; ``boost_by`` multiplies by 1 more."""
 ZERO_AT_ZERO = ("none", "square", "sqrt")
@@ -222,10 +226,9 @@ class QueryCompiler:
             if words > node.damp_words:
                 node = node.replace(boost=node.boost * node.damp_words / words, damp_words=None)
         fields = self._text_fields(node, scope)
-        options = self._fitted(_need_text(node.text, "match"), fields, scope, fuzzy=node.fuzziness)
-        if node.operator != "or":
-            options["operator"] = node.operator
-        _put(options, node, "fuzziness", "minimum_should_match", "analyzer")
+        options = self._fitted(_need_text(node.text, "match"), fields, scope, fuzzy=_edits(node))
+        _put_words(options, node)
+        _put(options, node, "analyzer")
         if len(fields) == 1:
             name, boost = fields[0]
             boost *= node.boost * scope.bm25_factor(name)
@@ -241,6 +244,8 @@ class QueryCompiler:
 
     def visit_multi_match(self, node: MultiMatch, scope: Scope) -> Json:
         fields = self._text_fields(node, scope)
+        if node.kind == "auto":
+            return self._as_one_text(node, fields, scope)
         odd = next((name for name, _ in fields if _is_pattern(name)), None)
         if odd is not None:
             raise QueryError(
@@ -251,12 +256,63 @@ class QueryCompiler:
         # A phrase can't be cut without becoming another one, and is a clause for each field.
         text = _need_text(node.text, "multi_match")
         phrase = node.kind in ("phrase", "phrase_prefix")
-        options = {"query": text} if phrase else self._fitted(text, fields, scope, fuzzy=node.fuzziness)
+        options = {"query": text} if phrase else self._fitted(text, fields, scope, fuzzy=_edits(node))
+        if node.kind == "combined_fields":
+            return self._combined(node, options, fields, scope)
         options["type"] = node.kind
-        if node.operator != "or":
-            options["operator"] = node.operator
-        _put(options, node, "tie_breaker", "fuzziness", "minimum_should_match", "analyzer")
+        _put_words(options, node)
+        _put(options, node, "tie_breaker", "analyzer")
         clause: Json = {"multi_match": {**options, **self._boosts(fields, node, scope)}}
+        clause = self._in_nested([name for name, _ in fields], clause, scope)
+        return bool_clause(clause, self.filters(node.filter, scope))
+
+    def _as_one_text(self, node: MultiMatch, fields: list[tuple[str, float]], scope: Scope) -> Json:
+        """The clause of ``kind="auto"``: words count wherever they stand."""
+        why = scope.not_combinable(fields)
+        if len(fields) == 1 or any(_is_pattern(name) for name, _ in fields):
+            clause = self.visit_match(_as_match(node), scope)
+        elif _edits(node) is not None:
+            # Neither of the two that read words as one text allows typing errors.
+            clause = self.visit_multi_match(node.replace(kind="best_fields", filter=None), scope)
+        elif why is None and node.analyzer is None and scope.capabilities.combined_fields:
+            clause = self.visit_multi_match(node.replace(kind="combined_fields", filter=None), scope)
+        else:
+            if why is not None and node.analyzer is None:
+                scope.note(f"{why}, so they are searched by cross_fields, not as one text")
+            clause = self.visit_multi_match(node.replace(kind="cross_fields", filter=None), scope)
+        # A name that is the whole text is one more rare word found: enough to come first, and on the scale of
+        # the other words' scores, so that it doesn't flatten them in a fusion.
+        whole = str(node.text)
+        exact: list[Json] = []
+        for name, _ in fields if len(whole) <= KEYWORD_LIMIT else ():
+            spec = scope.plan.text.get(name) if scope.plan is not None else None
+            if spec is not None and spec.keyword:
+                scale = dialect_for(scope.capabilities).scores.bm25_factor(scope.k1(name))
+                boost = node.boost * RARE_WORD * scope.bm25_factor(name) / scale
+                options: Json = {"value": whole, "case_insensitive": True, "boost": boost}
+                exact.append({"term": {f"{name}.keyword": options}})
+        if exact:
+            if scope.clauses is not None:
+                scope.clauses.fixed += len(exact)
+            clause = {"bool": {"should": [clause, *exact], "minimum_should_match": 1}}
+        return bool_clause(clause, self.filters(node.filter, scope))
+
+    def _combined(
+        self, node: MultiMatch, options: Json, fields: list[tuple[str, float]], scope: Scope
+    ) -> Json:
+        """The clause of ``kind="combined_fields"``."""
+        why = scope.not_combinable(fields)
+        if why is not None:
+            raise QueryError(
+                f'combined_fields: {why}; use kind="auto" or kind="cross_fields"', field=fields[0][0]
+            )
+        if not scope.capabilities.combined_fields:
+            scope.gap('combined_fields needs OpenSearch 3.2; use kind="auto" or kind="cross_fields"')
+        # Both engines refuse a weight below 1; only what the weights are to each other is meant.
+        least = min(1.0, *(boost for _, boost in fields))
+        _put_words(options, node)
+        weighted = [(name, boost / least) for name, boost in fields]
+        clause: Json = {"combined_fields": {**options, **self._boosts(weighted, node, scope)}}
         clause = self._in_nested([name for name, _ in fields], clause, scope)
         return bool_clause(clause, self.filters(node.filter, scope))
 
@@ -703,6 +759,35 @@ class QueryCompiler:
 def _is_pattern(name: str) -> bool:
     """Whether ``multi_match`` would read a field's name as another field with a boost, or as a pattern."""
     return "^" in name or "*" in name
+
+
+def _as_match(node: MultiMatch) -> Match:
+    """The same search as ``match``, which takes one field, and fields with any names."""
+    return Match(
+        text=node.text,
+        fields=node.fields,
+        operator=node.operator,
+        fuzziness=node.fuzziness,
+        minimum_should_match=node.minimum_should_match,
+        analyzer=node.analyzer,
+        boost=node.boost,
+    )
+
+
+def _edits(node: Match | MultiMatch) -> str | int | None:
+    """The typing errors that are allowed in every word. Which words are missing the index says, and a search
+    asks it first (``search/words.py``): a body that is compiled without one allows none."""
+    return None if node.fuzziness == "missing" else node.fuzziness
+
+
+def _put_words(options: Json, node: Match | MultiMatch) -> None:
+    """Which words must be there, and how exactly. Without an index ``relax`` is its first step."""
+    if node.operator != "or":
+        options["operator"] = "and"
+    if (edits := _edits(node)) is not None:
+        options["fuzziness"] = edits
+    if node.operator != "relax":
+        _put(options, node, "minimum_should_match")
 
 
 def _need_text(text: str | None, what: str) -> str:

@@ -118,6 +118,9 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         formats: date field → its format in the live mapping, where it has one; None where the mapping is not
             known.
         columns: field → whether it can be sorted and counted by, where its type doesn't say it.
+        analyzers: text field → the analyzer of what is searched in it, or None where its words can't be
+            counted together with another field's; None where the live mapping is not known: then the plan
+            says it.
         token_ids: sparse field → token → id (SEISMIC).
         window: how many hits a leg returns.
         align_scores: BM25 scores are brought to the common scale, since they are added to others.
@@ -137,6 +140,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     mapping: Mapping[str, str] = {}
     formats: Mapping[str, str] | None = None
     columns: Mapping[str, bool] = {}
+    analyzers: Mapping[str, str | None] | None = None
     token_ids: Mapping[str, Mapping[str, int]] = {}
     window: int = 100
     align_scores: bool = False
@@ -227,6 +231,33 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     def searched_fields(self, node: TextNode) -> list[tuple[str, float]]:
         """The fields that a text node searches, with their boosts. Raises QueryError."""
         return searched_fields(node, self.plan, self.mapping)
+
+    def not_combinable(self, fields: Sequence[tuple[str, float]]) -> str | None:
+        """Why the words of these fields, with their boosts, can't be counted as those of one text
+        (``combined_fields``), or None."""
+        analyzers: dict[str, str] = {}
+        for name, boost in fields:
+            analyzer = self._analyzer(name)
+            if analyzer is None:
+                return f"{name!r} has BM25 parameters of its own, no norms, or isn't known as a text field"
+            if not boost:
+                return f"{name!r} has a boost of 0"
+            analyzers.setdefault(analyzer, name)
+        if len(analyzers) > 1:
+            (one, first), (other, second) = list(analyzers.items())[:2]
+            return f"{first!r} and {second!r} have different analyzers ({one}, {other})"
+        return None
+
+    def _analyzer(self, name: str) -> str | None:
+        """The analyzer of what is searched in a text field; None where its words can't be counted together
+        with another field's."""
+        if self.analyzers is not None:
+            return self.analyzers.get(name)
+        spec = self.plan.text.get(name) if self.plan is not None else None
+        if spec is None:
+            return "default" if self.plan is None else None
+        plain = spec.k1 is None and spec.b is None
+        return (spec.search_analyzer or spec.analyzer) if plain else None
 
     def exact(self, name: str, clause: str) -> FieldInfo:
         """A field for term, terms and prefix. Raises QueryError."""

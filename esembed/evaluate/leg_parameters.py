@@ -24,7 +24,7 @@ from esembed.evaluate.significance import Interval, bootstrap_interval
 from esembed.evaluate.tuning import FEWEST_QUERIES, NEXT_VERSION, caution
 from esembed.plan import IndexPlan
 from esembed.query import Query
-from esembed.query.nodes import Knn, Match, Sparse
+from esembed.query.nodes import Knn, Match, MultiMatch, Sparse
 from esembed.weights.scorers import LexicalScorer
 
 __all__ = [
@@ -95,7 +95,7 @@ def leg_variants(
         prune: the engine can prune sparse query terms by how common they are.
     """
     variants_of: dict[str, dict[str, Query]] = {}
-    if isinstance(leg, Match) and len(plan.text) > 1 and not leg.fields:
+    if isinstance(leg, (Match, MultiMatch)) and len(plan.text) > 1 and not leg.fields:
         boosts = {field: spec.boost for field, spec in plan.text.items()}
         found: dict[str, Query] = {"as planned": leg}
         for field, boost in boosts.items():

@@ -26,7 +26,7 @@ from esembed.evaluate.tuning import QUERY_IN_USE, RERANKER, Tuned, TuneOptions, 
 from esembed.plan import TextField
 from esembed.plan.default_query import default_query
 from esembed.query import Query
-from esembed.query.nodes import Bool, Knn, Linear, Match, Rescore, Rrf, Sparse
+from esembed.query.nodes import Bool, Knn, Linear, Match, MultiMatch, Rescore, Rrf, Sparse
 from esembed.weights.query import lexical_scorer
 
 __all__ = ["tune_index"]
@@ -224,7 +224,7 @@ def _config_of(query: Query, legs: Mapping[str, Query], size: int) -> FusionConf
             found[name] = weight
         return tuple(found.values()) if any(found.values()) else None
 
-    if isinstance(query, (Knn, Sparse, Match)):
+    if isinstance(query, (Knn, Sparse, Match, MultiMatch)):
         weights = place((query,), (1.0,))
         if weights is not None:
             return FusionConfig(kind="bound", weights=weights)
@@ -253,4 +253,4 @@ def _plain(leg: Query) -> Query | None:
         return leg.replace(boost=1.0, name=None, k=None, num_candidates=None, oversample=None)
     if isinstance(leg, Match):
         return leg.replace(boost=1.0, name=None, damp_words=None)
-    return leg.replace(boost=1.0, name=None) if isinstance(leg, Sparse) else None
+    return leg.replace(boost=1.0, name=None) if isinstance(leg, (Sparse, MultiMatch)) else None

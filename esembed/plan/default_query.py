@@ -93,7 +93,11 @@ def plan_legs(plan: IndexPlan) -> dict[str, Query]:
     Fields that the caller fills have no encoder for a query.
     """
     legs: dict[str, Query] = {}
-    if plan.text:
+    if len(plan.text) > 1:
+        # One bag of words: best_fields puts what has one of the words in its short, boosted title before
+        # what has them all (docs/quality.md: nDCG@10 .67 against .43 on SciFact with title^5).
+        legs[BM25] = q.multi_match(kind="auto", name=BM25)
+    elif plan.text:
         legs[BM25] = q.match(name=BM25)
     for name, dense in plan.dense.items():
         if not dense.precomputed:

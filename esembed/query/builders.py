@@ -28,6 +28,7 @@ from esembed.query.nodes import (
     Nested,
     Node,
     Normalizer,
+    Operator,
     Prefix,
     PruneOptions,
     Query,
@@ -106,7 +107,7 @@ def match(
     text: str | None = None,
     *,
     fields: Fields = (),
-    operator: Literal["or", "and"] = "or",
+    operator: Operator = "or",
     fuzziness: str | int | None = None,
     minimum_should_match: str | int | None = None,
     analyzer: str | None = None,
@@ -123,8 +124,11 @@ def match(
         fields: one or several, each with a boost if wanted (``"title^2"``), ``*`` for all text fields of such
             a name (``"title.*"``); none takes the plan's text
             fields with their boosts. Of several fields the best one's score counts.
-        operator: whether one word suffices (``or``) or all must be there.
-        fuzziness: ``"AUTO"`` or the number of edits allowed in a word.
+        operator: whether one word suffices (``or``) or all must be there (``and``). ``relax`` is ``and``
+            where some document has all words, else most of them (*minimum_should_match*, or 75 %), else
+            ``or``.
+        fuzziness: ``"AUTO"`` or the number of edits allowed in a word; ``"missing"`` is AUTO for the words
+            that no document has, and none for the others.
         minimum_should_match: how many words must be there (``2``, ``"75%"``).
         analyzer: another analyzer for the text than the field's own.
         boost: factor of the score.
@@ -158,9 +162,16 @@ def multi_match(
     *,
     fields: Fields = (),
     kind: Literal[
-        "best_fields", "most_fields", "cross_fields", "phrase", "phrase_prefix", "bool_prefix"
+        "auto",
+        "best_fields",
+        "most_fields",
+        "cross_fields",
+        "combined_fields",
+        "phrase",
+        "phrase_prefix",
+        "bool_prefix",
     ] = "best_fields",
-    operator: Literal["or", "and"] = "or",
+    operator: Operator = "or",
     tie_breaker: float | None = None,
     fuzziness: str | int | None = None,
     minimum_should_match: str | int | None = None,
@@ -170,10 +181,20 @@ def multi_match(
     scale: float | None = None,
     name: str | None = None,
 ) -> MultiMatch:
-    """Full text over several fields; *kind* is the engines' ``type`` of multi_match.
+    """Full text over several fields; *kind* says how they combine.
+
+    Args:
+        text, fields, operator, fuzziness, minimum_should_match, analyzer, boost, filter, scale, name: as in
+            :func:`match`.
+        kind: ``auto`` reads the words as one text, wherever they stand: ``combined_fields`` where the fields
+            allow it (one analyzer, the engine's own BM25 parameters), else ``cross_fields``; a document one
+            of whose fields with ``keyword = true`` is the whole text gains one rare word more. The other
+            kinds are the engines': ``combined_fields`` is a clause of its own (BM25F; a field's boost
+            multiplies how often a word counts), the rest are types of multi_match.
+        tie_breaker: what the other fields than the best count, between 0 and 1.
 
     Raises:
-        QueryError: fuzziness with a kind that has none, or a bad number.
+        QueryError: an option with a kind that has none, or a bad number.
     """
     return MultiMatch(
         text=text,

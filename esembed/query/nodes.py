@@ -48,6 +48,7 @@ __all__ = [
     "Nested",
     "Node",
     "Normalizer",
+    "Operator",
     "Prefix",
     "PruneOptions",
     "Query",
@@ -76,6 +77,8 @@ N = TypeVar("N", bound="Node")
 
 Scalar = bool | int | float | str
 """A value of a filter."""
+Operator = Literal["or", "and", "relax"]
+"""How many words of a text must be there: any, all, or as many as some document has."""
 Normalizer = Literal["minmax", "l2", "zscore", "none", "bound", "floor"]
 """How a leg's scores are brought to one scale before they are added."""
 
@@ -553,11 +556,11 @@ def _check_matching(node: Match | MultiMatch) -> None:
     _check_boost(node.boost, "boost")
     _above_zero(node.scale, "scale")
     fuzziness = node.fuzziness
-    if fuzziness is not None:
+    if fuzziness is not None and fuzziness != "missing":
         found = _FUZZINESS.fullmatch(str(fuzziness))
         if found is None or (found[1] is not None and int(found[1]) > int(found[2])):
             raise QueryError(
-                f"fuzziness is 0, 1, 2, AUTO or AUTO:low,high, not {fuzziness!r}", field="fuzziness"
+                f"fuzziness is 0, 1, 2, AUTO, AUTO:low,high or missing, not {fuzziness!r}", field="fuzziness"
             )
     _check_at_least(node.minimum_should_match)
 
@@ -634,7 +637,7 @@ class Match(TextNode, frozen=True, kw_only=True, tag="match"):
     positional: ClassVar[tuple[str, ...]] = ("text",)
     text: str | None = None
     fields: tuple[str, ...] = ()
-    operator: Literal["or", "and"] = "or"
+    operator: Operator = "or"
     fuzziness: str | int | None = None
     minimum_should_match: str | int | None = None
     analyzer: str | None = None
@@ -656,10 +659,17 @@ class MultiMatch(TextNode, frozen=True, kw_only=True, tag="multi_match"):
     positional: ClassVar[tuple[str, ...]] = ("text",)
     text: str | None = None
     fields: tuple[str, ...] = ()
-    kind: Literal["best_fields", "most_fields", "cross_fields", "phrase", "phrase_prefix", "bool_prefix"] = (
-        "best_fields"
-    )
-    operator: Literal["or", "and"] = "or"
+    kind: Literal[
+        "auto",
+        "best_fields",
+        "most_fields",
+        "cross_fields",
+        "combined_fields",
+        "phrase",
+        "phrase_prefix",
+        "bool_prefix",
+    ] = "best_fields"
+    operator: Operator = "or"
     tie_breaker: float | None = None
     fuzziness: str | int | None = None
     minimum_should_match: str | int | None = None
@@ -671,10 +681,26 @@ class MultiMatch(TextNode, frozen=True, kw_only=True, tag="multi_match"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.fuzziness is not None and self.kind in ("cross_fields", "phrase", "phrase_prefix"):
-            raise QueryError(f"multi_match {self.kind!r} knows no fuzziness; leave it out", field="fuzziness")
+        for option, kinds in _LACKING.items():
+            value = getattr(self, option)
+            if value == "missing" and self.kind not in _OF_WORDS:
+                raise QueryError(
+                    f'multi_match {self.kind!r} knows no fuzziness="missing"; leave it out', field=option
+                )
+            if value not in (None, "missing") and self.kind in kinds:
+                raise QueryError(f"multi_match {self.kind!r} knows no {option}; leave it out", field=option)
         _check_matching(self)
         _between(self.tie_breaker, "tie_breaker", 0, 1)
+
+
+_LACKING = {
+    "fuzziness": ("cross_fields", "combined_fields", "phrase", "phrase_prefix"),
+    "tie_breaker": ("auto", "combined_fields"),
+    "analyzer": ("combined_fields",),
+}
+"""Options of multi_match, each with the kinds that have none."""
+_OF_WORDS = ("auto", "best_fields", "most_fields", "cross_fields", "combined_fields")
+"""The kinds that look for whole words wherever they stand, so that one of them can be searched otherwise."""
 
 
 class MatchPhrase(TextNode, frozen=True, kw_only=True, tag="match_phrase"):

@@ -195,7 +195,7 @@ class SearchCompiler:
         capabilities: the engine.
         plan: the index's plan, or None.
         mapping, formats, token_ids: see :func:`compile_query`.
-        columns: see :func:`~esembed.dialect.field_types.mapped_columns`.
+        columns, analyzers: see :func:`~esembed.dialect.field_types.mapped_columns` and ``mapped_analyzers``.
         fetch_with_legs: whether the legs of a client fusion may bring stored fields along.
     """
 
@@ -207,6 +207,7 @@ class SearchCompiler:
         mapping: Mapping[str, str] | None = None,
         formats: Mapping[str, str] | None = None,
         columns: Mapping[str, bool] | None = None,
+        analyzers: Mapping[str, str | None] | None = None,
         token_ids: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         self.capabilities = capabilities
@@ -218,11 +219,17 @@ class SearchCompiler:
             mapping={**(plan.inner_types() if plan is not None else {}), **(mapping or {})},
             formats=formats,
             columns=columns or {},
+            analyzers=analyzers,
             token_ids=token_ids or {},
         )
         self.hidden = hidden_fields(plan)
         chunk = plan.chunk if plan is not None else None
         self._chunk_documents = chunk if chunk is not None and chunk.store == "documents" else None
+
+    @property
+    def scope(self) -> Scope:
+        """The fields that queries may use, for questions; what is noted there is nobody's."""
+        return self._scope.with_(notes=[], gaps=[], names=[])
 
     def source(self, source: SourceFilter) -> Any:
         """The engine's ``_source`` for what was asked; see :func:`~esembed.search.page.source_spec`."""
@@ -238,7 +245,7 @@ class SearchCompiler:
             QueryError: a field that isn't there or is used wrongly.
             UnsupportedFeatureError: what the engine lacks, all of it.
         """
-        scope = self._scope.with_(window=request.window, notes=[], gaps=[], names=[])
+        scope = self._scope.with_(window=request.window, notes=list(request.notes), gaps=[], names=[])
         if request.fusion is not None:
             compiled = self._fused(request, request.fusion, scope, fetch_with_legs)
         elif (
@@ -392,7 +399,7 @@ class SearchCompiler:
             return self._by_client(request, fusion, scope, fetch_with_legs)
         # What the engine can't do in the form that its own fusion takes may be fine in a request of the leg's
         # own (a nested filter beside nested vectors in Elasticsearch's retrievers).
-        attempt = scope.with_(notes=[], gaps=[], names=[])
+        attempt = scope.with_(notes=list(scope.notes), gaps=[], names=[])
         compiled = self._by_server(request, fusion, attempt)
         if attempt.gaps and options.fusion == "auto":
             return self._by_client(request, fusion, scope, fetch_with_legs)

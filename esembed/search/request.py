@@ -23,7 +23,10 @@ from esembed.query.nodes import (
     Filter,
     Knn,
     Linear,
+    Match,
+    MultiMatch,
     Node,
+    Operator,
     Query,
     Rescore,
     Rrf,
@@ -87,6 +90,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         shown: the documents of exactly these values that were on an earlier page.
         paged: how many hits lie before the page; with *after* they are not in the options' offset.
         legs_missing: leg → why it was left out.
+        notes: what was found out about its words before it was compiled, for people.
     """
 
     query: Query
@@ -102,6 +106,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     after: Sequence[Any] | None = None
     shown: Sequence[str] = ()
     paged: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def unencoded(self) -> list[Knn | Sparse]:
@@ -221,8 +226,13 @@ def resolve(
     text: str | None = None,
     filter: Filter | None = None,
     legs: Collection[str] | None = None,
+    fuzziness: str | int | None = None,
+    operator: Operator | None = None,
 ) -> Query:
     """The query that is meant: a string asks the plan's default query; text, legs and filter are put in.
+
+    Args:
+        fuzziness, operator: of the default query's texts, in place of what they have.
 
     Raises:
         QueryError: no query, no such leg, or a leg without a text.
@@ -231,13 +241,46 @@ def resolve(
         if text is not None:
             raise QueryError("query is the text already; leave text= out", field="text")
         asked = resolve_text(default_legs(plan, legs), query)
+        if fuzziness is not None or operator is not None:
+            asked = _with_options(asked, fuzziness, operator)
     else:
+        for name, value in (("fuzziness", fuzziness), ("operator", operator)):
+            if value is not None:
+                raise QueryError(
+                    f"{name} is the default query's; write it in the query: q.match({name}={value!r})",
+                    field=name,
+                )
         asked = check_query(query, "query", "a text, q.match(…), q.rrf(…)")
         try:
             asked = select_legs(resolve_text(asked, text), legs)
         except RecursionError:  # before it is walked level by level, which refuses fewer
             raise too_deep() from None
     return add_filter(asked, filter)
+
+
+def _with_options(query: Query, fuzziness: str | int | None, operator: Operator | None) -> Query:
+    """A default query whose texts have these options.
+
+    Raises:
+        QueryError: it has no text that takes them.
+    """
+    taken = False
+
+    def put(node: Query) -> Query:
+        nonlocal taken
+        if not isinstance(node, (Match, MultiMatch)):
+            return node
+        taken = True
+        changes = {"fuzziness": fuzziness, "operator": operator}
+        return node.replace(**{name: value for name, value in changes.items() if value is not None})
+
+    found = transform(query, put)
+    if not taken:
+        raise QueryError(
+            "the query has no full text that fuzziness and operator could be of; leave them out",
+            field="fuzziness" if operator is None else "operator",
+        )
+    return found
 
 
 def make_request(

@@ -108,6 +108,16 @@ CASES: list[Case] = [
         "The best field and a little of the others",
         q.multi_match("red fox", tie_breaker=0.3),
     ),
+    Case(
+        "multi-match-auto",
+        "Words wherever they stand, as in one text; a whole name first",
+        q.multi_match("red fox", kind="auto"),
+    ),
+    Case(
+        "multi-match-combined",
+        "Across fields by BM25F",
+        q.multi_match("red fox", kind="combined_fields", operator="and"),
+    ),
     Case("multi-match-prefix", "As you type", q.multi_match("red fo", kind="bool_prefix")),
     Case("match-phrase", "Words in this order", q.match_phrase("body", "red fox", slop=1)),
     # -- vectors and features

@@ -22,7 +22,7 @@ from esembed.errors import EngineRequestError, PlanError
 from esembed.pytest_plugin import EngineHandle
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-SECTIONS = ("What a search page needs", "Paging")
+SECTIONS = ("What a search page needs", "Words over several fields", "Paging")
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="runs in a checkout")
 
@@ -121,6 +121,18 @@ async def test_a_search_page(index: Any) -> None:
     page = names["page"]
     assert len(page) == 2
     assert page[-1].sort[1] in ("en", "de")
+
+
+async def test_misspelled_words(index: Any) -> None:
+    names: dict[str, Any] = {"index": index, "q": q}
+    (block,) = blocks("backend.md", "Misspelled, unknown and too many words")
+    notes = re.findall(r"^hits.notes +# (.*?) …$", block, flags=re.MULTILINE)
+    parts = block.split("hits.notes")
+    assert len(notes) == len(parts) - 1 == 2
+    for part, note in zip(parts, [*notes, None], strict=True):
+        await run(part.partition("\n")[2] if part.lstrip().startswith("#") else part, names)
+        assert len(names["hits"])
+        assert note is None or any(note in one for one in names["hits"].notes)
 
 
 async def _facets(index: Any, names: dict[str, Any]) -> list[dict[str, int]]:

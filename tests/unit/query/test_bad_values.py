@@ -198,7 +198,7 @@ def test_an_error_names_the_attribute() -> None:
         with pytest.raises(QueryError) as caught:
             make()
         assert caught.value.field == field
-    with pytest.raises(QueryError, match="operator must be 'or' or 'and', not 'xor'"):
+    with pytest.raises(QueryError, match="operator must be 'or' or 'and' or 'relax', not 'xor'"):
         q.match("x", operator="xor")  # type: ignore[arg-type]
     with pytest.raises(QueryError, match=r"a must of bool_ is a query .*, not str"):
         q.bool_(must="x")  # type: ignore[arg-type]

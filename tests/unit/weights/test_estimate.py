@@ -18,7 +18,7 @@ from esembed.plan import IndexPlan
 from esembed.plan.default_query import TEXT_LEAST, TEXT_PRIOR, lift_learned_query
 from esembed.query import Query
 from esembed.query import builders as q
-from esembed.query.nodes import Knn, Linear, Match
+from esembed.query.nodes import Knn, Linear, MultiMatch
 from esembed.weights.estimate import WeightsOptions, WeightsReport, above_floor, estimate_weights
 from esembed.weights.known_items import (
     HELD_OUT,
@@ -409,7 +409,7 @@ def test_the_query_that_weights_lead_to() -> None:
     query = weighted_query(PLAN, report)
     assert isinstance(query, Linear)
     match, knn = query.legs
-    assert isinstance(match, Match)
+    assert isinstance(match, MultiMatch)
     assert isinstance(knn, Knn)
     assert query.normalizer == "floor"
     assert query.weights == pytest.approx([leg.weight for leg in report.legs], abs=1e-3)

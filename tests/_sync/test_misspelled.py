@@ -1,0 +1,129 @@
+# Generated from tests/_async/test_misspelled.py by scripts/run_unasync.py; change that file and run the script.
+"""Misspelled words, synonyms, and queries whose words no document has all of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esembed import Index, IndexPlan
+from esembed import query as q
+from esembed.errors import QueryError
+
+PLAN = IndexPlan.from_toml("""
+[text.name]
+boost = 2.0
+[text.summary]
+[filter.lang]
+""")
+PACKAGES = [
+    {"_id": "requests", "name": "requests", "summary": "elegant http library", "lang": "python"},
+    {"_id": "httpx", "name": "httpx", "summary": "http client library for python", "lang": "python"},
+    {"_id": "libwww", "name": "libwww", "summary": "http library for perl", "lang": "perl"},
+    {"_id": "pylint", "name": "pylint", "summary": "checks code written in python", "lang": "python"},
+]
+
+
+@pytest.fixture
+def packages(client: Any, esembed_index_name: str) -> Index:
+    index = Index.create(client, esembed_index_name, PLAN)
+    index.ingest(PACKAGES)
+    return index
+
+
+def test_typing_errors_in_words_that_no_document_has(packages: Index) -> None:
+    assert (packages.search("pyhton", fuzziness="missing")).ids == ["httpx", "pylint"]
+    assert not packages.search("pyhton")
+    hits = packages.search("pyhton http library", fuzziness="missing")
+    assert hits.ids[0] == "httpx"
+    assert hits.notes == ("no document has 'pyhton': words like it are searched, too",)
+    # What is spelled right finds what it did: "perl" is no "pearl" in a word that documents have.
+    for query in ("perl library", "python http"):
+        assert (packages.search(query, fuzziness="missing")).ids == (packages.search(query)).ids
+    every = packages.search("pyhton libary", fuzziness="missing", operator="and")
+    assert every.ids == ["httpx"]
+    # No word is like it: nothing is found, and nothing fails.
+    assert not packages.search("zzzzzzzz", fuzziness="missing")
+    assert not packages.search("   ", fuzziness="missing", operator="relax")
+
+
+def test_as_many_words_as_some_document_has(packages: Index) -> None:
+    for query, found, notes in (
+        ("http library perl", {"libwww"}, ()),
+        ("http library perl elegant", {"libwww", "requests"}, ("those with most of its words",)),
+        ("perl elegant code x", {"libwww", "requests", "pylint"}, ("those with any of its words",)),
+    ):
+        hits = packages.search(query, operator="relax")
+        assert set(hits.ids) == found
+        assert [note in hits.notes[0] for note in notes] == [True] * len(hits.notes)
+    # Under a filter what passes it is asked for, with typing errors too.
+    hits = packages.search("http library perl", operator="relax", filter=q.term("lang", "python"))
+    assert set(hits.ids) == {"httpx", "requests"}
+    hits = packages.search("htpt libary perl", operator="relax", fuzziness="missing")
+    assert hits.ids == ["libwww"]
+    assert not packages.search("zzzzzzzz yyyyyyyy", operator="relax")
+
+
+def test_a_word_of_another_shard_is_not_missing(client: Any, esembed_index_name: str) -> None:
+    plan = IndexPlan.from_toml("[text.name]\n[text.summary]\n[index]\nshards = 3")
+    index = Index.create(client, esembed_index_name, plan)
+    words = [f"word{letter}{letter}x" for letter in "abcdefgh"]
+    index.ingest([{"_id": word, "name": word, "summary": "x"} for word in words])
+    for word in words:
+        hits = index.search(word, fuzziness="missing")
+        assert (hits.ids, hits.notes) == ([word], ())
+    assert "wordzzx" in (index.search("wordzzx", fuzziness="missing")).notes[0]
+    # Numbers are no misspelled other numbers.
+    index.ingest([{"_id": "year", "name": "2026", "summary": "x"}])
+    assert not index.search("2027", fuzziness="missing")
+
+
+def test_a_filter_of_documents_is_exact(packages: Index) -> None:
+    for query in (q.match("pyhton", fuzziness="missing"), q.match("a b", operator="relax")):
+        with pytest.raises(QueryError, match="says exactly which"):
+            packages.delete_by_query(query, dry_run=True)
+
+
+def test_in_a_query_of_ones_own(packages: Index) -> None:
+    fused = q.rrf(
+        q.multi_match(kind="auto", fuzziness="missing", operator="relax", name="words"),
+        q.match(fields="summary", operator="relax", name="summary"),
+    )
+    hits = packages.search(fused, text="pyhton http elegant", explain=True, highlight=True)
+    assert set(hits.ids) >= {"httpx", "requests"}
+    assert any(note.startswith("words: no document has all of its words") for note in hits.notes)
+    many = packages.search_many(["pyhton", "perl"], fuzziness="missing")
+    assert [set(found.ids) for found in many] == [{"httpx", "pylint"}, {"libwww"}]
+    read = q.from_dict({"type": "match", "text": "pyhton", "fuzziness": "missing", "operator": "relax"})
+    first = packages.search(read, size=1, count=True)
+    assert first.total == 2
+    second = packages.search(read, size=1, cursor=first.next_cursor)
+    assert {*first.ids, *second.ids} == {"httpx", "pylint"}
+    with pytest.raises(QueryError, match="by= of a rescore"):
+        packages.search(q.rescore(q.match("perl"), by=q.match("http", operator="relax")))
+
+
+def test_synonyms_of_the_plans_analysis(client: Any, esembed_engine: Any, esembed_index_name: str) -> None:
+    if esembed_engine.engine == "elasticsearch":
+        pytest.skip("the local Elasticsearch has no module analysis-common")
+    plan = IndexPlan.from_toml("""
+    [text.name]
+    search_analyzer = "with_synonyms"
+    [text.summary]
+    search_analyzer = "with_synonyms"
+    [analysis.analyzer.with_synonyms]
+    type = "custom"
+    tokenizer = "standard"
+    filter = ["lowercase", "synonyms"]
+    [analysis.filter.synonyms]
+    type = "synonym_graph"
+    synonyms = ["py, python", "web server, httpd"]
+    """)
+    index = Index.create(client, esembed_index_name, plan)
+    index.ingest([*PACKAGES, {"_id": "apache", "name": "apache", "summary": "httpd of the ASF"}])
+    assert set((index.search("py")).ids) == {"httpx", "pylint"}
+    assert (index.search("web server")).ids == ["apache"]
+    # A synonym is a word that documents have.
+    assert (index.search("py", fuzziness="missing")).notes == ()
+    assert (index.search("web server", fuzziness="missing", operator="relax")).ids == ["apache"]
