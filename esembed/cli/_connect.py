@@ -234,7 +234,8 @@ class Connection:
         }
         if parts.path.strip("/"):
             host["url_prefix"] = parts.path.strip("/")
-        options: dict[str, Any] = {"hosts": [host], "timeout": self.timeout_seconds}
+        # opensearch-py (3.1) keeps one connection: each further request at a time opens its own and warns.
+        options: dict[str, Any] = {"hosts": [host], "timeout": self.timeout_seconds, "pool_maxsize": 16}
         if context := self._context(url):
             options["ssl_context"] = context
         if self.aws_region is not None:
