@@ -344,6 +344,7 @@ class EngineUnavailableError(TransientError):
     Attributes:
         status: the HTTP status (429, 502, 503, 504), or None without an answer.
         retry_after_seconds: what the engine asked for, or None.
+        unreadable: an answer came, and it was cut or isn't JSON.
     """
 
     def __init__(
@@ -352,10 +353,12 @@ class EngineUnavailableError(TransientError):
         *,
         status: int | None = None,
         retry_after_seconds: float | None = None,
+        unreadable: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after_seconds = retry_after_seconds
+        self.unreadable = unreadable
 
 
 class RateLimitedError(TransientError):

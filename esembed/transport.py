@@ -262,7 +262,24 @@ def connection_error(error: Exception, method: str, path: str, scrub: Scrubber =
             status=0,
             error_type="unsupported_product",
         )
+    # elastic_transport 9 over aiohttp says "Connection error", and keeps what it was beside it.
+    kept = getattr(error, "errors", None)
+    inner = [*(kept if isinstance(kept, (list, tuple)) else ()), error.__cause__, error.__context__]
+    if any(_UNREADABLE.search(f"{type(one).__name__}: {one!s:.1000}") for one in (error, *inner)):
+        return EngineUnavailableError(
+            f"{method} {path}: the engine's answer was cut, or isn't JSON ({text}); look at the proxy before "
+            "it, if there is one",
+            unreadable=True,
+        )
     return EngineUnavailableError(f"{method} {path}: the engine did not answer ({text})")
+
+
+_UNREADABLE = re.compile(
+    r"SerializationError|IncompleteRead|ClientPayloadError|TransferEncodingError|ContentLengthError|"
+    r"payload is not completed|ChunkedEncodingError|complete message body|DecodeError|content-encoding",
+    re.IGNORECASE,
+)
+"""How the clients (over urllib3, requests, aiohttp and httpx) say that an answer came and is none."""
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

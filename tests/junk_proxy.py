@@ -37,6 +37,7 @@ class JunkProxy(http.server.ThreadingHTTPServer):
         api: what stands in the paths whose answers are changed; None changes none.
         change: the engine's status and body in, what is answered out.
         changed: how many were.
+        cut: the connection ends in the middle of those answers.
     """
 
     daemon_threads = True
@@ -48,6 +49,7 @@ class JunkProxy(http.server.ThreadingHTTPServer):
         self.api: str | None = None
         self.change: Callable[[int, bytes], tuple[int, bytes]] = lambda status, body: (status, body)
         self.changed = 0
+        self.cut = False
 
     @property
     def url(self) -> str:
@@ -79,7 +81,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", answer.headers.get("content-type", "application/json"))
         self.send_header("x-elastic-product", "Elasticsearch")
-        self.send_header("content-length", str(len(body)))
+        cut = spoiled and self.server.cut
+        self.send_header("content-length", str(len(body) + (100 if cut else 0)))
+        self.close_connection |= cut
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

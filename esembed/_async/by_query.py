@@ -18,7 +18,6 @@ from esembed.types import Document
 
 from . import documents, ingest
 from ._shim import thread_transport
-from .live import index_path
 from .state import IndexState
 
 __all__ = ["delete_by_query", "update_by_query"]
@@ -93,13 +92,7 @@ async def _found(state: IndexState, filter: Filter | Sequence[Filter]) -> tuple[
     state.live.require_writable("changing documents by a filter")
     clause = await state.searcher.clause(filter)
     await documents.refresh(state)
-    answer = await state.client.request(
-        "POST",
-        f"/{index_path(state.concrete_index)}/_count",
-        params=state.live.alias.search_params,
-        body={"query": clause},
-    )
-    return clause, int(answer.body["count"])
+    return clause, await documents.count(state, clause)
 
 
 def _dry(state: IndexState, found: int) -> IngestReport:

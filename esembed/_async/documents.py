@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -105,17 +106,24 @@ async def source(state: IndexState) -> Any:
     )
 
 
-async def count(state: IndexState, *, deadline_seconds: float | None = None) -> int:
-    """How many documents a search can find (chunks that are documents of their own not counted)."""
-    query: dict[str, Any] = {"match_all": {}}
-    if state.plan.chunk is not None and state.plan.chunk.store == "documents":
-        query = dict(meta.NO_CHUNKS)
+async def count(
+    state: IndexState, clause: Mapping[str, Any] | None = None, *, deadline_seconds: float | None = None
+) -> int:
+    """How many documents a search can find (chunks that are documents of their own not counted).
+
+    Args:
+        clause: of these, as the searcher compiles it: of what the alias shows, and without chunks. None
+            counts them all.
+    """
     alias = state.live.alias
+    if clause is None:
+        chunked = state.plan.chunk is not None and state.plan.chunk.store == "documents"
+        clause = alias.narrow(dict(meta.NO_CHUNKS) if chunked else {"match_all": {}})
     answer = await state.client.request(
         "POST",
         f"/{index_path(state.concrete_index)}/_count",
         params=alias.search_params,
-        body={"query": alias.narrow(query)},
+        body={"query": clause},
         deadline=_deadline(deadline_seconds),
     )
     return int(answer.body["count"])

@@ -19,7 +19,6 @@ from esembed.types import Document
 
 from . import documents, ingest
 from ._shim import thread_transport
-from .live import index_path
 from .state import IndexState
 
 __all__ = ["delete_by_query", "update_by_query"]
@@ -92,13 +91,7 @@ def _found(state: IndexState, filter: Filter | Sequence[Filter]) -> tuple[Mappin
     state.live.require_writable("changing documents by a filter")
     clause = state.searcher.clause(filter)
     documents.refresh(state)
-    answer = state.client.request(
-        "POST",
-        f"/{index_path(state.concrete_index)}/_count",
-        params=state.live.alias.search_params,
-        body={"query": clause},
-    )
-    return clause, int(answer.body["count"])
+    return clause, documents.count(state, clause)
 
 
 def _dry(state: IndexState, found: int) -> IngestReport:

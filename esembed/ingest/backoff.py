@@ -30,6 +30,11 @@ LONGEST_RETRY_AFTER_SECONDS = 60.0
 """A ``Retry-After`` beyond this is cut: proxies send hours, and the engine is often back long before."""
 
 
+UNREADABLE_ATTEMPTS = 4
+"""Answers in a row that are cut or no JSON, after which a request is not sent again. An engine that is
+restarted cuts one; a proxy that cuts each, or answers with its own page, does so as long as it is asked."""
+
+
 class IngestCancelled(EsembedError):
     """The run was asked to end; what ended it is raised elsewhere."""
 
@@ -105,7 +110,7 @@ class RetryPolicy:
             self._notify(message)
 
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
+        error = _error(state)
         now = time.monotonic()
         pause = state.next_action.sleep if state.next_action is not None else 0.0
         message = None
@@ -130,7 +135,7 @@ class RetryPolicy:
         return self._stop.is_set() or self._left(state) <= 0
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome is not None else None
+        error = _error(state)
         asked = getattr(error, "retry_after_seconds", None)
         pause = float(self._wait(state)) if asked is None else min(float(asked), LONGEST_RETRY_AFTER_SECONDS)
         # The last attempt comes when the time is up, not a pause later.
@@ -143,10 +148,17 @@ class RetryPolicy:
 
     def retrying(self) -> tenacity.Retrying:
         """tenacity's loop over a callable that raises EngineUnavailableError or RetryableError."""
+        unreadable = 0
+
+        def give_up(state: tenacity.RetryCallState) -> bool:
+            nonlocal unreadable
+            unreadable = unreadable + 1 if _is_unreadable(_error(state)) else 0
+            return unreadable >= UNREADABLE_ATTEMPTS or self._give_up(state)
+
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((RetryableError, EngineUnavailableError)),
             wait=self._pause,
-            stop=self._give_up,
+            stop=give_up,
             # A run that is stopped doesn't sleep to the end of its pause.
             sleep=tenacity.sleep_using_event(self._stop),
             before_sleep=self._before_sleep,
@@ -158,11 +170,21 @@ class RetryPolicy:
         """The error for a wait that came to its end."""
         if self._stop.is_set():
             return IngestCancelled("stopped")
+        if isinstance(error, EngineUnavailableError) and _is_unreadable(error):
+            return error  # not a matter of waiting longer
         return EngineUnavailableError(
             f"the engine did not settle anything for {self.max_wait_seconds:.0f} s (last: {error}). What was "
             "confirmed is in the index; repair the engine and run the same command again: it resumes",
             status=getattr(error, "status", None),
         )
+
+
+def _error(state: tenacity.RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
+
+
+def _is_unreadable(error: BaseException | None) -> bool:
+    return isinstance(error, EngineUnavailableError) and error.unreadable
 
 
 def _policy(max_wait_seconds: float, base_seconds: float, cap_seconds: float) -> RetryPolicy:

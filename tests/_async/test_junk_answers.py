@@ -10,7 +10,8 @@ import pytest
 
 from esembed import AsyncIndex, DenseField, FilterField, IndexPlan, IngestOptions, TextField
 from esembed import query as q
-from esembed.errors import EsembedError, InvariantError
+from esembed.errors import EngineUnavailableError, EsembedError, InvariantError
+from esembed.ingest.backoff import UNREADABLE_ATTEMPTS
 
 from . import search_world  # noqa: F401 - puts the tests' folder on the path
 from ._shim import official
@@ -101,6 +102,42 @@ async def test_junk_of_each_api_is_an_error_of_the_tree(
             proxy.api = None
             assert await behind.count() == 4
             assert len(await _hybrid(behind)) == 4
+        finally:
+            await other.close()
+
+
+@pytest.mark.asyncio
+async def test_a_scan_of_answers_that_cannot_be_read_ends_after_a_few(
+    client: Any, esembed_engine: Any, esembed_index_name: str
+) -> None:
+    """A scan waits ten minutes for an engine that is away. One that answers is not away."""
+    name = esembed_index_name
+    index = await AsyncIndex.create(client, name, PLAN)
+    await index.ingest(records("fox"), OPTIONS)
+    await index.refresh()
+    with junk_proxy(esembed_engine.url) as proxy:
+        other = official(esembed_engine.engine, proxy.url)
+        try:
+            behind = await AsyncIndex.open(other, name, capabilities=index.capabilities)
+            # Each page, and what opens the scan.
+            apis = ["_search", "_pit" if esembed_engine.engine == "elasticsearch" else "point_in_time"]
+            for api in apis:
+                for junk, proxy.cut in [
+                    (b"<html>login</html>", False),
+                    (b"", True),
+                    (b'{"_shards":', False),
+                    (b'{"_shards": {"fail', True),
+                ]:
+                    proxy.api, proxy.changed = api, 0
+                    proxy.change = lambda _status, _body, junk=junk: (200, junk)
+                    with pytest.raises(EngineUnavailableError, match="was cut, or isn't JSON"):
+                        await _copy(behind)
+                    assert proxy.changed == UNREADABLE_ATTEMPTS
+            # One that is cut is asked for again, and nothing is lost.
+            proxy.cut, proxy.api, left = False, "_search", [b"<html>", b"{"]
+            proxy.change = lambda status, body: (200, left.pop()) if left else (status, body)
+            assert (await _copy(behind)).read == 4
+            assert left == []
         finally:
             await other.close()
 
