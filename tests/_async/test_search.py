@@ -224,7 +224,7 @@ async def test_a_plain_string_is_the_default_query(world: World, searcher: Async
     hits = await searcher.search("red dog", explain=True)
     assert [share.leg for share in hits[0].contributions] == ["bm25", "embedding"]
     only = await searcher.search("red dog", legs=["bm25"])
-    assert only.ids == (await searcher.search(q.match("red dog"))).ids
+    assert only.ids == (await searcher.search(q.multi_match("red dog", kind="auto"))).ids
     calls = len(world.encoder.calls)
     assert (await searcher.search("red dog")).ids == hits.ids
     assert len(world.encoder.calls) == calls, "the vector was cached"

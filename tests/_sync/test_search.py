@@ -225,7 +225,7 @@ def test_a_plain_string_is_the_default_query(world: World, searcher: Searcher) -
     hits = searcher.search("red dog", explain=True)
     assert [share.leg for share in hits[0].contributions] == ["bm25", "embedding"]
     only = searcher.search("red dog", legs=["bm25"])
-    assert only.ids == (searcher.search(q.match("red dog"))).ids
+    assert only.ids == (searcher.search(q.multi_match("red dog", kind="auto"))).ids
     calls = len(world.encoder.calls)
     assert (searcher.search("red dog")).ids == hits.ids
     assert len(world.encoder.calls) == calls, "the vector was cached"
