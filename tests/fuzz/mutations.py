@@ -253,7 +253,12 @@ def fuzz(
 
 
 def bounded(read: Callable[[], Any], size: int, *, memory: bool = False) -> Any:
-    """What *read* returns, if it takes no more than a second for each kilobyte (and little memory)."""
+    """What *read* returns, if it takes no more than a second for each kilobyte (and little memory).
+
+    Time is that of the processor. What took too long is read again, since the first read of a process also
+    imports what reads it (gensim: a second).
+    """
+    limit = SECONDS_PER_KILOBYTE * max(1.0, size / 1024)
     if memory:
         tracemalloc.start()
     started = time.process_time()
@@ -265,7 +270,11 @@ def bounded(read: Callable[[], Any], size: int, *, memory: bool = False) -> Any:
         if memory:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-        limit = SECONDS_PER_KILOBYTE * max(1.0, size / 1024)
+        if took > limit:
+            started = time.process_time()
+            with contextlib.suppress(Exception):  # the first read's is on its way
+                read()
+            took = time.process_time() - started
         assert took <= limit, f"{took:.1f} s for {size} bytes"
         assert peak <= MEMORY_BYTES + 20 * size, f"{peak:,} bytes of memory for {size} bytes"
 
