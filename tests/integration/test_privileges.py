@@ -329,7 +329,7 @@ def effective(secured: SecuredEngine) -> dict[str, Any]:
 def test_load_settings_are_changed_with_the_right_or_not_at_all(world: SecuredEngine) -> None:
     loading = plan(world.engine, more="[load]\nrefresh = false\n")
     with world.client(ADMIN) as client:
-        Index.create(client, "books-v2", loading)
+        Index.create(client, "books-v2", loading, alias=False)
     before = effective(world)
     with world.client("ingest") as client:
         index = Index.open(client, "books-v2")
@@ -381,6 +381,13 @@ def test_a_default_query_is_refused_before_it_is_looked_for(world: SecuredEngine
     assert everything(world) == before
 
 
+def test_an_index_and_its_alias_are_created_with_the_role(world: SecuredEngine) -> None:
+    with world.client(user("migrate")) as client:
+        index = Index.create(client, "books-v9", plan(world.engine))
+        assert (index.name, index.concrete_index) == ("books-v9", "books-v9-v1")
+        assert index.delete_index() == ["books-v9-v1"]
+
+
 def test_without_rights_on_the_lock_a_migration_says_so(world: SecuredEngine) -> None:
     with world.client("unlocked") as client:
         report = Index.open(client, "books").migrate(
@@ -418,7 +425,7 @@ LEXICAL = IndexPlan.from_toml('[text.body]\n[sparse.terms]\nencoder = "lexical"\
 def lexical(world: SecuredEngine, name: str, who: str) -> Index:
     """An index with counted terms: the same documents wherever it is made, so the same counts."""
     with world.client(who) as client:
-        index = Index.create(client, name, LEXICAL)
+        index = Index.create(client, name, LEXICAL, alias=False)
         report = index.ingest([{"_id": str(n), "body": f"red fox {n}"} for n in range(9)], OPTIONS)
         assert report.indexed == 9
         return index
@@ -431,7 +438,7 @@ def test_counts_are_stored_and_each_right_for_them_is_tried_first(world: Secured
         if right == "read":
             lexical(world, "kept", ADMIN)  # now there are counts
         with world.client(user("lexical", right)) as client:
-            index = Index.create(client, "books-v2", LEXICAL)
+            index = Index.create(client, "books-v2", LEXICAL, alias=False)
             before = everything(world)
             with pytest.raises(AuthorizationError) as caught:
                 index.ingest([{"_id": "1", "body": "red"}], OPTIONS)
