@@ -107,7 +107,8 @@ def _made(chosen: Callable[[dict[str, Any]], list[File]]) -> Callable[[list[Any]
         random = Random(seed)
         value = {**random.choice(corpus), "damage": {}, "gone": []}
         value["files"], value["tensors"] = dict(value["files"]), dict(value["tensors"])
-        for group, name in {random.choice(chosen(value)) for _ in range(random.choice((1, 1, 1, 2, 3)))}:
+        picked = [random.choice(chosen(value)) for _ in range(random.choice((1, 1, 1, 2, 3)))]
+        for group, name in dict.fromkeys(picked):  # a set's order is another one in each process
             how = random.random()
             if how < 0.06:
                 value["gone"].append(name)
@@ -115,6 +116,8 @@ def _made(chosen: Callable[[dict[str, Any]], list[File]]) -> Callable[[list[Any]
                 value["damage"][name] = random.randrange(2**24)
             elif group == "files":
                 value["files"][name] = _changed(random, value["files"][name])
+            elif random.random() < 0.5:
+                _resize(random, value, name)
             else:
                 stated = value["tensors"][name]
                 bytes_ = stated["bytes"] + (random.choice((0, 0, 0, -2, 2, -stated["bytes"])))
@@ -126,6 +129,29 @@ def _made(chosen: Callable[[dict[str, Any]], list[File]]) -> Callable[[list[Any]
     return make
 
 
+def _resize(random: Random, value: dict[str, Any], name: str) -> None:
+    """Another size of one tensor in a file that is right in itself: a change of the shape alone contradicts
+    the offsets, which is refused before any check that compares tensors with config.json, or with each other.
+    Half of the time config.json says the new size, too."""
+    header = copy.deepcopy(value["tensors"][name]["header"])
+    entries = [entry for key, entry in header.items() if key != "__metadata__"]
+    sized = [entry for entry in entries if entry["shape"]]
+    shape = random.choice(sized)["shape"]
+    axis = random.randrange(len(shape))
+    before = shape[axis]
+    shape[axis] = after = max(0, random.choice((*(before + n for n in NEAR), before * 2, before // 2)))
+    at = 0
+    for entry in sorted(entries, key=lambda one: int(one["data_offsets"][0])):
+        end = at + int(np.prod(entry["shape"], dtype=int)) * _WIDTHS[entry["dtype"]]
+        entry["data_offsets"], at = [at, end], end
+    value["tensors"][name] = {"header": header, "bytes": at, "made": True}
+    config = value["files"].get("config.json")
+    if isinstance(config, dict) and random.random() < 0.5:
+        same = [key for key, number in config.items() if type(number) is int and number == before]
+        if same:
+            value["files"]["config.json"] = {**config, random.choice(same): after}
+
+
 def _text(value: Any) -> bytes:
     try:
         return json.dumps(value).encode()
@@ -133,16 +159,24 @@ def _text(value: Any) -> bytes:
         return b'{"a": ' + b"[" * 20_000
 
 
+_WIDTHS = {"F32": 4, "F16": 2, "I32": 4, "I64": 8}
+
+
 @functools.cache
 def _data(folder: str, file: str) -> bytes:
-    """The numbers of a tensor file as it was: small ones, and row numbers where they are integers."""
-    stated = next(one for one in FOLDERS if one["name"] == folder)["tensors"][file]
+    """The numbers of a tensor file as it was."""
+    return _data_for(next(one for one in FOLDERS if one["name"] == folder)["tensors"][file])
+
+
+def _data_for(stated: dict[str, Any]) -> bytes:
+    """Small numbers, and row numbers where they are integers, for a header that is right."""
     random, data = np.random.default_rng(5), bytearray(stated["bytes"])
     for name, entry in stated["header"].items():
         if name != "__metadata__":
             start, end = entry["data_offsets"]
-            kind = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I64": "<i8"}[entry["dtype"]]
-            count = (end - start) // int(kind[-1])
+            width = _WIDTHS[entry["dtype"]]
+            kind = f"<{'f' if entry['dtype'][0] == 'F' else 'i'}{width}"
+            count = (end - start) // width
             values = random.normal(0, 0.2, count) if "f" in kind else np.arange(count) % 4
             data[start:end] = values.astype(kind).tobytes()
     return bytes(data)
@@ -162,7 +196,8 @@ def write(value: dict[str, Any], root: Path) -> int:
             else:
                 head = _text(stated["header"])
                 length = len(head) if stated.get("length") is None else stated["length"] % 2**64
-                numbers = _data(value["name"], name)[: max(0, stated["bytes"])]
+                numbers = _data_for(stated) if stated.get("made") else _data(value["name"], name)
+                numbers = numbers[: max(0, stated["bytes"])]
                 data = (
                     struct.pack("<Q", length) + head + numbers + bytes(max(0, stated["bytes"] - len(numbers)))
                 )

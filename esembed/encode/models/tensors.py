@@ -188,7 +188,7 @@ def read_pickled_tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"it is larger than {_MAX_BYTES >> 20} MiB")
         with zipfile.ZipFile(path) as archive:
-            return _read(archive)
+            return _read(archive, path.stat().st_size)
     except (OSError, MemoryError, *_BROKEN) as error:
         raise EncoderError(
             f"{path.name} can't be read ({reason_of(error)}): only tensors are taken out of a pickle, "
@@ -198,8 +198,11 @@ def read_pickled_tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
         ) from error
 
 
-def _read(archive: zipfile.ZipFile) -> dict[str, npt.NDArray[np.float32]]:
+def _read(archive: zipfile.ZipFile, length: int) -> dict[str, npt.NDArray[np.float32]]:
     sizes = {info.filename: info.file_size for info in archive.infolist()}
+    # zipfile asks for as many bytes as a part claims to have in the archive, at once: 1 GiB for a file of 2 kB.
+    if sum(info.compress_size for info in archive.infolist()) > length:
+        raise ValueError("its parts are longer than the file")
     if sum(sizes.values()) > _MAX_BYTES:
         raise ValueError(f"it unpacks to more than {_MAX_BYTES >> 20} MiB")
     [program] = [name for name in sizes if name.count("/") == 1 and name.endswith("/data.pkl")]

@@ -8,6 +8,8 @@ import math
 import random
 import struct
 import time
+import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.models.folder import read_folder
-from esembed.encode.models.tensors import TensorFile
+from esembed.encode.models.tensors import TensorFile, read_pickled_tensors
 from esembed.encode.models.tokenizer import TextTokenizer
 from esembed.encode.registry import load
 from esembed.errors import EncoderError, EsembedError
@@ -320,3 +322,22 @@ def test_a_file_that_pads_and_cuts_has_no_other_ends(tmp_path: Path) -> None:
         made.append(([ids.tolist() for ids in tokenizer(["hello world x"]).ids], dict(tokenizer.applied)))
     assert made[0] == made[1] == made[2]
     assert "ends" not in made[0][1]
+
+
+@pytest.mark.parametrize("part", ["archive/data.pkl", "archive/data/0", "archive/byteorder"])
+def test_parts_of_a_pickle_that_are_longer_than_the_file(part: str, tmp_path: Path) -> None:
+    path = tmp_path / "sparse_linear.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("archive/data.pkl", "archive/data/0", "archive/byteorder"):
+            archive.writestr(name, b"little")
+    data = bytearray(path.read_bytes())
+    entry = data.index(part.encode(), data.index(b"PK\x01\x02")) - 46  # of the list of parts
+    data[entry + 20 : entry + 24] = (1 << 30).to_bytes(4, "little")
+    path.write_bytes(bytes(data))
+    tracemalloc.start()
+    try:
+        with pytest.raises(EncoderError, match=r"its parts are longer than the file"):
+            read_pickled_tensors(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
