@@ -200,7 +200,7 @@ def read_pickled_tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
 
 def _read(archive: zipfile.ZipFile, length: int) -> dict[str, npt.NDArray[np.float32]]:
     sizes = {info.filename: info.file_size for info in archive.infolist()}
-    # zipfile asks for as many bytes as a part claims to have in the archive, at once: 1 GiB for a file of 2 kB.
+    # zipfile asks at once for as many bytes as a part claims to have there: 1 GiB for a file of 2 kB.
     if sum(info.compress_size for info in archive.infolist()) > length:
         raise ValueError("its parts are longer than the file")
     if sum(sizes.values()) > _MAX_BYTES:
