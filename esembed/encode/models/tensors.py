@@ -44,6 +44,9 @@ _DTYPES: dict[str, npt.DTypeLike] = {
 }  # fmt: skip
 # The safetensors library's own limit.
 _MAX_HEADER_BYTES = 100_000_000
+# numpy 1 takes 32 axes, numpy 2 takes 64, and either no array whose lengths (but those of 0) overflow when
+# they are multiplied.
+_MAX_AXES, _MAX_VALUES = 8, 2**40
 
 
 class TensorFile:
@@ -77,6 +80,9 @@ class TensorFile:
                 shape, dtype = tuple(entry["shape"]), entry["dtype"]
                 if any(type(n) is not int or n < 0 for n in (start, end, *shape)):
                     raise ValueError(f"tensor {shown(name)} has a shape or place that is none")
+                # Of no values, too: numpy refuses both when the tensor is read.
+                if len(shape) > _MAX_AXES or math.prod(n or 1 for n in shape) > _MAX_VALUES:
+                    raise ValueError(f"tensor {shown(name)} has more axes, or longer ones, than any model")
                 if dtype not in _DTYPES:  # F8_E4M3, F4 …
                     raise EncoderError(
                         f"{self.path.name} has values of type {str(dtype)[:20]} ({shown(name)}), as "

@@ -174,6 +174,9 @@ def test_files_that_hold_no_such_thing(file: str, content: bytes, tmp_path: Path
     [
         {"shape": [2**32, 2**32], "data_offsets": [0, 0]},
         {"shape": [2**70]},
+        {"shape": [0, 2**62, 2**62], "data_offsets": [0, 0]},
+        {"shape": [0, 2**63], "data_offsets": [0, 0]},
+        {"shape": [1] * 5000 + [8, 8]},
         {"shape": [8.9, 8]},
         {"shape": [True, 64]},
         {"shape": [-8, -8]},
