@@ -274,15 +274,14 @@ class QueryCompiler:
         elif _edits(node) is not None:
             # Neither of the two that read words as one text allows typing errors.
             clause = self.visit_multi_match(node.replace(kind="best_fields", filter=None), scope)
-        elif why is None and node.analyzer is None and scope.capabilities.combined_fields:
-            clause = self.visit_multi_match(node.replace(kind="combined_fields", filter=None), scope)
         else:
             if why is not None and node.analyzer is None:
                 scope.note(f"{why}, so they are searched by cross_fields, not as one text")
-            clause = self.visit_multi_match(node.replace(kind="cross_fields", filter=None), scope)
+            kind = scope.one_text_kind(fields, node.analyzer)
+            clause = self.visit_multi_match(node.replace(kind=kind, filter=None), scope)
         # A name that is the whole text is one more rare word found: enough to come first, and on the scale of
         # the other words' scores, so that it doesn't flatten them in a fusion.
-        whole = str(node.text)
+        whole = str(node.text).strip()
         exact: list[Json] = []
         for name, _ in fields if len(whole) <= KEYWORD_LIMIT else ():
             spec = scope.plan.text.get(name) if scope.plan is not None else None

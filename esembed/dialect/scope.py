@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -247,6 +247,13 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
             (one, first), (other, second) = list(analyzers.items())[:2]
             return f"{first!r} and {second!r} have different analyzers ({one}, {other})"
         return None
+
+    def one_text_kind(
+        self, fields: Sequence[tuple[str, float]], analyzer: str | None
+    ) -> Literal["combined_fields", "cross_fields"]:
+        """How ``multi_match`` reads these fields as one text here; *analyzer* is the query's own."""
+        together = len(fields) > 1 and analyzer is None and self.capabilities.combined_fields
+        return "combined_fields" if together and self.not_combinable(fields) is None else "cross_fields"
 
     def _analyzer(self, name: str) -> str | None:
         """The analyzer of what is searched in a text field; None where its words can't be counted together

@@ -38,6 +38,8 @@ __all__ = [
 MAX_WORDS = 32
 """The words that a text may have for its unknown ones to be looked at: more of them is a pasted page, which
 finds its documents by the words that are right, and each unknown word is up to 50 clauses for each field."""
+MAX_CHARACTERS = 2_000
+"""Of a text with few blanks or none: an address, a line of a CSV file, Chinese."""
 MOST = "75%"
 """How many words must be there where no document has them all and the query doesn't say."""
 STEPS = 3
@@ -111,7 +113,7 @@ def texts_of(request: Request, scope: Scope) -> dict[Text, None]:
 def text_of(node: Match | MultiMatch, scope: Scope) -> Text | None:
     """What is to be looked up for a node; None where its words are taken as they are."""
     written = str(node.text)
-    if len(written.split()) > MAX_WORDS:
+    if len(written.split()) > MAX_WORDS or len(written) > MAX_CHARACTERS:
         return None
     infos = [scope.text(name) for name, _ in scope.searched_fields(node)]
     fields = [info for info in infos if info.kind in ("text", "any") and info.nested is None]
@@ -136,7 +138,7 @@ def words_of(text: str, answer: Mapping[str, Any]) -> list[Word]:
 
     A word is a stretch of the text. Analyzers make several terms of one (synonyms, the parts of ``wi-fi``):
     it is there where a document has one of them. Stop words make none and are left out. A number is never
-    missing: 2027 is no misspelled 2026.
+    missing: 2027 is no misspelled 2026. More than :data:`MAX_WORDS` are none.
     """
     absent: dict[tuple[int, int], bool] = {}
     for vector in (answer.get("term_vectors") or {}).values():
@@ -154,7 +156,7 @@ def words_of(text: str, answer: Mapping[str, Any]) -> list[Word]:
         word = letters[2 * max(start, end) : 2 * stop].decode("utf-16-le", "ignore")
         end = stop
         found.setdefault(word, Word(word, all(inside) and any(letter.isalpha() for letter in word)))
-    return list(found.values())
+    return list(found.values()) if len(found) <= MAX_WORDS else []
 
 
 def probe(query: Query) -> Query | None:
@@ -199,12 +201,12 @@ def settled(query: Query, scope: Scope, words: Mapping[Text, Sequence[Word]], st
         node = node.replace(fuzziness=None)
         if not known or not any(word.missing for word in known):
             return node
-        return _with_errors(node, known)
+        return _with_errors(node, known, scope)
 
     return transform(query, settle)
 
 
-def _with_errors(node: Match | MultiMatch, words: Sequence[Word]) -> Query:
+def _with_errors(node: Match | MultiMatch, words: Sequence[Word], scope: Scope) -> Query:
     """The node's search with typing errors allowed in the missing words, and in no other."""
     fields, analyzer = node.fields, node.analyzer
     damped = getattr(node, "damp_words", None)
@@ -219,6 +221,9 @@ def _with_errors(node: Match | MultiMatch, words: Sequence[Word]) -> Query:
     }
     if isinstance(node, Match):
         bare["damp_words"] = None
+    elif node.kind == "auto":
+        # Not "auto", which puts a name first that is the whole text: what is left of a text is no name.
+        bare["kind"] = scope.one_text_kind(scope.searched_fields(node), node.analyzer)
 
     def exactly(text: str) -> Query:
         return node.replace(text=text, **bare)

@@ -128,3 +128,26 @@ async def test_synonyms_of_the_plans_analysis(
     # A synonym is a word that documents have.
     assert (await index.search("py", fuzziness="missing")).notes == ()
     assert (await index.search("web server", fuzziness="missing", operator="relax")).ids == ["apache"]
+
+
+async def test_what_is_left_of_a_text_is_no_name(client: Any, esembed_index_name: str) -> None:
+    plan = IndexPlan.from_toml("[text.name]\nkeyword = true\n[text.summary]\n")
+    index = await AsyncIndex.create(client, esembed_index_name, plan)
+    rows = [
+        {"_id": "flask", "name": "flask", "summary": "a framework"},
+        {"_id": "login", "name": "flask login", "summary": "a session for each user of flask"},
+    ]
+    await index.ingest(rows)
+    right = await index.search("flask session")
+    assert right.ids[0] == "login"
+    assert (await index.search("flask sesion", fuzziness="missing")).ids == right.ids
+    # Alone it is the name, with blanks around it, too.
+    for text in ("flask", " flask\n"):
+        assert (await index.search(text, fuzziness="missing")).ids[0] == "flask"
+
+
+async def test_a_page_that_was_pasted_is_searched_as_it_is(packages: AsyncIndex) -> None:
+    for text in (",".join(f"wrod{n}x" for n in range(200)), "".join(chr(0x4E00 + n) for n in range(200))):
+        hits = await packages.search(f"perl {text}", fuzziness="missing", operator="relax")
+        assert hits.ids[0] == "libwww"
+        assert not any("words like" in note for note in hits.notes)

@@ -127,3 +127,26 @@ def test_synonyms_of_the_plans_analysis(client: Any, esembed_engine: Any, esembe
     # A synonym is a word that documents have.
     assert (index.search("py", fuzziness="missing")).notes == ()
     assert (index.search("web server", fuzziness="missing", operator="relax")).ids == ["apache"]
+
+
+def test_what_is_left_of_a_text_is_no_name(client: Any, esembed_index_name: str) -> None:
+    plan = IndexPlan.from_toml("[text.name]\nkeyword = true\n[text.summary]\n")
+    index = Index.create(client, esembed_index_name, plan)
+    rows = [
+        {"_id": "flask", "name": "flask", "summary": "a framework"},
+        {"_id": "login", "name": "flask login", "summary": "a session for each user of flask"},
+    ]
+    index.ingest(rows)
+    right = index.search("flask session")
+    assert right.ids[0] == "login"
+    assert (index.search("flask sesion", fuzziness="missing")).ids == right.ids
+    # Alone it is the name, with blanks around it, too.
+    for text in ("flask", " flask\n"):
+        assert (index.search(text, fuzziness="missing")).ids[0] == "flask"
+
+
+def test_a_page_that_was_pasted_is_searched_as_it_is(packages: Index) -> None:
+    for text in (",".join(f"wrod{n}x" for n in range(200)), "".join(chr(0x4E00 + n) for n in range(200))):
+        hits = packages.search(f"perl {text}", fuzziness="missing", operator="relax")
+        assert hits.ids[0] == "libwww"
+        assert not any("words like" in note for note in hits.notes)
