@@ -243,7 +243,7 @@ async def choose_alias(client: AsyncEngineClient, name: str, live: LiveIndex, wa
     if wanted is None:
         raise AliasError(
             f"{name!r} is an index, and an alias can't take an index's name: give it an alias "
-            "(alias=…, --alias NAME) and search by that; nothing was changed",
+            "(MigrateOptions(alias=…), --alias NAME) and search by that; nothing was changed",
             alias=name,
         )
     check_name(wanted, new=True)

@@ -242,7 +242,7 @@ def choose_alias(client: EngineClient, name: str, live: LiveIndex, wanted: str |
     if wanted is None:
         raise AliasError(
             f"{name!r} is an index, and an alias can't take an index's name: give it an alias "
-            "(alias=…, --alias NAME) and search by that; nothing was changed",
+            "(MigrateOptions(alias=…), --alias NAME) and search by that; nothing was changed",
             alias=name,
         )
     check_name(wanted, new=True)
