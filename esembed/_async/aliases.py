@@ -267,12 +267,13 @@ async def next_name(client: AsyncEngineClient, alias: str, concrete_index: str) 
             return name
         if not state and await _is_fresh(client, name):
             return name  # made by a run that ended before it could write the migration state
-    return _unused_name(alias, (*found, concrete_index), first=2)
+    return _unused_name(alias, (*found, concrete_index))
 
 
-def _unused_name(alias: str, taken: Iterable[str], *, first: int) -> str:
+def _unused_name(alias: str, taken: Iterable[str]) -> str:
+    """The name of the version after those that are there."""
     numbers = [int(name.rpartition("-v")[2]) for name in taken if re.search(r"-v\d+$", name)]
-    return version_name(alias, max(max(numbers, default=0) + 1, first))
+    return version_name(alias, max(numbers, default=1) + 1)
 
 
 async def create_first_version(client: AsyncEngineClient, alias: str, body: Mapping[str, Any]) -> None:
@@ -289,7 +290,7 @@ async def create_first_version(client: AsyncEngineClient, alias: str, body: Mapp
         if error.error_type != "resource_already_exists_exception":
             raise
         # A version that is left of an alias that was removed; looked for only now, since it is rare.
-        name = _unused_name(alias, await versions(client, alias), first=2)
+        name = _unused_name(alias, await versions(client, alias))
         await client.request("PUT", f"/{index_path(name)}", body=body)
 
 

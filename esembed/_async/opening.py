@@ -136,7 +136,8 @@ async def create(
 ) -> IndexState:
     """Create the index that *plan* describes; see ``AsyncIndex.create``."""
     check_name(name, new=True)
-    check_name(version_name(name, 1) if alias else name, new=True)
+    if alias:
+        check_name(version_name(name, 1), new=True)
     known = capabilities or await probe(client)
     prepared = await prepare(plan, known, encoders)
 

@@ -266,12 +266,13 @@ def next_name(client: EngineClient, alias: str, concrete_index: str) -> str:
             return name
         if not state and _is_fresh(client, name):
             return name  # made by a run that ended before it could write the migration state
-    return _unused_name(alias, (*found, concrete_index), first=2)
+    return _unused_name(alias, (*found, concrete_index))
 
 
-def _unused_name(alias: str, taken: Iterable[str], *, first: int) -> str:
+def _unused_name(alias: str, taken: Iterable[str]) -> str:
+    """The name of the version after those that are there."""
     numbers = [int(name.rpartition("-v")[2]) for name in taken if re.search(r"-v\d+$", name)]
-    return version_name(alias, max(max(numbers, default=0) + 1, first))
+    return version_name(alias, max(numbers, default=1) + 1)
 
 
 def create_first_version(client: EngineClient, alias: str, body: Mapping[str, Any]) -> None:
@@ -288,7 +289,7 @@ def create_first_version(client: EngineClient, alias: str, body: Mapping[str, An
         if error.error_type != "resource_already_exists_exception":
             raise
         # A version that is left of an alias that was removed; looked for only now, since it is rare.
-        name = _unused_name(alias, versions(client, alias), first=2)
+        name = _unused_name(alias, versions(client, alias))
         client.request("PUT", f"/{index_path(name)}", body=body)
 
 

@@ -137,7 +137,8 @@ def create(
 ) -> IndexState:
     """Create the index that *plan* describes; see ``Index.create``."""
     check_name(name, new=True)
-    check_name(version_name(name, 1) if alias else name, new=True)
+    if alias:
+        check_name(version_name(name, 1), new=True)
     known = capabilities or probe(client)
     prepared = prepare(plan, known, encoders)
 

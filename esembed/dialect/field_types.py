@@ -7,12 +7,19 @@ such a field with an error that names no remedy, and a facet on an object's name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from esembed.dialect.values import DATES, NUMERIC
 
-__all__ = ["TEXTS", "WITHOUT_VALUES", "mapped_columns", "use_problem"]
+__all__ = [
+    "TEXTS",
+    "WITHOUT_VALUES",
+    "mapped_analyzers",
+    "mapped_columns",
+    "mapped_parts",
+    "use_problem",
+]
 
 TEXTS = frozenset({"text", "match_only_text", "annotated_text", "search_as_you_type", "semantic_text"})
 OBJECTS = frozenset({"object", "nested"})
@@ -53,17 +60,11 @@ def mapped_columns(mapping: Mapping[str, Any]) -> dict[str, bool]:
     """Field → whether its values can be sorted and counted by, of a live mapping (``{"properties": …}``), for
     fields that are mapped otherwise than their type implies: ``doc_values: false``, ``fielddata: true``."""
     found: dict[str, bool] = {}
-    waiting = [("", mapping.get("properties") or {})]
-    while waiting:
-        prefix, properties = waiting.pop()
-        for name, part in properties.items():
-            if part.get("doc_values") is False:
-                found[f"{prefix}{name}"] = False
-            elif part.get("fielddata") is True:
-                found[f"{prefix}{name}"] = True
-            for inner in ("properties", "fields"):
-                if part.get(inner):
-                    waiting.append((f"{prefix}{name}.", part[inner]))
+    for name, part in mapped_parts(mapping):
+        if part.get("doc_values") is False:
+            found[name] = False
+        elif part.get("fielddata") is True:
+            found[name] = True
     return found
 
 
@@ -75,18 +76,22 @@ def mapped_analyzers(mapping: Mapping[str, Any]) -> dict[str, str | None]:
     where some have norms and others don't (both engines; Elasticsearch 9.5, OpenSearch 3.6).
     """
     found: dict[str, str | None] = {}
-    waiting = [("", mapping.get("properties") or {})]
-    while waiting:
-        prefix, properties = waiting.pop()
-        for name, part in properties.items():
-            if part.get("type") == "text":
-                plain = part.get("norms") is not False and part.get("similarity") in (None, "BM25")
-                analyzer = part.get("search_analyzer") or part.get("analyzer") or "default"
-                found[f"{prefix}{name}"] = str(analyzer) if plain else None
-            for inner in ("properties", "fields"):
-                if part.get(inner):
-                    waiting.append((f"{prefix}{name}.", part[inner]))
+    for name, part in mapped_parts(mapping):
+        if part.get("type") == "text":
+            plain = part.get("norms") is not False and part.get("similarity") in (None, "BM25")
+            analyzer = part.get("search_analyzer") or part.get("analyzer") or "default"
+            found[name] = str(analyzer) if plain else None
     return found
+
+
+def mapped_parts(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each field, object and sub-field of a live mapping by its dotted name, with what is mapped there."""
+    for name, part in (mapping.get("properties") or {}).items():
+        path = f"{prefix}{name}"
+        if "type" in part or "properties" in part:
+            yield path, part
+        yield from mapped_parts(part, f"{path}.")
+        yield from mapped_parts({"properties": part.get("fields")}, f"{path}.")
 
 
 def use_problem(use: str, kind: str, column: bool | None = None) -> str | None:

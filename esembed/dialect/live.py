@@ -16,7 +16,7 @@ import msgspec
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for, meta
-from esembed.dialect.field_types import TEXTS
+from esembed.dialect.field_types import TEXTS, mapped_parts
 from esembed.dialect.mapping import CompiledMapping
 from esembed.errors import PlanError, QueryError, UnsupportedFeatureError
 from esembed.plan import ChunkOptions, DenseField, IndexPlan
@@ -54,7 +54,7 @@ def mapped_types(mapping: Mapping[str, Any]) -> dict[str, str]:
     name, and fields computed at search time (``runtime``, ``derived``)."""
     found: dict[str, str] = {}
     aliases: dict[str, str] = {}
-    for name, part in _parts(mapping):
+    for name, part in mapped_parts(mapping):
         # Nested objects that are indexed as the document's own fields, too, are found without a nested query.
         flat = part.get("include_in_root") or part.get("include_in_parent")
         found[name] = "object" if flat else str(part.get("type", "object"))
@@ -101,16 +101,7 @@ def _with_more(first: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, A
 
 def mapped_formats(mapping: Mapping[str, Any]) -> dict[str, str]:
     """Date field → its ``format``, of a live mapping, where it has one of its own."""
-    return {name: str(part["format"]) for name, part in _parts(mapping) if "format" in part}
-
-
-def _parts(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name, part in (mapping.get("properties") or {}).items():
-        path = f"{prefix}{name}"
-        if "type" in part or "properties" in part:
-            yield path, part
-        yield from _parts(part, f"{path}.")
-        yield from _parts({"properties": part.get("fields")}, f"{path}.")
+    return {name: str(part["format"]) for name, part in mapped_parts(mapping) if "format" in part}
 
 
 def type_of(name: str, types: Mapping[str, str]) -> str | None:

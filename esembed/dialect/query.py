@@ -245,7 +245,13 @@ class QueryCompiler:
     def visit_multi_match(self, node: MultiMatch, scope: Scope) -> Json:
         fields = self._text_fields(node, scope)
         if node.kind == "auto":
-            return self._as_one_text(node, fields, scope)
+            clause = self._as_one_text(node, fields, scope)
+        else:
+            clause = self._of_kind(node.kind, node, fields, scope)
+        return bool_clause(clause, self.filters(node.filter, scope))
+
+    def _of_kind(self, kind: str, node: MultiMatch, fields: list[tuple[str, float]], scope: Scope) -> Json:
+        """The clause of a kind, which is the node's own or what ``auto`` stands for here; without filters."""
         odd = next((name for name, _ in fields if _is_pattern(name)), None)
         if odd is not None:
             raise QueryError(
@@ -255,30 +261,35 @@ class QueryCompiler:
             )
         # A phrase can't be cut without becoming another one, and is a clause for each field.
         text = _need_text(node.text, "multi_match")
-        phrase = node.kind in ("phrase", "phrase_prefix")
+        phrase = kind in ("phrase", "phrase_prefix")
         options = {"query": text} if phrase else self._fitted(text, fields, scope, fuzzy=_edits(node))
-        if node.kind == "combined_fields":
-            return self._combined(node, options, fields, scope)
-        options["type"] = node.kind
-        _put_words(options, node)
-        _put(options, node, "tie_breaker", "analyzer")
-        clause: Json = {"multi_match": {**options, **self._boosts(fields, node, scope)}}
-        clause = self._in_nested([name for name, _ in fields], clause, scope)
-        return bool_clause(clause, self.filters(node.filter, scope))
+        if kind == "combined_fields":
+            if node.kind == kind:
+                self._require_combinable(fields, scope)
+            # Both engines refuse a weight below 1; only what the weights are to each other is meant.
+            least = min(1.0, *(boost for _, boost in fields))
+            weighted = [(name, boost / least) for name, boost in fields]
+            _put_words(options, node)
+            clause: Json = {"combined_fields": {**options, **self._boosts(weighted, node, scope)}}
+        else:
+            options["type"] = kind
+            _put_words(options, node)
+            _put(options, node, "tie_breaker", "analyzer")
+            clause = {"multi_match": {**options, **self._boosts(fields, node, scope)}}
+        return self._in_nested([name for name, _ in fields], clause, scope)
 
     def _as_one_text(self, node: MultiMatch, fields: list[tuple[str, float]], scope: Scope) -> Json:
-        """The clause of ``kind="auto"``: words count wherever they stand."""
-        why = scope.not_combinable(fields)
+        """The clause of ``kind="auto"``, without filters: words count wherever they stand."""
         if len(fields) == 1 or any(_is_pattern(name) for name, _ in fields):
             clause = self.visit_match(_as_match(node), scope)
         elif _edits(node) is not None:
             # Neither of the two that read words as one text allows typing errors.
-            clause = self.visit_multi_match(node.replace(kind="best_fields", filter=None), scope)
+            clause = self._of_kind("best_fields", node, fields, scope)
         else:
-            if why is not None and node.analyzer is None:
-                scope.note(f"{why}, so they are searched by cross_fields, not as one text")
             kind = scope.one_text_kind(fields, node.analyzer)
-            clause = self.visit_multi_match(node.replace(kind=kind, filter=None), scope)
+            if kind == "cross_fields" and node.analyzer is None and (why := scope.not_combinable(fields)):
+                scope.note(f"{why}, so they are searched by cross_fields, not as one text")
+            clause = self._of_kind(kind, node, fields, scope)
         # A name that is the whole text is one more rare word found: enough to come first, and on the scale of
         # the other words' scores, so that it doesn't flatten them in a fusion.
         whole = str(node.text).strip()
@@ -294,12 +305,10 @@ class QueryCompiler:
             if scope.clauses is not None:
                 scope.clauses.fixed += len(exact)
             clause = {"bool": {"should": [clause, *exact], "minimum_should_match": 1}}
-        return bool_clause(clause, self.filters(node.filter, scope))
+        return clause
 
-    def _combined(
-        self, node: MultiMatch, options: Json, fields: list[tuple[str, float]], scope: Scope
-    ) -> Json:
-        """The clause of ``kind="combined_fields"``."""
+    def _require_combinable(self, fields: list[tuple[str, float]], scope: Scope) -> None:
+        """Refuses ``combined_fields`` that was asked for by name where these fields or this engine can't."""
         why = scope.not_combinable(fields)
         if why is not None:
             raise QueryError(
@@ -307,13 +316,6 @@ class QueryCompiler:
             )
         if not scope.capabilities.combined_fields:
             scope.gap('combined_fields needs OpenSearch 3.2; use kind="auto" or kind="cross_fields"')
-        # Both engines refuse a weight below 1; only what the weights are to each other is meant.
-        least = min(1.0, *(boost for _, boost in fields))
-        _put_words(options, node)
-        weighted = [(name, boost / least) for name, boost in fields]
-        clause: Json = {"combined_fields": {**options, **self._boosts(weighted, node, scope)}}
-        clause = self._in_nested([name for name, _ in fields], clause, scope)
-        return bool_clause(clause, self.filters(node.filter, scope))
 
     def visit_match_phrase(self, node: MatchPhrase, scope: Scope) -> Json:
         info = scope.text(node.field)

@@ -96,7 +96,7 @@ def uses_words(request: Request) -> bool:
 
 
 def _asks(node: Query) -> bool:
-    return isinstance(node, (Match, MultiMatch)) and (node.fuzziness == "missing" or node.operator == "relax")
+    return isinstance(node, (Match, MultiMatch)) and (node.fuzziness == "missing" or _relaxes(node))
 
 
 def texts_of(request: Request, scope: Scope) -> dict[Text, None]:
@@ -187,7 +187,7 @@ def settled(query: Query, scope: Scope, words: Mapping[Text, Sequence[Word]], st
     def settle(node: Query) -> Query:
         if not isinstance(node, (Match, MultiMatch)) or not _asks(node):
             return node
-        if node.operator == "relax":
+        if _relaxes(node):
             if step == 0:
                 node = node.replace(operator="and", minimum_should_match=None)
             elif step == 1:
