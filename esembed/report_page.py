@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -26,6 +26,7 @@ __all__ = [
     "axis_ticks",
     "bar_chart",
     "check_page_path",
+    "color_of",
     "html",
     "items",
     "legend",
@@ -33,6 +34,7 @@ __all__ = [
     "stacked_bar",
     "svg",
     "table",
+    "weights_bar",
     "write_page",
 ]
 
@@ -40,7 +42,7 @@ COLORS = ("#2563a8", "#c2571a", "#2e7d4f", "#8b3a8f", "#7a6a1d", "#4a5568", "#b0
 """Of bars and parts, in order; text beside each says what it is, for those who can't tell them apart."""
 
 MARK = '<meta name="generator" content="esembed">'
-"""Stands in every page of ours, so that no other file is written over."""
+"""Stands in every page of esembed, so that no other file is written over."""
 
 OLD_MARK = "<style>\n:root{color-scheme:light dark;--ink:#1c2430"
 """How the pages of 0.1.0 are known, which had no mark."""
@@ -198,13 +200,14 @@ def bar_chart(bars: Sequence[Bar], *, axis: str, label: str, top: float | None =
     """
     if not bars:
         return Html("")
+    # Where the figure stands: behind the bar, and behind its interval.
     ends = [max(bar.value, bar.interval[1] if bar.interval else 0.0) for bar in bars]
     full = top or max([*ends, 0.0]) or 1.0
     height, wide = 30, WIDTH - LABELS - 90
     scale, bottom = wide / full, len(bars) * height + 6
     parts = [_scale(full, LABELS, bottom, wide, axis)]
-    for number, bar in enumerate(bars):
-        y, end = number * height + 6, max(bar.value, bar.interval[1] if bar.interval else 0.0)
+    for number, (bar, end) in enumerate(zip(bars, ends, strict=True)):
+        y = number * height + 6
         bold = " font-weight='600'" if bar.bold else ""
         parts.append(
             f"<text x='{LABELS - 10}' y='{y + 13}' text-anchor='end'{bold}>{html(_short(bar.label))}"
@@ -220,6 +223,20 @@ def bar_chart(bars: Sequence[Bar], *, axis: str, label: str, top: float | None =
             )
         parts.append(f"<text x='{LABELS + end * scale + 8:.1f}' y='{y + 13}'>{html(bar.shown)}</text>")
     return svg(WIDTH, bottom + 44, Html("".join(parts)), label)
+
+
+def color_of(number: int) -> str:
+    """The color of a chart's bar or part, by its place; they begin again after the last."""
+    return COLORS[number % len(COLORS)]
+
+
+def weights_bar(weights: Mapping[str, float]) -> Html:
+    """Weights of legs as parts of one bar; nothing where there are none."""
+    parts = [
+        Part(label=name, value=weight, color=color_of(number))
+        for number, (name, weight) in enumerate(weights.items())
+    ]
+    return stacked_bar(parts, axis="share of the score", label="weights of the legs")
 
 
 def stacked_bar(parts: Sequence[Part], *, axis: str, label: str) -> Html:
@@ -269,7 +286,7 @@ def check_page_path(path: str | Path | None, option: str = "--html") -> None:
 
     Raises:
         OptionsError: the folder isn't there, it is a folder itself, it can't be written, or it holds
-            something that is no page of ours.
+            something that is no page of esembed.
     """
     if path is None:
         return
@@ -298,7 +315,7 @@ def check_page_path(path: str | Path | None, option: str = "--html") -> None:
 
 
 def write_page(path: str | Path, text: Html, option: str = "--html") -> None:
-    """Write a page that :func:`page` made to a file, over an older page of ours if there is one.
+    """Write a page that :func:`page` made to a file, over an earlier one if it is there.
 
     Raises:
         OptionsError: as :func:`check_page_path`, and where writing fails.

@@ -20,6 +20,7 @@ __all__ = [
     "judged_share",
     "judged_warning",
     "p_text",
+    "share_shown",
 ]
 
 JUDGED_DEPTH = 10
@@ -161,6 +162,11 @@ def judged_share(run: Run, qrels: Qrels) -> float | None:
             seen += 1
             judged += document in grades
     return judged / seen if seen else None
+
+
+def share_shown(share: float | None) -> str:
+    """``40%``, or a dash where a configuration answered no judged query."""
+    return "–" if share is None else f"{share:.0%}"
 
 
 def judged_warning(shares: Mapping[str, float | None], judgments: float) -> str | None:

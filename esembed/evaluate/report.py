@@ -7,15 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esembed.evaluate.evaluation import Evaluation, Measured, p_text
+from esembed.evaluate.evaluation import Evaluation, Measured, p_text, share_shown
 from esembed.foreign import html_escaped as escape
 from esembed.report_page import (
-    COLORS,
     Bar,
     Html,
     Part,
     Section,
     bar_chart,
+    color_of,
     items,
     legend,
     page,
@@ -69,7 +69,7 @@ def terminal_table(evaluation: Evaluation) -> Table:
     for one in evaluation.measured:
         value = one.values[main]
         row = [one.name, *(f"{v.mean:.4f}" for v in one.values.values())]
-        row += [_share(judged[one.name])] if judged else []
+        row += [share_shown(judged[one.name])] if judged else []
         row += [f"{value.low:.3f} – {value.high:.3f}", _against(evaluation, one)]
         if timed:
             row += [f"{one.latency.p50_ms:.1f}", f"{one.latency.p95_ms:.1f}"] if one.latency else ["", ""]
@@ -87,10 +87,6 @@ def _against(evaluation: Evaluation, one: Measured) -> str:
             star = " *" if comparison.significant else ""
             return f"{comparison.difference.mean:+.4f} ({p_text(comparison.p_corrected)}){star}"
     return ""
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
 
 
 def report_dict(evaluation: Evaluation) -> dict[str, Any]:
@@ -182,7 +178,7 @@ def html_page(evaluation: Evaluation) -> Html:
 
 def _color(evaluation: Evaluation, name: str) -> str:
     names = [one.name for one in evaluation.measured]
-    return COLORS[names.index(name) % len(COLORS)]
+    return color_of(names.index(name))
 
 
 def _summary(evaluation: Evaluation) -> str:
@@ -253,7 +249,7 @@ def _table(evaluation: Evaluation) -> Html:
         for name, v in one.values.items():
             mean = f"<b>{v.mean:.3f}</b>" if v.mean == best[name] else f"{v.mean:.3f}"
             row.append(Html(f"{mean}<small>{v.low:.3f}–{v.high:.3f}</small>"))
-        row += [_share(judged[one.name])] if judged else []
+        row += [share_shown(judged[one.name])] if judged else []
         row.append(_against(evaluation, one) or "–")
         if timed:
             row.append(f"{one.latency.p50_ms:.1f} / {one.latency.p95_ms:.1f}" if one.latency else "–")

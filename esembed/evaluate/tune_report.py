@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
+from esembed.evaluate.evaluation import share_shown
 from esembed.evaluate.significance import Interval
 from esembed.evaluate.tuning import NEXT_VERSION, Tuned
 from esembed.query import Query
-from esembed.report_page import Bar, Html, Section, bar_chart, html, items, page, table
-from esembed.report_page import write_page as write
+from esembed.report_page import Bar, Html, Section, bar_chart, html, items, page, table, write_page
 
 __all__ = ["COLUMNS", "html_page", "notes", "rows", "write_html"]
 
@@ -33,8 +32,8 @@ def rows(tuned: Tuned) -> list[tuple[str, str, str, str, str]]:
         found.append(
             (
                 "judged@10",
-                _share(tuned.judged, "in use"),
-                _share(tuned.judged, "chosen") if changed else "",
+                share_shown(tuned.judged.get("in use")),
+                share_shown(tuned.judged.get("chosen")) if changed else "",
                 "",
                 "",
             )
@@ -112,14 +111,9 @@ def write_html(path: str | Path, tuned: Tuned, *, index: str = "", query: Query 
     Raises:
         OptionsError: the file can't be written, or holds something else than a report.
     """
-    write(path, html_page(tuned, index=index, query=query))
+    write_page(path, html_page(tuned, index=index, query=query))
 
 
 def interval_text(interval: Interval) -> str:
     """``+0.0210 (+0.0050 … +0.0370)``."""
     return f"{interval.mean:+.4f} ({interval.low:+.4f} … {interval.high:+.4f})"
-
-
-def _share(shares: Mapping[str, float | None], name: str) -> str:
-    value = shares.get(name)
-    return "–" if value is None else f"{value:.0%}"

@@ -9,15 +9,17 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import orjson
 
 from esembed.deprecation import old_names, renamed
 from esembed.errors import OptionsError
 from esembed.ingest.dead_letters import KEPT_ERRORS, Reason, merge_reasons
-from esembed.report_page import Html
 from esembed.types import ItemError
+
+if TYPE_CHECKING:
+    from esembed.report_page import Html
 
 __all__ = [
     "ALL_FIELDS",
@@ -408,31 +410,31 @@ class IngestReport:
         """
         both = IngestReport()
         for name in self.__dataclass_fields__:
-            mine, theirs = getattr(self, name), getattr(other, name)
+            first, second = getattr(self, name), getattr(other, name)
             if name in ("index", "dead_letters", "verified"):
-                value = mine or theirs
+                value = first or second
             elif name == "seconds":
-                value = max(mine, theirs)
+                value = max(first, second)
             elif name == "complete":
-                value = (mine or theirs) and (mine or not self.read) and (theirs or not other.read)
+                value = (first or second) and (first or not self.read) and (second or not other.read)
             elif name == "statistics_complete":
-                value = (mine or not self.statistics) and (theirs or not other.statistics)
-                value = value and (mine or theirs)
+                value = (first or not self.statistics) and (second or not other.statistics)
+                value = value and (first or second)
             elif name == "stage_seconds":
-                value = {key: mine.get(key, 0.0) + theirs.get(key, 0.0) for key in {**mine, **theirs}}
+                value = {key: first.get(key, 0.0) + second.get(key, 0.0) for key in {**first, **second}}
             elif name == "statistics":
-                value = {**mine, **theirs}
-                value |= {key: mine[key].merge(theirs[key]) for key in mine.keys() & theirs.keys()}
+                value = {**first, **second}
+                value |= {key: first[key].merge(second[key]) for key in first.keys() & second.keys()}
             elif name == "without_vector":
-                value = merge_missing(mine, theirs)
+                value = merge_missing(first, second)
             elif name == "leg_weights":  # of the later run, which saw more
-                value = theirs or mine
+                value = second or first
             elif name == "reasons":
-                value = merge_reasons(mine, theirs)
+                value = merge_reasons(first, second)
             elif name == "errors":
-                value = [*mine, *theirs][:KEPT_ERRORS]
+                value = [*first, *second][:KEPT_ERRORS]
             else:  # counts, seconds and sums of money; lists of messages
-                value = mine + theirs
+                value = first + second
             setattr(both, name, value)
         return both
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from esembed.report_page import COLORS, Bar, Html, Part, Section, bar_chart, page, stacked_bar, table
+from esembed.report_page import Bar, Html, Part, Section, bar_chart, page, stacked_bar, table, weights_bar
 
 __all__ = ["OUTCOMES", "html_page"]
 
@@ -86,14 +86,7 @@ def html_page(report: Mapping[str, Any]) -> Html:
             Section(
                 heading="What each leg of the default query counts",
                 hint="Shares of a hit's score, learned from the documents.",
-                body=stacked_bar(
-                    [
-                        Part(label=leg, value=weight, color=COLORS[number % len(COLORS)])
-                        for number, (leg, weight) in enumerate((report.get("leg_weights") or {}).items())
-                    ],
-                    axis="share of the score",
-                    label="weights of the legs",
-                ),
+                body=weights_bar(report.get("leg_weights") or {}),
             ),
             Section(
                 heading="Where the time went",

@@ -225,8 +225,8 @@ def claim_root() -> None:
     """Say in the engines' folder which cache it belongs to, where it lies outside it, and remove those whose
     cache is gone: nobody who removes a cache (a temporary folder, mostly) knows of the other folder.
 
-    Removed is only what says itself that it is ours, with a name that fits, unused for a week, and without a
-    server that runs there.
+    Removed is only what says itself that esembed made it, with a name that fits, unused for a week, and
+    without a server that runs there.
     """
     root, cache = engine_root(), str(cache_dir())
     if root.name != _name_outside(cache):

@@ -5,22 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from esembed.report_page import (
-    COLORS,
     Bar,
     Html,
-    Part,
     Section,
     bar_chart,
+    color_of,
     html,
     items,
     page,
-    stacked_bar,
     table,
+    weights_bar,
+    write_page,
 )
-from esembed.report_page import write_page as write
 from esembed.weights.estimate import WeightsReport
 
-__all__ = ["KINDS", "html_page", "weights_chart", "write_html"]
+__all__ = ["KINDS", "html_page", "write_html"]
 
 KINDS = {
     "first": "title or first sentence, cut out",
@@ -44,10 +43,10 @@ def html_page(report: WeightsReport, *, index: str = "") -> Html:
             label=f"{leg.name}: {kind}",
             value=leg.quality[kind],
             shown=f"{leg.quality[kind]:.2f}",
-            color=color,
+            color=color_of(number),
         )
         for kind in kinds
-        for leg, color in zip(report.legs, _colors(len(report.legs)), strict=True)
+        for number, leg in enumerate(report.legs)
         if kind in leg.quality
     ]
     rows = [
@@ -67,7 +66,7 @@ def html_page(report: WeightsReport, *, index: str = "") -> Html:
             Section(
                 heading="What does each leg count?",
                 hint="The shares of a hit's score; they sum to 1.",
-                body=weights_chart({leg.name: leg.weight for leg in report.legs}),
+                body=weights_bar({leg.name: round(leg.weight, 3) for leg in report.legs}),
             ),
             Section(
                 heading="What does each leg find?",
@@ -88,23 +87,10 @@ def html_page(report: WeightsReport, *, index: str = "") -> Html:
     )
 
 
-def weights_chart(weights: dict[str, float]) -> Html:
-    """Legs' weights as parts of one bar."""
-    parts = [
-        Part(label=name, value=round(weight, 3), color=color)
-        for (name, weight), color in zip(weights.items(), _colors(len(weights)), strict=True)
-    ]
-    return stacked_bar(parts, axis="share of the score", label="weights of the legs")
-
-
 def write_html(path: str | Path, report: WeightsReport, *, index: str = "") -> None:
     """Write :func:`html_page` to a file.
 
     Raises:
         OptionsError: the file can't be written, or holds something else than a report.
     """
-    write(path, html_page(report, index=index))
-
-
-def _colors(count: int) -> list[str]:
-    return [COLORS[number % len(COLORS)] for number in range(count)]
+    write_page(path, html_page(report, index=index))

@@ -3,7 +3,7 @@ time."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -84,62 +84,60 @@ VERBS: list[tuple[str, Verb]] = [
 ]
 
 
-@pytest.mark.asyncio
-async def test_junk_of_each_api_is_an_error_of_the_tree(
+@pytest.fixture
+async def proxied(
     client: Any, esembed_engine: Any, esembed_index_name: str
-) -> None:
-    name = esembed_index_name
-    index = await AsyncIndex.create(client, name, PLAN)
+) -> AsyncIterator[tuple[Any, AsyncIndex]]:
+    """The junk proxy, and a filled index of four documents that is opened through it."""
+    index = await AsyncIndex.create(client, esembed_index_name, PLAN)
     await index.ingest(records("fox"), OPTIONS)
     await index.refresh()
     with junk_proxy(esembed_engine.url) as proxy:
         other = official(esembed_engine.engine, proxy.url)
         try:
-            behind = await AsyncIndex.open(other, name, capabilities=index.capabilities)
-            for api, verb in VERBS:
-                await _spoiled(proxy, api, verb, behind)
-            # Nothing stays broken, and what was read last is what is there.
-            proxy.api = None
-            assert await behind.count() == 4
-            assert len(await _hybrid(behind)) == 4
+            yield proxy, await AsyncIndex.open(other, esembed_index_name, capabilities=index.capabilities)
         finally:
             await other.close()
+
+
+@pytest.mark.asyncio
+async def test_junk_of_each_api_is_an_error_of_the_tree(
+    proxied: tuple[Any, AsyncIndex],
+) -> None:
+    proxy, behind = proxied
+    for api, verb in VERBS:
+        await _spoiled(proxy, api, verb, behind)
+    # Nothing stays broken, and what was read last is what is there.
+    proxy.api = None
+    assert await behind.count() == 4
+    assert len(await _hybrid(behind)) == 4
 
 
 @pytest.mark.asyncio
 async def test_a_scan_of_answers_that_cannot_be_read_ends_after_a_few(
-    client: Any, esembed_engine: Any, esembed_index_name: str
+    proxied: tuple[Any, AsyncIndex], esembed_engine: Any
 ) -> None:
     """A scan waits ten minutes for an engine that is away. One that answers is not away."""
-    name = esembed_index_name
-    index = await AsyncIndex.create(client, name, PLAN)
-    await index.ingest(records("fox"), OPTIONS)
-    await index.refresh()
-    with junk_proxy(esembed_engine.url) as proxy:
-        other = official(esembed_engine.engine, proxy.url)
-        try:
-            behind = await AsyncIndex.open(other, name, capabilities=index.capabilities)
-            # Each page, and what opens the scan.
-            apis = ["_search", "_pit" if esembed_engine.engine == "elasticsearch" else "point_in_time"]
-            for api in apis:
-                for junk, proxy.cut in [
-                    (b"<html>login</html>", False),
-                    (b"", True),
-                    (b'{"_shards":', False),
-                    (b'{"_shards": {"fail', True),
-                ]:
-                    proxy.api, proxy.changed = api, 0
-                    proxy.change = lambda _status, _body, junk=junk: (200, junk)
-                    with pytest.raises(EngineUnavailableError, match="was cut, or isn't JSON"):
-                        await _copy(behind)
-                    assert proxy.changed == UNREADABLE_ATTEMPTS
-            # One that is cut is asked for again, and nothing is lost.
-            proxy.cut, proxy.api, left = False, "_search", [b"<html>", b"{"]
-            proxy.change = lambda status, body: (200, left.pop()) if left else (status, body)
-            assert (await _copy(behind)).read == 4
-            assert left == []
-        finally:
-            await other.close()
+    proxy, behind = proxied
+    # Each page, and what opens the scan.
+    apis = ["_search", "_pit" if esembed_engine.engine == "elasticsearch" else "point_in_time"]
+    for api in apis:
+        for junk, proxy.cut in [
+            (b"<html>login</html>", False),
+            (b"", True),
+            (b'{"_shards":', False),
+            (b'{"_shards": {"fail', True),
+        ]:
+            proxy.api, proxy.changed = api, 0
+            proxy.change = lambda _status, _body, junk=junk: (200, junk)
+            with pytest.raises(EngineUnavailableError, match="was cut, or isn't JSON"):
+                await _copy(behind)
+            assert proxy.changed == UNREADABLE_ATTEMPTS
+    # One that is cut is asked for again, and nothing is lost.
+    proxy.cut, proxy.api, left = False, "_search", [b"<html>", b"{"]
+    proxy.change = lambda status, body: (200, left.pop()) if left else (status, body)
+    assert (await _copy(behind)).read == 4
+    assert left == []
 
 
 async def _spoiled(proxy: Any, api: str, verb: Verb, index: AsyncIndex) -> None:

@@ -4,7 +4,7 @@ time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -85,60 +85,56 @@ VERBS: list[tuple[str, Verb]] = [
 ]
 
 
-def test_junk_of_each_api_is_an_error_of_the_tree(
-    client: Any, esembed_engine: Any, esembed_index_name: str
-) -> None:
-    name = esembed_index_name
-    index = Index.create(client, name, PLAN)
+@pytest.fixture
+def proxied(client: Any, esembed_engine: Any, esembed_index_name: str) -> Iterator[tuple[Any, Index]]:
+    """The junk proxy, and a filled index of four documents that is opened through it."""
+    index = Index.create(client, esembed_index_name, PLAN)
     index.ingest(records("fox"), OPTIONS)
     index.refresh()
     with junk_proxy(esembed_engine.url) as proxy:
         other = official(esembed_engine.engine, proxy.url)
         try:
-            behind = Index.open(other, name, capabilities=index.capabilities)
-            for api, verb in VERBS:
-                _spoiled(proxy, api, verb, behind)
-            # Nothing stays broken, and what was read last is what is there.
-            proxy.api = None
-            assert behind.count() == 4
-            assert len(_hybrid(behind)) == 4
+            yield proxy, Index.open(other, esembed_index_name, capabilities=index.capabilities)
         finally:
             other.close()
+
+
+def test_junk_of_each_api_is_an_error_of_the_tree(
+    proxied: tuple[Any, Index],
+) -> None:
+    proxy, behind = proxied
+    for api, verb in VERBS:
+        _spoiled(proxy, api, verb, behind)
+    # Nothing stays broken, and what was read last is what is there.
+    proxy.api = None
+    assert behind.count() == 4
+    assert len(_hybrid(behind)) == 4
 
 
 def test_a_scan_of_answers_that_cannot_be_read_ends_after_a_few(
-    client: Any, esembed_engine: Any, esembed_index_name: str
+    proxied: tuple[Any, Index], esembed_engine: Any
 ) -> None:
     """A scan waits ten minutes for an engine that is away. One that answers is not away."""
-    name = esembed_index_name
-    index = Index.create(client, name, PLAN)
-    index.ingest(records("fox"), OPTIONS)
-    index.refresh()
-    with junk_proxy(esembed_engine.url) as proxy:
-        other = official(esembed_engine.engine, proxy.url)
-        try:
-            behind = Index.open(other, name, capabilities=index.capabilities)
-            # Each page, and what opens the scan.
-            apis = ["_search", "_pit" if esembed_engine.engine == "elasticsearch" else "point_in_time"]
-            for api in apis:
-                for junk, proxy.cut in [
-                    (b"<html>login</html>", False),
-                    (b"", True),
-                    (b'{"_shards":', False),
-                    (b'{"_shards": {"fail', True),
-                ]:
-                    proxy.api, proxy.changed = api, 0
-                    proxy.change = lambda _status, _body, junk=junk: (200, junk)
-                    with pytest.raises(EngineUnavailableError, match="was cut, or isn't JSON"):
-                        _copy(behind)
-                    assert proxy.changed == UNREADABLE_ATTEMPTS
-            # One that is cut is asked for again, and nothing is lost.
-            proxy.cut, proxy.api, left = False, "_search", [b"<html>", b"{"]
-            proxy.change = lambda status, body: (200, left.pop()) if left else (status, body)
-            assert (_copy(behind)).read == 4
-            assert left == []
-        finally:
-            other.close()
+    proxy, behind = proxied
+    # Each page, and what opens the scan.
+    apis = ["_search", "_pit" if esembed_engine.engine == "elasticsearch" else "point_in_time"]
+    for api in apis:
+        for junk, proxy.cut in [
+            (b"<html>login</html>", False),
+            (b"", True),
+            (b'{"_shards":', False),
+            (b'{"_shards": {"fail', True),
+        ]:
+            proxy.api, proxy.changed = api, 0
+            proxy.change = lambda _status, _body, junk=junk: (200, junk)
+            with pytest.raises(EngineUnavailableError, match="was cut, or isn't JSON"):
+                _copy(behind)
+            assert proxy.changed == UNREADABLE_ATTEMPTS
+    # One that is cut is asked for again, and nothing is lost.
+    proxy.cut, proxy.api, left = False, "_search", [b"<html>", b"{"]
+    proxy.change = lambda status, body: (200, left.pop()) if left else (status, body)
+    assert (_copy(behind)).read == 4
+    assert left == []
 
 
 def _spoiled(proxy: Any, api: str, verb: Verb, index: Index) -> None:

@@ -400,7 +400,7 @@ class Preparer:
                 "(--on-nan null)",
                 field=path,
             )
-        # orjson writes 254 levels. Below that the refusal is ours, and names the field.
+        # orjson writes 254 levels. Below that esembed refuses, and names the field.
         if depth > 200:
             raise RecordError(f"{path}: nested too deeply", field=path)
         if isinstance(value, Mapping):
