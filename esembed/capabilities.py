@@ -81,6 +81,7 @@ class Capabilities:
         sparse_pruning: a query on ``sparse_vector`` may leave out terms by how common they are.
         shard_doc: a scan through a point in time can be sorted by ``_shard_doc``.
         bm25_k1_factor: BM25 scores carry Lucene's old factor (k1 + 1), as Elasticsearch's do.
+        diversify: the engine can make hits differ (Elasticsearch's retriever, OpenSearch's ``ext.mmr``).
         inference: the engine can compute vectors itself: Elasticsearch's inference endpoints (Enterprise or
             trial license), OpenSearch's ml-commons plugin.
         max_clauses: the most clauses of a request's query, those of all legs together.
@@ -117,6 +118,7 @@ class Capabilities:
     sparse_pruning: bool = False
     shard_doc: bool = True
     bm25_k1_factor: bool = True
+    diversify: bool = False
     inference: bool = False
     max_clauses: int = 1024
     max_result_window: int = 10_000
@@ -317,6 +319,7 @@ def derive(
         shard_doc=version >= Version(3, 3),
         # OpenSearch 3.0 took Lucene's newer BM25, whose scores are smaller by this factor.
         bm25_k1_factor=version < Version(3),
+        diversify=knn and version >= Version(3, 3),
         inference=inference and neural,
         unknown=unknown,
         details=details,
@@ -375,6 +378,7 @@ def _elasticsearch(
         sparse_index_options=version >= Version(9, 1) or backported,
         base64_vectors=version >= Version(9, 3),
         exclude_vectors=version >= Version(9, 2),
+        diversify=version >= Version(9, 3),
         sparse_pruning=True,
         inference=inference and paid,
         unknown=unknown,

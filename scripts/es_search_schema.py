@@ -57,7 +57,7 @@ QUERIES = [
     "terms",
     "wildcard",
 ]
-RETRIEVERS = ["standard", "knn", "rrf", "text_similarity_reranker", "linear"]
+RETRIEVERS = ["standard", "knn", "rrf", "text_similarity_reranker", "linear", "diversify"]
 SKIPPED = (
     "aggregations.",
     "SearchRequestBody",

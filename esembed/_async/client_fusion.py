@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from esembed.answers import counted
+from esembed.dialect import dialect_for
 from esembed.errors import (
+    AnswerError,
     EncoderError,
     EngineRequestError,
     EsembedError,
@@ -19,7 +21,7 @@ from esembed.errors import (
 )
 from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
 from esembed.plan import IndexPlan, paths
-from esembed.query.nodes import Collapse, MultiMatch, Rescore, TextNode
+from esembed.query.nodes import Collapse, Diversify, Knn, MultiMatch, Rescore, TextNode
 from esembed.search.answer import (
     LegAnswer,
     best_chunk,
@@ -124,13 +126,16 @@ class AsyncClientFusion:
                     doc: answer.value(doc, path) for answer in lists if answer for doc in answer.ranked.ids
                 }
                 fused = collapse(fused, groups)
-            else:
-                try:
+                continue
+            try:
+                if isinstance(stage, Diversify):
+                    fused = await self._diversify(compiler, stage, fused, compiled, params)
+                elif isinstance(stage, Rescore):
                     fused, scored = await self._rescore(compiler, stage, fused, lists, params, compiled)
-                except (EncoderError, EngineRequestError, TransientError) as error:
-                    if not partial:
-                        raise
-                    legs_missing["rescore"] = str(error)
+            except (EncoderError, EngineRequestError, TransientError) as error:
+                if not partial:
+                    raise
+                legs_missing[stage.builder()] = str(error)
         window = len(fused)
         shown = fused[options.offset : options.offset + options.size]
         hits = merge_hits(shown, lists, options.explain)
@@ -330,6 +335,51 @@ class AsyncClientFusion:
         # A stable sort: what a stage can't tell apart keeps the order that the stage before gave it.
         again.sort(key=lambda hit: -hit.score)
         return again + list(tail), {hit.id: hit.score for hit in again}
+
+    async def _diversify(
+        self,
+        compiler: SearchCompiler,
+        stage: Diversify,
+        fused: list[Fused],
+        compiled: CompiledSearch,
+        params: Mapping[str, Any],
+    ) -> list[Fused]:
+        """The head of the list in an order in which each hit differs from those before it."""
+        # Imported here: NumPy takes longer than a search by words.
+        from esembed.search.diversity import marginal_relevance, scaled, similarities
+
+        head, tail = fused[: stage.window_size], fused[stage.window_size :]
+        if len(head) < 2 or stage.relevance == 1.0:
+            return fused
+        field, format = compiled.scope.dense(stage.field), dialect_for(compiler.capabilities).documents
+        wanted = compiler.source({"includes": [field.path], "excludes": []})
+        body = page_body([hit.id for hit in head], wanted, None)
+        (answer,) = await self._msearch([body], params, compiled.options.deadline)
+        found = {
+            str(raw["_id"]): format.read_dense(paths.get(raw.get("_source") or {}, field.path))
+            for raw in answer["hits"]["hits"]
+        }
+        vectors = [found.get(hit.id) for hit in head]
+        if all(vector is None for vector in vectors):
+            compiled.scope.note(
+                f"diversify: none of the {len(head)} hits has a vector in {stage.field}, so their order stays"
+            )
+            return fused
+        if len({vector.shape for vector in vectors if vector is not None}) > 1:
+            raise AnswerError(f"the vectors of {stage.field} differ in their dimensions", status=200)
+        kind = field.spec.element_type if field.spec is not None else "float"
+        compared = field.spec.similarity if field.spec is not None else "cosine"
+        asked, scores = compiled.request.inner, [hit.score for hit in head]
+        relevance = scaled(scores)
+        before = compiled.request.stages[: compiled.request.stages.index(stage)]
+        if isinstance(asked, Knn) and not any(isinstance(one, Rescore) for one in before):
+            searched = compiled.scope.dense(asked.field).spec
+            bounded = searched is None or searched.similarity != "max_inner_product"
+            if bounded and asked.boost:
+                relevance = [score / asked.boost for score in scores]
+        similar = similarities(vectors, compared, bits=kind == "bit")
+        order = marginal_relevance(relevance, similar, stage.relevance)
+        return [head[place] for place in order] + tail
 
     async def _texts(
         self,

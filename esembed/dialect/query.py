@@ -22,6 +22,7 @@ from esembed.plan import DenseField
 from esembed.query.nodes import (
     Bool,
     BoostBy,
+    Diversify,
     Exists,
     Filter,
     GeoDistance,
@@ -171,6 +172,16 @@ class QueryCompiler:
             "trial license; use reranker=, which runs in your process"
         )
         return None
+
+    def diversify(
+        self, stage: Diversify, fusion: FusionNode | None, legs: Sequence[Query], size: int, scope: Scope
+    ) -> Json | None:
+        """The part of a search body that finds the hits and makes them differ; None after a gap was noted.
+
+        Args:
+            size: hits on the page.
+        """
+        raise NotImplementedError
 
     max_levels: ClassVar[int | None] = None
     """How deep the engine takes queries inside queries; None where it has no such limit."""

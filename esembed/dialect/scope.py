@@ -320,11 +320,11 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
             raise QueryError(f"exists doesn't work on the sparse field {name!r}", field=name)
         return info
 
-    def dense(self, name: str) -> FieldInfo:
-        """A dense vector field. Raises QueryError."""
+    def dense(self, name: str, builder: str = "knn") -> FieldInfo:
+        """A dense vector field, of use to a *builder*. Raises QueryError."""
         info = self._find(name, "dense")
         if info.kind not in ("dense", "any"):
-            raise QueryError(f"knn needs a dense field; {name!r} is {_what(info.kind)}", field=name)
+            raise QueryError(f"{builder} needs a dense field; {name!r} is {_what(info.kind)}", field=name)
         return info
 
     def sparse(self, name: str) -> FieldInfo:

@@ -16,7 +16,7 @@ from esembed.evaluate.metrics import Latency
 from esembed.plan import IndexPlan
 from esembed.plan.default_query import default_query, searchable_legs
 from esembed.query import Query
-from esembed.query.nodes import BoostBy, Collapse, Knn, Rescore
+from esembed.query.nodes import BoostBy, Knn, Stage
 from esembed.query.tree import resolve_text
 from esembed.search.options import Reranker
 from esembed.types import ENGINES, Hits
@@ -96,14 +96,14 @@ def run_queries(
 ) -> tuple[dict[str, list[tuple[str, float]]], dict[str, str]]:
     """The run of one configuration, and a line for each document that was seen.
 
-    Below the window of a rescored query stand the other hits of the query under it, in their order.
+    Below the hits that a stage works on stand the other hits of the query under it, in their order.
     """
     base = default_query(index.plan) if query is None or isinstance(query, str) else query
     titles: dict[str, str] = {}
     depth = _depth(base, size)
     if depth < size:
         top, titles = run_queries(index, base, texts, depth)
-        if isinstance(base, Rescore):
+        if isinstance(base, Stage):
             below, _ = run_queries(index, base.query, texts, size)
             for query_id, listed in below.items():
                 first = top[query_id]
@@ -123,10 +123,10 @@ def run_queries(
 
 
 def _depth(query: Query, size: int) -> int:
-    """How many hits a query can give: at most the windows of its rescorings."""
-    while isinstance(query, (Rescore, Collapse, BoostBy)):
-        if isinstance(query, Rescore):
-            size = min(size, query.window_size)
+    """How many hits a query can give: at most what its stages work on."""
+    while isinstance(query, (Stage, BoostBy)):
+        if isinstance(query, Stage) and query.head is not None:
+            size = min(size, query.head)
         query = query.query
     return size
 

@@ -13,14 +13,13 @@ from typing import TypeVar
 from esembed.errors import QueryError
 from esembed.query.nodes import (
     BoostBy,
-    Collapse,
     Knn,
     Linear,
     Nested,
     Query,
-    Rescore,
     Rrf,
     Sparse,
+    Stage,
     TextNode,
     VectorNode,
 )
@@ -45,7 +44,7 @@ V = TypeVar("V")
 
 def query_legs(query: Query) -> tuple[Query, ...]:
     """The legs of a query's outermost fusion, below its stages; of another query itself."""
-    while isinstance(query, (Rescore, Collapse)):
+    while isinstance(query, Stage):
         query = query.query
     if isinstance(query, (Rrf, Linear)):
         return query.legs
@@ -146,7 +145,7 @@ def select_legs(query: Query, legs: Collection[str] | None) -> Query:
             f"legs takes a list of leg names, such as legs=['bm25'], not {legs!r}; leave it out for all",
             field="legs",
         )
-    if isinstance(query, (Rescore, Collapse)):
+    if isinstance(query, Stage):
         return query.replace(query=select_legs(query.query, legs))
     inside = query_legs(query)
     names = leg_names(inside)
@@ -162,7 +161,7 @@ def select_legs(query: Query, legs: Collection[str] | None) -> Query:
 
 def drop_legs(query: Query, names: Collection[str]) -> Query:
     """The query without these legs of its outermost fusion; one that is left stays a fusion."""
-    if isinstance(query, (Rescore, Collapse)):
+    if isinstance(query, Stage):
         return query.replace(query=drop_legs(query.query, names))
     inside = query_legs(query)
     if inside == (query,):

@@ -15,6 +15,7 @@ from esembed.query.nodes import (
     Bool,
     BoostBy,
     Collapse,
+    Diversify,
     Exists,
     Filter,
     GeoDistance,
@@ -51,6 +52,7 @@ __all__ = [
     "bool_",
     "boost_by",
     "collapse",
+    "diversify",
     "exists",
     "geo_distance",
     "ids",
@@ -675,6 +677,39 @@ def collapse(query: Query, field: str, *, name: str | None = None) -> Collapse:
         field=field,
         name=name,
     )
+
+
+def diversify(
+    query: Query,
+    field: str,
+    *,
+    relevance: float = 0.7,
+    window_size: int = 50,
+    name: str | None = None,
+) -> Diversify:
+    """The first *window_size* hits in an order in which each differs from those before it (maximal marginal
+    relevance: Carbonell and Goldstein, SIGIR 1998).
+
+    The next hit is the one with the largest relevance · r - (1 - relevance) · s. r is what the query says
+    of it: for a kNN its score, which is (1 + cosine) / 2; for other queries its score between the window's
+    lowest, 0, and highest, 1. s is how similar its vector is to that of the most similar hit before it,
+    (1 + cosine) / 2 for fields that are compared by cosine; without a vector it is 1/2. Hits keep their
+    scores, which therefore don't fall from hit to hit.
+
+    Both engines can do something like it (``fusion="server"``): OpenSearch the same around a kNN alone, from
+    3.3 on and where its cluster setting ``cluster.search.enabled_system_generated_factories`` allows it;
+    Elasticsearch from 9.3 on chooses by the query's vector and leaves what it chose in the order it had.
+
+    Args:
+        query: what finds the hits; it asks for ``window_size`` of them at least.
+        field: a dense field, one vector a document.
+        relevance: between 1, the query's own order, and 0, as different as can be.
+        window_size: how many hits are compared, at most 1,000; paging can't go beyond them.
+
+    Raises:
+        QueryError: a number out of range.
+    """
+    return Diversify(query=query, field=field, relevance=relevance, window_size=window_size, name=name)
 
 
 def boost_by(

@@ -33,6 +33,7 @@ __all__ = [
     "BoostBy",
     "Collapse",
     "DenseVector",
+    "Diversify",
     "Exists",
     "Filter",
     "FrozenMap",
@@ -60,6 +61,7 @@ __all__ = [
     "Scalar",
     "Sparse",
     "SparseWeights",
+    "Stage",
     "StoredRaw",
     "Term",
     "Terms",
@@ -529,6 +531,9 @@ MAX_WINDOW = 10_000
 (index.max_result_window); Elasticsearch refuses more candidates, and OpenSearch, which asks for memory first,
 doesn't: ``ef_search`` of 1e9 ended a node of 3.6.0 with 1 GB of heap."""
 
+MAX_DIVERSIFIED = 1000
+"""The most hits that are compared with each other: of 1,024 dims their vectors are 20 MB of JSON."""
+
 MAX_LEGS = 100
 """The most legs of a fusion. Each is a search of its own where the client fuses."""
 
@@ -603,7 +608,7 @@ def _check_fusion(node: Rrf | Linear) -> None:
     if len(node.legs) > MAX_LEGS:
         raise QueryError(f"{what} takes at most {MAX_LEGS} legs, not {len(node.legs)}", field="legs")
     for leg in node.legs:
-        if isinstance(leg, (Rescore, Collapse)):
+        if isinstance(leg, Stage):
             raise QueryError(f"{leg.builder()} stands around {what}, not inside it", field="legs")
     if node.weights is not None:
         if len(node.weights) != len(node.legs):
@@ -1125,12 +1130,23 @@ class Linear(Node, frozen=True, kw_only=True, tag="linear"):
         _check_fusion(self)
 
 
-class Rescore(Node, frozen=True, kw_only=True, tag="rescore"):
+class Stage(Node, frozen=True, kw_only=True):
+    """What the nodes have in common that stand around a query and change its list of hits."""
+
+    query: Query
+
+    @property
+    def head(self) -> int | None:
+        """How many of the first hits it works on, which is as far as pages reach; None for all of them."""
+        size: int | None = getattr(self, "window_size", None)
+        return size
+
+
+class Rescore(Stage, frozen=True, kw_only=True, tag="rescore"):
     """The first hits of a query scored again, by another query or a cross-encoder."""
 
     positional: ClassVar[tuple[str, ...]] = ("query",)
     instead_of_text: ClassVar[tuple[str, ...]] = ("by",)
-    query: Query
     by: Query | None = None
     reranker: str | None = None
     inference_id: str | None = None
@@ -1157,13 +1173,27 @@ class Rescore(Node, frozen=True, kw_only=True, tag="rescore"):
         _check_boost(self.rescore_weight, "rescore_weight")
 
 
-class Collapse(Node, frozen=True, kw_only=True, tag="collapse"):
+class Collapse(Stage, frozen=True, kw_only=True, tag="collapse"):
     """The best hit of each value of a field."""
 
     positional: ClassVar[tuple[str, ...]] = ("query", "field")
-    query: Query
     field: str
     name: str | None = None
+
+
+class Diversify(Stage, frozen=True, kw_only=True, tag="diversify"):
+    """The first hits in an order in which each differs from those before it."""
+
+    positional: ClassVar[tuple[str, ...]] = ("query", "field")
+    field: str
+    relevance: float = 0.7
+    window_size: int = 50
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _between(self.relevance, "relevance", 0, 1)
+        _from_to(self.window_size, "window_size", 1, MAX_DIVERSIFIED)
 
 
 class BoostBy(Node, frozen=True, kw_only=True, tag="boost_by"):
@@ -1182,7 +1212,7 @@ class BoostBy(Node, frozen=True, kw_only=True, tag="boost_by"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.query, (Rrf, Linear, Rescore, Collapse)):
+        if isinstance(self.query, (Rrf, Linear, Stage)):
             raise QueryError(
                 f"boost_by can't stand around {self.query.builder()}; put it around a leg", field=self.field
             )
@@ -1236,6 +1266,7 @@ Query = (
     | Linear
     | Rescore
     | Collapse
+    | Diversify
     | BoostBy
 )
 """Any node of the algebra; msgspec reads and writes it by the tag ``type``."""

@@ -13,13 +13,12 @@ from esembed.errors import QueryError
 from esembed.json_input import JsonInputError, JsonLimits, check_json, parse_json
 from esembed.query.nodes import (
     Bool,
-    Collapse,
     Filter,
     Knn,
     Node,
     Query,
-    Rescore,
     Sparse,
+    Stage,
     VectorNode,
 )
 
@@ -264,7 +263,7 @@ def add_filter(query: Query, extra: Filter | None) -> Query:
     """
     if extra is None:
         return query
-    if isinstance(query, (Rescore, Collapse)):
+    if isinstance(query, Stage):
         return query.replace(query=add_filter(query.query, extra))
     if isinstance(query, Bool):
         return query.replace(

@@ -25,6 +25,7 @@ from esembed.plan import IndexPlan
 from esembed.query.nodes import (
     Bool,
     Collapse,
+    Diversify,
     Exists,
     Ids,
     Knn,
@@ -246,7 +247,12 @@ class SearchCompiler:
             UnsupportedFeatureError: what the engine lacks, all of it.
         """
         scope = self._scope.with_(window=request.window, notes=list(request.notes), gaps=[], names=[])
-        if request.fusion is not None:
+        for stage in request.stages:
+            if isinstance(stage, Diversify):
+                _check_one_vector(stage, scope)
+        if request.options.fusion == "server" and any(isinstance(s, Diversify) for s in request.stages):
+            compiled = self._diversified_by_engine(request, scope)
+        elif request.fusion is not None:
             compiled = self._fused(request, request.fusion, scope, fetch_with_legs)
         elif (
             self._stages_need_the_client(request)
@@ -282,7 +288,7 @@ class SearchCompiler:
         for stage in stages:
             if isinstance(stage, Collapse):
                 body["collapse"] = {"field": scope.usable(stage.field, "collapse").path}
-            elif stage.by is not None:
+            elif isinstance(stage, Rescore) and stage.by is not None:
                 aligned, by = scope.with_(align_scores=True, inner_hits=False), stage.by
                 rescore, _ = self._within_budget(partial(self.dialect.clause, by), aligned)
                 body["rescore"] = {
@@ -327,7 +333,9 @@ class SearchCompiler:
     def _single_by_client(self, request: Request, scope: Scope, fetch_with_legs: bool) -> CompiledSearch:
         """One leg whose stages or chunks need later round trips: a fusion of that leg alone."""
         if request.options.sort or request.options.search_after:
-            raise QueryError("sort and search_after don't go with rescore or chunk documents", field="sort")
+            raise QueryError(
+                "sort and search_after don't go with rescore, diversify or chunk documents", field="sort"
+            )
         end = request.options.offset + request.options.size
         if end >= request.window and not request.windowed and not request.finds_nearest:
             # One list is the same however much of it is fetched, so it is paged through: up to the page's
@@ -351,7 +359,11 @@ class SearchCompiler:
         if len(request.stages) > 1:
             return True
         (stage,) = request.stages
-        if isinstance(stage, Collapse) or stage.inference_id is not None:
+        if isinstance(stage, Collapse):
+            return False
+        if not isinstance(stage, Rescore):
+            return True
+        if stage.inference_id is not None:
             return False
         if stage.by is None:
             return True
@@ -413,8 +425,8 @@ class SearchCompiler:
         """Why the engine can't fuse this with the same result; empty where it can."""
         gaps = list(self.dialect.fusion_gaps(fusion, scope))
         for stage in request.stages:
-            if isinstance(stage, Rescore):
-                gaps.append('rescore after a fusion runs in the client; fusion="auto"')
+            if not isinstance(stage, Collapse):
+                gaps.append(f'{stage.builder()} after a fusion runs in the client; fusion="auto"')
             elif not self.dialect.collapses_fused:
                 gaps.append('hybrid collapses each leg before it fuses, not the fused list; fusion="auto"')
         if any(self._finds_chunk_documents(leg.query, scope) for leg in request.legs):
@@ -479,6 +491,37 @@ class SearchCompiler:
             body["from"] = request.options.offset
         self._add_extras(body, request.options, scope)
         return CompiledSearch(request=request, scope=scope, path="server", body=body)
+
+    def _diversified_by_engine(self, request: Request, scope: Scope) -> CompiledSearch:
+        """The engine's own form of diversify, which isn't the same on both (``q.diversify`` says how)."""
+        options, (stage, *others) = request.options, request.stages
+        gaps = []
+        if others or not isinstance(stage, Diversify):
+            gaps.append('the engine diversifies with no other stage; fusion="auto"')
+        if options.offset:
+            gaps.append('the engine diversifies a first page; fusion="auto"')
+        if options.sort is not None or options.search_after is not None:
+            raise QueryError("sort doesn't go with diversify, which is an order itself", field="sort")
+        if request.fusion is not None:
+            gaps.extend(self.dialect.fusion_gaps(request.fusion, scope))
+        for gap in gaps:
+            scope.gap(gap)
+        body: Json = {}
+        if isinstance(stage, Diversify) and not gaps:
+            body = self.dialect.diversify(stage, request.fusion, _queries(request), options.size, scope) or {}
+        body["size"] = options.size
+        body["_source"] = self.source(options.source)
+        self._add_extras(body, options, scope)
+        return CompiledSearch(
+            request=request,
+            scope=scope,
+            path="single" if request.fusion is None else "server",
+            body=body,
+            fusion=request.fusion,
+            score_factor=1.0 if request.fusion is None else self.dialect.score_factor(request.fusion),
+            to_common=None if request.fusion is not None else self._to_common(request.inner, scope),
+            counted=False,
+        )
 
     def _by_client(
         self, request: Request, fusion: FusionNode, scope: Scope, fetch_with_legs: bool
@@ -615,6 +658,17 @@ class SearchCompiler:
         inner = scope.with_(names=[], window=len(ids), align_scores=align_scores, inner_hits=False)
         body, _ = self._within_budget(lambda within: self.dialect.leg_body(narrowed, within), inner)
         return {**body, "size": len(ids), "_source": False, "track_total_hits": False}
+
+
+def _check_one_vector(stage: Diversify, scope: Scope) -> None:
+    """Raises QueryError where hits can't be compared by the field of a diversify."""
+    info = scope.dense(stage.field, "diversify")
+    if info.nested is not None or info.is_chunk_document:
+        raise QueryError(
+            f"diversify compares documents by one vector each, and {stage.field!r} has one for each chunk; "
+            "name a dense field that isn't chunked",
+            field="field",
+        )
 
 
 _AROUND = frozenset({"bool", "nested", "function_score", "script_score", "dis_max", "constant_score", "knn"})

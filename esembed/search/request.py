@@ -19,7 +19,6 @@ from esembed.plan.default_query import default_legs
 from esembed.plan.legs import drop_legs, expand_by_leg, leg_names, query_legs, select_legs
 from esembed.query.nodes import (
     Bool,
-    Collapse,
     Filter,
     Knn,
     Linear,
@@ -31,6 +30,7 @@ from esembed.query.nodes import (
     Rescore,
     Rrf,
     Sparse,
+    Stage,
 )
 from esembed.query.tree import add_filter, resolve_text, too_deep, transform, walk
 from esembed.search.deadline import ENGINE_SHARE
@@ -79,7 +79,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         query: all of it, as it was resolved: text put in, filters added, legs chosen.
         inner: the query inside the stages.
-        stages: rescore and collapse, from the inside out.
+        stages: rescore, collapse and others, from the inside out.
         legs: of a fusion, nested ones included, in the order of its leaves; of another query itself.
         fusion: how the legs are combined, or None.
         window: how many hits take part; paging ends there.
@@ -95,7 +95,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     query: Query
     inner: Query
-    stages: tuple[Rescore | Collapse, ...]
+    stages: tuple[Stage, ...]
     legs: tuple[RequestLeg, ...]
     fusion: FusionNode | None
     window: int
@@ -121,7 +121,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return (
             self.fusion is not None
             or isinstance(self.inner, Knn)
-            or any(isinstance(stage, Rescore) for stage in self.stages)
+            or any(stage.head is not None for stage in self.stages)
         )
 
     @property
@@ -200,7 +200,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _fill_stage(stage: Rescore | Collapse, fill: Any) -> Rescore | Collapse:
+def _fill_stage(stage: Stage, fill: Any) -> Stage:
     """A stage whose own query has its vectors; the query it stands around is compiled by itself."""
     if isinstance(stage, Rescore) and stage.by is not None:
         filled: Rescore = stage.replace(by=transform(stage.by, fill))
@@ -407,10 +407,10 @@ def _both(one: Filter | None, other: Filter | None) -> Filter | None:
     return Bool(filter=(one, other))
 
 
-def _unwrap(query: Query) -> tuple[Query, list[Rescore | Collapse]]:
+def _unwrap(query: Query) -> tuple[Query, list[Stage]]:
     """The query inside the stages, and the stages from the inside out."""
-    stages: list[Rescore | Collapse] = []
-    while isinstance(query, (Rescore, Collapse)):
+    stages: list[Stage] = []
+    while isinstance(query, Stage):
         stages.append(query)
         query = query.query
     return query, stages[::-1]
@@ -433,7 +433,7 @@ def _at_cursor(query: Query, options: SearchOptions, where: Cursor) -> tuple[Que
 
 def _window(
     core: Query,
-    stages: Sequence[Rescore | Collapse],
+    stages: Sequence[Stage],
     options: SearchOptions,
     limit: int,
     first_window: int | None,
@@ -457,7 +457,7 @@ def _window(
         )
     fused = isinstance(core, (Rrf, Linear))
     asked = core.rank_window_size if isinstance(core, (Rrf, Linear)) else None
-    deep = max((s.window_size for s in stages if isinstance(s, Rescore)), default=0)
+    deep = max((stage.head or 0 for stage in stages), default=0)
     knn = isinstance(core, Knn)
     window = asked or first_window or max(DEFAULT_WINDOW, options.size, deep)
     if isinstance(core, Knn) and core.k is not None:
@@ -465,9 +465,10 @@ def _window(
         if window > limit:
             raise QueryError(f"k = {window} is beyond this engine's limit of {limit}; lower it", field="k")
     for stage in stages:
-        if isinstance(stage, Rescore) and end > stage.window_size:
+        if stage.head is not None and end > stage.head:
             raise QueryError(
-                f"the page ends at hit {end}, beyond rescore's window_size of {stage.window_size}; raise it",
+                f"the page ends at hit {end}, beyond {stage.builder()}'s window_size of {stage.head}; raise "
+                "it",
                 field="window_size",
             )
     if (fused or knn) and end > window:

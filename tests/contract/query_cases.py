@@ -321,6 +321,18 @@ CASES: list[Case] = [
         q.rescore(q.rrf(_text, _dense), inference_id="my-reranker", fields="body", text="red fox"),
     ),
     Case("collapse", "The best hit of each value", q.collapse(q.match("red fox", fields="body"), "lang")),
+    Case(
+        "diversify",
+        "Each hit differs from those before it (the vectors are fetched and compared by esembed)",
+        q.diversify(q.knn("embedding", vector=VECTOR), "embedding", relevance=0.7),
+    ),
+    Case("diversify-fused", "… of a fused list", q.diversify(q.rrf(_text, _dense), "embedding")),
+    Case(
+        "server-diversify",
+        "… by the engine, which is not the same on both",
+        q.diversify(q.knn("embedding", vector=VECTOR), "embedding", relevance=0.7),
+        {"fusion": "server"},
+    ),
     Case("collapse-fused", "… of a fused list", q.collapse(q.rrf(_text, _dense), "lang")),
     Case(
         "boost-by",

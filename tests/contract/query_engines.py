@@ -54,6 +54,11 @@ def world(engine: Any, kind: str) -> Iterator[World]:
     official = official_client(engine, kind)
     client = EngineClient(official)
     name = f"esembed-query-{uuid.uuid4().hex[:10]}"
+    if kind == "opensearch":
+        # What diversifies in the engine; for good, since other tests on the same engine may run beside.
+        factories = ["mmr_over_sample_factory", "mmr_rerank_factory"]
+        setting = {"cluster.search.enabled_system_generated_factories": factories}
+        client.request("PUT", "/_cluster/settings", body={"transient": setting}, ignore=(400,))
     try:
         yield World(official, client, probe(client), name)
     finally:

@@ -26,8 +26,8 @@ from esembed.dialect.query import (
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode, LegRef
-from esembed.query.nodes import Bool, Knn, PruneOptions, Query, Rescore, Sparse
-from esembed.query.tree import finds_nearest
+from esembed.query.nodes import Bool, Diversify, Knn, PruneOptions, Query, Rescore, Sparse
+from esembed.query.tree import finds_nearest, walk
 
 __all__ = ["MAX_CANDIDATES", "ElasticsearchQuery"]
 
@@ -320,6 +320,54 @@ class ElasticsearchQuery(QueryCompiler):
                     "inference_id": stage.inference_id,
                     "inference_text": stage.text,
                     "rank_window_size": stage.window_size,
+                }
+            }
+        }
+
+    def diversify(
+        self, stage: Diversify, fusion: FusionNode | None, legs: Sequence[Query], size: int, scope: Scope
+    ) -> Json | None:
+        """The ``diversify`` retriever around the query."""
+        if not scope.capabilities.diversify:
+            scope.gap('diversify in the engine needs Elasticsearch 9.3; fusion="auto" does it in the client')
+            return None
+        field = scope.dense(stage.field)
+        asked = next(
+            (
+                node
+                for leg in legs
+                for node in walk(leg)
+                if isinstance(node, Knn) and node.vector and scope.dense(node.field).path == field.path
+            ),
+            None,
+        )
+        if asked is None:
+            scope.gap(
+                f"Elasticsearch diversifies by the query's own vector, and the query has no knn on "
+                f'{stage.field!r} with one; fusion="auto"'
+            )
+            return None
+        # The hits that were chosen stay in the order they had. Vectors of a cosine field are compared by
+        # their products, so that those whose length isn't 1 are chosen by their lengths, too (9.5.3).
+        scope.note(
+            f"diversify on {stage.field} by Elasticsearch: it chose these hits, and left them in the query's "
+            "order"
+        )
+        inner = (
+            self._leg_retriever(legs[0], scope)
+            if fusion is None
+            else self._fusion_retriever(fusion, legs, scope)
+        )
+        return {
+            "retriever": {
+                "diversify": {
+                    "type": "mmr",
+                    "field": field.path,
+                    "lambda": stage.relevance,
+                    "query_vector": self.vector(asked, field),
+                    "rank_window_size": stage.window_size,
+                    "size": size,
+                    "retriever": inner,
                 }
             }
         }

@@ -22,7 +22,7 @@ from esembed.dialect.query import (
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode
-from esembed.query.nodes import Knn, Query, Sparse
+from esembed.query.nodes import Diversify, Knn, Query, Sparse
 
 __all__ = ["MAX_HYBRID_LEGS", "OpenSearchQuery"]
 
@@ -230,6 +230,27 @@ class OpenSearchQuery(QueryCompiler):
         # class_cast_exception (3.6.0).
         total = sum(fusion.weights)
         return [weight / total for weight in fusion.weights]
+
+    def diversify(
+        self, stage: Diversify, fusion: FusionNode | None, legs: Sequence[Query], size: int, scope: Scope
+    ) -> Json | None:
+        """``ext.mmr`` beside a kNN, which two processors of the cluster's settings read."""
+        gaps = []
+        if not scope.capabilities.diversify:
+            gaps.append('diversify in the engine needs OpenSearch 3.3; fusion="auto" does it in the client')
+        asked = legs[0]
+        if fusion is not None or not isinstance(asked, Knn) or asked.exact or asked.similarity is not None:
+            gaps.append('OpenSearch diversifies a knn that stands alone; fusion="auto" does it in the client')
+        elif scope.dense(asked.field).path != scope.dense(stage.field).path:
+            gaps.append('OpenSearch diversifies by the field that the knn searches; fusion="auto"')
+        if gaps:
+            for gap in gaps:
+                scope.gap(gap)
+            return None
+        body = self.leg_body(asked, scope)
+        # Its own number runs the other way round: 1 is as different as can be.
+        mmr = {"candidates": stage.window_size, "diversity": round(1.0 - stage.relevance, 9)}
+        return {**body, "ext": {"mmr": mmr}}
 
     def score_factor(self, fusion: FusionNode) -> float:
         """What a server-fused score is multiplied by to be Σ weight · value."""

@@ -15,13 +15,13 @@ from esembed import query as q
 from esembed.dialect.elasticsearch.query import ElasticsearchQuery
 from esembed.dialect.opensearch.query import OpenSearchQuery
 from esembed.query import builders
-from esembed.query.nodes import Node, StoredRaw
+from esembed.query.nodes import Node, Stage, StoredRaw
 from esembed.query.tree import walk
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "contract"))
 from query_cases import CASES
 
-STANDS_AT_THE_TOP = {"rrf", "linear", "rescore", "collapse"}
+STANDS_AT_THE_TOP = {"rrf", "linear", *(str(cls.__struct_config__.tag) for cls in Stage.__subclasses__())}
 """Fusions and stages: they are no clause, so no dialect has a method for the node itself."""
 
 
