@@ -48,7 +48,9 @@ def _as_dict(info: EngineInfo | ContainerInfo) -> dict[str, Any]:
 def start(
     engine: _Engine = EngineName.opensearch,
     docker: _Docker = False,
-    version: Annotated[str | None, typer.Option("--version", help="One of the pinned versions.")] = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="Of a local server; an unknown one lists those on offer.")
+    ] = None,
     image: Annotated[str | None, typer.Option("--image", help="With --docker: another image.")] = None,
     heap_mb: Annotated[int, typer.Option("--heap-mb", min=256, help="Java heap, MiB.")] = 1024,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 finds a free one.")] = 0,

@@ -15,11 +15,11 @@ import stat
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Literal, Protocol
 
 from esembed.capabilities import Engine
 from esembed.errors import DownloadError, EngineStartError
@@ -29,6 +29,7 @@ __all__ = [
     "ASSEMBLIES",
     "Artifact",
     "Assembly",
+    "Plugin",
     "Progress",
     "SilentProgress",
     "assembly",
@@ -71,42 +72,77 @@ class SilentProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """One archive: Maven coordinates and the SHA-256 that it must have."""
+    """One file: Maven coordinates and the SHA-256 that it must have."""
 
     group: str
     name: str
     version: str
     sha256: str
+    packaging: Literal["zip", "jar"] = "zip"
 
     def __str__(self) -> str:
         return f"{self.group}:{self.name}:{self.version}"
 
     @property
     def filename(self) -> str:
-        return f"{self.name}-{self.version}.zip"
+        return f"{self.name}-{self.version}.{self.packaging}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """What a server loads from a folder of its own: an archive that is unpacked there, or jars.
+
+    Attributes:
+        folder: below the server's, ``plugins/NAME`` or ``modules/NAME``.
+        artifacts: archives are unpacked, jars copied.
+        files: (name, text) of what the jars don't bring: the descriptor, and the rights that it needs.
+    """
+
+    folder: str
+    artifacts: tuple[Artifact, ...]
+    files: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assembly:
-    """A server and its plugins (each unzipped into ``plugins/<name>/``), and the Java it runs on."""
+    """A server and what it loads, and the Java it runs on."""
 
     engine: Engine
     version: str
     server: Artifact
-    plugins: tuple[Artifact, ...] = ()
+    plugins: tuple[Plugin, ...] = ()
     min_java: int = 21
     max_java: int | None = None
 
     @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Everything that is fetched, the server first."""
+        return (self.server, *(part for plugin in self.plugins for part in plugin.artifacts))
+
+    @property
     def folder(self) -> str:
-        """A name that changes with any archive, so that a new pin never meets an old tree."""
-        sums = "".join(part.sha256 for part in (self.server, *self.plugins))
-        return f"{self.engine}-{self.version}-{hashlib.sha256(sums.encode()).hexdigest()[:8]}"
+        """A name that changes with whatever lies in it, so that a new pin never meets an old tree."""
+        contents = [part.sha256 for part in self.artifacts]
+        contents += [f"{name}\n{text}" for plugin in self.plugins for name, text in plugin.files]
+        return f"{self.engine}-{self.version}-{hashlib.sha256(''.join(contents).encode()).hexdigest()[:8]}"
 
 
-def _opensearch(version: str, server: str, knn: str, neural: str) -> Assembly:
-    plugin = f"{version}.0"
-    group = "org.opensearch.plugin"
+def _elasticsearch(version: str, sha256: str, *, min_java: int = 21) -> Assembly:
+    group = "org.elasticsearch.distribution.integ-test-zip"
+    server = Artifact(group=group, name="elasticsearch", version=version, sha256=sha256)
+    return Assembly(engine="elasticsearch", version=version, server=server, min_java=min_java)
+
+
+def _opensearch(
+    version: str,
+    sha256: str,
+    *,
+    plugins: Mapping[str, str],
+    modules: tuple[Plugin, ...] = (),
+    min_java: int = 21,
+    max_java: int | None = None,
+) -> Assembly:
+    """*plugins*: name → SHA-256 of its archive."""
     return Assembly(
         engine="opensearch",
         version=version,
@@ -114,33 +150,172 @@ def _opensearch(version: str, server: str, knn: str, neural: str) -> Assembly:
             group="org.opensearch.distribution.integ-test-zip",
             name="opensearch",
             version=version,
-            sha256=server,
+            sha256=sha256,
         ),
         plugins=(
-            Artifact(group=group, name="opensearch-knn", version=plugin, sha256=knn),
-            Artifact(group=group, name="neural-search", version=plugin, sha256=neural),
+            *modules,
+            *(
+                Plugin(
+                    folder=f"plugins/{name}",
+                    artifacts=(
+                        Artifact(
+                            group="org.opensearch.plugin", name=name, version=f"{version}.0", sha256=digest
+                        ),
+                    ),
+                )
+                for name, digest in plugins.items()
+            ),
         ),
+        min_java=min_java,
+        max_java=max_java,
     )
 
+
+def _opensearch_module(
+    version: str,
+    name: str,
+    class_name: str,
+    *jars: tuple[str, str, str, str],
+    policy: str = "",
+    extends: str = "",
+) -> Plugin:
+    """A module of OpenSearch's full distribution from its jars (group, name, version, SHA-256)."""
+    descriptor = {
+        "description": name,
+        "version": version,
+        "name": name,
+        "classname": class_name,
+        "java.version": "11",
+        "opensearch.version": version,
+        "extended.plugins": extends,
+        "has.native.controller": "false",
+    }
+    files = [("plugin-descriptor.properties", "".join(f"{key}={text}\n" for key, text in descriptor.items()))]
+    if policy:
+        files.append(("plugin-security.policy", policy))
+    return Plugin(
+        folder=f"modules/{name}",
+        artifacts=tuple(
+            Artifact(group=group, name=jar, version=number, sha256=digest, packaging="jar")
+            for group, jar, number, digest in jars
+        ),
+        files=tuple(files),
+    )
+
+
+# The server archives of OpenSearch 2.x have no modules but the HTTP one. Those that k-NN and neural-search
+# build on are on Maven Central as jars; what a jar lacks to be a module is its descriptor.
+_OPENSEARCH_2_MODULES = (
+    _opensearch_module(
+        "2.19.6",
+        "lang-painless",
+        "org.opensearch.painless.PainlessPlugin",
+        (
+            "org.opensearch.plugin",
+            "lang-painless",
+            "2.19.6",
+            "e71e6c7ef99a6f5958cd0b25367acf472cc52cd49d29e13084c5ff0b5931f717",
+        ),
+        (
+            "org.opensearch.plugin",
+            "opensearch-scripting-painless-spi",
+            "2.19.6",
+            "84e545b968151739f1915cfd2db24bf873edfd317d2848b87b61d0d60ec70869",
+        ),
+        (
+            "org.antlr",
+            "antlr4-runtime",
+            "4.13.1",
+            "54665d2838cc66458343468efc539e454fc95b46a8a04b13c6ac43fc9be63505",
+        ),
+        (
+            "org.ow2.asm",
+            "asm",
+            "9.7",
+            "adf46d5e34940bdf148ecdd26a9ee8eea94496a72034ff7141066b3eea5c4e9d",
+        ),
+        (
+            "org.ow2.asm",
+            "asm-util",
+            "9.7",
+            "37a6414d36641973f1af104937c95d6d921b2ddb4d612c66c5a9f2b13fc14211",
+        ),
+        (
+            "org.ow2.asm",
+            "asm-tree",
+            "9.7",
+            "62f4b3bc436045c1acb5c3ba2d8ec556ec3369093d7f5d06c747eb04b56d52b1",
+        ),
+        (
+            "org.ow2.asm",
+            "asm-commons",
+            "9.7",
+            "389bc247958e049fc9a0408d398c92c6d370c18035120395d4cba1d9d9304b7a",
+        ),
+        (
+            "org.ow2.asm",
+            "asm-analysis",
+            "9.7",
+            "7bc6bcbc21379948a0c8c467fb0f864206e5b818f6bc0b546872f5c9f941556f",
+        ),
+        # Compiled scripts are classes, made at run time and loaded by a loader of Painless's own.
+        policy='grant {\n  permission java.lang.RuntimePermission "createClassLoader";\n'
+        '  permission java.lang.RuntimePermission "getClassLoader";\n};\n',
+    ),
+    _opensearch_module(
+        "2.19.6",
+        "mapper-extras",
+        "org.opensearch.index.mapper.MapperExtrasPlugin",
+        (
+            "org.opensearch.plugin",
+            "mapper-extras-client",
+            "2.19.6",
+            "4a486870432b71a190dca3aaba91f1fba58837e4a4146b2982e8a938164a9a34",
+        ),
+    ),
+    _opensearch_module(
+        "2.19.6",
+        "analysis-common",
+        "org.opensearch.analysis.common.CommonAnalysisPlugin",
+        (
+            "org.opensearch.plugin",
+            "analysis-common",
+            "2.19.6",
+            "187378844d92a043b935038f9ae168f7812f686b1c1c7128f8b97731baff8a1a",
+        ),
+        extends="lang-painless",
+    ),
+)
 
 ASSEMBLIES: tuple[Assembly, ...] = (
     _opensearch(
         "3.6.0",
         "a91faa1dc1cadc78cb278b4f63847e19e1627a4e9de698e14e7efc14ee37b286",
-        "ac392ca28a39b3bf290648a422ef30cb149dda2963a9d7feb26060e932341c9a",
-        "6ef1b206e79391e2e36268e32dc34d27fd8b8a59a8eb0a7393c97d53b038e433",
+        plugins={
+            "opensearch-knn": "ac392ca28a39b3bf290648a422ef30cb149dda2963a9d7feb26060e932341c9a",
+            "neural-search": "6ef1b206e79391e2e36268e32dc34d27fd8b8a59a8eb0a7393c97d53b038e433",
+        },
     ),
-    # 2.19.1 is not among them: its server archive lacks lang-painless, without which k-NN won't load.
-    Assembly(
-        engine="elasticsearch",
-        version="9.5.3",
-        server=Artifact(
-            group="org.elasticsearch.distribution.integ-test-zip",
-            name="elasticsearch",
-            version="9.5.3",
-            sha256="bec49f3b8d00e75c8d1cec85c35298635ec9fbd3ae80ef5aeb6bc05abdb3db2d",
-        ),
+    _opensearch(
+        "3.5.0",
+        "b676ad392c95a94d8d2bd8785b8b922c7811536daf6a9ec0c7277a34bd8a17a9",
+        # Its neural-search is not on Maven Central, so neither are hybrid queries and SEISMIC there.
+        plugins={"opensearch-knn": "99fdf3ac9ef95974e276298b83a58532bf21ba13bd5fd96a4b59465b7e613309"},
     ),
+    _opensearch(
+        "2.19.6",
+        "71d6d8b1c637f3faecda0752b184b1cc526fc6eaad59ec1408c6327bb00b9293",
+        plugins={
+            "opensearch-knn": "c21b9565624d29fd4024e3a3902712349006cb7894a73c45d976756a761e628f",
+            "neural-search": "b38b136b280a219d7f4495dd5d7e11e92a528b874fe940fc8502b8a5c599c820",
+        },
+        modules=_OPENSEARCH_2_MODULES,
+        min_java=17,
+        max_java=23,  # Java 24 took the security manager away, without which 2.x doesn't start
+    ),
+    _elasticsearch("9.5.3", "bec49f3b8d00e75c8d1cec85c35298635ec9fbd3ae80ef5aeb6bc05abdb3db2d"),
+    _elasticsearch("9.2.0", "bf44938a0490ba2a303d39c9cb64b38963dd08c812ce93e10816e878585bcb6b"),
+    _elasticsearch("8.19.0", "14833b2d86c30656901f92049f81fb5777a8e4545413c8656cd1a21b55173033", min_java=17),
 )
 """Every local server on offer; the first of an engine is its default."""
 
@@ -335,7 +510,7 @@ def _resolve(
     )
     wanted = context.project(artifact.group, artifact.name).at_version(artifact.version)
     try:
-        return Path(wanted.artifact(packaging="zip").resolve())
+        return Path(wanted.artifact(packaging=artifact.packaging).resolve())
     except BaseException as error:  # also Ctrl-C: a partial file must not stay
         cached.unlink(missing_ok=True)
         if not isinstance(error, Exception):
@@ -384,21 +559,35 @@ def install(
     with _lock(servers / f".{wanted.folder}.lock"):
         if home.is_dir():
             return home
-        archives = [
-            fetch(part, progress=progress, offline=offline) for part in (wanted.server, *wanted.plugins)
-        ]
+        archives = {part: fetch(part, progress=progress, offline=offline) for part in wanted.artifacts}
         progress.step(f"unpacking {wanted.engine} {wanted.version}")
         work = Path(tempfile.mkdtemp(prefix=".unpack-", dir=servers))
         try:
-            unpack(archives[0], work / "server", progress=progress)
+            unpack(archives[wanted.server], work / "server", progress=progress)
             (tree,) = (work / "server").iterdir()
-            for part, archive in zip(wanted.plugins, archives[1:], strict=True):
-                unpack(archive, tree / "plugins" / part.name, progress=progress)
+            for plugin in wanted.plugins:
+                _install_plugin(plugin, tree / plugin.folder, archives, progress)
             tree.chmod(0o755)
             tree.rename(home)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return home
+
+
+def _install_plugin(
+    plugin: Plugin, folder: Path, archives: Mapping[Artifact, Path], progress: Progress
+) -> None:
+    make_public(folder)
+    for part in plugin.artifacts:
+        if part.packaging == "zip":
+            unpack(archives[part], folder, progress=progress)
+        else:
+            target = folder / part.filename
+            shutil.copyfile(archives[part], target)
+            target.chmod(0o644)
+    for name, text in plugin.files:
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o644)
 
 
 def make_public(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 Elasticsearch is the pinned server with its file realm (:class:`esembed.local.config.Security`). The pinned
 OpenSearch (3.6.0) has no security plugin of its version on Maven Central: this one is 2.19.4 with that
-version's plugin. Its archive has few modules (no lang-painless, so no k-NN plugin): text and filters only.
+version's plugin. Its archive has few modules, and none is added: text and filters only.
 """
 
 from __future__ import annotations
@@ -48,11 +48,16 @@ OPENSEARCH = artifacts.Assembly(
         sha256="3902e642715210d1d9d7cbdcc8f5abd6f931d1d7a679cea3750937becf16c406",
     ),
     plugins=(
-        artifacts.Artifact(
-            group="org.opensearch.plugin",
-            name="opensearch-security",
-            version="2.19.4.0",
-            sha256="1f673622c462c4171a8c53f9b1ad20e5b839834cb79b0d3b388da180a0e514e8",
+        artifacts.Plugin(
+            folder="plugins/opensearch-security",
+            artifacts=(
+                artifacts.Artifact(
+                    group="org.opensearch.plugin",
+                    name="opensearch-security",
+                    version="2.19.4.0",
+                    sha256="1f673622c462c4171a8c53f9b1ad20e5b839834cb79b0d3b388da180a0e514e8",
+                ),
+            ),
         ),
     ),
     min_java=17,

@@ -233,7 +233,7 @@ def test_a_download_with_another_checksum_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ESEMBED_CACHE_DIR", str(tmp_path))
-    real = artifacts.assembly("opensearch").plugins[0]
+    real = artifacts.assembly("opensearch").plugins[0].artifacts[0]
     with pytest.raises(DownloadError, match=f"SHA-256 {real.sha256}, pinned is 0000.*removed.*Try again"):
         artifacts.fetch(dataclasses.replace(real, sha256="0" * 64), local_repos=[])
     assert [path.name for path in tmp_path.rglob("*.zip")] == []

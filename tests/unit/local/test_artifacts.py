@@ -15,7 +15,7 @@ import pytest
 
 from esembed.errors import DownloadError, EngineStartError
 from esembed.local import artifacts
-from esembed.local.artifacts import Artifact, assembly, claim_root, engine_root, fetch, unpack
+from esembed.local.artifacts import Artifact, Plugin, assembly, claim_root, engine_root, fetch, unpack
 
 
 def _zip(path: Path, members: dict[str, bytes]) -> Path:
@@ -115,7 +115,8 @@ def test_install_is_whole_or_absent(repository: tuple[Path, Artifact], tmp_path:
         (repo / "org/example/thing/1.0/thing-1.0.zip").read_bytes()
     )
     missing = dataclasses.replace(artifact, name="plugin")
-    both = dataclasses.replace(assembly("opensearch"), server=artifact, plugins=(missing,))
+    plugin = Plugin(folder="plugins/missing", artifacts=(missing,))
+    both = dataclasses.replace(assembly("opensearch"), server=artifact, plugins=(plugin,))
     with pytest.raises(DownloadError, match="plugin"):
         artifacts.install(both, root=tmp_path / "root", offline=True)
     assert [p.name for p in (tmp_path / "root/servers").iterdir() if not p.name.endswith(".lock")] == []
@@ -125,10 +126,58 @@ def test_install_is_whole_or_absent(repository: tuple[Path, Artifact], tmp_path:
     assert artifacts.install(whole, root=tmp_path / "root", offline=True) == home
 
 
+def test_plugins_are_archives_unpacked_or_jars_with_their_descriptor(
+    repository: tuple[Path, Artifact], tmp_path: Path
+) -> None:
+    store = tmp_path / "cache/maven/org/example"
+    pins = {}
+    for packaging in ("zip", "jar"):
+        name = "thing" if packaging == "zip" else "module"
+        path = _zip(
+            store / name / "1.0" / f"{name}-1.0.{packaging}", {"thing-1.0/bin/thing": packaging.encode()}
+        )
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        pins[packaging] = dataclasses.replace(repository[1], name=name, sha256=digest, packaging=packaging)
+    module = Plugin(
+        folder="modules/module",
+        artifacts=(pins["jar"],),
+        files=(("plugin-descriptor.properties", "name=module\n"),),
+    )
+    wanted = dataclasses.replace(
+        assembly("opensearch"),
+        server=pins["zip"],
+        plugins=(module, Plugin(folder="plugins/thing", artifacts=(pins["zip"],))),
+    )
+    home = artifacts.install(wanted, root=tmp_path / "root", offline=True)
+    found = {path.relative_to(home).as_posix(): path for path in home.rglob("*") if path.is_file()}
+    assert found.keys() == {
+        "bin/thing",
+        "modules/module/module-1.0.jar",
+        "modules/module/plugin-descriptor.properties",
+        "plugins/thing/thing-1.0/bin/thing",
+    }
+    assert found["modules/module/plugin-descriptor.properties"].read_text() == "name=module\n"
+    jar = found["modules/module/module-1.0.jar"]
+    assert hashlib.sha256(jar.read_bytes()).hexdigest() == pins["jar"].sha256
+    assert all(path.stat().st_mode & stat.S_IROTH for path in found.values()), "the server is another user"
+    other = dataclasses.replace(module, files=(("plugin-descriptor.properties", "name=other\n"),))
+    assert dataclasses.replace(wanted, plugins=(other, *wanted.plugins[1:])).folder != wanted.folder
+
+
+def test_the_docs_list_the_servers_on_offer() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "testing.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith(("| OpenSearch ", "| Elasticsearch "))]
+    names = {"opensearch": "OpenSearch", "elasticsearch": "Elasticsearch"}
+    for one in artifacts.ASSEMBLIES:
+        java = f"{one.min_java} to {one.max_java}" if one.max_java else f"{one.min_java} or newer"
+        assert any(row.startswith(f"| {names[one.engine]} {one.version} | {java} |") for row in rows), one
+    assert len(rows) == len(artifacts.ASSEMBLIES)
+
+
 def test_another_kind_or_version_is_refused_with_what_there_is() -> None:
     with pytest.raises(EngineStartError, match="'opensearch' or 'elasticsearch'"):
         assembly("solr")
-    with pytest.raises(EngineStartError, match=r"pinned versions are 3\.6\.0;"):
+    with pytest.raises(EngineStartError, match=r"pinned versions are 3\.6\.0, 3\.5\.0, 2\.19\.6;"):
         assembly("opensearch", "1.0.0")
 
 
