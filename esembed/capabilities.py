@@ -80,6 +80,8 @@ class Capabilities:
         seven_bit_int8: OpenSearch: ``int8_hnsw`` keeps 7 bits of a component (Lucene's), not 8.
         sparse_pruning: a query on ``sparse_vector`` may leave out terms by how common they are.
         shard_doc: a scan through a point in time can be sorted by ``_shard_doc``.
+        knn_ends_at_k: a kNN query finds k documents however many candidates it looks at; else Lucene's finds
+            all candidates.
         bm25_k1_factor: BM25 scores carry Lucene's old factor (k1 + 1), as Elasticsearch's do.
         diversify: the engine can make hits differ (Elasticsearch's retriever, OpenSearch's ``ext.mmr``).
         inference: the engine can compute vectors itself: Elasticsearch's inference endpoints (Enterprise or
@@ -117,6 +119,7 @@ class Capabilities:
     seven_bit_int8: bool = False
     sparse_pruning: bool = False
     shard_doc: bool = True
+    knn_ends_at_k: bool = True
     bm25_k1_factor: bool = True
     diversify: bool = False
     inference: bool = False
@@ -129,6 +132,11 @@ class Capabilities:
     def query_rescore(self) -> bool:
         """Whether a field's oversample travels with each query: knn can rescore, the mapping can't say it."""
         return self.rescore_vector and not self.mapping_rescore
+
+    @property
+    def paid(self) -> bool:
+        """Elasticsearch: whether its license has what Enterprise has."""
+        return _is_paid(self.license, self.distribution)
 
     @property
     def version_known(self) -> bool:
@@ -173,6 +181,10 @@ STANDARD_ANALYZERS = CORE_ANALYZERS | frozenset(_ANALYSIS_COMMON.split())
 """What every full distribution of either engine has."""
 
 _PAID = frozenset({"enterprise", "trial"})
+
+
+def _is_paid(license: str, distribution: str) -> bool:
+    return license in _PAID or distribution == "serverless"
 
 
 def profile(name: str, version: str | Version | None = None) -> Capabilities:
@@ -317,6 +329,7 @@ def derive(
         seven_bit_int8=True,
         # OpenSearch#18924; 2.19.4 answers 400, "No mapping found for [_shard_doc]".
         shard_doc=version >= Version(3, 3),
+        knn_ends_at_k=version >= Version(3, 5),  # k-NN#3037; 2.19.6 finds more, 3.5.0 doesn't
         # OpenSearch 3.0 took Lucene's newer BM25, whose scores are smaller by this factor.
         bm25_k1_factor=version < Version(3),
         diversify=knn and version >= Version(3, 3),
@@ -340,7 +353,7 @@ def _elasticsearch(
     unknown: tuple[str, ...],
     details: tuple[tuple[str, Any], ...],
 ) -> Capabilities:
-    paid = license in _PAID or distribution == "serverless"
+    paid = _is_paid(license, distribution)
     # 8.19 came out with 9.1 and has some of its features; 9.0 has none of them.
     backported = Version(8, 19) <= version < Version(9)
     quantizations = {"auto", "hnsw", "int8_hnsw", "int4_hnsw", "flat", "int8_flat", "int4_flat"}

@@ -32,12 +32,14 @@ __all__ = [
     "answer_body",
     "client_engine",
     "client_package",
+    "client_refused",
     "client_scrubber",
     "connection_error",
     "encode_body",
     "error_from_response",
     "query_value",
     "refuse_serverless",
+    "refuses_client",
     "retry_after_seconds",
 ]
 
@@ -280,6 +282,41 @@ _UNREADABLE = re.compile(
     re.IGNORECASE,
 )
 """How the clients (over urllib3, requests, aiohttp and httpx) say that an answer came and is none."""
+
+
+def refuses_client(response: Response) -> bool:
+    """Whether an Elasticsearch refuses every request of this client: it is made for a newer server."""
+    error = (
+        response.body.get("error") if response.status == 400 and isinstance(response.body, Mapping) else None
+    )
+    return isinstance(error, Mapping) and error.get("type") == "media_type_header_exception"
+
+
+def client_refused(refusal: Response, versions: Response | None, package: Any) -> OptionsError:
+    """What :func:`refuses_client` means for people.
+
+    Args:
+        refusal: the answer.
+        versions: the answer to ``GET /_nodes`` without the client's media type, or None.
+        package: the client's.
+    """
+    nodes = (
+        versions.body.get("nodes") if versions is not None and isinstance(versions.body, Mapping) else None
+    )
+    found = sorted(
+        str(node["version"])
+        for node in (nodes.values() if isinstance(nodes, Mapping) else ())
+        if isinstance(node, Mapping) and re.fullmatch(r"\d{1,3}(\.\d{1,3}){1,3}", str(node.get("version")))
+    )
+    # "Accept version must be either version 8 or 7, but found 9."
+    told = re.findall(r"version (\d{1,2}) or (\d{1,2})", str(refusal.body)[:5000])
+    major = int(found[0].partition(".")[0]) if found else int(told[0][0]) if told else 8
+    client = f"elasticsearch-py {getattr(package, '__versionstr__', '')}".rstrip()
+    return OptionsError(
+        f"{client} is too new for this server, Elasticsearch {found[0] if found else major}, which refuses "
+        f'all its requests: pip install "elasticsearch<{major + 1}"',
+        option="client",
+    )
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -36,6 +36,9 @@ by what their capabilities say; `query.to_body(profile)` prints what any of them
 definitions ([fusion.py](../esembed/fusion.py)). `server-…` and `client-…` are the same queries with
 `fusion="server"` and `fusion="client"`.
 
+A fusion inside a fusion with a smaller `rank_window_size` is fused by esembed on every engine: Elasticsearch
+would widen it to the outer one. With `fusion="server"` it is refused.
+
 """
 MISSING = """
 ## Feature support by engine

@@ -19,17 +19,20 @@ from esembed.credentials import hide_in_logs, is_header_error
 from esembed.errors import AnswerError, EsembedError
 from esembed.search.deadline import Deadline
 from esembed.transport import (
+    JSON_HEADERS,
     NDJSON_HEADERS,
     Response,
     answer_body,
     client_engine,
     client_package,
+    client_refused,
     client_scrubber,
     connection_error,
     encode_body,
     error_from_response,
     query_value,
     refuse_serverless,
+    refuses_client,
 )
 
 from ._shim import IS_ASYNC, LoopGuard
@@ -38,6 +41,9 @@ from .deadline import ended_by
 __all__ = ["AsyncEngineClient"]
 
 _MODULE = re.escape(__name__)
+VERSION_SECONDS = 5.0
+"""How long the version of a server that refuses the client is waited for; the error says less without it."""
+
 _LARGE_BODY_BYTES = 1024 * 1024
 """Above it aiohttp warns about bytes, which the official clients always send."""
 
@@ -185,6 +191,8 @@ class AsyncEngineClient:
                 raise
             refused = connection_error(error, method, path)
         else:
+            if refuses_client(response):
+                raise client_refused(response, await self._versions(), self._errors)
             if response.status not in ignore:
                 if response.status >= 400:
                     raise error_from_response(method, path, response, client_scrubber(self.official))
@@ -192,6 +200,18 @@ class AsyncEngineClient:
             return response
         # Outside of the except blocks: the HTTP libraries quote the whole header, and with it the key.
         raise refused
+
+    async def _versions(self) -> Response | None:
+        """Which versions the nodes have, asked past the client, whose media types this server refuses."""
+        headers = {**(getattr(self.official, "_headers", None) or {}), **JSON_HEADERS}
+        target = "/_nodes/http?filter_path=nodes.*.version"
+        try:
+            answer = await self.official.transport.perform_request(
+                "GET", target, headers=headers, request_timeout=VERSION_SECONDS
+            )
+        except self._errors.exceptions.TransportError:
+            return None
+        return Response(answer.meta.status, answer.body)
 
     async def _elasticsearch(
         self,

@@ -35,7 +35,7 @@ from esembed.errors import AliasError, AuthorizationError, IndexNotFoundError, P
 from esembed.ingest.options import ALL_FIELDS, IngestOptions, IngestReport, Progress, merge_missing
 from esembed.ingest.progress import StepProgress, WholeProgress
 from esembed.ingest.sources.index import made_again, read_documents
-from esembed.migration.copying import CopyingEncoder, OldIds, VectorCache, brought, copyable
+from esembed.migration.copying import CopyingEncoder, OldIds, VectorCache, brought, copyable, searched_alike
 from esembed.migration.lock import MigrationLock
 from esembed.migration.options import MigrateOptions, MigrationReport
 from esembed.plan import IndexPlan
@@ -187,9 +187,12 @@ async def _migrate(
             report.notes.append("segments keep the old form until they are merged (POST INDEX/_forcemerge)")
         return report
     learned = stored.rest.get("evidence")
-    if isinstance(learned, Mapping) and "trust" in learned and plan.query == stored.plan.query:
-        # Weights that the old index learned say nothing about the new one, which learns its own.
-        plan = plan.replace(query=None)
+    keeps_weights = False
+    if isinstance(learned, Mapping) and "trust" in learned and plan.query in (None, stored.plan.query):
+        # Weights that the old index learned hold for the same texts and vectors; for others they say nothing,
+        # and the new index learns its own.
+        keeps_weights = searched_alike(stored.plan, as_stored, unchanged)
+        plan = plan.replace(query=stored.plan.query if keeps_weights else None)
     moved = live.aliases.get(alias, NO_ALIAS)
     require_filter_fields(alias, moved, live.mapping, prepared.compiled.body["mappings"])
     await enough_disk(client, live, settings.disk_factor, report.notes)
@@ -237,6 +240,11 @@ async def _migrate(
         memory.hits = memory.misses = 0
     state = {"alias": alias, "from": live.concrete_index, "state": "copying"}
     # Before the first document: a run that ends later is resumed by it, and abort knows what to delete.
+    if keeps_weights:
+        rest = {**new.stored.rest, "evidence": learned}
+        new.replace_stored(dataclasses.replace(new.stored, rest=rest))
+        ingest_options = dataclasses.replace(settings.ingest, learn_weights=False)
+        settings = dataclasses.replace(settings, ingest=ingest_options)
     await _store_state(new, state)
     report.copied = (*copied, *(name for name in taken if resolved.vector_field(name) is not None))
     report.encoded = tuple(

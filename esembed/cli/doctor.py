@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from esembed.cli._connect import Connection, takes_connection
+from esembed.errors import PermanentError
 
 __all__ = ["app", "examine"]
 
@@ -233,6 +234,8 @@ def _engine(connection: Connection) -> dict[str, Any]:
 
     try:
         capabilities = probe(EngineClient(client))
+    except PermanentError as error:  # it was reached: what is wrong is another thing than the address
+        return {"address": url, "engine": engine, "problem": error.message}
     finally:
         client.close()
     version, known = str(capabilities.version), capabilities.version_known

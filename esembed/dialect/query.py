@@ -141,6 +141,10 @@ class QueryCompiler:
         """A leg as the part of a search body that finds its hits."""
         return {"query": self.clause(node, scope)}
 
+    def finds_more_than_k(self, node: Query, scope: Scope) -> bool:
+        """Whether the engine takes every candidate of this kNN for a hit, not its k nearest alone."""
+        return False
+
     def union_body(self, nodes: list[Query], scope: Scope) -> Json:
         """Everything that some leg finds, unranked: for counts and aggregations."""
         plain = scope.with_(inner_hits=False)

@@ -126,6 +126,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         align_scores: BM25 scores are brought to the common scale, since they are added to others.
         scoring: False inside filters.
         inner_hits: whether chunks are asked for.
+        is_leg: this is a leg by itself, whose hits the request's size cuts.
         nested_path: the path of the nested clause that this stands in.
         within: the clauses of the filters around this: all that is found here passes them. A search for the k
             nearest applies them first; for any other clause it is enough that they stand beside it.
@@ -146,6 +147,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     align_scores: bool = False
     scoring: bool = True
     inner_hits: bool = True
+    is_leg: bool = False
     nested_path: str | None = None
     within: tuple[dict[str, Any], ...] = ()
     clauses: ClauseBudget | None = None

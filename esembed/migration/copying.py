@@ -24,7 +24,7 @@ from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.transport import Transport
 from esembed.types import DenseMatrix, FloatArray
 
-__all__ = ["CopyingEncoder", "OldIds", "VectorCache", "brought", "copyable"]
+__all__ = ["CopyingEncoder", "OldIds", "VectorCache", "brought", "copyable", "searched_alike"]
 
 STRETCHES = 2_000
 """Into so many stretches of sequence numbers an index is divided to find what was deleted: of a million
@@ -275,6 +275,28 @@ def _misfit(was: DenseField | SparseField, field: DenseField | SparseField) -> s
     return None
 
 
+def _same_text(was: DenseField | SparseField, field: DenseField | SparseField) -> bool:
+    return (was.source, was.separator, was.chunked) == (field.source, field.separator, field.chunked)
+
+
+def searched_alike(old: IndexPlan, new: IndexPlan, unchanged: Collection[str]) -> bool:
+    """Whether each leg of the old plan's searches has a leg of the new one's that scores the same texts and
+    vectors: by the same encoder (*unchanged*), and from the same fields. How vectors are compressed, and what
+    is filtered by, doesn't count."""
+    if old.text != new.text or old.chunk != new.chunk:
+        return False
+    before = dict(old.vector_fields())
+    if before.keys() != dict(new.vector_fields()).keys():
+        return False
+    for name, field in new.vector_fields():
+        was = before[name]
+        # A lexical field has no model: its contract differs by the average length that the index settled.
+        same = was.params == field.params if field.family == "lexical" else name in unchanged
+        if not same or not _same_text(was, field):
+            return False
+    return True
+
+
 def copyable(old: IndexPlan, new: IndexPlan, unchanged: Collection[str]) -> list[str]:
     """The dense fields whose stored vectors serve the new plan: the same encoder contract
     (*unchanged*), made from the same text, kept as floats."""
@@ -285,10 +307,14 @@ def copyable(old: IndexPlan, new: IndexPlan, unchanged: Collection[str]) -> list
             continue
         if field.endpoint is not None:  # its pipeline computes them again
             continue
-        same_text = (was.source, was.separator, was.chunked) == (field.source, field.separator, field.chunked)
         same_chunks = not field.chunked or (
             old.chunk == new.chunk and new.chunk is not None and new.chunk.store == "nested"
         )
-        if same_text and same_chunks and was.element_type == "float" and field.element_type == "float":
+        if (
+            _same_text(was, field)
+            and same_chunks
+            and was.element_type == "float"
+            and field.element_type == "float"
+        ):
             names.append(name)
     return names

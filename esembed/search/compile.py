@@ -281,6 +281,11 @@ class SearchCompiler:
         body["size"] = (
             min(options.size, request.window - options.offset) if isinstance(core, Knn) else options.size
         )
+        if (options.aggregations or options.count) and self.dialect.finds_more_than_k(core, scope):
+            scope.gap(
+                "count and aggregations of a knn whose num_candidates is above k count all candidates on "
+                "this version; leave num_candidates out, or give a larger k"
+            )
         if options.offset:
             body["from"] = options.offset
         body["_source"] = self.source(options.source)
@@ -442,6 +447,8 @@ class SearchCompiler:
                 "aggregations beside a post_filter are counted in a search of their own, without it; "
                 'fusion="auto"'
             )
+        if any(self.dialect.finds_more_than_k(leg.query, scope) for leg in request.legs):
+            gaps.append('a kNN with num_candidates above k finds more than k documents here; fusion="auto"')
         if request.options.leg_timeouts_seconds:
             gaps.append('legs have time-outs of their own only where the fusion is ours; fusion="auto"')
         return gaps
@@ -596,7 +603,9 @@ class SearchCompiler:
         inner = scope.with_(names=[], window=window, align_scores=leg.align_scores)
         asked = self._no_chunk_documents(leg.query, scope)
         body, _ = self._within_budget(lambda within: self.dialect.leg_body(asked, within), inner)
-        body["size"] = window
+        # Of the k nearest, whose number an engine may take for that of each shard, or may not keep to at all.
+        k = leg.query.k if isinstance(leg.query, Knn) else None
+        body["size"] = window if k is None else min(window, k)
         body["_source"] = False
         body["track_total_hits"] = False
         is_chunk_document = self._finds_chunk_documents(leg.query, scope)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
-from esembed import AsyncIndex, DenseField, FilterField, IndexPlan, TextField
+from esembed import AsyncIndex, DenseField, FilterField, IndexPlan, SparseField, TextField
 from esembed import query as q
 from esembed.demo import corpus
 from esembed.errors import QueryError
@@ -206,3 +207,31 @@ async def test_measuring_and_tuning(client: Any, esembed_index_name: str) -> Non
     assert tuned.queries == 8
     assert {one.chosen for one in tuned.parameters} == {"as planned"}
     assert tuned.query == before == index.plan.query, "eight queries change nothing"
+
+
+async def test_a_migration_keeps_the_weights_of_legs_that_stay_what_they_are(
+    client: Any, esembed_index_name: str
+) -> None:
+    words = SparseField(encoder="lexical", source=("doc",))
+    exact = msgspec.structs.replace(PLAN.dense["embedding"], quantization="hnsw")
+    plan = PLAN.replace(dense={"embedding": exact}, sparse={"words": words})
+    index = await AsyncIndex.create(client, esembed_index_name, plan)
+    await index.ingest(records(60))
+    query, evidence = index.plan.query, index.stored.rest["evidence"]
+    assert isinstance(query, Linear)
+
+    coarser = plan.replace(dense={"embedding": msgspec.structs.replace(exact, quantization="int8_hnsw")})
+    report = await index.migrate(coarser)
+    # The index settled the lexical field's average length, which the plan as it was written doesn't say.
+    assert report.in_place == (index.capabilities.engine == "elasticsearch")
+    moved = await AsyncIndex.open(client, esembed_index_name)
+    assert (moved.plan.query, moved.stored.rest["evidence"]) == (query, evidence)
+    assert moved.plan.dense["embedding"].quantization == "int8_hnsw"
+
+    filtered = coarser.replace(filter={**coarser.filter, "place": FilterField(type="integer")})
+    report = await moved.migrate(filtered)
+    assert not report.in_place
+    moved = await AsyncIndex.open(client, esembed_index_name)
+    assert (moved.plan.query, moved.stored.rest["evidence"]) == (query, evidence)
+    assert moved.stored.rest["migration"]["state"] == "done"
+    assert len(await moved.search("sort a list of numbers")) == 10

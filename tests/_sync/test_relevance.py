@@ -6,9 +6,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
-from esembed import DenseField, FilterField, Index, IndexPlan, TextField
+from esembed import DenseField, FilterField, Index, IndexPlan, SparseField, TextField
 from esembed import query as q
 from esembed.demo import corpus
 from esembed.errors import QueryError
@@ -207,3 +208,31 @@ def test_measuring_and_tuning(client: Any, esembed_index_name: str) -> None:
     assert tuned.queries == 8
     assert {one.chosen for one in tuned.parameters} == {"as planned"}
     assert tuned.query == before == index.plan.query, "eight queries change nothing"
+
+
+def test_a_migration_keeps_the_weights_of_legs_that_stay_what_they_are(
+    client: Any, esembed_index_name: str
+) -> None:
+    words = SparseField(encoder="lexical", source=("doc",))
+    exact = msgspec.structs.replace(PLAN.dense["embedding"], quantization="hnsw")
+    plan = PLAN.replace(dense={"embedding": exact}, sparse={"words": words})
+    index = Index.create(client, esembed_index_name, plan)
+    index.ingest(records(60))
+    query, evidence = index.plan.query, index.stored.rest["evidence"]
+    assert isinstance(query, Linear)
+
+    coarser = plan.replace(dense={"embedding": msgspec.structs.replace(exact, quantization="int8_hnsw")})
+    report = index.migrate(coarser)
+    # The index settled the lexical field's average length, which the plan as it was written doesn't say.
+    assert report.in_place == (index.capabilities.engine == "elasticsearch")
+    moved = Index.open(client, esembed_index_name)
+    assert (moved.plan.query, moved.stored.rest["evidence"]) == (query, evidence)
+    assert moved.plan.dense["embedding"].quantization == "int8_hnsw"
+
+    filtered = coarser.replace(filter={**coarser.filter, "place": FilterField(type="integer")})
+    report = moved.migrate(filtered)
+    assert not report.in_place
+    moved = Index.open(client, esembed_index_name)
+    assert (moved.plan.query, moved.stored.rest["evidence"]) == (query, evidence)
+    assert moved.stored.rest["migration"]["state"] == "done"
+    assert len(moved.search("sort a list of numbers")) == 10

@@ -55,16 +55,35 @@ def canonical(body: dict[str, Any]) -> str:
     return json.dumps(body, sort_keys=True)
 
 
-def all_bodies(kind: str) -> Iterator[tuple[Case, Capabilities, dict[str, Any]]]:
-    """Every body that some profile of an engine's kind compiles a case to."""
+def all_bodies(
+    kind: str, live: Capabilities | None = None
+) -> Iterator[tuple[Case, Capabilities, dict[str, Any]]]:
+    """Every body that some profile of an engine's kind compiles a case to.
+
+    Args:
+        live: an engine's, whose bodies come along; of the profiles those that are no newer.
+    """
+    profiles = [one for one in PROFILES if one.engine == kind]
+    if live is not None:
+        profiles = [live, *(one for one in profiles if one.version <= live.version)]
     for case in CASES:
-        for capabilities in PROFILES:
-            if capabilities.engine != kind:
-                continue
+        for capabilities in profiles:
             found = compiled_bodies(case, capabilities)
             if not isinstance(found, str):
                 for body in found:
                     yield case, capabilities, body
+
+
+def has(capabilities: Capabilities) -> set[str]:
+    """Which of the things that :func:`needs` names an engine has."""
+    found = {"rank features"} if capabilities.rank_feature else set()
+    if capabilities.engine == "opensearch":
+        found |= {"SEISMIC"} if "seismic" in capabilities.sparse_storages else set()
+        found |= {"neural-search"} if capabilities.linear else set()
+        return found
+    found |= {"painless"} if capabilities.scripts else set()
+    found |= {"the rrf retriever (license)"} if capabilities.rrf else set()
+    return found | ({"the linear retriever (license)"} if capabilities.linear else set())
 
 
 def needs(body: Any, kind: str) -> set[str]:
@@ -85,6 +104,10 @@ def needs(body: Any, kind: str) -> set[str]:
                     found.add("an inference endpoint (license)")
             elif key == "model_id":
                 found.add("a model of ml-commons")
+            elif key == "hybrid":
+                found.add("neural-search")
+            elif key == "neural_sparse":
+                found.add("SEISMIC" if "method_parameters" in json.dumps(value) else "neural-search")
             found |= needs(value, kind)
     elif isinstance(body, list):
         for value in body:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import http.server
 import importlib
+import json
+import re
 import socket
 import threading
 import time
@@ -12,8 +14,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import elasticsearch
 import opensearchpy
 import pytest
 from query_engines import World
@@ -22,10 +26,12 @@ from esembed import AsyncIndex, Index, IndexPlan, IngestOptions
 from esembed import query as q
 from esembed._async.client import AsyncEngineClient
 from esembed._sync.client import EngineClient
+from esembed.cli import main
 from esembed.errors import (
     EngineRequestError,
     EngineUnavailableError,
     IndexNotFoundError,
+    OptionsError,
     UnsupportedFeatureError,
 )
 
@@ -243,3 +249,43 @@ def proxy(upstream: str, *, without: str) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_client_that_is_too_new_for_the_server_is_told_once(
+    elasticsearch_world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """As elasticsearch-py 9 is for a server 8: this one's media types are made those of the next release."""
+    server = elasticsearch_world.capabilities.version
+    for side in ("_sync", "_async"):
+        base = importlib.import_module(f"elasticsearch.{side}.client._base")
+        later = base._COMPAT_MIMETYPE_SUB.replace(f"={elasticsearch.__version__[0]}", f"={server.major + 1}")
+        monkeypatch.setattr(base, "_COMPAT_MIMETYPE_SUB", later)
+    url, name = elasticsearch_world.url, elasticsearch_world.name
+    words = (
+        rf"elasticsearch-py [\d.]+ is too new for this server, Elasticsearch {server}, which refuses all its "
+        rf'requests: pip install "elasticsearch<{server.major + 1}"$'
+    )
+    with elasticsearch.Elasticsearch(url) as client:
+        for call in (lambda: Index.create(client, name, PLAN), lambda: Index.open(client, name)):
+            with pytest.raises(OptionsError, match=words) as caught:
+                call()
+            assert caught.value.option == "client"
+
+    async def asked() -> None:
+        async with elasticsearch.AsyncElasticsearch(url) as client:
+            with pytest.raises(OptionsError, match=words):
+                await AsyncIndex.create(client, name, PLAN)
+
+    asyncio.run(asked())
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.to_toml())
+    assert main(["index", "create", name, str(plan), "--url", url]) == 2
+    assert re.search(words, capsys.readouterr().err.strip())
+    main(["doctor", "--url", url, "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert re.search(words, report["engine"]["problem"])
+    assert report["engine"]["address"] == url
+    assert not any("no engine is reached" in line for line in report["advice"])

@@ -28,6 +28,8 @@ __all__ = [
 def inference_gap(capabilities: Capabilities) -> tuple[str, str] | None:
     """What is missing for computing vectors here, and the remedy; None where nothing is."""
     missing = f"inference endpoints need an Enterprise or trial license, this one is {capabilities.license}"
+    if capabilities.paid:
+        missing = "inference endpoints are not there, or not visible to this key (it needs monitor)"
     if capabilities.distribution == "reduced":
         missing = "this reduced build has no machine-learning modules"
     return shared.inference_gap(capabilities, missing)

@@ -23,16 +23,22 @@ from esembed.dialect.opensearch.scores import SPACE_TYPES
 from esembed.dialect.quantize_vectors import confidence_interval
 from esembed.plan import DenseField, LoadOptions, SparseField
 
-__all__ = ["OpenSearchMapping"]
+__all__ = ["OpenSearchMapping", "is_faiss"]
 
 NATIVE_REMEDY = (
     'write quantization = "int8_hnsw" (or "auto"), or use an OpenSearch with the k-NN native libraries '
     "(the official image, a managed service)"
 )
 TRAINED = frozenset({"faiss_pq", "faiss_ivf"})
+_LUCENE = frozenset({"auto", "hnsw", "int8_hnsw", "on_disk_4x", "flat"})
 
 GRAPH_THRESHOLD = "knn.advanced.approximate_threshold"
 """Segments with fewer vectors get no graph while it is set."""
+
+
+def is_faiss(field: DenseField) -> bool:
+    """Whether Faiss searches this field, as far as its plan tells (``auto`` may be either: no)."""
+    return field.element_type == "bit" or field.quantization not in _LUCENE
 
 
 class OpenSearchMapping(MappingCompiler):

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from esembed.dialect.elasticsearch.query import rank_features_clause
 from esembed.dialect.opensearch import inference
+from esembed.dialect.opensearch.mapping import is_faiss
 from esembed.dialect.opensearch.scores import SPACE_TYPES, OpenSearchScores
 from esembed.dialect.query import (
     Json,
@@ -38,6 +39,19 @@ class OpenSearchQuery(QueryCompiler):
     engine: ClassVar[str] = "opensearch"
 
     # -- vectors -----------------------------------------------------------------------------------
+
+    def leg_body(self, node: Query, scope: Scope) -> Json:
+        """A leg as the part of a search body that finds its hits."""
+        return super().leg_body(node, scope.with_(is_leg=isinstance(node, Knn)))
+
+    def finds_more_than_k(self, node: Query, scope: Scope) -> bool:
+        """Whether the engine takes every candidate of this kNN for a hit, not its k nearest alone."""
+        if scope.capabilities.knn_ends_at_k or not isinstance(node, Knn) or node.exact:
+            return False
+        if node.num_candidates is None or node.num_candidates <= (node.k or scope.window):
+            return False
+        spec = scope.dense(node.field).spec
+        return spec is None or not is_faiss(spec)
 
     def without_rescoring(self, body: Json) -> Json:
         """A kNN leg's body (of :meth:`leg_body`, not exact) that compares codes alone."""
@@ -75,6 +89,11 @@ class OpenSearchQuery(QueryCompiler):
         filters = self.candidates(node, scope)
         if filters:
             options["filter"] = self._filter(filters, info, scope)
+        if not scope.is_leg and self.finds_more_than_k(node, scope):
+            scope.gap(
+                f"knn on {node.field!r}: with num_candidates above k, OpenSearch before 3.5 finds "
+                "num_candidates documents, not k; leave num_candidates out, or give a larger k"
+            )
         if node.num_candidates is not None:
             options["method_parameters"] = {"ef_search": node.num_candidates}
         oversample = self.oversample(node, info, scope)

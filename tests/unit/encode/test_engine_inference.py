@@ -130,6 +130,13 @@ def test_an_engine_without_inference_is_a_gap_with_a_way_out(name: str, why: str
     assert compile_query(query, unknown, plan=plan()).body
 
 
+def test_a_paid_license_is_not_what_is_missing() -> None:
+    trial = replace(profile("elasticsearch-enterprise"), license="trial", inference=False)
+    with pytest.raises(UnsupportedFeatureError, match="not there, or not visible to this key") as caught:
+        compile_mapping(plan(), trial)
+    assert "license" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from esembed import query as q
 from esembed.capabilities import profile
 from esembed.dialect.mapping import compile_mapping
 from esembed.errors import UnsupportedFeatureError
+from esembed.query import Query
 from esembed.search.compile import compile_query, to_body
 from esembed.search.options import SearchOptions
 
@@ -24,6 +26,38 @@ def test_an_inner_window_that_the_engine_would_widen_is_fused_by_the_client() ->
         compile_query(query, capabilities, SearchOptions(fusion="server"))
     same = query.replace(legs=(inner.replace(rank_window_size=50), query.legs[1]))
     assert compile_query(same, capabilities).path == "server"
+
+
+NEAREST = q.knn("v", vector=[1, 2], k=5, num_candidates=50)
+"""Before 3.5, OpenSearch finds 50 documents by it (k-NN#3037)."""
+
+
+@pytest.mark.parametrize("profile_name", ["elasticsearch-basic", "opensearch"])
+def test_a_knn_leg_brings_no_more_than_k_hits(profile_name: str) -> None:
+    compiled = compile_query(
+        q.rrf(NEAREST, q.match("a", fields=["t"])), profile(profile_name), SearchOptions(fusion="client")
+    )
+    assert [leg.body["size"] for leg in compiled.legs] == [5, 100]
+
+
+@pytest.mark.parametrize(
+    ("query", "options"),
+    [
+        (q.bool_(must=q.match("a", fields=["t"]), should=NEAREST), {}),
+        (NEAREST, {"count": True}),
+        (NEAREST, {"aggregations": {"n": {"terms": {"field": "lang"}}}}),
+        (q.linear(NEAREST, q.match("a", fields=["t"]), normalizer="l2"), {"fusion": "server"}),
+    ],
+)
+def test_where_no_size_can_cut_a_knn_to_k_more_candidates_are_refused(query: Query, options: Any) -> None:
+    old = profile("opensearch", "3.4")
+    with pytest.raises(UnsupportedFeatureError, match="num_candidates"):
+        compile_query(query, old, SearchOptions(**options))
+    compile_query(query, profile("opensearch", "3.5"), SearchOptions(**options))
+    if "fusion" in options:
+        assert compile_query(query, old).path == "client"
+    faiss = IndexPlan(dense={"v": DenseField(dims=2, quantization="faiss_hnsw")})
+    compile_query(query, old, SearchOptions(**options), plan=faiss, mapping={"t": "text", "lang": "keyword"})
 
 
 @pytest.mark.parametrize(
