@@ -21,7 +21,7 @@ from esembed.errors import (
 )
 from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
 from esembed.plan import IndexPlan, paths
-from esembed.query.nodes import Collapse, Diversify, Knn, MultiMatch, Rescore, TextNode
+from esembed.query.nodes import Collapse, Diversify, Floor, Knn, MultiMatch, Rescore, TextNode
 from esembed.search.answer import (
     LegAnswer,
     best_chunk,
@@ -34,6 +34,7 @@ from esembed.search.answer import (
     shard_failure,
 )
 from esembed.search.bounds import bound_of, idf_sum
+from esembed.search.calibration import Calibration, calibrated_leg
 from esembed.search.compile import CompiledLeg, CompiledSearch, SearchCompiler
 from esembed.search.deadline import Deadline
 from esembed.search.options import Reranker
@@ -65,6 +66,7 @@ class AsyncClientFusion:
         rerankers: name → cross-encoder.
 
     Attributes:
+        calibration: how random documents score, for ``q.floor``; None where it was not counted.
         fetch_with_legs: legs bring stored fields along, as long as documents are small.
     """
 
@@ -74,9 +76,11 @@ class AsyncClientFusion:
         index_name: str,
         plan: IndexPlan,
         rerankers: Mapping[str, Reranker],
+        calibration: Calibration | None = None,
     ) -> None:
         self.client = client
         self.plan = plan
+        self.calibration = calibration
         self.rerankers = rerankers
         self.fetch_with_legs = True
         self._path = index_path(index_name)
@@ -104,7 +108,8 @@ class AsyncClientFusion:
         if node is None:
             raise InvariantError("a search on the client path has no fusion")
         lists, legs_missing = self._lists(compiled, answers, partial)
-        bounds = await self._bounds(compiled) if _uses_bounds(node) else {}
+        cut = any(isinstance(stage, Floor) for stage in request.stages)
+        bounds = await self._bounds(compiled) if cut or _uses_bounds(node) else {}
         try:
             lists = await self._complete(compiler, compiled, lists, params)
         except TransientError as error:
@@ -126,6 +131,9 @@ class AsyncClientFusion:
                     doc: answer.value(doc, path) for answer in lists if answer for doc in answer.ranked.ids
                 }
                 fused = collapse(fused, groups)
+                continue
+            if isinstance(stage, Floor):
+                fused = self._better_than_chance(stage, fused, lists, bounds, compiled)
                 continue
             try:
                 if isinstance(stage, Diversify):
@@ -156,7 +164,7 @@ class AsyncClientFusion:
         if compiled.match_any is not None:
             body = checked_item(answers[len(compiled.legs)], f"/{self._path}/_msearch")
             aggregations = body.get("aggregations") or {}
-            if options.count:
+            if options.count and not cut:
                 total = counted(body, f"POST /{self._path}/_msearch")
         alone = request.fusion is None and not any(isinstance(stage, Rescore) for stage in request.stages)
         end = options.offset + len(hits)
@@ -335,6 +343,58 @@ class AsyncClientFusion:
         # A stable sort: what a stage can't tell apart keeps the order that the stage before gave it.
         again.sort(key=lambda hit: -hit.score)
         return again + list(tail), {hit.id: hit.score for hit in again}
+
+    def _better_than_chance(
+        self,
+        stage: Floor,
+        fused: list[Fused],
+        lists: Sequence[LegAnswer | None],
+        bounds: Mapping[str, Bound],
+        compiled: CompiledSearch,
+    ) -> list[Fused]:
+        """The hits that a share of at most ``stage.p`` of random documents would be as good as."""
+        if self.calibration is None:
+            raise QueryError(
+                "floor needs to know how random documents score, and this index hasn't counted it: "
+                "index.learn_floor() (esembed eval floor INDEX) does",
+                field="p",
+            )
+        scored: list[tuple[str, dict[str, float], float | None]] = []
+        for leg, answer in zip(compiled.legs, lists, strict=True):
+            curve = calibrated_leg(leg.leg.query)
+            if curve is None or curve not in self.calibration.legs:
+                known = ", ".join(sorted(self.calibration.legs))
+                raise QueryError(
+                    f"floor can't judge the scores of leg {leg.name!r}: how random documents score is known "
+                    f"of {known}; put the floor around legs of words and of vectors (index.learn_floor() "
+                    "counts again)",
+                    field=leg.name,
+                )
+            if answer is None:
+                continue
+            bound, ranked = bounds.get(leg.name, Bound()), answer.ranked
+            values = dict(zip(ranked.ids, map(bound, ranked.scores), strict=True))
+            # What a full list doesn't hold is worth its last at most; of a list that isn't, nothing.
+            full = len(ranked.ids) >= compiled.request.window
+            scored.append((curve, values, min(values.values()) if full else None))
+        kept, best = [], 1.0
+        for hit in fused:
+            # Of two legs by the same curve the better score counts.
+            scores: dict[str, float | None] = {}
+            for curve, values, last in scored:
+                value = values.get(hit.id, last)
+                before = scores.get(curve)
+                scores[curve] = value if before is None else before if value is None else max(before, value)
+            share = self.calibration.share(scores)
+            best = min(best, share)
+            if share <= stage.p:
+                kept.append(hit)
+        if fused and not kept:
+            compiled.scope.note(
+                f"floor(p={stage.p:g}): none of the {len(fused)} hits is better than chance; of random "
+                f"documents {best:.2g} are as good as the best of them"
+            )
+        return kept
 
     async def _diversify(
         self,

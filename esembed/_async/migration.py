@@ -27,7 +27,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for, meta
 from esembed.dialect.alias import NO_ALIAS
 from esembed.dialect.mapping import compile_mapping
-from esembed.dialect.meta import stored_meta
+from esembed.dialect.meta import FLOOR, stored_meta
 from esembed.dialect.names import check_name
 from esembed.encode.model_check import compare_contracts
 from esembed.encode.pool import EncoderPool
@@ -241,7 +241,8 @@ async def _migrate(
     state = {"alias": alias, "from": live.concrete_index, "state": "copying"}
     # Before the first document: a run that ends later is resumed by it, and abort knows what to delete.
     if keeps_weights:
-        rest = {**new.stored.rest, "evidence": learned}
+        kept = {key: stored.rest[key] for key in ("evidence", FLOOR) if key in stored.rest}
+        rest = {**new.stored.rest, **kept}
         new.replace_stored(dataclasses.replace(new.stored, rest=rest))
         ingest_options = dataclasses.replace(settings.ingest, learn_weights=False)
         settings = dataclasses.replace(settings, ingest=ingest_options)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from esembed.evaluate.datasets import Dataset, Run
     from esembed.evaluate.evaluation import Evaluation
     from esembed.evaluate.tuning import Tuned, TuneOptions
+    from esembed.search.calibration import Calibration
     from esembed.weights.estimate import WeightsOptions, WeightsReport
 
 __all__ = ["Index"]
@@ -749,6 +750,23 @@ class Index:
             AliasError: opened by an alias that shows a part of the index, or that stands for several.
         """
         return weights.learn(self.state, options=options, write=write)
+
+    def learn_floor(self, *, texts: int = 120, documents: int = 250, seed: int = 0) -> Calibration:
+        """Count how random documents of the index score, and store it for ``q.floor``. :meth:`learn_weights`
+        does it, too.
+
+        Args:
+            texts: pieces of documents that are asked, two of each.
+            documents: random other documents, each scored for each text.
+            seed: of drawing.
+
+        Raises:
+            QueryError: too few documents (50), or too short ones; chunks; no field that a text can be
+                searched in.
+            AliasError: opened by an alias that shows a part of the index, or that stands for several.
+            AuthorizationError: what is counted couldn't be stored.
+        """
+        return weights.learn_floor(self.state, texts=texts, documents=documents, seed=seed)
 
     # -- versions behind an alias ------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from esembed.query.nodes import (
     filter_of,
 )
 from esembed.search.answer import msearch_items, ranked_by_engine
+from esembed.search.calibration import Calibration
 from esembed.search.compile import CompiledSearch, SearchCompiler
 from esembed.search.deadline import Deadline
 from esembed.search.options import (
@@ -67,6 +68,7 @@ class Searcher:
         live: the index as the engine has it, for its mapping and for the alias's filter and routing; None
             skips that check, and is no alias.
         rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
+        calibration: how random documents score, for ``q.floor``; None where it was not counted.
         before_encoding: called with a field's name before its first text is encoded.
     """
 
@@ -81,6 +83,7 @@ class Searcher:
         live: LiveIndex | None = None,
         rerankers: Mapping[str, Reranker] | None = None,
         before_encoding: Callable[[str], None] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.client = client
         self.index_name = index_name
@@ -99,7 +102,7 @@ class Searcher:
         self._has_source = live is None or live.source_rules.enabled
         self._live = LiveFields(client, index_name, plan, live.mapping if live is not None else None)
         self._vectors = QueryVectors(plan, pool, before_encoding)
-        self._fusing = ClientFusion(client, index_name, plan, self.rerankers)
+        self._fusing = ClientFusion(client, index_name, plan, self.rerankers, calibration)
         self._made: tuple[Any, SearchCompiler] | None = None
 
     # -- one search ------------------------------------------------------------------------------

@@ -9,12 +9,13 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
-from esembed.dialect.meta import stored_meta
+from esembed.dialect.meta import FLOOR, stored_meta
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.errors import AuthorizationError, EncoderError
 from esembed.plan import IndexPlan
+from esembed.search.calibration import read_calibration
 from esembed.search.options import Reranker, check_rerankers
 
 from ._shim import in_thread
@@ -151,6 +152,7 @@ class IndexState:
                 live=self.live,
                 rerankers=self.rerankers,
                 before_encoding=self.load_statistics,
+                calibration=read_calibration(self.stored.rest.get(FLOOR)),
             )
         return self._searcher
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -10,12 +11,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from esembed.dialect import dialect_for
-from esembed.dialect.meta import HASH_FIELD
-from esembed.errors import EsembedError
+from esembed.dialect.meta import FLOOR, HASH_FIELD
+from esembed.errors import EsembedError, QueryError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.progress import StepProgress
 from esembed.plan import paths
 from esembed.plan.default_query import searchable_legs, text_leg
+from esembed.query import builders as q
+from esembed.query.tree import resolve_text
 
 from . import documents
 from ._shim import in_thread
@@ -25,10 +28,11 @@ from .state import IndexState
 from .target import IndexTarget
 
 if TYPE_CHECKING:
+    from esembed.search.calibration import Calibration
     from esembed.weights.estimate import WeightsOptions, WeightsReport
     from esembed.weights.scorers import SampledDocument
 
-__all__ = ["FEWEST_DOCUMENTS", "learn", "learn_after_ingest"]
+__all__ = ["FEWEST_DOCUMENTS", "learn", "learn_after_ingest", "learn_floor"]
 
 FEWEST_DOCUMENTS = 50
 """Below this an ingest doesn't learn: the weights would be chance."""
@@ -36,6 +40,10 @@ FEWEST_DOCUMENTS = 50
 PAGE_DOCUMENTS = 250
 """Documents of one page of the sample: with vectors of 1,024 dims about 5 MB of JSON."""
 
+
+FLOOR_TEXTS, FLOOR_DOCUMENTS = 120, 250
+"""Texts, and random documents that each is scored with: 30,000 pairs. On SciFact ten times as many tell
+queries that the index can't answer from others no better (docs/quality.md)."""
 
 ENCODED_DOCUMENTS = 200
 """Where vectors can't be read back as they were sent, so many documents are encoded again, and no more."""
@@ -99,7 +107,74 @@ def learn(
         kept = {key: before[key] for key in ("similarity",) if key in before}
         evidence = {**kept, "trust": found.to_dict(), "summary": provenance(found)}
         IndexTarget(state).store_query(query, evidence)
+    if write and plan.chunk is None:
+        try:
+            learn_floor(state, seed=options.seed)
+        except QueryError as error:
+            found = replace(found, notes=(*found.notes, f"q.floor can't be used: {error}"))
     return found
+
+
+def learn_floor(
+    state: IndexState, *, texts: int = FLOOR_TEXTS, documents: int = FLOOR_DOCUMENTS, seed: int = 0
+) -> Calibration:
+    """Count how random documents score, and store it; see ``Index.learn_floor``."""
+    from esembed.search.calibration import count_scores
+    from esembed.weights.known_items import known_items
+
+    state.live.require_whole("counting how random documents score")
+    legs = searchable_legs(state.plan)
+    if not legs or state.plan.chunk is not None:
+        raise QueryError(
+            "q.floor needs fields that a text can be searched in, of whole documents"
+            + (": this index's are chunks" if legs else ""),
+            field="floor",
+        )
+    require(state.client, "storing how random documents score", may_change(state.live, settings=False))
+    state.load_statistics()
+    drawn = draw(state, documents + texts, seed=seed)
+    # Two texts of a document: its title or first sentence, and scattered words.
+    asking, others = drawn[: texts // 2], drawn[texts // 2 :][:documents]
+    items = known_items(
+        [(one.id, one.text) for one in asking], count=texts, kinds=("first", "words"), seed=seed
+    )
+    if len(others) < FEWEST_DOCUMENTS or len(items) < FEWEST_DOCUMENTS // 2:
+        raise QueryError(
+            "the index has too few documents, or too short ones, to count how random ones score: "
+            f"{len(others)} documents and {len(items)} texts; {FEWEST_DOCUMENTS} and {FEWEST_DOCUMENTS // 2} "
+            "are needed",
+            field="floor",
+        )
+    query = q.linear(
+        *(leg.replace(name=name) for name, leg in legs.items()),
+        normalizer="bound",
+        complete=False,
+        rank_window_size=len(others),
+    )
+    ids = [one.id for one in others]
+    answers = state.searcher.search_many(
+        [resolve_text(query, item.query) for item in items],
+        filter=q.ids(*ids),
+        size=len(ids),
+        source=False,
+        explain=True,
+        fusion="client",
+    )
+    pairs: list[dict[str, float | None]] = []
+    for hits in answers:
+        found = {hit.id: hit.contributions for hit in hits}
+        for one in ids:
+            shares = {share.leg: share for share in found.get(one, ())}
+            pairs.append(
+                {
+                    name: shares[name].contribution if name in shares and shares[name].rank else None
+                    for name in legs
+                }
+            )
+    counted = count_scores(pairs, documents=len(ids), texts=len(items))
+    stored = state.stored
+    state.store(dataclasses.replace(stored, rest={**stored.rest, FLOOR: counted.to_dict()}))
+    return counted
 
 
 def draw(state: IndexState, count: int, *, seed: int) -> list[SampledDocument]:

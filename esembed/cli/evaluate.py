@@ -248,6 +248,46 @@ def weights(
     terminal.note(f"default query: {query!r}" if query is not None else "the default query stays as it is")
 
 
+@app.command("floor")
+@takes_connection
+def floor(
+    name: Name,
+    *,
+    allow_encoder: Allow = None,
+    json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Count how random documents of the index score, and store it for queries with a floor.
+
+    Examples:
+
+        $ esembed eval floor books
+    """
+    from esembed import terminal
+    from esembed.search.calibration import TAILS
+
+    client = connection.client()
+    try:
+        counted = _opened(client, name, allow_encoder, raw=False).learn_floor()
+    finally:
+        client.close()
+    if json:
+        terminal.print_json(counted.to_dict())
+        return
+    shown = [tail for tail in TAILS if tail in (0.1, 0.01, 0.001)]
+    terminal.print_table(
+        ("leg", *(f">reached by {100 * tail:g} %" for tail in shown)),
+        [
+            (leg, *(f"{curve[TAILS.index(tail)]:.3f}" for tail in shown))
+            for leg, curve in counted.legs.items()
+        ],
+    )
+    terminal.note(
+        f"scores of {counted.documents} random documents for each of {counted.texts} texts that they have "
+        "nothing to do with"
+    )
+
+
 @tune_app.command()
 @takes_connection
 def tune(

@@ -23,6 +23,7 @@ from esembed.query.nodes import Query, Raw, StoredRaw
 from esembed.query.tree import transform
 
 __all__ = [
+    "FLOOR",
     "FORMAT",
     "HASH_FIELD",
     "MAX_META_BYTES",
@@ -50,6 +51,9 @@ NO_CHUNKS: Mapping[str, Any] = {"bool": {"must_not": [{"exists": {"field": PAREN
 TEXT_PREFIX = "esembed_text_"
 """Before a field's name: the hidden field with the text that the engine is to encode. The ingest pipeline
 takes it out again, so it is in no stored document."""
+
+FLOOR = "floor"
+"""The key under which ``_meta.esembed`` keeps how random documents score."""
 
 META_KEY = "esembed"
 """Our key in a mapping's ``_meta``."""

@@ -18,6 +18,7 @@ from esembed.query.nodes import (
     Diversify,
     Exists,
     Filter,
+    Floor,
     GeoDistance,
     Ids,
     Knn,
@@ -54,6 +55,7 @@ __all__ = [
     "collapse",
     "diversify",
     "exists",
+    "floor",
     "geo_distance",
     "ids",
     "knn",
@@ -710,6 +712,29 @@ def diversify(
         QueryError: a number out of range.
     """
     return Diversify(query=query, field=field, relevance=relevance, window_size=window_size, name=name)
+
+
+def floor(query: Query, *, p: float = 0.003, name: str | None = None) -> Floor:
+    """The hits that are better than chance; none where the index has nothing that fits.
+
+    A hit stays if no more than the share *p* of the index's documents, drawn at random, would do as well for
+    a text that they have nothing to do with. How random documents score is counted on the index
+    (``index.learn_floor()``; ``learn_weights`` and an ingest that learns weights do it, too) and stored in
+    it, for words and for each vector field that a text can be searched in. Legs are joined, so that a hit
+    may pass by one of them or by all together; a document that a leg didn't list counts as that leg's last.
+
+    The smaller p, the fewer hits of queries that the index can't answer, and the more queries that it could
+    answer find nothing; docs/quality.md has both for one collection.
+
+    Args:
+        query: words, vectors, or a fusion of them.
+        p: above 0, at most .5.
+
+    Raises:
+        QueryError: p out of range. The search raises it where the index's scores were not counted, and for
+            legs that are neither words nor vectors.
+    """
+    return Floor(query=query, p=p, name=name)
 
 
 def boost_by(

@@ -36,6 +36,7 @@ __all__ = [
     "Diversify",
     "Exists",
     "Filter",
+    "Floor",
     "FrozenMap",
     "GeoDistance",
     "Ids",
@@ -1196,6 +1197,21 @@ class Diversify(Stage, frozen=True, kw_only=True, tag="diversify"):
         _from_to(self.window_size, "window_size", 1, MAX_DIVERSIFIED)
 
 
+class Floor(Stage, frozen=True, kw_only=True, tag="floor"):
+    """The hits that are better than chance."""
+
+    positional: ClassVar[tuple[str, ...]] = ("query",)
+    p: float = 0.003
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.p <= 0.5:
+            raise QueryError(
+                f"p is a share of random documents, above 0 and at most .5, not {self.p}", field="p"
+            )
+
+
 class BoostBy(Node, frozen=True, kw_only=True, tag="boost_by"):
     """Scores multiplied by (or added to) a function of a numeric field."""
 
@@ -1267,6 +1283,7 @@ Query = (
     | Rescore
     | Collapse
     | Diversify
+    | Floor
     | BoostBy
 )
 """Any node of the algebra; msgspec reads and writes it by the tag ``type``."""

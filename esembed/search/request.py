@@ -20,6 +20,7 @@ from esembed.plan.legs import drop_legs, expand_by_leg, leg_names, query_legs, s
 from esembed.query.nodes import (
     Bool,
     Filter,
+    Floor,
     Knn,
     Linear,
     Match,
@@ -337,7 +338,11 @@ def make_request(
         fusion = _fusion(inner, inner.filter, "", window, options, legs)
     else:
         (name,) = leg_names((inner,))
-        legs.append(RequestLeg(name=name, query=inner, timeout_seconds=options.timeout_seconds))
+        leg = RequestLeg(name=name, query=inner, timeout_seconds=options.timeout_seconds)
+        legs.append(leg)
+    if any(isinstance(stage, Floor) for stage in stages):
+        # Scores are read by curves that hold for both engines.
+        legs = [replace(leg, align_scores=True) for leg in legs]
     _check_timeouts(options, [leg.name for leg in legs] if fusion is not None else [])
     return Request(
         query=query,

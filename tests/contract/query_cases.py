@@ -333,6 +333,11 @@ CASES: list[Case] = [
         q.diversify(q.knn("embedding", vector=VECTOR), "embedding", relevance=0.7),
         {"fusion": "server"},
     ),
+    Case(
+        "floor",
+        "The hits that are better than chance (esembed knows how random documents score)",
+        q.floor(q.rrf(_text, _dense), p=0.003),
+    ),
     Case("collapse-fused", "… of a fused list", q.collapse(q.rrf(_text, _dense), "lang")),
     Case(
         "boost-by",

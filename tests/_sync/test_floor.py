@@ -1,0 +1,109 @@
+# Generated from tests/_async/test_floor.py by scripts/run_unasync.py; change that file and run the script.
+"""Nothing relevant is an answer: hits that are no better than chance are cut, on both engines."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from esembed import DenseField, Index, IndexPlan, IngestOptions, SparseField, TextField
+from esembed import query as q
+from esembed.errors import QueryError
+
+from .search_world import data
+
+COUNT = 150
+QUIET = IngestOptions(learn_weights=False)
+TOPICS = [data.WORDS[start : start + 3] for start in range(0, 15, 3)]
+"""Five topics of three words each: a document is of one, so random others have nothing to do with it."""
+
+
+def text(number: int) -> str:
+    """Sixteen words of one topic, the first three apart as a title."""
+    words = TOPICS[number % 5]
+    return " ".join([f"code{number}x", *(words[(number // 5 + step) % 3] for step in range(16))])
+
+
+@pytest.fixture
+def index(client: Any) -> Iterator[Index]:
+    """An index that has counted how random documents score."""
+    plan = IndexPlan(
+        text={"body": TextField(analyzer="standard")},
+        dense={"vector": DenseField(encoder="custom:tiny", source=("body",), quantization="hnsw")},
+        sparse={"given": SparseField(encoder="precomputed", optional=True)},
+    )
+    name = f"esembed-floor-{uuid.uuid4().hex[:8]}"
+    made = Index.create(client, name, plan, encoder={"vector": data.TinyDense()})
+    made.ingest([{"id": f"d{n:03}", "body": text(n)} for n in range(COUNT)], options=QUIET)
+    made.refresh()
+    try:
+        yield made
+    finally:
+        made.delete_index()
+
+
+def test_hits_that_are_no_better_than_chance_are_cut(index: Index) -> None:
+    query = q.floor(q.rrf(q.match(), q.knn("vector")), p=0.02)
+    with pytest.raises(QueryError, match=r"index\.learn_floor\(\)"):
+        index.search(query, text="red green blue")
+    counted = index.learn_floor(documents=80)
+    assert set(counted.legs) == {"bm25", "vector"}
+    assert set(counted.together) == {"bm25+vector"}
+    found = index.search(query, text=text(7), size=50)
+    assert "d007" in [hit.id for hit in found]
+    assert len(found) < 50
+    assert len(index.search(query.query, text=text(7), size=50)) == 50
+    nothing = index.search(query, text="wholly unrelated question")
+    assert list(nothing) == []
+    assert "is better than chance" in nothing.notes[-1]
+    assert nothing.next_cursor is None
+    # Stored in the index: whoever opens it can use it.
+    again = Index.open(index.state.client.official, index.name, encoder={"vector": data.TinyDense()})
+    assert [hit.id for hit in again.search(query, text=text(7), size=50)] == [hit.id for hit in found]
+
+
+def test_one_leg_and_other_fusions(index: Index) -> None:
+    index.learn_floor(documents=80)
+    # A fifth of the random documents is of the text's topic, and the words find no others.
+    for inner, p in ((q.match(), 0.25), (q.knn("vector"), 0.1), (q.linear(q.match(), q.knn("vector")), 0.1)):
+        query = q.floor(inner, p=p)
+        whole = [hit.id for hit in index.search(inner, text=text(12), size=60)]
+        kept = [hit.id for hit in index.search(query, text=text(12), size=60)]
+        assert "d012" in kept
+        assert len(kept) <= 35
+        assert kept == [name for name in whole if name in kept]
+        first = index.search(query, text=text(12), size=3)
+        second = index.search(query, text=text(12), size=3, cursor=first.next_cursor)
+        assert [hit.id for hit in [*first, *second]] == kept[:6]
+    none = index.search(q.floor(q.match(), p=0.05), text=text(12), count=True)
+    assert none.total is None
+    with pytest.raises(QueryError, match="can't judge the scores of leg 'bool'"):
+        index.search(q.floor(q.bool_(must=[q.match("red")])))
+
+
+def test_smaller_shares_keep_fewer_hits(index: Index) -> None:
+    index.learn_floor(documents=80)
+    inner = q.rrf(q.match(), q.knn("vector"))
+    kept = [
+        {hit.id for hit in index.search(q.floor(inner, p=p), text=text(3), size=100)}
+        for p in (0.3, 0.05, 0.01, 0.001)
+    ]
+    assert kept == sorted(kept, key=len, reverse=True)
+    assert all(fewer <= more for more, fewer in itertools.pairwise(kept))
+
+
+def test_too_little_to_count_from(client: Any) -> None:
+    name = f"esembed-floor-{uuid.uuid4().hex[:8]}"
+    plan = IndexPlan(text={"body": TextField(analyzer="standard")})
+    made = Index.create(client, name, plan)
+    try:
+        made.ingest([{"id": "a", "body": "short"}])
+        made.refresh()
+        with pytest.raises(QueryError, match="too few documents, or too short ones"):
+            made.learn_floor()
+    finally:
+        made.delete_index()
