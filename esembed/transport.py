@@ -15,6 +15,7 @@ import orjson
 
 from esembed.capabilities import Engine
 from esembed.credentials import Scrubber, is_header_error
+from esembed.deadline import Deadline
 from esembed.errors import (
     AuthorizationError,
     EngineRequestError,
@@ -79,11 +80,16 @@ class Transport(Protocol):
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | bytes | None = None,
         timeout_seconds: float | None = None,
         ignore: Collection[int] = (),
+        deadline: Deadline | None = ...,
     ) -> Response:
         """One request.
 
+        Args:
+            timeout_seconds: for each read of the answer.
+            deadline: for the whole answer; one of minutes where it is left out.
+
         Raises:
-            EngineUnavailableError: no answer, or one that asks to come back later.
+            EngineUnavailableError: no answer in time, or one that asks to come back later.
             EngineRequestError: any other status of 400 or more that is not in *ignore*.
         """
         ...

@@ -7,6 +7,7 @@ import http.client
 import http.server
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +39,7 @@ class JunkProxy(http.server.ThreadingHTTPServer):
         change: the engine's status and body in, what is answered out.
         changed: how many were.
         cut: the connection ends in the middle of those answers.
+        drips: those answers come a byte at a time, one in each of so many seconds; None sends them at once.
     """
 
     daemon_threads = True
@@ -50,6 +52,7 @@ class JunkProxy(http.server.ThreadingHTTPServer):
         self.change: Callable[[int, bytes], tuple[int, bytes]] = lambda status, body: (status, body)
         self.changed = 0
         self.cut = False
+        self.drips: float | None = None
 
     @property
     def url(self) -> str:
@@ -85,8 +88,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body) + (100 if cut else 0)))
         self.close_connection |= cut
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            return
+        if not spoiled or self.server.drips is None:
             self.wfile.write(body)
+            return
+        for at in range(len(body)):
+            self.wfile.write(body[at : at + 1])
+            self.wfile.flush()
+            time.sleep(self.server.drips)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _any
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from esembed.answers import counted
+from esembed.deadline import Deadline
 from esembed.dialect import dialect_for
 from esembed.errors import (
     AnswerError,
@@ -36,7 +37,6 @@ from esembed.search.answer import (
 from esembed.search.bounds import bound_of, idf_sum
 from esembed.search.calibration import Calibration, calibrated_leg
 from esembed.search.compile import CompiledLeg, CompiledSearch, SearchCompiler
-from esembed.search.deadline import Deadline
 from esembed.search.options import Reranker
 from esembed.search.page import highlight_spec, page_body, text_query
 from esembed.transport import Response, error_from_response

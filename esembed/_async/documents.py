@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from esembed.deadline import Deadline
 from esembed.dialect import dialect_for, meta
 from esembed.dialect.source_rules import SourceFetch
 from esembed.errors import RecordError, UnsupportedFeatureError
 from esembed.scalars import identifier
-from esembed.search.deadline import Deadline
 
 from ._shim import thread_transport
 from .live import index_path

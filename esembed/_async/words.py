@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from esembed.deadline import Deadline
 from esembed.dialect.query import Json
 from esembed.query.nodes import Query
 from esembed.search.answer import checked_item, msearch_items
 from esembed.search.compile import SearchCompiler
-from esembed.search.deadline import Deadline
 from esembed.search.options import SearchOptions
 from esembed.search.request import Request, make_request
 from esembed.search.words import (

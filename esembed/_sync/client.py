@@ -17,8 +17,8 @@ from typing import Any
 
 from esembed.answers import check_answer
 from esembed.credentials import hide_in_logs, is_header_error
+from esembed.deadline import Deadline
 from esembed.errors import AnswerError, EsembedError
-from esembed.search.deadline import Deadline
 from esembed.transport import (
     JSON_HEADERS,
     NDJSON_HEADERS,
@@ -40,6 +40,11 @@ from ._shim import IS_ASYNC, LoopGuard
 from .deadline import ended_by
 
 __all__ = ["EngineClient"]
+
+ANSWER_SECONDS = 600.0
+"""What an answer may take beyond its request's time-out, where nobody stated a deadline. The client's own
+time-outs are for each read: a server that sends a byte now and then is waited for without end."""
+_BY_ANSWER: Any = object()
 
 _MODULE = re.escape(__name__)
 VERSION_SECONDS = 5.0
@@ -133,7 +138,7 @@ class EngineClient:
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | bytes | None = None,
         timeout_seconds: float | None = None,
         ignore: Collection[int] = (),
-        deadline: Deadline | None = None,
+        deadline: Deadline | None = _BY_ANSWER,
     ) -> Response:
         """Send one request, once.
 
@@ -144,8 +149,8 @@ class EngineClient:
             body: a mapping is sent as JSON, a sequence of mappings as NDJSON, bytes as NDJSON as they are.
             timeout_seconds: for this request, else the client's own.
             ignore: statuses that are answers, not errors.
-            deadline: no answer is waited for after it. The client's own time-outs are for each read, so a
-                server that sends a byte a second is waited for without end.
+            deadline: no answer is waited for after it; ten minutes after the time-out where it is left out.
+                None waits for as long as the client reads, and saves a search the thread.
 
         Raises:
             AuthorizationError: 401 or 403.
@@ -160,6 +165,8 @@ class EngineClient:
         if IS_ASYNC and payload is not None and len(payload) > _LARGE_BODY_BYTES:
             _hush(ResourceWarning, message="Sending a large body directly with raw bytes")
         send = self._elasticsearch if self.engine == "elasticsearch" else self._opensearch
+        if deadline is _BY_ANSWER:
+            deadline = Deadline(ANSWER_SECONDS + (timeout_seconds or 0.0), option=None)
         refused: EsembedError
         try:
             if deadline is None:

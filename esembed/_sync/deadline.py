@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from esembed.deadline import Deadline
 from esembed.errors import EngineUnavailableError
-from esembed.search.deadline import Deadline
 
 from ._shim import LATE, within
 

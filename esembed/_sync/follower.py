@@ -9,12 +9,12 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from esembed.deadline import Deadline
 from esembed.dialect.meta import stored_meta
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.errors import EsembedError, IndexNotFoundError
 from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.query import Query
-from esembed.search.deadline import Deadline
 from esembed.search.options import Reranker
 from esembed.types import Hits
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from esembed.deadline import Deadline
 from esembed.dialect.field_types import mapped_analyzers, mapped_columns
 from esembed.dialect.live import mapped_formats, mapped_types, merged_mapping, missing_fields, used_fields
 from esembed.errors import QueryError
 from esembed.plan import IndexPlan
 from esembed.query.nodes import Query
-from esembed.search.deadline import Deadline
 from esembed.search.facets import facet_fields
 from esembed.search.options import SearchOptions
 from esembed.search.sorting import sorted_fields

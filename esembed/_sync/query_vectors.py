@@ -9,6 +9,7 @@ from functools import cached_property
 from functools import partial as bind
 from typing import Any
 
+from esembed.deadline import ENCODING_SHARE, Deadline
 from esembed.dialect.quantize_vectors import is_no_vector
 from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.pool import EncoderPool
@@ -18,7 +19,6 @@ from esembed.plan import IndexPlan
 from esembed.plan.encoders import split_spec
 from esembed.plan.fields import PRECOMPUTED
 from esembed.query.nodes import DenseVector, SparseWeights
-from esembed.search.deadline import ENCODING_SHARE, Deadline
 from esembed.types import SparseVector
 
 from ._shim import Batcher, Lock, gather, in_thread

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from esembed.capabilities import Capabilities
+from esembed.deadline import Deadline
 from esembed.dialect.alias import NO_ALIAS
 from esembed.dialect.query import Json
 from esembed.dialect.values import check_unicode, raise_named
@@ -31,7 +32,6 @@ from esembed.query.nodes import (
 from esembed.search.answer import msearch_items, ranked_by_engine
 from esembed.search.calibration import Calibration
 from esembed.search.compile import CompiledSearch, SearchCompiler
-from esembed.search.deadline import Deadline
 from esembed.search.options import (
     FusionPath,
     Reranker,

@@ -118,7 +118,7 @@ def search(
     from esembed import Index, terminal
     from esembed._sync.deadline import ended_by
     from esembed.cli._query import cross_encoders, parse_filters
-    from esembed.search.deadline import Deadline
+    from esembed.deadline import Deadline
     from esembed.search.hits_json import hits_to_json
 
     ends = None if deadline is None else Deadline(deadline)

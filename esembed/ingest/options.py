@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -166,8 +167,23 @@ class IngestOptions:
             "encode_batch_documents",
             "encode_workers",
         ):
-            if getattr(self, name) < 1:
-                raise OptionsError("must be at least 1", option=f"options.{name}")
+            count = getattr(self, name)
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise OptionsError(
+                    f"must be a whole number of at least 1, not {count!r}", option=f"options.{name}"
+                )
+        for name, least in (
+            ("flush_interval_seconds", 0.0),
+            ("request_timeout_seconds", 0.001),
+            ("max_wait_seconds", 0.0),
+        ):
+            seconds = getattr(self, name)
+            number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+            if not number or not least <= seconds < math.inf:
+                raise OptionsError(
+                    f"must be a number of seconds of at least {least:g}, not {seconds!r}",
+                    option=f"options.{name}",
+                )
         if isinstance(self.optional, str) or not all(isinstance(name, str) for name in self.optional):
             raise OptionsError(
                 'takes a list of vector fields, as in ["embedding"]', option="options.optional"

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from esembed.answers import SequenceStretches, last_sort, part
 from esembed.capabilities import Capabilities
+from esembed.deadline import Deadline
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.meta import HASH_FIELD, NO_CHUNKS, PARENT_FIELD
@@ -90,6 +91,16 @@ class TargetIndex:
 
     # -- requests --------------------------------------------------------------------------------
 
+    def _send(self, method: str, path: str, *, within: float | None = None, **options: Any) -> Response:
+        """One request, once.
+
+        Args:
+            within: seconds for the whole answer; None is what an engine that settles nothing is waited for.
+                Time-outs are for each read, and one that sends a byte now and then settles nothing.
+        """
+        ends = Deadline(within or self.retry.request_seconds(None), option="max_wait_seconds")
+        return self.transport.request(method, path, deadline=ends, **options)
+
     def call(
         self,
         method: str,
@@ -116,7 +127,7 @@ class TargetIndex:
         def once() -> Response:
             nonlocal tries
             tries += 1
-            answer = self.transport.request(
+            answer = self._send(
                 method, path, params=params, body=body, ignore=ignore, timeout_seconds=seconds
             )
             if all_shards and (failed := (answer.body.get("_shards") or {}).get("failed")):
@@ -166,9 +177,7 @@ class TargetIndex:
     def _look(self, api: str) -> Response | None:
         """One question about the index, without retries; None where there is no answer, or an odd one."""
         try:
-            return self.transport.request(
-                "GET", f"{self._path}/{api}", ignore=_ANY_STATUS, timeout_seconds=10.0
-            )
+            return self._send("GET", f"{self._path}/{api}", ignore=_ANY_STATUS, within=10.0)
         except (AnswerError, EngineUnavailableError):
             return None
 
@@ -192,7 +201,7 @@ class TargetIndex:
         """Send one bulk request, once: status (None without an answer), body, seconds to wait if told."""
         self.check_same()
         try:
-            response = self.transport.request(
+            response = self._send(
                 "POST",
                 f"{self._path}/_bulk",
                 params=self._bulk_params,
@@ -215,12 +224,12 @@ class TargetIndex:
     def diagnose_stall(self) -> str:
         """Why a bulk request gets no answer, as far as the index's health tells. Asked once."""
         try:
-            answer = self.transport.request(
+            answer = self._send(
                 "GET",
                 f"/_cluster/health{self._path}",
                 params={"filter_path": "status"},
                 ignore=_ANY_STATUS,
-                timeout_seconds=5.0,
+                within=5.0,
             )
         except EngineUnavailableError as error:
             return f"the engine does not answer ({error})"
@@ -237,7 +246,7 @@ class TargetIndex:
 
         def once() -> None:
             path = f"/_cluster/health{self._path}"
-            answer = self.transport.request("GET", path, ignore=_ANY_STATUS)
+            answer = self._send("GET", path, ignore=_ANY_STATUS)
             if answer.status in TRANSIENT_STATUS:
                 raise EngineUnavailableError(f"status {answer.status} to {path}", status=answer.status)
             if answer.status < 400 and answer.body.get("status") == "red":
@@ -610,7 +619,7 @@ class TargetIndex:
         the generator, on any thread and inside any lock, the event loop's own thread included.
         """
         with contextlib.suppress(EngineUnavailableError):
-            self.transport.request("DELETE", path, body=body, ignore=_ANY_STATUS)
+            self._send("DELETE", path, body=body, ignore=_ANY_STATUS)
 
     def _scroll_pages(self, body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         answer = self.call(
@@ -634,7 +643,7 @@ class TargetIndex:
                 # Sent once: a scroll moves on with each request, so the page of an answer that was lost
                 # would be missing, and nobody would see it.
                 try:
-                    answer = self.transport.request(
+                    answer = self._send(
                         "POST", "/_search/scroll", body={"scroll": KEEP_ALIVE, "scroll_id": scroll}
                     ).body
                 except EngineUnavailableError as error:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from esembed.deadline import Deadline
 from esembed.errors import QueryError
 from esembed.query.nodes import Filter, Scalar
-from esembed.search.deadline import Deadline
 
 __all__ = ["FusionPath", "Reranker", "SearchOptions", "SourceFilter", "check_rerankers", "http_timeout"]
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from esembed.deadline import ENGINE_SHARE
 from esembed.errors import EsembedError, QueryError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import IndexPlan
@@ -34,7 +35,6 @@ from esembed.query.nodes import (
     Stage,
 )
 from esembed.query.tree import add_filter, resolve_text, too_deep, transform, walk
-from esembed.search.deadline import ENGINE_SHARE
 from esembed.search.options import SearchOptions
 from esembed.search.page import Cursor
 from esembed.search.sorting import sorted_digest

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 SECONDS = float(os.environ.get("ESEMBED_FUZZ_SECONDS", "0"))
-BATCH = 2_000
+BATCH = 200
 SECONDS_PER_KILOBYTE = 1.0
 MEMORY_BYTES = 64 * 1024 * 1024
 """The most that one input of the corpus' size (kilobytes) may take for the time it is read."""

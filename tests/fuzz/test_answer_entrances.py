@@ -22,6 +22,7 @@ import mutations
 import replay
 import scenarios
 
+from esembed._sync import live
 from esembed.capabilities import profile
 from esembed.encode import remote
 from esembed.errors import EsembedError, InvariantError
@@ -96,13 +97,15 @@ def _ended(run: Callable[[], Any]) -> Any:
 
 @pytest.fixture(autouse=True)
 def _nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scan asks again for ten minutes where an engine is away; here it gives up at once."""
+    """A scan asks again for ten minutes where an engine is away; here it gives up at once. ``_meta`` that is
+    not as it was written is read again after pauses of seconds; no recording says what a run wrote."""
     begin = RetryPolicy.__init__
 
     def hasty(self: RetryPolicy, max_wait_seconds: float, *args: Any, **options: Any) -> None:
         begin(self, min(max_wait_seconds, 0.001), *args, **options)
 
     monkeypatch.setattr(RetryPolicy, "__init__", hasty)
+    monkeypatch.setattr(live, "sleep", lambda seconds: None)
     for name in ("elastic_transport", "opensearch"):
         monkeypatch.setattr(logging.getLogger(name), "disabled", True)
         monkeypatch.setattr(logging.getLogger(f"{name}.node_pool"), "disabled", True)

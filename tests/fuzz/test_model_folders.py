@@ -13,13 +13,14 @@ import functools
 import io
 import json
 import logging
+import re
 import shutil
 import struct
 import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,6 +31,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import mutations
 
+from esembed.encode.backends.openvino_graph import EMBEDDINGS
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.models.folder import read_folder
 from esembed.encode.models.tensors import TensorFile, Tensors, read_pickled_tensors, weights_hash
@@ -42,7 +44,7 @@ pytest.importorskip("openvino")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 # Measured to take about 15 seconds each on two cores.
-EXAMPLES = {"configs": 200, "headers": 2_000, "tokenizers": 1_200, "pickles": 4_000}
+EXAMPLES = {"configs": 900, "headers": 2_000, "tokenizers": 1_800, "pickles": 4_000}
 FOLDERS = mutations.load("model_folders")
 RUNTIME = RuntimeOptions(backend="openvino", threads=1, local_files_only=True)
 TEXTS = ["the cat sat on the mat.", "", "fasting Ünïcode 東京 \U0001f642 [MASK] <s>", "a " * 80]
@@ -88,9 +90,83 @@ def _damage(random: Random, data: bytes) -> bytes:
     )
 
 
+_NO_EFFECT = {
+    "transformers_version", "initializer_range", "use_cache", "dtype", "torch_dtype",
+    "tie_word_embeddings", "attention_probs_dropout_prob", "hidden_dropout_prob", "attention_dropout",
+    "embedding_dropout", "dropout", "mlp_dropout", "qa_dropout", "seq_classif_dropout",
+    "classifier_dropout", "classifier_activation", "classifier_bias", "bos_token_id", "eos_token_id",
+    "cls_token_id", "sep_token_id", "backend", "is_local", "local_files_only", "version", "truncation",
+    "padding", "decoder", "trim_offsets", "__version__", "idx", "name",
+}  # fmt: skip
+"""Keys that no vector depends on: changing them tries nothing."""
+
+_LONG = "x" * 5_000
+_ODD: Mapping[type, tuple[Any, ...]] = {
+    bool: (None, 0, 1, "true", [True], {}),
+    int: (0, 0, -1, -1, -5, 1, 3, 2**31, 10**9, 10**30, 0.5, "x", None, True),
+    float: (0.0, -1.0, 1.0, float("nan"), float("inf"), 1e30, 1e308, 0, "x", None, True, [0.5]),
+    str: (
+        "",
+        " ",
+        "x",
+        "a",
+        "A",
+        _LONG,
+        "x" * 100_000,
+        "..",
+        "/etc",
+        "\ud800",
+        1,
+        None,
+        True,
+        ["a"],
+        {"a": "b"},
+    ),
+    type(None): (0, -1, 1, 10**30, "x", True, [], {}, 1e30),
+    list: ([], {}, None, "x", 1, [None], [[]], ["x"], [{}]),
+    dict: ({}, [], None, "x", 1, [["a", 1]], {"": None}, {"x": {}}),
+}
+"""In a value's place, by its type: what the type allows and the model doesn't, and other types."""
+
+
+def _place(random: Random, root: dict[str, Any]) -> tuple[Any, Any]:
+    """A place inside, found by going down: a vocabulary's thousand entries are no likelier than its type."""
+    holder: Any = root
+    key: Any = ""
+    while isinstance(here := holder[key], (dict, list)) and random.random() < 0.85:
+        keys = [k for k in here if k not in _NO_EFFECT] if isinstance(here, dict) else list(range(len(here)))
+        if not keys:
+            break
+        holder, key = here, random.choice(keys)
+    return holder, key
+
+
+def _altered(random: Random, value: Any) -> Any:
+    """A file's value with one or two places altered."""
+    root = {"": copy.deepcopy(value)}
+    for _ in range(random.choice((1, 1, 1, 2))):
+        holder, key = _place(random, root)
+        here, how = holder[key], random.random()
+        if how < 0.08 and holder is not root:
+            del holder[key]
+        elif how < 0.2 and isinstance(here, list):
+            holder[key] = random.choice((here * 2, here * 40, here[:1] * 400, here[:-1], here[::-1], [here]))
+        elif how < 0.2 and isinstance(here, dict) and here:
+            one, other = random.choice(list(here)), random.choice(list(here))
+            here[one], here[other] = here[other], here[one]
+        elif how < 0.3 and isinstance(here, str):
+            holder[key] = random.choice((here + here, here.upper(), here[:-1], [here], {"content": here}))
+        else:
+            holder[key] = copy.deepcopy(random.choice(_ODD[type(here)]))
+    return root[""]
+
+
 def _changed(random: Random, value: Any) -> Any:
-    """A file's value, mutated as those of the other entrances, or in a number that stays close."""
-    if isinstance(value, (dict, list)) and random.random() < 0.4:
+    """A file's value: altered where something depends on it, or in a number that stays close, or mutated as
+    those of the other entrances."""
+    if random.random() < 0.7:
+        return _altered(random, value)
+    if isinstance(value, (dict, list)) and random.random() < 0.5:
         value = copy.deepcopy(value)
         for _ in range(random.choice((1, 1, 2))):
             if numbers := _numbers(value):
@@ -105,14 +181,14 @@ def _changed(random: Random, value: Any) -> Any:
 def _made(chosen: Callable[[dict[str, Any]], list[File]]) -> Callable[[list[Any], int], Any]:
     def make(corpus: list[Any], seed: int) -> Any:
         random = Random(seed)
-        value = {**random.choice(corpus), "damage": {}, "gone": []}
+        value = {**random.choice(corpus), "damage": {}, "gone": [], "encode": random.random() < 0.3}
         value["files"], value["tensors"] = dict(value["files"]), dict(value["tensors"])
-        picked = [random.choice(chosen(value)) for _ in range(random.choice((1, 1, 1, 2, 3)))]
+        picked = [random.choice(chosen(value)) for _ in range(random.choice((1, 1, 1, 1, 2, 3)))]
         for group, name in dict.fromkeys(picked):  # a set's order is another one in each process
             how = random.random()
-            if how < 0.06:
+            if how < 0.04:
                 value["gone"].append(name)
-            elif how < 0.2:
+            elif how < 0.12:
                 value["damage"][name] = random.randrange(2**24)
             elif group == "files":
                 value["files"][name] = _changed(random, value["files"][name])
@@ -305,9 +381,37 @@ def check_vectors(vectors: Any, info: Any, texts: list[str]) -> None:
         assert len(set(vector.indices)) == len(vector.indices)
 
 
-def vectors_of(root: Path, family: str) -> Any:
+_COUNTS = (
+    "hidden_size", "dim", "num_hidden_layers", "n_layers", "num_attention_heads", "n_heads", "vocab_size",
+    "num_key_value_heads", "head_dim", "intermediate_size", "hidden_dim", "type_vocab_size",
+)  # fmt: skip
+
+
+def check_counts(config: Mapping[str, Any]) -> None:
+    """What config.json of a model that loads states can be so."""
+    for key in _COUNTS:
+        stated = config.get(key)
+        assert stated is None or (type(stated) is int and stated >= 0), f"{key} = {stated!r} was taken"
+        assert stated != 0 or key in ("num_hidden_layers", "n_layers", "type_vocab_size"), (
+            f"{key} = 0 was taken"
+        )
+
+
+def check_rows(root: Path) -> None:
+    """Each token of a model that loads has a row of its own, and config.json states as many."""
+    files = read_folder(root)
+    tensors = files.tensors()
+    name = min((name for name in tensors if name.endswith(EMBEDDINGS)), key=len)
+    rows = tensors.file_of(name).entries[name][1][0]
+    assert files.config.get("vocab_size") in (None, rows), f"{files.config['vocab_size']} of {rows} rows"
+    assert max(TextTokenizer(files, None).tokens().values()) < rows
+
+
+def vectors_of(root: Path, family: str, *, encode: bool = True) -> Any:
     encoder: Any = load(f"{family}:{root}", runtime=RUNTIME)
     try:
+        if not encode:
+            return encoder.info, None
         made = [encoder.encode_document(TEXTS), encoder.encode_query(TEXTS[:1])]
         return encoder.info, made
     finally:
@@ -327,24 +431,36 @@ def test_the_corpus_loads(value: dict[str, Any], root: Path) -> None:
 
 def test_configs(root: Path) -> None:
     def chosen(value: dict[str, Any]) -> list[File]:
-        names = [name for name in value["files"] if not name.endswith("tokenizer.json")]
-        return [*(("files", name) for name in names), *(("tensors", name) for name in value["tensors"])]
+        # The transformer's own settings more often than all other files together.
+        files = [("files", name) for name in value["files"]]
+        rest = [*files, *(("tensors", name) for name in value["tensors"])]
+        own = [one for one in files if re.search(r"^(document_.*/)?config\.json$", one[1])]
+        return rest + own * (len(rest) * 3 // 2)
 
     def check(value: Any) -> None:
         size = write(value, root)
-        read = functools.partial(vectors_of, root, value["family"])
+        # A network that was built is compiled and run in some cases only: that takes ten times as long.
+        encode = value["encode"] or value["family"] == "static"
+        read = functools.partial(vectors_of, root, value["family"], encode=encode)
         found = bounded(lambda: refused_or(read, names_of(value["name"])), size)
-        if found is not None:
-            info, (documents, queries) = found
-            check_vectors(documents, info, TEXTS)
-            check_vectors(queries, info, TEXTS[:1])
+        if found is None:
+            return
+        for name in ("config.json", "document_0_MLMTransformer/config.json"):
+            if value["family"] != "static" and (root / name).is_file():
+                check_counts(json.loads((root / name).read_text()))
+        if value["family"] == "hf":
+            check_rows(root)
+        info, made = found
+        if made is not None:
+            check_vectors(made[0], info, TEXTS)
+            check_vectors(made[1], info, TEXTS[:1])
 
     mutations.fuzz(FOLDERS, EXAMPLES["configs"], check, make=_made(chosen))
 
 
 def test_tokenizers(root: Path) -> None:
     def chosen(value: dict[str, Any]) -> list[File]:
-        names = ("tokenizer.json", "tokenizer.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+        names = (*["tokenizer.json"] * 5, *["tokenizer_config.json"] * 3, "vocab.txt")
         found = [("files", name) for name in names if name in value["files"]]
         return [*found, ("files", "config.json")]
 
@@ -359,6 +475,7 @@ def test_tokenizers(root: Path) -> None:
             return
         tokenizer, made, prompt = found
         known = set(tokenizer.tokens().values())
+        assert 0 <= tokenizer.pad_id <= max(known, default=0)
         assert 0 <= prompt <= 64
         assert len(made.ids) == len(TEXTS)
         for ids in made.ids:

@@ -387,7 +387,7 @@ def test_what_the_graph_would_get_wrong_is_left_to_torch(
             "llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}}
         ),
         "texts of 128 tokens, and here at most 16": ("mistral", {"sliding_window": 16}),
-        "activation 'quick_gelu'": ("qwen3", {"hidden_act": "quick_gelu"}),
+        "hidden_act in config.json is 'quick_gelu'": ("qwen3", {"hidden_act": "quick_gelu"}),
     }  # fmt: skip
     for place, (reason, (kind, change)) in enumerate(changes.items()):
         folder = tmp_path / str(place)

@@ -116,6 +116,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same limits, a hundred times shorter."""
     monkeypatch.setattr(remote, "ANSWER_SECONDS", 0.4)
     monkeypatch.setattr(remote, "SLOWEST_BYTES_PER_SECOND", 1 << 30)
+    monkeypatch.setattr(remote, "NAMES_SECONDS", 0.4)
     monkeypatch.setattr(remote, "PACE_SECONDS", 0.4)
     monkeypatch.setattr(remote, "WHOLE_BYTES", 1 << 20)
     monkeypatch.setattr(remote, "PAUSE_SECONDS", 0.01)
@@ -177,7 +178,15 @@ class Store(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
     how = "slow"
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        if self.how == "questions":
+            time.sleep(3)
+        if "*" in path:
+            raise FileNotFoundError(path)
         return {"name": path, "size": LENGTH, "type": "file"}
+
+    def find(self, path: str, *_: Any, **options: Any) -> list[str]:
+        time.sleep(3)
+        return [path]
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         how = self.how
@@ -205,6 +214,22 @@ def test_each_store_has_the_same_time_and_size(
     fsspec.register_implementation("slowstore", Store, clobber=True)
     monkeypatch.setattr(Store, "how", how)
     assert message in _one_error(FileSource([f"slowstore://bucket/a.{kind}"]))
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [("questions", "a.jsonl"), ("questions", ""), ("questions", "*.jsonl"), ("names", "*.jsonl")],
+)
+def test_questions_to_each_store_have_a_time(how: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("slowstore", Store, clobber=True)
+    monkeypatch.setattr(Store, "how", how)
+    began = time.monotonic()
+    with pytest.raises(
+        SourceError, match=r"can't open slowstore://bucket/.*: the store didn't send|can't be read"
+    ):
+        FileSource([f"slowstore://bucket/{name}"])
+    assert time.monotonic() - began < 2.5
 
 
 @pytest.mark.usefixtures("impatient")

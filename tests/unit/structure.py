@@ -19,7 +19,7 @@ PACKAGE = ROOT / "esembed"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "scalars", "credentials", "foreign", "json_input", "deprecation", "lazy", "_version"),
-    ("plan", "query", "fusion", "capabilities", "transport", "answers", "bounded", "report_page"),
+    ("plan", "query", "fusion", "capabilities", "transport", "answers", "bounded", "deadline", "report_page"),
     ("dialect", "encode"),
     ("search", "ingest", "weights"),
     ("evaluate", "migration"),
@@ -45,7 +45,7 @@ BESIDE = {
     # Two packages of one floor never import each other, but for these.
     ("errors", "types"), ("types", "errors"), ("types", "deprecation"), ("types", "lazy"),
     ("credentials", "errors"), ("errors", "foreign"),
-    ("plan", "query"), ("plan", "capabilities"), ("transport", "capabilities"),
+    ("plan", "query"), ("plan", "capabilities"), ("transport", "capabilities"), ("transport", "deadline"),
     ("pytest_plugin", "local"), ("demo", "local"),
     ("cli", "bench"),
 }  # fmt: skip

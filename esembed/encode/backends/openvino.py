@@ -22,7 +22,7 @@ from esembed.encode.backends.base import Head, Outputs, TokenBatch
 from esembed.encode.backends.cpu import available_threads, dtype_notes, has_amx
 from esembed.encode.backends.openvino_graph import ACTIVATIONS, EMBEDDINGS, Graph
 from esembed.encode.base import RuntimeOptions
-from esembed.encode.foreign_errors import foreign_errors
+from esembed.encode.foreign_errors import foreign_errors, shown
 from esembed.encode.processes import ForkSafeLock, ProcessMark, leave_in_parent
 from esembed.errors import EncoderError
 
@@ -66,9 +66,11 @@ def unsupported(files: ModelFiles) -> str | None:
     for key in _NEEDED.get(str(kind), ("num_hidden_layers", "num_attention_heads", "hidden_size")):
         if not isinstance(config.get(key), int):  # nothing, or one for each layer
             return f"config.json states no one {key}"
-    act = config.get("hidden_act", config.get("activation", config.get("hidden_activation", "gelu")))
-    if act not in ACTIVATIONS:
-        return f"activation {act!r}"
+    key = next((key for key in ("hidden_act", "activation", "hidden_activation") if key in config), "")
+    if key and config[key] not in ACTIVATIONS:
+        return f"{key} in config.json is {shown(config[key])}"
+    if not isinstance(config.get("max_position_embeddings", 1), int):
+        return "config.json states no max_position_embeddings but null"
     reason: str | None = FAMILIES[kind].unsupported(config)
     longest = files.max_seq_length
     if reason is None and longest is not None and longest > max_positions(config):

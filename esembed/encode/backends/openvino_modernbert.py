@@ -40,8 +40,8 @@ def _theta(config: Mapping[str, Any], kind: str) -> float | None:
     """transformers 5 writes ``rope_parameters`` by the kind of layer, before there was ``…_rope_theta``."""
     rope = config.get("rope_parameters")
     if isinstance(rope, dict):
-        layer = rope.get("full_attention" if kind == "global" else "sliding_attention") or {}
-        if layer.get("rope_type", "default") != "default":
+        layer = rope.get("full_attention" if kind == "global" else "sliding_attention")
+        if not isinstance(layer, dict) or layer.get("rope_type", "default") != "default":
             return None
         value = layer.get("rope_theta")
     else:

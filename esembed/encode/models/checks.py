@@ -134,9 +134,10 @@ class _Config(msgspec.Struct):
     vocab_size: _Size | None = None
     type_vocab_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] | None = None
     max_position_embeddings: Annotated[int, msgspec.Meta(ge=-1, le=1 << 40)] | None = None
-    layer_norm_eps: _Epsilon | None = None
-    rms_norm_eps: _Epsilon | None = None
-    norm_eps: _Epsilon | None = None
+    # A null here is no missing key, which has a default.
+    layer_norm_eps: _Epsilon = 1e-12
+    rms_norm_eps: _Epsilon = 1e-6
+    norm_eps: _Epsilon = 1e-5
     hidden_act: Annotated[str, msgspec.Meta(pattern=r"^\w{1,60}$")] | None = None
     hidden_activation: _Name | None = None
     position_embedding_type: _Name | None = None
@@ -144,8 +145,8 @@ class _Config(msgspec.Struct):
     is_decoder: bool | None = None
     add_cross_attention: bool | None = None
     pad_token_id: int | None = None
-    global_attn_every_n_layers: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    local_attention: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    global_attn_every_n_layers: Annotated[int, msgspec.Meta(ge=1)] = 3
+    local_attention: Annotated[int, msgspec.Meta(ge=-1)] = 128
     layer_types: list[_Name] | None = None
     global_rope_theta: _Theta | None = None
     local_rope_theta: _Theta | None = None

@@ -74,21 +74,25 @@ class _TransformerOptions(msgspec.Struct):
 
 
 _Name = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
-"""A class, or a folder's path: what file systems take, and what messages may quote."""
+"""A class: what messages may quote."""
+_Path = Annotated[
+    str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f/]{0,60}(/[^\x00-\x1f/]{0,60}){0,9}$")
+]
+"""A path below the model's folder. File systems take 255 bytes for each of its parts."""
 
 
 class ModuleEntry(msgspec.Struct):
     """One entry of modules.json."""
 
     type: _Name
-    path: _Name = ""
+    path: _Path = ""
 
 
 class RouterConfig(msgspec.Struct):
     """router_config.json: the class of each module, and the modules of each route."""
 
-    types: dict[_Name, _Name]
-    structure: dict[_Name, Annotated[list[_Name], msgspec.Meta(max_length=100)]]
+    types: dict[_Path, _Name]
+    structure: dict[_Name, Annotated[list[_Path], msgspec.Meta(max_length=100)]]
 
 
 class _Pooling(msgspec.Struct):
@@ -113,7 +117,7 @@ class _SpladePooling(msgspec.Struct):
 
 
 class _SparseStatic(msgspec.Struct):
-    path: _Name | None = None
+    path: _Path | None = None
 
 
 _MODULE_CONFIGS: Mapping[str, type[msgspec.Struct]] = {
@@ -213,7 +217,7 @@ class ModelFiles:
 class _Shards(msgspec.Struct):
     """model.safetensors.index.json."""
 
-    weight_map: dict[str, str]
+    weight_map: dict[str, _Path]
 
 
 def open_tensors(folder: Path, name: str) -> Tensors:

@@ -69,7 +69,9 @@ class TextTokenizer:
             least = own + 1
             if max_seq_length < least:
                 raise EncoderError(
-                    f"max_seq_length={max_seq_length} leaves no room for text: take at least {least}",
+                    f"{files.name}: max_seq_length={max_seq_length} (your option, or the limit of "
+                    "sentence_bert_config.json, tokenizer_config.json or config.json) leaves no room for "
+                    f"text: take at least {least}",
                     spec=files.name,
                 )
             side = str(options.get("truncation_side", "right"))

@@ -125,7 +125,8 @@ def _from_tensors(folder: Path, name: str) -> FloatArray:
             f"{name}: {folder.name}/model.safetensors holds no token weights (a vector named weight)",
             spec=f"splade:{name}",
         )
-    return np.array(tensors["weight"], dtype=np.float32)
+    weights = np.array(tensors["weight"], dtype=np.float32)
+    return _finite(weights, f"{folder.name}/model.safetensors", name)
 
 
 def _from_file(path: Path, tokens: Sequence[str], name: str) -> FloatArray:
@@ -142,9 +143,18 @@ def _from_file(path: Path, tokens: Sequence[str], name: str) -> FloatArray:
         weights = np.zeros(len(tokens), np.float32)
         for token, weight in stored.items():
             if token in positions:
-                weights[positions[token]] = float(weight)
+                with np.errstate(over="ignore"):  # refused below
+                    weights[positions[token]] = float(weight)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise EncoderError(f"{name}: {path.name} can't be read ({error})", spec=f"splade:{name}") from error
     if not weights.any():
         raise EncoderError(f"{name}: {path.name} has no weight for any token", spec=f"splade:{name}")
+    return _finite(weights, path.name, name)
+
+
+def _finite(weights: FloatArray, file: str, name: str) -> FloatArray:
+    if not np.isfinite(weights).all():
+        raise EncoderError(
+            f"{name}: a token's weight in {file} is no number that float32 holds", spec=f"splade:{name}"
+        )
     return weights

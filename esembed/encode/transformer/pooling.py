@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from esembed.encode.foreign_errors import shown
 from esembed.encode.models.folder import ModelFiles, Module
 from esembed.encode.transformer.token_weights import token_weights_file
 from esembed.errors import EncoderError
@@ -410,13 +411,17 @@ def _pooling_modes(files: ModelFiles, config: Mapping[str, Any]) -> tuple[str, .
         unknown = [k for k, v in flags.items() if v and k not in _LEGACY_MODES]
         if unknown:
             raise EncoderError(
-                f"{files.name}: pooling {', '.join(unknown)} isn't known here", spec=files.name
+                f"{files.name}: {shown(unknown)} in the pooling module's config.json isn't known here",
+                spec=files.name,
             )
         stated = [mode for key, mode in _LEGACY_MODES.items() if flags.get(key)] or ["mean"]
     modes = (stated,) if isinstance(stated, str) else tuple(stated)
     for mode in modes:
         if mode not in POOLING_MODES:
-            raise EncoderError(f"{files.name}: pooling {mode!r} isn't known here", spec=files.name)
+            raise EncoderError(
+                f"{files.name}: pooling_mode {mode!r} in the pooling module's config.json isn't known here",
+                spec=files.name,
+            )
     return modes
 
 
@@ -429,7 +434,8 @@ def _dense(files: ModelFiles, module: Module, width: int) -> Stage:
     stated = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     if stated not in _ACTIVATIONS:
         raise EncoderError(
-            f"{files.name}/{module.path}: the activation {stated} isn't known here", spec=files.name
+            f"{files.name}/{module.path}/config.json: activation_function {stated} isn't known here",
+            spec=files.name,
         )
     tensors = files.module_tensors(module.path)
     weight = tensors.get("linear.weight")

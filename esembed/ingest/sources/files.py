@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import functools
 import glob
 import gzip
 import io
@@ -18,7 +19,15 @@ from urllib.parse import unquote
 
 from esembed.credentials import hide_in_logs, public_url
 from esembed.errors import SourceError
-from esembed.ingest.sources.remote import open_random, open_remote, web_options, without_secrets
+from esembed.ingest.sources.remote import (
+    SlowStoreError,
+    ask,
+    list_names,
+    open_random,
+    open_remote,
+    web_options,
+    without_secrets,
+)
 
 __all__ = [
     "Counter",
@@ -212,10 +221,10 @@ def _expand_remote(
         start = len(base)
         # On the web a question mark begins the query string.
         signs = any(sign in path for sign in ("*[" if web else "*[?"))
-        if signs and not fs.isfile(path):
-            files, start = sorted(fs.glob(path)), _fixed(base)
-        elif not signs and not web and fs.isdir(path):
-            files = [p for p in sorted(fs.find(path)) if _format_of(p, "auto")]
+        if signs and not ask(lambda: fs.isfile(path)):
+            files, start = list_names(lambda: fs.glob(path)), _fixed(base)
+        elif not signs and not web and ask(lambda: fs.isdir(path)):
+            files = [p for p in list_names(lambda: fs.find(path)) if _format_of(p, "auto")]
         else:
             files, start = [path], start - 1
         within = {item: item.strip("/").split("/")[start:] for item in files}
@@ -238,8 +247,8 @@ def _expand_remote(
         if kind is None:
             raise _needs_format(public_url(item))
         try:
-            size = fs.size(item)
-        except FileNotFoundError:
+            size = ask(functools.partial(fs.size, item))
+        except (FileNotFoundError, SlowStoreError):
             refused = SourceError(
                 f"there is no {public_url(item)}, or it can't be read", source=public_url(item)
             )

@@ -26,6 +26,8 @@ __all__ = [
     "RandomAccess",
     "ResumingStream",
     "SlowStoreError",
+    "ask",
+    "list_names",
     "open_random",
     "open_remote",
     "web_options",
@@ -43,6 +45,9 @@ ANSWER_SECONDS = 120.0
 
 SLOWEST_BYTES_PER_SECOND = 64 * 1024
 """A part of a file that was asked for has this much more time for its bytes."""
+
+NAMES_SECONDS = 600.0
+"""For the names of the files that are meant, which a store tells a thousand at a time."""
 
 PACE_SECONDS, PACE_BYTES = 600.0, 38_400
 """A file that is read from front to end may take hours. But of each ten minutes that were spent waiting for
@@ -69,6 +74,16 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
         return finish_within(seconds, call)
     except TimeoutError:
         raise SlowStoreError(f"the store didn't send what was asked for within {seconds:.0f} s") from None
+
+
+def ask(question: Callable[[], Any]) -> Any:
+    """What a store answers to a question about one file. Raises SlowStoreError."""
+    return _within(ANSWER_SECONDS, question)
+
+
+def list_names(names: Callable[[], Any]) -> list[str]:
+    """The names that a store has of some files, sorted. Raises SlowStoreError."""
+    return sorted(_within(NAMES_SECONDS, names))
 
 
 class RandomAccess(io.RawIOBase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from esembed.bench.ingest_parts import Sink, TimedEncoder, bench_plan
 from esembed.capabilities import Capabilities, Version
-from esembed.errors import PermanentError, RecordError
+from esembed.errors import OptionsError, PermanentError, RecordError
 from esembed.ingest.dead_letters import MAX_REASONS, DeadLetters
 from esembed.ingest.options import IngestOptions, IngestReport, LogProgress, ProgressState
 from esembed.ingest.pipeline import run_ingest
@@ -337,3 +338,16 @@ def test_a_load_that_gets_no_answer_says_early_what_it_waits_for(monkeypatch: py
     assert "the same command resumes" in seen[0]
     assert seen[1:] == [seen[1]]
     assert "takes requests again" in seen[1]
+
+
+@pytest.mark.parametrize("name", ["max_wait_seconds", "request_timeout_seconds", "flush_interval_seconds"])
+@pytest.mark.parametrize("value", [-1, math.inf, math.nan, True, "60", None])
+def test_seconds_are_numbers(name: str, value: Any) -> None:
+    with pytest.raises(OptionsError, match=rf"options\.{name}: must be a number of seconds"):
+        IngestOptions(**{name: value})
+
+
+@pytest.mark.parametrize("value", [0, 1.5, True, "4", None])
+def test_counts_are_whole_numbers(value: Any) -> None:
+    with pytest.raises(OptionsError, match=r"options\.max_in_flight: must be a whole number of at least 1"):
+        IngestOptions(max_in_flight=value)

@@ -19,8 +19,10 @@ import pytest
 
 from esembed.encode.base import RuntimeOptions
 from esembed.encode.models.folder import read_folder
+from esembed.encode.models.sparse_folder import StaticSide
 from esembed.encode.models.tensors import TensorFile, read_pickled_tensors
 from esembed.encode.models.tokenizer import TextTokenizer
+from esembed.encode.models.vocabulary import StaticWeights
 from esembed.encode.registry import load
 from esembed.errors import EncoderError, EsembedError
 
@@ -144,6 +146,17 @@ def test_the_folder_that_is_changed_loads(tmp_path: Path) -> None:
         ("config.json", {"hidden_size": 8.0}, r"config\.json.*hidden_size"),
         ("config.json", {"hidden_size": True}, r"config\.json.*hidden_size"),
         ("config.json", {"layer_norm_eps": math.nan}, r"config\.json.*layer_norm_eps"),
+        ("config.json", {"layer_norm_eps": None}, r"config\.json.*layer_norm_eps"),
+        ("config.json", {"hidden_act": "x"}, r"hidden_act in config\.json is 'x'"),
+        ("config.json", {"hidden_act": None}, r"hidden_act in config\.json is None"),
+        ("config.json", {"max_position_embeddings": None}, r"config\.json.*max_position_embeddings"),
+        (
+            "sentence_bert_config.json",
+            {"max_seq_length": 1, "processing_kwargs": {}},
+            r"max_seq_length=1 .*sentence_bert_config\.json",
+        ),
+        ("1_Pooling/config.json", {"pooling_mode": "x"}, r"pooling_mode 'x'.*config\.json"),
+        ("2_Dense/config.json", {"activation_function": "x"}, r"2_Dense/config\.json: activation_function x"),
         ("config.json", {"architectures": [5]}, r"config\.json.*architectures"),
         ("config.json", {"hidden_act": "__import__('os')"}, r"config\.json.*hidden_act"),
         ("config.json", {"rope_scaling": "yes"}, r"config\.json.*rope_scaling"),
@@ -159,6 +172,26 @@ def test_a_field_that_can_not_be_right_is_named(
 ) -> None:
     with pytest.raises(EncoderError, match=said):
         load(f"hf:{folder(tmp_path, {file: {**FILES[file], **change}})}", runtime=RUNTIME)
+
+
+@pytest.mark.parametrize("long", ["x" * 5_000, "\u6771" * 100, "a/" * 50])
+def test_paths_that_no_file_system_takes(long: str, tmp_path: Path) -> None:
+    assert "modules.json" in outcome(
+        f"hf:{folder(tmp_path, {'modules.json': [{**FILES['modules.json'][0], 'path': long}]})}"
+    )
+    (tmp_path / "model.safetensors").unlink()
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": long}}))
+    with pytest.raises(EncoderError, match=r"index\.json"):
+        read_folder(tmp_path, modules=()).tensors()
+
+
+@pytest.mark.parametrize("weight", [1e308, math.inf, math.nan])
+def test_a_weight_that_float32_does_not_hold(weight: float, tmp_path: Path) -> None:
+    root = folder(tmp_path, {"idf.json": {"hello": 1.5, "world": weight}})
+    side = StaticSide(folder=root, weights=root / "idf.json")
+    with pytest.raises(EncoderError, match=r"idf\.json is no number that float32 holds"):
+        StaticWeights(side, "zzz")
 
 
 @pytest.mark.parametrize("file", sorted(FILES))

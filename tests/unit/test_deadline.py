@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from esembed import deadline as module
 from esembed import query as q
+from esembed.deadline import Deadline
 from esembed.plan import IndexPlan
-from esembed.search import deadline as module
-from esembed.search.deadline import Deadline
 from esembed.search.options import SearchOptions
 from esembed.search.request import make_request, resolve
 

@@ -1,4 +1,4 @@
-"""When a search has to be over: one clock for all that it does."""
+"""When a search, or one answer, has to be over: one clock for all that is waited for until then."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ class Deadline:
     Args:
         seconds: above 0.
         in_parts: whether what is waited for can be answered in part.
+        option: what the caller knows the seconds by, for the error; None where no option states them.
 
     Raises:
         QueryError: no number above 0.
     """
 
-    __slots__ = ("_ends", "_in_parts", "seconds")
+    __slots__ = ("_ends", "_in_parts", "_option", "seconds")
 
-    def __init__(self, seconds: float, *, in_parts: bool = True) -> None:
+    def __init__(
+        self, seconds: float, *, in_parts: bool = True, option: str | None = "deadline_seconds"
+    ) -> None:
         # True is a number to Python, but nobody means one second by it.
         number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
         if not number or not 0 < seconds < math.inf:
@@ -46,6 +49,7 @@ class Deadline:
             )
         self.seconds = float(seconds)
         self._in_parts = in_parts
+        self._option = option
         self._ends = time.monotonic() + self.seconds
 
     def left(self) -> float:
@@ -53,11 +57,17 @@ class Deadline:
         return max(0.0, self._ends - time.monotonic())
 
     def error(self, what: str) -> EngineUnavailableError:
-        """The error of a search whose time is up.
+        """The error of what is not over in time.
 
         Args:
             what: what it was waiting for.
         """
+        if self._option != "deadline_seconds":
+            stated = f"{self.seconds:g} s" if self._option is None else f"{self._option} = {self.seconds:g}"
+            return EngineUnavailableError(
+                f"{stated} passed while waiting for the end of {what}; look at the engine, and at what is "
+                "between: they may send a byte now and then"
+            )
         parts = " (partial_results=True answers with the legs that came)" if self._in_parts else ""
         return EngineUnavailableError(
             f"deadline_seconds = {self.seconds:g} passed while waiting for {what}; raise it, or see why that "
