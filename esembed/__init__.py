@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from esembed.plan import (
         ChunkOptions,
         DenseField,
+        DiskOptions,
         FilterField,
         IndexOptions,
         IndexPlan,
@@ -46,6 +47,7 @@ __all__ = [
     "Capabilities",
     "ChunkOptions",
     "DenseField",
+    "DiskOptions",
     "Document",
     "EncoderParams",
     "EsembedError",
@@ -80,6 +82,7 @@ _WHERE = {
     "Capabilities": "esembed.capabilities",
     "ChunkOptions": "esembed.plan",
     "DenseField": "esembed.plan",
+    "DiskOptions": "esembed.plan",
     "Document": "esembed.types",
     "EncoderParams": "esembed.plan.params",
     "EsembedError": "esembed.errors",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from esembed.capabilities import Capabilities
 from esembed.deprecation import warn_renamed
 from esembed.dialect import meta
-from esembed.dialect.live import drift, mapped_types
+from esembed.dialect.live import drift, mapped_types, settings_drift
 from esembed.dialect.mapping import compile_mapping
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.model_check import describe_contract
@@ -194,8 +194,8 @@ class AsyncIndex:
 
         Returns:
             JSON values: ``index``, ``concrete_index``, ``engine``, ``documents``, ``plan``,
-            ``contracts``, ``statistics``, ``drift`` (differences of the live mapping), ``alias`` (the filter,
-            routing and flags of the name it was opened by) and ``notes``.
+            ``contracts``, ``statistics``, ``drift`` (differences of the live mapping and settings), ``alias``
+            (the filter, routing and flags of the name it was opened by) and ``notes``.
         """
         state, stored = self.state, self.stored
         live = await describe_all(self.client, self.name)
@@ -214,6 +214,7 @@ class AsyncIndex:
             "drift": [
                 *drift(compiled, mapping, opening.existing_fields(state)),
                 *(() if live is None else live.source_rules.drift(mapping)),
+                *(() if live is None else settings_drift(compiled, live.settings)),
             ],
             "alias": {} if live is None else live.alias.to_dict(),
             "notes": list(self.notes),

@@ -22,7 +22,7 @@ from esembed.dialect import dialect_for
 from esembed.dialect.names import check_name
 from esembed.dialect.scope import Scope
 from esembed.plan import DenseField, IndexPlan
-from esembed.plan.fields import PRECOMPUTED
+from esembed.plan.fields import PRECOMPUTED, UNQUANTIZED
 from esembed.query.nodes import Knn
 from esembed.transport import Response, error_from_response
 from esembed.types import FloatArray
@@ -135,7 +135,7 @@ class TrialIndex:
         self._dialect = dialect_for(capabilities)
         self._compiled = self._dialect.mapping.compile(IndexPlan(dense={FIELD: field}))
         self.spec = self._compiled.resolved.dense[FIELD]
-        self.rescores = capabilities.rescore_vector and self.spec.quantization not in ("hnsw", "flat")
+        self.rescores = capabilities.rescore_vector and self.spec.quantization not in UNQUANTIZED
         self._form = self._dialect.documents.bulk(self._compiled.resolved)
 
     def create(self) -> None:

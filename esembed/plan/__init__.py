@@ -26,6 +26,7 @@ from __future__ import annotations
 from esembed.plan.fields import (
     ChunkOptions,
     DenseField,
+    DiskOptions,
     FilterField,
     IndexOptions,
     LoadOptions,
@@ -42,6 +43,7 @@ from esembed.plan.params import EncoderParams
 __all__ = [
     "ChunkOptions",
     "DenseField",
+    "DiskOptions",
     "EncoderParams",
     "FilterField",
     "IndexOptions",

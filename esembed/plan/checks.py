@@ -104,6 +104,12 @@ _SEISMIC: dict[str, tuple[float, float]] = {
     "quantization_ceiling_ingest": (0, MAX_BOOST),
     "quantization_ceiling_search": (0, MAX_BOOST),
 }
+_DISK: dict[str, tuple[float, float]] = {
+    # As Elasticsearch 9.5.3 takes them.
+    "cluster_size": (64, 65_536),
+    "default_visit_percentage": (0, 100),
+    "flat_index_threshold": (-1, _INT),
+}
 MAX_FIELDS = 1000
 """index.mapping.total_fields.limit of both engines."""
 MAX_NAME = 255
@@ -145,7 +151,10 @@ def check_new(plan: Fields, names: Collection[str] | None = None) -> None:
     for name, field in plan.vector_fields():
         for option in ("m", "ef_construction") if isinstance(field, DenseField) else ():
             _within(getattr(field, option), 1, MAX_GRAPH, f"dense.{name}.{option}")
-        if isinstance(field, SparseField):
+        if isinstance(field, DenseField):
+            for option, bounds in _DISK.items():
+                _within(getattr(field.disk, option), *bounds, f"dense.{name}.disk.{option}")
+        else:
             for option, bounds in _SEISMIC.items():
                 _within(getattr(field.seismic, option), *bounds, f"sparse.{name}.seismic.{option}")
     for where, name in fields:

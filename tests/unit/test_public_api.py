@@ -13,6 +13,7 @@ PUBLIC = {
     "Capabilities",
     "ChunkOptions",
     "DenseField",
+    "DiskOptions",
     "Document",
     "EncoderParams",
     "EsembedError",
