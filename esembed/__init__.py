@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from esembed.ingest.options import IngestOptions, IngestReport
     from esembed.migration.options import MigrateOptions, MigrationReport
     from esembed.plan import (
+        CandidateRule,
         ChunkOptions,
         DenseField,
         DiskOptions,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncFollower",
     "AsyncIndex",
+    "CandidateRule",
     "Capabilities",
     "ChunkOptions",
     "DenseField",
@@ -80,6 +82,7 @@ _WHERE = {
     "AsyncFollower": "esembed._async.follower",
     "AsyncIndex": "esembed._async.index",
     "Capabilities": "esembed.capabilities",
+    "CandidateRule": "esembed.plan",
     "ChunkOptions": "esembed.plan",
     "DenseField": "esembed.plan",
     "DiskOptions": "esembed.plan",

@@ -32,6 +32,7 @@ from .search import AsyncSearcher
 from .state import Encoders, IndexState
 
 if TYPE_CHECKING:
+    from esembed.evaluate.candidates import CandidateChoice, CandidateOptions
     from esembed.evaluate.datasets import Dataset, Run
     from esembed.evaluate.evaluation import Evaluation
     from esembed.evaluate.tuning import Tuned, TuneOptions
@@ -730,6 +731,41 @@ class AsyncIndex:
         """
         return await relevance.tune(
             self.state, dataset, options=options, write=write, tune_legs=tune_legs, progress=progress
+        )
+
+    async def choose_candidates(
+        self,
+        queries: Sequence[str | Sequence[float]],
+        *,
+        field: str | None = None,
+        filters: Mapping[str, Filter] | None = None,
+        options: CandidateOptions | None = None,
+        write: bool = True,
+        progress: Callable[[str], None] | None = None,
+    ) -> CandidateChoice:
+        """Measure the recall of this index's kNN searches over ``num_candidates``, and make the rule that
+        keeps it the field's (``candidates`` in the plan). See ``esembed advise --index``.
+
+        Args:
+            queries: texts, or vectors of shape (dims,); some hundred.
+            field: the dense field; None: the only one.
+            filters: words → a filter that searches have, to be measured with, too.
+            options: see :class:`~esembed.evaluate.candidates.CandidateOptions`.
+            write: store the rule.
+            progress: told what is being done, one line each (from another thread).
+
+        Raises:
+            PlanError: no such field, or one that is compared with every vector.
+            OptionsError: too few queries.
+        """
+        return await relevance.choose_candidates(
+            self.state,
+            queries,
+            field=field,
+            filters=filters,
+            options=options,
+            write=write,
+            progress=progress,
         )
 
     async def learn_weights(

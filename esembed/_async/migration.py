@@ -659,7 +659,7 @@ def _only_upgrades(
     if set(old.dense) != set(new.dense) or set(old.sparse) != set(new.sparse):
         return False
     mapping = dialect_for(capabilities).mapping
-    asked = new.with_optional(old)
+    asked = new.with_unmapped(old)
     for name, spec in asked.vector_fields():
         # Sparse ones, too, whose vectors would be another model's. A lexical field has no model: its contract
         # differs by the average length that the index settled, and its parameters are compared below.

@@ -24,6 +24,7 @@ Nothing here talks to an engine; ``esembed.dialect`` compiles a plan for a capab
 from __future__ import annotations
 
 from esembed.plan.fields import (
+    CandidateRule,
     ChunkOptions,
     DenseField,
     DiskOptions,
@@ -41,6 +42,7 @@ from esembed.plan.index_plan import IndexPlan
 from esembed.plan.params import EncoderParams
 
 __all__ = [
+    "CandidateRule",
     "ChunkOptions",
     "DenseField",
     "DiskOptions",

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from esembed.errors import PlanError
 from esembed.plan.encoders import spec_problem
 from esembed.plan.fields import (
+    MAX_CANDIDATES,
     ChunkOptions,
     DenseField,
     FilterField,
@@ -228,6 +229,16 @@ def validate(plan: Fields) -> None:
                 raise PlanError(
                     'scale is of element_type = "byte" fields, and above 0', path=f"{where}.scale"
                 )
+            if field.candidates is not None:
+                _within(field.candidates.least, 1, MAX_CANDIDATES, f"{where}.candidates.least")
+                for option in ("per_k", "filtered"):
+                    value = getattr(field.candidates, option)
+                    _within(value, 1, MAX_CANDIDATES, f"{where}.candidates.{option}")
+                if field.quantization.endswith("flat"):
+                    raise PlanError(
+                        f"{field.quantization} compares with every vector; leave candidates out",
+                        path=f"{where}.candidates",
+                    )
             if field.oversample is not None and not 1 <= field.oversample <= 10:
                 raise PlanError("oversample must lie between 1 and 10", path=f"{where}.oversample")
             if family == "lexical":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,9 +17,11 @@ from esembed.query.nodes import FrozenMap
 
 __all__ = [
     "CHUNK_SEPARATOR",
+    "MAX_CANDIDATES",
     "MAX_SEISMIC_IDS",
     "PRECOMPUTED",
     "UNQUANTIZED",
+    "CandidateRule",
     "ChunkOptions",
     "DenseField",
     "DiskOptions",
@@ -197,6 +200,35 @@ class DiskOptions(PlanStruct, frozen=True, kw_only=True):
     auto_calibrate: bool | None = None
 
 
+MAX_CANDIDATES = 10_000
+"""The most candidates of a kNN search on a shard: both engines' limit."""
+
+
+class CandidateRule(PlanStruct, frozen=True, kw_only=True):
+    """How many candidates a search of a graph looks at on each shard: *per_k* times k, *least* at least, and
+    *filtered* times as many beside a filter.
+
+    The defaults are what Elasticsearch is told where a field has no rule of its own. ``esembed advise
+    --index`` finds the numbers that keep a recall.
+
+    Attributes:
+        least: 1 to 10,000.
+        per_k: ≥ 1. 1.5 is Elasticsearch's own default.
+        filtered: ≥ 1.
+    """
+
+    # Never below 100: even there a graph misses .016 to .026 of the true neighbors (docs/quantization.md).
+    least: int = 100
+    per_k: float = 1.5
+    filtered: float = 1.0
+
+    def of(self, k: int, *, filtered: bool = False) -> int:
+        """The number of candidates for k, at most 10,000 and never below k."""
+        wanted = max(self.least, self.per_k * k) * (self.filtered if filtered else 1.0)
+        # Rounded first: 1.1 times 10 is 11.000000000000002.
+        return max(k, min(MAX_CANDIDATES, math.ceil(round(wanted, 6))))
+
+
 class DenseField(VectorField, frozen=True, kw_only=True):
     """A dense vector field.
 
@@ -216,6 +248,8 @@ class DenseField(VectorField, frozen=True, kw_only=True):
         m, ef_construction: HNSW's graph parameters, else the engine's defaults.
         oversample: rescore this many times k candidates with the full vectors.
         disk: options of ``bbq_disk``, and of rescoring from disk.
+        candidates: how many candidates a search looks at where the query says nothing; None leaves it to
+            OpenSearch, and to :class:`CandidateRule`'s defaults on Elasticsearch.
         model_id: OpenSearch: the trained k-NN model of ``faiss_pq`` and ``faiss_ivf``.
         params: encoder parameters that change the vectors.
         chunked: encode chunks of the text (see ``IndexPlan.chunk``) instead of the whole.
@@ -231,6 +265,7 @@ class DenseField(VectorField, frozen=True, kw_only=True):
     ef_construction: int | None = None
     oversample: float | None = None
     disk: DiskOptions = DiskOptions()
+    candidates: CandidateRule | None = None
     model_id: str | None = None
     params: EncoderParams = EncoderParams()
     chunked: bool = False

@@ -11,6 +11,7 @@ PUBLIC = {
     "AsyncFollower",
     "AsyncIndex",
     "Capabilities",
+    "CandidateRule",
     "ChunkOptions",
     "DenseField",
     "DiskOptions",

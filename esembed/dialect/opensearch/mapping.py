@@ -171,6 +171,8 @@ class OpenSearchMapping(MappingCompiler):
                 f"{quantization} needs a trained model",
                 "train one (POST _plugins/_knn/models/NAME/_train) and write model_id = …",
             )
+        if field.candidates is not None and quantization in TRAINED:
+            draft.gap(f"{where}.candidates", f"{quantization} has no graph", "leave candidates out")
         if field.model_id is not None and quantization not in TRAINED:
             draft.gap(f"{where}.model_id", f"{quantization} is not trained", "leave model_id out")
         if quantization.endswith("flat") and (field.m is not None or field.ef_construction is not None):

@@ -53,24 +53,21 @@ class OpenSearchQuery(QueryCompiler):
                 "rank_window_size",
                 field="k",
             )
-        if node.num_candidates is not None and node.num_candidates < k:
-            raise QueryError(
-                f"knn on {node.field!r}: num_candidates={node.num_candidates} is below k={k} (k is the "
-                "window "
-                "unless it is given); raise it",
-                field="num_candidates",
-            )
+        if node.visit_percentage is not None:
+            scope.gap("knn visit_percentage is of Elasticsearch's bbq_disk; use num_candidates")
+        filters = self.candidates(node, scope)
+        # Without a rule of the field's own nothing is said: OpenSearch looks at 100 by itself, k at least.
+        candidates = self.num_candidates(node, info, k, None, filtered=bool(filters))
         target = self.inference_target(node, info, scope)
         options: Json
         if target is not None:
             options = inference.neural(info.path, target[1], target[0], k=k)["neural"][info.path]
         else:
             options = {"vector": self.vector(node, info), "k": k}
-        filters = self.candidates(node, scope)
         if filters:
             options["filter"] = self._filter(filters, info, scope)
-        if node.num_candidates is not None:
-            options["method_parameters"] = {"ef_search": node.num_candidates}
+        if candidates is not None:
+            options["method_parameters"] = {"ef_search": candidates}
         oversample = self.oversample(node, info, scope)
         if oversample is not None:
             if scope.capabilities.rescore_vector:
