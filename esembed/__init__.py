@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from esembed.plan.params import EncoderParams
     from esembed.query import Query
     from esembed.search.compile import to_body
+    from esembed.search.esql import to_esql
     from esembed.types import Document, Hit, Hits, ItemError, SparseVector
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "load_encoder",
     "query",
     "to_body",
+    "to_esql",
 ]
 
 _WHERE = {
@@ -109,6 +111,7 @@ _WHERE = {
     "SparseVector": "esembed.types",
     "TextField": "esembed.plan",
     "to_body": "esembed.search.compile",
+    "to_esql": "esembed.search.esql",
 }
 
 

@@ -234,6 +234,8 @@ def _sizes(engine: EngineClient, name: str) -> tuple[int | None, int, int | None
             shown = part(DiskUsage, usage.body[name], f"POST /{name}/_disk_usage").fields.get(FIELD)
             if shown is not None and shown.knn_vectors_in_bytes is not None:
                 on_disk = shown.knn_vectors_in_bytes
+        if not sum(kinds.values()):
+            return None, disk, None  # 9.2 counts nothing of bbq_disk's files (seen on 9.2.0)
         return _hot(kinds), disk, on_disk
     sizes = (None if primaries.segments is None else primaries.segments.file_sizes) or {}
     files = {kind: value.size_in_bytes for kind, value in sizes.items() if kind in _CODES or kind in _VECTORS}

@@ -83,6 +83,10 @@ def advise(
     max_disk_gib: Annotated[
         float | None, typer.Option("--max-disk-gib", help="The disk space to stay below.")
     ] = None,
+    disk_per_ram: Annotated[
+        float,
+        typer.Option("--disk-per-ram", help="How many bytes on disk cost as much as a byte of RAM."),
+    ] = 20.0,
     dims: Annotated[
         list[int] | None, typer.Option("--dims", help="Shorter vectors to try, for Matryoshka models.")
     ] = None,
@@ -145,6 +149,7 @@ def advise(
         documents=documents,
         max_ram_bytes=None if max_ram_gib is None else int(max_ram_gib * 2**30),
         max_disk_bytes=None if max_disk_gib is None else int(max_disk_gib * 2**30),
+        disk_per_ram=disk_per_ram,
     )
     client: Any = None
     if offline:

@@ -40,6 +40,7 @@ PUBLIC = {
     "load_encoder",
     "query",
     "to_body",
+    "to_esql",
 }
 HEAVY = ("torch", "transformers", "openvino", "elasticsearch", "opensearchpy", "sentence_transformers")
 
