@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from esembed.ingest.options import IngestOptions, IngestReport
     from esembed.migration.options import MigrateOptions, MigrationReport
     from esembed.plan import (
+        CandidateRule,
         ChunkOptions,
         DenseField,
+        DiskOptions,
         FilterField,
         IndexOptions,
         IndexPlan,
@@ -38,14 +40,17 @@ if TYPE_CHECKING:
     from esembed.plan.params import EncoderParams
     from esembed.query import Query
     from esembed.search.compile import to_body
+    from esembed.search.esql import to_esql
     from esembed.types import Document, Hit, Hits, ItemError, SparseVector
 
 __all__ = [
     "AsyncFollower",
     "AsyncIndex",
+    "CandidateRule",
     "Capabilities",
     "ChunkOptions",
     "DenseField",
+    "DiskOptions",
     "Document",
     "EncoderParams",
     "EsembedError",
@@ -72,14 +77,17 @@ __all__ = [
     "load_encoder",
     "query",
     "to_body",
+    "to_esql",
 ]
 
 _WHERE = {
     "AsyncFollower": "esembed._async.follower",
     "AsyncIndex": "esembed._async.index",
     "Capabilities": "esembed.capabilities",
+    "CandidateRule": "esembed.plan",
     "ChunkOptions": "esembed.plan",
     "DenseField": "esembed.plan",
+    "DiskOptions": "esembed.plan",
     "Document": "esembed.types",
     "EncoderParams": "esembed.plan.params",
     "EsembedError": "esembed.errors",
@@ -103,6 +111,7 @@ _WHERE = {
     "SparseVector": "esembed.types",
     "TextField": "esembed.plan",
     "to_body": "esembed.search.compile",
+    "to_esql": "esembed.search.esql",
 }
 
 

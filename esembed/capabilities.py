@@ -77,6 +77,10 @@ class Capabilities:
             default).
         base64_vectors: bulk accepts base64-packed dense vectors.
         exclude_vectors: ``_source.exclude_vectors`` is understood.
+        disk_options: Elasticsearch: those of a field's ``disk`` that the mapping takes.
+        visit_percentage: Elasticsearch: a knn query may say what share of a ``bbq_disk`` field it looks at.
+        index_options: which of a plan's ``filter_heuristic``, ``early_termination`` and
+            ``memory_optimized_search`` an index can have.
         seven_bit_int8: OpenSearch: ``int8_hnsw`` keeps 7 bits of a component (Lucene's), not 8.
         sparse_pruning: a query on ``sparse_vector`` may leave out terms by how common they are.
         shard_doc: a scan through a point in time can be sorted by ``_shard_doc``.
@@ -116,6 +120,9 @@ class Capabilities:
     sparse_index_options: bool = False
     base64_vectors: bool = False
     exclude_vectors: bool = False
+    disk_options: frozenset[str] = frozenset()
+    visit_percentage: bool = False
+    index_options: frozenset[str] = frozenset()
     seven_bit_int8: bool = False
     sparse_pruning: bool = False
     shard_doc: bool = True
@@ -245,6 +252,7 @@ def derive(
     neural: bool = True,
     knn: bool = True,
     inference: bool = False,
+    diskbbq: bool = True,
     unknown: tuple[str, ...] = (),
     details: tuple[tuple[str, Any], ...] = (),
 ) -> Capabilities:
@@ -260,6 +268,7 @@ def derive(
         neural, knn: OpenSearch: the neural-search and the k-NN plugin are there.
         inference: the modules (x-pack-inference) or the plugin (opensearch-ml) for computing vectors are
             there (on Elasticsearch the license counts as well).
+        diskbbq: Elasticsearch: the module that writes ``bbq_disk`` from 9.3 on is there.
     """
     if engine == "elasticsearch":
         return _elasticsearch(
@@ -272,6 +281,7 @@ def derive(
             scripts=scripts,
             server_fusion=server_fusion,
             inference=inference,
+            diskbbq=diskbbq,
             unknown=unknown,
             details=details,
         )
@@ -292,6 +302,8 @@ def derive(
             "faiss_ivf",
             "faiss_binary",
         }
+        if version >= Version(3, 1):
+            quantizations.add("on_disk_1x")
         if version >= Version(3, 6):
             quantizations.add("flat")
     storages = {"rank_features"} if rank_feature else set()
@@ -326,6 +338,8 @@ def derive(
         scripts=scripts,
         rescore_vector=knn,
         exclude_vectors=False,
+        # A setting for Faiss, which is native.
+        index_options=frozenset({"memory_optimized_search"} if native and version >= Version(3, 1) else ()),
         seven_bit_int8=True,
         # OpenSearch#18924; 2.19.4 answers 400, "No mapping found for [_shard_doc]".
         shard_doc=version >= Version(3, 3),
@@ -350,6 +364,7 @@ def _elasticsearch(
     scripts: bool,
     server_fusion: bool,
     inference: bool,
+    diskbbq: bool,
     unknown: tuple[str, ...],
     details: tuple[tuple[str, Any], ...],
 ) -> Capabilities:
@@ -359,8 +374,20 @@ def _elasticsearch(
     quantizations = {"auto", "hnsw", "int8_hnsw", "int4_hnsw", "flat", "int8_flat", "int4_flat"}
     if version >= Version(8, 16):
         quantizations |= {"bbq_hnsw", "bbq_flat"}
-    if version >= Version(9, 2) and paid:
+    # 9.2 has it without asking for a license. From 9.3 on writing asks for one (403, "current license is
+    # non-compliant for [bbq_disk]"), in a module that the zip for tests lacks. Reading never does.
+    if version >= Version(9, 2) and ((paid and diskbbq) or version < Version(9, 3)):
         quantizations.add("bbq_disk")
+    disk_options = {
+        "cluster_size": Version(9, 2),
+        "default_visit_percentage": Version(9, 2),
+        "on_disk_rescore": Version(9, 3),
+        "bits": Version(9, 4),
+        "precondition": Version(9, 4),
+        "flat_index_threshold": Version(9, 4),
+        "auto_calibrate": Version(9, 5),
+    }
+    index_options = {"filter_heuristic": Version(9, 1), "early_termination": Version(9, 2)}
     fused = server_fusion and paid
     linear = fused and version >= Version(8, 18)
     return Capabilities(
@@ -392,6 +419,9 @@ def _elasticsearch(
         base64_vectors=version >= Version(9, 3),
         exclude_vectors=version >= Version(9, 2),
         diversify=version >= Version(9, 3),
+        disk_options=frozenset(name for name, since in disk_options.items() if version >= since),
+        visit_percentage=version >= Version(9, 2),
+        index_options=frozenset(name for name, since in index_options.items() if version >= since),
         sparse_pruning=True,
         inference=inference and paid,
         unknown=unknown,

@@ -6,12 +6,13 @@ counterpart of the index, whose requests go through the caller's loop and client
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esembed.query import Query
+from esembed.query import Filter, Query
 
 from ._shim import as_sync, in_thread
 from .privileges import may_change, require
@@ -19,12 +20,13 @@ from .state import IndexState
 from .target import AsyncIndexTarget
 
 if TYPE_CHECKING:
+    from esembed.evaluate.candidates import CandidateChoice, CandidateOptions
     from esembed.evaluate.datasets import Dataset, Run
     from esembed.evaluate.evaluation import Evaluation
     from esembed.evaluate.recall import RecallOptions, RecallReport
     from esembed.evaluate.tuning import Tuned, TuneOptions
 
-__all__ = ["evaluate", "recall", "tune"]
+__all__ = ["choose_candidates", "evaluate", "recall", "tune"]
 
 
 async def evaluate(
@@ -102,3 +104,29 @@ async def recall(
     if kept is not None:
         kept.append(report)
     return report
+
+
+async def choose_candidates(
+    state: IndexState,
+    queries: Sequence[str | Sequence[float]],
+    *,
+    field: str | None,
+    filters: Mapping[str, Filter] | None,
+    options: CandidateOptions | None,
+    write: bool,
+    progress: Callable[[str], None] | None,
+) -> CandidateChoice:
+    """Find how many candidates kNN searches need; see ``AsyncIndex.choose_candidates``."""
+    from esembed.evaluate.candidates import choose_candidates, with_rule
+
+    if write:  # the rule is everybody's who searches the index
+        state.live.require_whole("storing how many candidates a search looks at")
+        await require(state.client, "storing the rule", may_change(state.live, settings=False))
+    target = as_sync(AsyncIndexTarget(state))
+    call = functools.partial(
+        choose_candidates, target, field, queries, filters=filters, options=options, progress=progress
+    )
+    choice: CandidateChoice = await in_thread(call, sender=target.client)
+    if write:
+        await state.store(dataclasses.replace(state.stored, plan=with_rule(state.plan, choice)))
+    return choice

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from esembed.capabilities import Capabilities
 from esembed.deprecation import warn_renamed
 from esembed.dialect import meta
-from esembed.dialect.live import drift, mapped_types
+from esembed.dialect.live import drift, mapped_types, settings_drift
 from esembed.dialect.mapping import compile_mapping
 from esembed.encode.base import Encoder, RuntimeOptions
 from esembed.encode.model_check import describe_contract
@@ -34,6 +34,7 @@ from .search import Searcher
 from .state import Encoders, IndexState
 
 if TYPE_CHECKING:
+    from esembed.evaluate.candidates import CandidateChoice, CandidateOptions
     from esembed.evaluate.datasets import Dataset, Run
     from esembed.evaluate.evaluation import Evaluation
     from esembed.evaluate.recall import RecallOptions, RecallReport
@@ -198,8 +199,8 @@ class Index:
 
         Returns:
             JSON values: ``index``, ``concrete_index``, ``engine``, ``documents``, ``plan``,
-            ``contracts``, ``statistics``, ``drift`` (differences of the live mapping), ``alias`` (the filter,
-            routing and flags of the name it was opened by) and ``notes``.
+            ``contracts``, ``statistics``, ``drift`` (differences of the live mapping and settings), ``alias``
+            (the filter, routing and flags of the name it was opened by) and ``notes``.
         """
         state, stored = self.state, self.stored
         live = describe_all(self.client, self.name)
@@ -218,6 +219,7 @@ class Index:
             "drift": [
                 *drift(compiled, mapping, opening.existing_fields(state)),
                 *(() if live is None else live.source_rules.drift(mapping)),
+                *(() if live is None else settings_drift(compiled, live.settings)),
             ],
             "alias": {} if live is None else live.alias.to_dict(),
             "notes": list(self.notes),
@@ -759,6 +761,41 @@ class Index:
             EncoderError, ContractError: texts can't be encoded for this index.
         """
         return relevance.recall(self.state, options, queries=queries, history=history, progress=progress)
+
+    def choose_candidates(
+        self,
+        queries: Sequence[str | Sequence[float]],
+        *,
+        field: str | None = None,
+        filters: Mapping[str, Filter] | None = None,
+        options: CandidateOptions | None = None,
+        write: bool = True,
+        progress: Callable[[str], None] | None = None,
+    ) -> CandidateChoice:
+        """Measure the recall of this index's kNN searches over ``num_candidates``, and make the rule that
+        keeps it the field's (``candidates`` in the plan). See ``esembed advise --index``.
+
+        Args:
+            queries: texts, or vectors of shape (dims,); some hundred.
+            field: the dense field; None: the only one.
+            filters: words → a filter that searches have, to be measured with, too.
+            options: see :class:`~esembed.evaluate.candidates.CandidateOptions`.
+            write: store the rule.
+            progress: told what is being done, one line each (from another thread).
+
+        Raises:
+            PlanError: no such field, or one that is compared with every vector.
+            OptionsError: too few queries.
+        """
+        return relevance.choose_candidates(
+            self.state,
+            queries,
+            field=field,
+            filters=filters,
+            options=options,
+            write=write,
+            progress=progress,
+        )
 
     def learn_weights(self, options: WeightsOptions | None = None, *, write: bool = True) -> WeightsReport:
         """Estimate without judgments what each leg of the default query should weigh, and store that query.

@@ -182,7 +182,8 @@ def _migrate(
     # With what the index settled since it was made, or any index with a lexical field is another one.
     as_stored = fill_in(resolved, stored.plan)
     if settings.in_place and _only_upgrades(stored.plan, as_stored, unchanged, known):
-        _in_place(client, live, stored, as_stored, prepared.compiled.body)
+        changes = dialect_for(known).mapping.changed_settings(stored.plan.index, as_stored.index)
+        _in_place(client, live, stored, as_stored, prepared.compiled.body, changes or {})
         report.in_place, report.seconds = True, time.monotonic() - started
         if any(stored.plan.dense[n].quantization != f.quantization for n, f in resolved.dense.items()):
             report.notes.append("segments keep the old form until they are merged (POST INDEX/_forcemerge)")
@@ -658,12 +659,13 @@ def _unchanged(stored: meta.StoredMeta, pool: EncoderPool, plan: IndexPlan) -> f
 def _only_upgrades(
     old: IndexPlan, new: IndexPlan, unchanged: Collection[str], capabilities: Capabilities
 ) -> bool:
-    """Whether the plans differ in nothing but quantizations that the live mapping can be changed to, and in
-    which vectors a record may come without."""
+    """Whether the plans differ in nothing but quantizations and options on disk that the live mapping can be
+    changed to, settings of an open index, and which vectors a record may come without.
+    """
     if set(old.dense) != set(new.dense) or set(old.sparse) != set(new.sparse):
         return False
     mapping = dialect_for(capabilities).mapping
-    asked = new.with_optional(old)
+    asked = new.with_unmapped(old)
     for name, spec in asked.vector_fields():
         # Sparse ones, too, whose vectors would be another model's. A lexical field has no model: its contract
         # differs by the average length that the index settled, and its parameters are compared below.
@@ -671,10 +673,16 @@ def _only_upgrades(
             return False
     if not all(mapping.can_change_in_place(old.dense[name], field) for name, field in asked.dense.items()):
         return False
-    changed = asked != new or any(old.dense[n].quantization != p.quantization for n, p in new.dense.items())
-    # But for the dense fields, and what only esembed reads, the plans must be the same.
-    same = asked.replace(dense=old.dense, description=old.description, query=old.query)
-    return changed and same.to_dict() == {**old.to_dict()}
+    settings = mapping.changed_settings(old.index, new.index)
+    if settings is None:
+        return False
+    changed = asked != new or any(
+        (old.dense[name].quantization, old.dense[name].disk) != (field.quantization, field.disk)
+        for name, field in new.dense.items()
+    )
+    # But for the dense fields, these settings, and what only esembed reads, the plans must be the same.
+    same = asked.replace(dense=old.dense, index=old.index, description=old.description, query=old.query)
+    return (changed or bool(settings)) and same.to_dict() == {**old.to_dict()}
 
 
 def _in_place(
@@ -683,12 +691,16 @@ def _in_place(
     stored: meta.StoredMeta,
     plan: IndexPlan,
     body: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> None:
-    """Change the quantization in the live mapping."""
+    """Change the quantization in the live mapping, and how vectors are searched in the settings."""
     path = f"/{index_path(live.concrete_index)}/_mapping"
     properties = {k: v for k, v in body["mappings"]["properties"].items() if k != meta.HASH_FIELD}
     # The mapping first: where the engine refuses it, the index still says what it is.
     client.request("PUT", path, body={"properties": properties})
+    if settings:
+        path = f"/{index_path(live.concrete_index)}/_settings"
+        client.request("PUT", path, body={"index": settings})
     write_meta(client, live.concrete_index, dataclasses.replace(stored, plan=plan))
 
 

@@ -248,6 +248,7 @@ def _elasticsearch(client: EngineClient, index: str | None) -> Capabilities:
         scripts=scripts,
         server_fusion=fusion is True,
         inference=serverless or (modules is not None and "x-pack-inference" in modules),
+        diskbbq=serverless or modules is None or "diskbbq" in modules,
         unknown=tuple(unknown),
         details=(("modules", tuple(sorted(modules or ()))),),
     )

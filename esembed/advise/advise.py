@@ -76,6 +76,7 @@ class Target:
         k: of how many.
         documents: how many there will be.
         max_ram_bytes, max_disk_bytes: budgets at that number, or None.
+        disk_per_ram: how many bytes on disk cost as much as a byte of RAM. Infinity: disk is free.
         margin: recall on the sample must exceed the target by this much; None: by 1.64 standard errors of
             the queries' mean, so that other queries of the kind keep the target, too.
         flat_up_to: brute force is not advised above this many documents.
@@ -86,6 +87,7 @@ class Target:
     documents: int = 1_000_000
     max_ram_bytes: int | None = None
     max_disk_bytes: int | None = None
+    disk_per_ram: float = 20.0
     margin: float | None = None
     flat_up_to: int = 100_000
 
@@ -94,6 +96,14 @@ class Target:
         more than :attr:`flat_up_to` documents."""
         brute = trial.quantization.endswith("flat") and self.documents > self.flat_up_to
         return trial.gap is None and not brute
+
+    def __post_init__(self) -> None:
+        if not self.disk_per_ram > 0:
+            raise OptionsError(f"above 0, not {self.disk_per_ram}", option="disk_per_ram")
+
+    def cost(self, trial: Trial) -> float:
+        """What a trial takes, in bytes of RAM: its own, and its disk at its share of their price."""
+        return trial.ram_bytes + trial.disk_bytes / self.disk_per_ram
 
     def affordable(self, trial: Trial) -> bool:
         """Whether a trial is within the budgets."""
@@ -154,7 +164,7 @@ class Recommendation:
 
     Attributes:
         trials: every candidate, the engine's gaps included.
-        chosen: the cheapest in RAM that keeps the target, or None when none does.
+        chosen: the cheapest in RAM and disk that keeps the target, or None when none does.
         plan: the plan with that field, or None.
         target: what was asked.
         sample: vectors in the sample; queries: used for choosing; held_back: kept for the check.
@@ -191,12 +201,13 @@ class Recommendation:
             wanted += f" within {' and '.join(budgets)}"
             remedy += ", raise the budget, or try fewer dims"
         inside = [t for t in self.choosable if target.affordable(t)]
-        near = max(inside or self.choosable, key=lambda t: (t.recall, -t.ram_bytes), default=None)
+        near = max(inside or self.choosable, key=lambda t: (t.recall, -target.cost(t)), default=None)
         if near is None:
             return f"Nothing can be chosen {size}: this engine has none of the candidates"
         return (
             f"Nothing that was tried keeps {wanted} {size}: {self._label(near)} comes nearest with "
-            f"{near.recall:.3f} and {human_bytes(near.ram_bytes)} RAM; {remedy}"
+            f"{near.recall:.3f}, {human_bytes(near.ram_bytes)} RAM and {human_bytes(near.disk_bytes)} disk; "
+            f"{remedy}"
         )
 
     @property
@@ -392,10 +403,11 @@ def _try(
 
 
 def choose(trials: Sequence[Trial], target: Target) -> Trial | None:
-    """The least RAM, then the least rescoring, among those that keep the target and the budgets.
+    """The least RAM and disk (see :meth:`Target.cost`), then the least rescoring, among those that keep the
+    target and the budgets.
 
     Bytes and bits lose the floats for good: no rescoring, no other quantization without encoding again. They
-    are chosen where they save more than a tenth of the RAM, or where nothing else fits.
+    are chosen where they save more than a tenth of the cost, or where nothing else fits.
     """
     good = [
         t
@@ -406,12 +418,12 @@ def choose(trials: Sequence[Trial], target: Target) -> Trial | None:
         >= target.min_recall + (1.64 * t.standard_error if target.margin is None else target.margin)
         and target.affordable(t)
     ]
-    least = min((t.ram_bytes for t in good), default=0)
+    least = min(map(target.cost, good), default=0)
     keeping = [t for t in good if CANDIDATES[t.quantization].element_type not in ("byte", "bit")]
     # A tenth: below that the choice would trade the floats for what the estimate can't tell apart.
-    if any(t.ram_bytes <= least * 1.1 for t in keeping):
+    if any(target.cost(t) <= least * 1.1 for t in keeping):
         good = keeping
-    return min(good, key=lambda t: (t.ram_bytes, t.oversample or 0, -t.recall), default=None)
+    return min(good, key=lambda t: (target.cost(t), t.oversample or 0, -t.recall), default=None)
 
 
 def _kept_as(spec: DenseField, candidate: Candidate, vectors: FloatArray) -> DenseField:

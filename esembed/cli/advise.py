@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esembed.cli._connect import Connection, UsageError, takes_connection
+from esembed.cli._query import Allow
 from esembed.cli._report import Html
 
 if TYPE_CHECKING:
@@ -25,12 +26,36 @@ app = typer.Typer(help="Choose a quantization by measuring it.", pretty_exceptio
 @takes_connection
 def advise(
     plan: Annotated[
-        Path, typer.Argument(metavar="PLAN.toml", help="The plan whose dense field is to be quantized.")
-    ],
+        Path | None,
+        typer.Argument(metavar="PLAN.toml", help="The plan whose dense field is to be quantized."),
+    ] = None,
     sample: Annotated[
-        Path, typer.Argument(metavar="SAMPLE", help="Records (JSONL, CSV …), or vectors as a .npy file.")
-    ],
+        Path | None,
+        typer.Argument(metavar="SAMPLE", help="Records (JSONL, CSV …), or vectors as a .npy file."),
+    ] = None,
     *,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            "--index",
+            "-i",
+            metavar="NAME",
+            help="Without PLAN and SAMPLE: measure how many candidates this index's searches need.",
+        ),
+    ] = None,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            "-f",
+            metavar="FIELD=VALUE",
+            help="With --index: measure with this filter, too; each one by itself.",
+        ),
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write/--no-write", help="With --index: store the rule in the index's plan.")
+    ] = True,
+    allow_encoder: Allow = None,
     queries: Annotated[
         Path | None,
         typer.Option(
@@ -46,12 +71,22 @@ def advise(
     profile_name: Annotated[
         str, typer.Option("--profile", help="With --offline: elasticsearch-basic, opensearch@2.19 …")
     ] = "elasticsearch-basic",
-    min_recall: Annotated[float, typer.Option("--recall", help="The recall@10 to keep, 0 to 1.")] = 0.95,
+    min_recall: Annotated[
+        float | None,
+        typer.Option(
+            "--recall",
+            help="The recall@10 to keep, 0 to 1; else .95, with --index .98 of an exhaustive search.",
+        ),
+    ] = None,
     documents: Annotated[int, typer.Option("--documents", help="How many there will be.")] = 1_000_000,
     max_ram_gib: Annotated[float | None, typer.Option("--max-ram-gib", help="The RAM to stay below.")] = None,
     max_disk_gib: Annotated[
         float | None, typer.Option("--max-disk-gib", help="The disk space to stay below.")
     ] = None,
+    disk_per_ram: Annotated[
+        float,
+        typer.Option("--disk-per-ram", help="How many bytes on disk cost as much as a byte of RAM."),
+    ] = 20.0,
     dims: Annotated[
         list[int] | None, typer.Option("--dims", help="Shorter vectors to try, for Matryoshka models.")
     ] = None,
@@ -75,14 +110,25 @@ def advise(
     json: Annotated[bool, typer.Option("--json", help="Output as JSON.")] = False,
     connection: Connection,
 ) -> None:
-    """Which quantization keeps the recall at the least RAM.
+    """Which quantization keeps the recall at the least RAM and disk; with --index, how many candidates.
 
     Examples:
 
         $ esembed advise plan.toml books.jsonl --documents 5000000
 
         $ esembed advise plan.toml vectors.npy --offline --profile opensearch@3.6 --recall 0.9
+
+        $ esembed advise --index books --queries questions.txt --filter lang=en
     """
+    if index is not None:
+        if plan is not None or sample is not None:
+            raise UsageError("--index measures an index as it is: leave PLAN and SAMPLE out")
+        _candidates(index, field, queries, filter, min_recall, write, allow_encoder, json, connection)
+        return
+    if plan is None or sample is None:
+        raise UsageError("give PLAN.toml and SAMPLE, or --index NAME")
+    if filter:
+        raise UsageError("--filter goes with --index")
     import numpy as np
 
     from esembed import terminal
@@ -99,10 +145,11 @@ def advise(
         held = max(2, min(400, len(vectors) // 10))
         vectors, asked = vectors[:-held], vectors[-held:]
     target = Target(
-        min_recall=min_recall,
+        min_recall=0.95 if min_recall is None else min_recall,
         documents=documents,
         max_ram_bytes=None if max_ram_gib is None else int(max_ram_gib * 2**30),
         max_disk_bytes=None if max_disk_gib is None else int(max_disk_gib * 2**30),
+        disk_per_ram=disk_per_ram,
     )
     client: Any = None
     if offline:
@@ -153,6 +200,63 @@ def advise(
     if advice.chosen is None:
         terminal.note("lower --recall, raise --max-ram-gib or --max-disk-gib, or add --dims")
         raise typer.Exit(1)
+
+
+def _candidates(
+    name: str,
+    field: str | None,
+    queries: Path | None,
+    filters: list[str] | None,
+    min_recall: float | None,
+    write: bool,
+    allow: list[str] | None,
+    json: bool,
+    connection: Any,
+) -> None:
+    """How many candidates a live index's searches need."""
+    import numpy as np
+
+    from esembed import Index, terminal
+    from esembed.cli._query import parse_filters
+    from esembed.evaluate.candidates import CandidateOptions
+
+    if queries is None:
+        raise UsageError("--index needs --queries FILE: texts, one a line, or vectors as a .npy file")
+    if not queries.exists():
+        raise UsageError(f"there is no file {queries}")
+    asked: list[Any]
+    if queries.suffix == ".npy":
+        asked = np.load(queries, allow_pickle=False).tolist()
+    else:
+        asked = [line for line in queries.read_text(encoding="utf-8").splitlines() if line.strip()]
+    options = CandidateOptions() if min_recall is None else CandidateOptions(min_recall=min_recall)
+    client = connection.client()
+    try:
+        index = Index.open(client, name, allow_encoders=allow or ())
+        parsed = {text: parse_filters(index.plan, [text], index.fields) for text in filters or ()}
+        choice = index.choose_candidates(
+            asked,
+            field=field,
+            filters={text: one for text, one in parsed.items() if one is not None},
+            options=options,
+            write=write,
+            progress=lambda line: terminal.note(f"… {line}"),
+        )
+    finally:
+        client.close()
+    if json:
+        terminal.print_json(choice.to_dict())
+        return
+    terminal.conclude(choice.conclusion)
+    terminal.print_table(
+        ("k", "filter", "num_candidates", "recall", "latency ms"),
+        [
+            (str(t.k), t.filter or "-", str(t.num_candidates), f"{t.recall:.4f}", f"{t.latency_ms:.1f}")
+            for t in choice.trials
+        ],
+        title=f"{choice.field}: {choice.queries} queries, beside an exhaustive search",
+    )
+    terminal.note("stored in the index's plan" if write else "not stored (--no-write)")
 
 
 def _usd(value: float | None) -> str:

@@ -17,9 +17,9 @@ import msgspec
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for, meta
 from esembed.dialect.field_types import TEXTS, mapped_parts
-from esembed.dialect.mapping import CompiledMapping
+from esembed.dialect.mapping import SEARCH_SETTINGS, CompiledMapping
 from esembed.errors import PlanError, QueryError, UnsupportedFeatureError
-from esembed.plan import ChunkOptions, DenseField, IndexPlan
+from esembed.plan import ChunkOptions, DenseField, IndexPlan, paths
 from esembed.plan.checks import RESERVED
 from esembed.query.nodes import MAX_BOOST, MatchPhrase, Query, TextNode
 
@@ -35,6 +35,7 @@ __all__ = [
     "missing_fields",
     "nested_path",
     "searched_fields",
+    "settings_drift",
     "split_boost",
     "type_of",
     "used_fields",
@@ -276,6 +277,26 @@ def drift(
     dynamic = str(live.get("dynamic", "true")).lower()
     if dynamic != planned["dynamic"]:
         lines.append(f"~ dynamic: the plan says {planned['dynamic']}, the index has {dynamic}")
+    return tuple(lines)
+
+
+def settings_drift(compiled: CompiledMapping, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """How an index's settings differ from what the plan says of searching vectors, one line each.
+
+    Args:
+        settings: the live settings, under ``index``.
+    """
+    planned = compiled.body["settings"]["index"]
+    lines = []
+    for option, (_, _, setting) in SEARCH_SETTINGS.items():
+        if setting in planned:
+            there = settings.get(setting)
+            if there is None:  # engines nest what is dotted, where no setting has the shorter name
+                there = paths.get(settings, setting)
+            lines += [
+                line.replace("~ ", f"~ index.{option} ", 1)
+                for line in _differences(f"({setting})", planned[setting], there)
+            ]
     return tuple(lines)
 
 

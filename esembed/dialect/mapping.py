@@ -23,6 +23,7 @@ from esembed.errors import PlanError, UnsupportedFeatureError
 from esembed.plan import (
     DenseField,
     FilterField,
+    IndexOptions,
     IndexPlan,
     LoadOptions,
     Quantization,
@@ -33,6 +34,7 @@ from esembed.plan.checks import check_new
 from esembed.query.nodes import thaw
 
 __all__ = [
+    "SEARCH_SETTINGS",
     "CompiledMapping",
     "ExistingField",
     "MappingCompiler",
@@ -48,6 +50,18 @@ KNOWN_DIMS = {"minilm": 384}
 KEYWORD_LIMIT = 8191
 """Characters that surely fit into Lucene's longest term (32,766 bytes): ``ignore_above`` of sub-fields,
 whose whole text stays searchable in the field itself."""
+
+
+SEARCH_SETTINGS = {
+    "filter_heuristic": ("elasticsearch", "Elasticsearch 9.1", "dense_vector.hnsw_filter_heuristic"),
+    "early_termination": ("elasticsearch", "Elasticsearch 9.2", "dense_vector.hnsw_enable_early_termination"),
+    "memory_optimized_search": (
+        "opensearch",
+        "OpenSearch 3.1 with the k-NN native libraries",
+        "knn.memory_optimized_search",
+    ),
+}
+"""Options of a plan's ``[index]`` about searching vectors → the engine, what they need there, the setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +162,7 @@ class MappingCompiler(ABC):
             draft.settings["number_of_replicas"] = plan.index.replicas
         if plan.index.refresh_interval is not None:
             draft.settings["refresh_interval"] = plan.index.refresh_interval
+        self._search_settings(plan.index, draft)
         dense, sparse = {}, {}
         for name, dense_field in plan.dense.items():
             body, dense[name] = self.dense(name, dense_field, draft)
@@ -178,6 +193,22 @@ class MappingCompiler(ABC):
             notes=tuple(draft.notes),
             pipelines=pipelines,
         )
+
+    def _search_settings(self, options: IndexOptions, draft: MappingDraft) -> None:
+        """How vectors are searched, where the index decides it."""
+        for option, (engine, since, setting) in SEARCH_SETTINGS.items():
+            value = getattr(options, option)
+            if value is None:
+                continue
+            if option in self.capabilities.index_options:
+                draft.settings[setting] = value
+                continue
+            here = self.capabilities.engine == engine
+            draft.gap(
+                f"index.{option}",
+                f"it needs {since}, this is {self.capabilities.label}" if here else f"it is {since}'s alone",
+                "leave it out",
+            )
 
     def text(self, name: str, field: TextField, draft: MappingDraft) -> dict[str, Any]:
         """A text field's mapping. BM25's parameters become a similarity of the index, one for each distinct
@@ -340,6 +371,22 @@ class MappingCompiler(ABC):
         """Whether the live field may become the new one by ``PUT _mapping``, without a new index."""
         return old == new
 
+    dynamic_settings: ClassVar[frozenset[str]] = frozenset()
+    """Those of :data:`SEARCH_SETTINGS` that an open index can change."""
+
+    def changed_settings(self, old: IndexOptions, new: IndexOptions) -> dict[str, Any] | None:
+        """What ``PUT _settings`` makes of the first the second, null where it has none; None where that needs
+        a new index."""
+        changes: dict[str, Any] = {}
+        for option in msgspec.structs.fields(IndexOptions):
+            value = getattr(new, option.name)
+            if value == getattr(old, option.name):
+                continue
+            if option.name not in self.dynamic_settings:
+                return None
+            changes[SEARCH_SETTINGS[option.name][2]] = value
+        return changes
+
     load_setting_names: ClassVar[tuple[str, ...]] = ()
     """Settings that :meth:`load_settings` may change here besides refresh interval and replicas."""
 
@@ -388,6 +435,11 @@ class MappingCompiler(ABC):
                 continue
             if there is not None and planned != there:
                 problems.append(f"{where}.{option}: {planned!r} in the plan, {there!r} in the index")
+        disk = found.get("disk") or {}
+        for option, planned in msgspec.to_builtins(field.disk).items():
+            there = disk.get(option, False if isinstance(planned, bool) else None)  # shown where it is true
+            if there is not None and planned != there:
+                problems.append(f"{where}.disk.{option}: {planned!r} in the plan, {there!r} in the index")
         if field.quantization == "auto":
             field = msgspec.structs.replace(field, quantization=quantization or "hnsw")
         note = (
@@ -411,8 +463,8 @@ class MappingCompiler(ABC):
 
     @abstractmethod
     def live_options(self, field: DenseField, live: Mapping[str, Any]) -> dict[str, Any]:
-        """Dims, element type, similarity, graph parameters and oversample of a live dense field, by the
-        plan's names; None for what it doesn't say.
+        """Dims, element type, similarity, graph parameters, oversample and ``disk`` of a live dense field, by
+        the plan's names; None for what it doesn't say.
 
         Args:
             field: the plan's field, whose similarity is taken where the live one has the same space.

@@ -19,6 +19,7 @@ from esembed.errors import QueryError
 from esembed.fusion import FusionNode, LegRef
 from esembed.lazy import np
 from esembed.plan import DenseField
+from esembed.plan.fields import MAX_CANDIDATES, CandidateRule
 from esembed.query.nodes import (
     Bool,
     BoostBy,
@@ -722,6 +723,34 @@ class QueryCompiler:
                     field=option,
                 )
         return endpoint, node.text
+
+    def num_candidates(
+        self, node: Knn, info: FieldInfo, k: int, rule: CandidateRule | None, *, filtered: bool
+    ) -> int | None:
+        """How many candidates a search looks at on each shard: the query's own number, else by the field's
+        rule, else by *rule*; None says nothing.
+
+        Raises:
+            QueryError: fewer than k, more than engines take.
+        """
+        if node.num_candidates is None:
+            own = info.spec.candidates if isinstance(info.spec, DenseField) else None
+            rule = own or rule
+            return None if rule is None else rule.of(k, filtered=filtered)
+        if node.num_candidates > MAX_CANDIDATES:
+            raise QueryError(
+                f"knn on {node.field!r}: num_candidates={node.num_candidates}, and {self.engine} takes at "
+                f"most {MAX_CANDIDATES}",
+                field="num_candidates",
+            )
+        # As Elasticsearch has it: "[num_candidates] cannot be less than [k]" (9.5.3).
+        if node.num_candidates < k:
+            raise QueryError(
+                f"knn on {node.field!r}: num_candidates={node.num_candidates} is below k={k} (k is the "
+                "window unless it is given); raise it",
+                field="num_candidates",
+            )
+        return node.num_candidates
 
     def oversample(self, node: Knn, info: FieldInfo, scope: Scope) -> float | None:
         """How many times k candidates are compared by their full vectors, 0 for not at all, or None, which

@@ -24,8 +24,10 @@ Nothing here talks to an engine; ``esembed.dialect`` compiles a plan for a capab
 from __future__ import annotations
 
 from esembed.plan.fields import (
+    CandidateRule,
     ChunkOptions,
     DenseField,
+    DiskOptions,
     FilterField,
     IndexOptions,
     LoadOptions,
@@ -40,8 +42,10 @@ from esembed.plan.index_plan import IndexPlan
 from esembed.plan.params import EncoderParams
 
 __all__ = [
+    "CandidateRule",
     "ChunkOptions",
     "DenseField",
+    "DiskOptions",
     "EncoderParams",
     "FilterField",
     "IndexOptions",

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from esembed.errors import PlanError
 from esembed.plan.encoders import spec_problem
 from esembed.plan.fields import (
+    MAX_CANDIDATES,
     ChunkOptions,
     DenseField,
     FilterField,
@@ -104,6 +105,12 @@ _SEISMIC: dict[str, tuple[float, float]] = {
     "quantization_ceiling_ingest": (0, MAX_BOOST),
     "quantization_ceiling_search": (0, MAX_BOOST),
 }
+_DISK: dict[str, tuple[float, float]] = {
+    # As Elasticsearch 9.5.3 takes them.
+    "cluster_size": (64, 65_536),
+    "default_visit_percentage": (0, 100),
+    "flat_index_threshold": (-1, _INT),
+}
 MAX_FIELDS = 1000
 """index.mapping.total_fields.limit of both engines."""
 MAX_NAME = 255
@@ -145,7 +152,10 @@ def check_new(plan: Fields, names: Collection[str] | None = None) -> None:
     for name, field in plan.vector_fields():
         for option in ("m", "ef_construction") if isinstance(field, DenseField) else ():
             _within(getattr(field, option), 1, MAX_GRAPH, f"dense.{name}.{option}")
-        if isinstance(field, SparseField):
+        if isinstance(field, DenseField):
+            for option, bounds in _DISK.items():
+                _within(getattr(field.disk, option), *bounds, f"dense.{name}.disk.{option}")
+        else:
             for option, bounds in _SEISMIC.items():
                 _within(getattr(field.seismic, option), *bounds, f"sparse.{name}.seismic.{option}")
     for where, name in fields:
@@ -219,6 +229,16 @@ def validate(plan: Fields) -> None:
                 raise PlanError(
                     'scale is of element_type = "byte" fields, and above 0', path=f"{where}.scale"
                 )
+            if field.candidates is not None:
+                _within(field.candidates.least, 1, MAX_CANDIDATES, f"{where}.candidates.least")
+                for option in ("per_k", "filtered"):
+                    value = getattr(field.candidates, option)
+                    _within(value, 1, MAX_CANDIDATES, f"{where}.candidates.{option}")
+                if field.quantization.endswith("flat"):
+                    raise PlanError(
+                        f"{field.quantization} compares with every vector; leave candidates out",
+                        path=f"{where}.candidates",
+                    )
             if field.oversample is not None and not 1 <= field.oversample <= 10:
                 raise PlanError("oversample must lie between 1 and 10", path=f"{where}.oversample")
             if family == "lexical":

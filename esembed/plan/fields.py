@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,10 +17,14 @@ from esembed.query.nodes import FrozenMap
 
 __all__ = [
     "CHUNK_SEPARATOR",
+    "MAX_CANDIDATES",
     "MAX_SEISMIC_IDS",
     "PRECOMPUTED",
+    "UNQUANTIZED",
+    "CandidateRule",
     "ChunkOptions",
     "DenseField",
+    "DiskOptions",
     "FilterField",
     "IndexOptions",
     "LoadOptions",
@@ -89,6 +94,7 @@ Quantization = Literal[
     "bbq_flat",
     "bbq_disk",
     # OpenSearch only: a compression level on disk, and Faiss encoders.
+    "on_disk_1x",
     "on_disk_2x",
     "on_disk_4x",
     "on_disk_8x",
@@ -101,6 +107,9 @@ Quantization = Literal[
     "faiss_binary",
 ]
 """How an engine keeps a dense field's vectors; Elasticsearch's literals, and k-NN's own."""
+
+UNQUANTIZED = frozenset({"hnsw", "flat", "faiss_hnsw", "on_disk_1x"})
+"""Quantizations that are none: full vectors alone are searched, so there is nothing to rescore."""
 
 
 class TextField(PlanStruct, frozen=True, kw_only=True):
@@ -164,6 +173,62 @@ class VectorField(PlanStruct, frozen=True, kw_only=True):
         return joined_text(self.source, self.separator, record)
 
 
+class DiskOptions(PlanStruct, frozen=True, kw_only=True):
+    """Elasticsearch's options for vectors that stay on disk, by the engine's own names; None keeps its
+    default.
+
+    Attributes:
+        cluster_size: ``bbq_disk``: vectors of a cluster, 64 to 65,536. From 9.2 on.
+        default_visit_percentage: ``bbq_disk``: the share of the vectors that a query looks at where it says
+            nothing, 0 to 100; 0 leaves it to ``num_candidates``. From 9.2 on.
+        on_disk_rescore: ``bbq_disk`` and quantized graphs: full vectors are read from disk for rescoring,
+            past the page cache. From 9.3 on.
+        bits: ``bbq_disk``: 1, 2, 4 or 7 a dimension. From 9.4 on.
+        precondition: ``bbq_disk``: rotate the vectors before they are coded; fixed at creation. From 9.4 on.
+        flat_index_threshold: ``bbq_disk`` and graphs: segments with fewer vectors are searched one by one;
+            -1 is the format's own, 0 never. From 9.4 on.
+        auto_calibrate: ``bbq_disk``: each merge chooses bits, oversampling and preconditioning; fixed at
+            creation. From 9.5 on.
+    """
+
+    cluster_size: int | None = None
+    default_visit_percentage: float | None = None
+    on_disk_rescore: bool | None = None
+    bits: Literal[1, 2, 4, 7] | None = None
+    precondition: bool | None = None
+    flat_index_threshold: int | None = None
+    auto_calibrate: bool | None = None
+
+
+MAX_CANDIDATES = 10_000
+"""The most candidates of a kNN search on a shard: both engines' limit."""
+
+
+class CandidateRule(PlanStruct, frozen=True, kw_only=True):
+    """How many candidates a search of a graph looks at on each shard: *per_k* times k, *least* at least, and
+    *filtered* times as many beside a filter.
+
+    The defaults are what Elasticsearch is told where a field has no rule of its own. ``esembed advise
+    --index`` finds the numbers that keep a recall.
+
+    Attributes:
+        least: 1 to 10,000.
+        per_k: ≥ 1. 1.5 is Elasticsearch's own default.
+        filtered: ≥ 1.
+    """
+
+    # Never below 100: even there a graph misses .016 to .026 of the true neighbors (docs/quantization.md).
+    least: int = 100
+    per_k: float = 1.5
+    filtered: float = 1.0
+
+    def of(self, k: int, *, filtered: bool = False) -> int:
+        """The number of candidates for k, at most 10,000 and never below k."""
+        wanted = max(self.least, self.per_k * k) * (self.filtered if filtered else 1.0)
+        # Rounded first: 1.1 times 10 is 11.000000000000002.
+        return max(k, min(MAX_CANDIDATES, math.ceil(round(wanted, 6))))
+
+
 class DenseField(VectorField, frozen=True, kw_only=True):
     """A dense vector field.
 
@@ -182,6 +247,9 @@ class DenseField(VectorField, frozen=True, kw_only=True):
         quantization: ``auto`` is resolved at compile time and recorded; any other value is kept.
         m, ef_construction: HNSW's graph parameters, else the engine's defaults.
         oversample: rescore this many times k candidates with the full vectors.
+        disk: options of ``bbq_disk``, and of rescoring from disk.
+        candidates: how many candidates a search looks at where the query says nothing; None leaves it to
+            OpenSearch, and to :class:`CandidateRule`'s defaults on Elasticsearch.
         model_id: OpenSearch: the trained k-NN model of ``faiss_pq`` and ``faiss_ivf``.
         params: encoder parameters that change the vectors.
         chunked: encode chunks of the text (see ``IndexPlan.chunk``) instead of the whole.
@@ -196,6 +264,8 @@ class DenseField(VectorField, frozen=True, kw_only=True):
     m: int | None = None
     ef_construction: int | None = None
     oversample: float | None = None
+    disk: DiskOptions = DiskOptions()
+    candidates: CandidateRule | None = None
     model_id: str | None = None
     params: EncoderParams = EncoderParams()
     chunked: bool = False
@@ -318,12 +388,26 @@ class ChunkOptions(PlanStruct, frozen=True, kw_only=True):
 
 
 class IndexOptions(PlanStruct, frozen=True, kw_only=True):
-    """Settings that the index is created with; None leaves the engine's default."""
+    """Settings that the index is created with; None leaves the engine's default.
+
+    Attributes:
+        shards, replicas, refresh_interval: as the engines have them.
+        dynamic: what becomes of fields that the plan doesn't know.
+        filter_heuristic: Elasticsearch: how a graph is searched beside a filter. ``acorn`` compares only
+            vectors that pass it, ``fanout`` all that it meets. From 9.1 on.
+        early_termination: Elasticsearch: a search of a graph ends where it no longer finds nearer vectors.
+            From 9.2 on.
+        memory_optimized_search: OpenSearch: Faiss's graphs are read through the page cache, and not loaded
+            whole. From 3.1 on.
+    """
 
     shards: int = 1
     replicas: int | None = None
     refresh_interval: str | None = None
     dynamic: Literal["true", "false", "strict"] = "false"
+    filter_heuristic: Literal["acorn", "fanout"] | None = None
+    early_termination: bool | None = None
+    memory_optimized_search: bool | None = None
 
 
 class LoadOptions(PlanStruct, frozen=True, kw_only=True):

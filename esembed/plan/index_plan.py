@@ -86,12 +86,16 @@ class IndexPlan(PlanStruct, frozen=True, kw_only=True):
                 found |= {f"{name}.{key}": inner.type for key, inner in field.fields.items()}
         return found
 
-    def with_optional(self, other: IndexPlan) -> IndexPlan:
-        """This plan, with ``optional`` of its vector fields as *other*'s fields of the same names have it."""
+    def with_unmapped(self, other: IndexPlan) -> IndexPlan:
+        """This plan, with what of its vector fields only esembed reads (``optional``, ``candidates``) as
+        *other*'s fields of the same names have it."""
 
         def as_there(fields: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
+            names = {"optional", "candidates"}.intersection
             return {
-                name: msgspec.structs.replace(field, optional=there[name].optional)
+                name: msgspec.structs.replace(
+                    field, **{one: getattr(there[name], one) for one in names(field.__struct_fields__)}
+                )
                 if name in there
                 else field
                 for name, field in fields.items()

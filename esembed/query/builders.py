@@ -247,6 +247,7 @@ def knn(
     vector: Vector | None = None,
     k: int | None = None,
     num_candidates: int | None = None,
+    visit_percentage: float | None = None,
     similarity: float | None = None,
     filter: Filter | Sequence[Filter] | None = None,
     oversample: float | None = None,
@@ -262,7 +263,9 @@ def knn(
         text: encoded by the field's encoder; None (without *vector*) is a placeholder for the search's.
         vector: shape (dims,), finite numbers, instead of text.
         k: how many; None takes the fusion's window, or enough for the page.
-        num_candidates: how many the graph looks at in each shard (``ef_search`` on OpenSearch), ≥ k.
+        num_candidates: how many the graph looks at in each shard (``ef_search`` on OpenSearch), ≥ k; None
+            takes the field's rule (``candidates`` in the plan).
+        visit_percentage: Elasticsearch's ``bbq_disk``: the share of the vectors that is looked at, 0 to 100.
         similarity: only vectors at least this similar, in the field's own measure (the cosine, the dot
             product; for ``l2_norm`` the largest distance).
         filter: applied inside the search, so that k documents remain.
@@ -282,6 +285,7 @@ def knn(
         vector=_as_is(vector),
         k=k,
         num_candidates=num_candidates,
+        visit_percentage=visit_percentage,
         similarity=similarity,
         filter=filter_of(filter),
         oversample=oversample,

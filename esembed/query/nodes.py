@@ -752,6 +752,7 @@ class Knn(VectorNode, frozen=True, kw_only=True, tag="knn"):
     vector: tuple[float, ...] | None = None
     k: int | None = None
     num_candidates: int | None = None
+    visit_percentage: float | None = None
     similarity: float | None = None
     filter: Filter | None = None
     oversample: float | None = None
@@ -778,9 +779,13 @@ class Knn(VectorNode, frozen=True, kw_only=True, tag="knn"):
             )
         if self.oversample != 0:  # which switches off what the field or the engine does by itself
             _between(self.oversample, "oversample", 1, 10)
-        if self.exact and (self.num_candidates is not None or self.oversample is not None):
+        _between(self.visit_percentage, "visit_percentage", 0, 100)
+        if self.exact and any(
+            value is not None for value in (self.num_candidates, self.visit_percentage, self.oversample)
+        ):
             raise QueryError(
-                "exact compares with every vector; leave num_candidates and oversample out", field="exact"
+                "exact compares with every vector; leave num_candidates, visit_percentage and oversample out",
+                field="exact",
             )
         _between(self.chunks, "chunks", 0, 100)
         _check_boost(self.boost, "boost")

@@ -658,7 +658,7 @@ class SearchCompiler:
         """A query's scores of these documents alone, exactly: a filter this narrow makes the engines compare
         vector by vector."""
         if isinstance(query, Knn):
-            knn: Knn = query.replace(k=len(ids), num_candidates=None)
+            knn: Knn = query.replace(k=len(ids), num_candidates=None, visit_percentage=None)
             if knn.exact and not self.dialect.scores_vectors_exactly(self.capabilities):
                 oversample = 1.0 if self.capabilities.rescore_vector else None
                 knn = knn.replace(exact=False, oversample=oversample)

@@ -11,8 +11,10 @@ PUBLIC = {
     "AsyncFollower",
     "AsyncIndex",
     "Capabilities",
+    "CandidateRule",
     "ChunkOptions",
     "DenseField",
+    "DiskOptions",
     "Document",
     "EncoderParams",
     "EsembedError",
@@ -38,6 +40,7 @@ PUBLIC = {
     "load_encoder",
     "query",
     "to_body",
+    "to_esql",
 }
 HEAVY = ("torch", "transformers", "openvino", "elasticsearch", "opensearchpy", "sentence_transformers")
 

@@ -35,8 +35,17 @@ UPGRADES = (
 """Elasticsearch changes a field's quantization in place along this order, forwards only; segments keep
 the old form until they are merged."""
 
-CHANGEABLE = ("quantization", "oversample", "m", "ef_construction")
+CHANGEABLE = ("quantization", "oversample", "m", "ef_construction", "disk")
 """What ``PUT _mapping`` may change of a dense field that upgrades; all else needs a new index."""
+
+FIXED_ON_DISK = ("precondition", "auto_calibrate")
+"""What of ``disk`` can't be changed once the field is there (tried on 9.5.3: the others can)."""
+
+DISK_FORMS = {
+    "on_disk_rescore": ("int8_hnsw", "int4_hnsw", "bbq_hnsw", "bbq_disk"),
+    "flat_index_threshold": ("hnsw", "int8_hnsw", "int4_hnsw", "bbq_hnsw", "bbq_disk"),
+}
+"""The quantizations that an option of ``disk`` is for; the others are for ``bbq_disk`` alone."""
 
 QUANTIZED = frozenset(
     {"int8_hnsw", "int4_hnsw", "bbq_hnsw", "int8_flat", "int4_flat", "bbq_flat", "bbq_disk"}
@@ -81,6 +90,7 @@ class ElasticsearchMapping(MappingCompiler):
                     f"{where}.oversample", "rescoring came with Elasticsearch 8.18", "update, or leave it out"
                 )
             self._note_oversample(where, draft)
+        options |= self._disk(where, field, quantization, draft)
         body: dict[str, Any] = {
             "type": "dense_vector",
             "dims": dims,
@@ -90,6 +100,30 @@ class ElasticsearchMapping(MappingCompiler):
         if field.element_type != "float":
             body["element_type"] = field.element_type
         return body, msgspec.structs.replace(field, dims=dims, quantization=quantization)
+
+    def _disk(self, where: str, field: DenseField, quantization: str, draft: MappingDraft) -> dict[str, Any]:
+        """The options of ``disk`` that the plan sets."""
+        options: dict[str, Any] = msgspec.to_builtins(field.disk)
+        for option in options:
+            forms = DISK_FORMS.get(option, ("bbq_disk",))
+            if option not in self.capabilities.disk_options:
+                draft.gap(
+                    f"{where}.disk.{option}",
+                    f"this is Elasticsearch {self.capabilities.version}, which has no {option}",
+                    "leave it out, or update",
+                )
+            elif quantization not in forms:
+                draft.gap(
+                    f"{where}.disk.{option}",
+                    f"it is of {', '.join(forms)}, and the field is {quantization}",
+                    'leave it out, or write quantization = "bbq_disk"',
+                )
+        if quantization == "bbq_disk" and not self.capabilities.paid:
+            draft.notes.append(
+                f"{where}: bbq_disk is of the Enterprise license; 9.2 doesn't ask for it, and from 9.3 on no "
+                "new index is written without it"
+            )
+        return options
 
     def _check(
         self, where: str, field: DenseField, dims: int, quantization: str, draft: MappingDraft
@@ -111,8 +145,11 @@ class ElasticsearchMapping(MappingCompiler):
             if quantization == "bbq_disk" and capabilities.version >= Version(9, 2):
                 draft.gap(
                     f"{where}.quantization",
-                    f"bbq_disk needs an Enterprise or trial license, this one is {capabilities.license}",
-                    'write quantization = "bbq_hnsw", or change the license',
+                    "bbq_disk is written by the module diskbbq, which this build lacks"
+                    if capabilities.paid
+                    else f"bbq_disk needs an Enterprise or trial license, this one is {capabilities.license}",
+                    'write quantization = "bbq_hnsw", or '
+                    + ("use a full distribution" if capabilities.paid else "change the license"),
                 )
             elif quantization.startswith("bbq"):
                 since = "9.2" if quantization == "bbq_disk" else "8.16"
@@ -127,7 +164,8 @@ class ElasticsearchMapping(MappingCompiler):
                     f"{quantization} is OpenSearch's",
                     'write quantization = "auto" or one of hnsw, int8_hnsw, int4_hnsw, bbq_hnsw',
                 )
-        if quantization.startswith("bbq") and dims < 64:
+        # bbq_disk takes any dims (tried on 9.2.0 and 9.5.3).
+        if quantization in ("bbq_hnsw", "bbq_flat") and dims < 64:
             draft.gap(
                 f"{where}.quantization",
                 f"{quantization} needs at least 64 dims, not {dims}",
@@ -214,8 +252,12 @@ class ElasticsearchMapping(MappingCompiler):
             known = old.quantization in UPGRADES and new.quantization in UPGRADES
             if not known or UPGRADES.index(old.quantization) > UPGRADES.index(new.quantization):
                 return False
+        if any(getattr(old.disk, name) != getattr(new.disk, name) for name in FIXED_ON_DISK):
+            return False
         kept = {name: getattr(old, name) for name in CHANGEABLE}
         return msgspec.structs.replace(new, **kept) == old
+
+    dynamic_settings: ClassVar[frozenset[str]] = frozenset({"filter_heuristic", "early_termination"})
 
     def load_settings(self, load: LoadOptions) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Index settings for the time of a bulk load, and notes on options that do nothing here."""
@@ -238,6 +280,7 @@ class ElasticsearchMapping(MappingCompiler):
             "m": options.get("m"),
             "ef_construction": options.get("ef_construction"),
             "oversample": (options.get("rescore_vector") or {}).get("oversample"),
+            "disk": options,
         }
 
     def live_form(self, live: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -6,7 +6,6 @@ https://www.elastic.co/docs/reference/elasticsearch/rest-apis/retrievers
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeGuard
 
@@ -26,13 +25,13 @@ from esembed.dialect.query import (
 from esembed.dialect.scope import FieldInfo, Scope
 from esembed.errors import QueryError
 from esembed.fusion import FusionNode, LegRef
+from esembed.plan import DenseField
+from esembed.plan.fields import MAX_CANDIDATES, CandidateRule
 from esembed.query.nodes import Bool, Diversify, Knn, PruneOptions, Query, Rescore, Sparse
 from esembed.query.tree import finds_nearest, walk
 
-__all__ = ["MAX_CANDIDATES", "ElasticsearchQuery"]
+__all__ = ["ElasticsearchQuery"]
 
-MAX_CANDIDATES = 10_000  # "[num_candidates] cannot exceed [10000]" (8.x, 9.x)
-"""The most candidates of a kNN search on a shard."""
 _NORMALIZERS = {"minmax": "minmax", "l2": "l2_norm", "none": "none"}
 
 
@@ -132,23 +131,9 @@ class ElasticsearchQuery(QueryCompiler):
                 "rank_window_size",
                 field="k",
             )
-        # 1.5 times k is Elasticsearch's own default. Never below 100: even there a graph misses .016 to .026
-        # of the true neighbors (docs/quantization.md).
-        candidates = node.num_candidates or min(MAX_CANDIDATES, max(100, math.ceil(1.5 * k)))
-        if candidates > MAX_CANDIDATES:
-            raise QueryError(
-                f"knn on {node.field!r}: num_candidates={candidates}, and Elasticsearch takes at most "
-                f"{MAX_CANDIDATES}",
-                field="num_candidates",
-            )
-        # As Elasticsearch has it: "[num_candidates] cannot be less than [k]" (9.5.3).
-        if candidates < k:
-            raise QueryError(
-                f"knn on {node.field!r}: num_candidates={candidates} is below k={k} (k is the window "
-                "unless it "
-                "is given); raise it",
-                field="num_candidates",
-            )
+        filters = self.candidates(node, scope)
+        candidates = self.num_candidates(node, info, k, CandidateRule(), filtered=bool(filters))
+        assert candidates is not None
         target = self.inference_target(node, info, scope)
         section: Json
         if target is not None:
@@ -162,7 +147,9 @@ class ElasticsearchQuery(QueryCompiler):
             }
         if node.similarity is not None:
             section["similarity"] = node.similarity
-        filters = self.candidates(node, scope)
+        if node.visit_percentage is not None:
+            self._check_visit_percentage(node, info, scope)
+            section["visit_percentage"] = node.visit_percentage
         if filters:
             # A list, not a bool: each is looked at by itself, and one on the nested objects that hold the
             # vectors must not share a bool with one on the document (found nothing on 9.5.3).
@@ -191,6 +178,15 @@ class ElasticsearchQuery(QueryCompiler):
                     "the right documents and shows none of their objects"
                 )
         return section
+
+    def _check_visit_percentage(self, node: Knn, info: FieldInfo, scope: Scope) -> None:
+        if not scope.capabilities.visit_percentage:
+            scope.gap("knn visit_percentage came with Elasticsearch 9.2; leave it out, or update")
+        elif isinstance(info.spec, DenseField) and info.spec.quantization != "bbq_disk":
+            scope.gap(
+                f"knn visit_percentage is of bbq_disk, and {node.field!r} is {info.spec.quantization}; use "
+                "num_candidates"
+            )
 
     def _exact(self, node: Knn, info: FieldInfo, scope: Scope) -> Json:
         self.inference_target(node, info, scope)

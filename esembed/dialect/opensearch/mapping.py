@@ -21,7 +21,8 @@ from esembed.dialect.opensearch.documents import OpenSearchDocuments
 from esembed.dialect.opensearch.inference import inference_gap, ingest_pipeline
 from esembed.dialect.opensearch.scores import SPACE_TYPES
 from esembed.dialect.quantize_vectors import confidence_interval
-from esembed.plan import DenseField, LoadOptions, SparseField
+from esembed.plan import DenseField, DiskOptions, LoadOptions, SparseField
+from esembed.plan.fields import UNQUANTIZED
 
 __all__ = ["OpenSearchMapping", "is_faiss"]
 
@@ -31,6 +32,8 @@ NATIVE_REMEDY = (
 )
 TRAINED = frozenset({"faiss_pq", "faiss_ivf"})
 _LUCENE = frozenset({"auto", "hnsw", "int8_hnsw", "on_disk_4x", "flat"})
+SINCE = {"flat": Version(3, 6), "on_disk_1x": Version(3, 1)}
+"""Quantizations that are younger than the oldest OpenSearch that is supported."""
 
 GRAPH_THRESHOLD = "knn.advanced.approximate_threshold"
 """Segments with fewer vectors get no graph while it is set."""
@@ -140,12 +143,20 @@ class OpenSearchMapping(MappingCompiler):
             draft.gap(where, "the k-NN plugin is not installed", "install opensearch-knn")
             return
         if field.element_type not in capabilities.element_types:
-            reason = (
-                "bit vectors need Faiss, whose native libraries are missing here"
-                if field.element_type == "bit"
-                else f"OpenSearch has no {field.element_type} vectors"
+            reason, remedy = (
+                "bit vectors need Faiss, whose native libraries are missing here",
+                'write element_type = "float" or "byte"',
             )
-            draft.gap(f"{where}.element_type", reason, 'write element_type = "float" or "byte"')
+            if field.element_type == "bfloat16":
+                reason = "OpenSearch has no bfloat16 vectors"
+                remedy = 'write element_type = "float", with quantization = "faiss_fp16" for 16 bits'
+            draft.gap(f"{where}.element_type", reason, remedy)
+        if field.disk != DiskOptions():
+            draft.gap(
+                f"{where}.disk",
+                "these are options of Elasticsearch",
+                'leave them out; here quantization = "on_disk_1x" … "on_disk_32x" keep vectors on disk',
+            )
         if field.element_type == "bit" and (dims % 8 or field.similarity != "l2_norm"):
             draft.gap(
                 where,
@@ -166,6 +177,8 @@ class OpenSearchMapping(MappingCompiler):
                 f"{quantization} needs a trained model",
                 "train one (POST _plugins/_knn/models/NAME/_train) and write model_id = …",
             )
+        if field.candidates is not None and quantization in TRAINED:
+            draft.gap(f"{where}.candidates", f"{quantization} has no graph", "leave candidates out")
         if field.model_id is not None and quantization not in TRAINED:
             draft.gap(f"{where}.model_id", f"{quantization} is not trained", "leave model_id out")
         if quantization.endswith("flat") and (field.m is not None or field.ef_construction is not None):
@@ -174,7 +187,7 @@ class OpenSearchMapping(MappingCompiler):
             draft.gap(
                 f"{where}.quantization", f"bbq_hnsw needs at least 64 dims, not {dims}", 'write "int8_hnsw"'
             )
-        if field.oversample is not None and quantization in ("hnsw", "flat", "faiss_hnsw"):
+        if field.oversample is not None and quantization in UNQUANTIZED:
             draft.gap(
                 f"{where}.oversample",
                 f"{quantization} keeps the full vectors, so there is nothing to rescore",
@@ -187,10 +200,10 @@ class OpenSearchMapping(MappingCompiler):
             draft.gap(
                 f"{where}.quantization", f"OpenSearch has no {quantization}", 'write "auto" or "int8_hnsw"'
             )
-        elif quantization == "flat" and capabilities.version < Version(3, 6):
+        elif quantization in SINCE and capabilities.version < SINCE[quantization]:
             draft.gap(
                 f"{where}.quantization",
-                "flat came with OpenSearch 3.6",
+                f"{quantization} came with OpenSearch {SINCE[quantization]}",
                 'write quantization = "hnsw", or update',
             )
         else:

@@ -48,10 +48,11 @@ class OpenSearchQuery(QueryCompiler):
         """Whether the engine takes every candidate of this kNN for a hit, not its k nearest alone."""
         if scope.capabilities.knn_ends_at_k or not isinstance(node, Knn) or node.exact:
             return False
-        if node.num_candidates is None or node.num_candidates <= (node.k or scope.window):
+        info, k = scope.dense(node.field), node.k or scope.window
+        looked_at = self.num_candidates(node, info, k, None, filtered=bool(self.candidates(node, scope)))
+        if looked_at is None or looked_at <= k:
             return False
-        spec = scope.dense(node.field).spec
-        return spec is None or not is_faiss(spec)
+        return info.spec is None or not is_faiss(info.spec)
 
     def knn(self, node: Knn, scope: Scope) -> Json:
         """The clause of a knn that has a vector, or a text that the engine encodes."""
@@ -67,29 +68,28 @@ class OpenSearchQuery(QueryCompiler):
                 "rank_window_size",
                 field="k",
             )
-        if node.num_candidates is not None and node.num_candidates < k:
-            raise QueryError(
-                f"knn on {node.field!r}: num_candidates={node.num_candidates} is below k={k} (k is the "
-                "window "
-                "unless it is given); raise it",
-                field="num_candidates",
-            )
+        if node.visit_percentage is not None:
+            scope.gap("knn visit_percentage is of Elasticsearch's bbq_disk; use num_candidates")
+        filters = self.candidates(node, scope)
+        # Without a rule of the field's own nothing is said: OpenSearch looks at 100 by itself, k at least.
+        candidates = self.num_candidates(node, info, k, None, filtered=bool(filters))
         target = self.inference_target(node, info, scope)
         options: Json
         if target is not None:
             options = inference.neural(info.path, target[1], target[0], k=k)["neural"][info.path]
         else:
             options = {"vector": self.vector(node, info), "k": k}
-        filters = self.candidates(node, scope)
         if filters:
             options["filter"] = self._filter(filters, info, scope)
         if not scope.is_leg and self.finds_more_than_k(node, scope):
-            scope.gap(
-                f"knn on {node.field!r}: with num_candidates above k, OpenSearch before 3.5 finds "
-                "num_candidates documents, not k; leave num_candidates out, or give a larger k"
-            )
-        if node.num_candidates is not None:
-            options["method_parameters"] = {"ef_search": node.num_candidates}
+            if node.num_candidates is not None:
+                scope.gap(
+                    f"knn on {node.field!r}: with num_candidates above k, OpenSearch before 3.5 finds "
+                    "num_candidates documents, not k; leave num_candidates out, or give a larger k"
+                )
+            candidates = None
+        if candidates is not None:
+            options["method_parameters"] = {"ef_search": candidates}
         oversample = self.oversample(node, info, scope)
         if oversample is not None:
             if scope.capabilities.rescore_vector:

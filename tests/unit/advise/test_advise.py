@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from esembed.advise.advise import Target, advise
+from esembed.advise.advise import Target, Trial, advise, choose
 from esembed.advise.cost import encode_cost, footprint, human_count
 from esembed.advise.report import COLUMNS, html_page, human_bytes, left_out_lines, plot, rows, svg
 from esembed.advise.simulate import FORMS, exact_neighbors, optimized, recall, simulate, unit
@@ -115,7 +115,7 @@ def test_what_an_engine_lacks_is_never_chosen(sample):
         target=Target(min_recall=0.5),
         capabilities=profile("opensearch-no-native"),
     )
-    assert advice.chosen.quantization in ("int8_hnsw", "on_disk_4x")
+    assert advice.chosen.quantization in ("int8_hnsw", "on_disk_4x", "byte")
     assert any("native" in (t.gap or "") for t in advice.trials if t.quantization == "bbq_hnsw")
 
 
@@ -269,3 +269,24 @@ def test_the_page_begins_with_the_choice_and_the_plot_has_a_legend(sample):
 )  # fmt: skip
 def test_counts_in_words(number, words):
     assert human_count(number) == words
+
+
+def test_disk_is_weighed_beside_ram():
+    def trial(name, ram, disk):
+        return Trial(
+            quantization=name, dims=8, oversample=None, simulated=0.99, ram_bytes=ram, disk_bytes=disk
+        )
+
+    trials = [trial("int8_hnsw", 100, 4_000), trial("bfloat16", 200, 200), trial("hnsw", 400, 400)]
+    assert choose(trials, Target()).quantization == "bfloat16"
+    assert choose(trials, Target(disk_per_ram=float("inf"))).quantization == "int8_hnsw"
+    assert choose(trials, Target(max_ram_bytes=150)).quantization == "int8_hnsw"
+    assert choose(trials, Target(disk_per_ram=1000.0, max_disk_bytes=300)).quantization == "bfloat16"
+    # Bytes lose the floats: not for less than a tenth, disk included.
+    near = [trial("byte", 100, 1_000), trial("int8_hnsw", 100, 1_200)]
+    assert choose(near, Target()).quantization == "int8_hnsw"
+    assert (
+        choose([trial("byte", 100, 1_000), trial("int8_hnsw", 100, 4_000)], Target()).quantization == "byte"
+    )
+    with pytest.raises(OptionsError, match="disk_per_ram"):
+        Target(disk_per_ram=0)

@@ -12,9 +12,10 @@ from esembed.dialect.live import (
     merged_mapping,
     missing_fields,
     nested_path,
+    settings_drift,
     type_of,
 )
-from esembed.plan import DenseField, IndexPlan, LoadOptions, SparseField
+from esembed.plan import DenseField, DiskOptions, IndexOptions, IndexPlan, LoadOptions, SparseField
 
 ES, OS = profile("elasticsearch-basic"), profile("opensearch")
 
@@ -29,7 +30,8 @@ def match(capabilities, live, **fields):
 
 @pytest.mark.parametrize(("capabilities", "names"), [
     (ES, ("hnsw", "int8_hnsw", "int4_hnsw", "bbq_hnsw", "flat", "int8_flat")),
-    (OS, ("hnsw", "int8_hnsw", "bbq_hnsw", "on_disk_4x", "on_disk_16x", "faiss_hnsw", "faiss_fp16", "flat")),
+    (OS, ("hnsw", "int8_hnsw", "bbq_hnsw", "on_disk_1x", "on_disk_4x", "on_disk_16x", "faiss_hnsw",
+          "faiss_fp16", "flat")),
 ])  # fmt: skip
 def test_a_field_is_read_back_as_it_was_compiled(capabilities, names):
     for name in names:
@@ -54,6 +56,36 @@ def test_contradictions_come_all_at_once():
         "dense.e.m",
     ]
     assert "a dense field is knn_vector here" in match(OS, live, e=DenseField(dims=4)).problems[0]
+
+
+def test_options_on_disk_are_read_back():
+    paid = profile("elasticsearch-enterprise")
+    live = {"e": {"type": "dense_vector", "dims": 4, "similarity": "cosine", "index_options": {
+        "type": "bbq_disk", "cluster_size": 384, "default_visit_percentage": 0.0, "bits": 1}}}  # fmt: skip
+    found = match(paid, live, e=DenseField(dims=4))
+    assert (found.problems, found.plan.dense["e"].quantization) == ((), "bbq_disk")
+    same = DiskOptions(cluster_size=384, default_visit_percentage=0, bits=1, precondition=False)
+    assert match(paid, live, e=DenseField(dims=4, disk=same)).problems == ()
+    other = DiskOptions(cluster_size=64, bits=2, precondition=True, on_disk_rescore=False)
+    assert match(paid, live, e=DenseField(dims=4, disk=other)).problems == (
+        "dense.e.disk.cluster_size: 64 in the plan, 384 in the index",
+        "dense.e.disk.bits: 2 in the plan, 1 in the index",
+        "dense.e.disk.precondition: True in the plan, False in the index",
+    )
+
+
+def test_settings_that_differ_from_the_plan_are_told():
+    index = IndexOptions(filter_heuristic="acorn", early_termination=True)
+    compiled = dialect_for(ES).mapping.compile(IndexPlan(index=index))
+    live = {"dense_vector": {"hnsw_filter_heuristic": "acorn", "hnsw_enable_early_termination": "true"}}
+    assert settings_drift(compiled, live) == ()
+    heuristic, termination = settings_drift(compiled, {"dense_vector": {"hnsw_filter_heuristic": "fanout"}})
+    assert heuristic.startswith("~ index.filter_heuristic (dense_vector.hnsw_filter_heuristic): ")
+    assert heuristic.endswith("the plan says acorn, the index has fanout")
+    assert termination.startswith("~ index.early_termination (")
+    assert termination.endswith("the plan says True, the index has nothing")
+    optimized = dialect_for(OS).mapping.compile(IndexPlan(index=IndexOptions(memory_optimized_search=True)))
+    assert settings_drift(optimized, {"knn": "true", "knn.memory_optimized_search": "true"}) == ()
 
 
 def test_an_oversample_that_an_existing_mapping_lacks_is_told():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from esembed.capabilities import profile
@@ -9,11 +11,13 @@ from esembed.dialect import dialect_for
 from esembed.dialect.live import drift
 from esembed.dialect.mapping import compile_mapping
 from esembed.errors import PlanError, UnsupportedFeatureError
-from esembed.plan import DenseField, IndexPlan
+from esembed.plan import DenseField, DiskOptions, IndexOptions, IndexPlan
 
 ES = profile("elasticsearch-basic")
 OS = profile("opensearch")
 LOCAL = profile("opensearch-no-native")
+PAID = profile("elasticsearch-enterprise")
+PAID_REDUCED = replace(PAID, quantizations=PAID.quantizations - {"bbq_disk"}, distribution="reduced")
 
 
 def dense(**options):
@@ -78,7 +82,16 @@ def test_elasticsearch_options():
         ({"quantization": "flat"}, LOCAL, "native libraries"),
         ({"quantization": "on_disk_32x"}, LOCAL, "native libraries"),
         ({"element_type": "bit", "similarity": "l2_norm"}, LOCAL, "Faiss"),
-        ({"element_type": "bfloat16"}, OS, "bfloat16"),
+        ({"element_type": "bfloat16"}, OS, "faiss_fp16"),
+        ({"quantization": "bbq_disk"}, PAID_REDUCED, "module diskbbq"),
+        ({"quantization": "bbq_disk", "disk": {"bits": 2}}, profile("elasticsearch-basic", "9.2"), "no bits"),
+        ({"quantization": "int8_hnsw", "disk": {"cluster_size": 64}}, ES, "is of bbq_disk"),
+        ({"quantization": "hnsw", "disk": {"on_disk_rescore": True}}, ES, "the field is hnsw"),
+        ({"disk": {"auto_calibrate": True}}, OS, "options of Elasticsearch"),
+        ({"quantization": "on_disk_1x"}, ES, "OpenSearch's"),
+        ({"quantization": "on_disk_1x"}, LOCAL, "native libraries"),
+        ({"quantization": "on_disk_1x"}, profile("opensearch", "2.19"), "came with OpenSearch 3.1"),
+        ({"quantization": "on_disk_1x", "oversample": 2.0}, OS, "nothing to rescore"),
         ({"quantization": "int4_flat"}, OS, "no int4_flat"),
         ({"quantization": "faiss_pq"}, OS, "trained model"),
     ],
@@ -187,6 +200,82 @@ def test_unknown_dims_are_told():
         compile_mapping(plan, ES)
 
 
+DISK = {
+    "cluster_size": 128,
+    "default_visit_percentage": 2.5,
+    "on_disk_rescore": True,
+    "bits": 2,
+    "precondition": True,
+    "flat_index_threshold": 0,
+    "auto_calibrate": False,
+}
+
+
+def test_options_on_disk_are_written_as_they_are():
+    plan = dense(dims=3, quantization="bbq_disk", oversample=2.0, disk=DISK)
+    assert field(plan, PAID)["index_options"] == {
+        "type": "bbq_disk",
+        "rescore_vector": {"oversample": 2.0},
+        **DISK,
+    }
+    assert IndexPlan.from_toml(plan.to_toml()) == plan
+    assert IndexPlan.from_dict(plan.to_dict()) == plan
+    rescored = dense(quantization="int8_hnsw", disk={"on_disk_rescore": True, "flat_index_threshold": 10})
+    assert field(rescored, ES)["index_options"] == {
+        "type": "int8_hnsw",
+        "on_disk_rescore": True,
+        "flat_index_threshold": 10,
+    }
+    old = compile_mapping(dense(quantization="bbq_disk"), profile("elasticsearch-basic", "9.2"))
+    assert any("Enterprise" in note for note in old.notes)
+    assert not any("Enterprise" in note for note in compile_mapping(plan, PAID).notes)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("cluster_size", 63), ("default_visit_percentage", 100.5), ("bits", 3), ("flat_index_threshold", -2)],
+)
+def test_options_on_disk_that_no_engine_takes(option, value):
+    with pytest.raises(PlanError, match=rf"dense\.e\.disk\.{option}"):
+        compile_mapping(dense(quantization="bbq_disk", disk={option: value}), PAID)
+
+
+def test_what_the_index_decides_about_searching_vectors():
+    def settings(capabilities, **options):
+        plan = dense().replace(index=IndexOptions(**options))
+        return compile_mapping(plan, capabilities).body["settings"]["index"]
+
+    made = settings(ES, filter_heuristic="fanout", early_termination=True)
+    assert made["dense_vector.hnsw_filter_heuristic"] == "fanout"
+    assert made["dense_vector.hnsw_enable_early_termination"] is True
+    assert settings(OS, memory_optimized_search=True)["knn.memory_optimized_search"] is True
+    for capabilities, option, value, words in (
+        (OS, "filter_heuristic", "acorn", "alone"),
+        (OS, "early_termination", True, "alone"),
+        (profile("elasticsearch-basic", "9.0"), "filter_heuristic", "acorn", "9.1"),
+        (profile("elasticsearch-basic", "9.1"), "early_termination", False, "9.2"),
+        (ES, "memory_optimized_search", True, "alone"),
+        (LOCAL, "memory_optimized_search", True, "native libraries"),
+        (profile("opensearch", "3.0"), "memory_optimized_search", True, "3.1"),
+    ):
+        found = gaps(dense().replace(index=IndexOptions(**{option: value})), capabilities)
+        assert [words in gap and gap.startswith(f"index.{option}:") for gap in found] == [True]
+
+
+def test_settings_of_an_open_index_that_can_be_changed():
+    def changes(capabilities, **new):
+        mapping = dialect_for(capabilities).mapping
+        return mapping.changed_settings(IndexOptions(early_termination=True), IndexOptions(**new))
+
+    assert changes(ES, early_termination=True) == {}
+    assert changes(ES, filter_heuristic="acorn") == {
+        "dense_vector.hnsw_filter_heuristic": "acorn",
+        "dense_vector.hnsw_enable_early_termination": None,
+    }
+    assert changes(ES, early_termination=True, shards=2) is None
+    assert changes(OS, early_termination=True, memory_optimized_search=True) is None
+
+
 def test_in_place_upgrades_go_one_way():
     def can(old, new, capabilities=ES, **other):
         was, becomes = DenseField(dims=8, quantization=old), DenseField(dims=8, quantization=new, **other)
@@ -198,6 +287,8 @@ def test_in_place_upgrades_go_one_way():
     assert can("int8_hnsw", "int8_hnsw")
     assert not can("bbq_hnsw", "int8_hnsw")
     assert not can("hnsw", "bbq_disk")
+    assert can("bbq_disk", "bbq_disk", disk=DiskOptions(default_visit_percentage=5, bits=4))
+    assert not can("bbq_disk", "bbq_disk", disk=DiskOptions(precondition=True))
     assert not can("flat", "hnsw", similarity="l2_norm")
     assert not can("int8_hnsw", "bbq_hnsw", OS)
 
