@@ -30,6 +30,7 @@ from esembed.query.nodes import (
     Query,
     Range,
     Rescore,
+    Stage,
     Term,
     Terms,
     Wildcard,
@@ -190,8 +191,8 @@ class _Writer:
         lines.append(f"KEEP {', '.join(['_id', '_index', '_score', *map(_quoted, self.columns(options))])}")
         return "\n| ".join(lines)
 
-    def window_of(self, stages: Sequence[Query]) -> int:
-        return max((stage.window_size for stage in stages if isinstance(stage, Rescore)), default=0)
+    def window_of(self, stages: Sequence[Stage]) -> int:
+        return max((stage.head or 0 for stage in stages), default=0)
 
     def columns(self, options: SearchOptions) -> list[str]:
         """The fields to show: those asked for by name, else the plan's text and filter fields."""
@@ -241,7 +242,7 @@ class _Writer:
         fork = "FORK " + "\n       ".join(branches)
         return [fork, f"FUSE {method} WITH {{{options}}}", "SORT _score DESC", f"LIMIT {fusion.window}"]
 
-    def stage(self, stage: Query) -> list[str]:
+    def stage(self, stage: Stage) -> list[str]:
         """RERANK, and what has no equal."""
         if not isinstance(stage, Rescore):
             self.gap(f"{stage.builder()} has no equal; leave it out")
