@@ -379,9 +379,12 @@ class AsyncSearcher:
         self, request: Request, compiler: SearchCompiler, params: Mapping[str, Any]
     ) -> Request:
         """The request once the index was asked about its words."""
-        return await settle_words(
-            self.client, self.index_name, request, compiler, params, one_index=self._one_index
-        )
+        try:
+            return await settle_words(
+                self.client, self.index_name, request, compiler, params, one_index=self._one_index
+            )
+        except EngineRequestError as error:
+            raise_named(error, request.query)
 
     def _shown(self, source: SourceFilter) -> SourceFilter:
         """What comes along with the hits: nothing where the index keeps nothing. Both engines answer 400 to

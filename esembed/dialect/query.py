@@ -12,7 +12,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.mapping import KEYWORD_LIMIT
 from esembed.dialect.quantize_vectors import quantize
-from esembed.dialect.scope import CLAUSE_HEADROOM, KEYWORD_LIKE, FieldInfo, Scope
+from esembed.dialect.scope import CLAUSE_HEADROOM, DEFAULT_K1, KEYWORD_LIKE, FieldInfo, Scope
 from esembed.dialect.tokens import encode_vector
 from esembed.dialect.values import DATES, check_value, check_zone, count_words, fit_text, writing_of
 from esembed.errors import QueryError
@@ -266,11 +266,8 @@ class QueryCompiler:
         if kind == "combined_fields":
             if node.kind == kind:
                 self._require_combinable(fields, scope)
-            # Both engines refuse a weight below 1; only what the weights are to each other is meant.
-            least = min(1.0, *(boost for _, boost in fields))
-            weighted = [(name, boost / least) for name, boost in fields]
             _put_words(options, node)
-            clause: Json = {"combined_fields": {**options, **self._boosts(weighted, node, scope)}}
+            clause: Json = {"combined_fields": {**options, **self._boosts(_from_one(fields), node, scope)}}
         else:
             options["type"] = kind
             _put_words(options, node)
@@ -284,6 +281,8 @@ class QueryCompiler:
             clause = self.visit_match(_as_match(node), scope)
         elif _edits(node) is not None:
             # Neither of the two that read words as one text allows typing errors.
+            if scope.one_text_kind(fields, node.analyzer) == "combined_fields":
+                fields = _as_frequencies(fields)
             clause = self._of_kind("best_fields", node, fields, scope)
         else:
             kind = scope.one_text_kind(fields, node.analyzer)
@@ -760,6 +759,21 @@ class QueryCompiler:
 def _is_pattern(name: str) -> bool:
     """Whether ``multi_match`` would read a field's name as another field with a boost, or as a pattern."""
     return "^" in name or "*" in name
+
+
+def _from_one(fields: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The fields with boosts of 1 or more: both engines refuse a weight below 1 in ``combined_fields``, and
+    only what the weights are to each other is meant."""
+    least = min(1.0, *(boost for _, boost in fields))
+    return [(name, boost / least) for name, boost in fields]
+
+
+def _as_frequencies(fields: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The fields with boosts that scores can be multiplied by, in place of those that say how many times a
+    word in a field counts: what BM25 makes of that many, beside one. It ends at k1 + 1, so that a word that
+    is misspelled is worth no more beside the others than if it were spelled right."""
+    k1 = DEFAULT_K1  # fields with one of their own aren't read as one text
+    return [(name, boost * (k1 + 1) / (boost + k1)) for name, boost in _from_one(fields)]
 
 
 def _as_match(node: MultiMatch) -> Match:

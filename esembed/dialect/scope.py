@@ -20,7 +20,7 @@ from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.query.nodes import TextNode
 
-__all__ = ["CLAUSE_HEADROOM", "KEYWORD_LIKE", "ClauseBudget", "FieldInfo", "Scope"]
+__all__ = ["CLAUSE_HEADROOM", "DEFAULT_K1", "KEYWORD_LIKE", "ClauseBudget", "FieldInfo", "Scope"]
 
 DEFAULT_K1 = 1.2  # Lucene's
 KEYWORD_LIKE = frozenset({"keyword", "constant_keyword", "wildcard", "ip"})

@@ -35,7 +35,7 @@ from esembed.query.nodes import (
 from esembed.query.tree import add_filter, resolve_text, too_deep, transform, walk
 from esembed.search.deadline import ENGINE_SHARE
 from esembed.search.options import SearchOptions
-from esembed.search.page import Cursor
+from esembed.search.page import Cursor, SettledWords
 from esembed.search.sorting import sorted_digest
 
 __all__ = [
@@ -91,6 +91,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         paged: how many hits lie before the page; with *after* they are not in the options' offset.
         legs_missing: leg → why it was left out.
         notes: what was found out about its words before it was compiled, for people.
+        settled: the same for the pages that follow; None before it was asked for.
     """
 
     query: Query
@@ -107,6 +108,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     shown: Sequence[str] = ()
     paged: int = 0
     notes: tuple[str, ...] = ()
+    settled: SettledWords | None = None
 
     @property
     def unencoded(self) -> list[Knn | Sparse]:
@@ -180,7 +182,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             replace(self.options, leg_timeouts_seconds=kept),
             max_window=max_window,
         )
-        return replace(made, digest=self.digest, legs_missing=missing)
+        return replace(made, digest=self.digest, legs_missing=missing, settled=self.settled)
 
     def ending_in(self, seconds: float) -> Request:
         """The same whose legs take no longer than that in the engine, where they had more or no limit.
@@ -353,6 +355,7 @@ def make_request(
         after=after,
         shown=shown,
         paged=options.offset if where is None else where.offset,
+        settled=None if where is None else where.settled,
     )
 
 

@@ -25,7 +25,10 @@ def term(start: int, end: int, df: int | None = None) -> dict[str, Any]:
 
 
 def test_a_word_is_a_stretch_of_the_text() -> None:
-    text = "wi-fi the pyhton \U0001f600 tv pyhton"
+    text = "wi-fi the pyhton \U0001f600 tv Pyhton 2027"
+    twice = {
+        "tokens": [{"start_offset": 10, "end_offset": 16}, {"start_offset": 23, "end_offset": 29}],
+    }
     answer = {
         "term_vectors": {
             "name": {
@@ -34,20 +37,21 @@ def test_a_word_is_a_stretch_of_the_text() -> None:
                     "wifi": term(0, 5),
                     "wi": term(0, 2),
                     "fi": term(3, 5, 4),
-                    "pyhton": {
-                        "tokens": [
-                            {"start_offset": 10, "end_offset": 16},
-                            {"start_offset": 23, "end_offset": 29},
-                        ]
-                    },
+                    "pyhton": twice,
                     "tv": term(20, 22),
+                    "2027": term(30, 34),
                 }
             },
-            "body": {"terms": {"pyhton": term(10, 16), "television": term(20, 22, 2)}},
+            "body": {"terms": {"pyhton": twice, "television": term(20, 22, 2)}},
             "empty": {},
         }
     }
-    assert words_of(text, answer) == [Word("wi-fi", False), Word("pyhton", True), Word("tv", False)]
+    assert words_of(text, answer) == [
+        Word("wi-fi", missing=False),
+        Word("pyhton", missing=True),
+        Word("tv", missing=False, rare=True),
+        Word("2027", missing=False),
+    ]
     assert words_of(text, {}) == []
 
 
@@ -59,7 +63,10 @@ def test_only_what_is_missing_is_searched_with_errors() -> None:
     words = {text: [Word("pyhton", True), Word("http", False), Word("library", False)]}
     assert settled(node, SCOPE, words, 2) == q.bool_(
         # What is left is no name, so not "auto"; these fields have different analyzers.
-        should=[q.multi_match("http library", kind="cross_fields"), q.match("pyhton", fuzziness="AUTO")],
+        should=[
+            q.multi_match("http library", kind="cross_fields"),
+            q.multi_match("pyhton", kind="auto", fuzziness="AUTO"),
+        ],
         minimum_should_match=1,
         filter=[q.exists("name")],
     )
@@ -68,7 +75,7 @@ def test_only_what_is_missing_is_searched_with_errors() -> None:
     every = settled(node.replace(operator="and", boost=2.0), SCOPE, words, 2)
     assert every == q.bool_(
         must=[
-            q.match("pyhton", fuzziness="AUTO"),
+            q.multi_match("pyhton", kind="auto", fuzziness="AUTO"),
             q.multi_match("http", kind="cross_fields"),
             q.multi_match("library", kind="cross_fields"),
         ],
