@@ -140,9 +140,9 @@ class AsyncSearcher:
             filter: put inside every leg; of several all must hold.
             size, offset, cursor: the page; ``hits.next_cursor`` leads to the next one.
             legs: only these legs of the (default) fusion, by name.
-            fuzziness, operator: of the default query's words, as ``q.match`` takes them: ``"missing"`` allows
-                typing errors in words that no document has, ``"relax"`` wants as many of the words as some
-                document has. Either asks the engine first: one small request more.
+            fuzziness, operator: of the words of the string or *text*, as ``q.match`` takes them:
+                ``"missing"`` allows typing errors in words that no document has, ``"relax"`` wants as many of
+                the words as some document has. Either asks the engine first: one small request more.
             source: which stored fields come along; vectors don't unless they are named.
             highlight: True, names of text fields, or the engine's own object.
             aggregations: the engine's own object; see :class:`~esembed.search.options.SearchOptions`.

@@ -74,14 +74,21 @@ def finds_nothing(node: Query) -> bool:
     return isinstance(node, Knn) and node.vector is not None and not node.vector
 
 
-def _above_zero(path: str, filters: Iterable[Json]) -> bool:
-    """Whether one of the compiled filters lets through only what has a value above 0 in the field."""
-    for clause in filters:
-        found = clause.get("range", {}).get(path, {})
-        low, above = found.get("gte"), found.get("gt")
-        if isinstance(low, (int, float)) and low > 0:
-            return True
-        if isinstance(above, (int, float)) and above >= 0:
+def _above_zero(path: str, clauses: Iterable[Json]) -> bool:
+    """Whether one of these clauses, which all hold, finds only what has a value above 0 in the field."""
+    for clause in clauses:
+        ((kind, inside),) = clause.items()
+        if kind == "range":
+            found = inside.get(path, {})
+            low, above = found.get("gte"), found.get("gt")
+            holds = (isinstance(low, (int, float)) and low > 0) or (
+                isinstance(above, (int, float)) and above >= 0
+            )
+        elif kind == "bool":
+            holds = _above_zero(path, (*inside.get("must", ()), *inside.get("filter", ())))
+        else:
+            holds = kind == "function_score" and _above_zero(path, (inside["query"],))
+        if holds:
             return True
     return False
 
@@ -595,7 +602,8 @@ class QueryCompiler:
             # The logarithm of 1 + 0 is 0: multiplied by that, what nobody clicked yet would come last of all.
             functions.append({"weight": 1})
             options["score_mode"] = "sum"
-        if node.mode == "multiply" and node.modifier in ZERO_AT_ZERO and not _above_zero(path, inner.within):
+        loses = node.mode == "multiply" and node.modifier in ZERO_AT_ZERO and scope.zero_counts
+        if loses and not _above_zero(path, (*inner.within, options["query"])):
             # Said at every search: whoever looks at the first hits never sees what came last for it. Of 800
             # packages that "web server" found, 182 had a count of 0.
             scope.note(

@@ -125,6 +125,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         window: how many hits a leg returns.
         align_scores: BM25 scores are brought to the common scale, since they are added to others.
         scoring: False inside filters.
+        adds: what is found has a score already, which this one is added to.
         inner_hits: whether chunks are asked for.
         nested_path: the path of the nested clause that this stands in.
         within: the clauses of the filters around this: all that is found here passes them. A search for the k
@@ -145,6 +146,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     window: int = 100
     align_scores: bool = False
     scoring: bool = True
+    adds: bool = False
     inner_hits: bool = True
     nested_path: str | None = None
     within: tuple[dict[str, Any], ...] = ()
@@ -152,6 +154,11 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     notes: list[str] = msgspec.field(default_factory=list)
     gaps: list[str] = msgspec.field(default_factory=list)
     names: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def zero_counts(self) -> bool:
+        """Whether what scores 0 comes last for it."""
+        return self.scoring and not self.adds
 
     def filtering(self) -> Scope:
         """The same for clauses whose score doesn't count."""

@@ -10,12 +10,14 @@ from esembed import IndexPlan, TextField
 from esembed import query as q
 from esembed.capabilities import profile
 from esembed.errors import QueryError
+from esembed.plan.default_query import default_query
 from esembed.search.compile import SearchCompiler, compile_query
 from esembed.search.options import SearchOptions
 from esembed.search.request import make_request, resolve
 from esembed.search.words import MAX_WORDS, Word, probe, settled, text_of, texts_of, uses_words, words_of
 
 PLAN = IndexPlan(text={"name": TextField(), "body": TextField(search_analyzer="simple")})
+PLAN_QUERY = default_query(PLAN)
 SCOPE = SearchCompiler(profile("opensearch"), plan=PLAN).scope
 
 
@@ -131,6 +133,14 @@ def test_the_options_of_the_default_query() -> None:
     given = PLAN.replace(query=q.term("name.keyword", "x"), text={"name": TextField(keyword=True)})
     with pytest.raises(QueryError, match="no full text"):
         resolve("red fox", given, fuzziness="missing")
+    # Of a query around it, where the words are put in: what has words of its own keeps them as they are.
+    own = q.match("den", fields="body")
+    stage = q.rescore(q.linear(PLAN_QUERY, own, normalizer="floor"), by=q.match_all(), query_weight=1)
+    found = resolve(stage, PLAN, text="red fox", fuzziness="missing", operator="relax")
+    asked = q.multi_match("red fox", kind="auto", name="bm25", fuzziness="missing", operator="relax")
+    assert found == stage.replace(query=q.linear(asked, own, normalizer="floor"))
+    with pytest.raises(QueryError, match="no full text"):
+        resolve(own, PLAN, text="red fox", fuzziness="missing")
 
 
 def test_compiled_without_an_index_nothing_is_known() -> None:
