@@ -42,8 +42,12 @@ __all__ = [
     "write_page",
 ]
 
-COLORS = ("#2563a8", "#c2571a", "#2e7d4f", "#8b3a8f", "#7a6a1d", "#4a5568", "#b02a45", "#1c7c8c")
-"""Of bars and parts, in order; text beside each says what it is, for those who can't tell them apart."""
+COLORS = (
+    *("#2563a8", "#c2571a", "#2e7d4f", "#8b3a8f", "#7a6a1d", "#4a5568", "#b02a45", "#1c7c8c", "#e69f00"),
+    *("#56b4e9", "#cc79a7", "#66a61e", "#8c564b", "#7570b3", "#17becf", "#a6761d", "#e7298a", "#999999"),
+)
+"""Of bars, parts and dots, in order, enough for each quantization there is; text beside each says what
+it is, for those who can't tell them apart."""
 
 MARK = '<meta name="generator" content="esembed">'
 """Stands in every page of esembed, so that no other file is written over."""

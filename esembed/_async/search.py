@@ -171,7 +171,8 @@ class AsyncSearcher:
             EncoderError, ContractError: a query can't be encoded for this index.
             EngineRequestError, EngineUnavailableError: the engine refused, or didn't answer (in time).
         """
-        deadline = None if deadline_seconds is None else Deadline(deadline_seconds)
+        parts = not partial_results  # no advice to do what is done
+        deadline = None if deadline_seconds is None else Deadline(deadline_seconds, in_parts=parts)
         options = SearchOptions(
             size=size,
             offset=offset,
@@ -273,7 +274,7 @@ class AsyncSearcher:
             explain=explain,
             fusion=fusion,
             timeout_seconds=timeout_seconds,
-            deadline=None if deadline_seconds is None else Deadline(deadline_seconds),
+            deadline=None if deadline_seconds is None else Deadline(deadline_seconds, in_parts=False),
         )
         found: list[Hits] = []
         for start in range(0, len(queries), batch_size):

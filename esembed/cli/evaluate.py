@@ -242,9 +242,12 @@ def weights(
             for one in report.legs
         ],
     )
-    for line in report.notes:
+    for line in report.remarks:
         terminal.note(line)
-    terminal.note(f"default query: {query!r}" if query is not None else "the default query stays as it is")
+    if query is not None:
+        terminal.note(f"default query: {query!r}")
+    elif "stays as it is" not in report.conclusion:
+        terminal.note("the default query stays as it is")
 
 
 @tune_app.command()
