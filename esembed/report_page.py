@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ from esembed.foreign import html_escaped
 
 __all__ = [
     "COLORS",
+    "STDOUT",
     "Bar",
     "Html",
     "Part",
     "Section",
     "axis_ticks",
     "bar_chart",
+    "check_output",
     "check_page_path",
     "color_of",
     "html",
@@ -35,11 +38,16 @@ __all__ = [
     "svg",
     "table",
     "weights_bar",
+    "write_output",
     "write_page",
 ]
 
-COLORS = ("#2563a8", "#c2571a", "#2e7d4f", "#8b3a8f", "#7a6a1d", "#4a5568", "#b02a45", "#1c7c8c")
-"""Of bars and parts, in order; text beside each says what it is, for those who can't tell them apart."""
+COLORS = (
+    *("#2563a8", "#c2571a", "#2e7d4f", "#8b3a8f", "#7a6a1d", "#4a5568", "#b02a45", "#1c7c8c", "#e69f00"),
+    *("#56b4e9", "#cc79a7", "#66a61e", "#8c564b", "#7570b3", "#17becf", "#a6761d", "#e7298a", "#999999"),
+)
+"""Of bars, parts and dots, in order, enough for each quantization there is; text beside each says what
+it is, for those who can't tell them apart."""
 
 MARK = '<meta name="generator" content="esembed">'
 """Stands in every page of esembed, so that no other file is written over."""
@@ -277,19 +285,19 @@ def _short(label: str, most: int = 24) -> str:
     return label if len(label) <= most else label[: most - 1] + "…"
 
 
-def check_page_path(path: str | Path | None, option: str = "--html") -> None:
-    """Refuse a file that a page can't be written to, before the work that it is to report.
+STDOUT = "-"
+"""The file name that is standard output."""
+
+
+def check_output(path: str | Path, option: str) -> None:
+    """Refuse a file that can't be written to, before the work whose result it is to hold.
 
     Args:
-        path: None asks nothing.
         option: what named it, for the message.
 
     Raises:
-        OptionsError: the folder isn't there, it is a folder itself, it can't be written, or it holds
-            something that is no page of esembed.
+        OptionsError: the folder isn't there, it is a folder itself, or it can't be written.
     """
-    if path is None:
-        return
     file = Path(path)
     try:
         if "\0" in str(file):  # which pathlib takes for a file that isn't there
@@ -298,10 +306,28 @@ def check_page_path(path: str | Path | None, option: str = "--html") -> None:
             raise OptionsError(f"{file} is a folder; name a file in it", option=option)
         if not file.parent.is_dir():
             raise OptionsError(f"there is no folder {file.parent}", option=option)
-        if not file.exists():
-            if not os.access(file.parent, os.W_OK):
-                raise OptionsError(f"the folder {file.parent} can't be written to", option=option)
-        elif file.is_file():  # else a pipe or /dev/stdout: written to as it is
+        if not file.exists() and not os.access(file.parent, os.W_OK):
+            raise OptionsError(f"the folder {file.parent} can't be written to", option=option)
+    except (OSError, ValueError) as error:
+        raise OptionsError(f"{file} can't be written: {error}", option=option) from error
+
+
+def check_page_path(path: str | Path | None, option: str = "--html") -> None:
+    """Refuse a file that a page can't be written to, before the work that it is to report.
+
+    Args:
+        path: None asks nothing.
+        option: what named it, for the message.
+
+    Raises:
+        OptionsError: as :func:`check_output`, or it holds something that is no page of esembed.
+    """
+    if path is None or str(path) == STDOUT:
+        return
+    check_output(path, option)
+    file = Path(path)
+    try:
+        if file.is_file():  # else it isn't there, or is a pipe: written to as it is
             with file.open("r+b") as opened:
                 head = opened.read(4096)
             if head.strip() and not any(mark.encode() in head for mark in (MARK, OLD_MARK)):
@@ -314,18 +340,33 @@ def check_page_path(path: str | Path | None, option: str = "--html") -> None:
         raise OptionsError(f"{file} can't be written: {error}", option=option) from error
 
 
+def write_output(path: str | Path, text: str, option: str) -> None:
+    """Write a text to a file in UTF-8, or for ``-`` to standard output.
+
+    Raises:
+        OptionsError: writing fails.
+    """
+    try:
+        if str(path) == STDOUT:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text.encode("utf-8"))
+            sys.stdout.buffer.flush()
+        else:
+            Path(path).write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise OptionsError(f"{path} can't be written: {error}", option=option) from error
+
+
 def write_page(path: str | Path, text: Html, option: str = "--html") -> None:
-    """Write a page that :func:`page` made to a file, over an earlier one if it is there.
+    """Write a page that :func:`page` made to a file, over an earlier one if it is there; ``-`` is standard
+    output.
 
     Raises:
         OptionsError: as :func:`check_page_path`, and where writing fails.
     """
     check_page_path(path, option)
-    try:
-        # Half a character (of a file name that isn't UTF-8) was escaped on its way in.
-        Path(path).write_text(text, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise OptionsError(f"{path} can't be written: {error}", option=option) from error
+    # Half a character (of a file name that isn't UTF-8) was escaped on its way in.
+    write_output(path, text, option)
 
 
 _PAGE = Template("""<!doctype html>

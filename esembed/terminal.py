@@ -27,6 +27,7 @@ __all__ = [
     "complain",
     "conclude",
     "console",
+    "free_stdout",
     "note",
     "print_json",
     "print_json_error",
@@ -36,6 +37,7 @@ __all__ = [
     "progress",
     "say",
     "table",
+    "take_stdout",
 ]
 
 PIPE_WIDTH = 160
@@ -61,8 +63,33 @@ def _console_class() -> type[Console]:
     return EscapingConsole
 
 
+_stdout_of: list[str] = []
+
+
+def take_stdout(option: str) -> None:
+    """Give stdout to what an option writes there; what people read goes to stderr then.
+
+    Raises:
+        OptionsError: another option has it.
+    """
+    if _stdout_of and option not in _stdout_of:
+        from esembed.errors import OptionsError
+
+        raise OptionsError(
+            f"{_stdout_of[0]} and {option} both write to standard output; name a file for one of them",
+            option=option,
+        )
+    _stdout_of[:] = [option]
+
+
+def free_stdout() -> None:
+    """Take stdout back: another command begins."""
+    _stdout_of.clear()
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console on stdout (or stderr): colors only on a terminal, and not under ``NO_COLOR``."""
+    stderr = stderr or bool(_stdout_of)
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
     return _console_class()(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from esembed.deadline import Deadline
 from esembed.dialect.meta import stored_meta
@@ -24,6 +24,8 @@ from .index import AsyncIndex
 from .live import LiveIndex, describe_all
 from .opening import open_live
 from .state import Encoders
+
+T = TypeVar("T")
 
 __all__ = ["AsyncFollower"]
 
@@ -139,14 +141,30 @@ class AsyncFollower:
 
         ``deadline_seconds`` counts from here: it holds for opening a new version, too.
         """
-        seconds = options.pop("deadline_seconds", None)
-        deadline = None if seconds is None else Deadline(seconds)
+
+        async def ask(index: AsyncIndex, **left: Any) -> Hits:
+            return await index.search(query, **options, **left)
+
+        return await self._asked(ask, options.pop("deadline_seconds", None))
+
+    async def search_many(self, queries: Sequence[str | Query], **options: Any) -> list[Hits]:
+        """:meth:`AsyncIndex.search_many` of the present version, all of one; else as :meth:`search`."""
+
+        async def ask(index: AsyncIndex, **left: Any) -> list[Hits]:
+            return await index.search_many(queries, **options, **left)
+
+        return await self._asked(ask, options.pop("deadline_seconds", None))
+
+    async def _asked(self, ask: Callable[..., Awaitable[T]], seconds: float | None) -> T:
+        """What *ask* finds in the present version, or in the next one when that is gone."""
+        # Opening an index can't be answered in part.
+        deadline = None if seconds is None else Deadline(seconds, in_parts=False)
         index = await self._by(deadline, fresh=False)
         try:
-            return await index.search(query, **options, **_left(deadline))
+            return await ask(index, **_left(deadline))
         except IndexNotFoundError:
             index = await self._by(deadline, fresh=True)
-            return await index.search(query, **options, **_left(deadline))
+            return await ask(index, **_left(deadline))
 
     async def _by(self, deadline: Deadline | None, *, fresh: bool) -> AsyncIndex:
         """:meth:`current`, if it is there in time. Opening it goes on otherwise, for the next search."""

@@ -16,6 +16,7 @@ from esembed.search.words import (
     STEPS,
     Text,
     Word,
+    as_settled,
     check_stages,
     missing_note,
     one_word,
@@ -34,6 +35,20 @@ __all__ = ["settle_words"]
 _FOUND = ("all of its words", "most of its words", "any of its words")
 
 
+def _step_notes(request: Request, steps: Mapping[str, int]) -> list[str]:
+    """What the legs that relax found, for people."""
+    notes = []
+    for name, step in steps.items():
+        where = "" if request.fusion is None else f"{name}: "
+        if step >= STEPS:
+            notes.append(f"{where}no document has {_FOUND[-1]}")
+        elif step:
+            notes.append(
+                f"{where}no document has {_FOUND[step - 1]}, so those with {_FOUND[step]} are searched"
+            )
+    return notes
+
+
 async def settle_words(
     client: AsyncEngineClient,
     index_name: str,
@@ -44,7 +59,8 @@ async def settle_words(
     one_index: str,
 ) -> Request:
     """The request with typing errors allowed in words that no document has, and with as many of its words as
-    some document has: a small request more for either, and another one where a word seems to be missing.
+    some document has: a small request more for either, and another one where a word seems to be missing. The
+    pages after the first are of the words that it settled.
 
     Args:
         params: the header of a search in ``_msearch``.
@@ -62,16 +78,13 @@ async def settle_words(
         where = f"/{index_path(one_index)}/_termvectors"
         answer = await client.request("POST", where, body=text.body, deadline=deadline)
         words[text] = words_of(text.text, answer.body)
-    if any(word.missing for each in words.values() for word in each):
-        words = await _counted(client, index_name, compiler, words, deadline)
-    notes = missing_note(words.values())
-    steps = await _steps(client, index_name, request, compiler, params, words, deadline)
-    for name, step in steps.items():
-        if step:
-            where = "" if request.fusion is None else f"{name}: "
-            notes.append(
-                f"{where}no document has {_FOUND[step - 1]}, so those with {_FOUND[step]} are searched"
-            )
+    if request.settled is not None:
+        words, steps = as_settled(request, request.settled, words)
+    else:
+        if any(word.missing or word.rare for each in words.values() for word in each):
+            words = await _counted(client, index_name, compiler, words, deadline)
+        steps = await _steps(client, index_name, request, compiler, params, words, deadline)
+    notes = [*missing_note(words.values()), *_step_notes(request, steps)]
     return with_words(request, scope, words, steps, notes)
 
 
@@ -82,14 +95,15 @@ async def _counted(
     words: Mapping[Text, Sequence[Word]],
     deadline: Deadline | None,
 ) -> dict[Text, Sequence[Word]]:
-    """The words, with those as there that some document has: the counts of ``_termvectors`` are those of one
-    shard of one index (whichever answers), so what it doesn't have is looked for in all."""
-    doubted = [(text, word) for text, each in words.items() for word in each if word.missing]
+    """The words, with those missing that no document has: the counts of ``_termvectors`` are those of one
+    shard of one index (whichever answers), with its deleted documents, so what it doesn't have, or hardly, is
+    looked for in all."""
+    doubted = [(text, word) for text, each in words.items() for word in each if word.missing or word.rare]
     bodies = [_probe_body(one_word(text, word), compiler) for text, word in doubted]
     found = await _anything(client, index_name, bodies, {}, deadline)
-    there = {pair for pair, any_found in zip(doubted, found, strict=True) if any_found}
+    there = dict(zip(doubted, found, strict=True))
     return {
-        text: [Word(word.text, False) if (text, word) in there else word for word in each]
+        text: [Word(word.text, not there.get((text, word), True)) for word in each]
         for text, each in words.items()
     }
 
@@ -136,13 +150,12 @@ async def _steps(
         what = probe(leg.query)
         if what is None:
             continue
-        # The last step is taken without asking: what it finds is all there is.
-        for step in range(STEPS - 1):
+        for step in range(STEPS):
             bodies.append(_probe_body(settled(what, compiler.scope, words, step), compiler))
             asked.append((leg.name, step))
     if not bodies:
         return {}
-    steps = dict.fromkeys((name for name, _ in asked), STEPS - 1)
+    steps = dict.fromkeys((name for name, _ in asked), STEPS)
     found = await _anything(client, index_name, bodies, params, deadline)
     for (name, step), any_found in zip(asked, found, strict=True):
         if any_found:

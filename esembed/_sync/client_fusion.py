@@ -299,7 +299,11 @@ class ClientFusion:
         scores: dict[str, float] = {}
         if stage.by is not None:
             (body,) = self._msearch(
-                [compiler.scores_for(stage.by, ids, compiled.scope, align_scores=True)],
+                [
+                    compiler.scores_for(
+                        stage.by, ids, compiled.scope, align_scores=True, adds=stage.query_weight > 0
+                    )
+                ],
                 params,
                 compiled.options.deadline,
             )

@@ -6,8 +6,8 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from esembed.deadline import Deadline
 from esembed.dialect.meta import stored_meta
@@ -25,6 +25,8 @@ from .index import Index
 from .live import LiveIndex, describe_all
 from .opening import open_live
 from .state import Encoders
+
+T = TypeVar("T")
 
 __all__ = ["Follower"]
 
@@ -140,14 +142,30 @@ class Follower:
 
         ``deadline_seconds`` counts from here: it holds for opening a new version, too.
         """
-        seconds = options.pop("deadline_seconds", None)
-        deadline = None if seconds is None else Deadline(seconds)
+
+        def ask(index: Index, **left: Any) -> Hits:
+            return index.search(query, **options, **left)
+
+        return self._asked(ask, options.pop("deadline_seconds", None))
+
+    def search_many(self, queries: Sequence[str | Query], **options: Any) -> list[Hits]:
+        """:meth:`Index.search_many` of the present version, all of one; else as :meth:`search`."""
+
+        def ask(index: Index, **left: Any) -> list[Hits]:
+            return index.search_many(queries, **options, **left)
+
+        return self._asked(ask, options.pop("deadline_seconds", None))
+
+    def _asked(self, ask: Callable[..., T], seconds: float | None) -> T:
+        """What *ask* finds in the present version, or in the next one when that is gone."""
+        # Opening an index can't be answered in part.
+        deadline = None if seconds is None else Deadline(seconds, in_parts=False)
         index = self._by(deadline, fresh=False)
         try:
-            return index.search(query, **options, **_left(deadline))
+            return ask(index, **_left(deadline))
         except IndexNotFoundError:
             index = self._by(deadline, fresh=True)
-            return index.search(query, **options, **_left(deadline))
+            return ask(index, **_left(deadline))
 
     def _by(self, deadline: Deadline | None, *, fresh: bool) -> Index:
         """:meth:`current`, if it is there in time. Opening it goes on otherwise, for the next search."""

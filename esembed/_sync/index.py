@@ -182,6 +182,11 @@ class Index:
         return self.state.notes
 
     @property
+    def created(self) -> bool:
+        """Whether :meth:`create` made the index; False for one that was there and was opened."""
+        return self.state.created
+
+    @property
     def fields(self) -> dict[str, str]:
         """Every field that the index had when it was opened, by dotted name, with its type: what can be
         filtered, sorted and counted by, in the plan or not."""
@@ -249,14 +254,15 @@ class Index:
                 calls take.
             plan: what it is; ``auto`` values and missing dims are resolved and recorded.
             alias: False makes an index that has the name itself; a migration will need another one for it.
-            exist_ok: an index that exists with the same plan is opened instead.
+            exist_ok: an index that exists with the same plan is opened instead; :attr:`created` tells.
             encoder: encoders to use instead of loading the plan's, one or one for each field.
             runtime: how loaded encoders run here.
             capabilities: skip probing.
             rerankers: see :meth:`open`.
 
         Raises:
-            IndexExistsError: it exists (with another plan, where *exist_ok*).
+            IndexExistsError: it exists (where *exist_ok*: with another plan, or as an alias although *alias*
+                is False).
             UnsupportedFeatureError: the engine lacks something; nothing was created.
             PlanError, EncoderError: the plan or a model is wrong; nothing was created.
         """
@@ -407,7 +413,8 @@ class Index:
         """Delete the index, its term statistics, and its pipeline where no other index runs it.
 
         Opened by an alias that a migration moved, the version that it stands for is deleted, and the versions
-        before it whose own ``_meta`` confirms that they were this alias's and that no alias stands for.
+        before it whose own ``_meta`` confirms that they were this alias's and that no alias stands for. A
+        newer one, which was rolled back, is left, and :attr:`notes` name it.
 
         Args:
             dry_run: delete nothing; only name what would be deleted.

@@ -8,7 +8,7 @@ for a migration.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -46,6 +46,7 @@ from .aliases import (
     is_unused,
     migration_state,
     version_name,
+    versions,
     versions_before,
 )
 from .client import EngineClient
@@ -145,6 +146,19 @@ def create(
     def there_already(existing: LiveIndex) -> IndexState:
         # Compared first: that the plan is another one says more than that the index exists.
         opened = _same_plan(client, existing, prepared, known, rerankers)
+        behind = existing.concrete_index
+        if exist_ok and not alias and behind != name:
+            raise IndexExistsError(
+                f"{name!r} is an alias (of {behind}), and alias=False (--no-alias) wants an index that has "
+                "the name itself; leave it out to open what the alias stands for, or choose another name",
+                index=name,
+            )
+        if exist_ok and alias and behind == name:
+            own = (
+                f"{name!r} has the name itself and is no alias, so a migration will need another name "
+                "(docs/migration.md)"
+            )
+            opened.notes = (*opened.notes, own)
         if not exist_ok:
             raise IndexExistsError(
                 f"the index {name!r} exists already; open it (exist_ok=True, --exist-ok), or delete it first",
@@ -190,6 +204,7 @@ def create(
             *live.source_rules.notes(live.mapping),
         ),
         rerankers=rerankers,
+        created=True,
     )
 
 
@@ -453,6 +468,12 @@ def delete(state: IndexState, *, dry_run: bool) -> list[str]:
     for name in before:
         if is_unused(state.client, name):
             going.append(name)
+    if left := _versions_left(state, going):
+        note = (
+            f"{', '.join(left)}: made for {live.name!r} by a migration that was rolled back or is under "
+            "way, and not deleted; delete each by its own name"
+        )
+        state.notes = (*(one for one in state.notes if one != note), note)
     if dry_run:
         return going
     for name in going:
@@ -462,6 +483,20 @@ def delete(state: IndexState, *, dry_run: bool) -> list[str]:
     for digest in state.stored.statistics.values():
         delete_statistics(state.client, digest)
     return going
+
+
+def _versions_left(state: IndexState, going: Collection[str]) -> list[str]:
+    """The versions of the name that deleting these leaves, and that no alias stands for."""
+    if state.live.name == state.live.concrete_index:
+        return []
+    try:
+        found = versions(state.client, state.live.name)
+    except EngineRequestError as error:
+        if error.status != 403:
+            raise
+        return []  # a key for the version that it deletes sees no others
+    left = [name for name, own in found.items() if name not in going and own.get("alias") == state.live.name]
+    return [name for name in sorted(left) if is_unused(state.client, name)]
 
 
 def existing_fields(state: IndexState) -> list[str]:

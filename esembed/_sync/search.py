@@ -144,9 +144,9 @@ class Searcher:
             filter: put inside every leg; of several all must hold.
             size, offset, cursor: the page; ``hits.next_cursor`` leads to the next one.
             legs: only these legs of the (default) fusion, by name.
-            fuzziness, operator: of the default query's words, as ``q.match`` takes them: ``"missing"`` allows
-                typing errors in words that no document has, ``"relax"`` wants as many of the words as some
-                document has. Either asks the engine first: one small request more.
+            fuzziness, operator: of the words of the string or *text*, as ``q.match`` takes them:
+                ``"missing"`` allows typing errors in words that no document has, ``"relax"`` wants as many of
+                the words as some document has. Either asks the engine first: one small request more.
             source: which stored fields come along; vectors don't unless they are named.
             highlight: True, names of text fields, or the engine's own object.
             aggregations: the engine's own object; see :class:`~esembed.search.options.SearchOptions`.
@@ -175,7 +175,8 @@ class Searcher:
             EncoderError, ContractError: a query can't be encoded for this index.
             EngineRequestError, EngineUnavailableError: the engine refused, or didn't answer (in time).
         """
-        deadline = None if deadline_seconds is None else Deadline(deadline_seconds)
+        parts = not partial_results  # no advice to do what is done
+        deadline = None if deadline_seconds is None else Deadline(deadline_seconds, in_parts=parts)
         options = SearchOptions(
             size=size,
             offset=offset,
@@ -277,7 +278,7 @@ class Searcher:
             explain=explain,
             fusion=fusion,
             timeout_seconds=timeout_seconds,
-            deadline=None if deadline_seconds is None else Deadline(deadline_seconds),
+            deadline=None if deadline_seconds is None else Deadline(deadline_seconds, in_parts=False),
         )
         found: list[Hits] = []
         for start in range(0, len(queries), batch_size):
@@ -389,9 +390,12 @@ class Searcher:
 
     def _settled(self, request: Request, compiler: SearchCompiler, params: Mapping[str, Any]) -> Request:
         """The request once the index was asked about its words."""
-        return settle_words(
-            self.client, self.index_name, request, compiler, params, one_index=self._one_index
-        )
+        try:
+            return settle_words(
+                self.client, self.index_name, request, compiler, params, one_index=self._one_index
+            )
+        except EngineRequestError as error:
+            raise_named(error, request.query)
 
     def _shown(self, source: SourceFilter) -> SourceFilter:
         """What comes along with the hits: nothing where the index keeps nothing. Both engines answer 400 to

@@ -70,6 +70,7 @@ class IndexState:
         notes: what was resolved or can't be checked, one line each.
         rerankers: name → cross-encoder, for ``q.rescore(…, reranker=name)``.
         allow_raw: the default query that the index holds may be the engine's own JSON.
+        created: it was made for this object; else it was there.
         may_count: it is known that counted terms can be stored.
     """
 
@@ -81,6 +82,7 @@ class IndexState:
     notes: tuple[str, ...] = ()
     rerankers: Mapping[str, Reranker] | None = None
     allow_raw: bool = False
+    created: bool = False
     may_count: bool = field(default=False, init=False)
     _searcher: Searcher | None = field(default=None, init=False, repr=False)
 

@@ -12,7 +12,7 @@ from typing import Any
 from esembed.advise.advise import Recommendation, Trial
 from esembed.advise.cost import human_bytes, human_count
 from esembed.foreign import html_escaped
-from esembed.report_page import Html, Section, html, items, page, table, write_page
+from esembed.report_page import Html, Section, color_of, html, items, page, table, write_page
 
 __all__ = ["COLUMNS", "html_page", "human_bytes", "left_out_lines", "plot", "rows", "svg", "write_html"]
 
@@ -27,26 +27,6 @@ COLUMNS = (
     "disk",
     "latency ms",
     "index s",
-)
-_COLORS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#000000",
-    "#999999",
-    "#7b5ea7",
-    "#8c564b",
-    "#17becf",
-    "#bcbd22",
-    "#1b7837",
-    "#e7298a",
-    "#66a61e",
-    "#a6761d",
-    "#543005",
-    "#80b1d3",
 )
 
 
@@ -197,7 +177,7 @@ def svg(
 
 
 def _color(names: Sequence[str], name: str) -> str:
-    return _COLORS[names.index(name) % len(_COLORS)]
+    return color_of(names.index(name))
 
 
 def _panel(

@@ -74,6 +74,9 @@ def root(
     ] = False,
 ) -> None:
     """Dense and sparse vectors into Elasticsearch and OpenSearch, hybrid search out of them."""
+    from esembed import terminal
+
+    terminal.free_stdout()
 
 
 def exit_code(error: BaseException) -> int:

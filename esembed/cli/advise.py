@@ -9,7 +9,7 @@ import typer
 
 from esembed.cli._connect import Connection, UsageError, takes_connection
 from esembed.cli._query import Allow
-from esembed.cli._report import Html
+from esembed.cli._report import AsJson, Html, note_written, output_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,10 +104,10 @@ def advise(
     mflop_per_token: Annotated[
         float, typer.Option("--mflop-per-token", help="The encoder's work, 22.8 for MiniLM.")
     ] = 22.8,
-    output: Annotated[Path | None, typer.Option("--output", help="Write the recommended plan here.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Write a plot here, as SVG.")] = None,
+    output: Annotated[Path | None, output_option("--output", "Write the recommended plan here.")] = None,
+    plot: Annotated[Path | None, output_option("--plot", "Write a plot here, as SVG.")] = None,
     html: Html = None,
-    json: Annotated[bool, typer.Option("--json", help="Output as JSON.")] = False,
+    json: AsJson = False,
     connection: Connection,
 ) -> None:
     """Which quantization keeps the recall at the least RAM and disk; with --index, how many candidates.
@@ -137,6 +137,7 @@ def advise(
     from esembed.advise.report import COLUMNS, human_bytes, left_out_lines, rows, write_html
     from esembed.advise.report import plot as draw
     from esembed.plan import IndexPlan
+    from esembed.report_page import write_output
 
     wanted = IndexPlan.load_file(plan)
     name = _field(wanted, field)
@@ -174,12 +175,12 @@ def advise(
             client.close()
     costs = _costs(documents, tokens_per_document or tokens, speed, tflops, mflop_per_token, usd_per_hour)
     if plot is not None:
-        plot.write_text(draw(advice), encoding="utf-8")
+        write_output(plot, draw(advice), "--plot")
     if output is not None and advice.plan is not None:
-        output.write_text(advice.plan.to_toml(), encoding="utf-8")
+        write_output(output, advice.plan.to_toml(), "--output")
     if html is not None:
         write_html(html, advice, field=name, costs=costs)
-        terminal.note(f"report: {html}")
+        note_written(html)
     if json:
         terminal.print_json({**advice.to_dict(), "encoding": costs})
     else:

@@ -12,6 +12,7 @@ import typer
 from esembed.cli._connect import Connection, UsageError, takes_connection
 from esembed.cli._names import checked
 from esembed.cli._query import Allow
+from esembed.cli._report import AsJson, dead_letters_file
 
 if TYPE_CHECKING:
     from esembed import Index
@@ -35,9 +36,11 @@ Filters = Annotated[
 ]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Count what matches, change nothing.")]
 Letters = Annotated[
-    Path | None, typer.Option("--dead-letters", help="The file for documents that can't be written.")
+    Path | None,
+    typer.Option(
+        "--dead-letters", help="The file for documents that can't be written.", callback=dead_letters_file
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Output as JSON.")]
 
 
 @update_app.command()
@@ -58,7 +61,7 @@ def update(
     dry_run: Dry = False,
     dead_letters: Letters = None,
     allow_encoder: Allow = None,
-    json: Json = False,
+    json: AsJson = False,
     connection: Connection,
 ) -> None:
     """Change fields of the documents that match; vectors whose texts change are encoded again.
@@ -97,7 +100,7 @@ def delete(
     ] = 0.1,
     dry_run: Dry = False,
     dead_letters: Letters = None,
-    json: Json = False,
+    json: AsJson = False,
     connection: Connection,
 ) -> None:
     """Delete the documents that match, with their chunks.

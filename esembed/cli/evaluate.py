@@ -11,7 +11,7 @@ import typer
 from esembed.cli._connect import Connection, takes_connection
 from esembed.cli._names import Index as Name
 from esembed.cli._query import Allow, AllowRaw, Cross
-from esembed.cli._report import Html
+from esembed.cli._report import AsJson, Html, note_written, output_option
 
 if TYPE_CHECKING:
     from esembed import Index
@@ -35,7 +35,6 @@ Data = Annotated[
 ]
 Split = Annotated[str, typer.Option("--split", help="Which qrels of a BEIR folder.")]
 Topics = Annotated[Path | None, typer.Option("--topics", help="TREC topics for a qrels file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON.")]
 
 
 def _dataset(source: str, split: str, topics: Path | None) -> Dataset:
@@ -70,7 +69,7 @@ def _show(evaluation: Evaluation, json: bool, html: Path | None) -> None:
         terminal.note(problem.text)
     if html is not None:
         write_html(html, evaluation)
-        terminal.note(f"report: {html}")
+        note_written(html)
 
 
 @app.command("index")
@@ -231,7 +230,7 @@ def weights(
     shown: dict[str, Any] = report.to_dict() | {"query": None if query is None else query.to_dict()}
     if html is not None:
         write_html(html, report, index=name)
-        terminal.note(f"report: {html}")
+        note_written(html)
     if json:
         terminal.print_json(shown)
         return
@@ -243,9 +242,12 @@ def weights(
             for one in report.legs
         ],
     )
-    for line in report.notes:
+    for line in report.remarks:
         terminal.note(line)
-    terminal.note(f"default query: {query!r}" if query is not None else "the default query stays as it is")
+    if query is not None:
+        terminal.note(f"default query: {query!r}")
+    elif "stays as it is" not in report.conclusion:
+        terminal.note("the default query stays as it is")
 
 
 @app.command("floor")
@@ -307,10 +309,8 @@ def tune(
     ] = 0.0,
     next_plan: Annotated[
         Path | None,
-        typer.Option(
-            "--next-plan",
-            metavar="FILE",
-            help="Write the plan (TOML) to migrate to, where other BM25 parameters did better.",
+        output_option(
+            "--next-plan", "Write the plan (TOML) to migrate to, where other BM25 parameters did better."
         ),
     ] = None,
     allow_encoder: Allow = None,
@@ -336,6 +336,7 @@ def tune(
     from esembed import terminal
     from esembed.evaluate.tune_report import write_html
     from esembed.evaluate.tuning import TuneOptions
+    from esembed.report_page import write_output
 
     judged = _dataset(dataset, split, topics)
     for problem in judged.problems:
@@ -355,12 +356,12 @@ def tune(
     finally:
         client.close()
     if next_plan is not None and tuned.similarity:
-        next_plan.write_text(plan.to_toml(), encoding="utf-8")
+        write_output(next_plan, plan.to_toml(), "--next-plan")
     if tuned.warning is not None:
         terminal.note(tuned.warning)
     if html is not None:
         write_html(html, tuned, index=name, query=query)
-        terminal.note(f"report: {html}")
+        note_written(html)
     if json:
         terminal.print_json(tuned.to_dict() | {"query": None if query is None else query.to_dict()})
         return

@@ -12,6 +12,7 @@ from esembed.cli import migrate as _migrate
 from esembed.cli._connect import Connection, UsageError, takes_connection
 from esembed.cli._names import Index as Name
 from esembed.cli._names import NewIndex as NewName
+from esembed.cli._report import AsJson
 from esembed.foreign import escaped, json_escaped
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON.")]
 
 
 @app.command()
@@ -89,11 +88,12 @@ def create(
             return
         index = Index.create(client, name, wanted, alias=alias, exist_ok=exist_ok)
         if json:
-            names = {"index": index.name, "concrete_index": index.concrete_index}
+            names = {"index": index.name, "concrete_index": index.concrete_index, "created": index.created}
             terminal.print_json({**names, "plan": index.plan.to_dict()})
         else:
             behind = "" if index.concrete_index == index.name else f" (an alias of {index.concrete_index})"
-            terminal.note(f"created {index.name}{behind}: {_contents(index.plan)}")
+            what = "created" if index.created else "already there, with the same plan:"
+            terminal.note(f"{what} {index.name}{behind}: {_contents(index.plan)}")
             for line in index.notes:
                 terminal.note(f"  {line}")
     finally:
@@ -240,14 +240,18 @@ def delete(
     client = connection.client(lean=True)
     try:
         index = Index.open(client, name)
+        before = index.notes
         if not yes:
             named = escaped(", ".join(index.delete_index(dry_run=True)), one_line=True)
             if not typer.confirm(f"Delete {named} with all documents?", err=True):
                 raise typer.Exit(1)
         deleted = index.delete_index()
+        left = [line for line in index.notes if line not in before]
     finally:
         client.close()
     terminal.note(f"deleted {', '.join(deleted)}")
+    for line in left:
+        terminal.note(line)
 
 
 @app.command()

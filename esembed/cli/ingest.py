@@ -20,7 +20,7 @@ import typer
 
 from esembed.cli._connect import Connection, UsageError, takes_connection
 from esembed.cli._names import checked
-from esembed.cli._report import Html
+from esembed.cli._report import AsJson, Html, dead_letters_file, note_written
 from esembed.foreign import escaped
 
 if TYPE_CHECKING:
@@ -120,7 +120,12 @@ def ingest(
     ] = "op",
     dead_letters: Annotated[
         Path | None,
-        typer.Option(help="[default: INDEX.dead.jsonl]", rich_help_panel=TRUST, show_default=False),
+        typer.Option(
+            help="[default: INDEX.dead.jsonl]",
+            rich_help_panel=TRUST,
+            show_default=False,
+            callback=dead_letters_file,
+        ),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first bad record.", rich_help_panel=TRUST)
@@ -175,7 +180,7 @@ def ingest(
         typer.Option(help="An encoder spec of the index that may be loaded.", rich_help_panel=RECORDS),
     ] = None,
     html: Html = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    json: AsJson = False,
     connection: Connection,
 ) -> None:
     """Read records, encode them and write them to an index.
@@ -288,7 +293,7 @@ def ingest(
         except OptionsError as error:
             terminal.complain(f"the page: {error}")
             raise typer.Exit(1) from None
-        terminal.note(f"report: {html}")
+        note_written(html)
     if report.verified is not None and not json:
         found = report.verified
         terminal.note(

@@ -12,13 +12,13 @@ import typer
 
 from esembed.cli._connect import Connection, UsageError, takes_connection
 from esembed.cli._names import Alias, checked, checked_new
+from esembed.cli._report import AsJson
 
 if TYPE_CHECKING:
     from esembed.evaluate.datasets import Dataset
 
 __all__ = ["abort", "cleanup", "migrate", "register", "rollback"]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON.")]
 Allow = Annotated[
     list[str] | None,
     typer.Option("--allow-encoder", help="A spec that the old index names and that may be loaded."),

@@ -121,7 +121,7 @@ def search(
     from esembed.deadline import Deadline
     from esembed.search.hits_json import hits_to_json
 
-    ends = None if deadline is None else Deadline(deadline)
+    ends = None if deadline is None else Deadline(deadline, in_parts=False)  # opening an index has none
     if ends is not None:
         connection = dataclasses.replace(
             connection, timeout_seconds=min(connection.timeout_seconds, ends.seconds)

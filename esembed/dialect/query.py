@@ -12,7 +12,7 @@ from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.mapping import KEYWORD_LIMIT
 from esembed.dialect.quantize_vectors import quantize
-from esembed.dialect.scope import CLAUSE_HEADROOM, KEYWORD_LIKE, FieldInfo, Scope
+from esembed.dialect.scope import CLAUSE_HEADROOM, DEFAULT_K1, KEYWORD_LIKE, FieldInfo, Scope
 from esembed.dialect.tokens import encode_vector
 from esembed.dialect.values import DATES, check_value, check_zone, count_words, fit_text, writing_of
 from esembed.errors import QueryError
@@ -76,14 +76,21 @@ def finds_nothing(node: Query) -> bool:
     return isinstance(node, Knn) and node.vector is not None and not node.vector
 
 
-def _above_zero(path: str, filters: Iterable[Json]) -> bool:
-    """Whether one of the compiled filters lets through only what has a value above 0 in the field."""
-    for clause in filters:
-        found = clause.get("range", {}).get(path, {})
-        low, above = found.get("gte"), found.get("gt")
-        if isinstance(low, (int, float)) and low > 0:
-            return True
-        if isinstance(above, (int, float)) and above >= 0:
+def _above_zero(path: str, clauses: Iterable[Json]) -> bool:
+    """Whether one of these clauses, which all hold, finds only what has a value above 0 in the field."""
+    for clause in clauses:
+        ((kind, inside),) = clause.items()
+        if kind == "range":
+            found = inside.get(path, {})
+            low, above = found.get("gte"), found.get("gt")
+            holds = (isinstance(low, (int, float)) and low > 0) or (
+                isinstance(above, (int, float)) and above >= 0
+            )
+        elif kind == "bool":
+            holds = _above_zero(path, (*inside.get("must", ()), *inside.get("filter", ())))
+        else:
+            holds = kind == "function_score" and _above_zero(path, (inside["query"],))
+        if holds:
             return True
     return False
 
@@ -282,11 +289,8 @@ class QueryCompiler:
         if kind == "combined_fields":
             if node.kind == kind:
                 self._require_combinable(fields, scope)
-            # Both engines refuse a weight below 1; only what the weights are to each other is meant.
-            least = min(1.0, *(boost for _, boost in fields))
-            weighted = [(name, boost / least) for name, boost in fields]
             _put_words(options, node)
-            clause: Json = {"combined_fields": {**options, **self._boosts(weighted, node, scope)}}
+            clause: Json = {"combined_fields": {**options, **self._boosts(_from_one(fields), node, scope)}}
         else:
             options["type"] = kind
             _put_words(options, node)
@@ -300,6 +304,8 @@ class QueryCompiler:
             clause = self.visit_match(_as_match(node), scope)
         elif _edits(node) is not None:
             # Neither of the two that read words as one text allows typing errors.
+            if scope.one_text_kind(fields, node.analyzer) == "combined_fields":
+                fields = _as_frequencies(fields)
             clause = self._of_kind("best_fields", node, fields, scope)
         else:
             kind = scope.one_text_kind(fields, node.analyzer)
@@ -612,7 +618,8 @@ class QueryCompiler:
             # The logarithm of 1 + 0 is 0: multiplied by that, what nobody clicked yet would come last of all.
             functions.append({"weight": 1})
             options["score_mode"] = "sum"
-        if node.mode == "multiply" and node.modifier in ZERO_AT_ZERO and not _above_zero(path, inner.within):
+        loses = node.mode == "multiply" and node.modifier in ZERO_AT_ZERO and scope.zero_counts
+        if loses and not _above_zero(path, (*inner.within, options["query"])):
             # Said at every search: whoever looks at the first hits never sees what came last for it. Of 800
             # packages that "web server" found, 182 had a count of 0.
             scope.note(
@@ -809,6 +816,21 @@ class QueryCompiler:
 def _is_pattern(name: str) -> bool:
     """Whether ``multi_match`` would read a field's name as another field with a boost, or as a pattern."""
     return "^" in name or "*" in name
+
+
+def _from_one(fields: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The fields with boosts of 1 or more: both engines refuse a weight below 1 in ``combined_fields``, and
+    only what the weights are to each other is meant."""
+    least = min(1.0, *(boost for _, boost in fields))
+    return [(name, boost / least) for name, boost in fields]
+
+
+def _as_frequencies(fields: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The fields with boosts that scores can be multiplied by, in place of those that say how many times a
+    word in a field counts: what BM25 makes of that many, beside one. It ends at k1 + 1, so that a word that
+    is misspelled is worth no more beside the others than if it were spelled right."""
+    k1 = DEFAULT_K1  # fields with one of their own aren't read as one text
+    return [(name, boost * (k1 + 1) / (boost + k1)) for name, boost in _from_one(fields)]
 
 
 def _as_match(node: MultiMatch) -> Match:

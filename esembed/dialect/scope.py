@@ -20,7 +20,7 @@ from esembed.errors import QueryError
 from esembed.plan import DenseField, IndexPlan, SparseField
 from esembed.query.nodes import TextNode
 
-__all__ = ["CLAUSE_HEADROOM", "KEYWORD_LIKE", "ClauseBudget", "FieldInfo", "Scope"]
+__all__ = ["CLAUSE_HEADROOM", "DEFAULT_K1", "KEYWORD_LIKE", "ClauseBudget", "FieldInfo", "Scope"]
 
 DEFAULT_K1 = 1.2  # Lucene's
 KEYWORD_LIKE = frozenset({"keyword", "constant_keyword", "wildcard", "ip"})
@@ -125,6 +125,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         window: how many hits a leg returns.
         align_scores: BM25 scores are brought to the common scale, since they are added to others.
         scoring: False inside filters.
+        adds: what is found has a score already, which this one is added to.
         inner_hits: whether chunks are asked for.
         is_leg: this is a leg by itself, whose hits the request's size cuts.
         nested_path: the path of the nested clause that this stands in.
@@ -146,6 +147,7 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     window: int = 100
     align_scores: bool = False
     scoring: bool = True
+    adds: bool = False
     inner_hits: bool = True
     is_leg: bool = False
     nested_path: str | None = None
@@ -154,6 +156,11 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
     notes: list[str] = msgspec.field(default_factory=list)
     gaps: list[str] = msgspec.field(default_factory=list)
     names: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def zero_counts(self) -> bool:
+        """Whether what scores 0 comes last for it."""
+        return self.scoring and not self.adds
 
     def filtering(self) -> Scope:
         """The same for clauses whose score doesn't count."""

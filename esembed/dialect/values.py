@@ -401,13 +401,14 @@ def raise_named(error: EngineRequestError, query: Query) -> NoReturn:
 
     Raises:
         QueryError: with the field, for what only the engine could tell (a date by a format that isn't known
-            here, a time zone of an old name, a negative value under boost_by).
+            here, a time zone of an old name, a negative value under boost_by, an analyzer).
         EngineRequestError: any other refusal, as it is.
     """
-    refused = _refused_date(error, query) or _refused_zone(error, query) or _refused_boost(error, query)
-    if refused is None:
-        raise error
-    raise refused from error
+    for explain in (_refused_date, _refused_zone, _refused_boost, _refused_analyzer):
+        refused = explain(error, query)
+        if refused is not None:
+            raise refused from error
+    raise error
 
 
 def _refused_zone(error: EngineRequestError, query: Query) -> QueryError | None:
@@ -446,6 +447,25 @@ def _refused_boost(error: EngineRequestError, query: Query) -> QueryError | None
         f"score: leave such documents out (filter=q.range({fields[0]!r}, gte=0)), or index the number "
         "shifted above 0",
         field=fields[0],
+    )
+
+
+_NO_ANALYZER = re.compile(r"analyzer \[(?P<name>[^\]]*)\] not found|analyzer must not be null")
+"""What the engines say of an analyzer that neither they nor the index have. Elasticsearch doesn't name it
+where it is asked for the terms of a text, and answers 500 (9.5.3)."""
+
+
+def _refused_analyzer(error: EngineRequestError, query: Query) -> QueryError | None:
+    found = _NO_ANALYZER.search(f"{error} {error.body}")
+    names = list(dict.fromkeys(name for node in walk(query) if (name := getattr(node, "analyzer", None))))
+    if found is None or not names:
+        return None
+    shown = [found["name"]] if found["name"] in names else names
+    return QueryError(
+        f"analyzer {' or '.join(map(repr, shown))}: neither the index nor the engine has one of this name; "
+        "leave analyzer= out, which takes the field's own, name a built-in one (standard, simple, "
+        "whitespace, keyword), or define it in the plan's [analysis] and create the index again",
+        field="analyzer",
     )
 
 

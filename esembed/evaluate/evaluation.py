@@ -97,10 +97,13 @@ class Evaluation:
             found = ", ".join(f"{value.mean:.3f} {name}" for name, value in base.values.items())
             return f"{base.name} finds its {len(self.queries)} known items with {found}"
         own = base.values[main].mean
-        others = [one for one in self.measured if one is not base]
+        others = [one for one in self.measured if one is not base and one.run != base.run]
+        same = [one.name for one in self.measured if one is not base and one.run == base.run]
         best = max(others, key=lambda one: one.values[main].mean, default=None)
         if not any(one.values[main].mean for one in self.measured):
             return f"Nothing relevant is found on {asked}: are the judged ids those of the documents?"
+        if best is None and same:
+            return f"{base.name} has {own:.3f} {main} over {asked}; {' and '.join(same)} finds the same"
         if best is None:
             return f"{base.name} has {own:.3f} {main} over {asked}, and was compared with nothing"
         value = best.values[main].mean

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from esembed.evaluate.evaluation import share_shown
 from esembed.evaluate.significance import Interval
-from esembed.evaluate.tuning import NEXT_VERSION, Tuned
+from esembed.evaluate.tuning import NEXT_VERSION, QUERY_IN_USE, Tuned
 from esembed.query import Query
 from esembed.report_page import Bar, Html, Section, bar_chart, html, items, page, table, write_page
 
@@ -22,7 +22,8 @@ def rows(tuned: Tuned) -> list[tuple[str, str, str, str, str]]:
     found = [
         (
             "fusion",
-            tuned.default.label(tuned.legs),
+            # A query in use that is no plain fusion has a row of its own, as a whole.
+            f"{_start(tuned)}{tuned.default.label(tuned.legs)}",
             tuned.config.label(tuned.legs) if changed else "kept",
             interval_text(tuned.gain),
             str(tuned.tried),
@@ -45,6 +46,11 @@ def rows(tuned: Tuned) -> list[tuple[str, str, str, str, str]]:
         kept = "kept" if one.chosen == one.default else one.chosen
         found.append((one.parameter, one.default, kept, interval_text(one.gain), f"{one.tried}{stopped}"))
     return found
+
+
+def _start(tuned: Tuned) -> str:
+    """What stands before the fusion that tuning started from, where it isn't the one in use."""
+    return "not in use: " if any(one.parameter == QUERY_IN_USE for one in tuned.parameters) else ""
 
 
 def notes(tuned: Tuned) -> list[str]:
@@ -71,7 +77,7 @@ def html_page(tuned: Tuned, *, index: str = "", query: Query | None = None) -> H
         query: the query that follows; None is the report's own.
     """
     query = tuned.query if query is None else query
-    scores = [("in use", tuned.baseline)]
+    scores = [("start" if _start(tuned) else "in use", tuned.baseline)]
     if tuned.config != tuned.default:
         scores.append(("chosen", tuned.score))
     bars = [

@@ -7,7 +7,7 @@ vector leg by its field; ``dense`` and ``sparse`` stand for all legs of that typ
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from esembed.errors import QueryError
@@ -42,10 +42,31 @@ BM25 = "bm25"
 V = TypeVar("V")
 
 
+def _below(query: Query) -> tuple[str, Query] | None:
+    """What a query stands around whose legs are its own, and the attribute that it is: below a stage, or a
+    fusion of nothing but a fusion, which only brings that one's scores to another scale."""
+    if isinstance(query, Stage):
+        return "query", query.query
+    if isinstance(query, (Rrf, Linear)) and len(query.legs) == 1 and isinstance(query.legs[0], (Rrf, Linear)):
+        return "legs", query.legs[0]
+    return None
+
+
+def _inside(query: Query, change: Callable[[Query], Query]) -> Query | None:
+    """The query with what it stands around changed; None where it has legs of its own."""
+    below = _below(query)
+    if below is None:
+        return None
+    name, inner = below
+    changed = change(inner)
+    return query.replace(**{name: (changed,) if name == "legs" else changed})
+
+
 def query_legs(query: Query) -> tuple[Query, ...]:
-    """The legs of a query's outermost fusion, below its stages; of another query itself."""
-    while isinstance(query, Stage):
-        query = query.query
+    """The legs of a query's outermost fusion, below its stages and a fusion that only scales it; of another
+    query itself."""
+    while (below := _below(query)) is not None:
+        query = below[1]
     if isinstance(query, (Rrf, Linear)):
         return query.legs
     return (query,)
@@ -145,8 +166,8 @@ def select_legs(query: Query, legs: Collection[str] | None) -> Query:
             f"legs takes a list of leg names, such as legs=['bm25'], not {legs!r}; leave it out for all",
             field="legs",
         )
-    if isinstance(query, Stage):
-        return query.replace(query=select_legs(query.query, legs))
+    if (changed := _inside(query, lambda inner: select_legs(inner, legs))) is not None:
+        return changed
     inside = query_legs(query)
     names = leg_names(inside)
     chosen = expand_leg_names(legs, inside, "legs")
@@ -161,8 +182,8 @@ def select_legs(query: Query, legs: Collection[str] | None) -> Query:
 
 def drop_legs(query: Query, names: Collection[str]) -> Query:
     """The query without these legs of its outermost fusion; one that is left stays a fusion."""
-    if isinstance(query, Stage):
-        return query.replace(query=drop_legs(query.query, names))
+    if (changed := _inside(query, lambda inner: drop_legs(inner, names))) is not None:
+        return changed
     inside = query_legs(query)
     if inside == (query,):
         return query

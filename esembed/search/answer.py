@@ -351,6 +351,7 @@ def next_cursor(
         digest=sorted_digest(request.digest, options.sort),
         after=list(ties[-1].sort) if by_values else None,
         shown=[hit.id for hit in ties] if by_values else [],
+        settled=request.settled,
     ).encode()
 
 

@@ -294,7 +294,10 @@ class SearchCompiler:
             if isinstance(stage, Collapse):
                 body["collapse"] = {"field": scope.usable(stage.field, "collapse").path}
             elif isinstance(stage, Rescore) and stage.by is not None:
-                aligned, by = scope.with_(align_scores=True, inner_hits=False), stage.by
+                aligned, by = (
+                    scope.with_(align_scores=True, inner_hits=False, adds=stage.query_weight > 0),
+                    stage.by,
+                )
                 rescore, _ = self._within_budget(partial(self.dialect.clause, by), aligned)
                 body["rescore"] = {
                     "window_size": stage.window_size,
@@ -654,9 +657,15 @@ class SearchCompiler:
 
     # -- later round trips -----------------------------------------------------------------------------
 
-    def scores_for(self, query: Query, ids: Sequence[str], scope: Scope, *, align_scores: bool) -> Json:
+    def scores_for(
+        self, query: Query, ids: Sequence[str], scope: Scope, *, align_scores: bool, adds: bool = False
+    ) -> Json:
         """A query's scores of these documents alone, exactly: a filter this narrow makes the engines compare
-        vector by vector."""
+        vector by vector.
+
+        Args:
+            align_scores, adds: see :class:`~esembed.dialect.scope.Scope`.
+        """
         if isinstance(query, Knn):
             knn: Knn = query.replace(k=len(ids), num_candidates=None, visit_percentage=None)
             if knn.exact and not self.dialect.scores_vectors_exactly(self.capabilities):
@@ -664,7 +673,7 @@ class SearchCompiler:
                 knn = knn.replace(exact=False, oversample=oversample)
             query = knn
         narrowed = add_filter(query, Ids(values=tuple(ids)))
-        inner = scope.with_(names=[], window=len(ids), align_scores=align_scores, inner_hits=False)
+        inner = scope.with_(names=[], window=len(ids), align_scores=align_scores, adds=adds, inner_hits=False)
         body, _ = self._within_budget(lambda within: self.dialect.leg_body(narrowed, within), inner)
         return {**body, "size": len(ids), "_source": False, "track_total_hits": False}
 

@@ -20,6 +20,8 @@ from esembed.search.options import SourceFilter
 
 __all__ = [
     "Cursor",
+    "SettledWords",
+    "broken_cursor",
     "hidden_fields",
     "highlight_spec",
     "page_body",
@@ -136,6 +138,23 @@ def page_body(ids: Sequence[str], source: Any, highlight: Json | None) -> Json:
     return body
 
 
+def broken_cursor() -> QueryError:
+    """The error for a cursor that can't be read, or that this search didn't make."""
+    return QueryError("the cursor is broken; start at the first page", field="cursor")
+
+
+class SettledWords(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, array_like=True):
+    """What a search found out about its words (:mod:`esembed.search.words`), which holds for all its pages.
+
+    Attributes:
+        steps: leg → the step at which it finds anything.
+        missing: for each text the positions of the words that no document has.
+    """
+
+    steps: dict[str, int]
+    missing: list[list[int]]
+
+
 class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, array_like=True):
     """Where the next page begins, and of what. Opaque to its bearer, and checked when it comes back.
 
@@ -146,6 +165,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         digest: of the query, and of the sort.
         after: of a sorted search the sort values of the hit before the page, else None.
         shown: the documents before the page that have exactly these values.
+        settled: what the first page found out about the words, else None.
     """
 
     version: int
@@ -154,6 +174,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     digest: str
     after: list[Any] | None = None
     shown: list[str] = []
+    settled: SettledWords | None = None
 
     def encode(self) -> str:
         """URL-safe text."""
@@ -168,11 +189,11 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             cursor = msgspec.json.decode(raw, type=cls)
         except (binascii.Error, ValueError, RecursionError, msgspec.MsgspecError) as error:
-            raise QueryError("the cursor is broken; start at the first page", field="cursor") from error
+            raise broken_cursor() from error
         # A sorted search is paged through by values, however deep.
         deepest = 10_000 if cursor.after is None else 2**53
         if cursor.version != 1 or not 0 <= cursor.offset <= deepest or not 1 <= cursor.window <= 10_000:
-            raise QueryError("the cursor is broken; start at the first page", field="cursor")
+            raise broken_cursor()
         if cursor.digest != digest:
             raise QueryError(
                 "the cursor belongs to another query (or filter, or sort); pass it with the same one, or "

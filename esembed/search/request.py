@@ -36,7 +36,7 @@ from esembed.query.nodes import (
 )
 from esembed.query.tree import add_filter, resolve_text, too_deep, transform, walk
 from esembed.search.options import SearchOptions
-from esembed.search.page import Cursor
+from esembed.search.page import Cursor, SettledWords
 from esembed.search.sorting import sorted_digest
 
 __all__ = [
@@ -92,6 +92,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         paged: how many hits lie before the page; with *after* they are not in the options' offset.
         legs_missing: leg → why it was left out.
         notes: what was found out about its words before it was compiled, for people.
+        settled: the same for the pages that follow; None before it was asked for.
     """
 
     query: Query
@@ -108,6 +109,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     shown: Sequence[str] = ()
     paged: int = 0
     notes: tuple[str, ...] = ()
+    settled: SettledWords | None = None
 
     @property
     def unencoded(self) -> list[Knn | Sparse]:
@@ -181,7 +183,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             replace(self.options, leg_timeouts_seconds=kept),
             max_window=max_window,
         )
-        return replace(made, digest=self.digest, legs_missing=missing)
+        return replace(made, digest=self.digest, legs_missing=missing, settled=self.settled)
 
     def ending_in(self, seconds: float) -> Request:
         """The same whose legs take no longer than that in the engine, where they had more or no limit.
@@ -233,7 +235,7 @@ def resolve(
     """The query that is meant: a string asks the plan's default query; text, legs and filter are put in.
 
     Args:
-        fuzziness, operator: of the default query's texts, in place of what they have.
+        fuzziness, operator: of the texts that the string or *text* is put in, in place of what they have.
 
     Raises:
         QueryError: no query, no such leg, or a leg without a text.
@@ -241,35 +243,37 @@ def resolve(
     if isinstance(query, str):
         if text is not None:
             raise QueryError("query is the text already; leave text= out", field="text")
-        asked = resolve_text(default_legs(plan, legs), query)
-        if fuzziness is not None or operator is not None:
-            asked = _with_options(asked, fuzziness, operator)
+        asked = resolve_text(_with_options(default_legs(plan, legs), fuzziness, operator), query)
     else:
-        for name, value in (("fuzziness", fuzziness), ("operator", operator)):
-            if value is not None:
-                raise QueryError(
-                    f"{name} is the default query's; write it in the query: q.match({name}={value!r})",
-                    field=name,
-                )
         asked = check_query(query, "query", "a text, q.match(…), q.rrf(…)")
+        if text is None:
+            for name, value in (("fuzziness", fuzziness), ("operator", operator)):
+                if value is not None:
+                    raise QueryError(
+                        f"{name} goes with words that are passed beside the query: leave its text out and "
+                        f"pass text=, or write it in the query: q.match({name}={value!r})",
+                        field=name,
+                    )
         try:
-            asked = select_legs(resolve_text(asked, text), legs)
+            asked = resolve_text(_with_options(select_legs(asked, legs), fuzziness, operator), text)
         except RecursionError:  # before it is walked level by level, which refuses fewer
             raise too_deep() from None
     return add_filter(asked, filter)
 
 
 def _with_options(query: Query, fuzziness: str | int | None, operator: Operator | None) -> Query:
-    """A default query whose texts have these options.
+    """A query whose open texts, those that what was typed is put in, have these options.
 
     Raises:
         QueryError: it has no text that takes them.
     """
+    if fuzziness is None and operator is None:
+        return query
     taken = False
 
     def put(node: Query) -> Query:
         nonlocal taken
-        if not isinstance(node, (Match, MultiMatch)):
+        if not isinstance(node, (Match, MultiMatch)) or node.text is not None:
             return node
         taken = True
         changes = {"fuzziness": fuzziness, "operator": operator}
@@ -278,7 +282,8 @@ def _with_options(query: Query, fuzziness: str | int | None, operator: Operator 
     found = transform(query, put)
     if not taken:
         raise QueryError(
-            "the query has no full text that fuzziness and operator could be of; leave them out",
+            "the query has no full text that takes the words of the search, which fuzziness and operator "
+            "could be of; leave them out",
             field="fuzziness" if operator is None else "operator",
         )
     return found
@@ -358,6 +363,7 @@ def make_request(
         after=after,
         shown=shown,
         paged=options.offset if where is None else where.offset,
+        settled=None if where is None else where.settled,
     )
 
 

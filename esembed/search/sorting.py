@@ -13,6 +13,7 @@ from esembed.dialect.scope import Scope
 from esembed.errors import QueryError
 from esembed.json_input import JsonInputError, JsonLimits, check_json
 from esembed.query.nodes import Scalar
+from esembed.search.page import broken_cursor
 
 __all__ = ["TIE", "before_ties", "check_search_after", "check_sort", "sorted_digest", "sorted_fields"]
 
@@ -88,7 +89,7 @@ def before_ties(after: Sequence[Any]) -> list[Any]:
     """The values of a cursor, moved before all documents that have them. Raises QueryError."""
     *values, number = after
     if not isinstance(number, int) or isinstance(number, bool):
-        raise QueryError("the cursor is broken; start at the first page", field="cursor")
+        raise broken_cursor()
     return [*values, number - 1]
 
 

@@ -16,6 +16,7 @@ from esembed.dialect.scope import Scope
 from esembed.errors import QueryError
 from esembed.query.nodes import Bool, Match, MultiMatch, Query, Rescore
 from esembed.query.tree import finds_nearest, transform, walk
+from esembed.search.page import SettledWords, broken_cursor
 from esembed.search.request import Request
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "STEPS",
     "Text",
     "Word",
+    "as_settled",
     "check_stages",
     "missing_note",
     "one_word",
@@ -42,8 +44,11 @@ MAX_CHARACTERS = 2_000
 """Of a text with few blanks or none: an address, a line of a CSV file, Chinese."""
 MOST = "75%"
 """How many words must be there where no document has them all and the query doesn't say."""
+RARE = 3
+"""How many documents of a shard may have a word at most for it to be looked for: counts of words include
+deleted documents until the engine merges their segments, so all of these may be."""
 STEPS = 3
-"""All words, most of them, any."""
+"""All words, most of them, any; a leg for which nothing has any is at this step."""
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -84,10 +89,12 @@ class Word(msgspec.Struct, frozen=True):
     Attributes:
         text: the letters.
         missing: no document has it in any of the fields.
+        rare: some have, so few that all of them may be deleted ones.
     """
 
     text: str
     missing: bool
+    rare: bool = False
 
 
 def uses_words(request: Request) -> bool:
@@ -140,22 +147,26 @@ def words_of(text: str, answer: Mapping[str, Any]) -> list[Word]:
     it is there where a document has one of them. Stop words make none and are left out. A number is never
     missing: 2027 is no misspelled 2026. More than :data:`MAX_WORDS` are none.
     """
-    absent: dict[tuple[int, int], bool] = {}
-    for vector in (answer.get("term_vectors") or {}).values():
-        for term in (vector.get("terms") or {}).values():
+    counts: dict[tuple[int, int], dict[tuple[str, str], int]] = {}
+    for field, vector in (answer.get("term_vectors") or {}).items():
+        for name, term in (vector.get("terms") or {}).items():
             for token in term.get("tokens") or ():
                 stretch = int(token["start_offset"]), int(token["end_offset"])
-                absent[stretch] = absent.get(stretch, True) and not int(term.get("doc_freq", 0))
+                counts.setdefault(stretch, {})[field, name] = int(term.get("doc_freq", 0))
     letters = text.encode("utf-16-le")  # the engines count UTF-16 units
-    found: dict[str, Word] = {}
+    # By its terms: "Pyhton pyhton" is one word, wherever letters' case makes no other.
+    found: dict[frozenset[tuple[str, str]], Word] = {}
     end = 0
-    for start, stop in sorted(absent, key=lambda one: (one[0], -one[1])):
+    for start, stop in sorted(counts, key=lambda one: (one[0], -one[1])):
         if stop <= end:
             continue  # a part of the word before
-        inside = [gone for (first, last), gone in absent.items() if start <= first and last <= stop]
+        inside = [terms for (first, last), terms in counts.items() if start <= first and last <= stop]
+        most = max(count for terms in inside for count in terms.values())
         word = letters[2 * max(start, end) : 2 * stop].decode("utf-16-le", "ignore")
         end = stop
-        found.setdefault(word, Word(word, all(inside) and any(letter.isalpha() for letter in word)))
+        spelled = any(letter.isalpha() for letter in word)
+        terms = frozenset(term for each in inside for term in each)
+        found.setdefault(terms, Word(word, spelled and not most, spelled and 0 < most <= RARE))
     return list(found.values()) if len(found) <= MAX_WORDS else []
 
 
@@ -182,7 +193,7 @@ def _relaxes(node: Match | MultiMatch) -> bool:
 
 def settled(query: Query, scope: Scope, words: Mapping[Text, Sequence[Word]], step: int) -> Query:
     """The query for these words at a step: with typing errors in what no document has, and with all words,
-    most of them or any that must be there."""
+    most of them or any that must be there. Where nothing has any, these are searched, too."""
 
     def settle(node: Query) -> Query:
         if not isinstance(node, (Match, MultiMatch)) or not _asks(node):
@@ -229,6 +240,9 @@ def _with_errors(node: Match | MultiMatch, words: Sequence[Word], scope: Scope) 
         return node.replace(text=text, **bare)
 
     def nearly(text: str) -> Query:
+        if isinstance(node, MultiMatch) and node.kind in ("auto", "combined_fields"):
+            # So that a field's boost is worth what it is for the words that are spelled right.
+            return MultiMatch(text=text, fields=fields, kind="auto", analyzer=analyzer, fuzziness="AUTO")
         return Match(text=text, fields=fields, analyzer=analyzer, fuzziness="AUTO")
 
     if node.operator == "and" or node.minimum_should_match is not None:
@@ -254,6 +268,7 @@ def with_words(
     """The request as it is compiled: each leg at its step.
 
     Args:
+        words: of each text of :func:`texts_of`, in its order.
         steps: leg → the step; a leg that doesn't relax has none.
         notes: what was found out, for people.
     """
@@ -267,7 +282,34 @@ def with_words(
         for stage in request.stages
     )
     inner = request.inner if request.fusion is not None else legs[0].query
-    return replace(request, inner=inner, stages=stages, legs=legs, notes=(*request.notes, *notes))
+    missing = [[place for place, word in enumerate(each) if word.missing] for each in words.values()]
+    return replace(
+        request,
+        inner=inner,
+        stages=stages,
+        legs=legs,
+        notes=(*request.notes, *notes),
+        settled=SettledWords(steps=dict(steps), missing=missing),
+    )
+
+
+def as_settled(
+    request: Request, settled: SettledWords, words: Mapping[Text, Sequence[Word]]
+) -> tuple[dict[Text, Sequence[Word]], dict[str, int]]:
+    """The words and the legs' steps as they were on the first page, whatever documents came or went since.
+
+    Raises:
+        QueryError: the cursor is of other words, or of a step that there isn't.
+    """
+    steps = {leg.name: settled.steps[leg.name] for leg in request.legs if leg.name in settled.steps}
+    if len(settled.missing) != len(words) or not all(0 <= step <= STEPS for step in steps.values()):
+        raise broken_cursor()
+    found: dict[Text, Sequence[Word]] = {}
+    for (text, each), missing in zip(words.items(), settled.missing, strict=True):
+        if not set(missing) <= set(range(len(each))):
+            raise broken_cursor()
+        found[text] = [Word(word.text, place in missing) for place, word in enumerate(each)]
+    return found, steps
 
 
 def missing_note(words: Iterable[Sequence[Word]]) -> list[str]:

@@ -169,6 +169,12 @@ class WeightsReport:
         why = ", so that words which stand in a document are found" if yet == "; yet " else ""
         return f"{found}{yet}{least.name} counts {share_text(least.weight)}{why}"
 
+    @property
+    def remarks(self) -> list[str]:
+        """The notes that the conclusion doesn't say already."""
+        said = self.conclusion
+        return [note for note in self.notes if note not in said]
+
     def leg(self, name: str) -> LegWeight:
         """The leg of that name. Raises EsembedError."""
         for leg in self.legs:

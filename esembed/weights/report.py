@@ -81,7 +81,7 @@ def html_page(report: WeightsReport, *, index: str = "") -> Html:
                 heading="All figures",
                 body=table(["leg", *(KINDS.get(kind, kind) for kind in kinds), "weight"], rows),
             ),
-            Section(heading="Notes", body=items(report.notes)),
+            Section(heading="Notes", body=items(report.remarks)),
             Section(heading="The default query", body=query),
         ],
     )

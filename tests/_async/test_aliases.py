@@ -474,7 +474,10 @@ async def test_several_indices_of_one_plan_are_searched(client: Any, esembed_ind
     assert (await index.get("b2") or {})["n"] == 2
     assert sorted(index.fields_to_fill) == ["terms", "v"]
     assert (await index.inspect())["documents"] == 9
-    assert (await AsyncFollower(client, name).search(ROWS, size=20)).ids
+    follower = AsyncFollower(client, name)
+    assert (await follower.search(ROWS, size=20)).ids
+    for hits in await follower.search_many(queries, size=20, deadline_seconds=30):
+        assert sorted(hits.ids) == everything
     many = await index.search_many(queries, size=20)
     assert all(sorted(hits.ids) == everything for hits in many)
     for call in (

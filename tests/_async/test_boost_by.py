@@ -52,6 +52,17 @@ async def test_a_boost_that_makes_scores_0_says_so(index: AsyncIndex, modifier: 
     assert (await index.search(boosted, filter=q.range("clicks", gte=1))).notes == ()
     assert (await index.search(boosted.replace(mode="sum"))).notes == ()
     assert (await index.search(boosted, filter=q.range("clicks", gte=0))).notes != ()
+    inside = MATCH.replace(filter=positive)
+    for found in (inside, q.bool_(must=[MATCH, positive]), q.boost_by(inside, "clicks", modifier="log1p")):
+        assert (await index.search(boosted.replace(query=found))).notes == ()
+    for found in (q.bool_(should=[MATCH, positive]), q.bool_(must=[MATCH], must_not=[positive])):
+        assert (await index.search(boosted.replace(query=found))).notes != ()
+    # Nor where the 0 is added to the score that a hit has, or no score is asked for.
+    for around in (MATCH, q.rrf(MATCH, q.match("page"))):
+        stage = q.rescore(around, by=q.boost_by(q.match_all(), "clicks", modifier=modifier, missing=0))
+        assert (await index.search(stage.replace(query_weight=1.0))).notes == ()
+        assert (await index.search(stage)).notes != ()
+    assert (await index.search(MATCH.replace(filter=q.bool_(must=[boosted])))).notes == ()
 
 
 @pytest.mark.parametrize("modifier", ["none", "log1p", "sqrt", "ln2p", "reciprocal"])
@@ -72,3 +83,70 @@ async def test_negative_values_are_the_querys_error(index: AsyncIndex, modifier:
 def test_numbers_are_checked_before(wrong: dict[str, Any]) -> None:
     with pytest.raises(QueryError):
         q.boost_by(MATCH, "clicks", **wrong)
+
+
+TEXTS = IndexPlan.from_toml("""
+[text.title]
+[text.body]
+[filter.clicks]
+type = "integer"
+""")
+BOTH = IndexPlan.from_toml("""
+[text.title]
+[text.body]
+[sparse.words]
+encoder = "lexical"
+source = ["title", "body"]
+[filter.clicks]
+type = "integer"
+[query]
+type = "linear"
+normalizer = "floor"
+legs = [{type = "multi_match", kind = "auto", name = "bm25"}, {type = "sparse", field = "words"}]
+""")
+
+
+def popular(query: Any) -> Any:
+    """The recipe of docs/backend.md: a tenfold number of clicks adds a twentieth of the best hit's score."""
+    by = q.boost_by(q.match_all(), "clicks", modifier="log1p", missing=0)
+    return q.rescore(q.linear(query, normalizer="floor"), by=by, query_weight=1, rescore_weight=0.05)
+
+
+@pytest.mark.parametrize("plan", [TEXTS, BOTH], ids=["texts", "fusion"])
+async def test_the_weight_of_clicks_is_one_of_the_best_hits_score(
+    client: Any, esembed_index_name: str, plan: IndexPlan
+) -> None:
+    index = await AsyncIndex.create(client, esembed_index_name, plan)
+    rows = [
+        {"_id": f"a{clicks}", "title": "web server", "body": "a server", "clicks": clicks}
+        for clicks in (0, 9, 99)
+    ]
+    other = {"_id": "other", "title": "web page", "body": "of a very long text about many things"}
+    await index.ingest([*rows, other], IngestOptions(learn_weights=False, refresh=True))
+    hits = await index.search(popular(index.default_query), text="web server")
+    scores = {hit.id: hit.score for hit in hits}
+    # The same numbers on both engines, whose BM25 scores differ, for a single leg and for a fusion.
+    assert scores["a0"] == pytest.approx(1.05, abs=1e-5)
+    assert scores["a9"] == pytest.approx(1.10, abs=1e-5)
+    assert scores["a99"] == pytest.approx(1.15, abs=1e-5)
+    assert hits.ids[-1] == "other"
+    assert scores["other"] < 1.05
+
+    # With typing errors, by the search's own options …
+    misspelled = "web sevrer"
+    both = {"fuzziness": "missing", "operator": "relax"}
+    hits = await index.search(popular(index.default_query), text=misspelled, legs=["bm25"], **both)
+    assert hits.ids[0] == "a99"
+    assert any("'sevrer'" in note for note in hits.notes)
+    # … and with the recipe as the plan's default query, where a string and the command line find it.
+    stored = plan.replace(query=popular(index.default_query))
+    name = f"{esembed_index_name}-stored"
+    index = await AsyncIndex.create(client, name, stored)
+    try:
+        await index.ingest([*rows, other], IngestOptions(learn_weights=False, refresh=True))
+        assert (await index.search("web server")).ids[0] == "a99"
+        hits = await index.search(misspelled, **both)
+        assert hits.ids[0] == "a99"
+        assert any("'sevrer'" in note for note in hits.notes)
+    finally:
+        await index.delete_index()

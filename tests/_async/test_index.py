@@ -411,8 +411,12 @@ async def test_an_index_is_created_behind_an_alias_of_its_name(client: Any, esem
     await moved.rollback()
     back = await AsyncIndex.open(client, name)
     assert back.concrete_index == f"{name}-v1"
-    assert await back.delete_index() == [f"{name}-v1"]
+    for dry_run in (True, False):
+        assert await back.delete_index(dry_run=dry_run) == [f"{name}-v1"]
+    # What was rolled back may hold writes of its own: it is left, and named.
+    assert [note.partition(":")[0] for note in back.notes] == [f"{name}-v2"]
     assert await describe(back.client, name) is None
+    assert await describe(back.client, f"{name}-v2") is not None
 
 
 async def test_an_index_without_an_alias(client: Any, esembed_index_name: str) -> None:
@@ -421,9 +425,21 @@ async def test_an_index_without_an_alias(client: Any, esembed_index_name: str) -
     assert (index.name, index.concrete_index) == (name, name)
     with pytest.raises(AliasError, match="an alias can't take an index's name"):
         await index.migrate(IndexPlan.from_toml("[text.body]\n[text.title]\n"))
-    # One that is there is opened as it is, whatever is asked for.
-    assert (await AsyncIndex.create(client, name, plan, exist_ok=True)).concrete_index == name
+    # One that is there is opened as it is, and says that it is no alias.
+    there = await AsyncIndex.create(client, name, plan, exist_ok=True)
+    assert (index.created, there.created, there.concrete_index) == (True, False, name)
+    assert any("is no alias" in note for note in there.notes)
+    assert not (await AsyncIndex.create(client, name, plan, exist_ok=True, alias=False)).notes
     assert await index.delete_index() == [name]
+
+
+async def test_an_alias_where_an_index_is_wanted(client: Any, esembed_index_name: str) -> None:
+    name, plan = esembed_index_name, IndexPlan.from_toml("[text.body]\n")
+    index = await AsyncIndex.create(client, name, plan)
+    with pytest.raises(IndexExistsError, match=rf"alias \(of {name}-v1\), and alias=False"):
+        await AsyncIndex.create(client, name, plan, exist_ok=True, alias=False)
+    again = await AsyncIndex.create(client, name, plan, exist_ok=True)
+    assert (index.created, again.created, again.notes) == (True, False, index.notes)
 
 
 async def test_a_version_that_lost_its_alias_is_left_alone(client: Any, esembed_index_name: str) -> None:

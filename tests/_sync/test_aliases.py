@@ -475,7 +475,10 @@ def test_several_indices_of_one_plan_are_searched(client: Any, esembed_index_nam
     assert (index.get("b2") or {})["n"] == 2
     assert sorted(index.fields_to_fill) == ["terms", "v"]
     assert (index.inspect())["documents"] == 9
-    assert (Follower(client, name).search(ROWS, size=20)).ids
+    follower = Follower(client, name)
+    assert (follower.search(ROWS, size=20)).ids
+    for hits in follower.search_many(queries, size=20, deadline_seconds=30):
+        assert sorted(hits.ids) == everything
     many = index.search_many(queries, size=20)
     assert all(sorted(hits.ids) == everything for hits in many)
     for call in (

@@ -108,8 +108,9 @@ def test_an_encoder_that_never_ends(world: World, searcher: Searcher, ended: thr
     assert list(hits.legs_missing) == ["dense"]
     assert "deadline_seconds = 3" in hits.legs_missing["dense"]
     assert hits.ids == (slow.search(q.rrf(BM25))).ids
-    with pytest.raises(EngineUnavailableError):  # nothing else to answer with
+    with pytest.raises(EngineUnavailableError) as late:  # nothing else to answer with
         slow.search(stuck, deadline_seconds=0.2, partial_results=True)
+    assert "partial_results" not in str(late.value), "what is done already is no advice"
     # A text that was encoded before needs no encoder, and that one is still at work.
     assert len(slow.search(q.rrf(BM25, quick), deadline_seconds=30)) == 10
 

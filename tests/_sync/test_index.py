@@ -410,8 +410,12 @@ def test_an_index_is_created_behind_an_alias_of_its_name(client: Any, esembed_in
     moved.rollback()
     back = Index.open(client, name)
     assert back.concrete_index == f"{name}-v1"
-    assert back.delete_index() == [f"{name}-v1"]
+    for dry_run in (True, False):
+        assert back.delete_index(dry_run=dry_run) == [f"{name}-v1"]
+    # What was rolled back may hold writes of its own: it is left, and named.
+    assert [note.partition(":")[0] for note in back.notes] == [f"{name}-v2"]
     assert describe(back.client, name) is None
+    assert describe(back.client, f"{name}-v2") is not None
 
 
 def test_an_index_without_an_alias(client: Any, esembed_index_name: str) -> None:
@@ -420,9 +424,21 @@ def test_an_index_without_an_alias(client: Any, esembed_index_name: str) -> None
     assert (index.name, index.concrete_index) == (name, name)
     with pytest.raises(AliasError, match="an alias can't take an index's name"):
         index.migrate(IndexPlan.from_toml("[text.body]\n[text.title]\n"))
-    # One that is there is opened as it is, whatever is asked for.
-    assert (Index.create(client, name, plan, exist_ok=True)).concrete_index == name
+    # One that is there is opened as it is, and says that it is no alias.
+    there = Index.create(client, name, plan, exist_ok=True)
+    assert (index.created, there.created, there.concrete_index) == (True, False, name)
+    assert any("is no alias" in note for note in there.notes)
+    assert not (Index.create(client, name, plan, exist_ok=True, alias=False)).notes
     assert index.delete_index() == [name]
+
+
+def test_an_alias_where_an_index_is_wanted(client: Any, esembed_index_name: str) -> None:
+    name, plan = esembed_index_name, IndexPlan.from_toml("[text.body]\n")
+    index = Index.create(client, name, plan)
+    with pytest.raises(IndexExistsError, match=rf"alias \(of {name}-v1\), and alias=False"):
+        Index.create(client, name, plan, exist_ok=True, alias=False)
+    again = Index.create(client, name, plan, exist_ok=True)
+    assert (index.created, again.created, again.notes) == (True, False, index.notes)
 
 
 def test_a_version_that_lost_its_alias_is_left_alone(client: Any, esembed_index_name: str) -> None:

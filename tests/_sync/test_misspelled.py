@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
+import msgspec
 import pytest
 
 from esembed import Index, IndexPlan
 from esembed import query as q
 from esembed.errors import QueryError
+from esembed.search.page import Cursor
 
 PLAN = IndexPlan.from_toml("""
 [text.name]
@@ -150,3 +153,118 @@ def test_a_page_that_was_pasted_is_searched_as_it_is(packages: Index) -> None:
         hits = packages.search(f"perl {text}", fuzziness="missing", operator="relax")
         assert hits.ids[0] == "libwww"
         assert not any("words like" in note for note in hits.notes)
+
+
+@pytest.mark.parametrize("options", [{"fuzziness": "missing"}, {"fuzziness": "AUTO"}, {}])
+@pytest.mark.parametrize("around", ["alone", "fused"])
+def test_an_analyzer_that_nobody_has(packages: Index, options: Any, around: str) -> None:
+    asked = q.match("pyhton", fields="summary", analyzer="nope", **options)
+    query = asked if around == "alone" else q.rrf(asked, q.match("http"))
+    with pytest.raises(QueryError, match="analyzer 'nope': neither the index nor the engine") as caught:
+        packages.search(query)
+    assert caught.value.field == "analyzer"
+    with pytest.raises(QueryError, match="'nope'"):
+        packages.search_many([query])
+    simple = q.match("pyhton", fields="summary", analyzer="simple", **options)
+    packages.search(simple)
+
+
+def test_a_boost_drowns_nothing_after_a_misspelling(client: Any, esembed_index_name: str) -> None:
+    plan = IndexPlan.from_toml("[text.name]\nboost = 20.0\n[text.summary]\n")
+    index = Index.create(client, esembed_index_name, plan)
+    named = {"_id": "pythen", "name": "pythen", "summary": "a snake of the tropics"}
+    index.ingest([*({k: v for k, v in row.items() if k != "lang"} for row in PACKAGES), named])
+    query = "pyhton http client library"
+    assert (index.search(query.replace("pyhton", "python"))).ids[0] == "httpx"
+    for fuzziness in ("missing", "AUTO"):
+        hits = index.search(query, fuzziness=fuzziness)
+        assert hits.ids[0] == "httpx"
+        # The name still counts for more than the summary.
+        found = {hit.id: hit.score for hit in index.search("pyhton", fuzziness=fuzziness)}
+        assert found["pythen"] > found["pylint"]
+
+
+def test_a_cursor_stays_with_its_words(packages: Index) -> None:
+    both = {"fuzziness": "missing", "operator": "relax"}
+    for query, added in (
+        ("perl elegant", {"_id": "new", "name": "perl", "summary": "elegant"}),
+        ("pyhton", {"_id": "typo", "name": "pyhton", "summary": "x"}),
+    ):
+        first = packages.search(query, size=1, **both)
+        packages.ingest([{**added, "lang": "x"}])
+        second = packages.search(query, size=1, cursor=first.next_cursor, **both)
+        # Asked anew it would have ended: the new document alone has all words.
+        assert len(second) == 1
+        assert second.ids[0] in {"libwww", "requests", "httpx", "pylint"}
+        assert second.notes == first.notes
+        # A new search sees the document.
+        assert (packages.search(query, size=1, **both)).ids == [added["_id"]]
+
+
+def test_what_a_cursor_can_ask_for(packages: Index) -> None:
+    query = "pyhton"
+    first = packages.search(query, size=1, fuzziness="missing", operator="relax")
+    assert first.next_cursor is not None
+    made = msgspec.json.decode(base64.urlsafe_b64decode(first.next_cursor + "==="), type=Cursor)
+    assert made.settled is not None
+    for wrong in (
+        {"missing": [[0, 7]]},
+        {"missing": []},
+        {"missing": [[-1]]},
+        {"steps": {"bm25": 4}},
+        {"steps": {"bm25": -9}},
+    ):
+        odd = msgspec.structs.replace(made, settled=msgspec.structs.replace(made.settled, **wrong)).encode()
+        with pytest.raises(QueryError, match="the cursor is broken"):
+            packages.search(query, size=1, fuzziness="missing", operator="relax", cursor=odd)
+
+
+def test_facets_beside_a_post_filter_stay_what_they_are(packages: Index) -> None:
+    langs = {"langs": {"terms": {"field": "lang"}}}
+    chosen = q.term("lang", "python")
+    query = "http library perl"
+    whole = packages.search(query, operator="relax", aggregations=langs)
+    assert whole.ids == ["libwww"]
+    # No Python package has all the words: with facets to choose from that is no hit, as the counts say …
+    hits = packages.search(query, operator="relax", aggregations=langs, post_filter=chosen)
+    assert (hits.ids, hits.aggregations, hits.notes) == ([], whole.aggregations, ())
+    # … and without them a post_filter is a filter like any other.
+    relaxed = packages.search(query, operator="relax", post_filter=chosen)
+    assert set(relaxed.ids) == {"httpx", "requests"}
+    # Which words are missing is asked of all documents, whatever is chosen.
+    missing = {"fuzziness": "missing", "aggregations": langs}
+    for more in ({}, {"post_filter": chosen}, {"post_filter": q.term("lang", "perl")}):
+        hits = packages.search("pyhton perl", **missing, **more)
+        assert hits.notes == ("no document has 'pyhton': words like it are searched, too",)
+        assert {b["key"]: b["doc_count"] for b in hits.aggregations["langs"]["buckets"]} == {
+            "python": 2,
+            "perl": 1,
+        }
+
+
+def test_a_deleted_document_has_no_words(packages: Index) -> None:
+    typo = {"_id": "typo", "name": "pyhton", "summary": "x", "lang": "x"}
+    packages.ingest([typo])
+    assert (packages.search("pyhton", fuzziness="missing")).ids == ["typo"]
+    # The segment still holds both: nothing was merged.
+    packages.ingest([{**typo, "name": "corrected"}])
+    assert (packages.search("pyhton", fuzziness="missing")).ids == ["httpx", "pylint"]
+    packages.ingest([typo])
+    packages.delete("typo", refresh=True)
+    assert (packages.search("pyhton", fuzziness="missing")).ids == ["httpx", "pylint"]
+
+
+def test_a_word_in_two_cases_is_one(packages: Index) -> None:
+    once = packages.search("pyhton", fuzziness="missing")
+    twice = packages.search("pyhton Pyhton PYHTON", fuzziness="missing")
+    assert twice.notes == once.notes
+    assert [(hit.id, hit.score) for hit in twice] == [(hit.id, hit.score) for hit in once]
+
+
+def test_where_nothing_has_any_of_the_words(packages: Index) -> None:
+    for query in ("zzzzzzzz", "zzzzzzzz yyyyyyyy"):
+        hits = packages.search(query, operator="relax")
+        assert (hits.ids, hits.notes) == ([], ("no document has any of its words",))
+    fused = q.rrf(q.match("zzzz yyyy", operator="relax", name="words"), q.match("perl", name="plain"))
+    hits = packages.search(fused)
+    assert (hits.ids, hits.notes) == (["libwww"], ("words: no document has any of its words",))

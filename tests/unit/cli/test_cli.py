@@ -461,3 +461,34 @@ def test_an_option_by_its_old_name_is_understood_and_told(capsys: pytest.Capture
     for old, new in RENAMED["ingest"].items():
         assert new in shown
         assert f" {old} " not in shown
+
+
+def test_a_dash_is_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bm25.run").write_text("q1 Q0 d1 1 2.0 x\nq1 Q0 d2 2 1.0 x\n", encoding="utf-8")
+    Path("judged.txt").write_text("q1 0 d1 1\n", encoding="utf-8")
+    Path("topics.tsv").write_text("q1\tred fox\n", encoding="utf-8")
+    base = ["eval", "runs", "judged.txt", "bm25.run", "--topics", "topics.tsv"]
+    assert main([*base, "--html", "-"]) == 0
+    out, err = capfdbinary.readouterr()
+    # The page and nothing else, so that it can be piped; what people read is on stderr.
+    assert out.startswith(b"<!doctype html>")
+    assert out.rstrip().endswith(b"</html>")
+    assert b"bm25" in err
+    assert main([*base]) == 0
+    out, err = capfdbinary.readouterr()
+    assert b"bm25" in out
+    for both in (["--html", "-", "--json"], ["--json", "--html", "-"]):
+        assert main([*base, *both]) == 2
+        assert b"both write to standard output" in b"".join(capfdbinary.readouterr())
+    for wrong in (
+        ["ingest", "-", "--index", "x", "--dead-letters", "-"],
+        ["advise", "plan.toml", "x.npy", "--plot", "no/such/folder.svg"],
+        ["tune", "x", "judged.txt", "--next-plan", "."],
+        ["advise", "plan.toml", "x.npy", "--plot", "-", "--output", "-"],
+    ):
+        assert main(wrong) == 2
+        assert wrong[-2].encode() in b"".join(capfdbinary.readouterr())
+    assert not Path("-").exists()

@@ -181,7 +181,13 @@ def found(hits: int, count: int = 60, rest: int = 0) -> Run:
             "Keep default: 0.500",
             "a difference that chance may explain",
         ),
-        ({"default": found(30), "bm25": found(30)}, "Keep default: 0.500", "over 60 queries"),
+        (
+            {"default": found(30), "bm25": found(30, rest=1)},
+            "Keep default: 0.500",
+            "the best of 2; bm25 follows",
+        ),
+        # A plan of one leg: its default query is that leg.
+        ({"default": found(30), "bm25": found(30)}, "default has 0.500", "60 queries; bm25 finds the same"),
         ({"bm25": found(30)}, "bm25 has 0.500", "compared with nothing"),
         ({"default": found(0), "bm25": found(0)}, "Nothing relevant is found on 60 queries", "?"),
     ],

@@ -123,3 +123,11 @@ def test_foreign_names_are_text() -> None:
     assert "<b>x" not in page
     assert "\x1b" not in page
     assert "<i>" not in page
+
+
+def test_the_start_of_tuning_is_not_called_the_query_in_use() -> None:
+    own = tuned(CHOSEN, choice(QUERY_IN_USE, "as it is", "as it is"))
+    assert rows(own)[0][1] == f"not in use: {own.default.label(own.legs)}"
+    assert rows(tuned(CHOSEN, BOOSTS))[0][1] == own.default.label(own.legs)
+    assert "<title>start</title>" in html_page(own)
+    assert "<title>in use</title>" not in html_page(own)

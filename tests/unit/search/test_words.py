@@ -10,12 +10,14 @@ from esembed import IndexPlan, TextField
 from esembed import query as q
 from esembed.capabilities import profile
 from esembed.errors import QueryError
+from esembed.plan.default_query import default_query
 from esembed.search.compile import SearchCompiler, compile_query
 from esembed.search.options import SearchOptions
 from esembed.search.request import make_request, resolve
 from esembed.search.words import MAX_WORDS, Word, probe, settled, text_of, texts_of, uses_words, words_of
 
 PLAN = IndexPlan(text={"name": TextField(), "body": TextField(search_analyzer="simple")})
+PLAN_QUERY = default_query(PLAN)
 SCOPE = SearchCompiler(profile("opensearch"), plan=PLAN).scope
 
 
@@ -25,7 +27,10 @@ def term(start: int, end: int, df: int | None = None) -> dict[str, Any]:
 
 
 def test_a_word_is_a_stretch_of_the_text() -> None:
-    text = "wi-fi the pyhton \U0001f600 tv pyhton"
+    text = "wi-fi the pyhton \U0001f600 tv Pyhton 2027"
+    twice = {
+        "tokens": [{"start_offset": 10, "end_offset": 16}, {"start_offset": 23, "end_offset": 29}],
+    }
     answer = {
         "term_vectors": {
             "name": {
@@ -34,20 +39,21 @@ def test_a_word_is_a_stretch_of_the_text() -> None:
                     "wifi": term(0, 5),
                     "wi": term(0, 2),
                     "fi": term(3, 5, 4),
-                    "pyhton": {
-                        "tokens": [
-                            {"start_offset": 10, "end_offset": 16},
-                            {"start_offset": 23, "end_offset": 29},
-                        ]
-                    },
+                    "pyhton": twice,
                     "tv": term(20, 22),
+                    "2027": term(30, 34),
                 }
             },
-            "body": {"terms": {"pyhton": term(10, 16), "television": term(20, 22, 2)}},
+            "body": {"terms": {"pyhton": twice, "television": term(20, 22, 2)}},
             "empty": {},
         }
     }
-    assert words_of(text, answer) == [Word("wi-fi", False), Word("pyhton", True), Word("tv", False)]
+    assert words_of(text, answer) == [
+        Word("wi-fi", missing=False),
+        Word("pyhton", missing=True),
+        Word("tv", missing=False, rare=True),
+        Word("2027", missing=False),
+    ]
     assert words_of(text, {}) == []
 
 
@@ -59,7 +65,10 @@ def test_only_what_is_missing_is_searched_with_errors() -> None:
     words = {text: [Word("pyhton", True), Word("http", False), Word("library", False)]}
     assert settled(node, SCOPE, words, 2) == q.bool_(
         # What is left is no name, so not "auto"; these fields have different analyzers.
-        should=[q.multi_match("http library", kind="cross_fields"), q.match("pyhton", fuzziness="AUTO")],
+        should=[
+            q.multi_match("http library", kind="cross_fields"),
+            q.multi_match("pyhton", kind="auto", fuzziness="AUTO"),
+        ],
         minimum_should_match=1,
         filter=[q.exists("name")],
     )
@@ -68,7 +77,7 @@ def test_only_what_is_missing_is_searched_with_errors() -> None:
     every = settled(node.replace(operator="and", boost=2.0), SCOPE, words, 2)
     assert every == q.bool_(
         must=[
-            q.match("pyhton", fuzziness="AUTO"),
+            q.multi_match("pyhton", kind="auto", fuzziness="AUTO"),
             q.multi_match("http", kind="cross_fields"),
             q.multi_match("library", kind="cross_fields"),
         ],
@@ -124,6 +133,14 @@ def test_the_options_of_the_default_query() -> None:
     given = PLAN.replace(query=q.term("name.keyword", "x"), text={"name": TextField(keyword=True)})
     with pytest.raises(QueryError, match="no full text"):
         resolve("red fox", given, fuzziness="missing")
+    # Of a query around it, where the words are put in: what has words of its own keeps them as they are.
+    own = q.match("den", fields="body")
+    stage = q.rescore(q.linear(PLAN_QUERY, own, normalizer="floor"), by=q.match_all(), query_weight=1)
+    found = resolve(stage, PLAN, text="red fox", fuzziness="missing", operator="relax")
+    asked = q.multi_match("red fox", kind="auto", name="bm25", fuzziness="missing", operator="relax")
+    assert found == stage.replace(query=q.linear(asked, own, normalizer="floor"))
+    with pytest.raises(QueryError, match="no full text"):
+        resolve(own, PLAN, text="red fox", fuzziness="missing")
 
 
 def test_compiled_without_an_index_nothing_is_known() -> None:
