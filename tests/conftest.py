@@ -6,6 +6,7 @@ is given still comes first, and ``--esembed-engine`` or ``ESEMBED_ENGINE`` overr
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +14,25 @@ import pytest
 
 from esembed.local.artifacts import cache_dir, engine_root
 
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from engine_matrix import check_of, runs_on  # noqa: E402
+
 if not any(os.environ.get(f"ESEMBED_{kind}_URL") for kind in ("OPENSEARCH", "ELASTICSEARCH")):
     os.environ.setdefault("ESEMBED_ENGINE", "local")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what runs on every engine; ``ESEMBED_MATRIX_ENGINE`` leaves the other engine's tests out."""
+    engine = os.environ.get("ESEMBED_MATRIX_ENGINE")
+    for item in items:
+        name = getattr(item, "originalname", None) or item.name
+        if item.path.is_relative_to(HERE) and check_of(item.path.relative_to(HERE).as_posix(), name):
+            item.add_marker("matrix")
+    if engine:
+        left_out = [item for item in items if not runs_on(item, engine)]
+        items[:] = [item for item in items if runs_on(item, engine)]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture
