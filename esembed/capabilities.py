@@ -78,6 +78,7 @@ class Capabilities:
         base64_vectors: bulk accepts base64-packed dense vectors.
         exclude_vectors: ``_source.exclude_vectors`` is understood.
         disk_options: Elasticsearch: those of a field's ``disk`` that the mapping takes.
+        esql: Elasticsearch: ES|QL with ``FORK``, ``FUSE`` and ``RERANK`` is there.
         visit_percentage: Elasticsearch: a knn query may say what share of a ``bbq_disk`` field it looks at.
         index_options: which of a plan's ``filter_heuristic``, ``early_termination`` and
             ``memory_optimized_search`` an index can have.
@@ -121,6 +122,7 @@ class Capabilities:
     base64_vectors: bool = False
     exclude_vectors: bool = False
     disk_options: frozenset[str] = frozenset()
+    esql: bool = False
     visit_percentage: bool = False
     index_options: frozenset[str] = frozenset()
     seven_bit_int8: bool = False
@@ -420,6 +422,7 @@ def _elasticsearch(
         exclude_vectors=version >= Version(9, 2),
         diversify=version >= Version(9, 3),
         disk_options=frozenset(name for name, since in disk_options.items() if version >= since),
+        esql=version >= Version(9, 2) and distribution != "reduced",
         visit_percentage=version >= Version(9, 2),
         index_options=frozenset(name for name, since in index_options.items() if version >= since),
         sparse_pruning=True,

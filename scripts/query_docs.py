@@ -9,8 +9,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/contract"))
 
-from query_cases import CASES  # noqa: E402
-from query_world import PROFILES, compiled_bodies, label  # noqa: E402
+from query_cases import CASES, VECTOR  # noqa: E402
+from query_world import PROFILES, compiled_bodies, label, plan_of  # noqa: E402
+
+from esembed import query as q  # noqa: E402
+from esembed import to_esql  # noqa: E402
+from esembed.errors import EsembedError  # noqa: E402
 
 TARGET = ROOT / "docs/queries.md"
 HEAD = """# Queries, and what they compile to
@@ -28,6 +32,7 @@ by what their capabilities say; `query.to_body(profile)` prints what any of them
 
 - [Where fusion runs](#where-fusion-runs)
 - [Feature support by engine](#feature-support-by-engine)
+- [ES|QL](#esql)
 - [Every operator](#every-operator)
 
 ## Where fusion runs
@@ -47,6 +52,52 @@ What a profile can't do is an error before anything is sent, with the remedy. Al
 all profiles.
 
 """
+
+
+ESQL = """## ES|QL
+
+`to_esql(query, profile, index=…, plan=…)` writes a query as ES|QL, where that has an equal for it: `match` on
+one field, `match_phrase`, `knn`, `bool_`, exact conditions, `rrf`, `linear` with `minmax` or `none`, and
+`rescore` by an inference endpoint. The rest is refused, all of it at once. Texts and values are named
+parameters, names are quoted, so that nothing that is searched for can become syntax. It needs Elasticsearch
+9.2, `knn` 9.3, with the module x-pack-esql; `FUSE` is a preview up to 9.4.
+
+```python
+from esembed import to_esql
+
+made = to_esql(query, "elasticsearch-basic", index="books", plan=plan)
+client.esql.query(**made.body)
+```
+
+A field with several values passes no comparison in ES|QL; `made.notes` says so for each field. The engine of
+ES|QL is not among the published parts that the local servers are made of: the texts are checked by unit tests
+and went through the parser of 9.5.3 without an error, and were not run.
+
+"""
+ESQL_EXAMPLE = q.rrf(
+    q.match("red fox", fields="body"),
+    q.knn("embedding", vector=VECTOR, k=20),
+    weights=(1.0, 0.5),
+    filter=q.term("lang", "en"),
+)
+
+
+def esql() -> str:
+    """What has an equal in ES|QL, with an example."""
+    enterprise = next(profile for profile in PROFILES if profile.profile == "elasticsearch-enterprise")
+    said: list[str] = []
+    for case in CASES:
+        try:
+            to_esql(case.query, enterprise, index="books", plan=plan_of(case, enterprise), **case.options)
+        except EsembedError:
+            continue
+        said.append(case.id)
+    plan = next(plan_of(case, enterprise) for case in CASES if case.id == "rrf")
+    example = to_esql(ESQL_EXAMPLE, enterprise, index="books", plan=plan)
+    lines = [f"{ESQL}```python\n{ESQL_EXAMPLE!r}\n```", "", f"```\n{example.query}\n```", ""]
+    listed = ", ".join(f"[{name}](#{name})" for name in said)
+    lines.append(f"Of the operators below these have an equal: {listed}.")
+    return "\n".join(lines)
 
 
 def rows() -> list[str]:
@@ -92,7 +143,15 @@ def shown(bodies: list[dict[str, object]]) -> str:
 
 def page() -> str:
     """The page's text."""
-    lines = [HEAD + "\n".join(rows()), MISSING + "\n".join(missing()), "", "## Every operator", ""]
+    lines = [
+        HEAD + "\n".join(rows()),
+        MISSING + "\n".join(missing()),
+        "",
+        esql(),
+        "",
+        "## Every operator",
+        "",
+    ]
     lines += [", ".join(f"[{case.id}](#{case.id})" for case in CASES), ""]
     for case in CASES:
         lines += [f"### {case.id}", "", case.title + ".", "", "```python", repr(case.query)]

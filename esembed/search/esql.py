@@ -49,6 +49,8 @@ COMPARED = frozenset(
 """Types whose values ES|QL compares as they are indexed; a text field's would be its whole text."""
 
 
+SCORING = (Match, MatchPhrase, Knn, Bool, MatchAll)
+"""Nodes whose scores ES|QL has, too."""
 UNSAID = ("highlight", "aggregations", "explain", "post_filter", "sort", "search_after", "count")
 """Options of a search that are refused."""
 
@@ -94,10 +96,6 @@ def to_esql(
     """
     capabilities = profile(engine) if isinstance(engine, str) else engine
     check_name(index)
-    if capabilities.engine != "elasticsearch":
-        raise UnsupportedFeatureError(
-            ["ES|QL is Elasticsearch's; use to_body"], profile=capabilities.label, unknown=()
-        )
     try:
         asked = SearchOptions(**options)
     except TypeError as error:
@@ -159,9 +157,8 @@ class _Writer:
 
     def write(self, query: Query, index: str, options: SearchOptions) -> str:
         """The pipe of commands; gaps are collected."""
-        self.needs("ES|QL with scores (METADATA _score) and named parameters", Version(8, 19))
-        if self.capabilities.distribution == "reduced":
-            self.gap("this build has no ES|QL (the module x-pack-esql); use a full distribution")
+        if not self.capabilities.esql:
+            self.gap("ES|QL needs Elasticsearch 9.2 or later, with the module x-pack-esql; use to_body")
         for option in (
             "highlight",
             "aggregations",
@@ -178,7 +175,8 @@ class _Writer:
         request = make_request(query, options, max_window=self.capabilities.max_result_window)
         lines = [f'FROM "{index}" METADATA _id, _index, _score']
         if request.fusion is None:
-            lines += self.leg(request.inner, max(options.size, self.window_of(request.stages)))
+            limit = max(options.size, self.window_of(request.stages))
+            lines += self.leg(request.inner, limit, request.window)
         else:
             lines += self.fused(request.fusion, [leg.query for leg in request.legs])
         for stage in request.stages:
@@ -211,15 +209,14 @@ class _Writer:
             return []
         return [*self.plan.text, *(n for n, f in self.plan.filter.items() if f.type in COMPARED)]
 
-    def leg(self, query: Query, limit: int) -> list[str]:
-        """The commands that find a query's first *limit*, best first."""
+    def leg(self, query: Query, limit: int, window: int) -> list[str]:
+        """The commands that find a query's first *limit*, best first; a kNN without k finds *window*."""
         limit = min(limit, query.k) if isinstance(query, Knn) and query.k is not None else limit
-        self.scope = self.scope.with_(window=limit)
+        self.scope = self.scope.with_(window=window)
         return [f"WHERE {self.condition(query, scoring=True)}", "SORT _score DESC", f"LIMIT {limit}"]
 
     def fused(self, fusion: FusionNode, legs: Sequence[Query]) -> list[str]:
         """FORK and FUSE."""
-        self.needs("FUSE", Version(9, 2))
         if not 2 <= len(fusion.children) <= MAX_BRANCHES:
             self.gap(f"FORK takes 2 to {MAX_BRANCHES} branches, not {len(fusion.children)}")
         if fusion.kind == "linear" and fusion.normalizer not in ("none", "minmax"):
@@ -229,7 +226,9 @@ class _Writer:
             if not isinstance(child, LegRef):
                 self.gap("a fusion inside a fusion has no equal; fuse all legs at once")
                 continue
-            branches.append("(" + " | ".join(self.leg(legs[child.position], fusion.window)) + ")")
+            branches.append(
+                "(" + " | ".join(self.leg(legs[child.position], fusion.window, fusion.window)) + ")"
+            )
         weights = ", ".join(
             f'"fork{place}": {_number(weight)}' for place, weight in enumerate(fusion.weights, 1)
         )
@@ -252,7 +251,6 @@ class _Writer:
                 "rescore by a query, or by a reranker of your process, has no equal; name an inference_id"
             )
             return []
-        self.needs("RERANK", Version(9, 2))
         fields = ", ".join(_quoted(self.scope.text(name).path) for name in stage.fields)
         asked, endpoint = self.param(stage.text), self.param(stage.inference_id)
         return [
@@ -268,6 +266,8 @@ class _Writer:
         write = getattr(self, f"_{type(node).__name__.lower()}", None)
         if write is None:
             return self.gap(f"{node.builder()} has no equal")
+        if scoring and not isinstance(node, SCORING):
+            self.gap(f"{node.builder()} scores nothing here; put it under q.bool_(filter=…)")
         own: str = write(node, scoring)
         condition = getattr(node, "filter", None)
         if condition is None or isinstance(node, Bool):
@@ -313,7 +313,6 @@ class _Writer:
 
     def _matchphrase(self, node: MatchPhrase, scoring: bool) -> str:
         self._words(node, scoring)
-        self.needs("MATCH_PHRASE", Version(8, 19))
         options = {
             "slop": node.slop or None,
             "analyzer": node.analyzer,
@@ -358,15 +357,23 @@ class _Writer:
             self.gap("bool_: minimum_should_match above 1 has no equal")
         if node.should and (node.must or node.filter) and node.minimum_should_match is None:
             self.gap("bool_: should clauses that need not match have no equal; write minimum_should_match=1")
-        for one in (*node.must, *node.should):
-            if scoring and not isinstance(one, (Match, MatchPhrase, Knn, Bool, MatchAll)):
-                self.gap(f"{one.builder()} scores nothing here; put it under filter")
         parts = [self.condition(one, scoring=scoring) for one in node.must]
         parts += [self.condition(one, scoring=False) for one in node.filter]
         if node.should:
             parts.append(f"({' OR '.join(self.condition(one, scoring=scoring) for one in node.should)})")
-        parts += [f"NOT {self.condition(one, scoring=False)}" for one in node.must_not]
+        parts += [self.negated(one) for one in node.must_not]
         return f"({' AND '.join(parts)})" if parts else "TRUE"
+
+    def negated(self, node: Query) -> str:
+        """What *node* doesn't find, documents without the field among them: a comparison with nothing is
+        neither true nor false in ES|QL, and neither is its negation."""
+        found = self.condition(node, scoring=False)
+        if isinstance(node, (Exists, Ids, MatchAll)):
+            return f"NOT ({found})"
+        if isinstance(node, (Term, Terms, Range, Prefix, Wildcard)):
+            field = _quoted(self.scope.exact(node.field, node.builder()).path)
+            return f"({field} IS NULL OR NOT ({found}))"
+        return self.gap(f"must_not of {node.builder()} has no equal; negate its conditions one by one")
 
     def _matchall(self, node: MatchAll, scoring: bool) -> str:
         return "TRUE"
@@ -376,6 +383,9 @@ class _Writer:
         info = self.scope.exact(name, clause)
         if info.nested is not None or info.kind not in COMPARED:
             self.gap(f"{clause} on {name!r}: ES|QL compares no {info.kind} field as a search does")
+        planned = self.plan.filter.get(name) if self.plan is not None else None
+        if planned is not None and planned.normalizer is not None:
+            self.gap(f"{clause} on {name!r}: values aren't normalized here as a search does it")
         self.notes.append(f"{name}: a document with several values in it passes no comparison in ES|QL")
         return _quoted(info.path)
 
@@ -384,6 +394,10 @@ class _Writer:
         kind = self.scope.exact(name, "term").kind
         if kind == "date" and isinstance(value, str) and ("now" in value or "||" in value):
             return self.gap(f"{name}: {value!r} is date math; give the date")
+        if kind in ("keyword", "wildcard") and not isinstance(value, str):
+            value = str(value).lower() if isinstance(value, bool) else str(value)
+        elif kind not in ("keyword", "wildcard", "date", "ip", "boolean") and isinstance(value, str):
+            return self.gap(f"{name}: {value!r} is text and the field {kind}; give the number")
         cast = {"date": "::datetime", "ip": "::ip"}.get(kind, "")
         return self.param(value) + cast
 
