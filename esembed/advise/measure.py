@@ -135,8 +135,6 @@ class TrialIndex:
         self._dialect = dialect_for(capabilities)
         self._compiled = self._dialect.mapping.compile(IndexPlan(dense={FIELD: field}))
         self.spec = self._compiled.resolved.dense[FIELD]
-        # Byte and bit fields keep no other vectors to rescore by.
-        self._rescorable = capabilities.rescore_vector and self.spec.element_type not in ("byte", "bit")
         self.rescores = capabilities.rescore_vector and self.spec.quantization not in ("hnsw", "flat")
         self._form = self._dialect.documents.bulk(self._compiled.resolved)
 
@@ -199,21 +197,16 @@ class TrialIndex:
         self, vector: np.ndarray[Any, np.dtype[np.float32]], k: int, num_candidates: int, oversample: float
     ) -> dict[str, Any]:
         """One kNN request; an oversample of 1.0 switches the engine's own rescoring off."""
-        compiler, rescores = self._dialect.query, oversample > 1
         knn = Knn(
             field=FIELD,
             vector=tuple(vector.tolist()),
             k=k,
             num_candidates=max(num_candidates, k),
-            oversample=oversample if rescores else None,
-        )
-        found = compiler.leg_body(
-            knn, Scope(capabilities=self._dialect.capabilities, plan=self._compiled.resolved)
-        )
-        if not rescores and self._rescorable:
             # Engines rescore the coarser codes by themselves, and this is to measure the codes alone.
-            found = compiler.without_rescoring(found)
-        return {**found, "size": k, "_source": False}
+            oversample=oversample if oversample > 1 else 0,
+        )
+        scope = Scope(capabilities=self._dialect.capabilities, plan=self._compiled.resolved)
+        return {**self._dialect.query.leg_body(knn, scope), "size": k, "_source": False}
 
     def sizes(self) -> tuple[int | None, int, int | None]:
         """Bytes that have to be in memory, of the whole index on disk, of its vector files."""

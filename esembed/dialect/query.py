@@ -650,10 +650,6 @@ class QueryCompiler:
         """The clause of a knn that has a vector, or a text that the engine encodes."""
         raise NotImplementedError
 
-    def without_rescoring(self, body: Json) -> Json:
-        """A kNN leg's body (of :meth:`leg_body`, not exact) that compares codes alone."""
-        raise NotImplementedError
-
     def sparse_weights(
         self, node: Sparse, info: FieldInfo, scope: Scope, *, clauses: bool
     ) -> dict[str, float]:
@@ -728,12 +724,21 @@ class QueryCompiler:
         return endpoint, node.text
 
     def oversample(self, node: Knn, info: FieldInfo, scope: Scope) -> float | None:
-        """How many times k candidates are compared by their full vectors, or None: the query's own number,
-        else the field's where the mapping can't hold it (OpenSearch; Elasticsearch 8.18 to 9.0)."""
-        field = info.spec
-        if node.oversample is not None or not isinstance(field, DenseField):
-            return node.oversample
-        return field.oversample if scope.capabilities.query_rescore else None
+        """How many times k candidates are compared by their full vectors, 0 for not at all, or None, which
+        says nothing: the query's own number, else the field's where the mapping can't hold it (OpenSearch;
+        Elasticsearch 8.18 to 9.0)."""
+        field, asked = info.spec, node.oversample
+        if asked is None and isinstance(field, DenseField):
+            return field.oversample if scope.capabilities.query_rescore else None
+        if asked == 0 and not self._rescores_by_itself(field, scope):
+            return None
+        return asked
+
+    def _rescores_by_itself(self, field: Any, scope: Scope) -> bool:
+        """Whether a search that says nothing of it may be rescored."""
+        # Byte and bit fields keep no other vectors to rescore by, and the engines refuse to be told about it.
+        element = getattr(field, "element_type", "float")
+        return scope.capabilities.rescore_vector and element not in ("byte", "bit")
 
     def vector(self, node: Knn, info: FieldInfo) -> list[float] | list[int]:
         """The query vector, checked against the field. Raises QueryError."""

@@ -266,7 +266,8 @@ def knn(
         similarity: only vectors at least this similar, in the field's own measure (the cosine, the dot
             product; for ``l2_norm`` the largest distance).
         filter: applied inside the search, so that k documents remain.
-        oversample: rescore this many times k candidates with the full vectors, 1…10.
+        oversample: rescore this many times k candidates with the full vectors, 1…10; 0: order them by the
+            quantized ones alone, also where the field or the engine rescores by itself.
         exact: compare with every vector that the filter leaves, by a script.
         chunks: how many of the best chunks come with each hit of a chunked field.
         boost: factor of the score.

@@ -776,7 +776,8 @@ class Knn(VectorNode, frozen=True, kw_only=True, tag="knn"):
             raise QueryError(
                 f"num_candidates ({self.num_candidates}) must be ≥ k ({self.k or 1})", field="num_candidates"
             )
-        _between(self.oversample, "oversample", 1, 10)
+        if self.oversample != 0:  # which switches off what the field or the engine does by itself
+            _between(self.oversample, "oversample", 1, 10)
         if self.exact and (self.num_candidates is not None or self.oversample is not None):
             raise QueryError(
                 "exact compares with every vector; leave num_candidates and oversample out", field="exact"

@@ -128,6 +128,7 @@ CASES: list[Case] = [
     ),
     Case("knn-similarity", "… that are near enough", q.knn("embedding", vector=VECTOR, similarity=0.3)),
     Case("knn-oversample", "… rescored by full vectors", q.knn("embedding", vector=VECTOR, oversample=3.0)),
+    Case("knn-codes", "… by the quantized vectors alone", q.knn("embedding", vector=VECTOR, oversample=0)),
     Case(
         "knn-exact",
         "… compared one by one",

@@ -105,10 +105,10 @@ class ElasticsearchQuery(QueryCompiler):
 
     # -- vectors -----------------------------------------------------------------------------------
 
-    def without_rescoring(self, body: Json) -> Json:
-        """A kNN leg's body (of :meth:`leg_body`, not exact) that compares codes alone."""
-        # bbq fields are rescored by default (from 9.1 on); an oversample of 0 switches that off.
-        return {**body, "knn": {**body["knn"], "rescore_vector": {"oversample": 0}}}
+    def _rescores_by_itself(self, field: Any, scope: Scope) -> bool:
+        # bbq fields are rescored by default from 9.1 on, where mappings may say so, too; an oversample of 0
+        # switches that off. Before, nothing is rescored unasked, and 0 is refused.
+        return scope.capabilities.mapping_rescore and super()._rescores_by_itself(field, scope)
 
     def knn(self, node: Knn, scope: Scope) -> Json:
         """The clause of a knn that has a vector, or a text that the engine encodes."""

@@ -53,12 +53,6 @@ class OpenSearchQuery(QueryCompiler):
         spec = scope.dense(node.field).spec
         return spec is None or not is_faiss(spec)
 
-    def without_rescoring(self, body: Json) -> Json:
-        """A kNN leg's body (of :meth:`leg_body`, not exact) that compares codes alone."""
-        # The on-disk modes rescore by default, 100 candidates at least.
-        ((field, options),) = body["query"]["knn"].items()
-        return {**body, "query": {"knn": {field: {**options, "rescore": False}}}}
-
     def knn(self, node: Knn, scope: Scope) -> Json:
         """The clause of a knn that has a vector, or a text that the engine encodes."""
         info = scope.dense(node.field)
@@ -99,7 +93,8 @@ class OpenSearchQuery(QueryCompiler):
         oversample = self.oversample(node, info, scope)
         if oversample is not None:
             if scope.capabilities.rescore_vector:
-                options["rescore"] = {"oversample_factor": oversample}
+                # The on-disk modes rescore by default, 100 candidates at least.
+                options["rescore"] = {"oversample_factor": oversample} if oversample else False
             else:
                 scope.gap("knn oversample (rescore) needs OpenSearch 2.17; leave it out")
         if node.boost != 1.0:

@@ -112,6 +112,8 @@ for _ in range(LIMITS.depth):
         ({**KNN, "k": 1.5}, "not a query"),
         ({**KNN, "k": 10, "num_candidates": 5}, "≥ k"),
         ({**KNN, "oversample": 11}, "between 1 and 10"),
+        ({**KNN, "oversample": 0.5}, "between 1 and 10"),
+        ({**KNN, "oversample": -1}, "between 1 and 10"),
         ({**KNN, "exact": True, "oversample": 2}, "exact"),
         ({**KNN, "exact": 1}, "not a query"),
         ({**KNN, "chunks": 101}, "between 0 and 100"),

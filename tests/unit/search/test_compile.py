@@ -61,6 +61,27 @@ def test_where_no_size_can_cut_a_knn_to_k_more_candidates_are_refused(query: Que
 
 
 @pytest.mark.parametrize(
+    ("engine", "version", "element", "sent"),
+    [
+        ("elasticsearch-basic", None, "float", {"rescore_vector": {"oversample": 0}}),
+        ("elasticsearch-basic", "9.0", "float", {}),  # rescores nothing unasked, and refuses a 0
+        ("elasticsearch-basic", None, "byte", {}),
+        ("opensearch", None, "float", {"rescore": False}),
+        ("opensearch", "2.19", "float", {"rescore": False}),
+        ("opensearch", None, "byte", {}),
+    ],
+)
+def test_an_oversample_of_0_switches_rescoring_off(
+    engine: str, version: str | None, element: str, sent: dict[str, Any]
+) -> None:
+    capabilities = profile(engine, version)
+    plan = IndexPlan(dense={"v": DenseField(dims=2, element_type=element, quantization="hnsw")})
+    body = to_body(q.knn("v", vector=[1, 2], oversample=0), capabilities, plan=plan)
+    leg = body["knn"] if "knn" in body else body["query"]["knn"]["v"]
+    assert {name: leg[name] for name in leg if name.startswith("rescore")} == sent
+
+
+@pytest.mark.parametrize(
     ("engine", "version", "sent"),
     [
         ("opensearch", None, True),
