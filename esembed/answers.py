@@ -24,10 +24,12 @@ __all__ = [
     "BulkOutcome",
     "DiskFree",
     "DiskUsage",
+    "SegmentStats",
     "SequenceStretches",
     "SequenceSum",
     "ShardSequences",
     "StoreSize",
+    "TermBuckets",
     "Versioned",
     "VersionedHit",
     "check_answer",
@@ -481,6 +483,42 @@ class StoreSize(msgspec.Struct):
     """``_stats`` of an index's disk."""
 
     all: _All = msgspec.field(name="_all")
+
+
+class _DocumentCounts(msgspec.Struct):
+    count: Count
+    deleted: Count = 0
+
+
+class _SegmentCount(msgspec.Struct):
+    count: Count
+
+
+class _Merged(msgspec.Struct):
+    docs: _DocumentCounts
+    segments: _SegmentCount
+
+
+class _MergedAll(msgspec.Struct):
+    primaries: _Merged
+
+
+class SegmentStats(msgspec.Struct):
+    """``_stats`` of documents, deleted ones that no merge has dropped yet, and segments."""
+
+    all: _MergedAll = msgspec.field(name="_all")
+
+
+class _TermBucket(msgspec.Struct):
+    key: str | int | float
+    doc_count: Count
+    key_as_string: str | None = None
+
+
+class TermBuckets(msgspec.Struct):
+    """A terms aggregation's part of an answer."""
+
+    buckets: list[_TermBucket]
 
 
 class _VectorUsage(msgspec.Struct):

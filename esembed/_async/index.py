@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -34,6 +35,7 @@ from .state import Encoders, IndexState
 if TYPE_CHECKING:
     from esembed.evaluate.datasets import Dataset, Run
     from esembed.evaluate.evaluation import Evaluation
+    from esembed.evaluate.recall import RecallOptions, RecallReport
     from esembed.evaluate.tuning import Tuned, TuneOptions
     from esembed.search.calibration import Calibration
     from esembed.weights.estimate import WeightsOptions, WeightsReport
@@ -730,6 +732,33 @@ class AsyncIndex:
         """
         return await relevance.tune(
             self.state, dataset, options=options, write=write, tune_legs=tune_legs, progress=progress
+        )
+
+    async def recall(
+        self,
+        options: RecallOptions | None = None,
+        *,
+        queries: Dataset | Sequence[str] | str | None = None,
+        history: str | Path | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> RecallReport:
+        """Measure recall@k of every dense field's searches against exact neighbors, what the graph misses and
+        what quantization loses apart. It decays over merges and deletes. See ``esembed recall``.
+
+        Args:
+            options: see :class:`~esembed.evaluate.recall.RecallOptions`.
+            queries: texts, or a dataset (or what ``load_dataset`` takes) whose queries are asked; None asks
+                for documents of the index.
+            history: a file that the figures are appended to (see :mod:`esembed.evaluate.recall_history`).
+            progress: told what is being done, one line each (from another thread).
+
+        Raises:
+            OptionsError: no such field, nothing to ask with, a history file that is something else.
+            UnsupportedFeatureError: stored vectors are needed that can't be read back.
+            EncoderError, ContractError: texts can't be encoded for this index.
+        """
+        return await relevance.recall(
+            self.state, options, queries=queries, history=history, progress=progress
         )
 
     async def learn_weights(

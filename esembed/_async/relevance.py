@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esembed.query import Query
@@ -20,9 +21,10 @@ from .target import AsyncIndexTarget
 if TYPE_CHECKING:
     from esembed.evaluate.datasets import Dataset, Run
     from esembed.evaluate.evaluation import Evaluation
+    from esembed.evaluate.recall import RecallOptions, RecallReport
     from esembed.evaluate.tuning import Tuned, TuneOptions
 
-__all__ = ["evaluate", "tune"]
+__all__ = ["evaluate", "recall", "tune"]
 
 
 async def evaluate(
@@ -77,4 +79,26 @@ async def tune(
     )
     report: Tuned = await in_thread(call, sender=target.client)
     state.replace_stored(target.stored)
+    return report
+
+
+async def recall(
+    state: IndexState,
+    options: RecallOptions | None,
+    *,
+    queries: Dataset | Sequence[str] | str | None,
+    history: str | Path | None,
+    progress: Callable[[str], None] | None,
+) -> RecallReport:
+    """Measure an index's vector searches against exact neighbors; see ``AsyncIndex.recall``."""
+    from esembed.evaluate.recall import measure_recall, query_texts
+    from esembed.evaluate.recall_history import RecallHistory
+
+    kept = None if history is None else RecallHistory.open(history)  # before minutes of searching
+    texts, asked = query_texts(queries)
+    target = as_sync(AsyncIndexTarget(state))
+    call = functools.partial(measure_recall, target, options, queries=texts, asked=asked, progress=progress)
+    report: RecallReport = await in_thread(call, sender=target.client)
+    if kept is not None:
+        kept.append(report)
     return report

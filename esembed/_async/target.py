@@ -8,9 +8,10 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
+from esembed.dialect.alias import AliasProperties
 from esembed.encode.pool import EncoderPool
 from esembed.plan import IndexPlan
-from esembed.query import Query
+from esembed.query import Filter, Query
 from esembed.search.options import Reranker
 from esembed.types import Hits
 
@@ -70,9 +71,41 @@ class AsyncIndexTarget:
         """As ``AsyncIndex.search_many``."""
         return await self.state.searcher.search_many(queries, **options)
 
-    async def count(self) -> int:
-        """How many documents a search can find."""
-        return await documents.count(self.state)
+    @property
+    def concrete_index(self) -> str:
+        """The index behind the name; of several, their names with commas."""
+        return self.state.concrete_index
+
+    @property
+    def uuid(self) -> str:
+        """The UUID that the engine gave the index."""
+        return self.state.live.uuid
+
+    @property
+    def alias(self) -> AliasProperties:
+        """What the name is beside a name: its filter and routing."""
+        return self.state.live.alias
+
+    async def clause(self, filter: Filter) -> Mapping[str, Any]:
+        """A filter of documents in the engine's own JSON.
+
+        Raises:
+            QueryError: a field that isn't there or is used wrongly.
+        """
+        return await self.state.searcher.clause(filter)
+
+    async def encode_queries(self, field: str, texts: Sequence[str]) -> list[Sequence[float]]:
+        """The vectors of texts as queries of a dense field, in their order; empty for a text that its
+        encoder knows nothing in.
+
+        Raises:
+            EncoderError, ContractError: they can't be encoded for this index.
+        """
+        return await self.state.searcher.encode_queries(field, texts)
+
+    async def count(self, clause: Mapping[str, Any] | None = None) -> int:
+        """How many documents a search can find; of those that match *clause*."""
+        return await documents.count(self.state, clause)
 
     async def load_statistics(self) -> None:
         """Give lexical fields the collection's term statistics."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esembed.query import Query
@@ -21,9 +22,10 @@ from .target import IndexTarget
 if TYPE_CHECKING:
     from esembed.evaluate.datasets import Dataset, Run
     from esembed.evaluate.evaluation import Evaluation
+    from esembed.evaluate.recall import RecallOptions, RecallReport
     from esembed.evaluate.tuning import Tuned, TuneOptions
 
-__all__ = ["evaluate", "tune"]
+__all__ = ["evaluate", "recall", "tune"]
 
 
 def evaluate(
@@ -78,4 +80,26 @@ def tune(
     )
     report: Tuned = in_thread(call, sender=target.client)
     state.replace_stored(target.stored)
+    return report
+
+
+def recall(
+    state: IndexState,
+    options: RecallOptions | None,
+    *,
+    queries: Dataset | Sequence[str] | str | None,
+    history: str | Path | None,
+    progress: Callable[[str], None] | None,
+) -> RecallReport:
+    """Measure an index's vector searches against exact neighbors; see ``Index.recall``."""
+    from esembed.evaluate.recall import measure_recall, query_texts
+    from esembed.evaluate.recall_history import RecallHistory
+
+    kept = None if history is None else RecallHistory.open(history)  # before minutes of searching
+    texts, asked = query_texts(queries)
+    target = as_sync(IndexTarget(state))
+    call = functools.partial(measure_recall, target, options, queries=texts, asked=asked, progress=progress)
+    report: RecallReport = in_thread(call, sender=target.client)
+    if kept is not None:
+        kept.append(report)
     return report

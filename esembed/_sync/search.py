@@ -329,6 +329,16 @@ class Searcher:
                 raise_named(error, one.request.query)
         return found
 
+    def encode_queries(self, field: str, texts: Sequence[str]) -> list[Sequence[float]]:
+        """The vectors of texts as queries of a dense field, in their order; empty for a text that its
+        encoder knows nothing in.
+
+        Raises:
+            EncoderError, ContractError: they can't be encoded for this index.
+        """
+        made = self._vectors.of_many({field: dict.fromkeys(texts)})
+        return [made[field, text] for text in texts]
+
     def clause(self, filter: Filter | Sequence[Filter]) -> Json:
         """A filter as the engine takes it, checked as a search's: of what the alias shows, and without
         chunks that are documents of their own.

@@ -9,9 +9,10 @@ from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import meta
+from esembed.dialect.alias import AliasProperties
 from esembed.encode.pool import EncoderPool
 from esembed.plan import IndexPlan
-from esembed.query import Query
+from esembed.query import Filter, Query
 from esembed.search.options import Reranker
 from esembed.types import Hits
 
@@ -71,9 +72,41 @@ class IndexTarget:
         """As ``Index.search_many``."""
         return self.state.searcher.search_many(queries, **options)
 
-    def count(self) -> int:
-        """How many documents a search can find."""
-        return documents.count(self.state)
+    @property
+    def concrete_index(self) -> str:
+        """The index behind the name; of several, their names with commas."""
+        return self.state.concrete_index
+
+    @property
+    def uuid(self) -> str:
+        """The UUID that the engine gave the index."""
+        return self.state.live.uuid
+
+    @property
+    def alias(self) -> AliasProperties:
+        """What the name is beside a name: its filter and routing."""
+        return self.state.live.alias
+
+    def clause(self, filter: Filter) -> Mapping[str, Any]:
+        """A filter of documents in the engine's own JSON.
+
+        Raises:
+            QueryError: a field that isn't there or is used wrongly.
+        """
+        return self.state.searcher.clause(filter)
+
+    def encode_queries(self, field: str, texts: Sequence[str]) -> list[Sequence[float]]:
+        """The vectors of texts as queries of a dense field, in their order; empty for a text that its
+        encoder knows nothing in.
+
+        Raises:
+            EncoderError, ContractError: they can't be encoded for this index.
+        """
+        return self.state.searcher.encode_queries(field, texts)
+
+    def count(self, clause: Mapping[str, Any] | None = None) -> int:
+        """How many documents a search can find; of those that match *clause*."""
+        return documents.count(self.state, clause)
 
     def load_statistics(self) -> None:
         """Give lexical fields the collection's term statistics."""

@@ -40,6 +40,7 @@ VERBS: dict[str, Verb] = {
     "search": _verb("search", "Ask an index a question.", _DATA),
     "eval": _verb("evaluate", "Measure the quality of an index's answers.", _QUALITY),
     "tune": _verb("evaluate", "Fit the default query to judgments.", _QUALITY, "tune_app"),
+    "recall": _verb("recall", "Watch how many of the true neighbors vector searches find.", _QUALITY),
     "advise": _verb("advise", "Choose a quantization by measuring it.", _QUALITY),
     "bench": _verb("bench", "Measure encoding, ingestion and search on this machine.", _QUALITY),
 }

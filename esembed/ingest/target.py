@@ -513,6 +513,40 @@ class TargetIndex:
                 raise EngineUnavailableError(f"some shards of {self.index} failed during a scan; try again")
             yield from answer["hits"]["hits"]
 
+    def draw(
+        self,
+        count: int,
+        source: Mapping[str, Any],
+        *,
+        query: Mapping[str, Any],
+        size: int,
+        seed: int = 0,
+        fetch: SourceFetch | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Documents (``_id``, ``_source``) that match *query* and that the alias shows, drawn at random by
+        the engine; the same *seed* draws the same ones as long as nothing is written.
+
+        Args:
+            count: so many, or all there are.
+            size: documents of one page.
+            fetch: what else is read beside ``_source``.
+        """
+        random = {
+            "query": dict(query),
+            "random_score": {"seed": seed, "field": "_seq_no"},
+            "boost_mode": "replace",
+        }
+        body: dict[str, Any] = {"query": self._alias.narrow({"function_score": random}), "_source": source}
+        if fetch is not None:
+            body |= fetch.to_body()
+        for start in range(0, count, size):
+            page = {**body, "from": start, "size": min(size, count - start)}
+            path = f"{self._path}/_search"
+            hits = self.call("POST", path, params=self._alias.search_params, body=page).body["hits"]["hits"]
+            yield from hits
+            if len(hits) < page["size"]:
+                return
+
     def try_scan(self) -> None:
         """Open a scan and end it.
 

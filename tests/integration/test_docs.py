@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import html
 import inspect
 import json
@@ -192,6 +193,69 @@ async def test_reports_that_begin_with_their_conclusion(
         assert f"<p class=lead><b>{html.escape(names[kept].conclusion)}" in page
     names["index"].close()
     names["index"].client.official.close()
+
+
+async def test_recall_is_watched(
+    index: Any,
+    esembed_engine: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if esembed_engine.engine == "elasticsearch":
+        from elasticsearch import Elasticsearch as Client
+    else:
+        from opensearchpy import OpenSearch as Client
+    monkeypatch.chdir(tmp_path)
+    await index.refresh()
+    section = "Watching recall: `esembed recall`"
+    (block,) = blocks("evaluation.md", section)
+    with Client(esembed_engine.url) as client:
+        names: dict[str, Any] = {"index": Index.open(client, index.name)}
+        await run(block, names)
+        assert names["report"].conclusion.startswith("recall@10 is ")
+        assert [row.matching for row in names["report"].rows] == [12, 8]
+        assert names["below"] == ()
+    text = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^\$ (esembed recall .*)$", text, flags=re.MULTILINE)
+    more = ("--json", "--html", str(tmp_path / "page.html"))
+    capsys.readouterr()
+
+    def ask(*words: str) -> tuple[int, Any]:
+        code = call(command, index.name, esembed_engine.url, *words)
+        return code, json.loads(capsys.readouterr().out)
+
+    code, report = await asyncio.to_thread(ask, *more)
+    assert (code, report["below"], report["min_recall"]) == (0, [], 0.95)
+    assert [row["filter"] for row in report["rows"]] == ["", "lang=en", "lang=de"]
+    assert len((tmp_path / "recall.jsonl").read_text().splitlines()) == 3
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "lang=de" in page
+    assert page.count("<td>1.000</td>") > 3
+    (tmp_path / "texts").write_text("splitting file names\n\npart 7\n")
+    code, report = await asyncio.to_thread(ask, "--json", "--queries", "texts", "--k", "3", "--sample", "1")
+    assert (code, report["k"], [row["queries"] for row in report["rows"]]) == (0, 3, [1, 1, 1])
+
+
+def test_a_recall_that_is_too_low_is_an_exit_code(
+    esembed_engine: EngineHandle, esembed_index_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = np.random.default_rng(0).standard_normal((400, 64))
+    coarse = "bbq_hnsw" if esembed_engine.engine == "elasticsearch" else "int8_hnsw"
+    plan = f'[dense.v]\nencoder = "precomputed"\ndims = 64\nquantization = "{coarse}"\n'
+    index = Index.create(esembed_engine.client(), esembed_index_name, IndexPlan.from_toml(plan))
+    index.ingest([{"_id": str(n), "v": vectors[n].tolist()} for n in range(400)])
+    for least, code in (("0", 0), ("1", 1)):
+        found = call(
+            "esembed recall books --sample 30", esembed_index_name, esembed_engine.url, "--min-recall", least
+        )
+        shown = capsys.readouterr()
+        assert found == code
+        assert shown.out.startswith("recall@10 is 0.")
+        assert ("below 1: v;" in shown.err) is bool(code)
+    assert call("esembed recall books --field w", esembed_index_name, esembed_engine.url) == 2
+    assert "no dense field 'w'" in capsys.readouterr().err
+    assert call("esembed recall books --exact both", esembed_index_name, esembed_engine.url) == 2
 
 
 async def test_what_an_ingest_page_shows(index: Any) -> None:

@@ -15,6 +15,7 @@ from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
 from esembed.dialect.documents import DocumentFormat
 from esembed.dialect.meta import HASH_FIELD, NO_CHUNKS, PARENT_FIELD
+from esembed.dialect.source_rules import SourceFetch
 from esembed.errors import RecordError
 from esembed.ingest.backoff import RetryPolicy
 from esembed.ingest.sources import Source
@@ -26,10 +27,13 @@ from esembed.types import Document, FloatArray
 __all__ = [
     "IndexSource",
     "VectorSink",
+    "draw_vectors",
     "encoded_from",
+    "field_vectors",
     "made_again",
     "read_documents",
     "read_index",
+    "read_vectors",
     "scan_target",
 ]
 
@@ -205,16 +209,132 @@ def _hand_over(
 ) -> None:
     for name, sink in copied.items():
         field = plan.dense[name]
-        if field.chunked and plan.chunk is not None:
-            for chunk in fields.get(plan.chunk.path) or ():
-                vector = stored.read_dense(chunk.get(name)) if isinstance(chunk, Mapping) else None
-                if vector is not None and isinstance(chunk.get("text"), str):
-                    sink.put(chunk["text"], vector)
+        for inside, vector in field_vectors(stored, plan, fields, name):
+            if not field.chunked:
+                sink.put(field.source_text(fields) or "", vector)
+            elif isinstance(inside.get("text"), str):
+                sink.put(inside["text"], vector)
+
+
+def field_vectors(
+    stored: DocumentFormat, plan: IndexPlan, document: Mapping[str, Any], name: str
+) -> list[tuple[Mapping[str, Any], FloatArray]]:
+    """The vectors of a dense field in a stored document, float32 of shape (dims,), each with the object that
+    it stands in: the document, or one of its nested objects.
+
+    Raises:
+        AnswerError: something else stands there.
+    """
+    field = plan.dense[name]
+    objects: Any = [document]
+    if field.chunked and plan.chunk is not None and plan.chunk.store == "nested":
+        objects = paths.get(document, plan.chunk.path)
+        objects = [objects] if isinstance(objects, Mapping) else objects
+    found = []
+    for one in objects if isinstance(objects, list) else ():
+        if isinstance(one, Mapping) and (vector := stored.read_dense(paths.get(one, name))) is not None:
+            found.append((one, vector))
+    return found
+
+
+def _vector_request(
+    target: TargetIndex, plan: IndexPlan, capabilities: Capabilities, name: str, texts: bool, what: str
+) -> tuple[dict[str, Any], SourceFetch, dict[str, Any]]:
+    """What a search for the stored vectors of a dense field says: its ``_source``, what else it fetches, and
+    the clause of documents that have some."""
+    path, field, chunk = plan.field_path(name), plan.dense[name], plan.chunk
+    wanted = [path, PARENT_FIELD]
+    if texts:
+        wanted += [f"{chunk.path}.text"] if field.chunked and chunk is not None else field.source
+    exists: dict[str, Any] = {"exists": {"field": path}}
+    if path != name and chunk is not None:
+        exists = {"nested": {"path": chunk.path, "query": exists}}
+    fetch = target.whole_source(what, wanted=wanted)
+    source = dialect_for(capabilities).documents.source_filter(includes=wanted, vectors=True)
+    return source, fetch, exists
+
+
+def _owner(hit: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    """The id that a search gives the document: of a chunk that is a document of its own, its parent's."""
+    parent = document.get(PARENT_FIELD)
+    return parent if isinstance(parent, str) else str(hit["_id"])
+
+
+def read_vectors(
+    transport: Transport,
+    index: str,
+    plan: IndexPlan,
+    capabilities: Capabilities,
+    name: str,
+    *,
+    alias: AliasProperties = NO_ALIAS,
+    clauses: Mapping[str, Mapping[str, Any]] | None = None,
+    what: str = "this",
+) -> Iterator[tuple[str, list[FloatArray], frozenset[str]]]:
+    """The stored vectors of a dense field, document by document, as of the moment the reading begins: the id
+    (of a chunk that is a document of its own, its parent's), the vectors, float32 of shape (dims,), and the
+    names of the *clauses* that the document matches.
+
+    Args:
+        alias: only documents that it shows.
+        clauses: name → a query in the engine's own JSON.
+        what: what they are read for, for the error.
+
+    Raises:
+        EngineUnavailableError: the engine stayed away for too long.
+        UnsupportedFeatureError: the index doesn't keep the vectors where anybody could read them.
+    """
+    stored = dialect_for(capabilities).documents
+    target = scan_target(transport, index, capabilities, alias=alias)
+    source, fetch, exists = _vector_request(target, plan, capabilities, name, False, what)
+    # Asked for by name: one scan for all of the clauses.
+    named = [{"bool": {"filter": [clause], "_name": key}} for key, clause in (clauses or {}).items()]
+    query = {"bool": {"filter": [exists], "should": named, "minimum_should_match": 0}}
+    for hit in target.scan(source, query=query, size=PAGE_DOCUMENTS, fetch=fetch):
+        document = fetch.document(hit)
+        vectors = [vector for _, vector in field_vectors(stored, plan, document, name)]
+        yield _owner(hit, document), vectors, frozenset(map(str, hit.get("matched_queries") or ()))
+
+
+def draw_vectors(
+    transport: Transport,
+    index: str,
+    plan: IndexPlan,
+    capabilities: Capabilities,
+    name: str,
+    count: int,
+    *,
+    alias: AliasProperties = NO_ALIAS,
+    texts: bool = False,
+    seed: int = 0,
+    what: str = "this",
+) -> Iterator[tuple[str, FloatArray, str | None]]:
+    """Stored vectors of a dense field, of documents drawn at random by the engine, one of each: the id as
+    :func:`read_vectors` has it, the vector, and the text that it was made from.
+
+    Args:
+        count: so many documents, or all that have a vector.
+        texts: False leaves the texts out.
+        seed: draws the same ones as long as nothing is written.
+        alias, what: as for :func:`read_vectors`, which also says what this raises.
+    """
+    stored, field = dialect_for(capabilities).documents, plan.dense[name]
+    target = scan_target(transport, index, capabilities, alias=alias)
+    source, fetch, exists = _vector_request(target, plan, capabilities, name, texts, what)
+    # With its vectors: 200 of 1,024 dims are 4 MB of JSON.
+    for number, hit in enumerate(target.draw(count, source, query=exists, size=200, seed=seed, fetch=fetch)):
+        document = fetch.document(hit)
+        parts = field_vectors(stored, plan, document, name)
+        if not parts:
             continue
-        vector = stored.read_dense(paths.get(fields, name))
-        if vector is None:
-            continue
-        sink.put(field.source_text(fields) or "", vector)
+        inside, vector = parts[(seed + number) % len(parts)]
+        text = None
+        if texts and not field.chunked:
+            text = field.source_text(document)
+        elif texts and plan.chunk is not None:
+            whole = inside is document
+            text = paths.get(inside, f"{plan.chunk.path}.text" if whole else "text")
+        yield _owner(hit, document), vector, text if isinstance(text, str) else None
 
 
 def read_index(
