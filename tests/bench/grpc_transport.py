@@ -1,9 +1,9 @@
 """gRPC against HTTP on OpenSearch 3.6: bulk and kNN searches, elapsed time and processor time of both sides.
 
     pip install esembed grpcio opensearch-protobufs==1.3.0
-    python tests/bench/grpc_transport.py http://127.0.0.1:9200 127.0.0.1:9400 PID [DOCUMENTS [ROUNDS]] [search]
+    python tests/bench/grpc_transport.py http://127.0.0.1:9200 127.0.0.1:9400 PID [DOCUMENTS [ROUNDS]]
 
-PID is the server's; ``search`` measures searches alone. The server needs, in opensearch.yml,
+PID is the server's; a last word ``search`` measures searches alone. The server needs, in opensearch.yml,
 ``aux.transport.types: [transport-grpc]`` and ``aux.transport.transport-grpc.port: '9400'``. The protobufs are
 of the version that lies in the server's ``modules/transport-grpc``. An index ``esembed-bench-grpc`` is made,
 and deleted at the end.
