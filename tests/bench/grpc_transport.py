@@ -1,15 +1,17 @@
 """gRPC against HTTP on OpenSearch 3.6: bulk and kNN searches, elapsed time and processor time of both sides.
 
     pip install esembed grpcio opensearch-protobufs==1.3.0
-    python tests/bench/grpc_transport.py http://127.0.0.1:9200 127.0.0.1:9400 SERVER_PID [DOCUMENTS] [ROUNDS]
+    python tests/bench/grpc_transport.py http://127.0.0.1:9200 127.0.0.1:9400 PID [DOCUMENTS [ROUNDS]]
 
-The server needs, in opensearch.yml: ``aux.transport.types: [transport-grpc]`` and
-``aux.transport.transport-grpc.port: '9400'``. The protobufs are of the version that lies in the server's
-``modules/transport-grpc``. An index ``esembed-bench-grpc`` is made, and deleted at the end.
+PID is the server's; a last word ``search`` measures searches alone. The server needs, in opensearch.yml,
+``aux.transport.types: [transport-grpc]`` and ``aux.transport.transport-grpc.port: '9400'``. The protobufs are
+of the version that lies in the server's ``modules/transport-grpc``. An index ``esembed-bench-grpc`` is made,
+and deleted at the end.
 """
 
 from __future__ import annotations
 
+import http.client
 import os
 import statistics
 import sys
@@ -27,7 +29,7 @@ from opensearch.protobufs.services.search_service_pb2_grpc import SearchServiceS
 from opensearchpy import OpenSearch
 from opensearchpy.helpers import streaming_bulk
 
-from esembed import DenseField, Index, IndexPlan, TextField
+from esembed import DenseField, Index, IndexPlan, IngestOptions, TextField
 from esembed import query as q
 from esembed.dialect import dialect_for
 from esembed.ingest.backoff import RetryPolicy
@@ -38,7 +40,7 @@ TEXT = "the graph of a segment is built when it is written, and again when it is
 Times = tuple[float, float, float]
 
 
-def main(url: str, address: str, pid: int, count: int, rounds: int) -> None:
+def main(url: str, address: str, pid: int, count: int, rounds: int, only_search: bool) -> None:
     """Measure, and print a line for each way."""
     client = OpenSearch(url, timeout=120)
     options = [("grpc.max_receive_message_length", 100 << 20), ("grpc.max_send_message_length", 100 << 20)]
@@ -46,10 +48,14 @@ def main(url: str, address: str, pid: int, count: int, rounds: int) -> None:
     rng = np.random.default_rng(0)
     for dims in (384, 1024):
         vectors = rng.standard_normal((count, dims)).astype(np.float32)
-        for graphs in (False, True):
+        if only_search:
+            index = made(client, dims, graphs=True)
+            rows = ({"_id": str(n), "title": TEXT, "v": v} for n, v in enumerate(vectors))
+            assert index.ingest(rows, IngestOptions(learn_weights=False)).indexed == count
+        for graphs in () if only_search else (False, True):
             bulk(client, channel, pid, vectors, graphs, rounds)
         queries = rng.standard_normal((QUERIES, dims)).astype(np.float32)
-        search(client, channel, pid, queries, rounds)
+        search(client, url, channel, pid, queries, rounds)
     client.indices.delete(index=f"{INDEX}-v1", ignore_unavailable=True)
 
 
@@ -121,7 +127,7 @@ def bulk(client: Any, channel: Any, pid: int, vectors: Any, graphs: bool, rounds
     show(times, len(vectors), "docs/s")
 
 
-def search(client: Any, channel: Any, pid: int, queries: Any, rounds: int) -> None:
+def search(client: Any, url: str, channel: Any, pid: int, queries: Any, rounds: int) -> None:
     """Searches a second, one after another."""
     stub = SearchServiceStub(channel)
     index = Index.open(client, INDEX)
@@ -146,13 +152,28 @@ def search(client: Any, channel: Any, pid: int, queries: Any, rounds: int) -> No
             assert len(found) == 10
             assert found[0] == {"title": TEXT}
 
+    def by_plain_http() -> None:
+        """The same request without the official client."""
+        plain = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+        for vector in queries:
+            query = {"knn": {"v": {"vector": vector, "k": 10}}}
+            body = {"size": 10, "query": query, "_source": {"excludes": hidden}}
+            sent = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+            plain.request("POST", f"/{INDEX}/_search", sent, {"Content-Type": "application/json"})
+            assert len(orjson.loads(plain.getresponse().read())["hits"]["hits"]) == 10
+
     def by_client() -> None:
         for vector in queries:
             query = {"knn": {"v": {"vector": vector.tolist(), "k": 10}}}
             body = {"size": 10, "query": query, "_source": {"excludes": hidden}}
             assert len(client.search(index=INDEX, body=body)["hits"]["hits"]) == 10
 
-    ways = {"esembed, HTTP": by_esembed, "gRPC": by_grpc, "opensearch-py": by_client}
+    ways = {
+        "esembed, HTTP": by_esembed,
+        "plain HTTP": by_plain_http,
+        "gRPC": by_grpc,
+        "opensearch-py": by_client,
+    }
     times: dict[str, list[Times]] = {name: [] for name in ways}
     for number in range(rounds + 2):
         for name, way in ways.items():
@@ -185,6 +206,6 @@ def show(times: dict[str, list[Times]], count: int, unit: str) -> None:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
+    arguments = [word for word in sys.argv[1:] if word != "search"]
     sizes = [int(word) for word in arguments[3:5]] + [2000, 4][len(arguments[3:5]) :]
-    main(arguments[0], arguments[1], int(arguments[2]), *sizes)
+    main(arguments[0], arguments[1], int(arguments[2]), *sizes, only_search="search" in sys.argv)
