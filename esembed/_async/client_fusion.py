@@ -108,8 +108,9 @@ class AsyncClientFusion:
         if node is None:
             raise InvariantError("a search on the client path has no fusion")
         lists, legs_missing = self._lists(compiled, answers, partial)
-        cut = any(isinstance(stage, Floor) for stage in request.stages)
-        bounds = await self._bounds(compiled) if cut or _uses_bounds(node) else {}
+        judged = any(isinstance(stage, Floor) for stage in request.stages)
+        cut = judged or options.min_score is not None
+        bounds = await self._bounds(compiled) if judged or _uses_bounds(node) else {}
         try:
             lists = await self._complete(compiler, compiled, lists, params)
         except TransientError as error:
@@ -123,6 +124,8 @@ class AsyncClientFusion:
             bounds=bounds,
             explain=options.explain,
         )
+        if options.min_score is not None:
+            fused = [hit for hit in fused if hit.score >= options.min_score]
         scored: dict[str, float] = {}
         for stage in request.stages:
             if isinstance(stage, Collapse):

@@ -122,6 +122,7 @@ class AsyncSearcher:
         highlight: bool | Sequence[str] | Mapping[str, Any] | None = None,
         aggregations: Mapping[str, Any] | None = None,
         post_filter: Filter | Sequence[Filter] | None = None,
+        min_score: float | None = None,
         explain: bool = False,
         sort: str | Mapping[str, Any] | Sequence[Any] | None = None,
         search_after: Sequence[Scalar | None] | None = None,
@@ -151,6 +152,9 @@ class AsyncSearcher:
             aggregations: the engine's own object; see :class:`~esembed.search.options.SearchOptions`.
             post_filter: put on the hits and not on what *aggregations* count, so that each facet of a page
                 still shows what else could be chosen in it; of several all must hold.
+            min_score: hits that score less are left out, before any stage; the scores are those that hits
+                show (of words each engine's own). Not under RRF, whose scores are ranks: ``q.floor`` cuts
+                there.
             explain: each leg's rank, score and contribution.
             sort, search_after: the engine's own; not under fusion. ``hits.next_cursor`` goes on in the same
                 order and loses no documents of equal values; *search_after* alone begins behind all of them.
@@ -184,6 +188,7 @@ class AsyncSearcher:
             aggregations=aggregations,
             explain=explain,
             post_filter=filter_of(post_filter),
+            min_score=min_score,
             sort=[sort] if isinstance(sort, (str, Mapping)) else sort,
             search_after=search_after,
             fusion=fusion,

@@ -72,6 +72,10 @@ def search(
             "query of one.",
         ),
     ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option("--min-score", help="Leave out hits that score less; not where ranks are fused (RRF)."),
+    ] = None,
     cursor: Annotated[
         str | None,
         typer.Option("--cursor", help="The next page: next_cursor of the page before (--json shows it)."),
@@ -150,6 +154,7 @@ def search(
             sort=[_sort_key(key) for key in sort] if sort else None,
             cursor=cursor,
             routing=routing or None,
+            min_score=min_score,
             explain=explain,
             deadline_seconds=None if ends is None else max(ends.left(), 0.001),
             partial_results=partial_results,

@@ -259,6 +259,8 @@ class SearchCompiler:
             or self._finds_chunk_documents(request.inner, scope)
             # An engine's post_filter thins out the k nearest; the filter inside finds k that it lets pass.
             or (request.options.post_filter is not None and request.finds_nearest)
+            # Whether an engine asks it of the k nearest, and before or after its stages, differs.
+            or (request.options.min_score is not None and (request.stages or request.finds_nearest))
         ):
             compiled = self._single_by_client(request, scope, fetch_with_legs)
         else:
@@ -398,6 +400,8 @@ class SearchCompiler:
             body["aggs"] = check_aggregations(options.aggregations, scope)
         if options.post_filter is not None:
             body["post_filter"] = self.dialect.clause(options.post_filter, scope)
+        if options.min_score is not None:
+            body["min_score"] = options.min_score
         if options.timeout_seconds is not None:
             body["timeout"] = _milliseconds(options.timeout_seconds)
 
@@ -452,6 +456,8 @@ class SearchCompiler:
             )
         if any(self.dialect.finds_more_than_k(leg.query, scope) for leg in request.legs):
             gaps.append('a kNN with num_candidates above k finds more than k documents here; fusion="auto"')
+        if request.options.min_score is not None:
+            gaps.append('min_score of a fused list is looked at in the client; fusion="auto"')
         if request.options.leg_timeouts_seconds:
             gaps.append('legs have time-outs of their own only where the fusion is ours; fusion="auto"')
         return gaps
@@ -577,7 +583,8 @@ class SearchCompiler:
                 "size": 0,
                 "track_total_hits": True,
             }
-            self._add_extras(match_any, replace(options, highlight=None, timeout_seconds=None), scope)
+            counted = replace(options, highlight=None, timeout_seconds=None, min_score=None)
+            self._add_extras(match_any, counted, scope)
         return CompiledSearch(
             request=request,
             scope=scope,

@@ -51,7 +51,16 @@ COMPARED = frozenset(
 
 SCORING = (Match, MatchPhrase, Knn, Bool, MatchAll)
 """Nodes whose scores ES|QL has, too."""
-UNSAID = ("highlight", "aggregations", "explain", "post_filter", "sort", "search_after", "count")
+UNSAID = (
+    "highlight",
+    "aggregations",
+    "explain",
+    "post_filter",
+    "min_score",
+    "sort",
+    "search_after",
+    "count",
+)
 """Options of a search that are refused."""
 
 
@@ -159,15 +168,7 @@ class _Writer:
         """The pipe of commands; gaps are collected."""
         if not self.capabilities.esql:
             self.gap("ES|QL needs Elasticsearch 9.2 or later, with the module x-pack-esql; use to_body")
-        for option in (
-            "highlight",
-            "aggregations",
-            "explain",
-            "post_filter",
-            "sort",
-            "search_after",
-            "count",
-        ):
+        for option in UNSAID:
             if getattr(options, option):
                 self.gap(f"{option} has no equal here; leave it out")
         if options.offset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -39,6 +40,8 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
             finds: all matches of a text leg, the k nearest of a dense one.
         explain: each leg's rank, score and contribution for every hit.
         post_filter: narrows the hits, not what the aggregations count.
+        min_score: hits of lower scores are left out, before any stage; refused under RRF, whose scores are
+            ranks.
         sort, search_after: the engine's own; refused under fusion.
         fusion: who fuses: the engine where the result is the same (``auto``), always it (``server``), or
             always the client.
@@ -55,6 +58,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     aggregations: Mapping[str, Any] | None = None
     explain: bool = False
     post_filter: Filter | None = None
+    min_score: float | None = None
     sort: Sequence[Any] | None = None
     search_after: Sequence[Scalar | None] | None = None
     fusion: FusionPath = "auto"
@@ -67,6 +71,11 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name, value in (("size", self.size), ("offset", self.offset)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise QueryError(f"{name} must be a whole number, not {value!r}", field=name)
+        value = self.min_score
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise QueryError(f"min_score must be a number, not {value!r}", field="min_score")
+        if value is not None and not math.isfinite(value):
+            raise QueryError(f"min_score must be a finite number, not {value}", field="min_score")
         if self.fusion not in ("auto", "server", "client"):
             raise QueryError(f"fusion is auto, server or client, not {self.fusion!r}", field="fusion")
 

@@ -340,6 +340,13 @@ def make_request(
         if options.leg_timeouts_seconds:
             seconds = expand_by_leg(options.leg_timeouts_seconds, inner.legs, "leg_timeouts_seconds")
             options = replace(options, leg_timeouts_seconds=seconds)
+        if options.min_score is not None and isinstance(inner, Rrf):
+            raise QueryError(
+                "min_score means nothing under RRF, whose scores are ranks: the best of a hopeless list "
+                "scores as the best of a good one. Fuse by q.linear, or cut what is no better than chance: "
+                "q.floor(query, p=…)",
+                field="min_score",
+            )
         fusion = _fusion(inner, inner.filter, "", window, options, legs)
     else:
         (name,) = leg_names((inner,))
