@@ -38,7 +38,7 @@ async def units(world: World) -> AsyncSearcher:  # noqa: F811
 @pytest.fixture
 async def processors(world: World) -> None:  # noqa: F811
     """OpenSearch may diversify by itself, and goes on to: other tests on the same engine may run beside."""
-    if world.kind == "opensearch":
+    if world.kind == "opensearch" and world.capabilities.diversify:
         names = ["mmr_over_sample_factory", "mmr_rerank_factory"]
         body = {"transient": {SETTING: names}}
         await world.client.request("PUT", "/_cluster/settings", body=body)
@@ -133,6 +133,10 @@ async def test_many_queries_at_once(units: AsyncSearcher) -> None:
 
 async def test_the_engines_own_form(world: World, units: AsyncSearcher, processors: None) -> None:  # noqa: F811
     query = q.diversify(KNN, "embedding", relevance=0.6, window_size=40)
+    if not world.capabilities.diversify:
+        with pytest.raises(UnsupportedFeatureError, match=r"needs (Elasticsearch 9\.3|OpenSearch 3\.3)"):
+            await units.search(query, size=8, fusion="server")
+        return
     ours = [hit.id for hit in await units.search(query, size=8)]
     hits = await units.search(query, size=8, fusion="server", source=["title"])
     assert hits.path == "single"

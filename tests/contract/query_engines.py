@@ -54,13 +54,14 @@ def world(engine: Any, kind: str) -> Iterator[World]:
     official = official_client(engine, kind)
     client = EngineClient(official)
     name = f"esembed-query-{uuid.uuid4().hex[:10]}"
-    if kind == "opensearch":
+    capabilities = probe(client)
+    if kind == "opensearch" and capabilities.diversify:
         # What diversifies in the engine; for good, since other tests on the same engine may run beside.
         factories = ["mmr_over_sample_factory", "mmr_rerank_factory"]
         setting = {"cluster.search.enabled_system_generated_factories": factories}
-        client.request("PUT", "/_cluster/settings", body={"transient": setting}, ignore=(400,))
+        client.request("PUT", "/_cluster/settings", body={"transient": setting})
     try:
-        yield World(official, client, probe(client), name)
+        yield World(official, client, capabilities, name)
     finally:
         answer = client.request("GET", f"/_cat/indices/{name}*", params={"format": "json", "h": "index"})
         for row in answer.body:
