@@ -339,7 +339,7 @@ def next_cursor(
     """
     options, request = compiled.options, compiled.request
     end = request.paged + shown
-    limit = request.window if request.windowed else compiled.scope.capabilities.max_result_window
+    limit = request.reach if request.windowed else compiled.scope.capabilities.max_result_window
     by_values = options.sort is not None and not request.windowed
     more = shown == options.size > 0 and (by_values or end < limit) and (total is None or end < total)
     if not more or options.search_after is not None:

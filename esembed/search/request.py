@@ -128,6 +128,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def reach(self) -> int:
+        """Where its pages end, of a request that is windowed."""
+        heads = [stage.head for stage in self.stages if stage.head is not None]
+        return min(self.window, *heads) if heads else self.window
+
+    @property
     def window_name(self) -> str:
         """What a larger window is asked for by."""
         return "a larger k" if isinstance(self.inner, Knn) else "a larger rank_window_size"
