@@ -71,11 +71,11 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name, value in (("size", self.size), ("offset", self.offset)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise QueryError(f"{name} must be a whole number, not {value!r}", field=name)
-        value = self.min_score
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise QueryError(f"min_score must be a number, not {value!r}", field="min_score")
-        if value is not None and not math.isfinite(value):
-            raise QueryError(f"min_score must be a finite number, not {value}", field="min_score")
+        least = self.min_score
+        if least is not None and (isinstance(least, bool) or not isinstance(least, (int, float))):
+            raise QueryError(f"min_score must be a number, not {least!r}", field="min_score")
+        if least is not None and not math.isfinite(least):
+            raise QueryError(f"min_score must be a finite number, not {least}", field="min_score")
         if self.fusion not in ("auto", "server", "client"):
             raise QueryError(f"fusion is auto, server or client, not {self.fusion!r}", field="fusion")
 
