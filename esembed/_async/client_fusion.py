@@ -20,7 +20,7 @@ from esembed.errors import (
     QueryError,
     TransientError,
 )
-from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse
+from esembed.fusion import Bound, Fused, FusionNode, LegList, collapse, fuse, normalize
 from esembed.plan import IndexPlan, paths
 from esembed.query.nodes import Collapse, Diversify, Floor, Knn, MultiMatch, Rescore, TextNode
 from esembed.search.answer import (
@@ -37,6 +37,7 @@ from esembed.search.answer import (
 from esembed.search.bounds import bound_of, idf_sum
 from esembed.search.calibration import Calibration, calibrated_leg
 from esembed.search.compile import CompiledLeg, CompiledSearch, SearchCompiler
+from esembed.search.diversity import marginal_relevance, similarities
 from esembed.search.options import Reranker
 from esembed.search.page import highlight_spec, page_body, text_query
 from esembed.transport import Response, error_from_response
@@ -412,9 +413,6 @@ class AsyncClientFusion:
         params: Mapping[str, Any],
     ) -> list[Fused]:
         """The head of the list in an order in which each hit differs from those before it."""
-        # Imported here: NumPy takes longer than a search by words.
-        from esembed.search.diversity import marginal_relevance, scaled, similarities
-
         head, tail = fused[: stage.window_size], fused[stage.window_size :]
         if len(head) < 2 or stage.relevance == 1.0:
             return fused
@@ -437,7 +435,7 @@ class AsyncClientFusion:
         kind = field.spec.element_type if field.spec is not None else "float"
         compared = field.spec.similarity if field.spec is not None else "cosine"
         asked, scores = compiled.request.inner, [hit.score for hit in head]
-        relevance = scaled(scores)
+        relevance = normalize(scores, "minmax")
         before = compiled.request.stages[: compiled.request.stages.index(stage)]
         if isinstance(asked, Knn) and not any(isinstance(one, Rescore) for one in before):
             searched = compiled.scope.dense(asked.field).spec

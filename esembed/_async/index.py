@@ -825,7 +825,9 @@ class AsyncIndex:
         """
         return await weights.learn(self.state, options=options, write=write)
 
-    async def learn_floor(self, *, texts: int = 120, documents: int = 250, seed: int = 0) -> Calibration:
+    async def learn_floor(
+        self, *, texts: int = weights.FLOOR_TEXTS, documents: int = weights.FLOOR_DOCUMENTS, seed: int = 0
+    ) -> Calibration:
         """Count how random documents of the index score, and store it for ``q.floor``. :meth:`learn_weights`
         does it, too.
 

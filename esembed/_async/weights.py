@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from esembed.dialect import dialect_for
+from esembed.dialect.documents import random_score
 from esembed.dialect.meta import FLOOR, HASH_FIELD
 from esembed.errors import EsembedError, QueryError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
     from esembed.weights.estimate import WeightsOptions, WeightsReport
     from esembed.weights.scorers import SampledDocument
 
-__all__ = ["FEWEST_DOCUMENTS", "learn", "learn_after_ingest", "learn_floor"]
+__all__ = [
+    "FEWEST_DOCUMENTS",
+    "FLOOR_DOCUMENTS",
+    "FLOOR_TEXTS",
+    "learn",
+    "learn_after_ingest",
+    "learn_floor",
+]
 
 FEWEST_DOCUMENTS = 50
 """Below this an ingest doesn't learn: the weights would be chance."""
@@ -118,6 +126,7 @@ async def learn_floor(
     state: IndexState, *, texts: int = FLOOR_TEXTS, documents: int = FLOOR_DOCUMENTS, seed: int = 0
 ) -> Calibration:
     """Count how random documents score, and store it; see ``AsyncIndex.learn_floor``."""
+    from esembed.evaluate.target import at_random, texts_of
     from esembed.search.calibration import count_scores
     from esembed.weights.known_items import known_items
 
@@ -131,12 +140,10 @@ async def learn_floor(
         )
     await require(state.client, "storing how random documents score", may_change(state.live, settings=False))
     await state.load_statistics()
-    drawn = await draw(state, documents + texts, seed=seed)
+    drawn = texts_of(await state.searcher.search(at_random(seed), size=documents + texts), state.plan)
     # Two texts of a document: its title or first sentence, and scattered words.
     asking, others = drawn[: texts // 2], drawn[texts // 2 :][:documents]
-    items = known_items(
-        [(one.id, one.text) for one in asking], count=texts, kinds=("first", "words"), seed=seed
-    )
+    items = known_items(asking, count=texts, kinds=("first", "words"), seed=seed)
     if len(others) < FEWEST_DOCUMENTS or len(items) < FEWEST_DOCUMENTS // 2:
         raise QueryError(
             "the index has too few documents, or too short ones, to count how random ones score: "
@@ -150,7 +157,7 @@ async def learn_floor(
         complete=False,
         rank_window_size=len(others),
     )
-    ids = [one.id for one in others]
+    ids = [name for name, _ in others]
     answers = await state.searcher.search_many(
         [resolve_text(query, item.query) for item in items],
         filter=q.ids(*ids),
@@ -181,7 +188,7 @@ async def draw(state: IndexState, count: int, *, seed: int) -> list[SampledDocum
     from esembed.weights.scorers import SampledDocument
 
     plan, format = state.plan, dialect_for(state.capabilities).documents
-    random = {"function_score": {"random_score": {"seed": seed, "field": "_seq_no"}}}
+    random = {"function_score": random_score(seed)}
     found: list[SampledDocument] = []
     for start in range(0, count, PAGE_DOCUMENTS):
         size = min(PAGE_DOCUMENTS, count - start)

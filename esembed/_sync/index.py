@@ -822,7 +822,9 @@ class Index:
         """
         return weights.learn(self.state, options=options, write=write)
 
-    def learn_floor(self, *, texts: int = 120, documents: int = 250, seed: int = 0) -> Calibration:
+    def learn_floor(
+        self, *, texts: int = weights.FLOOR_TEXTS, documents: int = weights.FLOOR_DOCUMENTS, seed: int = 0
+    ) -> Calibration:
         """Count how random documents of the index score, and store it for ``q.floor``. :meth:`learn_weights`
         does it, too.
 

@@ -21,6 +21,7 @@ from esembed.deprecation import renamed_attributes, warn_renamed
 from esembed.dialect.mapping import compile_mapping
 from esembed.dialect.quantize_vectors import calibrate
 from esembed.errors import OptionsError, PlanError, UnsupportedFeatureError
+from esembed.evaluate.significance import recall_to_keep
 from esembed.plan import DenseField, IndexPlan
 from esembed.plan.fields import PRECOMPUTED
 from esembed.types import FloatArray
@@ -413,9 +414,7 @@ def choose(trials: Sequence[Trial], target: Target) -> Trial | None:
         t
         for t in trials
         if target.allows(t)
-        and t.recall
-        # 1.64 standard errors: other queries of the kind keep the target in 19 of 20 samples (one-sided).
-        >= target.min_recall + (1.64 * t.standard_error if target.margin is None else target.margin)
+        and t.recall >= recall_to_keep(target.min_recall, target.margin, t.standard_error)
         and target.affordable(t)
     ]
     least = min(map(target.cost, good), default=0)

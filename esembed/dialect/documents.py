@@ -35,7 +35,15 @@ __all__ = [
     "action_line",
     "chunk_id",
     "dumps",
+    "random_score",
 ]
+
+
+def random_score(seed: int) -> dict[str, Any]:
+    """The function of a ``function_score`` by which an engine draws documents at random: the same ones for
+    the same seed as long as nothing is written."""
+    return {"random_score": {"seed": seed, "field": "_seq_no"}}
+
 
 Storage = Literal["sparse_vector", "rank_features", "seismic"]
 """How an engine keeps a sparse field; a plan's ``auto`` is resolved."""

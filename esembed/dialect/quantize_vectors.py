@@ -17,6 +17,7 @@ __all__ = [
     "UNIT_SPREADS",
     "calibrate",
     "confidence_interval",
+    "from_bits",
     "is_no_vector",
     "quantize",
     "to_bits",
@@ -69,6 +70,13 @@ def to_bytes(vectors: npt.NDArray[Any], scale: float, *, normalize: bool) -> npt
 def to_bits(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
     """One bit a dimension (set where it is above 0), eight in a signed byte: shape (…, dims / 8)."""
     return np.packbits(np.asarray(vectors) > 0, axis=-1).view(np.int8)
+
+
+def from_bits(packed: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+    """-1 and 1 for the bits of :func:`to_bits`: shape (…, dims) from (…, dims / 8), of any number
+    type."""
+    bits = np.unpackbits(np.asarray(packed).astype(np.int8).view(np.uint8), axis=-1)
+    return np.where(bits > 0, 1, -1).astype(np.int8)
 
 
 def quantize(field: DenseField, vector: npt.NDArray[Any]) -> npt.NDArray[np.int8]:

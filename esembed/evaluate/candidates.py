@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from esembed.errors import OptionsError, PlanError
+from esembed.evaluate.significance import recall_to_keep
 from esembed.evaluate.target import SearchTarget
 from esembed.plan import CandidateRule, DenseField, IndexPlan
 from esembed.plan.fields import MAX_CANDIDATES
@@ -252,11 +253,7 @@ def candidate_rule(trials: Sequence[CandidateTrial], options: CandidateOptions) 
         good = [
             t
             for t in of_key
-            if t.recall
-            >= min(
-                1.0,
-                options.min_recall + (1.64 * t.standard_error if options.margin is None else options.margin),
-            )
+            if t.recall >= min(1.0, recall_to_keep(options.min_recall, options.margin, t.standard_error))
         ]
         if not good:
             kept = False

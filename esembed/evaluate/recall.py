@@ -23,12 +23,13 @@ from esembed.answers import SegmentStats, TermBuckets, part
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import AliasProperties
-from esembed.dialect.quantize_vectors import quantize
+from esembed.dialect.quantize_vectors import from_bits, quantize
 from esembed.errors import OptionsError, QueryError, UnsupportedFeatureError
 from esembed.evaluate.datasets import Dataset, load_dataset
 from esembed.evaluate.significance import Interval, bootstrap_interval
 from esembed.ingest.sources.index import draw_vectors, read_vectors
 from esembed.plan import DenseField, IndexPlan
+from esembed.plan.fields import UNQUANTIZED
 from esembed.query import Filter, Query
 from esembed.query.nodes import MAX_WINDOW, Knn, Term
 from esembed.query.tree import walk
@@ -603,7 +604,7 @@ class _Comparison:
         rows = np.asarray(vectors)
         if self._spec.element_type == "bit":
             # ±1 for each bit: the dot product falls as the Hamming distance grows.
-            return np.unpackbits(rows.astype(np.int8).view(np.uint8), axis=1).astype(np.float64) * 2 - 1
+            return from_bits(rows).astype(np.float64)
         rows = rows.astype(np.float64)
         if self._spec.similarity == "cosine":
             lengths = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -694,9 +695,7 @@ def _row(
         queries=sum(count > 0 for _, count in right),
         recall=shares(served, 32),
         exhaustive=shares(far, EXHAUSTIVE_BATCH),
-        codes=None
-        if quantization in ("hnsw", "flat")
-        else shares(far.replace(oversample=0), EXHAUSTIVE_BATCH),
+        codes=None if quantization in UNQUANTIZED else shares(far.replace(oversample=0), EXHAUSTIVE_BATCH),
     )
 
 

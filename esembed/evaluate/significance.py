@@ -21,7 +21,15 @@ import numpy.typing as npt
 
 from esembed.errors import EsembedError
 
-__all__ = ["Comparison", "Interval", "bootstrap_interval", "compare", "holm", "paired_p_value"]
+__all__ = [
+    "Comparison",
+    "Interval",
+    "bootstrap_interval",
+    "compare",
+    "holm",
+    "paired_p_value",
+    "recall_to_keep",
+]
 
 Floats = npt.NDArray[np.float64]
 Test = Literal["randomisation", "t-test"]
@@ -34,6 +42,16 @@ class Interval:
     mean: float
     low: float
     high: float
+
+
+def recall_to_keep(least: float, margin: float | None, standard_error: float) -> float:
+    """The recall that a sample must show for other queries to keep *least*, too.
+
+    Args:
+        margin: by how much it must exceed that; None: by 1.64 standard errors of the queries' mean, so that
+            other queries of the kind keep it in 19 of 20 samples (one-sided).
+    """
+    return least + (1.64 * standard_error if margin is None else margin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

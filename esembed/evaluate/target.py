@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from esembed import query as q
 from esembed.capabilities import Capabilities
+from esembed.dialect.documents import random_score
 from esembed.dialect.meta import StoredMeta
 from esembed.errors import QueryError
 from esembed.evaluate.datasets import Dataset
@@ -24,11 +25,13 @@ from esembed.types import ENGINES, Hits
 __all__ = [
     "SearchTarget",
     "TunableTarget",
+    "at_random",
     "index_documents",
     "latency",
     "leg_table",
     "plan_legs",
     "run_queries",
+    "texts_of",
 ]
 
 
@@ -171,15 +174,15 @@ def leg_table(
 
 def index_documents(index: SearchTarget, count: int, *, seed: int = 0) -> list[tuple[str, str]]:
     """*count* documents drawn at random by the engine, as (id, text)."""
-    draw = q.raw(
-        {
-            engine: {"function_score": {"random_score": {"seed": seed, "field": "_seq_no"}}}
-            for engine in ENGINES
-        }
-    )
-    found: list[tuple[str, str]] = []
-    for hit in index.search(draw, size=min(count, 10_000)):
-        text = index.plan.searched_text(hit.source)
-        if text:
-            found.append((hit.id, text))
-    return found
+    return texts_of(index.search(at_random(seed), size=min(count, 10_000)), index.plan)
+
+
+def at_random(seed: int) -> Query:
+    """The query that orders all documents at random."""
+    return q.raw({engine: {"function_score": random_score(seed)} for engine in ENGINES})
+
+
+def texts_of(hits: Hits, plan: IndexPlan) -> list[tuple[str, str]]:
+    """The hits that have a text to search in, as (id, text)."""
+    found = ((hit.id, plan.searched_text(hit.source)) for hit in hits)
+    return [(name, text) for name, text in found if text]

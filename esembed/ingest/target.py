@@ -15,6 +15,7 @@ from esembed.capabilities import Capabilities
 from esembed.deadline import Deadline
 from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS, AliasProperties
+from esembed.dialect.documents import random_score
 from esembed.dialect.meta import HASH_FIELD, NO_CHUNKS, PARENT_FIELD
 from esembed.dialect.names import check_name
 from esembed.dialect.source_rules import SourceFetch, SourceRules, defaults_question, with_defaults
@@ -542,7 +543,7 @@ class TargetIndex:
         """
         random = {
             "query": dict(query),
-            "random_score": {"seed": seed, "field": "_seq_no"},
+            **random_score(seed),
             "boost_mode": "replace",
         }
         body: dict[str, Any] = {"query": self._alias.narrow({"function_score": random}), "_source": source}

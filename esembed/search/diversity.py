@@ -9,21 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from esembed.dialect.quantize_vectors import from_bits
 from esembed.lazy import np
 
 if TYPE_CHECKING:
     from esembed.types import FloatArray
 
-__all__ = ["UNKNOWN", "marginal_relevance", "scaled", "similarities"]
+__all__ = ["UNKNOWN", "marginal_relevance", "similarities"]
 
 UNKNOWN = 0.5
 """How similar a document without a vector is to any other: as one at right angles to it."""
-
-
-def scaled(scores: Sequence[float]) -> list[float]:
-    """Scores from 0, the lowest, to 1, the highest; 1 for all where they are equal."""
-    low, high = min(scores), max(scores)
-    return [1.0 if high == low else (score - low) / (high - low) for score in scores]
 
 
 def similarities(vectors: Sequence[FloatArray | None], similarity: str, *, bits: bool = False) -> FloatArray:
@@ -43,7 +38,7 @@ def similarities(vectors: Sequence[FloatArray | None], similarity: str, *, bits:
     known: list[Any] = [vector for vector in vectors if vector is not None]
     rows: Any = np.stack(known).astype(np.float64)
     if bits:
-        rows = 2.0 * np.unpackbits(rows.astype(np.int8).view(np.uint8), axis=1) - 1.0
+        rows = from_bits(rows).astype(np.float64)
     squares = np.einsum("ij,ij->i", rows, rows)
     products = rows @ rows.T
     if similarity == "l2_norm" and not bits:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from esembed.dialect.quantize_vectors import from_bits
 from esembed.encode.base import DenseEncoder, SparseEncoder
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
@@ -171,7 +172,7 @@ class DenseScorer:
         self._bits = size * 8 == dims
         if self._bits:
             # Packed bits: the engine compares signs, so signs are compared here, of the query too.
-            found = [None if vector is None else _signs(vector) for vector in found]
+            found = [None if vector is None else from_bits(vector) for vector in found]
         absent = [row for row, vector in enumerate(found) if vector is None or len(vector) != dims]
         if absent:
             texts = [documents[row].text for row in absent]
@@ -244,12 +245,6 @@ class SparseScorer:
                     if document.get(feature, 0.0) > 1.02 * piece.get(feature, 0.0)
                 )
         return scores
-
-
-def _signs(packed: Any) -> npt.NDArray[np.int8]:
-    """Packed bits, shape (dims / 8,), as −1 and 1, shape (dims,)."""
-    bits = np.unpackbits(np.asarray(packed, dtype=np.int8).view(np.uint8))
-    return np.where(bits > 0, 1, -1).astype(np.int8)
 
 
 def _unit(vectors: Any) -> Matrix:
