@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esembed.cli._connect import Connection, UsageError, takes_connection
+from esembed.cli._names import checked
 from esembed.cli._query import Allow
 from esembed.cli._report import AsJson, Html, note_written, output_option
 
@@ -40,6 +41,7 @@ def advise(
             "--index",
             "-i",
             metavar="NAME",
+            callback=checked,
             help="Without PLAN and SAMPLE: measure how many candidates this index's searches need.",
         ),
     ] = None,

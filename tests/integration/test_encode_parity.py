@@ -386,7 +386,12 @@ def test_what_the_graph_would_get_wrong_is_left_to_torch(
         "rotary positions of type 'linear' (rope_parameters or rope_scaling in config.json)": (
             "llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}}
         ),
-        "texts of 128 tokens, and here at most 16": ("mistral", {"sliding_window": 16}),
+        "texts of 128 tokens, and config.json (max_position_embeddings, sliding_window) allows 16": (
+            "mistral", {"sliding_window": 16}
+        ),
+        "texts of 128 tokens, and config.json (max_position_embeddings, sliding_window) allows -1": (
+            "qwen3", {"max_position_embeddings": -1}
+        ),
         "hidden_act in config.json is 'quick_gelu'": ("qwen3", {"hidden_act": "quick_gelu"}),
     }  # fmt: skip
     for place, (reason, (kind, change)) in enumerate(changes.items()):

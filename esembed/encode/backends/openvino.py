@@ -72,10 +72,15 @@ def unsupported(files: ModelFiles) -> str | None:
     if not isinstance(config.get("max_position_embeddings", 1), int):
         return "config.json states no max_position_embeddings but null"
     reason: str | None = FAMILIES[kind].unsupported(config)
-    longest = files.max_seq_length
-    if reason is None and longest is not None and longest > max_positions(config):
-        return f"it takes texts of {longest} tokens, and here at most {max_positions(config)}"
-    return reason
+    if reason is not None:
+        return reason
+    longest, most = files.max_seq_length, max_positions(config)
+    if most < 1 or (longest or 0) > most:
+        return (
+            f"it takes texts of {longest or 'any number of'} tokens, and config.json "
+            f"(max_position_embeddings, sliding_window) allows {most}"
+        )
+    return None
 
 
 def max_positions(config: Mapping[str, Any]) -> int:

@@ -84,7 +84,8 @@ class TextTokenizer:
         self.pad_id = self._pad_id(files, options)
 
     def _own_tokens(self) -> int:
-        """How many tokens it puts around a text. The limit of tokens counts on its being in there once."""
+        """How many tokens it puts around a text: each one of the vocabulary's, which :func:`check_tokens`
+        compares with the model's rows. The limit of tokens counts on the text being in there once."""
         with self._library("read a text"):
             own = self._tokenizer.num_special_tokens_to_add(False)
             # add_special_tokens=False leaves out the tokens only: a text that stands twice stays twice
@@ -92,7 +93,14 @@ class TextTokenizer:
             text = self._readable()
             bare = len(self._tokenizer.encode(text).ids)
             self._tokenizer.post_processor = steps
-            full = len(self._tokenizer.encode(text).ids)
+            ids = self._tokenizer.encode(text).ids
+        full = len(ids)
+        if unknown := [one for one in ids if self._tokenizer.id_to_token(one) is None]:
+            raise EncoderError(
+                f"{self._name}: post_processor in tokenizer.json puts the id {unknown[0]} around each text, "
+                "which no token of the vocabulary has. Take the tokenizer from where the model was published",
+                spec=self._name,
+            )
         if full != bare + own:
             raise EncoderError(
                 f"{self._name}: post_processor in tokenizer.json makes {full} tokens of a text of {bare} and "

@@ -325,6 +325,17 @@ def test_a_post_processor_that_is_none(single: Any, said: str, tmp_path: Path) -
         TextTokenizer(read_folder(folder(tmp_path, files)), 16)
 
 
+@pytest.mark.parametrize("place", [999, 2**31])
+def test_ends_that_are_no_token(place: int, tmp_path: Path) -> None:
+    """No list of tokens has them, so that nothing compares them with the model's rows."""
+    ends = {"type": "BertProcessing", "sep": ["[SEP]", place], "cls": ["[CLS]", 2]}
+    options = {**FILES["tokenizer_config.json"], "tokenizer_class": "PreTrainedTokenizerFast"}
+    files = {"tokenizer.json": {**FILES["tokenizer.json"], "post_processor": ends}}
+    files |= {"tokenizer_config.json": options, "config.json": {"model_type": "modernbert"}}
+    with pytest.raises(EncoderError, match=rf"the id {place} .*no token of the vocabulary"):
+        TextTokenizer(read_folder(folder(tmp_path, files)), 16)
+
+
 @pytest.mark.parametrize("place", [1 << 24, 2**31, 2**32 - 1])
 def test_a_token_id_beyond_any_vocabulary(place: int, tmp_path: Path) -> None:
     tokenizer = copy.deepcopy(FILES["tokenizer.json"])
