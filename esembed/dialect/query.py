@@ -195,6 +195,9 @@ class QueryCompiler:
         """
         raise NotImplementedError
 
+    combines_synonyms: ClassVar[bool] = True
+    """Whether ``combined_fields`` takes a word and its synonyms for one word, any of which will do."""
+
     max_levels: ClassVar[int | None] = None
     """How deep the engine takes queries inside queries; None where it has no such limit."""
 
@@ -285,12 +288,24 @@ class QueryCompiler:
         # A phrase can't be cut without becoming another one, and is a clause for each field.
         text = _need_text(node.text, "multi_match")
         phrase = kind in ("phrase", "phrase_prefix")
-        options = {"query": text} if phrase else self._fitted(text, fields, scope, fuzzy=_edits(node))
+        twice = kind == "combined_fields" and not self.combines_synonyms and _requires(node)
+        options = (
+            {"query": text}
+            if phrase
+            else self._fitted(text, fields, scope, fuzzy=_edits(node), times=2 if twice else 1)
+        )
         if kind == "combined_fields":
             if node.kind == kind:
                 self._require_combinable(fields, scope)
-            _put_words(options, node)
+            if not twice:
+                _put_words(options, node)
             clause: Json = {"combined_fields": {**options, **self._boosts(_from_one(fields), node, scope)}}
+            if twice:
+                # These words rank, and a clause that takes a word and its synonyms for one says which must be
+                # there. It finds what combined_fields finds where there are no synonyms.
+                same = {**options, "type": "cross_fields", "fields": [name for name, _ in fields]}
+                _put_words(same, node)
+                clause = {"bool": {"must": [clause], "filter": [{"multi_match": same}]}}
         else:
             options["type"] = kind
             _put_words(options, node)
@@ -371,10 +386,20 @@ class QueryCompiler:
         return [(scope.text(name).path, boost) for name, boost in searched]
 
     def _fitted(
-        self, text: str, fields: list[tuple[str, float]], scope: Scope, *, fuzzy: str | int | None
+        self,
+        text: str,
+        fields: list[tuple[str, float]],
+        scope: Scope,
+        *,
+        fuzzy: str | int | None,
+        times: int = 1,
     ) -> Json:
         """The text as a match's options, cut where its words would be more clauses than there are for it in
-        the request (a pasted page)."""
+        the request (a pasted page).
+
+        Args:
+            times: how often the clause has the text.
+        """
         words = count_words(text)
         if fuzzy and words * len(fields) > MAX_FUZZY_WORDS:
             text, cut = fit_text(text, max(1, MAX_FUZZY_WORDS // len(fields)))
@@ -383,7 +408,7 @@ class QueryCompiler:
                 f"{', '.join(name for name, _ in fields)}: only the text's first {words} words are searched; "
                 "more fuzzy words would take more memory than an engine gives to a request"
             )
-        each = len(fields) * (MAX_EXPANSIONS if fuzzy else 1)
+        each = len(fields) * (MAX_EXPANSIONS if fuzzy else times)
         granted = scope.grant(words * each)
         options: Json = {"query": text}
         if granted >= words * each:
@@ -395,7 +420,7 @@ class QueryCompiler:
             spellings = max(1, granted // (words * len(fields)))
             options["max_expansions"] = spellings
             scope.note(f"{names}: {spellings} spellings of each word; this engine takes {limit} clauses")
-        options["query"], kept = fit_text(text, max(1, granted // len(fields)))
+        options["query"], kept = fit_text(text, max(1, granted // (len(fields) * times)))
         if kept is not None:
             scope.note(
                 f"{names}: only the text's first {kept} words are searched; this engine takes {limit} "
@@ -850,6 +875,11 @@ def _edits(node: Match | MultiMatch) -> str | int | None:
     """The typing errors that are allowed in every word. Which words are missing the index says, and a search
     asks it first (``search/words.py``): a body that is compiled without one allows none."""
     return None if node.fuzziness == "missing" else node.fuzziness
+
+
+def _requires(node: MultiMatch) -> bool:
+    """Whether a document must have more than one of the words."""
+    return node.operator != "or" or node.minimum_should_match is not None
 
 
 def _put_words(options: Json, node: Match | MultiMatch) -> None:

@@ -20,7 +20,7 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 from esembed.errors import EngineRequestError, QueryError
-from esembed.query.nodes import BoostBy, IsoDate, Query, Range, VectorNode
+from esembed.query.nodes import BoostBy, IsoDate, Query, Range, TextNode, VectorNode
 from esembed.query.tree import walk
 
 __all__ = [
@@ -401,10 +401,11 @@ def raise_named(error: EngineRequestError, query: Query) -> NoReturn:
 
     Raises:
         QueryError: with the field, for what only the engine could tell (a date by a format that isn't known
-            here, a time zone of an old name, a negative value under boost_by, an analyzer).
+            here, a time zone of an old name, a negative value under boost_by, an analyzer, the clauses that
+            an analyzer makes of a text).
         EngineRequestError: any other refusal, as it is.
     """
-    for explain in (_refused_date, _refused_zone, _refused_boost, _refused_analyzer):
+    for explain in (_refused_date, _refused_zone, _refused_boost, _refused_analyzer, _refused_clauses):
         refused = explain(error, query)
         if refused is not None:
             raise refused from error
@@ -466,6 +467,22 @@ def _refused_analyzer(error: EngineRequestError, query: Query) -> QueryError | N
         "leave analyzer= out, which takes the field's own, name a built-in one (standard, simple, "
         "whitespace, keyword), or define it in the plan's [analysis] and create the index again",
         field="analyzer",
+    )
+
+
+def _refused_clauses(error: EngineRequestError, query: Query) -> QueryError | None:
+    """Only the engine knows what an analyzer makes of a word: each synonym is a clause in each field."""
+    found = re.search(r"maxClauseCount is set to (\d+)", f"{error} {error.body}")
+    texts = [node for node in walk(query) if isinstance(node, TextNode) and node.text]
+    if found is None or not texts:
+        return None
+    words = max(count_words(str(node.text)) for node in texts)
+    return QueryError(
+        f"text: its {words} words are more than the {found[1]} clauses that this engine takes in a request, "
+        "since the field's search analyzer makes several terms of a word (synonyms, n-grams): shorten the "
+        "text, raise indices.query.bool.max_clause_count on the engine, or write synonyms as "
+        "'television => tv' into a filter of both analyzer and search_analyzer, which makes one word of them",
+        field="text",
     )
 
 

@@ -687,16 +687,19 @@ class MultiMatch(TextNode, frozen=True, kw_only=True, tag="multi_match"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for option, kinds in _LACKING.items():
+        for option in _LACKING:
             value = getattr(self, option)
-            if value == "missing" and self.kind not in _OF_WORDS:
-                raise QueryError(
-                    f'multi_match {self.kind!r} knows no fuzziness="missing"; leave it out', field=option
-                )
-            if value not in (None, "missing") and self.kind in kinds:
-                raise QueryError(f"multi_match {self.kind!r} knows no {option}; leave it out", field=option)
+            if not self.takes(option, value):
+                shown = 'fuzziness="missing"' if value == "missing" else option
+                raise QueryError(f"multi_match {self.kind!r} knows no {shown}; leave it out", field=option)
         _check_matching(self)
         _between(self.tie_breaker, "tie_breaker", 0, 1)
+
+    def takes(self, option: str, value: object) -> bool:
+        """Whether a search of this kind can have a value of an option."""
+        if value == "missing":
+            return self.kind in _OF_WORDS
+        return value is None or self.kind not in _LACKING.get(option, ())
 
 
 _LACKING = {

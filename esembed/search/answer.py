@@ -303,6 +303,8 @@ def ranked_by_engine(
         def contributions(doc: str) -> Sequence[LegContribution]:
             return fused.get(doc, ())
 
+    # Where the counts aren't the hits' own, they come last.
+    counts = body if compiled.match_any is None else checked_item(answers[-1], where)
     hits = single_hits(body, compiled, contributions)
     total, relation = total_of(body)
     if not (options.count if compiled.path == "server" else compiled.counted):
@@ -320,7 +322,7 @@ def ranked_by_engine(
         took_ms=float(body.get("took", 0)),
         timed_out=bool(body.get("timed_out", False)),
         legs_missing=missing,
-        aggregations=body.get("aggregations") or {},
+        aggregations=counts.get("aggregations") or {},
         next_cursor=cursor,
         path=compiled.path,
         approximate=compiled.approximate,

@@ -80,7 +80,8 @@ class CompiledSearch(msgspec.Struct, frozen=True, kw_only=True):
         path: ``single`` (one leg), ``server`` (the engine fuses) or ``client``.
         body: the body of ``_search`` for single and server, None for client.
         legs: the legs as requests of their own: for client fusion, and for ``explain`` on the server's.
-        match_any: the request behind counts and aggregations of client fusion, or None.
+        match_any: the request behind counts and aggregations where they aren't those of the hits' own (client
+            fusion; a sorted kNN with a post_filter), or None.
         fusion: what to do with the legs' lists, or None.
         fetch_with_legs: the legs bring the page's stored fields; else they are fetched for the page alone.
         score_factor: what the engine's fused scores are multiplied by.
@@ -116,7 +117,7 @@ class CompiledSearch(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def alone(self) -> bool:
         """Whether it is one body, for ``_search``; else several, for ``_msearch``."""
-        return self.body is not None and not self.legs
+        return self.body is not None and not self.legs and self.match_any is None
 
     @property
     def bodies(self) -> list[Json]:
@@ -257,8 +258,11 @@ class SearchCompiler:
         elif (
             self._stages_need_the_client(request)
             or self._finds_chunk_documents(request.inner, scope)
-            # An engine's post_filter thins out the k nearest; the filter inside finds k that it lets pass.
-            or (request.options.post_filter is not None and request.finds_nearest)
+            or (
+                _counts_apart(request)
+                and request.options.sort is None
+                and request.options.search_after is None
+            )
             # Whether an engine asks it of the k nearest, and before or after its stages, differs.
             or (request.options.min_score is not None and (request.stages or request.finds_nearest))
         ):
@@ -279,6 +283,11 @@ class SearchCompiler:
     def _single(self, request: Request, scope: Scope) -> CompiledSearch:
         options, core, stages = request.options, request.inner, request.stages
         asked = self._no_chunk_documents(core, scope)
+        match_any: Json | None = None
+        if _counts_apart(request):
+            match_any = self._match_any([asked], options, scope)
+            asked = add_filter(asked, options.post_filter)
+            options = replace(options, aggregations=None, post_filter=None)
         body, _ = self._within_budget(lambda within: self.dialect.leg_body(asked, within), scope)
         body["size"] = (
             min(options.size, request.window - options.offset) if isinstance(core, Knn) else options.size
@@ -336,6 +345,7 @@ class SearchCompiler:
             scope=scope,
             path="single",
             body=body,
+            match_any=match_any,
             to_common=self._to_common(core, scope),
             counted=not stages and not request.finds_nearest,
         )
@@ -343,9 +353,12 @@ class SearchCompiler:
     def _single_by_client(self, request: Request, scope: Scope, fetch_with_legs: bool) -> CompiledSearch:
         """One leg whose stages or chunks need later round trips: a fusion of that leg alone."""
         if request.options.sort or request.options.search_after:
-            raise QueryError(
-                "sort and search_after don't go with rescore, diversify or chunk documents", field="sort"
-            )
+            why = "chunks that are documents of their own: search the text fields alone"
+            if request.stages:
+                why = f"{request.stages[-1].builder()}, which ranks or cuts by score"
+            elif request.options.min_score is not None:
+                why = "min_score of a knn: give the knn a similarity, which leaves out what is less alike"
+            raise QueryError(f"sort and search_after don't go with {why}", field="sort")
         end = request.options.offset + request.options.size
         if end >= request.window and not request.windowed and not request.finds_nearest:
             # One list is the same however much of it is fetched, so it is paged through: up to the page's
@@ -569,22 +582,7 @@ class SearchCompiler:
                     'ask for them with a query of the text fields alone, or use chunk.store = "nested"',
                     field="aggregations" if options.aggregations else "count",
                 )
-            queries = _queries(request)
-            # One request of all legs, which has one budget where theirs have one each.
-            quiet = scope.with_(notes=[])
-            union, cut = self._within_budget(lambda within: self.dialect.union_body(queries, within), quiet)
-            if cut:
-                scope.note(
-                    "totals and aggregations leave out what only the last words or the lightest terms find; "
-                    f"this engine takes {self.capabilities.max_clauses} clauses in a request"
-                )
-            match_any = {
-                **union,
-                "size": 0,
-                "track_total_hits": True,
-            }
-            counted = replace(options, highlight=None, timeout_seconds=None, min_score=None)
-            self._add_extras(match_any, counted, scope)
+            match_any = self._match_any(_queries(request), options, scope)
         return CompiledSearch(
             request=request,
             scope=scope,
@@ -595,6 +593,21 @@ class SearchCompiler:
             fusion=fusion,
             fetch_with_legs=fetch,
         )
+
+    def _match_any(self, queries: list[Query], options: SearchOptions, scope: Scope) -> Json:
+        """One request for everything that some leg finds, behind counts and aggregations."""
+        # One budget for all legs, where their own requests have one each.
+        quiet = scope.with_(notes=[])
+        union, cut = self._within_budget(lambda within: self.dialect.union_body(queries, within), quiet)
+        if cut:
+            scope.note(
+                "totals and aggregations leave out what only the last words or the lightest terms find; "
+                f"this engine takes {self.capabilities.max_clauses} clauses in a request"
+            )
+        body = {**union, "size": 0, "track_total_hits": True}
+        counted = replace(options, highlight=None, timeout_seconds=None, min_score=None)
+        self._add_extras(body, counted, scope)
+        return body
 
     # -- legs ----------------------------------------------------------------------------------------
 
@@ -683,6 +696,12 @@ class SearchCompiler:
         inner = scope.with_(names=[], window=len(ids), align_scores=align_scores, adds=adds, inner_hits=False)
         body, _ = self._within_budget(lambda within: self.dialect.leg_body(narrowed, within), inner)
         return {**body, "size": len(ids), "_source": False, "track_total_hits": False}
+
+
+def _counts_apart(request: Request) -> bool:
+    """Whether hits and counts are two searches: an engine's post_filter thins out the k nearest, where the
+    filter inside finds k that it lets pass."""
+    return request.options.post_filter is not None and request.finds_nearest
 
 
 def _check_one_vector(stage: Diversify, scope: Scope) -> None:

@@ -270,28 +270,32 @@ def resolve(
 def _with_options(query: Query, fuzziness: str | int | None, operator: Operator | None) -> Query:
     """A query whose open texts, those that what was typed is put in, have these options.
 
+    A phrase or a prefix beside them stays as it is: its kind knows no typing errors.
+
     Raises:
-        QueryError: it has no text that takes them.
+        QueryError: it has no text that takes one of them.
     """
-    if fuzziness is None and operator is None:
-        return query
-    taken = False
+    changes = {"fuzziness": fuzziness, "operator": operator}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    taken: set[str] = set()
 
     def put(node: Query) -> Query:
-        nonlocal taken
         if not isinstance(node, (Match, MultiMatch)) or node.text is not None:
             return node
-        taken = True
-        changes = {"fuzziness": fuzziness, "operator": operator}
-        return node.replace(**{name: value for name, value in changes.items() if value is not None})
+        mine = changes
+        if isinstance(node, MultiMatch):
+            mine = {name: value for name, value in changes.items() if node.takes(name, value)}
+        taken.update(mine)
+        return node.replace(**mine)
 
     found = transform(query, put)
-    if not taken:
-        raise QueryError(
-            "the query has no full text that takes the words of the search, which fuzziness and operator "
-            "could be of; leave them out",
-            field="fuzziness" if operator is None else "operator",
-        )
+    for name, value in changes.items():
+        if name not in taken:
+            raise QueryError(
+                f"the query has no full text that takes the words of the search and {name}={value!r}; leave "
+                "it out",
+                field=name,
+            )
     return found
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from esembed import AsyncIndex, IndexPlan
 from esembed import query as q
 from esembed._async.search import AsyncSearcher
 from esembed.dialect.scope import CLAUSE_HEADROOM, ClauseBudget
@@ -30,6 +31,7 @@ def tokens(count: int) -> dict[str, float]:
 SHAPES: dict[str, Any] = {
     "text": lambda n: q.match(words(n), fields="body"),
     "text in two fields": lambda n: q.match(words(n)),
+    "required words": lambda n: q.multi_match(words(n // 2), kind="auto", minimum_should_match=1),
     "fuzzy": lambda n: q.match(words(n // 20), fields="body", fuzziness="AUTO"),
     "fuzzy in two fields": lambda n: q.multi_match(words(n), fuzziness=1),
     "prefix": lambda n: q.multi_match(words(n), kind="bool_prefix"),
@@ -100,6 +102,36 @@ async def test_what_cannot_be_cut_is_refused(searcher: AsyncSearcher) -> None:  
         await searcher.search(q.bool_(should=[q.bool_(should=many[::2]), q.bool_(should=many[1::2])]))
     with pytest.raises(QueryError, match=r"use q.terms"):
         await searcher.search(q.rrf(q.match("red"), KNN), filter=q.bool_(should=many))
+
+
+async def test_what_an_analyzer_makes_of_words_is_refused_with_the_remedy(
+    client: Any, esembed_index_name: str
+) -> None:
+    # Three terms of a word stand for its synonyms: an analyzer that every engine has.
+    plan = IndexPlan.from_toml("""
+    [text.title]
+    search_analyzer = "parts"
+    [text.body]
+    search_analyzer = "parts"
+    [analysis.analyzer.parts]
+    type = "custom"
+    tokenizer = "standard"
+    filter = ["lowercase", "pairs"]
+    [analysis.filter.pairs]
+    type = "shingle"
+    max_shingle_size = 4
+    """)
+    index = await AsyncIndex.create(client, esembed_index_name, plan)
+    await index.ingest([{"_id": "a", "title": "word1", "body": "red"}])
+    limit = index.capabilities.max_clauses
+    text = words(limit // 3)
+    asked = q.multi_match(text, kind="cross_fields")
+    with pytest.raises(QueryError, match=r"search analyzer makes several terms .*max_clause_count") as caught:
+        await index.search(asked)
+    assert caught.value.field == "text"
+    with pytest.raises(QueryError, match="shorten the text"):
+        await index.search_many([asked])
+    assert (await index.search(q.multi_match(words(10), kind="cross_fields"))).ids == ["a"]
 
 
 def test_shares_are_even_and_small_askers_get_all() -> None:

@@ -107,6 +107,23 @@ def test_in_a_query_of_ones_own(packages: Index) -> None:
         packages.search(q.rescore(q.match("perl"), by=q.match("http", operator="relax")))
 
 
+@pytest.mark.parametrize("prefix", ["phrase_prefix", "bool_prefix"])
+@pytest.mark.parametrize("fuzziness", ["missing", "AUTO"])
+def test_beside_a_prefix_in_a_query_of_ones_own(
+    client: Any, esembed_index_name: str, prefix: Any, fuzziness: str
+) -> None:
+    words = q.bool_(should=[q.multi_match(kind="auto"), q.multi_match(kind=prefix, fields="name", boost=3)])
+    index = Index.create(client, esembed_index_name, PLAN.replace(query=words))
+    index.ingest(PACKAGES)
+    hits = index.search("requ", fuzziness=fuzziness, operator="relax")
+    assert hits.ids[0] == "requests"
+    assert "httpx" in (index.search("pyhton", fuzziness=fuzziness)).ids
+    alone = q.multi_match(kind="phrase_prefix", fields="name")
+    with pytest.raises(QueryError, match=f"no full text .* fuzziness='{fuzziness}'") as caught:
+        index.search(alone, text="requ", fuzziness=fuzziness)
+    assert caught.value.field == "fuzziness"
+
+
 def test_synonyms_of_the_plans_analysis(client: Any, esembed_engine: Any, esembed_index_name: str) -> None:
     if esembed_engine.engine == "elasticsearch":
         pytest.skip("the local Elasticsearch has no module analysis-common")
@@ -130,6 +147,56 @@ def test_synonyms_of_the_plans_analysis(client: Any, esembed_engine: Any, esembe
     # A synonym is a word that documents have.
     assert (index.search("py", fuzziness="missing")).notes == ()
     assert (index.search("web server", fuzziness="missing", operator="relax")).ids == ["apache"]
+
+
+@pytest.mark.parametrize("kind", ["auto", "combined_fields"])
+def test_one_of_a_words_synonyms_is_enough_where_all_words_must_be_there(
+    client: Any, esembed_engine: Any, esembed_index_name: str, kind: Any
+) -> None:
+    if esembed_engine.engine == "elasticsearch":
+        pytest.skip("the local Elasticsearch has no module analysis-common")
+    plan = IndexPlan.from_toml("""
+    [text.name]
+    boost = 2.0
+    search_analyzer = "with_synonyms"
+    [text.summary]
+    search_analyzer = "with_synonyms"
+    [analysis.analyzer.with_synonyms]
+    type = "custom"
+    tokenizer = "standard"
+    filter = ["lowercase", "synonyms"]
+    [analysis.filter.synonyms]
+    type = "synonym_graph"
+    synonyms = ["tv, television, telly", "usa, united states"]
+    """)
+    index = Index.create(client, esembed_index_name, plan)
+    index.ingest(
+        [
+            {"_id": "one", "name": "television", "summary": "with a stand"},
+            {"_id": "two", "name": "tv stand", "summary": "made of pine"},
+            {"_id": "three", "name": "stand", "summary": "for flowers"},
+            {"_id": "usa", "name": "usa", "summary": "a map"},
+            {"_id": "states", "name": "map", "summary": "of the united states"},
+            {"_id": "many", "name": "map", "summary": "of many states, united or not"},
+        ]
+    )
+
+    def found(text: str, **options: Any) -> set[str]:
+        return set((index.search(q.multi_match(text, kind=kind, **options))).ids)
+
+    assert found("tv stand", operator="and") == {"one", "two"}
+    assert found("telly", operator="and") == {"one", "two"}
+    assert found("usa map", operator="and") == {"usa", "states"}
+    assert found("united states map", minimum_should_match="100%") == {"usa", "states"}
+    assert found("telly", minimum_should_match="75%") == {"one", "two"}
+    assert found("telly stand pine", operator="relax") == {"two"}
+    assert found("telly flowers", minimum_should_match=1) == {"one", "two", "three"}
+    # The words rank as they do where none must be there.
+    ranked = index.search(q.multi_match("tv stand", kind=kind, operator="and"))
+    free = index.search(q.multi_match("tv stand", kind=kind))
+    scores = {hit.id: hit.score for hit in free}
+    assert [(hit.id, hit.score) for hit in ranked] == [(one, scores[one]) for one in ranked.ids]
+    assert (index.search("telly flowers", operator="relax")).notes[0].startswith("no document has all")
 
 
 def test_what_is_left_of_a_text_is_no_name(client: Any, esembed_index_name: str) -> None:

@@ -131,6 +131,8 @@ QUERIES: dict[str, tuple[Query, dict[str, Any]]] = {
     "text": (TEXT, {}),
     "sorted": (TEXT, {"sort": "price"}),
     "vectors": (KNN, {}),
+    "vectors, sorted": (KNN, {"sort": ["price", {"day": "desc"}]}),
+    "bool, sorted": (q.bool_(should=[TEXT, KNN]), {"sort": "price"}),
     "sparse": (q.sparse("terms", vector={"red": 1.0}), {}),
     "bool": (q.bool_(should=[TEXT, KNN]), {}),
     "fused": (q.rrf(TEXT, KNN), {}),
@@ -186,6 +188,24 @@ def test_what_a_post_filter_is_refused_for(shop: Searcher) -> None:
         shop.search(TEXT, post_filter={"term": {"lang": "green"}})
     with pytest.raises(QueryError, match="price"):
         shop.search(TEXT, aggregations=FACETS, post_filter=q.range("price", gte=float("nan")))
+
+
+def test_what_sorted_hits_are_refused_for(shop: Searcher) -> None:
+    options: dict[str, Any] = {
+        "sort": "price",
+        "aggregations": FACETS,
+        "post_filter": q.term("lang", "green"),
+    }
+    refused = {
+        "go with floor": q.floor(KNN, p=0.1),
+        "go with rescore": q.rescore(TEXT, by=KNN, window_size=50),
+        "go with fusion": q.rrf(TEXT, KNN),
+    }
+    for why, query in refused.items():
+        with pytest.raises(QueryError, match=why):
+            shop.search(query, **options)
+    with pytest.raises(QueryError, match="give the knn a similarity"):
+        shop.search(KNN, sort="price", min_score=0.1)
 
 
 # -- routing --------------------------------------------------------------------------------------------

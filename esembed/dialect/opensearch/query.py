@@ -37,6 +37,9 @@ class OpenSearchQuery(QueryCompiler):
     """The OpenSearch half of the compilers."""
 
     engine: ClassVar[str] = "opensearch"
+    # With operator "and" OpenSearch 3.6.0 asks for a word and all its synonyms; minimum_should_match counts
+    # each of them where they are the whole text. Elasticsearch 9.5.3 makes one term of them.
+    combines_synonyms: ClassVar[bool] = False
 
     # -- vectors -----------------------------------------------------------------------------------
 
