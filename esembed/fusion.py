@@ -195,6 +195,7 @@ def fuse(
     *,
     bounds: Mapping[str, Bound] | None = None,
     explain: bool = True,
+    whole: bool = False,
 ) -> list[Fused]:
     """The fused list, best first, at most ``node.window`` long; equal scores are ordered by id.
 
@@ -203,6 +204,7 @@ def fuse(
         lists: the legs' lists by position; None for a leg that did not answer: it adds nothing.
         bounds: leg name → its bound, for ``normalizer="bound"``.
         explain: fill in the contributions; those of a nested fusion name the inner one as one leg.
+        whole: keep all that the legs found, which may be as many windows as there are legs.
     """
     bounds = bounds or {}
     parts: dict[str, list[float]] = {}
@@ -224,7 +226,8 @@ def fuse(
     # Plain tuples are sorted, and objects made of what is kept alone: this runs in every hybrid search.
     order = [(-math.fsum(part) if len(part) > 1 else -part[0], doc) for doc, part in parts.items()]
     order.sort()
-    del order[node.window :]
+    if not whole:
+        del order[node.window :]
     if not explain:
         return [Fused(doc, -score) for score, doc in order]
     names = [child.name for child in node.children]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 from esembed.answers import counted
@@ -27,7 +28,7 @@ from esembed.search.answer import (
     LegAnswer,
     best_chunk,
     checked_item,
-    groups_note,
+    end_note,
     hit_of,
     merge_hits,
     msearch_items,
@@ -40,6 +41,7 @@ from esembed.search.compile import CompiledLeg, CompiledSearch, SearchCompiler
 from esembed.search.diversity import marginal_relevance, similarities
 from esembed.search.options import Reranker
 from esembed.search.page import highlight_spec, page_body, text_query
+from esembed.search.view import View
 from esembed.transport import Response, error_from_response
 from esembed.types import Hit, Hits, LegContribution
 
@@ -92,14 +94,14 @@ class AsyncClientFusion:
         compiler: SearchCompiler,
         compiled: CompiledSearch,
         answers: Sequence[Any],
-        params: Mapping[str, Any],
+        view: View,
         *,
         partial: bool,
     ) -> Hits:
         """The page, from the legs' answers.
 
         Args:
-            params: the header of later requests.
+            view: what later requests read.
             partial: legs that failed are left out and named in ``legs_missing``.
 
         Raises:
@@ -108,61 +110,45 @@ class AsyncClientFusion:
         node, options, request = compiled.fusion, compiled.options, compiled.request
         if node is None:
             raise InvariantError("a search on the client path has no fusion")
-        lists, legs_missing = self._lists(compiled, answers, partial)
         judged = any(isinstance(stage, Floor) for stage in request.stages)
         cut = judged or options.min_score is not None
         bounds = await self._bounds(compiled) if judged or _uses_bounds(node) else {}
-        try:
-            lists = await self._complete(compiler, compiled, lists, params)
-        except TransientError as error:
-            if not partial or options.deadline is None:
-                raise
-            # A document is worth what the legs that listed it say, as where nothing is completed.
-            legs_missing["complete"] = f"{error}: scores of documents that a leg did not list are left out"
-        fused = fuse(
-            node,
-            [None if a is None else a.ranked for a in lists],
-            bounds=bounds,
-            explain=options.explain,
-        )
-        if options.min_score is not None:
-            fused = [hit for hit in fused if hit.score >= options.min_score]
-        scored: dict[str, float] = {}
-        for stage in request.stages:
-            if isinstance(stage, Collapse):
-                path = compiled.scope.usable(stage.field, "collapse").path
-                groups = {
-                    doc: answer.value(doc, path) for answer in lists if answer for doc in answer.ranked.ids
-                }
-                fused = collapse(fused, groups)
-                continue
-            if isinstance(stage, Floor):
-                fused = self._better_than_chance(stage, fused, lists, bounds, compiled)
-                continue
-            try:
-                if isinstance(stage, Diversify):
-                    fused = await self._diversify(compiler, stage, fused, compiled, params)
-                elif isinstance(stage, Rescore):
-                    fused, scored = await self._rescore(compiler, stage, fused, lists, params, compiled)
-            except (EncoderError, EngineRequestError, TransientError) as error:
-                if not partial:
-                    raise
-                legs_missing[stage.builder()] = str(error)
+        missing = dict(request.legs_missing)
+        work = _Work(compiler, view, partial, bounds, missing)
+        blocks: list[_Block] = []
+        position = 0
+        for longer in (compiled, *compiled.grown):
+            if blocks and blocks[-1].last:
+                break
+            blocks.append(await self._block(work, longer, answers[position:], blocks))
+            position += len(longer.legs) + (longer.match_any is not None)
+        fused, scored = await self._staged(work, compiled, blocks)
+        while len(fused) < options.offset + options.size and request.goes_on and not blocks[-1].last:
+            # A stage left hits out, so the page ends further down.
+            more = compiler.grown(request, len(blocks))
+            if more is None:
+                break
+            found = await self._msearch(more.bodies, view, options.deadline)
+            blocks.append(await self._block(work, more, found, blocks))
+            fused, scored = await self._staged(work, compiled, blocks)
         window = len(fused)
         shown = fused[options.offset : options.offset + options.size]
-        hits = merge_hits(shown, lists, options.explain)
+        hits = []
+        for block in blocks:
+            hits += merge_hits([hit for hit in shown if hit.id in block.ids], block.lists, options.explain)
+        lists = [answer for block in blocks for answer in block.lists]
         if scored:
             hits = [replace(hit, rescored=scored.get(hit.id)) for hit in hits]
         if not compiled.fetch_with_legs and hits and (options.source is not False or options.highlight):
             try:
-                hits = await self._page(compiler, compiled, hits, params)
+                hits = await self._page(compiler, compiled, hits, view)
             except TransientError as error:
                 if not partial or options.deadline is None:
                     raise
-                legs_missing["source"] = f"{error}: the hits have ids and scores alone"
+                missing["source"] = f"{error}: the hits have ids and scores alone"
         # Only whole documents tell how large they are.
         if hits and options.source in (None, True):
-            self._weigh(hits, sum(len(a.ranked.ids) for a in lists if a is not None))
+            self._weigh(hits, sum(blocks[0].found))
         total: int | None = None
         aggregations: Mapping[str, Any] = {}
         if compiled.match_any is not None:
@@ -171,8 +157,7 @@ class AsyncClientFusion:
             if options.count and not cut:
                 total = counted(body, f"POST /{self._path}/_msearch")
         alone = request.fusion is None and not any(isinstance(stage, Rescore) for stage in request.stages)
-        end = options.offset + len(hits)
-        cursor = next_cursor(compiled, len(hits), window) if end < window else None
+        cursor = next_cursor(compiled, len(hits), window if blocks[-1].last else None)
         # Where a leg had more than the window takes, there may be groups beyond it.
         full = any(a is not None and len(a.ranked.ids) >= request.window for a in lists)
         return Hits(
@@ -180,18 +165,87 @@ class AsyncClientFusion:
             total=total,
             took_ms=max((a.took_ms for a in lists if a is not None), default=0.0),
             timed_out=any(a.timed_out for a in lists if a is not None),
-            legs_missing=legs_missing,
+            legs_missing=missing,
             aggregations=aggregations,
             next_cursor=cursor,
             path="single" if alone else "client",
-            notes=compiled.notes + groups_note(compiled, cursor, windowed=full),
+            notes=compiled.notes + end_note(compiled, cursor, len(hits), windowed=full),
         )
 
-    def _lists(
-        self, compiled: CompiledSearch, answers: Sequence[Any], partial: bool
-    ) -> tuple[list[LegAnswer | None], dict[str, str]]:
-        """Each leg's answer, None for one that failed; and what is missing, by leg."""
-        missing = dict(compiled.request.legs_missing)
+    async def _block(
+        self, work: _Work, compiled: CompiledSearch, answers: Sequence[Any], before: Sequence[_Block]
+    ) -> _Block:
+        """What lists of this length add to the blocks before: documents that none of these ranked."""
+        node, options, request = compiled.fusion, compiled.options, compiled.request
+        if node is None:
+            raise InvariantError("a search on the client path has no fusion")
+        lists = self._lists(compiled, answers, work)
+        found = [0 if answer is None else len(answer.ranked.ids) for answer in lists]
+        last = not request.goes_on or request.window >= work.compiler.capabilities.max_result_window
+        if not last:
+            earlier = before[-1].found if before else [-1] * len(found)
+            last = not any(map(_may_grow, compiled.legs, found, earlier, repeat(compiled)))
+        try:
+            lists = await self._complete(work.compiler, compiled, lists, work.view)
+        except TransientError as error:
+            if not work.partial or options.deadline is None:
+                raise
+            # A document is worth what the legs that listed it say, as where nothing is completed.
+            work.missing["complete"] = f"{error}: scores of documents that a leg did not list are left out"
+        fused = fuse(
+            node,
+            [None if a is None else a.ranked for a in lists],
+            bounds=work.bounds,
+            explain=options.explain,
+            whole=last and request.goes_on,
+        )
+        known = {doc for block in before for doc in block.ids}
+        fused = [hit for hit in fused if hit.id not in known]
+        ids = {hit.id for hit in fused}
+        if options.min_score is not None:
+            fused = [hit for hit in fused if hit.score >= options.min_score]
+        return _Block(compiled, lists, found, fused, ids, last)
+
+    async def _staged(
+        self, work: _Work, compiled: CompiledSearch, blocks: Sequence[_Block]
+    ) -> tuple[list[Fused], dict[str, float]]:
+        """The hits of all blocks after the stages, and what a rescore gave those that it saw. A stage with a
+        window of its own is in a search of one block."""
+        fused = [hit for block in blocks for hit in block.fused]
+        lists = [answer for block in blocks for answer in block.lists]
+        scored: dict[str, float] = {}
+        for stage in compiled.request.stages:
+            if isinstance(stage, Collapse):
+                path = compiled.scope.usable(stage.field, "collapse").path
+                groups = {
+                    doc: answer.value(doc, path) for answer in lists if answer for doc in answer.ranked.ids
+                }
+                fused = collapse(fused, groups)
+                continue
+            if isinstance(stage, Floor):
+                fused = [
+                    hit
+                    for block in blocks
+                    for hit in self._better_than_chance(
+                        stage, [hit for hit in fused if hit.id in block.ids], block, work.bounds
+                    )
+                ]
+                continue
+            try:
+                if isinstance(stage, Diversify):
+                    fused = await self._diversify(work.compiler, stage, fused, compiled, work.view)
+                elif isinstance(stage, Rescore):
+                    fused, scored = await self._rescore(
+                        work.compiler, stage, fused, lists, work.view, compiled
+                    )
+            except (EncoderError, EngineRequestError, TransientError) as error:
+                if not work.partial:
+                    raise
+                work.missing[stage.builder()] = str(error)
+        return fused, scored
+
+    def _lists(self, compiled: CompiledSearch, answers: Sequence[Any], work: _Work) -> list[LegAnswer | None]:
+        """Each leg's answer, None for one that failed; what is missing is noted by leg."""
         chunk_path = self.plan.chunk.path if self.plan.chunk is not None else None
         lists: list[LegAnswer | None] = []
         failures: list[EsembedError] = []
@@ -199,23 +253,23 @@ class AsyncClientFusion:
             if "error" in answer:
                 status = int(answer.get("status", 500))
                 error = error_from_response("POST", f"leg {leg.name}", Response(status, answer))
-                if not partial:
+                if not work.partial:
                     raise error
                 failures.append(error)
-                missing[leg.name] = str(error)
+                work.missing[leg.name] = str(error)
                 lists.append(None)
                 continue
             lost = shard_failure(answer)
-            if lost is not None and not partial:
+            if lost is not None and not work.partial:
                 raise lost
             lists.append(LegAnswer(answer, leg, chunk_path))
             if lost is not None:
-                missing[leg.name] = f"{lost}: what the others found was used"
+                work.missing[leg.name] = f"{lost}: what the others found was used"
             elif answer.get("timed_out"):
-                missing[leg.name] = "the engine's time was up: what it had by then was used"
+                work.missing[leg.name] = "the engine's time was up: what it had by then was used"
         if failures and all(answer is None for answer in lists):
             raise failures[0]
-        return lists, missing
+        return lists
 
     def _weigh(self, page: Sequence[Hit], listed: int) -> None:
         """Decide whether later searches let every leg bring its hits' stored fields (one round trip), or
@@ -231,11 +285,10 @@ class AsyncClientFusion:
     # -- second round trips ------------------------------------------------------------------------
 
     async def _msearch(
-        self, bodies: Sequence[Mapping[str, Any]], params: Mapping[str, Any], deadline: Deadline | None
+        self, bodies: Sequence[dict[str, Any]], view: View, deadline: Deadline | None
     ) -> list[Any]:
-        lines = [line for body in bodies for line in (params, body)]
-        path = f"/{self._path}/_msearch"
-        response = await self.client.request("POST", path, body=lines, deadline=deadline)
+        path = view.where("_msearch")
+        response = await self.client.request("POST", path, body=view.lines(bodies), deadline=deadline)
         return [checked_item(item, path) for item in msearch_items(response.body, len(bodies), path)]
 
     async def _complete(
@@ -243,7 +296,7 @@ class AsyncClientFusion:
         compiler: SearchCompiler,
         compiled: CompiledSearch,
         lists: list[LegAnswer | None],
-        params: Mapping[str, Any],
+        view: View,
     ) -> list[LegAnswer | None]:
         """Every candidate scored by every leg that wants it."""
         wanted = [
@@ -272,7 +325,7 @@ class AsyncClientFusion:
             compiler.scores_for(leg.leg.query, absent, compiled.scope, align_scores=leg.leg.align_scores)
             for _, leg, absent in todo
         ]
-        answers = await self._msearch(bodies, params, compiled.options.deadline)
+        answers = await self._msearch(bodies, view, compiled.options.deadline)
         for (position, leg, _), body in zip(todo, answers, strict=True):
             known = lists[position]
             if known is None:
@@ -291,7 +344,7 @@ class AsyncClientFusion:
         stage: Rescore,
         fused: list[Fused],
         lists: Sequence[LegAnswer | None],
-        params: Mapping[str, Any],
+        view: View,
         compiled: CompiledSearch,
     ) -> tuple[list[Fused], dict[str, float]]:
         """The head of the list scored again; the tail follows unchanged."""
@@ -307,7 +360,7 @@ class AsyncClientFusion:
                         stage.by, ids, compiled.scope, align_scores=True, adds=stage.query_weight > 0
                     )
                 ],
-                params,
+                view,
                 compiled.options.deadline,
             )
             for raw in body["hits"]["hits"]:
@@ -323,7 +376,7 @@ class AsyncClientFusion:
                     field="reranker",
                 )
             deadline = compiled.options.deadline
-            texts = await self._texts(stage, ids, lists, params, deadline)
+            texts = await self._texts(stage, ids, lists, view, deadline)
             score = functools.partial(in_thread, reranker, str(stage.text), [texts[doc] for doc in ids])
             try:
                 values = await ended_by(deadline, f"the reranker {name!r}", score, keep=True)
@@ -356,11 +409,11 @@ class AsyncClientFusion:
         self,
         stage: Floor,
         fused: list[Fused],
-        lists: Sequence[LegAnswer | None],
+        block: _Block,
         bounds: Mapping[str, Bound],
-        compiled: CompiledSearch,
     ) -> list[Fused]:
         """The hits that a share of at most ``stage.p`` of random documents would be as good as."""
+        compiled = block.compiled
         if self.calibration is None:
             raise QueryError(
                 "floor needs to know how random documents score, and this index hasn't counted it: "
@@ -368,7 +421,7 @@ class AsyncClientFusion:
                 field="p",
             )
         scored: list[tuple[str, dict[str, float], float | None]] = []
-        for leg, answer in zip(compiled.legs, lists, strict=True):
+        for leg, answer in zip(compiled.legs, block.lists, strict=True):
             curve = calibrated_leg(leg.leg.query)
             if curve is None or curve not in self.calibration.legs:
                 known = ", ".join(sorted(self.calibration.legs))
@@ -410,7 +463,7 @@ class AsyncClientFusion:
         stage: Diversify,
         fused: list[Fused],
         compiled: CompiledSearch,
-        params: Mapping[str, Any],
+        view: View,
     ) -> list[Fused]:
         """The head of the list in an order in which each hit differs from those before it."""
         head, tail = fused[: stage.window_size], fused[stage.window_size :]
@@ -419,7 +472,7 @@ class AsyncClientFusion:
         field, format = compiled.scope.dense(stage.field), dialect_for(compiler.capabilities).documents
         wanted = compiler.source({"includes": [field.path], "excludes": []})
         body = page_body([hit.id for hit in head], wanted, None)
-        (answer,) = await self._msearch([body], params, compiled.options.deadline)
+        (answer,) = await self._msearch([body], view, compiled.options.deadline)
         found = {
             str(raw["_id"]): format.read_dense(paths.get(raw.get("_source") or {}, field.path))
             for raw in answer["hits"]["hits"]
@@ -451,11 +504,11 @@ class AsyncClientFusion:
         stage: Rescore,
         ids: Sequence[str],
         lists: Sequence[LegAnswer | None],
-        params: Mapping[str, Any],
+        view: View,
         deadline: Deadline | None,
     ) -> dict[str, str]:
         """What a cross-encoder reads of each document: its stored fields, or of its chunks the best one."""
-        (body,) = await self._msearch([page_body(ids, list(stage.fields), None)], params, deadline)
+        (body,) = await self._msearch([page_body(ids, list(stage.fields), None)], view, deadline)
         sources = {str(raw["_id"]): raw.get("_source") or {} for raw in body["hits"]["hits"]}
         chunk = self.plan.chunk
         chunk_text = f"{chunk.path}.text" if chunk is not None else None
@@ -479,7 +532,7 @@ class AsyncClientFusion:
         compiler: SearchCompiler,
         compiled: CompiledSearch,
         hits: Sequence[Hit],
-        params: Mapping[str, Any],
+        view: View,
     ) -> list[Hit]:
         """The page's stored fields and highlights, fetched for the page alone."""
         options = compiled.options
@@ -490,7 +543,7 @@ class AsyncClientFusion:
             query = {"bool": {"should": shown}} if shown else None
             spec = highlight_spec(options.highlight, compiled.scope, query)
         body = page_body([hit.id for hit in hits], compiler.source(options.source), spec)
-        (answer,) = await self._msearch([body], params, options.deadline)
+        (answer,) = await self._msearch([body], view, options.deadline)
         found = {str(raw["_id"]): hit_of(raw) for raw in answer["hits"]["hits"]}
         return [
             replace(
@@ -547,6 +600,50 @@ class AsyncClientFusion:
             self._idf_sums.clear()
         self._idf_sums[key] = total
         return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What every part of one answer is made with; *missing* is filled in on the way."""
+
+    compiler: SearchCompiler
+    view: View
+    partial: bool
+    bounds: Mapping[str, Bound]
+    missing: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """The hits that lists of one length rank: all of a search, but for pages beyond the window.
+
+    Attributes:
+        compiled: what was sent for them.
+        lists: the legs' answers.
+        found: how many documents each of them had.
+        fused: the hits that no shorter lists ranked, best first.
+        ids: the same, with those that ``min_score`` leaves out.
+        last: longer lists have no more.
+    """
+
+    compiled: CompiledSearch
+    lists: list[LegAnswer | None]
+    found: list[int]
+    fused: list[Fused]
+    ids: set[str]
+    last: bool
+
+
+def _may_grow(leg: CompiledLeg, found: int, earlier: int, compiled: CompiledSearch) -> bool:
+    """Whether a longer list of a leg may have more documents than this one, which has *found*; the one before
+    had *earlier*."""
+    node, size, window = leg.leg.query, leg.body["size"], compiled.request.window
+    if size < window:
+        return False  # a k of its own
+    nested = isinstance(node, Knn) and compiled.scope.dense(node.field).nested is not None
+    if nested or leg.is_chunk_document:
+        return found > earlier  # of the k nearest chunks, any number are of one document
+    return bool(found >= size)
 
 
 def _uses_bounds(node: FusionNode) -> bool:

@@ -3,19 +3,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.deadline import Deadline
+from esembed.dialect import dialect_for
 from esembed.dialect.alias import NO_ALIAS
 from esembed.dialect.query import Json
 from esembed.dialect.values import check_unicode, raise_named
 from esembed.encode.engine_inference import EngineEncoder
 from esembed.encode.pool import EncoderPool
 from esembed.encode.query_cache import QueryVectorCache
-from esembed.errors import EncoderError, EngineRequestError, EsembedError, InvariantError, QueryError
+from esembed.errors import (
+    EncoderError,
+    EngineRequestError,
+    EsembedError,
+    InvariantError,
+    QueryError,
+    TransientError,
+)
 from esembed.plan import IndexPlan
 from esembed.query.nodes import (
     Bool,
@@ -40,7 +49,9 @@ from esembed.search.options import (
     check_rerankers,
     http_timeout,
 )
+from esembed.search.page import PointInTime, milliseconds
 from esembed.search.request import Request, make_request, resolve
+from esembed.search.view import View, raise_lost
 from esembed.search.words import uses_words
 from esembed.types import Hits
 
@@ -92,13 +103,15 @@ class Searcher:
         self.pool = pool
         self.rerankers = check_rerankers(rerankers)
         self._path = index_path(index_name)
+        self._pit = dialect_for(capabilities).documents.pit
         self._alias = NO_ALIAS if live is None else live.alias
         shown = self._alias.filter
         # As a filter of the query, so that it reaches every leg and every kNN below it: the engines put an
         # alias's own filter beside the query, where it only thins out the k nearest of all tenants.
         self._alias_filters = () if shown is None else (Raw(bodies={client.engine: dict(shown)}),)
         # Terms are counted in one index; _termvectors refuses the alias of several.
-        self._one_index = index_name if live is None else live.names[0]
+        self._names = (index_name,) if live is None else live.names
+        self._one_index = self._names[0]
         self._has_source = live is None or live.source_rules.enabled
         self._live = LiveFields(client, index_name, plan, live.mapping if live is not None else None)
         self._vectors = QueryVectors(plan, pool, before_encoding)
@@ -127,6 +140,7 @@ class Searcher:
         explain: bool = False,
         sort: str | Mapping[str, Any] | Sequence[Any] | None = None,
         search_after: Sequence[Scalar | None] | None = None,
+        keep_alive_seconds: float | None = None,
         fusion: FusionPath = "auto",
         count: bool = False,
         timeout_seconds: float | None = None,
@@ -159,6 +173,9 @@ class Searcher:
             explain: each leg's rank, score and contribution.
             sort, search_after: the engine's own; not under fusion. ``hits.next_cursor`` goes on in the same
                 order and loses no documents of equal values; *search_after* alone begins behind all of them.
+            keep_alive_seconds: the pages that follow see the index as it is now, each within that time after
+                the one before; those of a fusion go on beyond its window, to hit 10,000. The engine keeps
+                what is deleted meanwhile, until the last page or that time. A cursor brings it along.
             fusion: ``auto``, ``server`` or ``client``.
             count: count matches under fusion, too.
             timeout_seconds: after which the engine answers with what it has.
@@ -192,6 +209,7 @@ class Searcher:
             min_score=min_score,
             sort=[sort] if isinstance(sort, (str, Mapping)) else sort,
             search_after=search_after,
+            keep_alive_seconds=keep_alive_seconds,
             fusion=fusion,
             count=count,
             timeout_seconds=timeout_seconds,
@@ -216,27 +234,40 @@ class Searcher:
         asked = request.options
         if deadline is not None:
             request = request.ending_in(deadline.left())
+        params = {"preference": preference or f"esembed-{request.digest}", **routed}
+        # Compiled first: what can't be sent opens no point in time.
         compiled = compiler.compile(request, fetch_with_legs=self._fusing.fetch_with_legs)
-        params: dict[str, Any] = {
-            "preference": preference or f"esembed-{request.digest}",
-            **routed,
-        }
-        where = f"/{self._path}/{'_search' if compiled.alone else '_msearch'}"
+        opened: PointInTime | None = None
+        if request.options.keep_alive_seconds is not None and request.point_in_time is None:
+            opened = self._open(request.options.keep_alive_seconds, params, deadline)
+            compiled = compiled.at(opened)
+        view = View(path=self._path, params=params, point_in_time=compiled.request.point_in_time)
+        where = view.where("_search" if compiled.alone else "_msearch")
         try:
             response = self.client.request(
                 "POST",
                 where,
-                params=params if compiled.alone else None,
-                body=compiled.body if compiled.alone else compiled.lines(params),
+                params=view.search_params if compiled.alone else None,
+                body=view.body(compiled.bodies[0]) if compiled.alone else view.lines(compiled.bodies),
                 timeout_seconds=http_timeout(asked),
                 deadline=deadline,
             )
             answers = [response.body]
             if not compiled.alone:
                 answers = msearch_items(response.body, len(compiled.bodies), where)
-            hits = self._hits(compiler, compiled, answers, where, partial_results, params)
-        except EngineRequestError as error:
+            if request.point_in_time is not None:
+                view.check(answers, self._names)
+            hits = self._hits(compiler, compiled, answers, where, partial_results, view)
+        except EsembedError as error:
+            if opened is not None:
+                self._close(opened)
+            if not isinstance(error, EngineRequestError):
+                raise
+            if request.point_in_time is not None:
+                raise_lost(error)
             raise_named(error, request.query)
+        if view.point_in_time is not None and hits.next_cursor is None:
+            self._close(view.point_in_time)
         if deadline is not None and hits.timed_out and not partial_results:
             own = asked.timeout_seconds == request.options.timeout_seconds or (
                 hits.legs_missing and all(name in asked.leg_timeouts_seconds for name in hits.legs_missing)
@@ -316,10 +347,9 @@ class Searcher:
         compiled = [
             compiler.compile(request, fetch_with_legs=self._fusing.fetch_with_legs) for request in requests
         ]
-        lines: list[Mapping[str, Any]] = []
-        for one in compiled:
-            lines.extend(one.lines(self._alias.search_params))
-        where = f"/{self._path}/_msearch"
+        view = View(path=self._path, params=self._alias.search_params)
+        lines = view.lines([body for one in compiled for body in one.bodies])
+        where = view.where("_msearch")
         response = self.client.request(
             "POST", where, body=lines, timeout_seconds=http_timeout(options), deadline=deadline
         )
@@ -330,7 +360,7 @@ class Searcher:
             mine = answers[position : position + len(one.bodies)]
             position += len(one.bodies)
             try:
-                found.append(self._hits(compiler, one, mine, where, False, self._alias.search_params))
+                found.append(self._hits(compiler, one, mine, where, False, view))
             except EngineRequestError as error:
                 raise_named(error, one.request.query)
         return found
@@ -487,6 +517,23 @@ class Searcher:
                     found[field] = None
         return found
 
+    def _open(
+        self, keep_alive_seconds: float, params: Mapping[str, Any], deadline: Deadline | None
+    ) -> PointInTime:
+        """The index as it is now, kept by the engine."""
+        response = self.client.request(
+            "POST",
+            f"/{self._path}/{self._pit.open}",
+            params={"keep_alive": milliseconds(keep_alive_seconds), **params},
+            deadline=deadline,
+        )
+        return PointInTime(id=response.body[self._pit.key], keep_alive_seconds=keep_alive_seconds)
+
+    def _close(self, opened: PointInTime) -> None:
+        """What no page will read. It ends by itself, too, so a failure is none of the search's."""
+        with contextlib.suppress(EngineRequestError, TransientError):
+            self.client.request("DELETE", self._pit.close, body=self._pit.close_body(opened.id))
+
     @property
     def cache(self) -> QueryVectorCache:
         """Query vectors by field and text."""
@@ -522,8 +569,8 @@ class Searcher:
         answers: Sequence[Any],
         where: str,
         partial: bool,
-        params: Mapping[str, Any],
+        view: View,
     ) -> Hits:
         if compiled.path == "client":
-            return self._fusing.hits(compiler, compiled, answers, params, partial=partial)
+            return self._fusing.hits(compiler, compiled, answers, view, partial=partial)
         return ranked_by_engine(compiled, answers, where, partial=partial)

@@ -80,6 +80,15 @@ def search(
         str | None,
         typer.Option("--cursor", help="The next page: next_cursor of the page before (--json shows it)."),
     ] = None,
+    keep_alive: Annotated[
+        float | None,
+        typer.Option(
+            "--keep-alive",
+            metavar="SECONDS",
+            help="The pages that follow see the index as it is now, each within this time after the one "
+            "before; those of a fusion go on beyond its window.",
+        ),
+    ] = None,
     routing: Annotated[
         list[str] | None, typer.Option("--routing", help="Only the shards of this routing value.")
     ] = None,
@@ -153,6 +162,7 @@ def search(
             size=size,
             sort=[_sort_key(key) for key in sort] if sort else None,
             cursor=cursor,
+            keep_alive_seconds=keep_alive,
             routing=routing or None,
             min_score=min_score,
             explain=explain,

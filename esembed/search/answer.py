@@ -13,7 +13,7 @@ from esembed.query.nodes import Collapse
 from esembed.search.compile import CompiledLeg, CompiledSearch
 from esembed.search.page import Cursor
 from esembed.search.request import Request
-from esembed.search.sorting import sorted_digest
+from esembed.search.sorting import count_keys, sorted_digest
 from esembed.transport import Response, error_from_response
 from esembed.types import Hit, Hits, LegContribution
 
@@ -21,7 +21,7 @@ __all__ = [
     "LegAnswer",
     "best_chunk",
     "checked_item",
-    "groups_note",
+    "end_note",
     "hit_of",
     "merge_hits",
     "msearch_items",
@@ -306,6 +306,11 @@ def ranked_by_engine(
     # Where the counts aren't the hits' own, they come last.
     counts = body if compiled.match_any is None else checked_item(answers[-1], where)
     hits = single_hits(body, compiled, contributions)
+    if options.sort is not None and compiled.body is not None:
+        # In a point in time Elasticsearch appends a value of its own, by which its shards' documents differ.
+        keys = count_keys(compiled.body["sort"])
+        for hit in hits:
+            hit.sort = hit.sort[:keys]
     total, relation = total_of(body)
     if not (options.count if compiled.path == "server" else compiled.counted):
         total = None
@@ -326,7 +331,7 @@ def ranked_by_engine(
         next_cursor=cursor,
         path=compiled.path,
         approximate=compiled.approximate,
-        notes=compiled.notes + groups_note(compiled, cursor, windowed=compiled.request.windowed),
+        notes=compiled.notes + end_note(compiled, cursor, len(hits), windowed=compiled.request.windowed),
     )
 
 
@@ -354,6 +359,7 @@ def next_cursor(
         after=list(ties[-1].sort) if by_values else None,
         shown=[hit.id for hit in ties] if by_values else [],
         settled=request.settled,
+        point_in_time=request.point_in_time,
     ).encode()
 
 
@@ -366,13 +372,26 @@ def _ties(hits: Sequence[Hit], request: Request) -> list[Hit]:
     return before + [hit for hit in hits if hit.sort == last]
 
 
-def groups_note(compiled: CompiledSearch, cursor: str | None, *, windowed: bool) -> tuple[str, ...]:
-    """What to say where a collapsed search ends with its window: there may be groups beyond it.
+def end_note(compiled: CompiledSearch, cursor: str | None, shown: int, *, windowed: bool) -> tuple[str, ...]:
+    """What to say where pages end with their window: there may be hits (or groups) beyond it.
 
     Args:
+        shown: hits on the page.
         windowed: the window may have cut off hits.
     """
-    request = compiled.request
+    request, end = compiled.request, compiled.request.paged + shown
+    if request.goes_on:
+        most = compiled.scope.capabilities.max_result_window
+        if end < most or cursor is not None:
+            return ()
+        return (f"pages end with hit {most}, the engine's max_result_window; narrow the query by filters",)
+    if request.fusion is not None and not request.stages and cursor is None and windowed:
+        if end < request.window:
+            return ()
+        return (
+            f"pages end with the window of {request.window} hits; with keep_alive_seconds from the first "
+            f"page on, or {request.window_name}, they go on",
+        )
     collapsed = next((stage for stage in request.stages if isinstance(stage, Collapse)), None)
     if collapsed is None or cursor is not None or not windowed or not compiled.options.size:
         return ()

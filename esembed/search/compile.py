@@ -7,7 +7,7 @@ pipeline where ranks are global), else one ``_msearch`` and :mod:`esembed.fusion
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ from esembed.query.nodes import (
 from esembed.query.tree import add_filter, walk
 from esembed.search.facets import check_aggregations
 from esembed.search.options import SearchOptions, SourceFilter
-from esembed.search.page import hidden_fields, highlight_spec, source_spec
+from esembed.search.page import PointInTime, hidden_fields, highlight_spec, milliseconds, source_spec
 from esembed.search.request import Request, RequestLeg, make_request
 from esembed.search.sorting import TIE, before_ties, check_search_after, check_sort
 
@@ -84,6 +84,7 @@ class CompiledSearch(msgspec.Struct, frozen=True, kw_only=True):
             fusion; a sorted kNN with a post_filter), or None.
         fusion: what to do with the legs' lists, or None.
         fetch_with_legs: the legs bring the page's stored fields; else they are fetched for the page alone.
+        grown: the same with longer and longer lists, where the page lies beyond the window.
         score_factor: what the engine's fused scores are multiplied by.
         to_common: what brings the single query's scores to the common scale, or None.
         counted: the single query's total is a count of matches (a kNN's isn't).
@@ -99,6 +100,7 @@ class CompiledSearch(msgspec.Struct, frozen=True, kw_only=True):
     match_any: Json | None = None
     fusion: FusionNode | None = None
     fetch_with_legs: bool = True
+    grown: tuple[CompiledSearch, ...] = ()
     score_factor: float = 1.0
     to_common: Callable[[float], float] | None = None
     counted: bool = True
@@ -126,7 +128,13 @@ class CompiledSearch(msgspec.Struct, frozen=True, kw_only=True):
         bodies.extend(leg.body for leg in self.legs)
         if self.match_any is not None:
             bodies.append(self.match_any)
+        for longer in self.grown:
+            bodies.extend(longer.bodies)
         return bodies
+
+    def at(self, point_in_time: PointInTime) -> CompiledSearch:
+        """The same, with a cursor that leads on in that point in time."""
+        return replace(self, request=replace(self.request, point_in_time=point_in_time))
 
     def lines(self, header: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """The lines of ``_msearch``, *header* before each body."""
@@ -416,7 +424,7 @@ class SearchCompiler:
         if options.min_score is not None:
             body["min_score"] = options.min_score
         if options.timeout_seconds is not None:
-            body["timeout"] = _milliseconds(options.timeout_seconds)
+            body["timeout"] = milliseconds(options.timeout_seconds)
 
     # -- fusion --------------------------------------------------------------------------------------
 
@@ -469,6 +477,8 @@ class SearchCompiler:
             )
         if any(self.dialect.finds_more_than_k(leg.query, scope) for leg in request.legs):
             gaps.append('a kNN with num_candidates above k finds more than k documents here; fusion="auto"')
+        if request.goes_on:
+            gaps.append('pages beyond the window (keep_alive_seconds) are fused in the client; fusion="auto"')
         if request.options.min_score is not None:
             gaps.append('min_score of a fused list is looked at in the client; fusion="auto"')
         if request.options.leg_timeouts_seconds:
@@ -562,6 +572,7 @@ class SearchCompiler:
         legs = [self._leg(leg, scope, request.window) for leg in asked]
         documents = any(leg.is_chunk_document for leg in legs)
         small = fetch_with_legs or options.source not in (None, True)
+        small = small and options.offset + options.size <= request.window
         fetch = small and request.window <= FETCHED_WINDOW and not documents and not options.highlights
         stored = self.source(options.source) if fetch else None
         paths = [
@@ -592,7 +603,24 @@ class SearchCompiler:
             match_any=match_any,
             fusion=fusion,
             fetch_with_legs=fetch,
+            grown=tuple(self._grown(request)),
         )
+
+    def _grown(self, request: Request) -> Iterator[CompiledSearch]:
+        """Up to the one whose list holds the page."""
+        end, doublings = request.options.offset + request.options.size, 0
+        while request.goes_on and end > request.window << doublings:
+            doublings += 1
+            longer = self.grown(request, doublings)
+            if longer is None:
+                return
+            yield longer
+
+    def grown(self, request: Request, doublings: int) -> CompiledSearch | None:
+        """The next part of a fusion's pages (:meth:`Request.grown`), or None at the end of what the engine
+        takes."""
+        longer = request.grown(doublings, self.capabilities.max_result_window)
+        return None if longer is None else self.compile(longer, fetch_with_legs=False)
 
     def _match_any(self, queries: list[Query], options: SearchOptions, scope: Scope) -> Json:
         """One request for everything that some leg finds, behind counts and aggregations."""
@@ -636,7 +664,7 @@ class SearchCompiler:
             body["collapse"] = {"field": PARENT_FIELD}
             body["_source"] = [f"{self._chunk_documents.path}.text"]
         if leg.timeout_seconds is not None:
-            body["timeout"] = _milliseconds(leg.timeout_seconds)
+            body["timeout"] = milliseconds(leg.timeout_seconds)
         return CompiledLeg(
             leg=leg,
             body=body,
@@ -737,8 +765,3 @@ def _check_levels(bodies: Sequence[Json], most: int) -> None:
 
 def _queries(request: Request) -> list[Query]:
     return [leg.query for leg in request.legs]
-
-
-def _milliseconds(seconds: float) -> str:
-    """A time as the engines write it."""
-    return f"{max(1, round(seconds * 1000))}ms"

@@ -23,6 +23,9 @@ engine's own ``includes`` and ``excludes``."""
 Reranker = Callable[[str, Sequence[str]], Sequence[float]]
 """A cross-encoder: a query and n texts to n scores, larger is better."""
 
+LONGEST_KEEP_ALIVE = 86_400
+"""Seconds: what the engines allow (``point_in_time.max_keep_alive``, ``search.max_keep_alive``)."""
+
 HTTP_MARGIN_SECONDS = 5.0
 """How much longer the connection waits than the engine was told to take: its answer has to travel, and it
 looks at its clock between segments only."""
@@ -43,6 +46,9 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
         min_score: hits of lower scores are left out, before any stage; refused under RRF, whose scores are
             ranks.
         sort, search_after: the engine's own; refused under fusion.
+        keep_alive_seconds: the engine keeps the index as it is now (a point in time) for the pages that
+            follow, each within that time after the one before, up to a day; pages of a fusion then go on
+            beyond its window. None: each page searches the index as it is by then.
         fusion: who fuses: the engine where the result is the same (``auto``), always it (``server``), or
             always the client.
         count: count under fusion, too, as aggregations do.
@@ -61,6 +67,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     min_score: float | None = None
     sort: Sequence[Any] | None = None
     search_after: Sequence[Scalar | None] | None = None
+    keep_alive_seconds: float | None = None
     fusion: FusionPath = "auto"
     count: bool = False
     timeout_seconds: float | None = None
@@ -76,6 +83,14 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise QueryError(f"min_score must be a number, not {least!r}", field="min_score")
         if least is not None and not math.isfinite(least):
             raise QueryError(f"min_score must be a finite number, not {least}", field="min_score")
+        kept = self.keep_alive_seconds
+        if kept is not None and (
+            isinstance(kept, bool) or not isinstance(kept, (int, float)) or not 0 < kept <= LONGEST_KEEP_ALIVE
+        ):
+            raise QueryError(
+                f"keep_alive_seconds must be above 0 and at most {LONGEST_KEEP_ALIVE} (a day), not {kept!r}",
+                field="keep_alive_seconds",
+            )
         if self.fusion not in ("auto", "server", "client"):
             raise QueryError(f"fusion is auto, server or client, not {self.fusion!r}", field="fusion")
 

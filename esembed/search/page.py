@@ -20,10 +20,12 @@ from esembed.search.options import SourceFilter
 
 __all__ = [
     "Cursor",
+    "PointInTime",
     "SettledWords",
     "broken_cursor",
     "hidden_fields",
     "highlight_spec",
+    "milliseconds",
     "page_body",
     "source_spec",
     "text_query",
@@ -155,6 +157,27 @@ class SettledWords(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     missing: list[list[int]]
 
 
+class PointInTime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, array_like=True):
+    """The index as it was when the first page was searched, which the engine keeps.
+
+    Attributes:
+        id: the engine's name for it.
+        keep_alive_seconds: how long it is kept after each page.
+    """
+
+    id: str
+    keep_alive_seconds: float
+
+    def body(self, body: Mapping[str, Any]) -> Json:
+        """A body of ``_search`` that reads it."""
+        return {**body, "pit": {"id": self.id, "keep_alive": milliseconds(self.keep_alive_seconds)}}
+
+
+def milliseconds(seconds: float) -> str:
+    """A time as the engines take it."""
+    return f"{max(1, round(seconds * 1000))}ms"
+
+
 class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, array_like=True):
     """Where the next page begins, and of what. Opaque to its bearer, and checked when it comes back.
 
@@ -166,6 +189,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         after: of a sorted search the sort values of the hit before the page, else None.
         shown: the documents before the page that have exactly these values.
         settled: what the first page found out about the words, else None.
+        point_in_time: what all pages see, or None where each sees the index as it is by then.
     """
 
     version: int
@@ -175,6 +199,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     after: list[Any] | None = None
     shown: list[str] = []
     settled: SettledWords | None = None
+    point_in_time: PointInTime | None = None
 
     def encode(self) -> str:
         """URL-safe text."""

@@ -36,7 +36,7 @@ from esembed.query.nodes import (
 )
 from esembed.query.tree import add_filter, resolve_text, too_deep, transform, walk
 from esembed.search.options import SearchOptions
-from esembed.search.page import Cursor, SettledWords
+from esembed.search.page import Cursor, PointInTime, SettledWords
 from esembed.search.sorting import sorted_digest
 
 __all__ = [
@@ -93,6 +93,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         legs_missing: leg → why it was left out.
         notes: what was found out about its words before it was compiled, for people.
         settled: the same for the pages that follow; None before it was asked for.
+        point_in_time: what all its pages see; None before it was opened, or where none is asked for.
     """
 
     query: Query
@@ -110,6 +111,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     paged: int = 0
     notes: tuple[str, ...] = ()
     settled: SettledWords | None = None
+    point_in_time: PointInTime | None = None
 
     @property
     def unencoded(self) -> list[Knn | Sparse]:
@@ -122,10 +124,35 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         the head that was rescored other scores stand. Everything else the engine pages through, a collapsed
         query group by group, and a bool with a kNN in it, whose k stays that of the first page."""
         return (
-            self.fusion is not None
+            (self.fusion is not None and not self.goes_on)
             or isinstance(self.inner, Knn)
             or any(stage.head is not None for stage in self.stages)
         )
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether pages of a fusion go on beyond its window, by lists that grow (:meth:`grown`). Without a
+        point in time the lists of two pages would not be the same."""
+        return (
+            self.fusion is not None
+            and self.options.keep_alive_seconds is not None
+            and all(stage.head is None for stage in self.stages)
+        )
+
+    def grown(self, doublings: int, most: int) -> Request | None:
+        """The same fusion with lists twice as long for each doubling, at most *most*; None where the ones
+        before reached that. Of the legs alone: stages, counts and stored fields are the page's."""
+        if self.fusion is None or self.window << (doublings - 1) >= most:
+            return None
+
+        def grow(node: FusionNode) -> FusionNode:
+            children = tuple(grow(one) if isinstance(one, FusionNode) else one for one in node.children)
+            return replace(node, children=children, window=min(node.window << doublings, most))
+
+        fusion = grow(self.fusion)
+        options = replace(self.options, aggregations=None, count=False, highlight=None, source=False)
+        options = replace(options, offset=0, size=0)
+        return replace(self, fusion=fusion, window=fusion.window, options=options)
 
     @property
     def reach(self) -> int:
@@ -189,7 +216,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             replace(self.options, leg_timeouts_seconds=kept),
             max_window=max_window,
         )
-        return replace(made, digest=self.digest, legs_missing=missing, settled=self.settled)
+        return replace(
+            made,
+            digest=self.digest,
+            legs_missing=missing,
+            settled=self.settled,
+            paged=self.paged,
+            point_in_time=self.point_in_time,
+        )
 
     def ending_in(self, seconds: float) -> Request:
         """The same whose legs take no longer than that in the engine, where they had more or no limit.
@@ -324,10 +358,22 @@ def make_request(
     after: Sequence[Any] | None = None
     shown: Sequence[str] = ()
     where: Cursor | None = None
+    kept: PointInTime | None = None
     if cursor is not None:
         if options.offset or options.search_after is not None:
             raise QueryError("pass cursor, offset or search_after, one of them", field="cursor")
         where = Cursor.decode(cursor, sorted_digest(digest, options.sort))
+        kept = where.point_in_time
+        if kept is None and options.keep_alive_seconds is not None:
+            raise QueryError(
+                "the cursor is of a search without keep_alive_seconds, whose pages see the index as it is by "
+                "then; leave it out, or start at the first page",
+                field="keep_alive_seconds",
+            )
+        if kept is not None:
+            seconds = options.keep_alive_seconds or kept.keep_alive_seconds
+            options = replace(options, keep_alive_seconds=seconds)
+            kept = PointInTime(id=kept.id, keep_alive_seconds=seconds)
         if where.after is not None and options.sort is not None:
             after, shown = where.after, where.shown
         else:
@@ -348,8 +394,8 @@ def make_request(
                 field="sort",
             )
         if options.leg_timeouts_seconds:
-            seconds = expand_by_leg(options.leg_timeouts_seconds, inner.legs, "leg_timeouts_seconds")
-            options = replace(options, leg_timeouts_seconds=seconds)
+            by_leg = expand_by_leg(options.leg_timeouts_seconds, inner.legs, "leg_timeouts_seconds")
+            options = replace(options, leg_timeouts_seconds=by_leg)
         if options.min_score is not None and isinstance(inner, Rrf):
             raise QueryError(
                 "min_score means nothing under RRF, whose scores are ranks: the best of a hopeless list "
@@ -381,6 +427,7 @@ def make_request(
         shown=shown,
         paged=options.offset if where is None else where.offset,
         settled=None if where is None else where.settled,
+        point_in_time=kept,
     )
 
 
@@ -499,7 +546,8 @@ def _window(
                 "it",
                 field="window_size",
             )
-    if (fused or knn) and end > window:
+    goes_on = fused and not deep and options.keep_alive_seconds is not None  # as Request.goes_on
+    if (fused or knn) and end > window and not goes_on:
         name = "k" if knn else "rank_window_size"
         raise QueryError(
             f"the page ends at hit {end}, beyond {name} = {window}; raise {name} (keep it the same for all "

@@ -15,7 +15,15 @@ from esembed.json_input import JsonInputError, JsonLimits, check_json
 from esembed.query.nodes import Scalar
 from esembed.search.page import broken_cursor
 
-__all__ = ["TIE", "before_ties", "check_search_after", "check_sort", "sorted_digest", "sorted_fields"]
+__all__ = [
+    "TIE",
+    "before_ties",
+    "check_search_after",
+    "check_sort",
+    "count_keys",
+    "sorted_digest",
+    "sorted_fields",
+]
 
 TIE: Mapping[str, str] = {"_seq_no": "asc"}
 """What orders documents of equal sort values, so that a page that begins behind one of them loses none of the
@@ -63,6 +71,11 @@ def sorted_fields(sort: Sequence[Any]) -> set[str]:
     return {name for key in sort for name, _ in _keys(key) if name[:1] != "_"}
 
 
+def count_keys(sort: Sequence[Any]) -> int:
+    """How many values each hit is sorted by."""
+    return sum(len(_keys(key)) for key in sort)
+
+
 def _keys(key: Any) -> list[tuple[str, Any]]:
     if isinstance(key, str):
         return [(key, None)]
@@ -99,7 +112,7 @@ def check_search_after(search_after: Sequence[Scalar | None], sort: Sequence[Any
     Raises:
         QueryError: not one for each key of the sort, or what is no value.
     """
-    wanted = sum(len(_keys(key)) for key in sort)
+    wanted = count_keys(sort)
     if isinstance(search_after, (str, bytes, Mapping)) or not isinstance(search_after, Sequence):
         raise QueryError("search_after is a list of values, those of the last hit", field="search_after")
     if len(search_after) != wanted:

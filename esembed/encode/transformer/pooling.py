@@ -322,7 +322,7 @@ def dense_recipe(files: ModelFiles, hidden_size: int, pooling: str | None = None
         note = f"no modules.json: pooling {modes[0]} assumed"
     elif not modes:
         raise EncoderError(
-            f"{files.name} has a transformer but no pooling (modules: "
+            f"{files.name} has a transformer but no pooling (modules.json: "
             f"{', '.join(m.kind for m in files.modules)}): it is no dense encoder; SPLADE is splade:…",
             spec=files.name,
         )

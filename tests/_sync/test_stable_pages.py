@@ -1,0 +1,271 @@
+# Generated from tests/_async/test_stable_pages.py by scripts/run_unasync.py; change that file and run the script.
+"""Pages that see the index as the first one did, and go on beyond a fusion's window, under writes."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+from esembed import query as q
+from esembed._sync.search import Searcher
+from esembed.errors import QueryError, UnsupportedFeatureError
+from esembed.plan import FilterField, IndexOptions
+from esembed.query import Query
+from esembed.query.nodes import Collapse
+from esembed.search.page import Cursor, PointInTime
+
+from .search_world import VECTOR, World, data, world  # noqa: F401 - a fixture
+
+COUNT = 230
+WINDOW = 20
+PLAN = data.plan(
+    filter={"lang": FilterField(), "price": FilterField(type="integer")}, index=IndexOptions(shards=2)
+)
+BM25 = q.match("red stone", fields="body", name="bm25")
+DENSE = q.knn("embedding", vector=VECTOR, name="dense")
+SPARSE = q.sparse("terms", vector={"red": 1.7}, name="sparse")
+
+
+def document(number: int) -> dict[str, Any]:
+    """Every third has no word of the query."""
+    words = "red fox" if number % 2 else "red stone" + " stone" * (number % 7)
+    return {
+        "title": f"number {number}",
+        "body": "grass" if number % 3 == 0 else words,
+        "lang": f"l{number % 90}",
+        "price": number % 5,
+        "embedding": data.embed(f"fox {number}"),
+        "terms": {"red" if number % 2 else "cat": 1.0 + number % 4},
+    }
+
+
+DOCUMENTS = {f"{'zyx'[number % 3]}{number:03}": document(number) for number in range(COUNT)}
+
+
+@dataclass
+class Shop:
+    """A searcher over them, with who writes meanwhile."""
+
+    searcher: Searcher
+    written: int = 0
+
+    def write(self) -> None:
+        """Remove what is there, change and add some; the index is as before after :meth:`restore`."""
+        docs = {f"new{self.written}-{number}": document(number) for number in range(30)}
+        self._bulk({**docs, **{name: document(7) for name in list(DOCUMENTS)[40:60]}})
+        for name in list(DOCUMENTS)[:40]:
+            self._request("DELETE", f"/_doc/{name}", ignore=(404,))
+        self._request("POST", "/_refresh")
+        self.written += 1
+
+    def restore(self) -> None:
+        self._bulk(DOCUMENTS)
+        for added in range(self.written):
+            for number in range(30):
+                self._request("DELETE", f"/_doc/new{added}-{number}", ignore=(404,))
+        self._request("POST", "/_refresh")
+        self.written = 0
+
+    def _bulk(self, docs: dict[str, dict[str, Any]]) -> None:
+        lines = data.bulk_bytes(PLAN, self.searcher.capabilities, docs)
+        answer = self._request("POST", "/_bulk", body=lines)
+        assert not answer.body["errors"]
+
+    def _request(self, method: str, path: str, **options: Any) -> Any:
+        return self.searcher.client.request(method, f"/{self.searcher.index_name}{path}", **options)
+
+
+@pytest.fixture(scope="module")
+def shop(world: World) -> Shop:  # noqa: F811
+    """On two shards."""
+    return Shop(world.fill(PLAN, DOCUMENTS))
+
+
+QUERIES: dict[str, Query] = {
+    "rrf": q.rrf(BM25, DENSE, rank_window_size=WINDOW),
+    "three legs": q.rrf(BM25, DENSE, SPARSE, rank_window_size=WINDOW, weights=[1, 2, 1]),
+    "minmax": q.linear(BM25, DENSE, normalizer="minmax", rank_window_size=WINDOW),
+    "bound": q.linear(BM25, DENSE, normalizer="bound", rank_window_size=WINDOW),
+    "nested": q.rrf(q.rrf(BM25, SPARSE, rank_window_size=10), DENSE, rank_window_size=WINDOW),
+    "collapsed": q.collapse(q.rrf(BM25, DENSE, rank_window_size=WINDOW), field="lang"),
+    "few nearest": q.rrf(BM25, q.knn("embedding", vector=VECTOR, k=15), rank_window_size=WINDOW),
+    "filtered": q.rrf(BM25, DENSE, rank_window_size=WINDOW, filter=q.term("price", 2)),
+}
+
+
+def _found(query: Query) -> set[str]:
+    """The documents that any leg finds: a kNN without a k of its own all that the filter lets pass."""
+    return {name for name, doc in DOCUMENTS.items() if query is not QUERIES["filtered"] or doc["price"] == 2}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_pages_beyond_the_window_under_writes(shop: Shop, name: str) -> None:
+    query, searcher = QUERIES[name], shop.searcher
+    shop.restore()
+    # Shards answer in another order in a point in time, and so do documents of equal scores.
+    first = searcher.search(query, size=WINDOW, source=False, keep_alive_seconds=60)
+    windows = _windows(searcher, query)
+    page = searcher.search(query, size=7, keep_alive_seconds=60)
+    seen, pages = list(page.ids), 1
+    while page.next_cursor is not None:
+        shop.write() if pages < 3 else None
+        page = searcher.search(query, size=7, cursor=page.next_cursor)
+        assert all(hit.source.get("title") == DOCUMENTS[hit.id]["title"] for hit in page)  # as it was
+        seen += page.ids
+        pages += 1
+    assert seen[: len(first)] == first.ids[: len(seen)]
+    assert len(seen) == len(set(seen))
+    if name == "collapsed":
+        langs = [DOCUMENTS[hit]["lang"] for hit in seen]
+        assert len(langs) == len(set(langs)) == len({DOCUMENTS[hit]["lang"] for hit in _found(query)})
+    elif name == "few nearest":
+        matching = {found for found, doc in DOCUMENTS.items() if doc["body"] != "grass"}
+        assert matching <= set(seen)
+        assert len(set(seen) - matching) <= 15
+    else:
+        assert set(seen) == _found(query)
+        assert seen[: len(windows)] == windows
+
+
+def _windows(searcher: Searcher, query: Query) -> list[str]:
+    """What :meth:`Request.grown` says: of each window in turn the hits that none before had."""
+    seen: list[str] = []
+    window = WINDOW
+    while window < 4 * WINDOW and not isinstance(query, Collapse):
+        found = searcher.search(
+            _as_wide(query, window // WINDOW), size=window, source=False, keep_alive_seconds=60
+        )
+        if len(found) < window:
+            break
+        seen += [id for id in found.ids if id not in seen]
+        window *= 2
+    return seen
+
+
+def _as_wide(query: Any, times: int) -> Any:
+    legs = tuple(_as_wide(leg, times) if hasattr(leg, "legs") else leg for leg in query.legs)
+    return query.replace(rank_window_size=query.rank_window_size * times, legs=legs)
+
+
+def test_the_last_page_closes_what_it_saw(shop: Shop) -> None:
+    searcher = shop.searcher
+    shop.restore()
+    page = searcher.search(QUERIES["filtered"], size=20, keep_alive_seconds=60)
+    assert page.next_cursor is not None
+    opened = _point_in_time(page.next_cursor)
+    while page.next_cursor is not None:
+        cursor, page = (
+            page.next_cursor,
+            searcher.search(QUERIES["filtered"], size=20, cursor=page.next_cursor),
+        )
+    with pytest.raises(QueryError, match="no longer keeps the index as this cursor's first page saw it"):
+        searcher.search(QUERIES["filtered"], size=20, cursor=cursor)
+    answer = searcher.client.request("POST", "/_search", body=opened.body({}), ignore=(404,))
+    assert answer.status == 404
+
+
+def test_a_query_without_fusion_and_a_sorted_one(shop: Shop) -> None:
+    searcher = shop.searcher
+    shop.restore()
+    matching = {name for name, doc in DOCUMENTS.items() if doc["body"] != "grass"}
+    for query, options in ((BM25, {}), (q.match("red stone", fields="body"), {"sort": ["price"]})):
+        page = searcher.search(query, size=33, keep_alive_seconds=60, **options)
+        seen = list(page.ids)
+        shop.write()
+        while page.next_cursor is not None:
+            page = searcher.search(query, size=33, cursor=page.next_cursor, **options)
+            seen += page.ids
+        shop.restore()
+        assert len(seen) == len(set(seen))
+        assert set(seen) == matching
+
+
+def test_a_deep_page_has_all_that_a_page_has(shop: Shop) -> None:
+    searcher, query = shop.searcher, QUERIES["rrf"]
+    shop.restore()
+    counts = {"prices": {"terms": {"field": "price"}}}
+    options: dict[str, Any] = {
+        "aggregations": counts, "count": True, "explain": True, "highlight": ["body"],
+        "source": ["body", "lang"],
+    }  # fmt: skip
+    first = searcher.search(query, size=30, keep_alive_seconds=60, **options)
+    second = searcher.search(query, size=30, cursor=first.next_cursor, **options)
+    assert first.total == second.total is not None
+    assert first.aggregations == second.aggregations
+    for hit in second:
+        assert set(hit.source) == {"body", "lang"}
+        assert [part.leg for part in hit.contributions] == ["bm25", "dense"]
+    assert any("<em>red</em>" in str(hit.highlight) for hit in second)
+    direct = searcher.search(query, size=30, offset=30, keep_alive_seconds=60)
+    assert direct.ids == second.ids
+    cut = searcher.search(
+        q.linear(BM25, DENSE, rank_window_size=WINDOW), min_score=0.4, size=9, keep_alive_seconds=9
+    )
+    while cut.next_cursor is not None:
+        cut = searcher.search(
+            q.linear(BM25, DENSE, rank_window_size=WINDOW), min_score=0.4, size=9, cursor=cut.next_cursor
+        )
+        assert all(hit.score >= 0.4 for hit in cut)
+
+
+def test_a_stage_with_a_window_ends_the_pages(shop: Shop) -> None:
+    query = q.rescore(QUERIES["rrf"], by=q.match("fox", fields="body"), window_size=15)
+    page = shop.searcher.search(query, size=10, keep_alive_seconds=60)
+    assert page.next_cursor is not None
+    with pytest.raises(QueryError, match="window_size of 15"):
+        shop.searcher.search(query, size=10, cursor=page.next_cursor)
+    assert (shop.searcher.search(query, size=5, cursor=page.next_cursor)).next_cursor is None
+
+
+def test_what_a_cursor_from_outside_may_read(shop: Shop, world: World) -> None:  # noqa: F811
+    other = world.fill(PLAN, dict(list(DOCUMENTS.items())[:20]))
+    query = QUERIES["rrf"]
+    mine = shop.searcher.search(query, size=5, keep_alive_seconds=60)
+    theirs = other.search(query, size=5, keep_alive_seconds=60)
+    assert mine.next_cursor is not None
+    assert theirs.next_cursor is not None
+    id = _point_in_time(mine.next_cursor).id
+    for forged, said in (
+        (_point_in_time(theirs.next_cursor).id, "the cursor is broken"),
+        ("x", "the cursor is broken"),
+        (id[:-8] + "AAAAAAAA", "cursor"),
+    ):
+        with pytest.raises(QueryError, match=said):
+            shop.searcher.search(query, size=5, cursor=_with(mine.next_cursor, forged))
+    plain = shop.searcher.search(query, size=5)
+    with pytest.raises(QueryError, match="of a search without keep_alive_seconds"):
+        shop.searcher.search(query, size=5, cursor=plain.next_cursor, keep_alive_seconds=60)
+    longer = shop.searcher.search(query, size=5, cursor=mine.next_cursor, keep_alive_seconds=90)
+    assert longer.next_cursor is not None
+    assert _point_in_time(longer.next_cursor).keep_alive_seconds == 90
+
+
+def test_what_is_refused(shop: Shop) -> None:
+    for wrong in (0, -1, float("nan"), float("inf"), 86_401, "1m", True):
+        with pytest.raises(QueryError, match="keep_alive_seconds must be above 0"):
+            shop.searcher.search("red", keep_alive_seconds=wrong)  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedFeatureError, match="keep_alive_seconds"):
+        shop.searcher.search(QUERIES["rrf"], keep_alive_seconds=60, fusion="server")
+    plain = shop.searcher.search(QUERIES["rrf"], size=WINDOW)
+    assert plain.next_cursor is None
+    assert any("keep_alive_seconds" in note for note in plain.notes)
+
+
+def _point_in_time(cursor: str) -> PointInTime:
+    found = _read(cursor).point_in_time
+    assert found is not None
+    return found
+
+
+def _read(cursor: str) -> Cursor:
+    return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=Cursor)
+
+
+def _with(cursor: str, id: str) -> str:
+    return msgspec.structs.replace(
+        _read(cursor), point_in_time=PointInTime(id=id, keep_alive_seconds=60)
+    ).encode()
