@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from esembed.answers import Versioned, part
 from esembed.errors import OptionsError, QueryError, RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.sources.index import PAGE_DOCUMENTS, scan_target
@@ -114,11 +115,12 @@ def _scan(
 
 
 def _record(index: str, hit: Mapping[str, Any], fields: Mapping[str, Any] | None) -> Document:
+    seen = part(Versioned, hit, f"a scan of {index}")
     return Document(
         hit["_id"],
         fields or {},
         op="delete" if fields is None else "update",
         position=f"{index}/{hit['_id']}",
         routing=hit.get("_routing"),
-        unless_changed=(hit["_seq_no"], hit["_primary_term"]) if fields is None else None,
+        unless_changed=(seen.seq_no, seen.primary_term) if fields is None else None,
     )

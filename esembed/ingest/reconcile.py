@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from esembed.answers import HitVersion, part
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
-from esembed.dialect.documents import action_line, chunk_id
+from esembed.dialect.documents import action_line, as_of, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.encode.base import Encoder
 from esembed.errors import OptionsError, PermanentError
@@ -73,13 +74,13 @@ def reconcile(
             if parent is not None:
                 if apart and parent not in source_ids:
                     orphans += 1
-                    extras.put(hit["_id"], _with_routing("chunk", hit))
+                    extras.put(hit["_id"], _noted("chunk", hit))
                 continue
             total += 1
             doc_id, stored = hit["_id"], source.get(HASH_FIELD)
             if doc_id not in source_ids:
                 extra += 1
-                extras.put(doc_id, _with_routing(stored or "none", hit))
+                extras.put(doc_id, _noted(stored or "none", hit))
                 continue
             batch.append(doc_id)
             expected, _, vectors = (source_ids.get(doc_id) or "").partition(" ")
@@ -130,7 +131,16 @@ def reconcile(
                 "from it. Repair them (the dead letters say where) and run it again"
             )
         elif options.sync and (extra or orphans):
-            _sync(target, extras, options, report, extra, total, phase)
+            _sync(
+                target,
+                extras,
+                options,
+                report,
+                extra,
+                total,
+                phase,
+                versioned=plan.version_field is not None,
+            )
             if report.verified is not None:  # what was only in the index is gone now
                 report.verified = replace(report.verified, extra=(), extra_count=0)
     finally:
@@ -229,11 +239,11 @@ class _Vectors:
         return lines
 
 
-def _with_routing(stored: str, hit: Mapping[str, Any]) -> str:
-    """What is kept of a document that may be deleted: a delete without its routing goes to another shard,
-    finds nothing there and is answered as if all were well."""
-    routing = hit.get("_routing")
-    return stored if routing is None else f"{stored} {routing}"
+def _noted(stored: str, hit: Mapping[str, Any]) -> str:
+    """What is kept of a document that may be deleted: its hash, its version, and its routing, without which a
+    delete goes to another shard, finds nothing there and is answered as if all were well."""
+    version = part(HitVersion, hit, "a scan").version
+    return f"{version} {stored} {hit.get('_routing') or ''}"
 
 
 def _sync(
@@ -244,6 +254,8 @@ def _sync(
     extra: int,
     total: int,
     phase: Callable[[str], StepProgress],
+    *,
+    versioned: bool,
 ) -> None:
     if total and extra > options.sync_max_delete * total:
         raise OptionsError(
@@ -256,13 +268,16 @@ def _sync(
     actions: list[BulkAction] = []
     # A list: the table is locked while it is walked, and get() below would wait for that lock for ever.
     for doc_id in list(extras.unmarked()):
-        stored, _, found = (extras.get(doc_id) or "").partition(" ")
+        version, stored, found = extras.get(doc_id).split(" ", 2)
         routing = found or None
+        # Where records have versions, the one that was seen: a newer document stays, and the same record may
+        # come again (by itself an engine counts a delete as a newer version).
+        condition = as_of(int(version)) if versioned else {}
         # Chunks first: how many there are stands in the document, and a run that ends in between finds them
         # again by it.
         gone = [*(chunk_id(doc_id, n) for n in range(hash_parts(stored)[1])), doc_id]
-        lines = [action_line("delete", one, routing=routing) for one in gone]
-        actions.append(BulkAction(doc_id, "delete", lines, tag=stored))
+        lines = [action_line("delete", one, routing=routing, **condition) for one in gone]
+        actions.append(BulkAction(doc_id, "delete", lines, tag=stored, conditional=versioned))
         if len(actions) >= 500:  # a bulk request of deletes, some tens of KB
             report.sync_deleted += _delete(target, actions)
             deleting.advance(len(actions))
@@ -288,9 +303,8 @@ def _delete(target: TargetIndex, actions: list[BulkAction]) -> int:
             raise RetryableError(f"status {status}", retry_after_seconds=after)
         target.retry.progress()
 
-    documents = sum(1 for action in actions if action.tag != "chunk")
     try:
         target.retry.retrying()(attempt)
     except RetryableError as error:
         raise target.retry.exhausted(error) from error
-    return documents
+    return sum(1 for action in actions if action.tag != "chunk" and not action.outdated)
