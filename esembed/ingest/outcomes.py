@@ -17,8 +17,10 @@ from esembed.ingest.watermark import Watermark
 from esembed.ingest.written import WrittenSample
 from esembed.types import Document, ItemError
 
-__all__ = ["InFlightIds", "Outcomes"]
+__all__ = ["DEAD_LETTERED", "NEWER", "InFlightIds", "Outcomes"]
 
+NEWER, DEAD_LETTERED = b"newer", b"dead-lettered"
+"""Why the document of an id is not compared with the source; see :class:`IdTable`."""
 
 KEPT_PLACES = 5
 """Names of other indices and ids that a notice shows."""
@@ -174,7 +176,7 @@ class Outcomes:
             self.counts.outdated += 1
         if self.source_ids is not None:
             # Nothing to compare, and nothing to delete.
-            self.source_ids.put(record.id, None)
+            self.source_ids.put(record.id, NEWER)
         self._release(record)
         self._settle(record.number)
 
@@ -311,7 +313,7 @@ class Outcomes:
             dead = self.counts.dead_lettered
         if self.source_ids is not None and _may_be_stored(error.record_id):
             # It is in the source, whatever became of it: sync must not delete its older version.
-            self.source_ids.put(error.record_id, None)
+            self.source_ids.put(error.record_id, DEAD_LETTERED)
         self._settle(number if record is None else record.number)
         if self.options.strict:
             raise error

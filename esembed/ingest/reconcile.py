@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,12 +13,13 @@ from esembed.dialect import dialect_for
 from esembed.dialect.documents import action_line, as_of, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.encode.base import Encoder
-from esembed.errors import OptionsError, PermanentError
+from esembed.errors import DeleteLimitError, PermanentError
 from esembed.ingest.backoff import RetryableError
 from esembed.ingest.bulk import BulkAction
 from esembed.ingest.bulk_answer import classify
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport, VerifyResult
+from esembed.ingest.outcomes import DEAD_LETTERED, NEWER
 from esembed.ingest.progress import StepProgress
 from esembed.ingest.record import hash_parts
 from esembed.ingest.target import TargetIndex
@@ -58,12 +60,14 @@ def reconcile(
             the rest of what it was asked, so it ends with its report.
 
     Raises:
-        OptionsError: *sync* would delete more than ``sync_max_delete``. Nothing was deleted then.
+        DeleteLimitError: *sync* would delete more than ``sync_max_delete``. Nothing was deleted then; the
+            report says how many it would have been.
     """
     verifying = phase("verify")
     check = _Vectors(target, plan, capabilities, encoders) if options.verify else None
     same = different = extra = orphans = total = 0
     differing: list[str] = []
+    uncompared: Counter[bytes] = Counter()
     extras = IdTable()
     apart = plan.chunk is not None and plan.chunk.store == "documents"
     batch: list[str] = []
@@ -82,9 +86,13 @@ def reconcile(
                 extra += 1
                 extras.put(doc_id, _noted(stored or "none", hit))
                 continue
+            noted = source_ids.get(doc_id)
+            if isinstance(noted, bytes):
+                uncompared[noted] += 1
+                continue
             batch.append(doc_id)
-            expected, _, vectors = (source_ids.get(doc_id) or "").partition(" ")
-            as_hashed = not expected or (stored is not None and hash_parts(stored)[0] == expected)
+            expected, _, vectors = noted.partition(" ")
+            as_hashed = stored is not None and hash_parts(stored)[0] == expected
             as_encoded = check is None or not vectors or check.agrees(hit, vectors)
             if as_hashed and as_encoded:
                 same += 1  # some of them may turn out not to be: see unexplained()
@@ -122,9 +130,12 @@ def reconcile(
                 extra=tuple(extra_ids),
                 extra_count=extra + orphans,
                 vectors=check.wrong,
+                newer=uncompared[NEWER],
+                dead_lettered=uncompared[DEAD_LETTERED],
             )
         if options.sync and (extra or orphans) and (report.read_errors or not report.complete):
             # Any of them may be the record that could not be read.
+            report.sync_withheld = extra
             warn(
                 f"sync deleted nothing: {report.read_errors} records of the source could not be read, so "
                 f"nobody knows which of the {extra + orphans} documents that only the index has are gone "
@@ -258,11 +269,15 @@ def _sync(
     versioned: bool,
 ) -> None:
     if total and extra > options.sync_max_delete * total:
-        raise OptionsError(
-            f"sync would delete {extra} of {total} documents ({extra / total:.0%}), more than "
-            f"sync_max_delete = {options.sync_max_delete:.0%}. Is it the right source? Raise sync_max_delete "
-            "if so. Nothing was deleted",
+        report.sync_withheld = extra
+        raise DeleteLimitError(
+            f"the records of the source are in, and sync deleted nothing: {extra} of {total} documents "
+            f"({extra / total:.0%}) are not in the source, more than sync_max_delete = "
+            f"{options.sync_max_delete:.0%}. Is it the whole source? Raise sync_max_delete "
+            "(--sync-max-delete) if so, and run it again",
             option="sync_max_delete",
+            found=extra,
+            total=total,
         )
     deleting = phase("sync")
     actions: list[BulkAction] = []

@@ -374,6 +374,12 @@ class TargetIndex:
         body = None if query is None else {"query": dict(query)}
         return int(self.call("POST", f"{self._path}/_count", body=body, all_shards=True).body["count"])
 
+    def documents(self) -> int:
+        """Documents that a search by the run's name finds, chunks not counted."""
+        body = {"query": self._alias.narrow(NO_CHUNKS)}
+        path, params = f"{self._path}/_count", self._alias.search_params
+        return int(self.call("POST", path, params=params, body=body, all_shards=True).body["count"])
+
     def sequence_counts(self, width: int) -> dict[int, int]:
         """How many documents have a sequence number in each stretch of *width* numbers, chunks not counted.
 
