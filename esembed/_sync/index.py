@@ -817,7 +817,8 @@ class Index:
             write: store it.
 
         Returns:
-            the report; ``report.query`` is the query, or None when there is nothing to weigh.
+            the report; ``report.query`` is the query, or None when there is nothing to weigh, or the query
+            in use is kept.
 
         Raises:
             AliasError: opened by an alias that shows a part of the index, or that stands for several.
