@@ -24,6 +24,7 @@ __all__ = [
     "BulkOutcome",
     "DiskFree",
     "DiskUsage",
+    "HitVersion",
     "SegmentStats",
     "SequenceStretches",
     "SequenceSum",
@@ -31,6 +32,7 @@ __all__ = [
     "StoreSize",
     "TermBuckets",
     "Versioned",
+    "VersionedDocument",
     "VersionedHit",
     "check_answer",
     "counted",
@@ -387,6 +389,18 @@ class Versioned(msgspec.Struct):
 
     seq_no: Count = msgspec.field(name="_seq_no")
     primary_term: Count = msgspec.field(name="_primary_term")
+
+
+class VersionedDocument(Versioned):
+    """A document of several that were asked for."""
+
+    version: Count = msgspec.field(name="_version")
+
+
+class HitVersion(msgspec.Struct):
+    """A hit of a search that asked for versions."""
+
+    version: Count = msgspec.field(name="_version")
 
 
 class VersionedHit(msgspec.Struct):

@@ -7,6 +7,7 @@
     ├── PermanentError            trying again with the same input can't help
     │   ├── PlanError             a plan, or what an index says about its plan (``path`` names the place)
     │   ├── OptionsError          an option, or two that contradict each other (``option``)
+    │   │   └── DeleteLimitError      more would be deleted than the limit allows (``report``)
     │   ├── SourceError           a source of records that can't be read (``source``)
     │   ├── AliasError            a name that is no alias, or the wrong one (``alias``)
     │   ├── QueryError            a query that can't be compiled
@@ -43,6 +44,7 @@ __all__ = [
     "AnswerError",
     "AuthorizationError",
     "ContractError",
+    "DeleteLimitError",
     "DownloadError",
     "EncoderError",
     "EncoderPickleError",
@@ -131,6 +133,23 @@ class OptionsError(PermanentError):
     def __init__(self, message: str, *, option: str = "") -> None:
         super().__init__(f"{option}: {message}" if option else message)
         self.option = option
+
+
+class DeleteLimitError(OptionsError):
+    """More documents would be deleted than the limit allows (``sync_max_delete``, ``max_delete``); none was.
+
+    Attributes:
+        found: how many would be deleted.
+        total: how many the index has.
+        report: of an ingest with ``sync``, whose records are in: its report, as it would have been returned.
+            None where nothing was written.
+    """
+
+    def __init__(self, message: str, *, option: str, found: int, total: int, report: Any = None) -> None:
+        super().__init__(message, option=option)
+        self.found = found
+        self.total = total
+        self.report = report
 
 
 class SourceError(PermanentError):

@@ -262,6 +262,7 @@ class IngestProgress:
         note(message)
 
 
-def print_json_error(name: str, message: str, code: int) -> None:
-    """With ``--json`` a program finds JSON on stdout, however the verb ended."""
-    print_json({"error": {"type": name, "message": message, "exit_code": code}})
+def print_json_error(name: str, message: str, code: int, report: Mapping[str, Any] | None = None) -> None:
+    """With ``--json`` a program finds JSON on stdout, however the verb ended: what *report* has, and the
+    error."""
+    print_json({**(report or {}), "error": {"type": name, "message": message, "exit_code": code}})

@@ -38,6 +38,7 @@ traceback.
 | 4 | the engine can't be reached |
 | 5 | the engine refused the credentials |
 | 6 | this engine can't do what was asked; the message lists what is missing and the remedy |
+| 7 | more would be deleted than the limit allows: nothing was, and an ingest did all the rest |
 | 130 | interrupted |
 """
 

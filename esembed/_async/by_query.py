@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from esembed.errors import OptionsError, QueryError, RecordError
+from esembed.answers import Versioned, part
+from esembed.errors import DeleteLimitError, OptionsError, QueryError, RecordError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.sources.index import PAGE_DOCUMENTS, scan_target
 from esembed.query.nodes import Filter
@@ -41,11 +42,13 @@ async def delete_by_query(
         return _dry(state, found)
     total = await documents.count(state)
     if found > max_delete * total:
-        raise OptionsError(
+        raise DeleteLimitError(
             f"{found} of {total} documents match ({found / total:.0%}), more than max_delete = "
             f"{max_delete:.0%}. Is it the right filter? Raise max_delete (--max-delete) if so. Nothing was "
             "deleted",
             option="max_delete",
+            found=found,
+            total=total,
         )
     return await ingest.ingest(state, _scan(state, clause, None), settings, progress=progress, total=found)
 
@@ -115,11 +118,12 @@ def _scan(
 
 
 def _record(index: str, hit: Mapping[str, Any], fields: Mapping[str, Any] | None) -> Document:
+    seen = part(Versioned, hit, f"a scan of {index}")
     return Document(
         hit["_id"],
         fields or {},
         op="delete" if fields is None else "update",
         position=f"{index}/{hit['_id']}",
         routing=hit.get("_routing"),
-        unless_changed=(hit["_seq_no"], hit["_primary_term"]) if fields is None else None,
+        unless_changed=(seen.seq_no, seen.primary_term) if fields is None else None,
     )

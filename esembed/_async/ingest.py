@@ -19,7 +19,7 @@ from esembed.dialect.meta import stored_meta
 from esembed.encode.lexical.encoder import LexicalEncoder
 from esembed.encode.lexical.statistics import LexicalStatistics
 from esembed.encode.model_check import make_contract
-from esembed.errors import EncoderError, EsembedError, RecordError
+from esembed.errors import DeleteLimitError, EncoderError, EsembedError, RecordError
 from esembed.ingest.dead_letters import check_place
 from esembed.ingest.options import ON_MISSING_TEXT, IngestOptions, IngestReport, LogProgress, Progress
 from esembed.ingest.progress import StepProgress, WholeProgress
@@ -93,28 +93,36 @@ async def ingest(
         await _may_count(state)
         before = await _before_counting(state)
     sender = thread_transport(state.client)
-    report: IngestReport = await stoppable(
-        lambda stop: run_ingest(
-            stream,
-            client=sender,
-            index=state.concrete_index,
-            alias=state.live.alias,
-            plan=state.plan,
-            capabilities=state.capabilities,
-            encoders=encoders,
-            options=settings,
-            progress=whole,
-            total=total,
-            token_ids=token_ids,
-            stop=stop,
+    refused: DeleteLimitError | None = None
+    report: IngestReport
+    try:
+        report = await stoppable(
+            lambda stop: run_ingest(
+                stream,
+                client=sender,
+                index=state.concrete_index,
+                alias=state.live.alias,
+                plan=state.plan,
+                capabilities=state.capabilities,
+                encoders=encoders,
+                options=settings,
+                progress=whole,
+                total=total,
+                token_ids=token_ids,
+                stop=stop,
+            )
         )
-    )
+    except DeleteLimitError as error:
+        # The records are in, so what follows an ingest follows this one, too.
+        report, refused = error.report, error
     # Before the weights, whose known items are searched with these counts.
     if before is not None:
         await keep_counted(state, report, before, whole)
     # Without a progress of the caller's nobody is told of the weights but by the report.
     await weights.learn_after_ingest(state, settings, report, whole if progress is not None else None)
     whole.end()
+    if refused is not None:
+        raise refused
     return report
 
 

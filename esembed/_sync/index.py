@@ -485,7 +485,9 @@ class Index:
                 that filled the index.
             AliasError: opened by an alias of several indices, or one that is for reading.
             OptionsError, SourceError: options that contradict the plan or the index; a source that isn't
-                there. Nothing was written.
+                there. Nothing was written, but for a DeleteLimitError.
+            DeleteLimitError: *sync* would delete more than ``sync_max_delete``. The records are in, nothing
+                was deleted, and ``error.report`` is the report.
             RecordError: the first record that can't get in, with ``strict``.
             PermanentError: more than ``max_errors`` of them, or a dead-letter file that can't be written.
             IndexChangedError: the index was deleted or made again during the load.
@@ -569,7 +571,7 @@ class Index:
             progress: is told how far it is.
 
         Raises:
-            OptionsError: more match than *max_delete*; nothing was deleted.
+            DeleteLimitError: more match than *max_delete*; nothing was deleted.
             QueryError: no filter, or a field that isn't there or is used wrongly.
             AliasError: opened by an alias of several indices, or one that is for reading.
         """
@@ -815,7 +817,8 @@ class Index:
             write: store it.
 
         Returns:
-            the report; ``report.query`` is the query, or None when there is nothing to weigh.
+            the report; ``report.query`` is the query, or None when there is nothing to weigh, or the query
+            in use is kept.
 
         Raises:
             AliasError: opened by an alias that shows a part of the index, or that stands for several.

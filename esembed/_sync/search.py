@@ -8,6 +8,8 @@ import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from esembed.capabilities import Capabilities
 from esembed.deadline import Deadline
 from esembed.dialect import dialect_for
@@ -26,6 +28,7 @@ from esembed.errors import (
     TransientError,
 )
 from esembed.plan import IndexPlan
+from esembed.plan.default_query import legs_beside
 from esembed.query.nodes import (
     Bool,
     Filter,
@@ -421,7 +424,14 @@ class Searcher:
         if self._alias_filters:
             shown = filter_of([*self._alias_filters, *([] if shown is None else [shown])])
         resolved = resolve(query, self.plan, text=text, filter=shown, legs=legs, **(words or {}))
-        return make_request(resolved, options, max_window=self.capabilities.max_result_window, cursor=cursor)
+        most = self.capabilities.max_result_window
+        request = make_request(resolved, options, max_window=most, cursor=cursor)
+        if isinstance(query, str) and legs and self.plan.query is not None:
+            beside = legs_beside(self.plan, legs)
+            if beside:
+                note = f"{', '.join(beside)}: not in the default query, so the plan's own leg is searched"
+                request = replace(request, notes=(*request.notes, note))
+        return request
 
     def _settled(self, request: Request, compiler: SearchCompiler, params: Mapping[str, Any]) -> Request:
         """The request once the index was asked about its words."""

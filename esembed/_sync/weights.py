@@ -67,7 +67,7 @@ def learn(
     """Estimate the legs' weights and store the query that follows; see ``Index.learn_weights``."""
     # Imported here: a search must not wait for what only an estimate needs.
     from esembed.weights.estimate import WeightsOptions, estimate_weights
-    from esembed.weights.query import plan_scorers, provenance, weighted_query
+    from esembed.weights.query import as_kept, plan_scorers, provenance, weighted_query
 
     # Drawn from all documents, and stored for everybody who searches the index.
     state.live.require_whole("learning the weights of legs")
@@ -109,6 +109,8 @@ def learn(
     found = replace(found, notes=(*found.notes, *notes), query=query)
     before: Any = state.stored.rest.get("evidence") or {}
     ours = plan.query is None or "trust" in before
+    if plan.query is not None and not ours:
+        found = as_kept(found, plan.query)
     if write and ours:
         # Written even when nothing follows, so that the next ingest doesn't ask again at once. The key is
         # the one that indices hold since 0.1.0.

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done · 1 an error · 2 wrong options, plan or query · 3 done in part (some records went to
 the dead-letter file) · 4 the engine can't be reached · 5 the engine refused the credentials ·
-6 this engine can't do what was asked · 130 interrupted.
+6 this engine can't do what was asked · 7 more would be deleted than the limit allows · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ def exit_code(error: BaseException) -> int:
     from esembed import errors
     from esembed.cli._connect import UsageError
 
+    if isinstance(error, errors.DeleteLimitError):
+        return 7
     wrong = (errors.PlanError, errors.OptionsError, errors.SourceError, errors.AliasError, errors.QueryError)
     if isinstance(error, (UsageError, *wrong)):
         return 2

@@ -188,8 +188,9 @@ def ingest(
     Unchanged records are skipped, so the same command resumes a run that was interrupted. What can't
     get in goes to the dead-letter file with its reason.
 
-    Exit codes: 0 all is in; 3 some records are dead letters, or --verify found differences; 1 the run
-    ended early; 2 wrong options.
+    Exit codes: 0 all is in; 3 some records are dead letters, or --verify found differences; 7 the records
+    are in, and --sync deleted nothing, since it would be more than --sync-max-delete; 1 the run ended
+    early; 2 wrong options.
 
     Examples:
 
@@ -204,7 +205,8 @@ def ingest(
         $ esembed ingest --from-index old-books --index books
     """
     from esembed import Index, terminal
-    from esembed.errors import OptionsError
+    from esembed.cli import exit_code
+    from esembed.errors import DeleteLimitError, OptionsError
     from esembed.ingest.options import IngestOptions
     from esembed.ingest.sources import FileSource, ReadOptions, dead_letter_source
 
@@ -262,12 +264,15 @@ def ingest(
             ),
         )
     client = connection.client()
+    refused: DeleteLimitError | None = None
     try:
         opened = Index.open(client, index, allow_encoders=tuple(allow_encoder or ()))
         if source is None:
             source = _other_index(opened, client, str(from_index))
         with progress_bar(quiet=json and not sys.stderr.isatty()) as bar, _ended_kindly():
             report: IngestReport = opened.ingest(source, options, progress=bar)
+    except DeleteLimitError as error:
+        report, refused = error.report, error
     except KeyboardInterrupt as signalled:
         terminal.note("interrupted: what the engine confirmed is in; the same command goes on from there")
         code = 143 if isinstance(signalled, _Terminated) else 130
@@ -281,7 +286,11 @@ def ingest(
         raise typer.Exit(code) from None
     finally:
         client.close()
-    if json:
+    if json and refused is not None:
+        terminal.print_json_error(
+            type(refused).__name__, refused.message, exit_code(refused), report.to_dict()
+        )
+    elif json:
         terminal.print_json(report.to_dict())
     else:
         terminal.note(report.summary())
@@ -295,14 +304,10 @@ def ingest(
             raise typer.Exit(1) from None
         note_written(html)
     if report.verified is not None and not json:
-        found = report.verified
-        terminal.note(
-            f"verified: {found.same} as in the source, {found.different_count} different, "
-            f"{found.missing_count} missing, {found.extra_count} only in the index"
-            + "".join(
-                f"; {count} other or missing vectors in {name}" for name, count in found.vectors.items()
-            )
-        )
+        terminal.note(f"verified: {report.verified.describe()}")
+    if refused is not None:
+        terminal.complain(f"error: {refused.message}")
+        raise typer.Exit(exit_code(refused))
     if report.dead_lettered or (report.verified is not None and not report.verified.ok):
         raise typer.Exit(3)
 

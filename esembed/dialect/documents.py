@@ -33,6 +33,7 @@ __all__ = [
     "Storage",
     "Vectors",
     "action_line",
+    "as_of",
     "chunk_id",
     "dumps",
     "random_score",
@@ -93,6 +94,13 @@ def action_line(op: str, doc_id: str, *, routing: str | None = None, **more: Any
     if routing is not None:
         more["routing"] = routing
     return dumps({op: {"_id": doc_id, **more}}) + b"\n"
+
+
+def as_of(version: int) -> dict[str, Any]:
+    """What an action says that writes or deletes under a version: the engine refuses it (409) where it has a
+    newer one, and keeps this one afterward, of a deleted document for ``index.gc_deletes``."""
+    # gte: a request that is sent again, since its answer was lost, is no conflict with itself.
+    return {"version": version, "version_type": "external_gte"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from esembed.evaluate.datasets import Dataset, Problem, ProblemLog, Run, load_da
 from esembed.evaluate.evaluation import Evaluation, evaluate_runs
 from esembed.evaluate.metrics import DEFAULT_MEASURES, Latency
 from esembed.evaluate.significance import Test
-from esembed.evaluate.target import SearchTarget, index_documents, latency, plan_legs, run_queries
+from esembed.evaluate.target import SearchTarget, default_legs, index_documents, latency, run_queries
 from esembed.plan.default_query import default_query
 from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Rescore, Sparse
@@ -51,7 +51,7 @@ def evaluate_index(
     if not dataset.queries:
         listed = "; ".join(problem.text for problem in dataset.problems)
         raise EsembedError(f"{dataset.name} has no query with a relevant document. {listed}")
-    legs = plan_legs(index, k=size)
+    legs = default_legs(index, k=size)
     asked: dict[str, Query] = {"default": default_query(index.plan), **legs}
     if len(legs) > 1:
         asked["rrf"] = q.rrf(*legs.values(), rank_window_size=size)

@@ -15,7 +15,8 @@ from esembed.evaluate.datasets import Dataset
 from esembed.evaluate.leg_table import LegTable
 from esembed.evaluate.metrics import Latency
 from esembed.plan import IndexPlan
-from esembed.plan.default_query import default_query, searchable_legs
+from esembed.plan.default_query import default_query, legs_beside, searchable_legs
+from esembed.plan.legs import leg_names, query_legs
 from esembed.query import Query
 from esembed.query.nodes import BoostBy, Knn, Stage
 from esembed.query.tree import resolve_text
@@ -26,6 +27,7 @@ __all__ = [
     "SearchTarget",
     "TunableTarget",
     "at_random",
+    "default_legs",
     "index_documents",
     "latency",
     "leg_table",
@@ -92,6 +94,24 @@ def plan_legs(index: SearchTarget, *, k: int = 100) -> dict[str, Query]:
     if not legs:
         raise QueryError("the plan has no field that a text can be searched in")
     return {name: leg.replace(k=k) if isinstance(leg, Knn) else leg for name, leg in legs.items()}
+
+
+def default_legs(index: SearchTarget, *, k: int = 100) -> dict[str, Query]:
+    """The legs of an index as :func:`plan_legs` has them; those of a stored default query in place of the
+    plan's of their kind.
+
+    Raises:
+        QueryError: the plan has no field that a text can be searched in, and no query.
+    """
+    query = default_query(index.plan)
+    inside = query_legs(query)
+    plain = plan_legs(index, k=k) if searchable_legs(index.plan) or index.plan.query is None else {}
+    # A query by itself is the default's row already.
+    if index.plan.query is None or len(inside) < 2:
+        return plain
+    named = dict(zip(leg_names(inside), inside, strict=True))
+    own = {n: leg.replace(k=k) if isinstance(leg, Knn) and leg.k is None else leg for n, leg in named.items()}
+    return {**{name: leg for name, leg in plain.items() if name in legs_beside(index.plan, [name])}, **own}
 
 
 def run_queries(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from esembed.dialect.mapping import KEYWORD_LIMIT
 from esembed.errors import EsembedError
 from esembed.evaluate.datasets import Dataset, Run, load_dataset
 from esembed.evaluate.evaluation import judged_share, judged_warning
@@ -21,12 +22,23 @@ from esembed.evaluate.leg_parameters import (
 )
 from esembed.evaluate.leg_table import FusionConfig
 from esembed.evaluate.metrics import measure
-from esembed.evaluate.target import SearchTarget, TunableTarget, latency, leg_table, plan_legs, run_queries
+from esembed.evaluate.significance import bootstrap_interval
+from esembed.evaluate.target import (
+    SearchTarget,
+    TunableTarget,
+    at_random,
+    latency,
+    leg_table,
+    plan_legs,
+    run_queries,
+)
 from esembed.evaluate.tuning import QUERY_IN_USE, RERANKER, Tuned, TuneOptions, fused_query, tune
 from esembed.plan import TextField
-from esembed.plan.default_query import default_query
+from esembed.plan.default_query import default_query, text_leg
+from esembed.plan.paths import get as get_path
 from esembed.query import Query
 from esembed.query.nodes import Bool, Knn, Linear, Match, MultiMatch, Rescore, Rrf, Sparse
+from esembed.query.tree import resolve_text
 from esembed.weights.query import lexical_scorer
 
 __all__ = ["tune_index"]
@@ -112,7 +124,8 @@ def tune_index(
         options = replace(options, latency_ms={name: t.p50_ms for name, t in timed.items() if t is not None})
     start = _config_of(before, legs, size)
     tell("choosing the fusion and its weights, cross-validated")
-    tuned = tune(table, default=start, options=options)
+    words = text_leg(index.plan)
+    tuned = tune(table, default=start, options=options, words=words if words in legs else None)
     query, own = before, None  # own: what a query that is no plain fusion of the legs answered
     if tuned.config != tuned.default or any(choice.chosen != choice.default for choice in choices):
         query = fused_query(tuned.config, legs)
@@ -124,12 +137,33 @@ def tune_index(
         values = {label: _ndcg(run, dataset) for label, run in runs.items()}
         choices.append(choose(QUERY_IN_USE, values, "as it is", costs=costs(found), seed=options.seed))
         query, own = found[choices[-1].chosen], runs["as it is"]
+        # What the report says is in use is this query, not the fusion that tuning started from.
+        tuned = replace(
+            tuned,
+            baseline=bootstrap_interval(values["as it is"], seed=options.seed),
+            score=bootstrap_interval(values[choices[-1].chosen], seed=options.seed),
+            gain=choices[-1].gain,
+        )
+        if query is before:
+            fitted = tuned.config.label(tuned.legs)
+            tuned = _kept(tuned, f"the query in use stays: {fitted} did not beat it by enough")
+            choices = [_as_it_was(choice) for choice in choices]
     if tune_legs and index.rerankers:
         query = compared(RERANKER, rerank_variants(index.plan, query, list(index.rerankers)))
+    if query != before and (exact := _exact_names(index)):
+        tell(f"{len(exact)} exact names, with the query in use and what was found")
+        finds = {"in use": _first(index, before, exact), "chosen": _first(index, query, exact)}
+        tuned = replace(tuned, names={"asked": len(exact), **finds})
+        if finds["chosen"] < finds["in use"]:
+            query = before
+            tuned = _kept(tuned, "the query in use stays: what was fitted loses exact names")
+            choices = [_as_it_was(choice) for choice in choices]
     judged = {
         "in use": judged_share(table.run(tuned.default) if own is None else own, dataset.qrels),
-        "chosen": judged_share(table.run(tuned.config), dataset.qrels),
     }
+    judged["chosen"] = judged["in use"]
+    if tuned.config != tuned.default:
+        judged["chosen"] = judged_share(table.run(tuned.config), dataset.qrels)
     judgments = sum(map(len, dataset.qrels.values())) / max(1, len(dataset.qrels))
     tuned = replace(
         tuned,
@@ -150,6 +184,43 @@ def tune_index(
             earlier: Any = index.stored.rest.get("evidence") or {}
             index.store_query(index.plan.query, {**earlier, "similarity": tuned.to_dict()["similarity"]})
     return replace(tuned, query=query)
+
+
+def _kept(tuned: Tuned, reason: str) -> Tuned:
+    """The report of a search whose finds are not taken."""
+    return replace(tuned, config=tuned.default, score=tuned.baseline, dropped=(), reason=reason)
+
+
+def _as_it_was(choice: ParameterChoice) -> ParameterChoice:
+    return replace(choice, chosen=choice.default)
+
+
+NAMES = 200
+"""Exact names that are searched for, at most: what finds one in a hundred fewer is seen."""
+
+
+def _exact_names(index: SearchTarget) -> list[tuple[str, str]]:
+    """Fields that hold names, each with a document's, drawn at random; each name once."""
+    fields = [name for name, spec in index.plan.text.items() if spec.keyword]
+    if not fields:
+        return []
+    found: dict[str, tuple[str, str]] = {}
+    for hit in index.search(at_random(0), size=NAMES):
+        for field in fields:
+            value = get_path(hit.source, field)
+            if isinstance(value, str) and value.strip() and len(value) <= KEYWORD_LIMIT:
+                found.setdefault(value.strip().casefold(), (field, value))
+    return list(found.values())[:NAMES]
+
+
+def _first(index: SearchTarget, query: Query, exact: Sequence[tuple[str, str]]) -> int:
+    """How many names find a document of that name first."""
+    answers = index.search_many([resolve_text(query, name) for _, name in exact], size=1)
+    return sum(
+        str(get_path(hits[0].source, field)).strip().casefold() == name.strip().casefold()
+        for (field, name), hits in zip(exact, answers, strict=True)
+        if hits
+    )
 
 
 def _without_reranker(index: SearchTarget, query: Query) -> Query:

@@ -23,7 +23,7 @@ def rows(tuned: Tuned) -> list[tuple[str, str, str, str, str]]:
         (
             "fusion",
             # A query in use that is no plain fusion has a row of its own, as a whole.
-            f"{_start(tuned)}{tuned.default.label(tuned.legs)}",
+            "no plain fusion of the legs" if _own(tuned) else tuned.default.label(tuned.legs),
             tuned.config.label(tuned.legs) if changed else "kept",
             interval_text(tuned.gain),
             str(tuned.tried),
@@ -48,9 +48,9 @@ def rows(tuned: Tuned) -> list[tuple[str, str, str, str, str]]:
     return found
 
 
-def _start(tuned: Tuned) -> str:
-    """What stands before the fusion that tuning started from, where it isn't the one in use."""
-    return "not in use: " if any(one.parameter == QUERY_IN_USE for one in tuned.parameters) else ""
+def _own(tuned: Tuned) -> bool:
+    """Whether the query in use is none that tuning could start from."""
+    return any(one.parameter == QUERY_IN_USE for one in tuned.parameters)
 
 
 def notes(tuned: Tuned) -> list[str]:
@@ -63,6 +63,11 @@ def notes(tuned: Tuned) -> list[str]:
         )
     if tuned.dropped:
         lines.append(f"dropped, since their help can't be shown: {', '.join(tuned.dropped)}")
+    if tuned.names:
+        lines.append(
+            f"of {tuned.names['asked']} exact names of documents the query in use finds "
+            f"{tuned.names['in use']} first, what was fitted {tuned.names['chosen']}"
+        )
     for field, changes in tuned.similarity.items():
         values = ", ".join(f"{key} = {value:g}" for key, value in changes.items())
         lines.append(f"[text.{field}] {values} did better; an index fixes them, so they are for the next one")
@@ -77,9 +82,10 @@ def html_page(tuned: Tuned, *, index: str = "", query: Query | None = None) -> H
         query: the query that follows; None is the report's own.
     """
     query = tuned.query if query is None else query
-    scores = [("start" if _start(tuned) else "in use", tuned.baseline)]
+    scores = [("in use", tuned.baseline)]
     if tuned.config != tuned.default:
         scores.append(("chosen", tuned.score))
+    in_memory = any(one.parameter == NEXT_VERSION for one in tuned.parameters)
     bars = [
         Bar(label=name, value=v.mean, shown=f"{v.mean:.3f}", interval=(v.low, v.high), bold=name == "chosen")
         for name, v in scores
@@ -98,8 +104,8 @@ def html_page(tuned: Tuned, *, index: str = "", query: Query | None = None) -> H
             Section(
                 heading="What was tried",
                 hint="The gain is that on queries which took no part in choosing. judged@10 is the share "
-                "of the first ten hits that somebody judged; what nobody judged counts as not relevant. "
-                f"{NEXT_VERSION} were measured in memory.",
+                "of the first ten hits that somebody judged; what nobody judged counts as not relevant."
+                + (f" {NEXT_VERSION} were measured in memory." if in_memory else ""),
                 body=table(COLUMNS, rows(tuned), text_columns=3),
             ),
             Section(heading="Notes", body=items(notes(tuned))),

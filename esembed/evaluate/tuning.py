@@ -9,6 +9,9 @@ over subsets. Three steps, each on the same queries:
    point doesn't win. A candidate must beat the start likewise;
 3. a leg whose help isn't shown (a quarter of a standard error) is dropped.
 
+Whatever the judged queries say, words keep the least weight that names and codes need
+(:data:`~esembed.plan.default_query.TEXT_LEAST`): judged queries seldom ask for them.
+
 The three together are cross-validated, and where they clearly lose to the default on queries that they
 didn't see (by a standard error), the default stays.
 
@@ -36,6 +39,7 @@ from esembed.errors import EsembedError
 from esembed.evaluate.leg_table import FusionConfig, LegTable, untuned
 from esembed.evaluate.significance import Interval, bootstrap_interval
 from esembed.plan import IndexPlan
+from esembed.plan.default_query import TEXT_LEAST
 from esembed.query import Query
 
 __all__ = ["SplitResult", "TuneOptions", "Tuned", "fused_query", "split_protocol", "tune"]
@@ -93,6 +97,9 @@ class Tuned:
         similarity: text field → the ``k1`` and ``b`` that did better; an engine fixes them when an index is
             created, so they are for the next version of the index.
         query: the query that the choice stands for; None where no index was tuned.
+        names: ``asked``, ``in use`` and ``chosen``: how many exact names of documents (of text fields with
+            ``keyword = true``) were searched for, and how many of them each finds first; empty where there
+            are none, or nothing was to be changed. What finds fewer is not chosen.
         judged: ``in use`` and ``chosen`` → the share of the first 10 hits of that fusion that somebody judged
             (judged@10), 0…1; empty where no index was tuned.
         warning: a sentence where that is low, or None.
@@ -111,6 +118,7 @@ class Tuned:
     parameters: tuple[Any, ...] = ()
     similarity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     query: Query | None = None
+    names: Mapping[str, int] = field(default_factory=dict)
     judged: Mapping[str, float | None] = field(default_factory=dict)
     warning: str | None = None
 
@@ -137,6 +145,12 @@ class Tuned:
         later = (
             f"; {_values(self.similarity)} did better and are for its next version" if self.similarity else ""
         )
+        if self.names and self.names["chosen"] < self.names["in use"]:
+            finds, asked = self.names["in use"], f"{self.names['asked']} exact names"
+            return (
+                f"Keep the default query: it finds {finds} of {asked} first, what was fitted "
+                f"{self.names['chosen']}{later}"
+            )
         if not changes:
             return f"Keep the default query: nothing beat it by enough on {asked}{later}"
         if len(changes) == 1:
@@ -178,6 +192,7 @@ class Tuned:
             "cross_validated_gain": [round(x, 4) for x in (self.gain.mean, self.gain.low, self.gain.high)],
             "dropped": list(self.dropped),
             "reason": self.reason,
+            **({"exact_names": dict(self.names)} if self.names else {}),
             **({"judged@10": dict(self.judged), "warning": self.warning} if self.judged else {}),
             **({"parameters": [one.to_dict() for one in self.parameters]} if self.parameters else {}),
             **({"similarity": {k: dict(v) for k, v in self.similarity.items()}} if self.similarity else {}),
@@ -257,8 +272,11 @@ def grids(table: LegTable, default: FusionConfig, options: TuneOptions) -> list[
                     configs = []
                     for row in rows:
                         weights = [0.0] * count
-                        for i, c, f in zip(group, center, (*row, 1.0), strict=True):
-                            weights[i] = float(f"{c * f:.4g}")
+                        raw = [c * f for c, f in zip(center, (*row, 1.0), strict=True)]
+                        # Of raw scores the weights are what they are; of all others shares of 1.
+                        total = 1.0 if kind == "bound" else sum(raw)
+                        for i, weight in zip(group, raw, strict=True):
+                            weights[i] = float(f"{weight / total:.4g}")
                         configs.append(
                             FusionConfig(
                                 kind=kind,  # type: ignore[arg-type]
@@ -282,12 +300,32 @@ def _cost(table: LegTable, config: FusionConfig, options: TuneOptions) -> float:
 class _Search:
     """Everything measured once; :meth:`choose` then only adds up."""
 
-    def __init__(self, table: LegTable, default: FusionConfig, options: TuneOptions) -> None:
+    def __init__(
+        self, table: LegTable, default: FusionConfig, options: TuneOptions, words: str | None = None
+    ) -> None:
         self.table, self.default, self.options = table, default, options
-        self.basic = list(dict.fromkeys([default, *untuned(table.legs).values()]))
+        self._words = None if words is None else table.legs.index(words)
+        self._spreads = table.spreads()
+        self._least = min(TEXT_LEAST, self._share(default))
+        basic = dict.fromkeys([default, *untuned(table.legs).values()])
+        self.basic = [config for config in basic if self._allowed(config)]
         self.grids = grids(table, default, options)
         self.tried = len({*self.basic, *(c for grid in self.grids for c in grid.configs)})
         self._measured: list[Floats | None] = [None] * len(self.grids)
+        self._refused = [
+            np.array([not self._allowed(config) for config in grid.configs]) for grid in self.grids
+        ]
+
+    def _share(self, config: FusionConfig) -> float:
+        """What words weigh of a sum of 1; 1 where there is no such leg."""
+        if self._words is None:
+            return 1.0
+        raw = config.kind == "bound"
+        weights = [w * (s if raw else 1.0) for w, s in zip(config.weights, self._spreads, strict=True)]
+        return weights[self._words] / sum(weights)
+
+    def _allowed(self, config: FusionConfig) -> bool:
+        return self._share(config) >= self._least - 1e-6
 
     def _of(self, position: int) -> Floats:
         """nDCG of a grid, shape (configs, queries)."""
@@ -325,6 +363,7 @@ class _Search:
             values = grid.smoothed(differences.mean(axis=1)) - multiple / root * differences.std(axis=1)
             costs = np.array([_cost(table, c, options) for c in grid.configs]) - _cost(table, start, options)
             values -= costs
+            values[self._refused[position]] = -np.inf
             place = int(values.argmax())
             if values[place] > best + options.tolerance:
                 chosen, best, idle = grid.configs[place], float(values[place]), 0
@@ -364,6 +403,8 @@ class _Search:
             for leg in chosen.used:
                 weights = tuple(0.0 if i == leg else w for i, w in enumerate(chosen.weights))
                 other = replace(chosen, weights=weights)
+                if not self._allowed(other):
+                    continue
                 difference = table.ndcg(chosen)[subset] - table.ndcg(other)[subset]
                 help_ = float(difference.mean())
                 help_ += (caution(len(subset)) - 0.5 - SHOWN) / root * float(difference.std())
@@ -378,7 +419,11 @@ class _Search:
 
 
 def tune(
-    table: LegTable, *, default: FusionConfig | None = None, options: TuneOptions | None = None
+    table: LegTable,
+    *,
+    default: FusionConfig | None = None,
+    options: TuneOptions | None = None,
+    words: str | None = None,
 ) -> Tuned:
     """Choose a fusion for the table's legs.
 
@@ -386,13 +431,15 @@ def tune(
         table: the legs' lists and the judgments.
         default: what the choice must beat; None is untuned RRF (or the only leg).
         options: see :class:`TuneOptions`.
+        words: the leg that finds words; what is chosen weighs it as much as the default does, or
+            :data:`~esembed.plan.default_query.TEXT_LEAST`. None leaves all weights free.
     """
     options = options or TuneOptions()
     if default is None:
         basic = untuned(table.legs)
         default = basic.get("rrf", next(iter(basic.values())))
     everything = np.arange(len(table.queries))
-    search = _Search(table, default, options)
+    search = _Search(table, default, options, words)
     chosen, gains = search.decide(everything)
     gain = bootstrap_interval(gains, seed=options.seed)
     dropped = tuple(name for i, name in enumerate(table.legs) if i not in chosen.used and i in default.used)

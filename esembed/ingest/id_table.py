@@ -32,7 +32,7 @@ class IdTable:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="esembed-")
         self._lock = threading.Lock()
-        self._waiting: dict[str, str | int | None] = {}
+        self._waiting: dict[str, str | int | bytes] = {}
         try:
             self._db = self._open(Path(self._folder.name) / "ids.sqlite")
         except sqlite3.DatabaseError as error:
@@ -58,8 +58,8 @@ class IdTable:
         )
         return db
 
-    def put(self, doc_id: str, value: str | int | None) -> None:
-        """Note an id; None: it is there, whatever its content (a dead letter, say)."""
+    def put(self, doc_id: str, value: str | int | bytes) -> None:
+        """Note an id; bytes: nothing is to be compared, and they say why (a dead letter, say)."""
         with self._lock:
             self._waiting[doc_id] = value
             if len(self._waiting) >= _BATCH:
@@ -117,10 +117,10 @@ class IdTable:
             self._db.executemany("UPDATE ids SET found = 1 WHERE id = ?", ((i,) for i in ids))
 
     def unmarked(self) -> Iterator[str]:
-        """Ids with a value that were never marked."""
+        """Ids with a value to be compared that were never marked."""
         with self._lock:
             self._flush()
-            rows = self._db.execute("SELECT id FROM ids WHERE found = 0 AND value IS NOT NULL")
+            rows = self._db.execute("SELECT id FROM ids WHERE found = 0 AND typeof(value) != 'blob'")
             for (doc_id,) in rows:
                 yield doc_id
 

@@ -217,6 +217,10 @@ class VerifyResult:
         missing: ids that the source has and the index lacks.
         extra: ids that only the index has.
         vectors: field → how many documents lack its vector, or have another one than they should.
+        newer: documents that were not compared, since the index has a newer version than the source's last
+            record of them (``outdated``).
+        dead_lettered: documents that were not compared, since the source's last record of them is a dead
+            letter: they are what an earlier run left.
     """
 
     same: int
@@ -227,6 +231,22 @@ class VerifyResult:
     extra: tuple[str, ...] = ()
     extra_count: int = 0
     vectors: Mapping[str, int] = field(default_factory=dict)
+    newer: int = 0
+    dead_lettered: int = 0
+
+    def describe(self) -> str:
+        """A line for a person."""
+        text = (
+            f"{self.same} as in the source, {self.different_count} different, {self.missing_count} missing, "
+            f"{self.extra_count} only in the index"
+        )
+        if self.newer:
+            text += f"; not compared: {self.newer} that are newer in the index"
+        if self.dead_lettered:
+            text += f"; not compared: {self.dead_lettered} whose records are dead letters"
+        for name, count in self.vectors.items():
+            text += f"; {count} other or missing vectors in {name}"
+        return text
 
     @property
     def ok(self) -> bool:
@@ -264,7 +284,7 @@ class MissingVectors:
         """A line for a person about the field *name*."""
         what = []
         if self.documents or not self.chunks:
-            what.append(f"{self.documents} document{'' if self.documents == 1 else 's'}")
+            what.append(_documents(self.documents))
         if self.chunks:
             what.append(f"{self.chunks} chunk{'' if self.chunks == 1 else 's'}")
         why = f" ({self.unknown} with a text that its encoder knows nothing of)" if self.unknown else ""
@@ -294,6 +314,10 @@ class IngestReport:
             document.
         created: of *indexed*, documents that were not there before.
         sync_deleted: documents deleted because the source no longer has them (not part of *read*).
+        sync_withheld: documents that the source no longer has and that ``sync`` left where they are: more
+            than ``sync_max_delete``, or the source was not read whole.
+        documents: in the index after the run, as a search by the same name finds them, chunks not counted;
+            None where the run did not make its writes searchable.
         seconds: from start to end.
         stage_seconds: stage → seconds it was at work, waiting for other stages left out (``bulk``: at
             least one request was out).
@@ -336,6 +360,8 @@ class IngestReport:
     outdated: int = 0
     created: int = 0
     sync_deleted: int = 0
+    sync_withheld: int = 0
+    documents: int | None = None
     seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
@@ -380,6 +406,10 @@ class IngestReport:
                 found = f"{_records(self.read)} read and nothing written to {where}"
         if not self.complete:
             found += "; the source was not read to its end"
+        if self.sync_deleted:
+            found += f"; {self.sync_deleted} that the source no longer has were deleted"
+        if self.sync_withheld:
+            found += f"; {self.sync_withheld} that the source no longer has were not deleted"
         lacking = {name: one.documents + one.chunks for name, one in self.without_vector.items()}
         if lacking:
             found += f"; without a vector: {', '.join(f'{n} in {name}' for name, n in lacking.items())}"
@@ -445,6 +475,8 @@ class IngestReport:
                 value = merge_missing(first, second)
             elif name == "leg_weights":  # of the later run, which saw more
                 value = second or first
+            elif name == "documents":
+                value = first if second is None else second
             elif name == "reasons":
                 value = merge_reasons(first, second)
             elif name == "errors":
@@ -503,7 +535,10 @@ class IngestReport:
 
     def summary(self) -> str:
         """A few lines for a person."""
-        parts = [f"{self.read} read", f"{self.indexed} indexed"]
+        indexed = f"{self.indexed} indexed"
+        if self.indexed:
+            indexed += f" ({self.created} new, {self.indexed - self.created} replaced)"
+        parts = [f"{self.read} read", indexed]
         for name in (
             "updated",
             "deleted",
@@ -518,7 +553,11 @@ class IngestReport:
                 parts.append(f"{getattr(self, name)} {name.replace('_', '-')}")
         if self.sync_deleted:
             parts.append(f"{self.sync_deleted} deleted by sync")
+        if self.sync_withheld:
+            parts.append(f"{self.sync_withheld} not deleted by sync")
         text = f"{', '.join(parts)} in {self.seconds:.1f} s ({self.documents_per_second:.0f}/s)"
+        if self.documents is not None:
+            text += f"; {_documents(self.documents)} in {self.index or 'the index'} now"
         if self.tokens:
             text += f"; {self.tokens} tokens encoded"
         if self.cost_usd:
@@ -544,6 +583,10 @@ class IngestReport:
 
 _IN_AND_OUT = ("indexed", "updated", "unchanged", "deleted", "skipped", "dropped", "rerouted", "outdated")
 """Counts of a run without dead letters, as a sentence lists them."""
+
+
+def _documents(count: int) -> str:
+    return f"{count} document{'' if count == 1 else 's'}"
 
 
 def _records(count: int) -> str:

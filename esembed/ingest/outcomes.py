@@ -17,8 +17,10 @@ from esembed.ingest.watermark import Watermark
 from esembed.ingest.written import WrittenSample
 from esembed.types import Document, ItemError
 
-__all__ = ["InFlightIds", "Outcomes"]
+__all__ = ["DEAD_LETTERED", "NEWER", "InFlightIds", "Outcomes"]
 
+NEWER, DEAD_LETTERED = b"newer", b"dead-lettered"
+"""Why the document of an id is not compared with the source; see :class:`IdTable`."""
 
 KEPT_PLACES = 5
 """Names of other indices and ids that a notice shows."""
@@ -160,15 +162,43 @@ class Outcomes:
             self.source_ids.put(record.id, record.noted)
         self._settle(record.number)
 
+    def absent(self, record: PreparedRecord) -> None:
+        """A delete of what isn't there: done."""
+        with self._lock:
+            self.counts.deleted += 1
+        if self.source_ids is not None:
+            self.source_ids.remove(record.id)
+        self._settle(record.number)
+
+    def outdated(self, record: PreparedRecord) -> None:
+        """The index has a newer document than the one that it is of."""
+        with self._lock:
+            self.counts.outdated += 1
+        if self.source_ids is not None:
+            # Nothing to compare, and nothing to delete.
+            self.source_ids.put(record.id, NEWER)
+        self._release(record)
+        self._settle(record.number)
+
     def confirmed(self, action: BulkAction) -> None:
-        """The engine confirmed it."""
+        """The engine answered: it is in, or it is out of date."""
         record: PreparedRecord = action.tag
+        if action.outdated and record.op == "update":
+            error = RecordError(
+                f"the document {record.id!r} was replaced by a newer version while the update was on its "
+                "way: send the update again",
+                record_id=record.id,
+                position=record.document.position,
+            )
+            self.dead_letter(record, error, status=409)
+            return
+        if action.outdated:
+            self.outdated(record)
+            return
         counts = self.counts
         whole = action.op == "index" and not self.options.vectors_only
         with self._lock:
-            if action.outdated:
-                counts.outdated += 1
-            elif action.dropped:
+            if action.dropped:
                 counts.dropped += 1
             elif action.went_to is not None:
                 counts.rerouted += 1
@@ -183,7 +213,7 @@ class Outcomes:
                 counts.updated += 1
             else:
                 counts.unchanged += 1
-            inside = not action.dropped and not action.outdated and action.went_to is None
+            inside = not action.dropped and action.went_to is None
             if record.missing and inside and (whole or action.changed):
                 counts.without_vector = merge_missing(counts.without_vector, record.missing)
             if inside:
@@ -191,10 +221,7 @@ class Outcomes:
             if inside and whole and self.sample is not None:
                 self.sample.add(action)
         if self.source_ids is not None:
-            if action.outdated:
-                # The index has a newer one than the source: nothing to compare, and nothing to delete.
-                self.source_ids.put(record.id, None)
-            elif action.op == "delete":
+            if action.op == "delete":
                 self.source_ids.remove(record.id)
             else:
                 self.source_ids.put(record.id, record.noted)
@@ -286,7 +313,7 @@ class Outcomes:
             dead = self.counts.dead_lettered
         if self.source_ids is not None and _may_be_stored(error.record_id):
             # It is in the source, whatever became of it: sync must not delete its older version.
-            self.source_ids.put(error.record_id, None)
+            self.source_ids.put(error.record_id, DEAD_LETTERED)
         self._settle(number if record is None else record.number)
         if self.options.strict:
             raise error

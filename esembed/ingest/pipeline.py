@@ -26,6 +26,7 @@ from esembed.dialect.source_rules import missing_source
 from esembed.encode.base import Encoder
 from esembed.encode.transformer.runner import interruptible
 from esembed.errors import (
+    DeleteLimitError,
     EsembedError,
     InvariantError,
     MappingDriftError,
@@ -114,6 +115,8 @@ def run_ingest(
         SourceError: a source that isn't there.
         MappingDriftError: what the engine encodes has lost its pipeline.
         IndexChangedError: the index was deleted and made again during the load.
+        DeleteLimitError: *sync* would delete more than ``sync_max_delete``; all the rest was done, and the
+            error has the report.
     """
     options = options or IngestOptions()
     progress = progress or LogProgress()
@@ -427,7 +430,11 @@ class _Run:
                 raise
             self._tell_settled()
             self._restore(load)
-            report = self._checked(uuid, empty)
+            try:
+                report = self._checked(uuid, empty)
+            except DeleteLimitError as error:
+                error.report.seconds = time.monotonic() - started
+                raise
         finally:
             self.outcomes.close()
         report.seconds = time.monotonic() - started
@@ -555,23 +562,34 @@ class _Run:
             self.progress.notice(message)  # they are in the report already
         self._look_at_what_was_done(report)
         report.statistics_complete = empty and not self.outcomes.replaced
+        refused: DeleteLimitError | None = None
         if self.outcomes.source_ids is not None:
             with self.pipeline.clock.timed("reconcile"):
-                reconcile(
-                    self.target,
-                    self.plan,
-                    self.outcomes.source_ids,
-                    self.options,
-                    report,
-                    phase=self._step,
-                    warn=self.warn,
-                    capabilities=self.capabilities,
-                    encoders=self._encoders,
-                )
+                try:
+                    reconcile(
+                        self.target,
+                        self.plan,
+                        self.outcomes.source_ids,
+                        self.options,
+                        report,
+                        phase=self._step,
+                        warn=self.warn,
+                        capabilities=self.capabilities,
+                        encoders=self._encoders,
+                    )
+                except DeleteLimitError as error:
+                    refused = error
             report.stage_seconds["reconcile"] = self.pipeline.clock.seconds["reconcile"]
+        if self.options.refresh or self.outcomes.source_ids is not None:
+            report.documents = self.target.documents()
         report.warnings += self.warnings
+        if refused is not None:
+            report.warnings.append(refused.message)
+            refused.report = report
         if not report.adds_up:
             raise InvariantError(f"the counts don't add up: {report.to_dict()}")
+        if refused is not None:
+            raise refused
         return report
 
 

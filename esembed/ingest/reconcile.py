@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from esembed.answers import HitVersion, part
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
-from esembed.dialect.documents import action_line, chunk_id
+from esembed.dialect.documents import action_line, as_of, chunk_id
 from esembed.dialect.meta import HASH_FIELD, PARENT_FIELD
 from esembed.encode.base import Encoder
-from esembed.errors import OptionsError, PermanentError
+from esembed.errors import DeleteLimitError, PermanentError
 from esembed.ingest.backoff import RetryableError
 from esembed.ingest.bulk import BulkAction
 from esembed.ingest.bulk_answer import classify
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport, VerifyResult
+from esembed.ingest.outcomes import DEAD_LETTERED, NEWER
 from esembed.ingest.progress import StepProgress
 from esembed.ingest.record import hash_parts
 from esembed.ingest.target import TargetIndex
@@ -57,12 +60,14 @@ def reconcile(
             the rest of what it was asked, so it ends with its report.
 
     Raises:
-        OptionsError: *sync* would delete more than ``sync_max_delete``. Nothing was deleted then.
+        DeleteLimitError: *sync* would delete more than ``sync_max_delete``. Nothing was deleted then; the
+            report says how many it would have been.
     """
     verifying = phase("verify")
     check = _Vectors(target, plan, capabilities, encoders) if options.verify else None
     same = different = extra = orphans = total = 0
     differing: list[str] = []
+    uncompared: Counter[bytes] = Counter()
     extras = IdTable()
     apart = plan.chunk is not None and plan.chunk.store == "documents"
     batch: list[str] = []
@@ -73,17 +78,21 @@ def reconcile(
             if parent is not None:
                 if apart and parent not in source_ids:
                     orphans += 1
-                    extras.put(hit["_id"], _with_routing("chunk", hit))
+                    extras.put(hit["_id"], _noted("chunk", hit))
                 continue
             total += 1
             doc_id, stored = hit["_id"], source.get(HASH_FIELD)
             if doc_id not in source_ids:
                 extra += 1
-                extras.put(doc_id, _with_routing(stored or "none", hit))
+                extras.put(doc_id, _noted(stored or "none", hit))
+                continue
+            noted = source_ids.get(doc_id)
+            if isinstance(noted, bytes):
+                uncompared[noted] += 1
                 continue
             batch.append(doc_id)
-            expected, _, vectors = (source_ids.get(doc_id) or "").partition(" ")
-            as_hashed = not expected or (stored is not None and hash_parts(stored)[0] == expected)
+            expected, _, vectors = noted.partition(" ")
+            as_hashed = stored is not None and hash_parts(stored)[0] == expected
             as_encoded = check is None or not vectors or check.agrees(hit, vectors)
             if as_hashed and as_encoded:
                 same += 1  # some of them may turn out not to be: see unexplained()
@@ -121,16 +130,28 @@ def reconcile(
                 extra=tuple(extra_ids),
                 extra_count=extra + orphans,
                 vectors=check.wrong,
+                newer=uncompared[NEWER],
+                dead_lettered=uncompared[DEAD_LETTERED],
             )
         if options.sync and (extra or orphans) and (report.read_errors or not report.complete):
             # Any of them may be the record that could not be read.
+            report.sync_withheld = extra
             warn(
                 f"sync deleted nothing: {report.read_errors} records of the source could not be read, so "
                 f"nobody knows which of the {extra + orphans} documents that only the index has are gone "
                 "from it. Repair them (the dead letters say where) and run it again"
             )
         elif options.sync and (extra or orphans):
-            _sync(target, extras, options, report, extra, total, phase)
+            _sync(
+                target,
+                extras,
+                options,
+                report,
+                extra,
+                total,
+                phase,
+                versioned=plan.version_field is not None,
+            )
             if report.verified is not None:  # what was only in the index is gone now
                 report.verified = replace(report.verified, extra=(), extra_count=0)
     finally:
@@ -229,11 +250,11 @@ class _Vectors:
         return lines
 
 
-def _with_routing(stored: str, hit: Mapping[str, Any]) -> str:
-    """What is kept of a document that may be deleted: a delete without its routing goes to another shard,
-    finds nothing there and is answered as if all were well."""
-    routing = hit.get("_routing")
-    return stored if routing is None else f"{stored} {routing}"
+def _noted(stored: str, hit: Mapping[str, Any]) -> str:
+    """What is kept of a document that may be deleted: its hash, its version, and its routing, without which a
+    delete goes to another shard, finds nothing there and is answered as if all were well."""
+    version = part(HitVersion, hit, "a scan").version
+    return f"{version} {stored} {hit.get('_routing') or ''}"
 
 
 def _sync(
@@ -244,25 +265,34 @@ def _sync(
     extra: int,
     total: int,
     phase: Callable[[str], StepProgress],
+    *,
+    versioned: bool,
 ) -> None:
     if total and extra > options.sync_max_delete * total:
-        raise OptionsError(
-            f"sync would delete {extra} of {total} documents ({extra / total:.0%}), more than "
-            f"sync_max_delete = {options.sync_max_delete:.0%}. Is it the right source? Raise sync_max_delete "
-            "if so. Nothing was deleted",
+        report.sync_withheld = extra
+        raise DeleteLimitError(
+            f"the records of the source are in, and sync deleted nothing: {extra} of {total} documents "
+            f"({extra / total:.0%}) are not in the source, more than sync_max_delete = "
+            f"{options.sync_max_delete:.0%}. Is it the whole source? Raise sync_max_delete "
+            "(--sync-max-delete) if so, and run it again",
             option="sync_max_delete",
+            found=extra,
+            total=total,
         )
     deleting = phase("sync")
     actions: list[BulkAction] = []
     # A list: the table is locked while it is walked, and get() below would wait for that lock for ever.
     for doc_id in list(extras.unmarked()):
-        stored, _, found = (extras.get(doc_id) or "").partition(" ")
+        version, stored, found = extras.get(doc_id).split(" ", 2)
         routing = found or None
+        # Where records have versions, the one that was seen: a newer document stays, and the same record may
+        # come again (by itself an engine counts a delete as a newer version).
+        condition = as_of(int(version)) if versioned else {}
         # Chunks first: how many there are stands in the document, and a run that ends in between finds them
         # again by it.
         gone = [*(chunk_id(doc_id, n) for n in range(hash_parts(stored)[1])), doc_id]
-        lines = [action_line("delete", one, routing=routing) for one in gone]
-        actions.append(BulkAction(doc_id, "delete", lines, tag=stored))
+        lines = [action_line("delete", one, routing=routing, **condition) for one in gone]
+        actions.append(BulkAction(doc_id, "delete", lines, tag=stored, conditional=versioned))
         if len(actions) >= 500:  # a bulk request of deletes, some tens of KB
             report.sync_deleted += _delete(target, actions)
             deleting.advance(len(actions))
@@ -288,9 +318,8 @@ def _delete(target: TargetIndex, actions: list[BulkAction]) -> int:
             raise RetryableError(f"status {status}", retry_after_seconds=after)
         target.retry.progress()
 
-    documents = sum(1 for action in actions if action.tag != "chunk")
     try:
         target.retry.retrying()(attempt)
     except RetryableError as error:
         raise target.retry.exhausted(error) from error
-    return documents
+    return sum(1 for action in actions if action.tag != "chunk" and not action.outdated)

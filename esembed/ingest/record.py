@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,7 +46,10 @@ class PreparedRecord:
         in_objects: field → in how many of the nested objects it has a vector, and in how many none; of those
             that the record brought.
         number: its place in the source, from 1, where that is followed.
-        version, unless_changed: as :class:`~esembed.types.Document` has them.
+        version, unless_changed: as :class:`~esembed.types.Document` has them; a partial update and a delete
+            without a version get that of the document which they are of, where records have versions.
+        merged: of an update, the fields of the document that it makes, vectors left out.
+        stored: of a change that is written as a whole document, the document that it is of, vectors included.
         missing: field → what it goes in without, of *wanted*; known once its lines are made.
     """
 
@@ -74,6 +77,8 @@ class PreparedRecord:
     number: int = 0
     version: int | None = None
     unless_changed: tuple[int, int] | None = None
+    merged: Mapping[str, Any] | None = None
+    stored: Mapping[str, Any] | None = None
     missing: dict[str, MissingVectors] = field(default_factory=dict)
 
     @property

@@ -44,7 +44,6 @@ FIGURES = {
     "retried_requests": "of these, sent again",
     "retried_items": "lines sent again",
     "waited_seconds": "seconds waited for the engine",
-    "sync_deleted": "documents deleted by sync",
     "cost_usd": "US dollars for remote encoders",
 }
 """Further figures, and how a page names them; those of 0 are left out."""
@@ -63,6 +62,7 @@ def html_page(report: Mapping[str, Any]) -> Html:
         conclusion=str(report["conclusion"]),
         sections=[
             Section(heading="What became of the records", body=_outcomes(report)),
+            Section(heading="What that makes of the index", body=_documents(report)),
             Section(
                 heading="Why some could not get in",
                 hint="Records by kind of reason; the first one's reason stands for the others.",
@@ -113,6 +113,25 @@ def _outcomes(report: Mapping[str, Any]) -> Html:
     return stacked_bar(parts, axis="records", label="what became of the records")
 
 
+def _documents(report: Mapping[str, Any]) -> Html:
+    """Documents rather than records; a report of before that lacks a count has no row for it."""
+    created = report.get("created") or 0
+    counts = {
+        "new": created,
+        "replaced by a record": (report.get("indexed") or 0) - created,
+        "changed by a partial update": report.get("updated"),
+        "unchanged": report.get("unchanged"),
+        "deleted by a record": report.get("deleted"),
+        "deleted by sync, since the source no longer has them": report.get("sync_deleted"),
+        "not deleted by sync, though the source no longer has them": report.get("sync_withheld"),
+        "newer than their record, and left as they are": report.get("outdated"),
+    }
+    rows = [(label, _number(count)) for label, count in counts.items() if count]
+    if report.get("documents") is not None:
+        rows.append(("documents in the index now", _number(report["documents"])))
+    return table(["", "documents"], rows)
+
+
 def _reasons(report: Mapping[str, Any]) -> Html:
     rows = [(one["count"], one["reason"], one["position"] or "–") for one in report.get("reasons") or ()]
     return table(["records", "reason", "the first one"], rows, text_columns=3)
@@ -151,6 +170,12 @@ def _verified(report: Mapping[str, Any]) -> Html:
         ids = list(found.get(name) or ())
         more = ", …" if len(ids) > SHOWN_IDS else ""
         rows.append((label, ", ".join(map(str, ids[:SHOWN_IDS])) + more, found[f"{name}_count"]))
+    for name, label in (
+        ("newer", "not compared: newer in the index than their record"),
+        ("dead_lettered", "not compared: their record is a dead letter"),
+    ):
+        if found.get(name):
+            rows.append((label, "", found[name]))
     rows += [(f"another vector, or none, in {field}", "", count) for field, count in found["vectors"].items()]
     return table(["", "ids", "documents"], rows, text_columns=2)
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
-from esembed.answers import SequenceStretches, last_sort, part
+from esembed.answers import SequenceStretches, VersionedDocument, last_sort, part
 from esembed.capabilities import Capabilities
 from esembed.deadline import Deadline
 from esembed.dialect import dialect_for
@@ -31,7 +32,7 @@ from esembed.errors import (
 from esembed.ingest.backoff import RetryPolicy
 from esembed.transport import TRANSIENT_STATUS, Response, Transport, retry_after_seconds
 
-__all__ = ["TargetIndex"]
+__all__ = ["SeenDocument", "TargetIndex"]
 
 _ANY_STATUS = range(400, 600)
 # Without it an answer about 2,000 ids repeats index, version and sequence number of each.
@@ -41,6 +42,23 @@ CHECK_SECONDS = 0.25
 second at most, also where many threads send."""
 KEEP_ALIVE = "5m"
 """How long the engine keeps a scan's point in time between two pages."""
+WHOLE_DOCUMENTS = 200
+"""Documents of one page that are read with their vectors: those of 1,024 dims are 4 MB of JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenDocument:
+    """A document as it was at one moment.
+
+    Attributes:
+        version: its version; where records bring theirs (``version_field``), that of its record.
+        sequence: its sequence number and primary term, which any write changes.
+        source: its stored fields, vectors included, where they were asked for.
+    """
+
+    version: int
+    sequence: tuple[int, int]
+    source: Mapping[str, Any] | None
 
 
 class TargetIndex:
@@ -85,6 +103,7 @@ class TargetIndex:
         self._scans_pit = capabilities.shard_doc
         self._vector_doc_values = documents.vector_doc_values
         self._source_filter = documents.source_filter
+        self._with_vectors = documents.source_params(vectors=True)
         self._bulk_params = {
             **documents.bulk_params(primary_wait_seconds=retry.max_wait_seconds),
             **alias.params_of_document(None),
@@ -355,6 +374,12 @@ class TargetIndex:
         body = None if query is None else {"query": dict(query)}
         return int(self.call("POST", f"{self._path}/_count", body=body, all_shards=True).body["count"])
 
+    def documents(self) -> int:
+        """Documents that a search by the run's name finds, chunks not counted."""
+        body = {"query": self._alias.narrow(NO_CHUNKS)}
+        path, params = f"{self._path}/_count", self._alias.search_params
+        return int(self.call("POST", path, params=params, body=body, all_shards=True).body["count"])
+
     def sequence_counts(self, width: int) -> dict[int, int]:
         """How many documents have a sequence number in each stretch of *width* numbers, chunks not counted.
 
@@ -439,6 +464,25 @@ class TargetIndex:
         answer = self._multi_get(ids, routing, {})
         return {doc["_id"]: dict(doc.get("_source") or {}) for doc in answer["docs"] if doc.get("found")}
 
+    def seen(
+        self, ids: Sequence[str], routing: Mapping[str, str] | None = None, *, source: bool
+    ) -> dict[str, SeenDocument]:
+        """Id → the document's version, sequence number and (with *source*) fields, all of one moment, for the
+        documents that are there. *routing* as in :meth:`hashes`."""
+        params = self._with_vectors if source else {"_source": "false"}
+        found: dict[str, SeenDocument] = {}
+        page = WHOLE_DOCUMENTS if source else len(ids)
+        for start in range(0, len(ids), max(page, 1)):
+            for doc in self._multi_get(ids[start : start + page], routing, params)["docs"]:
+                if doc.get("found"):
+                    shown = part(VersionedDocument, doc, f"POST {self._path}/_mget")
+                    found[doc["_id"]] = SeenDocument(
+                        shown.version,
+                        (shown.seq_no, shown.primary_term),
+                        doc.get("_source") if source else None,
+                    )
+        return found
+
     def ignored(self, ids: Sequence[str]) -> dict[str, list[str]]:
         """Those of the documents that hold values which their fields don't take and that no search finds
         (``ignore_malformed``), each with the fields' names. Sees what was refreshed."""
@@ -498,6 +542,7 @@ class TargetIndex:
         size: int = 1_000,
         fetch: SourceFetch | None = None,
         sequence_numbers: bool = False,
+        versions: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Every document (``_id``, ``_source``, ``_routing``) that the alias shows, as of now, in no order:
         through a point in time, or a scroll where the engine opens none.
@@ -505,6 +550,7 @@ class TargetIndex:
         Args:
             fetch: what else is read beside ``_source``.
             sequence_numbers: also ``_seq_no`` of each.
+            versions: also ``_version`` of each.
 
         Raises:
             EngineUnavailableError: a shard failed, or a page of a scroll was lost: some would be missing.
@@ -515,6 +561,8 @@ class TargetIndex:
             body |= fetch.to_body()
         if sequence_numbers:
             body["seq_no_primary_term"] = True
+        if versions:
+            body["version"] = True
         pages = self._pit_pages(body)
         if pages is None:
             pages = self._scroll_pages(body)
@@ -575,8 +623,8 @@ class TargetIndex:
         self._close("/_search/scroll", {"scroll_id": scroll})
 
     def scan_hidden(self, vectors: Collection[str] = ()) -> Iterator[Mapping[str, Any]]:
-        """Of every document its ``_id``, ``_routing``, and under ``_source`` hash and parent, wherever they
-        can be read.
+        """Of every document its ``_id``, ``_version``, ``_routing``, and under ``_source`` hash and parent,
+        wherever they can be read.
 
         Args:
             vectors: vector fields that are read, too, by their paths; see :meth:`readable`.
@@ -588,8 +636,12 @@ class TargetIndex:
         mapped = self._live[0].get("properties") or {}
         fetch = SourceFetch(doc_values=tuple(n for n in wanted if n not in kept and n in mapped))
         source: Any = self._source_filter(includes=kept, vectors=True) if vectors else kept
-        # A page of vectors is large: 200 of 1,024 dims are 4 MB of JSON.
-        pages = self.scan(source if kept else False, size=200 if vectors else 1_000, fetch=fetch)
+        pages = self.scan(
+            source if kept else False,
+            size=WHOLE_DOCUMENTS if vectors else 1_000,
+            fetch=fetch,
+            versions=True,
+        )
         for hit in pages:
             yield {**hit, "_source": fetch.document(hit)} if fetch else hit
 

@@ -16,6 +16,7 @@ __all__ = [
     "TEXT_PRIOR",
     "default_legs",
     "default_query",
+    "legs_beside",
     "lift_learned_query",
     "plan_legs",
     "prior_weights",
@@ -130,14 +131,39 @@ def default_legs(plan: IndexPlan, legs: Collection[str] | None) -> Query:
     query = default_query(plan)
     if legs is None or isinstance(legs, str) or not legs:
         return select_legs(query, legs)
-    inside = query_legs(query)
-    named = dict(zip(leg_names(inside), inside, strict=True))
+    named, own, beside = _chosen(plan, query, legs)
+    if not beside:
+        return select_legs(query, legs)
     everything = {**plan_legs(plan), **named}
-    chosen = expand_leg_names(legs, [leg.replace(name=name) for name, leg in everything.items()], "legs")
-    if all(name in named for name in chosen):
-        return select_legs(query, chosen)
-    parts = [everything[name].replace(name=name) for name in everything if name in chosen]
+    parts = [everything[name].replace(name=name) for name in everything if name in (*own, *beside)]
     return parts[0] if len(parts) == 1 else q.rrf(*parts)
+
+
+def legs_beside(plan: IndexPlan, legs: Collection[str]) -> list[str]:
+    """The legs that these names stand for and that only the plan has, not its default query.
+
+    Raises:
+        QueryError: a name of neither.
+    """
+    return _chosen(plan, default_query(plan), legs)[2]
+
+
+def _chosen(
+    plan: IndexPlan, query: Query, legs: Collection[str]
+) -> tuple[dict[str, Query], list[str], list[str]]:
+    """The query's legs by name, which of them are chosen, and which of the plan's beside them: a name or type
+    stands for the query's own legs where it has such."""
+    inside = query_legs(query)
+    named = {name: leg.replace(name=name) for name, leg in zip(leg_names(inside), inside, strict=True)}
+    everything = [leg.replace(name=name) for name, leg in {**plan_legs(plan), **named}.items()]
+    own: list[str] = []
+    beside: list[str] = []
+    for name in legs:
+        try:
+            own += expand_leg_names([name], inside, "legs")
+        except QueryError:
+            beside += expand_leg_names([name], everything, "legs")
+    return named, own, list(dict.fromkeys(beside))
 
 
 def weighted_legs(legs: Sequence[tuple[Query, float]]) -> Query:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from esembed.errors import QueryError
 from esembed.query.nodes import (
+    Bool,
     BoostBy,
     Knn,
     Linear,
@@ -23,7 +24,7 @@ from esembed.query.nodes import (
     TextNode,
     VectorNode,
 )
-from esembed.query.tree import add_filter
+from esembed.query.tree import add_filter, walk
 
 __all__ = [
     "BM25",
@@ -81,6 +82,16 @@ def leg_type(leg: Query) -> str:
     return {Knn: "dense", Sparse: "sparse"}.get(type(leg)) or str(leg.__struct_config__.tag)
 
 
+def _is_of(leg: Query, kind: str) -> bool:
+    """Whether a leg is of a type; a ``bool`` of texts, too, finds words."""
+    if kind == BM25 and isinstance(leg, Bool):
+        scoring = list(walk(leg.replace(filter=(), must_not=())))
+        return any(isinstance(part, TextNode) for part in scoring) and not any(
+            isinstance(part, VectorNode) for part in scoring
+        )
+    return leg_type(leg) == kind
+
+
 def leg_names(legs: Sequence[Query]) -> list[str]:
     """A distinct name for each leg: its own, else its field's (vectors), else ``bm25`` or its type.
 
@@ -125,9 +136,7 @@ def expand_leg_names(names: Collection[str], legs: Sequence[Query], option: str)
     found: list[str] = []
     for name in names:
         matching = (
-            [name]
-            if name in known
-            else [n for n, leg in zip(known, legs, strict=True) if leg_type(leg) == name]
+            [name] if name in known else [n for n, leg in zip(known, legs, strict=True) if _is_of(leg, name)]
         )
         if not matching:
             raise QueryError(f"{option}: no leg {name!r}; there are {', '.join(known)}", field=option)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from esembed.encode.base import Encoder
 from esembed.encode.lexical.words import ENGLISH_STOP_WORDS
 from esembed.plan import IndexPlan, TextField
 from esembed.plan.default_query import searchable_legs, weighted_legs
-from esembed.plan.legs import BM25
+from esembed.plan.legs import BM25, leg_names
 from esembed.query import Query
+from esembed.query.nodes import Linear, Rrf, Stage
 from esembed.weights.estimate import WeightsReport
 from esembed.weights.scorers import DenseScorer, LexicalScorer, Scorer, SparseScorer
 
-__all__ = ["lexical_scorer", "plan_scorers", "provenance", "weighted_query"]
+__all__ = ["as_kept", "lexical_scorer", "own_weights", "plan_scorers", "provenance", "weighted_query"]
 
 _SNOWBALL = {
     "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian",
@@ -79,6 +81,33 @@ def weighted_query(plan: IndexPlan, report: WeightsReport) -> Query | None:
         return None
     legs = searchable_legs(plan)
     return weighted_legs([(legs[leg.name], leg.weight) for leg in report.legs if leg.weight > 0])
+
+
+def own_weights(query: Query) -> dict[str, float]:
+    """What each leg of a fusion weighs, of a sum of 1; empty for another query."""
+    while isinstance(query, Stage):
+        query = query.query
+    if not isinstance(query, (Rrf, Linear)):
+        return {}
+    weights = query.weights or (1.0,) * len(query.legs)
+    total = sum(weights) or 1.0
+    return {name: weight / total for name, weight in zip(leg_names(query.legs), weights, strict=True)}
+
+
+def as_kept(report: WeightsReport, query: Query) -> WeightsReport:
+    """The report where a query of somebody's own stays: its weights, and in a note what was estimated."""
+    weights = own_weights(query)
+    known = set(weights) == {leg.name for leg in report.legs}
+    estimate = ", ".join(f"{leg.name} {leg.weight:.2f}" for leg in report.legs)
+    notes = ["it is one of your own, which is never replaced"]
+    if report.learned:
+        notes.append(f"estimated for the plan's legs: {estimate}")
+    if not known:
+        notes.append("the weights shown are those of the plan's legs, not of your query")
+    legs = report.legs
+    if known:
+        legs = tuple(replace(leg, weight=weights[leg.name]) for leg in report.legs)
+    return replace(report, legs=legs, notes=(*notes, *report.notes), query=None)
 
 
 def provenance(report: WeightsReport) -> str:

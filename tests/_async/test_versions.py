@@ -97,6 +97,7 @@ async def test_sync_and_verify_leave_newer_ones(client: Any, esembed_index_name:
     assert (report.outdated, report.indexed, report.sync_deleted) == (1, 1, 1)
     assert report.verified is not None
     assert report.verified.different_count == 0
+    assert (report.verified.same, report.verified.newer) == (1, 1)
     hits = await index.search(q.match_all())
     assert {hit.id: hit.source["rev"] for hit in hits} == {"a": 5, "b": 6}
 

@@ -12,7 +12,7 @@ from esembed import Index, IndexPlan
 from esembed import query as q
 from esembed._sync import by_query as by_query_module
 from esembed._sync._shim import in_thread
-from esembed.errors import AliasError, OptionsError, QueryError, RecordError
+from esembed.errors import AliasError, DeleteLimitError, OptionsError, QueryError, RecordError
 from esembed.ingest.options import IngestOptions
 from esembed.types import Document
 
@@ -84,8 +84,8 @@ def test_what_matches_goes(client: Any, esembed_index_name: str) -> None:
         (q.range("year", gte="soon"), QueryError, "year"),
         ({"term": {"lang": "de"}}, QueryError, "filter must be a query"),
         (q.bool_(should=[q.sparse("words", text="fox")]), QueryError, "can't search for vectors"),
-        (q.term("lang", "en"), OptionsError, "90 of 100 documents match"),
-        (q.match_all(), OptionsError, "Nothing was deleted"),
+        (q.term("lang", "en"), DeleteLimitError, "90 of 100 documents match"),
+        (q.match_all(), DeleteLimitError, "Nothing was deleted"),
     ],
 )
 def test_what_is_refused(
@@ -218,7 +218,7 @@ def test_through_an_alias(client: Any, esembed_index_name: str) -> None:
     report = tenant.delete_by_query(q.range("year", gte=2010), max_delete=1.0)
     assert report.deleted == 2
     assert index.count() == 38
-    with pytest.raises(OptionsError, match="2 of 2 documents"):
+    with pytest.raises(DeleteLimitError, match="2 of 2 documents"):
         tenant.delete_by_query(q.match_all())
     changed = tenant.update_by_query(q.match_all(), {"year": 7})
     assert changed.updated == 2

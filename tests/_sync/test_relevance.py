@@ -180,8 +180,36 @@ def test_an_ingest_leaves_alone_what_it_should(client: Any, esembed_index_name: 
     report = index.ingest(records(60))
     assert index.plan.query == own.query
     assert "weights" not in report.stage_seconds
-    index.learn_weights()
+    kept = index.learn_weights()
     assert index.plan.query == own.query
+    assert kept.query is None
+    assert "one of your own" in kept.conclusion
+    assert any("not of your query" in note for note in kept.notes)
+    index.delete_index()
+
+    (vectors,) = PLAN.dense
+    own = PLAN.replace(query=q.rrf(q.match(fields=["doc"], operator="and"), q.knn(vectors), weights=[1, 1]))
+    index = Index.create(client, esembed_index_name, own)
+    rows = records(60)
+    index.ingest(rows)
+    kept = index.learn_weights()
+    assert [leg.weight for leg in kept.legs] == [0.5, 0.5]
+    assert any("estimated for the plan's legs" in note for note in kept.notes) == kept.learned
+    # Its own legs are searched and measured, not the plan's.
+    text = f"{rows[0]['doc']} nowhere"
+    assert not index.search(text, legs=["bm25"])
+    dataset = Dataset(name="own", queries={"q": text}, qrels={"q": {str(rows[0]["id"]): 1}})
+    found = index.evaluate(dataset, measures=["success@1"], latency_queries=0)
+    assert found.configuration("bm25").values["success@1"].mean == 0
+    assert found.configuration("default").values["success@1"].mean == 1
+    index.delete_index()
+
+    # A leg that only the plan has is searched, and said.
+    own = PLAN.replace(query=q.bool_(should=[q.match(), q.knn(vectors)]))
+    index = Index.create(client, esembed_index_name, own)
+    index.ingest(rows)
+    hits = index.search(str(rows[0]["doc"]), legs=["bm25"])
+    assert hits.notes == ("bm25: not in the default query, so the plan's own leg is searched",)
 
 
 def test_measuring_and_tuning(client: Any, esembed_index_name: str) -> None:

@@ -192,7 +192,44 @@ def test_a_query_of_ones_own_is_only_replaced_by_a_better_one(client: Any, esemb
     assert query == own == index.plan.query
     assert tuned.parameters[-1].parameter == "the query in use"
     assert tuned.parameters[-1].chosen == "as it is"
+    # The report is of that query, not of what tuning began with.
+    assert tuned.conclusion.startswith("Keep the default query")
+    assert tuned.reason.startswith("the query in use stays")
+    assert (tuned.config, tuned.dropped, tuned.baseline) == (tuned.default, (), tuned.score)
+    evaluated = index.evaluate(dataset("ranked"), measures=["ndcg@10"], latency_queries=0)
+    assert tuned.baseline.mean == evaluated.configuration("default").values["ndcg@10"].mean
     tuned = index.tune(dataset("plain"), write=False)
     query = tuned.query
     assert tuned.parameters[-1].chosen == "fitted"
     assert isinstance(query, Match)
+
+
+def test_what_loses_exact_names_is_not_chosen(client: Any, esembed_index_name: str) -> None:
+    plan = IndexPlan(text={"name": TextField(keyword=True), "body": TextField()})
+    index = Index.create(client, esembed_index_name, plan)
+    rows = [
+        row
+        for i in range(TOPICS)
+        for row in (
+            {"_id": f"gold{i}", "name": f"unit{i}", "body": f"topic{i} and topic{i}"},
+            {"_id": f"other{i}", "name": f"topic{i}", "body": "no word of it"},
+        )
+    ]
+    index.ingest(rows)
+    before = (index.search("topic3")).ids
+    assert before == ["other3", "gold3"]
+    # The judged queries would rather have the body alone.
+    tuned = index.tune(dataset("gold"))
+    assert tuned.names == {"asked": 2 * TOPICS, "in use": 2 * TOPICS, "chosen": 0}
+    assert "exact names first" in tuned.conclusion
+    assert all(one.chosen == one.default for one in tuned.parameters)
+    assert index.plan.query is None
+    assert (index.search("topic3")).ids == before
+    # Where no field holds names there are none to lose.
+    free = Index.create(
+        client,
+        f"{esembed_index_name}-free",
+        IndexPlan(text={"name": TextField(boost=5.0), "body": TextField()}),
+    )
+    free.ingest(rows)
+    assert not (free.tune(dataset("gold"), write=False)).names

@@ -98,6 +98,7 @@ def test_sync_and_verify_leave_newer_ones(client: Any, esembed_index_name: str) 
     assert (report.outdated, report.indexed, report.sync_deleted) == (1, 1, 1)
     assert report.verified is not None
     assert report.verified.different_count == 0
+    assert (report.verified.same, report.verified.newer) == (1, 1)
     hits = index.search(q.match_all())
     assert {hit.id: hit.source["rev"] for hit in hits} == {"a": 5, "b": 6}
 

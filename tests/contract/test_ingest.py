@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,13 @@ from query_engines import World
 
 from esembed.dialect.mapping import compile_mapping
 from esembed.encode.counting import EncodeCounter
-from esembed.errors import EngineUnavailableError, IndexNotFoundError, OptionsError, RecordError
+from esembed.errors import (
+    DeleteLimitError,
+    EngineUnavailableError,
+    IndexNotFoundError,
+    OptionsError,
+    RecordError,
+)
 from esembed.ingest.backoff import RetryableError, RetryPolicy
 from esembed.ingest.sources import FileSource, dead_letter_source
 from esembed.ingest.sources.index import IndexSource
@@ -400,18 +407,32 @@ def test_sync_deletes_only_what_it_may(query_world: World) -> None:
     assert (report.sync_deleted, report.dead_lettered) == (4, 1)
     assert report.verified is not None
     assert not report.verified.extra_count, "what was only in the index is gone"
+    assert (report.verified.same, report.verified.dead_lettered) == (95, 1)
     assert "d96" in target.all(), "a dead letter's older version stays"
-    with pytest.raises(OptionsError, match="sync_max_delete"):
-        target.ingest(records(50), sync=True)
-    assert target.count() == 96
+    with pytest.raises(DeleteLimitError, match="sync_max_delete") as caught:
+        target.ingest([*records(50), {"id": "new", "title": "t", "n": 1}], sync=True, verify=True)
+    assert (caught.value.found, caught.value.total) == (46, 97)
+    refused = pickle.loads(pickle.dumps(caught.value)).report
+    assert (refused.indexed, refused.unchanged, refused.sync_withheld, refused.sync_deleted) == (1, 50, 46, 0)
+    assert refused.complete
+    assert refused.documents == target.count() == 97
+    assert refused.verified.extra_count == 46
+    assert refused.seconds > 0
+    assert "46 that the source no longer has were not deleted" in refused.conclusion
+    assert "not deleted by sync, though" in str(refused.html_page())
+    target.world.client.request("DELETE", f"/{target.index}/_doc/new", params={"refresh": "true"})
     for unreadable in (7, {"title": "t", "_id": 1.5}, ("a", 5)):
         report = target.ingest([*records(94), unreadable], sync=True, verify=True)
         assert (report.sync_deleted, report.dead_lettered, report.read_errors) == (0, 1, 1)
+        assert report.sync_withheld == 2
         assert report.verified is not None
         assert report.verified.extra_count == 2
         assert any("sync deleted nothing: 1 records of the source" in text for text in report.warnings)
         assert target.count() == 96
-    assert target.ingest(records(50), sync=True, sync_max_delete=0.5).sync_deleted == 46
+    last = target.ingest(records(50), sync=True, sync_max_delete=0.5)
+    assert (last.sync_deleted, last.sync_withheld, last.documents) == (46, 0, 50)
+    assert "46 deleted by sync" in last.summary()
+    assert f"50 documents in {last.index} now" in last.summary()
 
 
 def test_verify_finds_what_others_did(query_world: World) -> None:

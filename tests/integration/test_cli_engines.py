@@ -296,7 +296,7 @@ def test_json_is_printed_however_the_run_ends(
     for words, wanted in (
         ([data, "--strict"], 1),
         (["nowhere.jsonl"], 2),
-        ([write(tmp_path / "one.jsonl", RECORDS[:1]), "--sync"], 2),
+        ([write(tmp_path / "one.jsonl", RECORDS[:1]), "--sync"], 7),
         ([data, "--transform", "no:thing"], 2),
     ):
         code, out, err = run("ingest", *words, "--index", name, "--json")
@@ -598,6 +598,29 @@ def test_sorted_pages(run: Run, name: str, url: str, tmp_path: Path) -> None:
     assert run("search", "lighthouse", "-i", name, "--routing", "a,b")[0] == 2
 
 
+def test_a_sync_that_would_delete_too_much(run: Run, name: str, plan: Path, url: str, tmp_path: Path) -> None:
+    assert run("index", "create", name, plan)[0] == 0
+    data = write(tmp_path / "records.jsonl", RECORDS)
+    assert run("ingest", data, "--index", name)[0] == 0
+    half = write(tmp_path / "half.jsonl", [{**RECORDS[0], "year": 1999}])
+    code, out, err = run("ingest", half, "--index", name, "--sync", "--json", "--html", "nightly.html")
+    assert code == 7, err
+    report = json.loads(out)
+    assert (report["indexed"], report["sync_withheld"], report["sync_deleted"]) == (1, 2, 0)
+    assert report["documents"] == count(url, name) == 3
+    assert "--sync-max-delete" in err
+    page = (tmp_path / "nightly.html").read_text(encoding="utf-8")
+    assert "not deleted by sync" in page
+    assert "documents in the index now" in page
+    code, out, err = run("ingest", half, "--index", name, "--sync")
+    assert code == 7
+    assert "2 not deleted by sync" in out + err
+    code, _, err = run("ingest", half, "--index", name, "--sync", "--sync-max-delete", "1", "--verify")
+    assert code == 0, err
+    assert "2 deleted by sync" in err
+    assert "verified: 1 as in the source" in err
+
+
 def test_what_matches_a_filter(run: Run, name: str, url: str, tmp_path: Path) -> None:
     plan, data = tmp_path / "plan.toml", write(tmp_path / "records.jsonl", RECORDS)
     plan.write_text(PLAN)
@@ -607,7 +630,7 @@ def test_what_matches_a_filter(run: Run, name: str, url: str, tmp_path: Path) ->
     assert code == 0
     assert "2 documents match" in out + err
     code, _, err = run("delete", "-i", name, "--filter", "lang=en")
-    assert code == 2
+    assert code == 7
     assert "max_delete" in err
     assert "--max-delete" in err
     code, out, err = run(

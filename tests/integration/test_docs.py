@@ -316,7 +316,7 @@ def test_commands_for_what_matches_a_filter(
     report = json.loads(capsys.readouterr().out)
     assert (report["read"], index.count()) == (10, 20)
     # Half of the index is more than goes unless one says so.
-    assert call(delete.replace(" --dry-run", ""), esembed_index_name, esembed_engine.url) == 2
+    assert call(delete.replace(" --dry-run", ""), esembed_index_name, esembed_engine.url) == 7
     assert "max-delete" in capsys.readouterr().err
     assert index.count() == 20
     assert call(update, esembed_index_name, esembed_engine.url) == 0

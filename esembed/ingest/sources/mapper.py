@@ -139,8 +139,8 @@ class RecordMapper:
             return None
         if op == "update":
             raise RecordError(
-                f"a partial update can't carry a version ({name!r}): engines keep none for it; send the "
-                "whole record, or leave the field out",
+                f"a partial update can't carry a version ({name!r}): it changes the document that is there, "
+                "under its version; send the whole record, or leave the field out",
                 field=name,
             )
         return as_version(value, name)

@@ -1,4 +1,10 @@
-"""Before encoding: what the index has already leaves, updates are merged into the stored document."""
+"""Before encoding: what the index has already leaves, updates are merged into the stored document.
+
+Where records bring versions (the plan's ``version_field``), what comes without one is written under the
+version that its document has: both engines raise the version of what they update or delete, and the
+feed's own record would be older than that. They take no version for an update, so it is written as a whole
+document.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +22,7 @@ from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord, hash_parts
 from esembed.ingest.stages.prepare import Preparer
-from esembed.ingest.target import TargetIndex
+from esembed.ingest.target import SeenDocument, TargetIndex
 from esembed.ingest.vector_check import VectorCheck
 from esembed.plan import IndexPlan, paths
 
@@ -49,6 +55,7 @@ class LookupStage:
         self._target, self._preparer, self._outcomes = target, preparer, outcomes
         self._compare, self._vectors_only = options.skip_unchanged, options.vectors_only
         self._separate_chunks = plan.chunk is not None and plan.chunk.store == "documents"
+        self._versioned = plan.version_field is not None
         self._dotted = [n for n, field in plan.vector_fields() if "." in n and plan.field_path(n) == n]
         self._check = VectorCheck(plan, dialect_for(capabilities).documents) if options.verify else None
         self._ask = True
@@ -88,15 +95,17 @@ class LookupStage:
         routing = _routing(records)
         stored = self._stored(records)
         hidden = self._target.hidden([r.id for r in records], routing)
+        seen = self._see(records, routing)
         # A backfill writes vectors into documents that it has not read whole: where they stand must be seen.
         placed = self._vectors_only and bool(self._dotted)
-        current = self._target.sources([r.id for r in records if r.op == "update" or placed], routing)
+        unseen = [r.id for r in records if (r.op == "update" or placed) and not self._versioned]
+        current = self._target.sources(unseen, routing)
         out: list[PreparedRecord] = []
         for record in records:
             if record.id in hidden:
                 self._outcomes.dead_letter(record, _hidden(record))
                 continue
-            needs_state = record.op == "update" or self._separate_chunks
+            needs_state = record.op == "update" or self._separate_chunks or self._takes_version(record)
             if needs_state and record.id in moving:
                 # It builds on what is on its way: send that first, then look again.
                 if out:
@@ -105,10 +114,15 @@ class LookupStage:
                 self._wait_for(record.id)
                 stored.pop(record.id, None)
                 stored.update(self._target.hashes([record.id], routing))
-                current.update(self._target.sources([record.id], routing))
+                seen.pop(record.id, None)
+                seen.update(self._see([record], routing))
+                if not self._versioned:
+                    current.update(self._target.sources([record.id], routing))
                 moving.discard(record.id)
+            if (found := seen.get(record.id)) is not None and found.source is not None:
+                current[record.id] = dict(found.source)
             try:
-                keep = self._one(record, stored, current, moving=record.id in moving)
+                keep = self._one(record, stored, current, seen, moving=record.id in moving)
             except BaseException as raised:  # noqa: BLE001 - Outcomes.failed decides whose error it is
                 self._outcomes.failed(record, raised, "comparing it with the index")
                 continue
@@ -129,6 +143,24 @@ class LookupStage:
             if self._flush is not None:
                 self._flush(False)
 
+    def _changes(self, record: PreparedRecord) -> bool:
+        """Whether it is written into the document that is there."""
+        return record.op == "update" or (self._vectors_only and record.op == "index")
+
+    def _takes_version(self, record: PreparedRecord) -> bool:
+        """Whether it is written under the version of the document that is there."""
+        return self._versioned and (
+            self._changes(record) or (record.op == "delete" and record.version is None)
+        )
+
+    def _see(self, records: Sequence[PreparedRecord], routing: Mapping[str, str]) -> dict[str, SeenDocument]:
+        """The documents whose versions are taken. Nothing where records have no versions."""
+        wanted = [record for record in records if self._takes_version(record)]
+        whole = list(dict.fromkeys(r.id for r in wanted if self._changes(r)))
+        rest = dict.fromkeys(r.id for r in wanted)
+        seen = self._target.seen(whole, routing, source=True)
+        return seen | self._target.seen([i for i in rest if i not in seen], routing, source=False)
+
     def _stored(self, records: Sequence[PreparedRecord]) -> dict[str, str | None]:
         stored: dict[str, str | None] = {}
         ask = []
@@ -148,17 +180,18 @@ class LookupStage:
         record: PreparedRecord,
         stored: dict[str, str | None],
         current: dict[str, dict[str, Any]],
+        seen: Mapping[str, SeenDocument],
         *,
         moving: bool,
     ) -> bool:
-        """Whether the record goes on; else it is counted as unchanged."""
+        """Whether the record goes on; else it is counted here."""
         old = stored.get(record.id)
         head, record.old_chunks = hash_parts(old) if old else ("", 0)
         record.encoded_before = old is not None or record.op == "update"
         if record.op == "update" or self._vectors_only:
             record.lost = self._target.lost
         if record.op == "delete":
-            return True
+            return not self._takes_version(record) or self._delete_as_seen(record, seen.get(record.id))
         if record.op == "update":
             if record.id not in stored or record.id not in current:
                 raise RecordError(f"there is no document {record.id!r} to update; index it first")
@@ -168,10 +201,28 @@ class LookupStage:
         elif self._compare and head == record.hash and not moving:
             self._unchanged(record)
             return False
-        elif self._vectors_only and record.id not in stored:
+        elif self._vectors_only and (record.id not in stored or (self._versioned and record.id not in seen)):
             raise RecordError(f"there is no document {record.id!r} in the index any more")
         if self._vectors_only and record.id in current:
             record.places = self._places(current[record.id])
+        if self._takes_version(record):
+            found = seen[record.id]
+            record.version, record.stored = found.version, found.source
+            # As Python keeps the numbers of vectors.
+            record.size += 3 * len(orjson.dumps(found.source))
+        return True
+
+    def _delete_as_seen(self, record: PreparedRecord, found: SeenDocument | None) -> bool:
+        """A delete that brings no version gets its document's; whether there is something to delete."""
+        if found is None:
+            # Not sent: it would raise the version that the engine remembers of the deleted document.
+            self._outcomes.absent(record)
+            return False
+        if record.unless_changed not in (None, found.sequence):
+            self._outcomes.outdated(record)
+            return False
+        # Engines take a version or a sequence number, not both.
+        record.version, record.unless_changed = found.version, None
         return True
 
     def _unchanged(self, record: PreparedRecord) -> None:
@@ -185,10 +236,14 @@ class LookupStage:
         current = self._preparer.without_vectors(stored)
         record.source = paths.align(current, record.source)
         record.places = self._places(stored)
-        merged = paths.merge(current, record.source)
+        record.merged = merged = paths.merge(current, record.source)
         changed = {name for name in self._preparer.encoded if self._preparer.touches(name, record.source)}
         if self._target.lost:
             changed |= self._keep_what_is_lost(record, changed)
+        filters = any(paths.places(record.source, name) for name in self._plan.filter)
+        if filters and self._versioned and self._separate_chunks and record.old_chunks:
+            # Chunks hold their document's filter fields, and have its version: they are written whole, too.
+            changed |= {name for name, spec in self._preparer.encoded.items() if spec.chunked}
         stale = changed & self._preparer.inside
         if stale:
             raise RecordError(

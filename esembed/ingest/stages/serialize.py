@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
-from esembed.dialect.documents import action_line, chunk_id, dumps
+from esembed.dialect.documents import action_line, as_of, chunk_id, dumps
 from esembed.dialect.meta import HASH_FIELD, TEXT_PREFIX
 from esembed.dialect.source_rules import within
 from esembed.ingest.bulk import BulkAction
@@ -87,15 +87,16 @@ class SerializeStage:
         if record.op == "update" and record.chunks is None:
             count = record.old_chunks
         stored = f"{record.hash}.{count}"
-        partial = record.op == "update" or self._vectors_only
+        change = record.op == "update" or self._vectors_only
+        partial = change and record.stored is None
         nested: list[tuple[str, Any]] | None = None
-        if record.chunks is not None and self._nested and (record.chunks or partial):
+        if record.chunks is not None and self._nested and (record.chunks or change):
             nested = list(zip(record.chunks, record.chunk_vectors, strict=True))
         source = {} if self._vectors_only else record.source
         record.missing = self._missing(record)
         # A whole document replaces the old one; a partial one must take away what it no longer has.
         removed = (
-            [n for n in record.missing if n not in self._chunked] if partial and record.encoded_before else []
+            [n for n in record.missing if n not in self._chunked] if change and record.encoded_before else []
         )
         body = form.body(
             source,
@@ -105,24 +106,29 @@ class SerializeStage:
             places=record.places,
             removed=removed,
         )
-        if self._inside and not partial:
+        if record.stored is not None:
+            body = self._whole(record, body, removed)
+        elif self._inside and not partial:
             # For the index's ingest pipeline, which puts the vectors in their place and takes these out.
             body |= {f"{TEXT_PREFIX}{n}": text for n, text in record.texts.items() if n in self._inside}
         lines: list[bytes] = []
         then: list[bytes] = []
         condition = {} if partial else _condition(record)
+        # As for a partial update: the document went through the index's pipeline when it came.
+        said = {**condition, "pipeline": "_none"} if record.stored is not None else condition
         if separate and condition:
             # The document first, marked as unfinished: an older record must not put its chunks there.
             unfinished = {**body, HASH_FIELD: UNFINISHED + stored[16:]}
-            first = [form.index_lines(record.id, unfinished, routing, **condition)]
+            first = [form.index_lines(record.id, unfinished, routing, **said)]
         if separate:
             made = zip(record.chunks or (), record.chunk_vectors, strict=True)
             for number, (text, vectors) in enumerate(made):
-                chunk = form.chunk_body(record.id, record.source, text, vectors, stored)
+                fields = record.source if record.merged is None else record.merged
+                chunk = form.chunk_body(record.id, fields, text, vectors, stored)
                 lines.append(form.index_lines(chunk_id(record.id, number), chunk, routing, **condition))
             for number in range(count, record.old_chunks):
                 lines.append(form.delete_line(chunk_id(record.id, number), routing, **condition))
-        elif record.op == "update" and count:
+        elif partial and record.op == "update" and count:
             named = [name for name in form.plan.filter if paths.places(record.source, name)]
             filters = {name: paths.get(record.source, name) for name in named}
             if filters:
@@ -150,12 +156,25 @@ class SerializeStage:
         elif partial:
             (then if lines else lines).append(form.update_lines(record.id, body, routing))
         else:
-            line = form.index_lines(record.id, body, routing, **condition)
+            line = form.index_lines(record.id, body, routing, **said)
             (then if lines else lines).append(line)
             if separate and condition:
                 lines, then = first, [*lines, *then]
         conditional = bool(condition)
         return BulkAction(record.id, record.op, lines, tag=_slim(record), then=then, conditional=conditional)
+
+    def _whole(
+        self, record: PreparedRecord, change: Mapping[str, Any], removed: Collection[str]
+    ) -> dict[str, Any]:
+        """The document that a change makes of the stored one."""
+        stored = dict(record.stored or {})
+        for name in (*record.vectors, *removed):
+            # A sparse vector is an object, and objects are merged.
+            paths.pop(stored, name)
+        kept = dict(change)
+        for name in removed:
+            paths.pop(kept, name)
+        return paths.merge(stored, kept)
 
     def _delete(self, record: PreparedRecord) -> BulkAction:
         form, routing, condition = self._form, record.document.routing, _condition(record)
@@ -195,8 +214,7 @@ class SerializeStage:
 def _condition(record: PreparedRecord) -> dict[str, Any]:
     """What an action says of the document that it may replace or delete."""
     if record.version is not None:
-        # gte: a request that is sent again, since its answer was lost, is no conflict with itself.
-        return {"version": record.version, "version_type": "external_gte"}
+        return as_of(record.version)
     if record.unless_changed is not None:
         number, term = record.unless_changed
         return {"if_seq_no": number, "if_primary_term": term}
@@ -208,4 +226,5 @@ def _slim(record: PreparedRecord) -> PreparedRecord:
     record.vectors = {}
     record.chunk_vectors = []
     record.texts = {}
+    record.merged = record.stored = None
     return record

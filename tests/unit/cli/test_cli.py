@@ -145,6 +145,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (UsageError("x"), 2),
         (errors.PlanError("x", path="dense"), 2),
         (errors.OptionsError("x", option="y"), 2),
+        (errors.DeleteLimitError("x", option="y", found=2, total=3), 7),
         (errors.SourceError("x"), 2),
         (errors.AliasError("x", alias="y"), 2),
         (errors.QueryError("x"), 2),

@@ -10,6 +10,7 @@ from esembed.errors import EsembedError
 from esembed.evaluate.leg_table import FusionConfig, LegTable, untuned
 from esembed.evaluate.tuning import TuneOptions, caution, fused_query, split_protocol, tune
 from esembed.fusion import FusionNode, LegList, LegRef, fuse
+from esembed.plan.default_query import TEXT_LEAST
 
 Run = dict[str, list[tuple[str, float]]]
 
@@ -85,6 +86,24 @@ def test_tuning_drops_a_leg_that_only_hurts() -> None:
     assert tuned.config.label(tuned.legs) == "good"
     assert tuned.dropped == ("noise",)
     assert tuned.gain.low > 0
+
+
+def test_words_keep_the_weight_that_names_need() -> None:
+    runs, qrels = collection(300, {"bm25": 0.05, "dense": 0.8})
+    table = LegTable(runs, qrels)
+    assert tune(table).dropped == ("bm25",)
+    for default in (None, FusionConfig(kind="floor", weights=(0.4, 0.6))):
+        tuned = tune(table, words="bm25", default=default)
+        assert tuned.config != tuned.default
+        assert tuned.config.weights[0] == pytest.approx(TEXT_LEAST, abs=0.08)
+        assert tuned.config.weights[0] >= TEXT_LEAST
+        assert sum(tuned.config.weights) == pytest.approx(1)
+        assert tuned.gain.mean > 0
+    # A default that somebody gave less stays the measure.
+    light = tune(table, words="bm25", default=FusionConfig(kind="floor", weights=(0.0, 1.0)))
+    assert light.config.weights[0] < TEXT_LEAST
+    raw = tune(table, words="bm25", options=TuneOptions(kinds=("bound",)))
+    assert "bm25" not in raw.dropped
 
 
 def test_tuning_keeps_the_default_on_few_queries() -> None:

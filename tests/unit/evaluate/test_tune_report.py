@@ -125,9 +125,22 @@ def test_foreign_names_are_text() -> None:
     assert "<i>" not in page
 
 
-def test_the_start_of_tuning_is_not_called_the_query_in_use() -> None:
-    own = tuned(CHOSEN, choice(QUERY_IN_USE, "as it is", "as it is"))
-    assert rows(own)[0][1] == f"not in use: {own.default.label(own.legs)}"
+def test_a_query_of_its_own_is_what_is_in_use() -> None:
+    own = tuned(DEFAULT, choice(QUERY_IN_USE, "as it is", "as it is"))
+    assert rows(own)[0][1:3] == ("no plain fusion of the legs", "kept")
     assert rows(tuned(CHOSEN, BOOSTS))[0][1] == own.default.label(own.legs)
-    assert "<title>start</title>" in html_page(own)
-    assert "<title>in use</title>" not in html_page(own)
+    assert "<title>in use</title>" in html_page(own)
+
+
+def test_k1_and_b_are_named_where_they_were_measured() -> None:
+    assert "in memory" not in html_page(tuned(CHOSEN))
+    assert "in memory" in html_page(tuned(CHOSEN, choice(NEXT_VERSION, "k1 1.6, b 0.5", "k1 1.2, b 0.75")))
+
+
+def test_lost_names_are_why_the_query_stays() -> None:
+    lost = tuned(names={"asked": 200, "in use": 200, "chosen": 98})
+    sentence = "Keep the default query: it finds 200 of 200 exact names first, what was fitted 98"
+    assert lost.conclusion == sentence
+    assert lost.to_dict()["exact_names"]["chosen"] == 98
+    assert "200 exact names of documents" in notes(lost)[-1]
+    assert tuned(CHOSEN, names={"asked": 200, "in use": 198, "chosen": 199}).conclusion.startswith("Choose")

@@ -151,8 +151,8 @@ def test_the_report_has_every_stage_and_adds_up() -> None:
     assert plain["bytes_sent"] > 0
     paid = IngestReport(read=3, indexed=2, unchanged=1, seconds=1.5, tokens=40, truncated=1, cost_usd=0.00123)
     assert paid.summary() == (
-        "3 read, 2 indexed, 1 unchanged in 1.5 s (2/s); 40 tokens encoded for about 0.00123 USD; "
-        "1 texts were cut to what their encoder takes"
+        "3 read, 2 indexed (0 new, 2 replaced), 1 unchanged in 1.5 s (2/s); 40 tokens encoded for about "
+        "0.00123 USD; 1 texts were cut to what their encoder takes"
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from esembed import DenseField, IndexPlan, SparseField, TextField
 from esembed import query as q
 from esembed.errors import QueryError
-from esembed.plan.default_query import default_legs, default_query, searchable_legs
+from esembed.plan.default_query import default_legs, default_query, legs_beside, searchable_legs
 from esembed.plan.legs import expand_by_leg, leg_names, query_legs, select_legs
 
 PLAN = IndexPlan(
@@ -82,6 +82,26 @@ def test_legs_of_the_default_query_keep_its_weights_and_another_leg_makes_rrf(
 ) -> None:
     learned = q.linear(*searchable_legs(PLAN).values(), weights=[0.4, 0.3, 0.2, 0.1])
     assert repr(default_legs(PLAN.replace(query=learned), legs)) == shown
+
+
+def test_a_query_of_ones_own_is_searched_by_its_own_legs() -> None:
+    words = q.multi_match(kind="cross_fields", name="words")
+    own = q.rescore(q.rrf(words, q.knn("small")), by=q.match_all(), window_size=20)
+    plan = PLAN.replace(query=own)
+    assert default_legs(plan, ["bm25"]) == own.replace(query=words)
+    assert legs_beside(plan, ["bm25", "small", "words"]) == []
+    # What the query has none of is the plan's.
+    assert legs_beside(plan, ["bm25", "sparse"]) == ["learned"]
+    assert [getattr(leg, "name", None) for leg in query_legs(default_legs(plan, ["bm25", "sparse"]))] == [
+        "learned",
+        "words",
+    ]
+    both = q.bool_(should=[q.multi_match(kind="auto"), q.match_phrase("body")], filter=q.exists("body"))
+    assert default_legs(PLAN.replace(query=both), ["bm25"]) == both
+    mixed = q.bool_(should=[q.match(), q.knn("small")])
+    assert legs_beside(PLAN.replace(query=mixed), ["bm25"]) == ["bm25"]
+    with pytest.raises(QueryError, match="no leg 'nope'"):
+        default_legs(plan, ["bm25", "nope"])
 
 
 def test_a_plan_names_its_legs_where_one_is_not_there() -> None:
