@@ -1,5 +1,5 @@
-"""A thousand pages of a hybrid search while documents are added, changed and deleted, with and without a point
-in time: what comes twice, what never comes, and what a page costs as deep as it lies.
+"""A thousand pages of a hybrid search while documents are added, changed and deleted, with a point in time or
+without: what comes twice, what never comes, and what a page costs as deep as it lies.
 
     python tests/bench/stable_pages.py --url http://127.0.0.1:9200 [--documents 9900] [--pages 1000]
 
