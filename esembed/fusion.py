@@ -254,7 +254,12 @@ def _values(node: FusionNode, child: Child, ranked: LegList, bounds: Mapping[str
         bound = bounds.get(child.name, Bound())
         return [bound(score) for score in ranked.scores]
     limit = child.limit if isinstance(child, LegRef) else None
-    return normalize(ranked.scores, node.normalizer, limit, node.window)
+    values = normalize(ranked.scores, node.normalizer, limit, node.window)
+    if node.normalizer == "floor" and len(node.children) == 1 and (best := max(values, default=0.0)) > 0:
+        # How far a leg's best can be believed weighs it against other legs. There are none here: what is
+        # added to a fusion of one leg counts as shares of its best hit.
+        return [value / best for value in values]
+    return values
 
 
 @lru_cache(maxsize=64)

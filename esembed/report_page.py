@@ -177,10 +177,22 @@ def legend(entries: Iterable[tuple[str, str]]) -> Html:
     return Html(f"<p class=legend>{spans}</p>" if spans else "")
 
 
-def svg(width: int, height: int, inner: Html, label: str) -> Html:
-    """A drawing of *inner*, which is SVG already; *label* is read to those who don't see it."""
+def svg(width: int, height: int, inner: Html, label: str, *, alone: bool = False) -> Html:
+    """A drawing of *inner*, which is SVG already; *label* is read to those who don't see it.
+
+    Args:
+        alone: it is a file by itself, too: on white, whatever stands around it.
+    """
+    more = ""
+    if alone:
+        # White also in a page that is dark, and so is its ink.
+        more = (
+            " xmlns='http://www.w3.org/2000/svg' font-family='sans-serif' font-size='12' "
+            "style='--ink:#1c2430'"
+        )
+        inner = Html(f"<rect width='{width}' height='{height}' fill='white'/>{inner}")
     return Html(
-        f"<svg viewBox='0 0 {width} {height}' width='{width}' height='{height}' role='img' "
+        f"<svg viewBox='0 0 {width} {height}' width='{width}' height='{height}'{more} role='img' "
         f"aria-label='{html(label)}'>{inner}</svg>"
     )
 

@@ -306,7 +306,7 @@ def advise(
             if form not in codes:
                 codes[form] = simulate_many(short, short_asked, form, wanted.k, oversamples)
             trials += _try(
-                quantization, short, short_asked, truth, codes[form], spec, wanted, capabilities, client
+                quantization, short, short_asked, truth, codes[form], name, spec, wanted, capabilities, client
             )
     chosen = choose(trials, wanted)
     return Recommendation(
@@ -330,6 +330,7 @@ def _try(
     queries: FloatArray,
     truth: np.ndarray[Any, np.dtype[np.int64]],
     codes: dict[float | None, np.ndarray[Any, np.dtype[np.int64]]],
+    name: str,
     spec: DenseField,
     target: Target,
     capabilities: Capabilities,
@@ -348,7 +349,8 @@ def _try(
     )
     gap = None
     try:
-        compile_mapping(IndexPlan(dense={"e": trial_part}), capabilities)
+        # By its name: that is what a gap tells the reader.
+        compile_mapping(IndexPlan(dense={name: trial_part}), capabilities)
     except UnsupportedFeatureError as error:
         gap = "; ".join(error.gaps)
     m = spec.m or 16

@@ -13,6 +13,7 @@ from esembed.advise.advise import Recommendation, Trial
 from esembed.advise.cost import human_bytes, human_count
 from esembed.foreign import html_escaped
 from esembed.report_page import Html, Section, color_of, html, items, page, table, write_page
+from esembed.report_page import svg as drawing
 
 __all__ = ["COLUMNS", "html_page", "human_bytes", "left_out_lines", "plot", "rows", "svg", "write_html"]
 
@@ -143,13 +144,7 @@ def svg(
     rows_ = math.ceil(len(panels) / 2)
     width = _LEFT + columns * (_WIDE + _GAP) + 110
     height = max(_TOP + rows_ * (_HIGH + _GAP), _TOP + 20 * (len(names) + 4)) + 20
-    parts = [
-        # Its background is white wherever it stands, also in a page that is dark: so is its ink.
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" font-family="sans-serif" font-size="12" style="--ink:#1c2430" role="img" '
-        f'aria-label="recall@{k} of each quantization against its size">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
+    parts: list[str] = []
     for number, (title, attribute) in enumerate(panels):
         left = _LEFT + (number % 2) * (_WIDE + _GAP)
         top = _TOP + (number // 2) * (_HIGH + _GAP)
@@ -171,9 +166,10 @@ def svg(
         )
     parts.append(
         f'<text x="{_LEFT}" y="{height - 8}">recall@{k}; {html_escaped(note)}; larger dots: more oversampling'
-        "</text></svg>"
+        "</text>"
     )
-    return "\n".join(parts)
+    label = f"recall@{k} of each quantization against its size"
+    return drawing(width, height, Html("\n".join(parts)), label, alone=True)
 
 
 def _color(names: Sequence[str], name: str) -> str:

@@ -131,6 +131,8 @@ def _filter_type(plan: IndexPlan, field: str, fields: Mapping[str, str]) -> str:
     if suffix == "keyword" and base in plan.text and plan.text[base].keyword:
         return "keyword"
     kind = "text" if field in plan.text else type_of(field, fields)
+    if kind is None and field == plan.id_field:
+        return "keyword"  # the document's id, which no field of the index holds
     if kind == "text":
         exact = [name for name in fields if name.startswith(f"{field}.") and fields[name] == "keyword"]
         way = (

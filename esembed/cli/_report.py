@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Html", "dead_letters_file", "note_written", "output_option"]
+__all__ = ["AsJson", "Html", "dead_letters_file", "note_written", "output_option", "runs_folder"]
 
 
 def _output(context: typer.Context, parameter: typer.CallbackParam, value: Path | None) -> Path | None:
@@ -42,6 +42,16 @@ def _json(value: bool) -> bool:
         from esembed import terminal
 
         terminal.take_stdout("--json")
+    return value
+
+
+def runs_folder(value: Path | None) -> Path | None:
+    """The callback of an option that names a folder which files are written to."""
+    if value is not None and (str(value) == "-" or (value.exists() and not value.is_dir())):
+        from esembed.errors import OptionsError
+
+        what = "standard output holds one file" if str(value) == "-" else f"{value} is a file"
+        raise OptionsError(f"--save-runs names a folder; {what}", option="--save-runs")
     return value
 
 

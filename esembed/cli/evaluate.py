@@ -11,7 +11,7 @@ import typer
 from esembed.cli._connect import Connection, takes_connection
 from esembed.cli._names import Index as Name
 from esembed.cli._query import Allow, AllowRaw, Cross
-from esembed.cli._report import AsJson, Html, note_written, output_option
+from esembed.cli._report import AsJson, Html, note_written, output_option, runs_folder
 
 if TYPE_CHECKING:
     from esembed import Index
@@ -84,7 +84,10 @@ def index_command(
         list[Path] | None, typer.Option("--run", help="A TREC run to stand beside; may be repeated.")
     ] = None,
     save_runs: Annotated[
-        Path | None, typer.Option("--save-runs", help="A folder for every configuration's TREC run.")
+        Path | None,
+        typer.Option(
+            "--save-runs", help="A folder for every configuration's TREC run.", callback=runs_folder
+        ),
     ] = None,
     published: Annotated[
         Path | None,

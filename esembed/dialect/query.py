@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
 from esembed.dialect.mapping import KEYWORD_LIMIT
+from esembed.dialect.meta import PARENT_FIELD
 from esembed.dialect.quantize_vectors import quantize
 from esembed.dialect.scope import CLAUSE_HEADROOM, DEFAULT_K1, KEYWORD_LIKE, FieldInfo, Scope
 from esembed.dialect.tokens import encode_vector
@@ -48,6 +49,7 @@ from esembed.query.nodes import (
     thaw,
 )
 from esembed.query.tree import finds_nearest
+from esembed.scalars import identifier
 from esembed.types import SparseVector
 
 __all__ = ["Json", "QueryCompiler", "bool_clause", "completes", "finds_nothing", "mentions", "on_objects"]
@@ -450,10 +452,14 @@ class QueryCompiler:
     # -- filters ---------------------------------------------------------------------------------
 
     def visit_term(self, node: Term, scope: Scope) -> Json:
+        if scope.is_id(node.field):
+            return self._of_ids(node.field, [node.value], scope)
         info = scope.exact(node.field, "term")
         return self._equal("term", node.field, info, node.value)
 
     def visit_terms(self, node: Terms, scope: Scope) -> Json:
+        if scope.is_id(node.field):
+            return self._of_ids(node.field, node.values, scope)
         if len(node.values) > MAX_TERMS:
             raise QueryError(
                 f"terms on {node.field!r} has {len(node.values)} values; engines take {MAX_TERMS}. Split the "
@@ -517,7 +523,27 @@ class QueryCompiler:
                 "the documents with a value of their own",
                 field="values",
             )
-        return {"ids": {"values": list(node.values)}}
+        if scope.nested_path is not None:  # engines find nothing there
+            raise QueryError(
+                f"an id is that of a whole document: put the clause beside the one on {scope.nested_path!r}, "
+                "not into it",
+                field="values",
+            )
+        clause: Json = {"ids": {"values": list(node.values)}}
+        chunk = scope.plan.chunk if scope.plan is not None else None
+        if chunk is None or chunk.store != "documents":
+            return clause
+        # A filter must reach the chunks, too, which have ids of their own.
+        of_these: Json = {"terms": {PARENT_FIELD: list(node.values)}}
+        return {"bool": {"should": [clause, of_these], "minimum_should_match": 1}}
+
+    def _of_ids(self, field: str, values: Sequence[Any], scope: Scope) -> Json:
+        """A clause on the field of the record that is the document's id."""
+        try:
+            ids = tuple(identifier(value) for value in values)  # as an ingest does
+        except ValueError as error:
+            raise QueryError(f"{field!r}: {error}", field=field) from None
+        return self.visit_ids(Ids(values=ids), scope)
 
     def visit_geo_distance(self, node: GeoDistance, scope: Scope) -> Json:
         path = scope.exact(node.field, "geo_distance").path

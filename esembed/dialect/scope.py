@@ -275,6 +275,13 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
         plain = spec.k1 is None and spec.b is None
         return (spec.search_analyzer or spec.analyzer) if plain else None
 
+    def is_id(self, name: str) -> bool:
+        """Whether it is the record's field that is the document's id, and no field of the index."""
+        plan = self.plan
+        if plan is None or name != plan.id_field or name in plan.filter or name in plan.text:
+            return False
+        return type_of(name, self.mapping) is None
+
     def exact(self, name: str, clause: str) -> FieldInfo:
         """A field for term, terms and prefix. Raises QueryError."""
         info = self._find(name)
@@ -437,6 +444,12 @@ class Scope(msgspec.Struct, kw_only=True, eq=False):
             return FieldInfo(name, "sparse" if sparse else kind, format=form)
         if name == "_id":
             raise QueryError("to select documents by id use q.ids", field=name)
+        if name == plan.id_field:
+            raise QueryError(
+                f"{name!r} is the document's id, which term and terms (= and !=) find; for anything else "
+                f"declare it, [filter.{name}] in the plan (a migration), so that it is a field of the index",
+                field=name,
+            )
         raise self._unknown(name)
 
     def _check_nested(self, name: str) -> None:

@@ -313,6 +313,9 @@ class IngestReport:
         outdated: records (and deletes) that were left out since the index has a newer version of their
             document.
         created: of *indexed*, documents that were not there before.
+        duplicates: whole records whose id an earlier one of the same run has. The last one wins; where the
+            plan has a ``version_field``, the newest.
+        duplicate_ids: the first 10 of their ids.
         sync_deleted: documents deleted because the source no longer has them (not part of *read*).
         sync_withheld: documents that the source no longer has and that ``sync`` left where they are: more
             than ``sync_max_delete``, or the source was not read whole.
@@ -359,6 +362,8 @@ class IngestReport:
     rerouted: int = 0
     outdated: int = 0
     created: int = 0
+    duplicates: int = 0
+    duplicate_ids: list[str] = field(default_factory=list)
     sync_deleted: int = 0
     sync_withheld: int = 0
     documents: int | None = None
@@ -479,6 +484,8 @@ class IngestReport:
                 value = first if second is None else second
             elif name == "reasons":
                 value = merge_reasons(first, second)
+            elif name == "duplicate_ids":
+                value = [*first, *second][:NAMED_IDS]
             elif name == "errors":
                 value = [*first, *second][:KEPT_ERRORS]
             else:  # counts, seconds and sums of money; lists of messages
@@ -564,6 +571,12 @@ class IngestReport:
             text += f" for about {self.cost_usd:.4g} USD"
         if self.truncated:
             text += f"; {self.truncated} texts were cut to what their encoder takes"
+        if self.duplicates:
+            more = ", …" if self.duplicates > len(self.duplicate_ids) else ""
+            text += (
+                f"\n{_records(self.duplicates)} with the id of an earlier one, which the last one (by the "
+                f"plan's version_field: the newest) replaces: {', '.join(self.duplicate_ids)}{more}"
+            )
         for name, missing in sorted(self.without_vector.items()):
             text += f"\n{missing.describe(name)}"
         if self.dead_lettered and self.dead_letters:

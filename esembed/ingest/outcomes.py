@@ -12,6 +12,7 @@ from esembed.ingest.dead_letters import DeadLetters
 from esembed.ingest.id_table import IdTable
 from esembed.ingest.options import IngestOptions, IngestReport, merge_missing
 from esembed.ingest.record import PreparedRecord, as_record_error, ends_the_run
+from esembed.ingest.repeated_ids import REMEMBERED, RepeatedIds
 from esembed.ingest.term_counter import TermCounter
 from esembed.ingest.watermark import Watermark
 from esembed.ingest.written import WrittenSample
@@ -94,6 +95,7 @@ class Outcomes:
         self.elsewhere: set[str] = set()
         self.sample: WrittenSample | None = None
         self.watermark = None if options.on_settled is None else Watermark()
+        self._repeated = RepeatedIds()
         self._terms = TermCounter()
         self._dead_letters: DeadLetters | None = None
         self._lock = threading.Lock()
@@ -120,6 +122,12 @@ class Outcomes:
         """The counts so far with dead letters and term statistics, as a report of its own."""
         found = IngestReport().merge(self.counts)
         found.statistics = self._terms.result()
+        found.duplicates = self._repeated.count()
+        found.duplicate_ids = list(self._repeated.named)
+        if self._repeated.full:
+            found.warnings.append(
+                f"more than {REMEMBERED:,} ids: those that came again are counted among the first ones only"
+            )
         if self._dead_letters is not None:
             found.errors = list(self._dead_letters.errors)
             found.reasons = sorted(self._dead_letters.reasons.values(), key=lambda reason: -reason.count)
@@ -147,6 +155,11 @@ class Outcomes:
         with self._lock:
             self.counts.read += 1
         return 0 if self.watermark is None else self.watermark.read(position)
+
+    def identified(self, record: PreparedRecord) -> None:
+        """It has an id that can be one. Called by the thread that reads."""
+        if record.op == "index":
+            self._repeated.add(record.id)
 
     def skipped(self, number: int) -> None:
         """The transform hook left it out."""

@@ -78,6 +78,12 @@ def html_page(report: Mapping[str, Any]) -> Html:
                 hint="Documents that are in the index and that a search by this field can't find.",
                 body=_without_vector(report),
             ),
+            Section(
+                heading="Ids that came more than once",
+                hint="Whole records with the id of an earlier one of this run. The last one is in the index; "
+                "where the plan has a version_field, the newest.",
+                body=_duplicates(report),
+            ),
             Section(heading="Compared with the source", body=_verified(report)),
             Section(
                 heading="Warnings",
@@ -158,6 +164,12 @@ def _without_vector(report: Mapping[str, Any]) -> Html:
         "with a text that says nothing to the encoder",
     ]
     return table(head, rows, text_columns=2)
+
+
+def _duplicates(report: Mapping[str, Any]) -> Html:
+    count, ids = report.get("duplicates"), list(report.get("duplicate_ids") or ())
+    rows = [(", ".join(map(str, ids)) + (", …" if count > len(ids) else ""), count)] if count else []
+    return table(["the first of them", "records"], rows)
 
 
 def _verified(report: Mapping[str, Any]) -> Html:

@@ -614,7 +614,8 @@ def linear(
             instead of the list – BM25 divided by the query's IDF sum (or the leg's ``scale``), sparse by
             the sum of the query's weights, cosine as it is. ``floor`` is how far a score lies
             above what a document is worth that the leg didn't list, of the way to the highest possible score
-            (vectors) or to the list's best (words); see :func:`esembed.fusion.above_floor`.
+            (vectors) or to the list's best (words); see :func:`esembed.fusion.above_floor`. Of a single leg
+            the best hit is 1.
         complete: score all candidates: each leg scores the documents that only other legs listed, in a
             second request, where it otherwise counts as 0 for them. None does so for ``bound``.
         rank_window_size: as for :func:`rrf`.

@@ -151,3 +151,26 @@ def test_the_weight_of_clicks_is_one_of_the_best_hits_score(
         assert any("'sevrer'" in note for note in hits.notes)
     finally:
         index.delete_index()
+
+
+@pytest.mark.parametrize("plan", [TEXTS, BOTH], ids=["texts", "fusion"])
+def test_the_best_hit_counts_1_however_many_there_are(
+    client: Any, esembed_index_name: str, plan: IndexPlan
+) -> None:
+    index = Index.create(client, esembed_index_name, plan)
+    rows = [
+        {
+            "_id": f"d{number:03}",
+            "title": "a web page",
+            "body": f"server {'of things ' * number}",
+            "clicks": 0,
+        }
+        for number in range(150)
+    ]
+    index.ingest(rows, IngestOptions(learn_weights=False, refresh=True))
+    scaled = q.linear(index.default_query, normalizer="floor")
+    for text in ("web server", "server", "web"):
+        found = index.search(scaled, text=text, size=100)
+        assert found[0].score == 1.0 or len({hit.score for hit in found}) == 1
+        popular_ones = index.search(popular(index.default_query), text=text)
+        assert popular_ones[0].score == pytest.approx(found[0].score + 0.05, abs=1e-5)

@@ -14,6 +14,7 @@ from esembed import query as q
 from esembed.demo import corpus
 from esembed.errors import QueryError
 from esembed.evaluate.datasets import Dataset
+from esembed.evaluate.report import html_page
 from esembed.ingest.options import IngestOptions
 from esembed.plan.default_query import default_query
 from esembed.query.nodes import Knn, Linear, Match
@@ -236,6 +237,22 @@ def test_measuring_and_tuning(client: Any, esembed_index_name: str) -> None:
     assert tuned.queries == 8
     assert {one.chosen for one in tuned.parameters} == {"as planned"}
     assert tuned.query == before == index.plan.query, "eight queries change nothing"
+
+
+def test_a_report_shows_documents_as_people_know_them(client: Any, esembed_index_name: str) -> None:
+    plan = IndexPlan(text={"body": TextField(), "title": TextField(boost=3.0)}, id_field="id")
+    index = Index.create(client, esembed_index_name, plan)
+    rows = [
+        {"id": f"d{number}", "body": f"fox number {number}", "title": f"The\n title {number}"}
+        for number in range(4)
+    ]
+    index.ingest([*rows, {"id": "bare", "body": "a fox", "title": ""}])
+    dataset = Dataset(name="titles", queries={"q": "fox"}, qrels={"q": {"d1": 1}})
+    found = index.evaluate(dataset, measures=["success@1"], latency_queries=0)
+    assert found.titles["d1"] == "The title 1"
+    assert found.titles["bare"] == "a fox"
+    page = html_page(found)
+    assert "The title 1" in page
 
 
 def test_a_migration_keeps_the_weights_of_legs_that_stay_what_they_are(

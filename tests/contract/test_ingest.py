@@ -649,3 +649,22 @@ def test_what_is_settled_while_it_is_looked_up_is_looked_up_again(
     found = target.all()
     assert found[first[2]["id"]]["n"] == 77
     assert found[first[1]["id"]]["title"] == first[1]["title"], "the last one counts"
+
+
+def test_ids_that_come_twice_and_blank_ones(query_world: World) -> None:
+    target = make(query_world)
+    rows = [*records(20), {**records(20)[3], "title": "the later one"}, records(20)[5]]
+    report = target.ingest(rows)
+    assert (report.read, report.duplicates, report.duplicate_ids) == (22, 2, ["d3", "d5"])
+    assert "2 records with the id of an earlier one" in report.summary()
+    assert "d3, d5" in str(report.html_page())
+    assert target.all()["d3"]["title"] == "the later one"
+    blank = target.ingest([{**records(1)[0], "id": " "}, {**records(1)[0], "id": "\u00a0\t"}, *records(2)])
+    assert (blank.dead_lettered, blank.unchanged, blank.duplicates) == (2, 2, 0)
+    assert all("blank" in error.reason for error in blank.errors)
+    # One that came in before it was refused can be taken out.
+    target.world.client.request(
+        "PUT", f"/{target.index}/_doc/%20", params={"refresh": "true"}, body={"title": "x"}
+    )
+    assert target.ingest([{"id": " ", "op": "delete"}]).deleted == 1
+    assert target.count() == 20

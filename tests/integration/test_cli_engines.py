@@ -598,6 +598,22 @@ def test_sorted_pages(run: Run, name: str, url: str, tmp_path: Path) -> None:
     assert run("search", "lighthouse", "-i", name, "--routing", "a,b")[0] == 2
 
 
+def test_the_key_of_the_plan_is_filtered_by(run: Run, name: str, url: str, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('id_field = "sku"\n[text.title]\n')
+    assert run("index", "create", name, plan)[0] == 0
+    rows = [{"sku": f"A-{n}", "title": "red fox"} for n in range(3)]
+    assert run("ingest", write(tmp_path / "rows.jsonl", rows), "--index", name)[0] == 0
+    code, out, err = run("search", "fox", "-i", name, "-f", "sku=A-1", "--json")
+    assert (code, [hit["id"] for hit in json.loads(out)["hits"]]) == (0, ["A-1"]), err
+    code, out, err = run(
+        "delete", "-i", name, "-f", "sku=A-0", "-f", "sku=A-2", "--max-delete", "1", "--json"
+    )
+    assert (code, json.loads(out)["deleted"]) == (0, 2), err
+    code, out, err = run("update", "-i", name, "-f", "sku>A-0", "--set", "title=blue")
+    assert (code, "[filter.sku]" in err) == (2, True), err
+
+
 def test_a_sync_that_would_delete_too_much(run: Run, name: str, plan: Path, url: str, tmp_path: Path) -> None:
     assert run("index", "create", name, plan)[0] == 0
     data = write(tmp_path / "records.jsonl", RECORDS)

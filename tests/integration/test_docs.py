@@ -136,6 +136,76 @@ async def test_misspelled_words(index: Any) -> None:
         assert note is None or any(note in one for one in names["hits"].notes)
 
 
+async def test_two_facets_each_count_under_the_others_choice(index: Any) -> None:
+    names: dict[str, Any] = {"index": index, "q": q}
+    block = next(one for one in blocks("backend.md", SECTIONS[0]) if "def facet" in one)
+    buckets = await run(block, names)
+    assert {hit.source["lang"] for hit in names["hits"]} == {"de"}
+    assert {hit.source["year"] for hit in names["hits"]} == {1990, 1993}
+    assert {bucket["key"]: bucket["doc_count"] for bucket in buckets} == {"de": 2, "en": 1}
+    years = names["hits"].aggregations["year"]["values"]["buckets"]
+    assert {bucket["key"] for bucket in years} == {1990, 1993, 1996, 1999}
+    # What a reader tries next: nothing is chosen.
+    names = {"index": index, "q": q}
+    await run(block.replace('["de"]', "[]").replace("[1990, 1993, 1994]", "[]"), names)
+    assert len(names["hits"]) == 10
+    years = names["hits"].aggregations["year"]["values"]["buckets"]
+    assert len(years) == 12
+
+
+async def test_a_query_of_the_readers_own_in_the_plan(index: Any) -> None:
+    toml = blocks("plan.md", "The default query", "toml")[0]
+    plan = IndexPlan.from_toml(toml)
+    assert IndexPlan.from_toml(plan.to_toml()) == plan
+    client = index.state.client.official
+    made = await AsyncIndex.create(client, f"{index.name}-own", plan)
+    try:
+        await made.ingest(
+            [
+                {"_id": "sklearn", "name": "scikit-learn", "summary": "machine learning in Python"},
+                {"_id": "image", "name": "scikit-image", "summary": "image processing"},
+                {"_id": "course", "name": "learn", "summary": "a course: learn Python with scikit"},
+            ]
+        )
+        await made.refresh()
+        assert (await made.search("scikit-learn")).ids[0] == "sklearn"
+        assert (await made.search("scikit-im")).ids[0] == "image"
+        phrase = q.multi_match("scikit-le", kind="phrase_prefix")
+        assert (await made.search(phrase)).ids == ["sklearn"]
+        loose = q.multi_match("scikit-le", kind="bool_prefix", operator="and")
+        assert set((await made.search(loose)).ids) == {"sklearn", "course"}
+        exact = await made.search("python", filter=q.term("name.keyword", "scikit-learn"))
+        assert exact.ids == ["sklearn"]
+        assert (await made.search("scikit-laern", fuzziness="missing")).ids[0] == "sklearn"
+    finally:
+        await made.delete_index()
+
+
+async def test_nothing_relevant_popular_and_different_together(index: Any) -> None:
+    from esembed.demo import corpus
+
+    rows: list[dict[str, Any]] = []
+    for record in corpus.records():
+        words = record["doc"].split()[:60]
+        if len(words) >= 20:
+            body = " ".join(words)
+            rows.append({"id": f"r{len(rows)}", "title": " ".join(words[:5]), "body": body, "year": 2000})
+        if len(rows) == 120:
+            break
+    await index.ingest(rows)
+    await index.refresh()
+    await index.learn_floor()
+    (block,) = blocks("backend.md", "Nothing relevant, popular and different, together")
+    names: dict[str, Any] = {"index": index, "q": q}
+    await run(block, names)
+    hits = names["hits"]
+    assert len(hits) == 10
+    assert all(hit.id.isdecimal() for hit in hits)
+    assert max(hit.score for hit in hits) > 1.05
+    nothing = await index.search(q.diversify(names["liked"], "embedding"), text="zebra mortgage violin")
+    assert len(nothing) < 5
+
+
 async def _facets(index: Any, names: dict[str, Any]) -> list[dict[str, int]]:
     block = next(one for one in blocks("backend.md", SECTIONS[0]) if "post_filter" in one)
     buckets = await run(block, names)

@@ -136,6 +136,33 @@ def test_floor_of_words_is_zero_while_the_list_is_not_full() -> None:
     assert normalize([2.0, 0.0, -2.0], "floor", window=100) == pytest.approx([1.0, 0.5, 0.0])
 
 
+def test_floor_of_one_leg_is_a_share_of_its_best() -> None:
+    vague = LegList([f"d{i:02}" for i in range(20)], [10.0 - i / 10 for i in range(20)])
+    vectors = LegList(["a", "b", "c"], [0.7, 0.6, 0.5])
+    for found, limit in ((vague, None), (vectors, 1.0)):
+        inner = FusionNode(
+            kind="linear",
+            children=(LegRef("one", 0, limit=limit), LegRef("two", 1, limit=limit)),
+            weights=(0.4, 0.6),
+            normalizer="floor",
+            window=20,
+        )
+        alone = FusionNode(
+            kind="linear",
+            children=(LegRef("one", 0, limit=limit),),
+            weights=(1.0,),
+            normalizer="floor",
+            window=20,
+        )
+        around = FusionNode(kind="linear", children=(inner,), weights=(1.0,), normalizer="floor", window=20)
+        assert fuse(inner, [found, found])[0].score < 0.5
+        for node in (alone, around):
+            fused = fuse(node, [found, found])
+            assert fused[0].score == 1.0
+            assert fused[-1].score == pytest.approx(0.0)
+            assert [hit.id for hit in fused] == found.ids
+
+
 def test_floor_of_words_counts_a_full_list_by_how_clear_its_best_is() -> None:
     code = [10.0, *[2.0] * 19]
     assert normalize(code, "floor", window=20) == [1.0, *[0.0] * 19]

@@ -265,6 +265,11 @@ class Preparer:
         )
         if document.op == "index" and self._require_precomputed:
             record.wanted.update(self.precomputed)
+        if not record.id.strip():  # but for a delete, since earlier runs took it
+            raise RecordError(
+                f"the id is blank ({record.id!r}), as that of a record whose key is missing; give it one, or "
+                "leave the record out (a transform)"
+            )
         if document.op == "index":
             self.complete(record, canonical)
         return record
@@ -724,6 +729,7 @@ class PrepareStage:
         # From here on it is the record as it was read that a dead letter would need: its replay runs the
         # hook and the field mapping again.
         record.document, record.number = read, number
+        self._outcomes.identified(record)
         return record
 
     def _known_id(self, read: Document) -> str | None:

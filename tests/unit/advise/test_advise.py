@@ -241,6 +241,10 @@ def test_what_cannot_be_chosen_is_a_line_and_neither_row_nor_dot(sample):
     lines = "\n".join(left_out_lines(advice))
     assert "bbq_hnsw" in lines
     assert "native" in lines
+    named = PLAN.replace(dense={"embedding": PLAN.dense["e"]})
+    other = advise(vectors, queries, named, "embedding", capabilities=profile("opensearch-no-native"))
+    gap = next(t.gap for t in other.trials if t.quantization == "bbq_hnsw")
+    assert "embedding" in gap
     many = advise(vectors, queries, PLAN, "e", capabilities=profile("elasticsearch-basic"))
     assert "flat: brute force, which is not advised above 100,000 documents" in "\n".join(
         left_out_lines(many)

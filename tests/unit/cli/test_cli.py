@@ -489,6 +489,8 @@ def test_a_dash_is_standard_output(
         ["advise", "plan.toml", "x.npy", "--plot", "no/such/folder.svg"],
         ["tune", "x", "judged.txt", "--next-plan", "."],
         ["advise", "plan.toml", "x.npy", "--plot", "-", "--output", "-"],
+        ["eval", "index", "x", "judged.txt", "--save-runs", "-"],
+        ["eval", "index", "x", "judged.txt", "--save-runs", "judged.txt"],
     ):
         assert main(wrong) == 2
         assert wrong[-2].encode() in b"".join(capfdbinary.readouterr())
