@@ -117,7 +117,7 @@ class AsyncSearcher:
         self._has_source = live is None or live.source_rules.enabled
         self._live = AsyncLiveFields(client, index_name, plan, live.mapping if live is not None else None)
         self._vectors = AsyncQueryVectors(plan, pool, before_encoding)
-        self._fusing = AsyncClientFusion(client, index_name, plan, self.rerankers, calibration)
+        self._fusing = AsyncClientFusion(client, index_name, plan, self.rerankers, calibration, live)
         self._made: tuple[Any, SearchCompiler] | None = None
 
     # -- one search ------------------------------------------------------------------------------

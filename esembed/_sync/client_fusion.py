@@ -13,6 +13,7 @@ from typing import Any
 from esembed.answers import counted
 from esembed.deadline import Deadline
 from esembed.dialect import dialect_for
+from esembed.dialect.source_rules import SourceFetch
 from esembed.errors import (
     AnswerError,
     EncoderError,
@@ -49,7 +50,7 @@ from esembed.types import Hit, Hits, LegContribution
 from ._shim import in_thread
 from .client import EngineClient
 from .deadline import ended_by
-from .live import index_path
+from .live import LiveIndex, index_path
 
 __all__ = ["ClientFusion"]
 
@@ -68,6 +69,7 @@ class ClientFusion:
         index_name: an index or an alias of one.
         plan: what the index is.
         rerankers: name → cross-encoder.
+        live: the index as the engine has it: where it keeps vectors. None: in ``_source``.
 
     Attributes:
         calibration: how random documents score, for ``q.floor``; None where it was not counted.
@@ -81,10 +83,12 @@ class ClientFusion:
         plan: IndexPlan,
         rerankers: Mapping[str, Reranker],
         calibration: Calibration | None = None,
+        live: LiveIndex | None = None,
     ) -> None:
         self.client = client
         self.plan = plan
         self.calibration = calibration
+        self._live = live
         self.rerankers = rerankers
         self.fetch_with_legs = True
         self._path = index_path(index_name)
@@ -467,11 +471,14 @@ class ClientFusion:
         if len(head) < 2 or stage.relevance == 1.0:
             return fused
         field, format = compiled.scope.dense(stage.field), dialect_for(compiler.capabilities).documents
+        fetch = SourceFetch()
+        if self._live is not None:
+            fetch = self._live.whole_source("diversify", compiler.capabilities, wanted=(field.path,))
         wanted = compiler.source({"includes": [field.path], "excludes": []})
-        body = page_body([hit.id for hit in head], wanted, None)
+        body = {**page_body([hit.id for hit in head], wanted, None), **fetch.to_body()}
         (answer,) = self._msearch([body], view, compiled.options.deadline)
         found = {
-            str(raw["_id"]): format.read_dense(paths.get(raw.get("_source") or {}, field.path))
+            str(raw["_id"]): format.read_dense(paths.get(fetch.document(raw), field.path))
             for raw in answer["hits"]["hits"]
         }
         vectors = [found.get(hit.id) for hit in head]

@@ -118,7 +118,7 @@ class Searcher:
         self._has_source = live is None or live.source_rules.enabled
         self._live = LiveFields(client, index_name, plan, live.mapping if live is not None else None)
         self._vectors = QueryVectors(plan, pool, before_encoding)
-        self._fusing = ClientFusion(client, index_name, plan, self.rerankers, calibration)
+        self._fusing = ClientFusion(client, index_name, plan, self.rerankers, calibration, live)
         self._made: tuple[Any, SearchCompiler] | None = None
 
     # -- one search ------------------------------------------------------------------------------

@@ -220,12 +220,16 @@ async def test_vectors_are_read_from_doc_values_or_refused(client: Any, esembed_
     await foreign(client, name, {"excludes": ["v"]})
     index = await AsyncIndex.attach(client, name, PLAN)
     assert (await index.get("1") or {})["title"] == "page 1"
+    spread = q.diversify(NEAREST, "v", relevance=0.0)
     if index.capabilities.engine == "opensearch":
+        with pytest.raises(UnsupportedFeatureError, match="diversify reads documents back"):
+            await index.search(spread, size=3)
         with pytest.raises(UnsupportedFeatureError, match=r"get\(vectors=True\)"):
             await index.get("1", vectors=True)
         with pytest.raises(UnsupportedFeatureError, match="a migration"):
             await index.migrate(PLAN, options=MigrateOptions(alias=f"{name}-alias"))
         return
+    assert (await index.search(spread, size=3)).ids == ["0", "2", "1"]
     assert (await index.get("1", vectors=True) or {})["v"] == [1, 1, 0, 0]
     options = MigrateOptions(alias=f"{name}-alias", ingest=QUIET)
     await index.migrate(PLAN.replace(text={"title": TextField(k1=1.0)}), options=options)

@@ -221,12 +221,16 @@ def test_vectors_are_read_from_doc_values_or_refused(client: Any, esembed_index_
     foreign(client, name, {"excludes": ["v"]})
     index = Index.attach(client, name, PLAN)
     assert (index.get("1") or {})["title"] == "page 1"
+    spread = q.diversify(NEAREST, "v", relevance=0.0)
     if index.capabilities.engine == "opensearch":
+        with pytest.raises(UnsupportedFeatureError, match="diversify reads documents back"):
+            index.search(spread, size=3)
         with pytest.raises(UnsupportedFeatureError, match=r"get\(vectors=True\)"):
             index.get("1", vectors=True)
         with pytest.raises(UnsupportedFeatureError, match="a migration"):
             index.migrate(PLAN, options=MigrateOptions(alias=f"{name}-alias"))
         return
+    assert (index.search(spread, size=3)).ids == ["0", "2", "1"]
     assert (index.get("1", vectors=True) or {})["v"] == [1, 1, 0, 0]
     options = MigrateOptions(alias=f"{name}-alias", ingest=QUIET)
     index.migrate(PLAN.replace(text={"title": TextField(k1=1.0)}), options=options)
