@@ -75,6 +75,13 @@ def ingest(
         str | None, typer.Option(help="For lines that aren't in it.", rich_help_panel=SOURCE)
     ] = None,
     delimiter: Annotated[str | None, typer.Option(help="Between CSV cells.", rich_help_panel=SOURCE)] = None,
+    quote: Annotated[
+        str,
+        typer.Option(
+            help="Around CSV cells that hold delimiters; '' where quotes are text (TSV of databases).",
+            rich_help_panel=SOURCE,
+        ),
+    ] = '"',
     from_dead_letters: Annotated[
         Path | None,
         typer.Option(help="Try the records of this dead-letter file again.", rich_help_panel=SOURCE),
@@ -260,7 +267,11 @@ def ingest(
         source = FileSource(
             files,
             ReadOptions(
-                format=format, encoding=encoding, fallback_encoding=fallback_encoding, delimiter=delimiter
+                format=format,
+                encoding=encoding,
+                fallback_encoding=fallback_encoding,
+                delimiter=delimiter,
+                quote=quote,
             ),
         )
     client = connection.client()

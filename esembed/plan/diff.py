@@ -63,7 +63,7 @@ def plan_difference(old: IndexPlan, new: IndexPlan) -> str:
     changed += [f"[{name}] is gone" for name in sorted(gone)]
     for path in sorted(before.keys() | after.keys()):
         if ".".join(path[:2]) not in added | gone and before.get(path) != after.get(path):
-            was, now = (_shown(side[path]) if path in side else "not set" for side in (before, after))
+            was, now = _apart(*(_json(side[path]) if path in side else "not set" for side in (before, after)))
             changed.append(f"{'.'.join(path)} is {was} in the index and {now} in the plan")
     more = f"; and {len(changed) - 8} more" if len(changed) > 8 else ""
     return "; ".join(changed[:8]) + more
@@ -86,6 +86,26 @@ def _sections(flat: Mapping[tuple[str, ...], Any]) -> list[str]:
 _FIELDS = ("text", "dense", "sparse", "filter")
 
 
-def _shown(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= 80 else text[:77] + "…"
+SHOWN = 80
+"""Characters of a value that a message shows."""
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _apart(was: str, now: str) -> tuple[str, str]:
+    """Two texts that differ, cut to where they do."""
+    if max(len(was), len(now)) <= SHOWN:
+        return was, now
+    same = next(
+        (n for n, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), min(len(was), len(now))
+    )
+    # Some of what they share shows where that is.
+    start = max(0, same - SHOWN // 4)
+    return _cut(was, start), _cut(now, start)
+
+
+def _cut(text: str, start: int) -> str:
+    rest = text[start : start + SHOWN]
+    return ("…" if start else "") + rest + ("…" if start + SHOWN < len(text) else "")

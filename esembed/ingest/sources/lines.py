@@ -277,12 +277,14 @@ def read_csv(
     fallback: str | None,
     limit: int,
     delimiter: str | None,
+    quote: str,
 ) -> Iterator[RawRecord]:
     """Rows by the header's names; empty cells are left out, everything else is a string.
 
     The position is the line that the row begins in. *limit* is for one line; a cell of several lines has a
     quarter of that in characters, since Python's csv module (3.13) collects it at four bytes each. That
-    limit is process-wide there; it is only ever raised. Without a delimiter it is a comma.
+    limit is process-wide there; it is only ever raised. Without a delimiter it is a comma; without a *quote*
+    (empty) quotes are text.
 
     Raises:
         OptionsError: no delimiter was given and the header looks like another one's.
@@ -295,7 +297,10 @@ def read_csv(
     # bytes themselves.
     text = io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline="")
     lines = _CsvLines(text, limit)
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    if quote:
+        rows = csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True)
+    else:
+        rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
     header: list[str] | None = None
     while True:
         where = f"{label}:{lines.number + 1}"
@@ -304,7 +309,12 @@ def read_csv(
         except StopIteration:
             return
         except csv.Error as error:
-            yield UnreadableRecord(f"broken CSV: {error}", position=where)
+            remedy = (
+                f"; where {quote} is part of the text, as databases export TSV, say --quote '' (quote='')"
+                if quote and lines.quoted(quote)
+                else ""
+            )
+            yield UnreadableRecord(f"broken CSV: {error}{remedy}", position=where)
             continue
         if not row:
             continue
@@ -352,7 +362,12 @@ class _CsvLines:
     def __init__(self, text: io.TextIOWrapper, limit: int) -> None:
         self._text = text
         self._limit = limit
+        self._last = ""
         self.number = 0
+
+    def quoted(self, quote: str) -> bool:
+        """Whether the last line, or what was read of it, has quotes, or the file ended inside some."""
+        return quote in self._last or not self._last
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -360,8 +375,10 @@ class _CsvLines:
     def __next__(self) -> str:
         line = self._text.readline(self._limit + 1)
         if not line:
+            self._last = ""
             raise StopIteration
         self.number += 1
+        self._last = line[:1000]
         if len(line) > self._limit and not line.endswith(("\n", "\r")):
             while line and not line.endswith(("\n", "\r")):
                 line = self._text.readline(1 << 20)

@@ -28,6 +28,8 @@ class ReadOptions:
         max_record_bytes: the longest line or JSON file; a cell of a CSV file may have a quarter of that in
             characters.
         delimiter: between CSV cells, else ``,`` (a tab for tsv).
+        quote: around CSV cells that hold a delimiter, a line break or (doubled) quotes; empty: there is none,
+            and quotes are text like any other, as databases export TSV.
         storage: fsspec's options for remote stores (credentials are better left to its environment).
     """
 
@@ -36,6 +38,7 @@ class ReadOptions:
     fallback_encoding: str | None = None
     max_record_bytes: int = 256 * 1024 * 1024
     delimiter: str | None = None
+    quote: str = '"'
     storage: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -54,11 +57,16 @@ class ReadOptions:
         if self.delimiter is not None:
             delimiter = _TABS.get(self.delimiter, self.delimiter)
             object.__setattr__(self, "delimiter", delimiter)
-            if len(delimiter) != 1 or delimiter in '"\r\n':
+            if len(delimiter) != 1 or delimiter in "\r\n" or delimiter == self.quote:
                 raise OptionsError(
                     f"one character stands between CSV cells, not {delimiter!r} (a tab: '\\t')",
                     option="delimiter",
                 )
+        if len(self.quote) > 1 or self.quote in ("\r", "\n", "\t", ","):
+            raise OptionsError(
+                f"one character stands around quoted CSV cells, or none (''), not {self.quote!r}",
+                option="quote",
+            )
 
 
 _TABS = {"\\t": "\t", "tab": "\t"}
@@ -98,7 +106,7 @@ def read_location(
         yield from read_json(stream, label, **common)
     elif location.format in ("csv", "tsv"):
         delimiter = options.delimiter or ("\t" if location.format == "tsv" else None)
-        yield from read_csv(stream, label, delimiter=delimiter, **common)
+        yield from read_csv(stream, label, delimiter=delimiter, quote=options.quote, **common)
     elif location.format == "text":
         yield from read_text(stream, label, **common)
     else:

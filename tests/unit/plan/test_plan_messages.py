@@ -84,3 +84,19 @@ def test_what_sizes_an_engines_memory_is_bounded(
     for value in refused:
         with pytest.raises(PlanError, match=rf"{section}\.{option}: it must lie between"):
             check_new(IndexPlan.from_toml(f"{SIZED}[{section}]\n{option} = {value!r}\n"))
+
+
+def test_long_values_are_cut_to_where_they_differ() -> None:
+    words = [f'"word{n}"' for n in range(60)]
+    first = PLAN.replace("dims = 384", f"dims = 384\nseparator = {'x' * 200 + 'old' + 'y' * 200!r}")
+    second = first.replace("xold", "xnew")
+    said = plan_difference(IndexPlan.from_toml(first), IndexPlan.from_toml(second))
+    assert "xxold" in said
+    assert "xxnew" in said
+    assert len(said) < 300
+    one, other = (
+        PLAN.replace('source = ["title"]', f"source = [{', '.join(w)}]") for w in (words, words[:-1])
+    )
+    said = plan_difference(IndexPlan.from_toml(one), IndexPlan.from_toml(other))
+    assert '"word59"]' in said
+    assert '"word58"]' in said

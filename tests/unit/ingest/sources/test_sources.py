@@ -501,3 +501,20 @@ def test_parquet_times_in_nanoseconds_are_cut_to_what_python_has(tmp_path: Path)
     first, second = read(tmp_path / "ns.parquet")[0]
     assert first.source == {"at": "2024-01-02T03:04:05.123456+00:00", "clock": "23:59:59.999999"}
     assert second.source == {}
+
+
+def test_quotes_that_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "export.tsv"
+    path.write_text('sku\ttitle\n1\t"Best" shoes\n2\t24" screen\n3\t"unclosed\n4\tplain\n')
+    good, bad = read(path, quote="")
+    assert [d.source["title"] for d in good] == ['"Best" shoes', '24" screen', '"unclosed', "plain"]
+    assert not bad
+    good, bad = read(path)
+    assert [d.source["sku"] for d in good] == ["2"]
+    assert len(bad) == 2
+    assert all("--quote ''" in error.message for error in bad)
+    path.write_text("sku\ttitle\n1\t'a\tb'\n")
+    assert read(path, quote="'")[0][0].source == {"sku": "1", "title": "a\tb"}
+    for wrong in ("''", "\n", "\t"):
+        with pytest.raises(OptionsError, match="one character stands around"):
+            read(path, quote=wrong)
