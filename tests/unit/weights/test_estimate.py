@@ -345,12 +345,13 @@ def test_the_estimate_fuses_as_the_stored_query_does(
         listed = LegList([str(i) for i in order], [float(row[i]) for i in order])
         how = FusionNode(
             kind="linear",
-            children=(LegRef("a", 0, limit=limit),),
-            weights=(1.0,),
+            # The other one found nothing: a leg alone has its best at 1.
+            children=(LegRef("a", 0, limit=limit), LegRef("b", 1)),
+            weights=(1.0, 1.0),
             normalizer="floor",
             window=100,
         )
-        fused = {int(hit.id): hit.score for hit in fuse(how, [listed])} if order else {}
+        fused = {int(hit.id): hit.score for hit in fuse(how, [listed, None])} if order else {}
         assert part == pytest.approx([fused.get(i, 0.0) for i in range(documents)], abs=1e-5)
     assert above_floor(np.array([[0, 3.0, 0]], np.float32), None).tolist() == [[0, 1, 0]]
     assert above_floor(np.zeros((1, 3), np.float32), None).tolist() == [[0, 0, 0]]
