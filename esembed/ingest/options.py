@@ -334,6 +334,8 @@ class IngestReport:
         retried_items: lines that were sent again.
         waited_seconds: spent waiting for an engine that pushed back or was down, over all senders.
         precomputed_vectors: vectors that came with their records and were sent.
+        reused_vectors: vectors of documents that were replaced (a field's of all chunks count as one), which
+            were kept since the new record has the same text for them.
         without_vector: vector field → the documents that this run wrote without a vector in it.
         cost_usd: what remote encoders cost, where their price is known.
         errors: the first 100 dead letters.
@@ -379,6 +381,7 @@ class IngestReport:
     retried_items: int = 0
     waited_seconds: float = 0.0
     precomputed_vectors: int = 0
+    reused_vectors: int = 0
     without_vector: dict[str, MissingVectors] = field(default_factory=dict)
     cost_usd: float = 0.0
     errors: list[ItemError] = field(default_factory=list)
@@ -569,6 +572,8 @@ class IngestReport:
             text += f"; {self.tokens} tokens encoded"
         if self.cost_usd:
             text += f" for about {self.cost_usd:.4g} USD"
+        if self.reused_vectors:
+            text += f"; {self.reused_vectors} vectors kept, since their texts are the same"
         if self.truncated:
             text += f"; {self.truncated} texts were cut to what their encoder takes"
         if self.duplicates:

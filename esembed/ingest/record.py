@@ -49,6 +49,9 @@ class PreparedRecord:
         version, unless_changed: as :class:`~esembed.types.Document` has them; a partial update and a delete
             without a version get that of the document which they are of, where records have versions.
         merged: of an update, the fields of the document that it makes, vectors left out.
+        carried: path → what the stored document has there, written again as it is: vectors of texts that the
+            record does not change.
+        kept: the vector fields in *carried*.
         stored: of a change that is written as a whole document, the document that it is of, vectors included.
         missing: field → what it goes in without, of *wanted*; known once its lines are made.
     """
@@ -79,6 +82,8 @@ class PreparedRecord:
     unless_changed: tuple[int, int] | None = None
     merged: Mapping[str, Any] | None = None
     stored: Mapping[str, Any] | None = None
+    carried: dict[str, Any] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
     missing: dict[str, MissingVectors] = field(default_factory=dict)
 
     @property

@@ -38,6 +38,7 @@ FIGURES = {
     "truncated": "texts cut to what their encoder takes",
     "chunks": "chunks made",
     "precomputed_vectors": "vectors that came with their records",
+    "reused_vectors": "vectors kept, since their texts are the same",
     "bytes_read": "bytes read",
     "bytes_sent": "bytes sent",
     "requests": "bulk requests",

@@ -32,7 +32,7 @@ from esembed.errors import (
 from esembed.ingest.backoff import RetryPolicy
 from esembed.transport import TRANSIENT_STATUS, Response, Transport, retry_after_seconds
 
-__all__ = ["SeenDocument", "TargetIndex"]
+__all__ = ["WHOLE_DOCUMENTS", "SeenDocument", "TargetIndex"]
 
 _ANY_STATUS = range(400, 600)
 # Without it an answer about 2,000 ids repeats index, version and sequence number of each.

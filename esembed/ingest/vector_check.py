@@ -76,7 +76,9 @@ class VectorCheck:
         """
         found: dict[str, Any] = {}
         for name, field in self._fields.items():
-            if name in record.vectors:
+            if name in record.kept:
+                found[name] = True
+            elif name in record.vectors:
                 found[name] = self._fingerprint(name, record.vectors[name])
             elif field.chunked and self._chunks is not None:
                 made = [vectors[name] for vectors in record.chunk_vectors if name in vectors]

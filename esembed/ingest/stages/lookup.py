@@ -8,6 +8,7 @@ document.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
@@ -15,6 +16,7 @@ import orjson
 
 from esembed.capabilities import Capabilities
 from esembed.dialect import dialect_for
+from esembed.dialect.documents import dumps
 from esembed.dialect.meta import HASH_FIELD
 from esembed.dialect.source_rules import missing_source
 from esembed.errors import RecordError
@@ -22,8 +24,9 @@ from esembed.ingest.options import IngestOptions, IngestReport
 from esembed.ingest.outcomes import Outcomes
 from esembed.ingest.record import PreparedRecord, hash_parts
 from esembed.ingest.stages.prepare import Preparer
-from esembed.ingest.target import SeenDocument, TargetIndex
+from esembed.ingest.target import WHOLE_DOCUMENTS, SeenDocument, TargetIndex
 from esembed.ingest.vector_check import VectorCheck
+from esembed.lazy import np
 from esembed.plan import IndexPlan, paths
 
 __all__ = ["LookupStage"]
@@ -57,6 +60,7 @@ class LookupStage:
         self._separate_chunks = plan.chunk is not None and plan.chunk.store == "documents"
         self._versioned = plan.version_field is not None
         self._dotted = [n for n, field in plan.vector_fields() if "." in n and plan.field_path(n) == n]
+        self._same_text = [] if self._separate_chunks else _carried_groups(plan)
         self._check = VectorCheck(plan, dialect_for(capabilities).documents) if options.verify else None
         self._ask = True
         self._flush: Callable[[bool], None] | None = None
@@ -100,6 +104,8 @@ class LookupStage:
         placed = self._vectors_only and bool(self._dotted)
         unseen = [r.id for r in records if (r.op == "update" or placed) and not self._versioned]
         current = self._target.sources(unseen, routing)
+        if self._same_text and self.asks and not self._vectors_only:
+            self._carry_vectors(records, stored, moving, routing)
         out: list[PreparedRecord] = []
         for record in records:
             if record.id in hidden:
@@ -133,6 +139,61 @@ class LookupStage:
                 out.append(record)
         if out:
             forward(out)
+
+    def _carry_vectors(
+        self,
+        records: Sequence[PreparedRecord],
+        stored: Mapping[str, str | None],
+        moving: Set[str],
+        routing: Mapping[str, str],
+    ) -> None:
+        """Spare the encoders the texts that changed records share with their documents."""
+        times = Counter(record.id for record in records)
+        changed = []
+        for record in records:
+            old = stored.get(record.id)
+            # Under another contract a text has another vector.
+            same = old is not None and old.startswith(f"{self._preparer.contract}.")
+            if record.op != "index" or not same or record.id in moving or times[record.id] > 1:
+                continue
+            if hash_parts(old or "")[0] != record.hash:
+                changed.append(record)
+        for start in range(0, len(changed), WHOLE_DOCUMENTS):
+            page = changed[start : start + WHOLE_DOCUMENTS]
+            seen = self._target.seen([record.id for record in page], routing, source=True)
+            for record in page:
+                found = seen.get(record.id)
+                if found is not None and found.source is not None:
+                    self._carry(record, found.source, str(stored[record.id]))
+
+    def _carry(self, record: PreparedRecord, stored: Mapping[str, Any], old: str) -> None:
+        before = self._preparer.without_vectors(stored)
+        was = PreparedRecord(document=record.document, id=record.id, op="index", source=before)
+        try:
+            canonical = orjson.dumps(before, option=orjson.OPT_SORT_KEYS)
+            self._preparer.fill_texts(was, before, {name for names in self._same_text for name in names})
+        except (RecordError, orjson.JSONEncodeError):
+            return
+        if hash_parts(old)[0] != self._preparer.content_hash(canonical, {}, old):
+            return  # somebody else changed it since, so its vectors may be another text's
+        chunk = self._plan.chunk
+        for names in self._same_text:
+            first = names[0]
+            in_chunks = chunk is not None and self._preparer.encoded[first].chunked
+            mine, theirs = record.texts.get(first), was.texts.get(first)
+            if in_chunks:
+                mine, theirs = record.chunk_text, was.chunk_text
+            places = [chunk.path] if chunk is not None and in_chunks else names
+            values = {place: paths.get(stored, place) for place in places}
+            if mine is None or mine != theirs or not all(values.values()):
+                continue
+            record.carried |= {place: _compact(value) for place, value in values.items()}
+            record.kept.update(names)
+            record.size += len(dumps(values))
+            if in_chunks:
+                record.chunk_text = None
+            for name in names:
+                record.texts.pop(name, None)
 
     def _wait_for(self, doc_id: str) -> None:
         if self._flush is not None:
@@ -289,6 +350,34 @@ class LookupStage:
                 field=gone[0],
             )
         return again
+
+
+def _carried_groups(plan: IndexPlan) -> list[list[str]]:
+    """The fields whose vectors a changed record may take over, those of one text together: one pass of a
+    model may make both. Without those that are encoded faster than a vector is read."""
+    slow = {
+        name
+        for name, field in plan.vector_fields()
+        if field.encoded_here and field.family not in ("lexical", "static")
+    }
+    groups: dict[Any, list[str]] = {}
+    for name, field in plan.vector_fields():
+        chunked = field.chunked and plan.chunk is not None
+        # Chunks are one list of objects, with all of their vectors.
+        if not field.precomputed and (chunked or name in slow):
+            groups.setdefault(None if chunked else (field.source, field.separator), []).append(name)
+    return [names for names in groups.values() if slow.issuperset(names)]
+
+
+def _compact(value: Any) -> Any:
+    """A stored value with its vectors as float32, which is what engines keep: a fraction of the memory."""
+    if isinstance(value, Mapping):
+        return {name: _compact(item) for name, item in value.items()}
+    if not isinstance(value, list):
+        return value
+    if value and all(type(item) is float for item in value):
+        return np.asarray(value, np.float32)
+    return [_compact(item) for item in value]
 
 
 def _routing(records: Sequence[PreparedRecord]) -> Mapping[str, str]:

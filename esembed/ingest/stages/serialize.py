@@ -44,7 +44,7 @@ class SerializeStage:
         self._vectors_only = options.vectors_only
         self._outcomes = outcomes
         self._precomputed = {name for name, field in plan.vector_fields() if field.precomputed}
-        self._precomputed_sent = 0
+        self._precomputed_sent = self._reused = 0
         self._check = VectorCheck(plan, self._form.format) if options.verify else None
         self._inside = {name for name, field in plan.vector_fields() if field.endpoint is not None}
         self._chunked = {n for n, f in plan.vector_fields() if f.chunked and plan.chunk is not None}
@@ -55,8 +55,8 @@ class SerializeStage:
         """Nothing is needed."""
 
     def report(self) -> IngestReport:
-        """How many precomputed vectors were sent; all else is counted by its outcomes."""
-        return IngestReport(precomputed_vectors=self._precomputed_sent)
+        """How many vectors were sent that this run did not make; all else is counted by its outcomes."""
+        return IngestReport(precomputed_vectors=self._precomputed_sent, reused_vectors=self._reused)
 
     def __call__(self, record: PreparedRecord) -> BulkAction | None:
         """The bulk action of a record; None where it left the pipeline here.
@@ -106,6 +106,9 @@ class SerializeStage:
             places=record.places,
             removed=removed,
         )
+        for path, value in record.carried.items():
+            paths.put(body, paths.place(source, path), value)
+        self._reused += len(record.kept)
         if record.stored is not None:
             body = self._whole(record, body, removed)
         elif self._inside and not partial:
@@ -192,7 +195,7 @@ class SerializeStage:
     def _missing(self, record: PreparedRecord) -> dict[str, MissingVectors]:
         """Field → what the record goes in without, of the vectors that it was to have. Counted here alone."""
         found: dict[str, MissingVectors] = {}
-        for name in record.wanted:
+        for name in record.wanted - record.kept:
             chunks = 0
             if name in self._chunked:
                 have = sum(name in vectors for vectors in record.chunk_vectors)
@@ -227,4 +230,5 @@ def _slim(record: PreparedRecord) -> PreparedRecord:
     record.chunk_vectors = []
     record.texts = {}
     record.merged = record.stored = None
+    record.carried = {}
     return record
