@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+from esembed.lazy import np
 
 __all__ = ["REMEMBERED", "RepeatedIds"]
 
