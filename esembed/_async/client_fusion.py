@@ -116,7 +116,8 @@ class AsyncClientFusion:
             raise InvariantError("a search on the client path has no fusion")
         judged = any(isinstance(stage, Floor) for stage in request.stages)
         cut = judged or options.min_score is not None
-        bounds = await self._bounds(compiled) if judged or _uses_bounds(node) else {}
+        word_sums = dict(request.word_sums)
+        bounds = await self._bounds(compiled, word_sums) if judged or _uses_bounds(node) else {}
         missing = dict(request.legs_missing)
         work = _Work(compiler, view, partial, bounds, missing)
         blocks: list[_Block] = []
@@ -161,7 +162,8 @@ class AsyncClientFusion:
             if options.count and not cut:
                 total = counted(body, f"POST /{self._path}/_msearch")
         alone = request.fusion is None and not any(isinstance(stage, Rescore) for stage in request.stages)
-        cursor = next_cursor(compiled, len(hits), window if blocks[-1].last else None)
+        total_hits = window if blocks[-1].last else None
+        cursor = next_cursor(compiled, len(hits), total_hits, word_sums=word_sums)
         # Where a leg had more than the window takes, there may be groups beyond it.
         full = any(a is not None and len(a.ranked.ids) >= request.window for a in lists)
         return Hits(
@@ -563,12 +565,14 @@ class AsyncClientFusion:
 
     # -- bounds --------------------------------------------------------------------------------------
 
-    async def _bounds(self, compiled: CompiledSearch) -> dict[str, Bound]:
+    async def _bounds(self, compiled: CompiledSearch, word_sums: dict[str, float]) -> dict[str, Bound]:
+        """The bounds of the legs' scores. *word_sums* holds what an earlier page asked, and gets the rest:
+        the engines count words in the index as it is by then."""
         bounds: dict[str, Bound] = {}
         for leg in compiled.legs:
             node, deadline = leg.leg.query, compiled.options.deadline
-            words: float | None = None
-            if isinstance(node, TextNode) and node.scale is None:
+            words: float | None = word_sums.get(leg.name)
+            if words is None and isinstance(node, TextNode) and node.scale is None:
                 # As one text, a word is as rare as in the field that has it most, and boosts only multiply
                 # how often it counts; of several texts the best one's score is the leg's.
                 one = isinstance(node, MultiMatch) and node.kind in ("auto", "combined_fields")
@@ -578,6 +582,8 @@ class AsyncClientFusion:
                     for field, boost in compiled.scope.searched_fields(node)
                 ]
                 words = (min if one else max)(sums, default=None)
+                if words is not None:
+                    word_sums[leg.name] = words
             bound, note = bound_of(node, self.plan, words)
             bounds[leg.name] = bound
             if note:

@@ -53,7 +53,7 @@ from esembed.search.options import (
 )
 from esembed.search.page import PointInTime, milliseconds
 from esembed.search.request import Request, make_request, resolve
-from esembed.search.view import View, raise_lost
+from esembed.search.view import View, lost
 from esembed.search.words import uses_words
 from esembed.types import Hits
 
@@ -224,7 +224,14 @@ class AsyncSearcher:
         self.client.loop.check()
         words = {"fuzziness": fuzziness, "operator": operator}
         request = self._request(
-            query, options, text=text, filter=filter, legs=legs, cursor=cursor, words=words
+            query,
+            options,
+            text=text,
+            filter=filter,
+            legs=legs,
+            cursor=cursor,
+            words=words,
+            routing=str(routed.get("routing") or ""),
         )
         if self._live.lacks(request.nodes, options):
             await self._live.look_again(request.nodes, deadline)
@@ -244,6 +251,8 @@ class AsyncSearcher:
             opened = await self._open(request.options.keep_alive_seconds, params, deadline)
             compiled = compiled.at(opened)
         view = View(path=self._path, params=params, point_in_time=compiled.request.point_in_time)
+        if request.point_in_time is not None:
+            await self._check_view(view, deadline)
         where = view.where("_search" if compiled.alone else "_msearch")
         try:
             response = await self.client.request(
@@ -257,17 +266,13 @@ class AsyncSearcher:
             answers = [response.body]
             if not compiled.alone:
                 answers = msearch_items(response.body, len(compiled.bodies), where)
-            if request.point_in_time is not None:
-                view.check(answers, self._names)
             hits = await self._hits(compiler, compiled, answers, where, partial_results, view)
-        except EsembedError as error:
+        except BaseException as error:  # a caller that hangs up, too
             if opened is not None:
                 await self._close(opened)
-            if not isinstance(error, EngineRequestError):
-                raise
-            if request.point_in_time is not None:
-                raise_lost(error)
-            raise_named(error, request.query)
+            if isinstance(error, EngineRequestError):
+                raise_named(error, request.query)
+            raise
         if view.point_in_time is not None and hits.next_cursor is None:
             await self._close(view.point_in_time)
         if deadline is not None and hits.timed_out and not partial_results:
@@ -416,6 +421,7 @@ class AsyncSearcher:
         legs: Collection[str] | None = None,
         cursor: str | None = None,
         words: Mapping[str, Any] | None = None,
+        routing: str = "",
     ) -> Request:
         if text is not None:
             check_unicode(text, "text")
@@ -426,7 +432,7 @@ class AsyncSearcher:
             shown = filter_of([*self._alias_filters, *([] if shown is None else [shown])])
         resolved = resolve(query, self.plan, text=text, filter=shown, legs=legs, **(words or {}))
         most = self.capabilities.max_result_window
-        request = make_request(resolved, options, max_window=most, cursor=cursor)
+        request = make_request(resolved, options, max_window=most, cursor=cursor, routing=routing)
         if isinstance(query, str) and legs and self.plan.query is not None:
             beside = legs_beside(self.plan, legs)
             if beside:
@@ -543,6 +549,16 @@ class AsyncSearcher:
             deadline=deadline,
         )
         return PointInTime(id=response.body[self._pit.key], keep_alive_seconds=keep_alive_seconds)
+
+    async def _check_view(self, view: View, deadline: Deadline | None) -> None:
+        """Refuse a cursor whose point in time is over, or another index's, before anything is read there."""
+        try:
+            answer = await self.client.request(
+                "POST", view.where("_search"), body=view.question(self._names), deadline=deadline
+            )
+        except EngineRequestError as error:
+            raise lost(error) from error
+        view.check(answer.body)
 
     async def _close(self, opened: PointInTime) -> None:
         """What no page will read. It ends by itself, too, so a failure is none of the search's."""

@@ -336,13 +336,18 @@ def ranked_by_engine(
 
 
 def next_cursor(
-    compiled: CompiledSearch, shown: int, total: int | None, ties: Sequence[Hit] = ()
+    compiled: CompiledSearch,
+    shown: int,
+    total: int | None,
+    ties: Sequence[Hit] = (),
+    word_sums: Mapping[str, float] | None = None,
 ) -> str | None:
     """The cursor to the page after this one, or None where there is none.
 
     Args:
         total: how many hits (of a collapsed query groups) there are to page through, where that is known.
         ties: of a sorted search the documents that were shown with the values of the last one.
+        word_sums: what later pages in the same point in time go by.
     """
     options, request = compiled.options, compiled.request
     end = request.paged + shown
@@ -359,7 +364,8 @@ def next_cursor(
         after=list(ties[-1].sort) if by_values else None,
         shown=[hit.id for hit in ties] if by_values else [],
         settled=request.settled,
-        point_in_time=request.point_in_time,
+        point_in_time=None if request.point_in_time is None else request.point_in_time.id,
+        word_sums={} if request.point_in_time is None else dict(word_sums or {}),
     ).encode()
 
 

@@ -368,11 +368,7 @@ class SearchCompiler:
                 why = "min_score of a knn: give the knn a similarity, which leaves out what is less alike"
             raise QueryError(f"sort and search_after don't go with {why}", field="sort")
         end = request.options.offset + request.options.size
-        if end >= request.window and not request.windowed and not request.finds_nearest:
-            # One list is the same however much of it is fetched, so it is paged through: up to the page's
-            # end, and one more hit, which tells whether a page follows.
-            request = replace(request, window=min(end + 1, self.capabilities.max_result_window))
-        if end > request.window:
+        if end > request.window and not request.goes_on:
             raise QueryError(
                 f"the page ends at hit {end}, beyond the {request.window} nearest that are searched for; "
                 "give the knn a larger k",

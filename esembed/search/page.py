@@ -189,7 +189,9 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         after: of a sorted search the sort values of the hit before the page, else None.
         shown: the documents before the page that have exactly these values.
         settled: what the first page found out about the words, else None.
-        point_in_time: what all pages see, or None where each sees the index as it is by then.
+        point_in_time: the engine's name for what all pages see, or None where each sees the index as it is by
+            then. How long it is kept is no business of the cursor's bearer.
+        word_sums: leg → the sum of its words' rarity, as the first page found it (``normalizer="bound"``).
     """
 
     version: int
@@ -199,7 +201,8 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     after: list[Any] | None = None
     shown: list[str] = []
     settled: SettledWords | None = None
-    point_in_time: PointInTime | None = None
+    point_in_time: str | None = None
+    word_sums: dict[str, float] = {}
 
     def encode(self) -> str:
         """URL-safe text."""

@@ -17,6 +17,7 @@ from esembed.errors import EsembedError, QueryError
 from esembed.fusion import FusionNode, LegRef
 from esembed.plan import IndexPlan
 from esembed.plan.default_query import default_legs
+from esembed.plan.fields import MAX_CANDIDATES
 from esembed.plan.legs import drop_legs, expand_by_leg, leg_names, query_legs, select_legs
 from esembed.query.nodes import (
     Bool,
@@ -94,6 +95,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         notes: what was found out about its words before it was compiled, for people.
         settled: the same for the pages that follow; None before it was asked for.
         point_in_time: what all its pages see; None before it was opened, or where none is asked for.
+        word_sums: of legs, what the first page in that point in time found out about their words.
     """
 
     query: Query
@@ -112,6 +114,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     settled: SettledWords | None = None
     point_in_time: PointInTime | None = None
+    word_sums: Mapping[str, float] = {}
 
     @property
     def unencoded(self) -> list[Knn | Sparse]:
@@ -131,28 +134,43 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def goes_on(self) -> bool:
-        """Whether pages of a fusion go on beyond its window, by lists that grow (:meth:`grown`). Without a
-        point in time the lists of two pages would not be the same."""
-        return (
-            self.fusion is not None
-            and self.options.keep_alive_seconds is not None
-            and all(stage.head is None for stage in self.stages)
-        )
+        """Whether pages go on beyond the window, by lists that grow (:meth:`grown`): of one leg that isn't a
+        search for the k nearest, and of a fusion in a point in time, without which the lists of two pages
+        would not be the same."""
+        if any(stage.head is not None for stage in self.stages):
+            return False
+        if self.fusion is None:
+            return not self.finds_nearest
+        return self.options.keep_alive_seconds is not None
 
     def grown(self, doublings: int, most: int) -> Request | None:
-        """The same fusion with lists twice as long for each doubling, at most *most*; None where the ones
-        before reached that. Of the legs alone: stages, counts and stored fields are the page's."""
-        if self.fusion is None or self.window << (doublings - 1) >= most:
+        """The same with lists twice as long for each doubling, at most *most*; None where the ones before
+        reached that. Of the legs alone: counts and stored fields are the page's."""
+        if self.window << (doublings - 1) >= most:
             return None
+        window = min(self.window << doublings, most)
 
         def grow(node: FusionNode) -> FusionNode:
             children = tuple(grow(one) if isinstance(one, FusionNode) else one for one in node.children)
             return replace(node, children=children, window=min(node.window << doublings, most))
 
-        fusion = grow(self.fusion)
+        def widen(query: Query) -> Query:
+            if isinstance(query, Knn) and query.k is None and query.num_candidates is not None:
+                # It can't be below k, which is the window.
+                count = min(query.num_candidates << doublings, MAX_CANDIDATES)
+                wider: Query = query.replace(num_candidates=max(count, window))
+                return wider
+            return query
+
         options = replace(self.options, aggregations=None, count=False, highlight=None, source=False)
         options = replace(options, offset=0, size=0)
-        return replace(self, fusion=fusion, window=fusion.window, options=options)
+        return replace(
+            self,
+            fusion=None if self.fusion is None else grow(self.fusion),
+            legs=tuple(replace(leg, query=transform(leg.query, widen)) for leg in self.legs),
+            window=window,
+            options=options,
+        )
 
     @property
     def reach(self) -> int:
@@ -223,6 +241,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             settled=self.settled,
             paged=self.paged,
             point_in_time=self.point_in_time,
+            word_sums=self.word_sums,
         )
 
     def ending_in(self, seconds: float) -> Request:
@@ -334,13 +353,19 @@ def _with_options(query: Query, fuzziness: str | int | None, operator: Operator 
 
 
 def make_request(
-    query: Query, options: SearchOptions, *, max_window: int, cursor: str | None = None
+    query: Query,
+    options: SearchOptions,
+    *,
+    max_window: int,
+    cursor: str | None = None,
+    routing: str = "",
 ) -> Request:
     """The request that a resolved query and its options are.
 
     Args:
         max_window: how deep the engine pages (``index.max_result_window``).
         cursor: from ``hits.next_cursor`` of the same query, in place of ``options.offset``.
+        routing: the shards that are asked; a cursor leads to the same ones only.
 
     Raises:
         QueryError: a page beyond the window, a time-out of no leg, options that don't go together, or a
@@ -351,6 +376,14 @@ def make_request(
     # First: what is nested too deep is refused here, and encoding it would fail.
     nodes = tuple(walk(filtered))
     digest = query_digest(filtered)
+    if routing:
+        digest = hashlib.sha256(f"{digest} {routing}".encode()).hexdigest()[:16]
+    if options.keep_alive_seconds is not None and (options.search_after is not None or not options.size):
+        raise QueryError(
+            "keep_alive_seconds is for the pages that a cursor leads to, and size=0 and search_after have "
+            "none; leave it out",
+            field="keep_alive_seconds",
+        )
     if post_filter is not None and not options.aggregations:
         # Nothing is to be counted without it, so it is a filter like any other, also for the k nearest.
         query, options, post_filter = filtered, replace(options, post_filter=None), None
@@ -363,17 +396,17 @@ def make_request(
         if options.offset or options.search_after is not None:
             raise QueryError("pass cursor, offset or search_after, one of them", field="cursor")
         where = Cursor.decode(cursor, sorted_digest(digest, options.sort))
-        kept = where.point_in_time
-        if kept is None and options.keep_alive_seconds is not None:
+        if (where.point_in_time is None) != (options.keep_alive_seconds is None):
             raise QueryError(
                 "the cursor is of a search without keep_alive_seconds, whose pages see the index as it is by "
-                "then; leave it out, or start at the first page",
+                "then; leave it out, or start at the first page"
+                if where.point_in_time is None
+                else "pass keep_alive_seconds with each page: the cursor doesn't say how long the engine is "
+                "to keep the index as the first page saw it",
                 field="keep_alive_seconds",
             )
-        if kept is not None:
-            seconds = options.keep_alive_seconds or kept.keep_alive_seconds
-            options = replace(options, keep_alive_seconds=seconds)
-            kept = PointInTime(id=kept.id, keep_alive_seconds=seconds)
+        if where.point_in_time is not None and options.keep_alive_seconds is not None:
+            kept = PointInTime(id=where.point_in_time, keep_alive_seconds=options.keep_alive_seconds)
         if where.after is not None and options.sort is not None:
             after, shown = where.after, where.shown
         else:
@@ -383,6 +416,10 @@ def make_request(
     if isinstance(inner, Knn) and inner.k is not None and not options.offset and not stages:
         # The k nearest are fewer than a page: a short first page is what was asked for.
         options = replace(options, size=min(options.size, inner.k))
+    if where is not None and where.after is None:
+        # The last page is what is left.
+        end = _end(inner, stages, options, max_window, first_window)
+        options = replace(options, size=max(0, min(options.size, end - options.offset)))
     window = _window(inner, stages, options, max_window, first_window)
     legs: list[RequestLeg] = []
     fusion: FusionNode | None = None
@@ -428,6 +465,7 @@ def make_request(
         paged=options.offset if where is None else where.offset,
         settled=None if where is None else where.settled,
         point_in_time=kept,
+        word_sums={} if where is None or kept is None else where.word_sums,
     )
 
 
@@ -530,15 +568,10 @@ def _window(
             "(filters), or sort and use search_after",
             field="offset",
         )
-    fused = isinstance(core, (Rrf, Linear))
-    asked = core.rank_window_size if isinstance(core, (Rrf, Linear)) else None
-    deep = max((stage.head or 0 for stage in stages), default=0)
     knn = isinstance(core, Knn)
-    window = asked or first_window or max(DEFAULT_WINDOW, options.size, deep)
-    if isinstance(core, Knn) and core.k is not None:
-        window = core.k
-        if window > limit:
-            raise QueryError(f"k = {window} is beyond this engine's limit of {limit}; lower it", field="k")
+    window = _window_of(core, stages, options, first_window)
+    if isinstance(core, Knn) and core.k is not None and window > limit:
+        raise QueryError(f"k = {window} is beyond this engine's limit of {limit}; lower it", field="k")
     for stage in stages:
         if stage.head is not None and end > stage.head:
             raise QueryError(
@@ -546,8 +579,7 @@ def _window(
                 "it",
                 field="window_size",
             )
-    goes_on = fused and not deep and options.keep_alive_seconds is not None  # as Request.goes_on
-    if (fused or knn) and end > window and not goes_on:
+    if end > _end(core, stages, options, limit, first_window):
         name = "k" if knn else "rank_window_size"
         raise QueryError(
             f"the page ends at hit {end}, beyond {name} = {window}; raise {name} (keep it the same for all "
@@ -560,6 +592,26 @@ def _window(
             field="rank_window_size",
         )
     return window
+
+
+def _window_of(core: Query, stages: Sequence[Stage], options: SearchOptions, first_window: int | None) -> int:
+    if isinstance(core, Knn) and core.k is not None:
+        return core.k
+    asked = core.rank_window_size if isinstance(core, (Rrf, Linear)) else None
+    deep = max((stage.head or 0 for stage in stages), default=0)
+    return asked or first_window or max(DEFAULT_WINDOW, options.size, deep)
+
+
+def _end(
+    core: Query, stages: Sequence[Stage], options: SearchOptions, limit: int, first_window: int | None
+) -> int:
+    """Where the pages end, as :attr:`Request.reach` says once there is one."""
+    heads = [stage.head for stage in stages if stage.head is not None]
+    ends = [limit, *heads]
+    goes_on = isinstance(core, (Rrf, Linear)) and not heads and options.keep_alive_seconds is not None
+    if isinstance(core, (Rrf, Linear, Knn)) and not goes_on:
+        ends.append(_window_of(core, stages, options, first_window))
+    return min(ends)
 
 
 def _check_timeouts(options: SearchOptions, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from esembed.dialect.query import Json
 from esembed.errors import EngineRequestError, QueryError
 from esembed.search.page import PointInTime, broken_cursor
 
-__all__ = ["View", "raise_lost"]
+__all__ = ["View", "lost"]
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,34 +46,29 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         header = self.search_params or {}
         return [line for body in bodies for line in (header, self.body(body))]
 
-    def check(self, answers: Sequence[Any], names: Collection[str]) -> None:
-        """Compare what was found with where it was looked for: a cursor comes from outside, and an engine
-        reads whatever point in time it is told.
+    def question(self, names: Collection[str]) -> Json:
+        """The search whose answer :meth:`check` reads: a document that is not of the index."""
+        others = {"bool": {"must_not": [{"terms": {"_index": list(names)}}]}}
+        return self.body({"query": others, "size": 1, "_source": False, "track_total_hits": False})
 
-        Args:
-            answers: of ``_search``.
-            names: of the index's parts.
+    @staticmethod
+    def check(answer: Mapping[str, Any]) -> None:
+        """Refuse a point in time of another index: a cursor comes from outside, and an engine reads, counts
+        and closes whatever it is told.
 
         Raises:
-            QueryError: a hit of another index.
+            QueryError: it has a document of another index, or none of any shard.
         """
-        for answer in answers:
-            for hit in (answer.get("hits") or {}).get("hits") or ():
-                if hit.get("_index") not in names:
-                    raise broken_cursor()
+        if answer["hits"]["hits"] or not (answer.get("_shards") or {}).get("total"):
+            raise broken_cursor()
 
 
-def raise_lost(error: EngineRequestError) -> None:
-    """Say what an engine says of a cursor's point in time that it can't read.
-
-    Raises:
-        QueryError: it is over, or none at all. The first page's request was fine.
-    """
+def lost(error: EngineRequestError) -> QueryError:
+    """What to say where an engine can't read a cursor's point in time."""
     if "search_context_missing" in str(error) or error.status == 404:
-        raise QueryError(
+        return QueryError(
             "the engine no longer keeps the index as this cursor's first page saw it: keep_alive_seconds "
-            "went by, or the index was deleted or closed; start at the first page",
+            "went by, the last page was read, or the index was deleted; start at the first page",
             field="cursor",
-        ) from error
-    if error.status == 400:
-        raise broken_cursor() from error
+        )
+    return broken_cursor()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 
 from esembed import query as q
 from esembed._async.search import AsyncSearcher
-from esembed.errors import QueryError, UnsupportedFeatureError
+from esembed.errors import EsembedError, QueryError, UnsupportedFeatureError
 from esembed.plan import FilterField, IndexOptions
 from esembed.query import Query
 from esembed.query.nodes import Collapse
@@ -21,6 +22,7 @@ from .search_world import VECTOR, World, data, world  # noqa: F401 - a fixture
 
 COUNT = 230
 WINDOW = 20
+KEPT: dict[str, Any] = {"keep_alive_seconds": 60}
 PLAN = data.plan(
     filter={"lang": FilterField(), "price": FilterField(type="integer")}, index=IndexOptions(shards=2)
 )
@@ -112,7 +114,7 @@ async def test_pages_beyond_the_window_under_writes(shop: Shop, name: str) -> No
     seen, pages = list(page.ids), 1
     while page.next_cursor is not None:
         await shop.write() if pages < 3 else None
-        page = await searcher.search(query, size=7, cursor=page.next_cursor)
+        page = await searcher.search(query, size=7, cursor=page.next_cursor, **KEPT)
         assert all(hit.source.get("title") == DOCUMENTS[hit.id]["title"] for hit in page)  # as it was
         seen += page.ids
         pages += 1
@@ -159,11 +161,11 @@ async def test_the_last_page_closes_what_it_saw(shop: Shop) -> None:
     while page.next_cursor is not None:
         cursor, page = (
             page.next_cursor,
-            await searcher.search(QUERIES["filtered"], size=20, cursor=page.next_cursor),
+            await searcher.search(QUERIES["filtered"], size=20, cursor=page.next_cursor, **KEPT),
         )
     with pytest.raises(QueryError, match="no longer keeps the index as this cursor's first page saw it"):
-        await searcher.search(QUERIES["filtered"], size=20, cursor=cursor)
-    answer = await searcher.client.request("POST", "/_search", body=opened.body({}), ignore=(404,))
+        await searcher.search(QUERIES["filtered"], size=20, cursor=cursor, **KEPT)
+    answer = await searcher.client.request("POST", "/_search", body={"pit": {"id": opened}}, ignore=(404,))
     assert answer.status == 404
 
 
@@ -176,7 +178,7 @@ async def test_a_query_without_fusion_and_a_sorted_one(shop: Shop) -> None:
         seen = list(page.ids)
         await shop.write()
         while page.next_cursor is not None:
-            page = await searcher.search(query, size=33, cursor=page.next_cursor, **options)
+            page = await searcher.search(query, size=33, cursor=page.next_cursor, **KEPT, **options)
             seen += page.ids
         await shop.restore()
         assert len(seen) == len(set(seen))
@@ -191,8 +193,8 @@ async def test_a_deep_page_has_all_that_a_page_has(shop: Shop) -> None:
         "aggregations": counts, "count": True, "explain": True, "highlight": ["body"],
         "source": ["body", "lang"],
     }  # fmt: skip
-    first = await searcher.search(query, size=30, keep_alive_seconds=60, **options)
-    second = await searcher.search(query, size=30, cursor=first.next_cursor, **options)
+    first = await searcher.search(query, size=30, **KEPT, **options)
+    second = await searcher.search(query, size=30, cursor=first.next_cursor, **options, **KEPT)
     assert first.total == second.total is not None
     assert first.aggregations == second.aggregations
     for hit in second:
@@ -206,7 +208,11 @@ async def test_a_deep_page_has_all_that_a_page_has(shop: Shop) -> None:
     )
     while cut.next_cursor is not None:
         cut = await searcher.search(
-            q.linear(BM25, DENSE, rank_window_size=WINDOW), min_score=0.4, size=9, cursor=cut.next_cursor
+            q.linear(BM25, DENSE, rank_window_size=WINDOW),
+            min_score=0.4,
+            size=9,
+            cursor=cut.next_cursor,
+            **KEPT,
         )
         assert all(hit.score >= 0.4 for hit in cut)
 
@@ -215,9 +221,9 @@ async def test_a_stage_with_a_window_ends_the_pages(shop: Shop) -> None:
     query = q.rescore(QUERIES["rrf"], by=q.match("fox", fields="body"), window_size=15)
     page = await shop.searcher.search(query, size=10, keep_alive_seconds=60)
     assert page.next_cursor is not None
-    with pytest.raises(QueryError, match="window_size of 15"):
-        await shop.searcher.search(query, size=10, cursor=page.next_cursor)
-    assert (await shop.searcher.search(query, size=5, cursor=page.next_cursor)).next_cursor is None
+    last = await shop.searcher.search(query, size=10, cursor=page.next_cursor, **KEPT)
+    assert len(last) == 5
+    assert last.next_cursor is None
 
 
 async def test_what_a_cursor_from_outside_may_read(shop: Shop, world: World) -> None:  # noqa: F811
@@ -227,20 +233,126 @@ async def test_what_a_cursor_from_outside_may_read(shop: Shop, world: World) -> 
     theirs = await other.search(query, size=5, keep_alive_seconds=60)
     assert mine.next_cursor is not None
     assert theirs.next_cursor is not None
-    id = _point_in_time(mine.next_cursor).id
+    id = _point_in_time(mine.next_cursor)
     for forged, said in (
-        (_point_in_time(theirs.next_cursor).id, "the cursor is broken"),
+        (_point_in_time(theirs.next_cursor), "the cursor is broken"),
         ("x", "the cursor is broken"),
         (id[:-8] + "AAAAAAAA", "cursor"),
     ):
         with pytest.raises(QueryError, match=said):
-            await shop.searcher.search(query, size=5, cursor=_with(mine.next_cursor, forged))
+            await shop.searcher.search(query, size=5, cursor=_with(mine.next_cursor, forged), **KEPT)
     plain = await shop.searcher.search(query, size=5)
     with pytest.raises(QueryError, match="of a search without keep_alive_seconds"):
         await shop.searcher.search(query, size=5, cursor=plain.next_cursor, keep_alive_seconds=60)
-    longer = await shop.searcher.search(query, size=5, cursor=mine.next_cursor, keep_alive_seconds=90)
-    assert longer.next_cursor is not None
-    assert _point_in_time(longer.next_cursor).keep_alive_seconds == 90
+    with pytest.raises(QueryError, match="pass keep_alive_seconds with each page"):
+        await shop.searcher.search(query, size=5, cursor=mine.next_cursor)
+    # Nothing of another index is counted, or closed, either.
+    counted = {"aggregations": {"l": {"terms": {"field": "lang"}}}, "count": True}
+    alone = await shop.searcher.search(BM25, size=5, **KEPT)
+    for forged in (_point_in_time(theirs.next_cursor), "a" * 30_000, "AAAA"):
+        broken = msgspec.structs.replace(
+            _read(alone.next_cursor), point_in_time=forged, offset=9_000
+        ).encode()
+        with pytest.raises(QueryError, match="the cursor is broken"):
+            await shop.searcher.search(BM25, size=5, cursor=broken, **counted, **KEPT)
+    assert await other.search(query, size=5, cursor=theirs.next_cursor, **KEPT)
+    # What is wrong with the page's own options is said as on the first one.
+    with pytest.raises(EsembedError, match="bogus"):
+        await shop.searcher.search(
+            BM25, size=5, cursor=alone.next_cursor, aggregations={"x": {"bogus": {}}}, **KEPT
+        )
+
+
+async def test_a_cursor_stays_with_its_routing(shop: Shop) -> None:
+    page = await shop.searcher.search(BM25, size=5, routing="a")
+    with pytest.raises(QueryError, match="belongs to another query"):
+        await shop.searcher.search(BM25, size=5, routing="b", cursor=page.next_cursor)
+    with pytest.raises(QueryError, match="belongs to another query"):
+        await shop.searcher.search(BM25, size=5, cursor=page.next_cursor)
+    assert await shop.searcher.search(BM25, size=5, routing="a", cursor=page.next_cursor)
+
+
+async def test_words_weigh_what_they_did_on_the_first_page(shop: Shop) -> None:
+    """Another process serves the second page, and the words' counts have changed."""
+    await shop.restore()
+    query = q.linear(BM25, DENSE, normalizer="bound", rank_window_size=WINDOW)
+    first = await shop.searcher.search(query, size=15, explain=True, **KEPT)
+    await shop.write()
+    again = AsyncSearcher(
+        shop.searcher.client,
+        shop.searcher.index_name,
+        shop.searcher.plan,
+        shop.searcher.capabilities,
+        shop.searcher.pool,
+    )
+    read = _read(first.next_cursor)
+    start = msgspec.structs.replace(read, offset=0).encode()
+    found = await again.search(query, size=15, cursor=start, **KEPT)
+    assert [(hit.id, hit.score) for hit in found] == [(hit.id, hit.score) for hit in first]
+    await shop.restore()
+
+
+async def test_a_knn_with_candidates_of_its_own_grows(shop: Shop) -> None:
+    await shop.restore()
+    query = q.rrf(BM25, q.knn("embedding", vector=VECTOR, num_candidates=25), rank_window_size=WINDOW)
+    page = await shop.searcher.search(query, size=30, **KEPT)
+    seen = list(page.ids)
+    while page.next_cursor is not None:
+        page = await shop.searcher.search(query, size=30, cursor=page.next_cursor, **KEPT)
+        seen += page.ids
+    assert sorted(seen) == sorted(DOCUMENTS)
+
+
+async def test_a_caller_that_hangs_up_leaves_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[PointInTime] = []
+    close = shop.searcher._close
+
+    async def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    async def watched(opened: PointInTime) -> None:
+        closed.append(opened)
+        await close(opened)
+
+    monkeypatch.setattr(shop.searcher, "_hits", fail)
+    monkeypatch.setattr(shop.searcher, "_close", watched)
+    with pytest.raises(KeyboardInterrupt):
+        await shop.searcher.search(BM25, **KEPT)
+    assert len(closed) == 1
+
+
+async def test_the_last_page_is_what_is_left(shop: Shop) -> None:
+    """Whatever the size, a loop over cursors ends."""
+    await shop.restore()
+    for query, end in (
+        (q.rrf(BM25, DENSE, rank_window_size=WINDOW), WINDOW),
+        (q.knn("embedding", vector=VECTOR), 100),
+        (q.rescore(q.rrf(BM25, DENSE), by=q.match("fox", fields="body"), window_size=50), 50),
+    ):
+        page = await shop.searcher.search(query, size=7)
+        seen = list(page.ids)
+        while page.next_cursor is not None:
+            page = await shop.searcher.search(query, size=7, cursor=page.next_cursor)
+            seen += page.ids
+        assert len(seen) == len(set(seen)) == end
+
+
+async def test_one_leg_under_a_stage_of_ours(shop: Shop) -> None:
+    """Many documents score alike, and lists that grow put other ids among them. Nothing is written."""
+    await shop.restore()
+    anything: Any = SimpleNamespace(legs={"bm25": None}, share=lambda scores: 0.0)
+    mine = shop.searcher
+    searcher = AsyncSearcher(
+        mine.client, mine.index_name, mine.plan, mine.capabilities, mine.pool, calibration=anything
+    )
+    query = q.floor(BM25, p=0.3)
+    page = await searcher.search(query, size=7)
+    seen = list(page.ids)
+    while page.next_cursor is not None:
+        page = await searcher.search(query, size=7, cursor=page.next_cursor)
+        seen += page.ids
+    assert len(seen) == len(set(seen))
+    assert set(seen) == {name for name, doc in DOCUMENTS.items() if doc["body"] != "grass"}
 
 
 async def test_what_is_refused(shop: Shop) -> None:
@@ -249,22 +361,24 @@ async def test_what_is_refused(shop: Shop) -> None:
             await shop.searcher.search("red", keep_alive_seconds=wrong)  # type: ignore[arg-type]
     with pytest.raises(UnsupportedFeatureError, match="keep_alive_seconds"):
         await shop.searcher.search(QUERIES["rrf"], keep_alive_seconds=60, fusion="server")
+    for options in ({"size": 0}, {"sort": ["price"], "search_after": [1]}):
+        with pytest.raises(QueryError, match="size=0 and search_after have none"):
+            await shop.searcher.search(BM25, **options, **KEPT)
     plain = await shop.searcher.search(QUERIES["rrf"], size=WINDOW)
     assert plain.next_cursor is None
     assert any("keep_alive_seconds" in note for note in plain.notes)
 
 
-def _point_in_time(cursor: str) -> PointInTime:
+def _point_in_time(cursor: str | None) -> str:
     found = _read(cursor).point_in_time
     assert found is not None
     return found
 
 
-def _read(cursor: str) -> Cursor:
+def _read(cursor: str | None) -> Cursor:
+    assert cursor is not None
     return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=Cursor)
 
 
 def _with(cursor: str, id: str) -> str:
-    return msgspec.structs.replace(
-        _read(cursor), point_in_time=PointInTime(id=id, keep_alive_seconds=60)
-    ).encode()
+    return msgspec.structs.replace(_read(cursor), point_in_time=id).encode()

@@ -69,7 +69,7 @@ def read(index: Index, query: Any, count: int, pages: int, kept: bool) -> None:
     cursor, read = None, 0
     while read < pages:
         started = time.perf_counter()
-        page = index.search(query, size=10, cursor=cursor, source=False, **({} if cursor else options))
+        page = index.search(query, size=10, cursor=cursor, source=False, **options)
         took.setdefault(windows(read * 10 + 10), []).append(time.perf_counter() - started)
         seen.update(page.ids)
         read += 1

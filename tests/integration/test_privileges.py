@@ -223,7 +223,10 @@ def search(client: Any, engine: str) -> None:
     assert len(index.search_many(["fox", "topic5"])) == 2
     assert index.search("fox", aggregations={"n": {"terms": {"field": "n"}}}).aggregations
     page = index.search(fused, size=12, keep_alive_seconds=60)
-    assert len({*page.ids, *index.search(fused, size=12, cursor=page.next_cursor).ids}) == 20
+    assert (
+        len({*page.ids, *index.search(fused, size=12, keep_alive_seconds=60, cursor=page.next_cursor).ids})
+        == 20
+    )
     assert index.get("1") is not None
     assert index.count() == len(list(index.documents())) == 20
     assert index.inspect()
