@@ -1,0 +1,1 @@
+"""Learning from judgments and behavior: the data for it, out of the index and its users."""
