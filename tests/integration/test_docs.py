@@ -514,3 +514,10 @@ def test_a_migration_under_the_name(
     finally:
         engine.request("DELETE", f"/_index_template/{name}")
     capsys.readouterr()
+
+
+async def test_judgments_out_of_clicks() -> None:
+    (block,) = blocks("evaluation.md", "Judgments from clicks, and splits by document")
+    names: dict[str, Any] = {}
+    await run(block, names)
+    assert names["report"].judgments == 2
