@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
 from typing import Any
 
 from esembed.answers import counted
@@ -190,7 +189,8 @@ class AsyncClientFusion:
         last = not request.goes_on or request.window >= work.compiler.capabilities.max_result_window
         if not last:
             earlier = before[-1].found if before else [-1] * len(found)
-            last = not any(map(_may_grow, compiled.legs, found, earlier, repeat(compiled)))
+            counts = zip(compiled.legs, found, earlier, strict=True)
+            last = not any(_may_grow(leg, count, shorter, compiled) for leg, count, shorter in counts)
         try:
             lists = await self._complete(work.compiler, compiled, lists, work.view)
         except TransientError as error:

@@ -177,7 +177,7 @@ class AsyncSearcher:
                 order and loses no documents of equal values; *search_after* alone begins behind all of them.
             keep_alive_seconds: the pages that follow see the index as it is now, each within that time after
                 the one before; those of a fusion go on beyond its window, to hit 10,000. The engine keeps
-                what is deleted meanwhile, until the last page or that time. A cursor brings it along.
+                what is deleted meanwhile, until the last page or that time. Pass it with each page.
             fusion: ``auto``, ``server`` or ``client``.
             count: count matches under fusion, too.
             timeout_seconds: after which the engine answers with what it has.

@@ -107,10 +107,10 @@ async def learn(
         query = None
     found = replace(found, notes=(*found.notes, *notes), query=query)
     before: Any = state.stored.rest.get("evidence") or {}
-    ours = plan.query is None or "trust" in before
-    if plan.query is not None and not ours:
+    learned_here = plan.query is None or "trust" in before
+    if plan.query is not None and not learned_here:
         found = as_kept(found, plan.query)
-    if write and ours:
+    if write and learned_here:
         # Written even when nothing follows, so that the next ingest doesn't ask again at once. The key is
         # the one that indices hold since 0.1.0.
         kept = {key: before[key] for key in ("similarity",) if key in before}

@@ -46,6 +46,7 @@ from esembed.query.tree import legs_to_encode
 from esembed.search.compile import compile_query
 from esembed.search.options import SearchOptions
 from esembed.search.request import query_digest
+from esembed.search.view import View
 
 __all__ = ["Latency", "app", "bench_search", "main"]
 
@@ -144,7 +145,7 @@ def _official(official: Any, engine: str, name: str, compiled: Any, preference: 
         if engine == "elasticsearch":
             return lambda: official.search(index=name, body=compiled.body, **params)
         return lambda: official.search(index=name, body=compiled.body, params=params)
-    lines = compiled.lines(params)
+    lines = View(path=name, params=params).lines(compiled.bodies)
     if engine == "elasticsearch":
         return lambda: official.msearch(index=name, searches=lines)
     return lambda: official.msearch(index=name, body=lines)

@@ -86,7 +86,7 @@ def search(
             "--keep-alive",
             metavar="SECONDS",
             help="The pages that follow see the index as it is now, each within this time after the one "
-            "before; those of a fusion go on beyond its window.",
+            "before; those of a fusion go on beyond its window. Give it with each page.",
         ),
     ] = None,
     routing: Annotated[

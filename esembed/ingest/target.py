@@ -51,7 +51,7 @@ class SeenDocument:
     """A document as it was at one moment.
 
     Attributes:
-        version: its version; where records bring theirs (``version_field``), that of its record.
+        version: its version; where records bring one (``version_field``), that of its record.
         sequence: its sequence number and primary term, which any write changes.
         source: its stored fields, vectors included, where they were asked for.
     """

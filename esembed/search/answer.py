@@ -351,9 +351,8 @@ def next_cursor(
     """
     options, request = compiled.options, compiled.request
     end = request.paged + shown
-    limit = request.reach if request.windowed else compiled.scope.capabilities.max_result_window
     by_values = options.sort is not None and not request.windowed
-    more = shown == options.size > 0 and (by_values or end < limit) and (total is None or end < total)
+    more = shown == options.size > 0 and (by_values or end < request.end) and (total is None or end < total)
     if not more or options.search_after is not None:
         return None
     return Cursor(
@@ -387,10 +386,11 @@ def end_note(compiled: CompiledSearch, cursor: str | None, shown: int, *, window
     """
     request, end = compiled.request, compiled.request.paged + shown
     if request.goes_on:
-        most = compiled.scope.capabilities.max_result_window
-        if end < most or cursor is not None:
+        if end < request.end or cursor is not None:
             return ()
-        return (f"pages end with hit {most}, the engine's max_result_window; narrow the query by filters",)
+        return (
+            f"pages end with hit {request.end}, the engine's max_result_window; narrow the query by filters",
+        )
     if request.fusion is not None and not request.stages and cursor is None and windowed:
         if end < request.window:
             return ()

@@ -136,10 +136,6 @@ class CompiledSearch(msgspec.Struct, frozen=True, kw_only=True):
         """The same, with a cursor that leads on in that point in time."""
         return replace(self, request=replace(self.request, point_in_time=point_in_time))
 
-    def lines(self, header: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """The lines of ``_msearch``, *header* before each body."""
-        return [line for body in self.bodies for line in (header, body)]
-
 
 def compile_query(
     query: Query,
@@ -195,7 +191,7 @@ def to_body(
     compiled = compile_query(query, capabilities, asked, plan=plan)
     if compiled.body is not None and compiled.alone:
         return compiled.body
-    return [dict(line) for line in compiled.lines({})]
+    return [line for body in compiled.bodies for line in ({}, body)]
 
 
 class SearchCompiler:

@@ -84,7 +84,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         stages: rescore, collapse and others, from the inside out.
         legs: of a fusion, nested ones included, in the order of its leaves; of another query itself.
         fusion: how the legs are combined, or None.
-        window: how many hits take part; paging ends there.
+        window: how many hits take part.
+        end: the last hit that paging reaches.
         options: the page within the window, time-outs by leg.
         nodes: every node of the query, once walked.
         digest: equal for equal queries, whoever asks them.
@@ -104,6 +105,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     legs: tuple[RequestLeg, ...]
     fusion: FusionNode | None
     window: int
+    end: int
     options: SearchOptions
     nodes: tuple[Query, ...]
     digest: str
@@ -171,12 +173,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             window=window,
             options=options,
         )
-
-    @property
-    def reach(self) -> int:
-        """Where its pages end, of a request that is windowed."""
-        heads = [stage.head for stage in self.stages if stage.head is not None]
-        return min(self.window, *heads) if heads else self.window
 
     @property
     def window_name(self) -> str:
@@ -456,6 +452,7 @@ def make_request(
         legs=tuple(legs),
         fusion=fusion,
         window=window,
+        end=_end(inner, stages, options, max_window, first_window),
         options=options,
         nodes=nodes,
         digest=digest,
@@ -605,7 +602,7 @@ def _window_of(core: Query, stages: Sequence[Stage], options: SearchOptions, fir
 def _end(
     core: Query, stages: Sequence[Stage], options: SearchOptions, limit: int, first_window: int | None
 ) -> int:
-    """Where the pages end, as :attr:`Request.reach` says once there is one."""
+    """Where the pages end: with the engine's limit, a stage's head, or a window that doesn't go on."""
     heads = [stage.head for stage in stages if stage.head is not None]
     ends = [limit, *heads]
     goes_on = isinstance(core, (Rrf, Linear)) and not heads and options.keep_alive_seconds is not None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from vector_reads import connected
 
 from esembed import DenseField, Index, IndexPlan, TextField
 from esembed import query as q
@@ -65,18 +66,6 @@ def best_shares(index: Index, query: Any, texts: list[str]) -> np.ndarray[Any, A
 def auc(own: Any, others: Any) -> float:
     """The chance that a question of its own has the smaller share; ties count half."""
     return float(np.mean(own[:, None] < others[None, :]) + 0.5 * np.mean(own[:, None] == others[None, :]))
-
-
-def connected(url: str) -> Any:
-    """The official client of what answers there."""
-    from elasticsearch import Elasticsearch
-    from opensearchpy import OpenSearch
-
-    try:
-        OpenSearch(url).info()
-    except Exception:  # noqa: BLE001 - reduced builds of Elasticsearch answer 405 there
-        return Elasticsearch(url)
-    return OpenSearch(url, timeout=120)
 
 
 def main(data: Path, url: str) -> None:

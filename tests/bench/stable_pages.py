@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from vector_reads import connected
 
 from esembed import DenseField, Index, IndexPlan, IngestOptions, TextField
 from esembed import query as q
@@ -85,18 +86,6 @@ def read(index: Index, query: Any, count: int, pages: int, kept: bool) -> None:
     )
     for depth, times in took.items():
         print(f"  pages that end by hit {depth}: {statistics.median(times) * 1000:.0f} ms")
-
-
-def connected(url: str) -> Any:
-    """The official client of what answers there."""
-    from elasticsearch import Elasticsearch
-    from opensearchpy import OpenSearch
-
-    try:
-        OpenSearch(url).info()
-    except Exception:  # noqa: BLE001 - reduced builds of Elasticsearch answer 405 there
-        return Elasticsearch(url)
-    return OpenSearch(url)
 
 
 def main(url: str, count: int, pages: int, without: int) -> None:
