@@ -46,7 +46,7 @@ FAMILIES: dict[str, Any] = {
 }
 """Model types that are built here, and where."""
 
-_NEEDED: Mapping[str, tuple[str, ...]] = {"distilbert": ("n_layers", "n_heads")}
+_NEEDED: Mapping[str, tuple[str, ...]] = {"distilbert": ("n_layers", "n_heads", "dim")}
 """What config.json must state of a model type, where that isn't called as everywhere."""
 
 _BATCH_TOKENS = 1024
@@ -89,6 +89,11 @@ def max_positions(config: Mapping[str, Any]) -> int:
     return longest
 
 
+def _hidden_size(config: Mapping[str, Any]) -> int:
+    """The width of the hidden states. :func:`unsupported` looked that it is stated."""
+    return int(config.get("hidden_size") or config["dim"])
+
+
 def weights(files: ModelFiles) -> int:
     """How many numbers the model has beyond its word embeddings."""
     tensors = files.tensors()
@@ -102,7 +107,7 @@ def build(files: ModelFiles, head: Any, precision: str = "f32") -> Any:
     outputs as *head* gives them. *precision* tells heads what the graph will be compiled for.
 
     Raises:
-        EncoderError: a tensor is missing.
+        EncoderError: a tensor is missing, or of another shape than config.json says.
     """
     import openvino as openvino_package
     from openvino import opset13 as ov
@@ -111,6 +116,7 @@ def build(files: ModelFiles, head: Any, precision: str = "f32") -> Any:
     ids = ov.parameter([-1, -1], np.int32, name="ids")
     mask = ov.parameter([-1, -1], np.float32, name="mask")
     hidden = FAMILIES[files.config["model_type"]].hidden_states(graph, ids, mask)
+    graph.check_width(hidden, _hidden_size(files.config))
     outputs = head.openvino(graph, hidden, mask)
     return openvino_package.Model([output.output(0) for output in outputs], [ids, mask], "esembed")
 
@@ -149,7 +155,7 @@ class OpenVinoBackbone:
         self._threads = runtime.threads or available_threads()
         self._precision = "bf16" if dtype == "bfloat16" else "f32"
         config = files.config
-        self.hidden_size = int(config.get("hidden_size") or config.get("dim") or 0)
+        self.hidden_size = _hidden_size(config)
         self.max_positions: int | None = max_positions(config)
         self._large = weights(files) >= _LARGE
         self.batch_tokens = runtime.batch_tokens or (_LARGE_BATCH_TOKENS if self._large else _BATCH_TOKENS)

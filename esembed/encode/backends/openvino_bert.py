@@ -134,7 +134,7 @@ def _embeddings(graph: Graph, ids: Any, eps: float) -> Any:
         graph.constant(graph.tensor(f"{name}word_embeddings.weight")), ids, graph.constant(0, np.int64)
     )
     rows = graph.first(positions, graph.length(ids))
-    return graph.layer_norm(ov.add(words, rows), f"{name}LayerNorm", eps)
+    return graph.layer_norm(graph.add(words, rows), f"{name}LayerNorm", eps)
 
 
 def _layer(graph: Graph, name: str, shape: _Shape, x: Any, bias: Any) -> Any:
@@ -142,13 +142,12 @@ def _layer(graph: Graph, name: str, shape: _Shape, x: Any, bias: Any) -> Any:
 
     width = graph.tensor(f"{name}{shape.query}.weight").shape[0]
     depth = width // shape.heads
-    split = graph.constant([0, 0, shape.heads, depth], np.int64)
 
     def heads(part: str, axes: list[int], scale: float = 1.0) -> Any:
         weight, b = graph.tensor(f"{name}{part}.weight"), graph.tensor(f"{name}{part}.bias")
         if scale != 1.0:  # into the weights: one pass over the queries less
             weight, b = weight * np.float32(scale), b * np.float32(scale)
-        y = ov.reshape(graph.affine(x, weight, b), split, True)
+        y = graph.heads(graph.affine(x, weight, b), shape.heads, depth)
         return ov.transpose(y, graph.constant(axes, np.int64))
 
     query = heads(shape.query, [0, 2, 1, 3], depth**-0.5)
@@ -159,8 +158,8 @@ def _layer(graph: Graph, name: str, shape: _Shape, x: Any, bias: Any) -> Any:
     weights = ov.softmax(ov.add(ov.matmul(query, key, False, False), bias), -1)
     mixed = ov.transpose(ov.matmul(weights, value, False, False), graph.constant([0, 2, 1, 3], np.int64))
     mixed = ov.reshape(mixed, graph.constant([0, 0, width], np.int64), True)
-    x = graph.layer_norm(ov.add(graph.linear(mixed, name + shape.out), x), name + shape.out_norm, shape.eps)
+    x = graph.layer_norm(graph.add(x, graph.linear(mixed, name + shape.out)), name + shape.out_norm, shape.eps)
     wide = graph.activation(graph.linear(x, name + shape.up), shape.act)
     return graph.layer_norm(
-        ov.add(graph.linear(wide, name + shape.down), x), name + shape.down_norm, shape.eps
+        graph.add(x, graph.linear(wide, name + shape.down)), name + shape.down_norm, shape.eps
     )

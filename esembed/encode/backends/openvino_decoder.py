@@ -92,13 +92,13 @@ def hidden_states(graph: Graph, ids: Any, mask: Any) -> Any:
     for i in range(int(config["num_hidden_layers"])):
         name = f"{p}layers.{i}."
         normed = graph.rms_norm(x, f"{name}input_layernorm", eps)
-        x = ov.add(x, _attention(graph, f"{name}self_attn.", normed, heads, depth, scaled, tables, ahead))
+        x = graph.add(x, _attention(graph, f"{name}self_attn.", normed, heads, depth, scaled, tables, ahead))
         normed = graph.rms_norm(x, f"{name}post_attention_layernorm", eps)
         gate = graph.activation(
             graph.linear(normed, f"{name}mlp.gate_proj"), config.get("hidden_act", "silu")
         )
-        wide = ov.multiply(gate, graph.linear(normed, f"{name}mlp.up_proj"))
-        x = ov.add(x, graph.linear(wide, f"{name}mlp.down_proj"))
+        wide = graph.multiply(gate, graph.linear(normed, f"{name}mlp.up_proj"))
+        x = graph.add(x, graph.linear(wide, f"{name}mlp.down_proj"))
     return graph.rms_norm(x, f"{p}norm", eps)
 
 
@@ -127,7 +127,7 @@ def _attention(
     order = graph.constant([0, 2, 1, 3], np.int64)
 
     def split(part: str, count: int) -> Any:
-        return ov.reshape(graph.linear(x, name + part), graph.constant([0, 0, count, depth], np.int64), True)
+        return graph.heads(graph.linear(x, name + part), count, depth)
 
     def placed(y: Any, norm: str, rotation: tuple[Any, Any]) -> Any:
         if graph.has(f"{name}{norm}.weight"):

@@ -46,6 +46,12 @@ def _present_name(name: str) -> str:
     return name
 
 
+def _width(x: Any) -> int | None:
+    """The size of the last axis, or None where it comes with the input."""
+    size = x.output(0).partial_shape[-1]
+    return size.get_length() if size.is_static else None
+
+
 class Graph:
     """Small building blocks over one model's tensors.
 
@@ -107,9 +113,18 @@ class Graph:
     def affine(
         self, x: Any, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32] | None = None
     ) -> Any:
-        """x·Wᵀ + b; *weight* has shape (out, in)."""
+        """x·Wᵀ + b; *weight* has shape (out, in), *bias* (out,).
+
+        Raises:
+            EncoderError: they have other shapes.
+        """
         from openvino import opset13 as ov
 
+        if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+            raise self._misfit(
+                f"a linear layer's weight has the shape {weight.shape} and its bias "
+                f"{None if bias is None else bias.shape}"
+            )
         y = ov.matmul(x, self.constant(weight), False, True)
         return y if bias is None else ov.add(y, self.constant(bias))
 
@@ -118,8 +133,8 @@ class Graph:
         from openvino import opset13 as ov
 
         y = ov.mvn(x, self.constant([-1], np.int64), True, eps, "inside_sqrt")
-        y = ov.multiply(y, self.constant(self.tensor(f"{name}.weight")))
-        return ov.add(y, self.constant(self.tensor(f"{name}.bias"))) if self.has(f"{name}.bias") else y
+        y = ov.multiply(y, self._each(x, f"{name}.weight"))
+        return ov.add(y, self._each(x, f"{name}.bias")) if self.has(f"{name}.bias") else y
 
     def rms_norm(self, x: Any, name: str, eps: float) -> Any:
         """x over the root mean square of its last axis (Zhang and Sennrich 2019), times ``name.weight``."""
@@ -128,7 +143,68 @@ class Graph:
         square = ov.reduce_mean(ov.power(x, self.constant(2.0)), self.constant([-1], np.int64), True)
         root = ov.sqrt(ov.add(square, self.constant(eps)))
         return ov.multiply(
-            ov.multiply(x, ov.divide(self.constant(1.0), root)), self.constant(self.tensor(f"{name}.weight"))
+            ov.multiply(x, ov.divide(self.constant(1.0), root)), self._each(x, f"{name}.weight")
+        )
+
+    def add(self, x: Any, y: Any) -> Any:
+        """x + y of one width. ``ov.add`` broadcasts: a layer with one output would be added to each number.
+
+        Raises:
+            EncoderError: they differ in width.
+        """
+        from openvino import opset13 as ov
+
+        return ov.add(*self._alike(x, y))
+
+    def multiply(self, x: Any, y: Any) -> Any:
+        """x · y of one width. See :meth:`add`.
+
+        Raises:
+            EncoderError: they differ in width.
+        """
+        from openvino import opset13 as ov
+
+        return ov.multiply(*self._alike(x, y))
+
+    def heads(self, x: Any, count: int, depth: int) -> Any:
+        """*x* (rows, length, count · depth) as (rows, length, count, depth).
+
+        Raises:
+            EncoderError: *x* is of another width, which OpenVINO's reshape makes an empty tensor of, silently
+                (2026.4).
+        """
+        from openvino import opset13 as ov
+
+        if _width(x) not in (None, count * depth):
+            raise self._misfit(f"{_width(x)} numbers are divided among {count} heads of {depth}")
+        return ov.reshape(x, self.constant([0, 0, count, depth], np.int64), True)
+
+    def check_width(self, x: Any, width: int) -> None:
+        """Refuse an *x* whose last axis isn't of the size *width*.
+
+        Raises:
+            EncoderError: it isn't.
+        """
+        if _width(x) not in (None, width):
+            raise self._misfit(f"the last layer gives {_width(x)} numbers, and config.json says {width}")
+
+    def _alike(self, x: Any, y: Any) -> tuple[Any, Any]:
+        if None not in (_width(x), _width(y)) and _width(x) != _width(y):
+            raise self._misfit(f"a layer gives {_width(y)} numbers where {_width(x)} are wanted")
+        return x, y
+
+    def _each(self, x: Any, name: str) -> Any:
+        """A tensor with a number for each along the last axis of *x*."""
+        values = self.tensor(name)
+        if values.ndim != 1 or _width(x) not in (None, len(values)):
+            raise self._misfit(f"tensor {name} has the shape {values.shape}, and {_width(x)} numbers come in")
+        return self.constant(values)
+
+    def _misfit(self, what: str) -> EncoderError:
+        return EncoderError(
+            f"{self._name}: {what}: the safetensors and config.json are of two models, or one of them was "
+            "edited. Fetch both from the same revision",
+            spec=self._name,
         )
 
     def length(self, ids: Any) -> Any:

@@ -74,11 +74,11 @@ def hidden_states(graph: Graph, ids: Any, mask: Any) -> Any:
     for i in range(int(config["num_hidden_layers"])):
         name, kind = f"{p}layers.{i}.", _kind(config, i)
         normed = graph.layer_norm(x, f"{name}attn_norm", eps) if graph.has(f"{name}attn_norm.weight") else x
-        x = ov.add(x, _attention(graph, f"{name}attn.", normed, heads, depth, tables[kind], biases[kind]))
+        x = graph.add(x, _attention(graph, f"{name}attn.", normed, heads, depth, tables[kind], biases[kind]))
         wide = graph.linear(graph.layer_norm(x, f"{name}mlp_norm", eps), f"{name}mlp.Wi")
         taken, gate = ov.split(wide, graph.constant(-1, np.int64), 2).outputs()
         act = config.get("hidden_activation", "gelu")
-        x = ov.add(x, graph.linear(ov.multiply(graph.activation(taken, act), gate), f"{name}mlp.Wo"))
+        x = graph.add(x, graph.linear(ov.multiply(graph.activation(taken, act), gate), f"{name}mlp.Wo"))
     return graph.layer_norm(x, f"{p}final_norm", eps)
 
 
@@ -113,8 +113,7 @@ def _attention(
         part = slice(place * width, (place + 1) * width)
         added = None if bias_of is None else bias_of[part] * np.float32(scale)
         y = graph.affine(x, fused[part] * np.float32(scale), added)
-        y = ov.reshape(y, graph.constant([0, 0, heads, depth], np.int64), True)
-        return ov.transpose(y, graph.constant(axes, np.int64))
+        return ov.transpose(graph.heads(y, heads, depth), graph.constant(axes, np.int64))
 
     query = graph.rotated(split(0, [0, 2, 1, 3], depth**-0.5), tables)
     key = graph.rotated(split(1, [0, 2, 1, 3]), tables)
