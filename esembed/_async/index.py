@@ -835,11 +835,12 @@ class AsyncIndex:
         does it, too.
 
         Args:
-            texts: pieces of documents that are asked, two of each.
-            documents: random other documents, each scored for each text.
+            texts: pieces of documents that are asked, two of each; from 25 to 5,000.
+            documents: random other documents, each scored for each text; from 50 to 5,000.
             seed: of drawing.
 
         Raises:
+            OptionsError: out of range.
             QueryError: too few documents (50), or too short ones; chunks; no field that a text can be
                 searched in.
             AliasError: opened by an alias that shows a part of the index, or that stands for several.

@@ -267,6 +267,14 @@ class AsyncSearcher:
             if not compiled.alone:
                 answers = msearch_items(response.body, len(compiled.bodies), where)
             hits = await self._hits(compiler, compiled, answers, where, partial_results, view)
+            if deadline is not None and hits.timed_out and not partial_results:
+                own = asked.timeout_seconds == request.options.timeout_seconds or (
+                    hits.legs_missing
+                    and all(name in asked.leg_timeouts_seconds for name in hits.legs_missing)
+                )
+                if not own:
+                    # The engine stopped since it was told to, for the deadline's sake: a part is no answer.
+                    raise deadline.error(f"the engine's answer to POST {where}")
         except BaseException as error:  # a caller that hangs up, too
             if opened is not None:
                 await self._close(opened)
@@ -275,13 +283,6 @@ class AsyncSearcher:
             raise
         if view.point_in_time is not None and hits.next_cursor is None:
             await self._close(view.point_in_time)
-        if deadline is not None and hits.timed_out and not partial_results:
-            own = asked.timeout_seconds == request.options.timeout_seconds or (
-                hits.legs_missing and all(name in asked.leg_timeouts_seconds for name in hits.legs_missing)
-            )
-            if not own:
-                # The engine stopped since it was told to, for the deadline's sake: a part is no answer.
-                raise deadline.error(f"the engine's answer to POST {where}")
         return hits
 
     async def search_many(
@@ -432,7 +433,14 @@ class AsyncSearcher:
             shown = filter_of([*self._alias_filters, *([] if shown is None else [shown])])
         resolved = resolve(query, self.plan, text=text, filter=shown, legs=legs, **(words or {}))
         most = self.capabilities.max_result_window
-        request = make_request(resolved, options, max_window=most, cursor=cursor, routing=routing)
+        request = make_request(
+            resolved,
+            options,
+            max_window=most,
+            cursor=cursor,
+            routing=routing,
+            calibration=self._fusing.calibration,
+        )
         if isinstance(query, str) and legs and self.plan.query is not None:
             beside = legs_beside(self.plan, legs)
             if beside:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from esembed.dialect import dialect_for
 from esembed.dialect.documents import random_score
 from esembed.dialect.meta import FLOOR, HASH_FIELD
-from esembed.errors import EsembedError, QueryError
+from esembed.errors import EsembedError, OptionsError, QueryError
 from esembed.ingest.options import IngestOptions, IngestReport, Progress
 from esembed.ingest.progress import StepProgress
+from esembed.option_checks import SEED, not_within
 from esembed.plan import paths
 from esembed.plan.default_query import searchable_legs, text_leg
 from esembed.query import builders as q
+from esembed.query.nodes import MAX_WINDOW
 from esembed.query.tree import resolve_text
 
 from . import documents
@@ -132,6 +134,13 @@ async def learn_floor(
     from esembed.search.calibration import count_scores
     from esembed.weights.known_items import known_items
 
+    for option, value, limits in (
+        ("texts", texts, (FEWEST_DOCUMENTS // 2, MAX_WINDOW // 2)),
+        ("documents", documents, (FEWEST_DOCUMENTS, MAX_WINDOW // 2)),
+        ("seed", seed, SEED),
+    ):
+        if problem := not_within(value, limits, whole=True):
+            raise OptionsError(problem, option=option)
     state.live.require_whole("counting how random documents score")
     legs = searchable_legs(state.plan)
     if not legs or state.plan.chunk is not None:

@@ -230,13 +230,18 @@ class ClientFusion:
                 fused = collapse(fused, groups)
                 continue
             if isinstance(stage, Floor):
-                fused = [
-                    hit
-                    for block in blocks
-                    for hit in self._better_than_chance(
-                        stage, [hit for hit in fused if hit.id in block.ids], block, work.bounds
+                kept, best = [], 1.0
+                for block in blocks:
+                    of_block = [hit for hit in fused if hit.id in block.ids]
+                    better, share = self._better_than_chance(stage, of_block, block, work.bounds)
+                    kept += better
+                    best = min(best, share)
+                if fused and not kept:
+                    compiled.scope.note(
+                        f"floor(p={stage.p:g}): none of the {len(fused)} hits is better than chance; of "
+                        f"random documents {best:.2g} are as good as the best of them"
                     )
-                ]
+                fused = kept
                 continue
             try:
                 if isinstance(stage, Diversify):
@@ -414,8 +419,9 @@ class ClientFusion:
         fused: list[Fused],
         block: _Block,
         bounds: Mapping[str, Bound],
-    ) -> list[Fused]:
-        """The hits that a share of at most ``stage.p`` of random documents would be as good as."""
+    ) -> tuple[list[Fused], float]:
+        """The hits that a share of at most ``stage.p`` of random documents would be as good as, and the
+        smallest share of all."""
         compiled = block.compiled
         if self.calibration is None:
             raise QueryError(
@@ -425,7 +431,7 @@ class ClientFusion:
             )
         scored: list[tuple[str, dict[str, float], float | None]] = []
         for leg, answer in zip(compiled.legs, block.lists, strict=True):
-            curve = calibrated_leg(leg.leg.query)
+            curve = calibrated_leg(leg.leg.scored_as)
             if curve is None or curve not in self.calibration.legs:
                 known = ", ".join(sorted(self.calibration.legs))
                 raise QueryError(
@@ -453,12 +459,7 @@ class ClientFusion:
             best = min(best, share)
             if share <= stage.p:
                 kept.append(hit)
-        if fused and not kept:
-            compiled.scope.note(
-                f"floor(p={stage.p:g}): none of the {len(fused)} hits is better than chance; of random "
-                f"documents {best:.2g} are as good as the best of them"
-            )
-        return kept
+        return kept, best
 
     def _diversify(
         self,
@@ -567,7 +568,7 @@ class ClientFusion:
         the engines count words in the index as it is by then."""
         bounds: dict[str, Bound] = {}
         for leg in compiled.legs:
-            node, deadline = leg.leg.query, compiled.options.deadline
+            node, deadline = leg.leg.scored_as, compiled.options.deadline
             words: float | None = word_sums.get(leg.name)
             if words is None and isinstance(node, TextNode) and node.scale is None:
                 # As one text, a word is as rare as in the field that has it most, and boosts only multiply

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from esembed.encode.backends.cpu import has_bfloat16
 from esembed.json_input import JsonInputError, JsonLimits, parse_json
 
 __all__ = ["Contender", "EncodeBench", "Row", "run_bench"]
@@ -250,7 +251,12 @@ def run_bench(
                     cpu[one.name].append(max(spent["cpu_seconds"], 1e-9))
                     waits[one.name] += process.ask("queries", start=turn * each, count=each)["seconds"]
                 # in each round, and the best counts: at a busy moment a single measurement is too low
-                ask = {"threads": threads, "device": device, "seconds": gemm_seconds / max(1, rounds)}
+                ask = {
+                    "threads": threads,
+                    "device": device,
+                    "bfloat16": has_bfloat16(),
+                    "seconds": gemm_seconds / max(1, rounds),
+                }
                 for dtype, flops in gemm.ask("gemm", **ask)["flops"].items():
                     peak[dtype] = max(peak.get(dtype, 0.0), flops)
             peaks = {one.name: int(process.ask("peak")["bytes"]) for one, process, _, _ in running}

@@ -16,6 +16,7 @@ import msgspec
 
 from esembed.deprecation import renamed
 from esembed.errors import EncoderError
+from esembed.option_checks import check_numbers
 from esembed.types import DenseMatrix, SparseVector
 
 __all__ = [
@@ -81,15 +82,18 @@ class RuntimeOptions:
                 DeprecationWarning,
                 stacklevel=3,
             )
-        for name, least in (
-            ("batch_tokens", 1),
-            ("threads", 1),
-            ("query_batch", 1),
-            ("query_cache_bytes", 0),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise EncoderError(f"{name} must be at least {least}, not {value}")
+        check_numbers(
+            self,
+            whole={
+                "batch_tokens": (1, None),
+                "threads": (1, None),
+                "query_batch": (1, None),
+                "query_cache_bytes": (0, None),
+                "max_retries": (0, None),
+            },
+            real={"timeout_seconds": (0.001, None), "price_usd_per_million_tokens": (0, None)},
+            error=lambda message, option: EncoderError(f"{option} {message}"),
+        )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> RuntimeOptions:

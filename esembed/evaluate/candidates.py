@@ -17,6 +17,7 @@ import numpy as np
 from esembed.errors import OptionsError, PlanError
 from esembed.evaluate.significance import recall_to_keep
 from esembed.evaluate.target import SearchTarget
+from esembed.option_checks import check_numbers
 from esembed.plan import CandidateRule, DenseField, IndexPlan
 from esembed.plan.fields import MAX_CANDIDATES
 from esembed.query import Filter
@@ -55,14 +56,11 @@ class CandidateOptions:
     sample: int = 200
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_recall <= 1:
-            raise OptionsError(f"above 0, at most 1, not {self.min_recall}", option="min_recall")
-        if not self.ks or any(not 1 <= k <= 1000 for k in self.ks):
-            raise OptionsError(f"numbers from 1 to 1,000, not {self.ks}", option="ks")
-        if not self.factors or any(factor < 1 for factor in self.factors):
-            raise OptionsError(f"1 and more, not {self.factors}", option="factors")
-        if self.sample < 2:
-            raise OptionsError(f"2 and more, not {self.sample}", option="sample")
+        check_numbers(
+            self,
+            whole={"ks": (1, 1000), "sample": (2, 10_000)},
+            real={"min_recall": (0.001, 1), "margin": (0, 1), "factors": (1, 10_000)},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +151,7 @@ def choose_candidates(
 
     Raises:
         PlanError: no such field, or one that is compared with every vector.
-        OptionsError: too few queries.
+        OptionsError: too few queries; no document has a vector there.
     """
     settings = options or CandidateOptions()
     tell = progress or (lambda line: None)
@@ -166,6 +164,11 @@ def choose_candidates(
         for k in sorted(set(settings.ks) if condition is None else {min(settings.ks)}):
             tell(f"{name}, k = {k}{words and ', ' + words}: {len(asked)} queries")
             trials += _trials(index, name, spec, asked, k, words, condition, settings)
+    if not any(not trial.filter for trial in trials):
+        raise OptionsError(
+            f"no query has a neighbor by {name}: the index has no document with a vector there",
+            option="field",
+        )
     rule, kept = candidate_rule(trials, settings)
     return CandidateChoice(
         field=name,

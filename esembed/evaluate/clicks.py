@@ -24,6 +24,7 @@ import numpy as np
 
 from esembed.errors import OptionsError
 from esembed.evaluate.collection import Dataset, make_dataset
+from esembed.option_checks import check_numbers
 
 __all__ = ["ClickOptions", "ClickReport", "Impression", "judgments_from_clicks", "propensities"]
 
@@ -79,12 +80,16 @@ class ClickOptions:
     def __post_init__(self) -> None:
         if self.correction not in ("coec", "ipw", "none"):
             raise OptionsError(f"ipw, coec or none, not {self.correction!r}", option="correction")
-        for name in ("min_impressions", "min_clicks", "max_session_queries", "max_session_clicks"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionsError(f"a whole number ≥ 1, not {value!r}", option=name)
-        if not 0 < self.least_propensity <= 1:
-            raise OptionsError(f"above 0, at most 1, not {self.least_propensity}", option="least_propensity")
+        check_numbers(
+            self,
+            whole={
+                "min_impressions": (1, None),
+                "min_clicks": (1, None),
+                "max_session_queries": (1, None),
+                "max_session_clicks": (1, None),
+            },
+            real={"least_propensity": (0.001, 1), "grades": (0.001, 1)},
+        )
         given = self.propensities
         if given is not None and (not given or not all(0 < one <= 1 for one in given)):
             raise OptionsError("numbers above 0, at most 1, one for each place", option="propensities")

@@ -28,6 +28,7 @@ from esembed.errors import OptionsError, QueryError, UnsupportedFeatureError
 from esembed.evaluate.datasets import Dataset, load_dataset
 from esembed.evaluate.significance import Interval, bootstrap_interval
 from esembed.ingest.sources.index import draw_vectors, read_vectors
+from esembed.option_checks import SEED, check_numbers
 from esembed.plan import DenseField, IndexPlan
 from esembed.plan.fields import UNQUANTIZED
 from esembed.query import Filter, Query
@@ -97,15 +98,20 @@ class RecallOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (("k", 1, 1000), ("sample", 1, 10_000), ("sampled_filters", 0, len(SHARES))):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise OptionsError(f"a whole number from {low} to {high}, not {value!r}", option=name)
+        check_numbers(
+            self,
+            whole={
+                "k": (1, 1000),
+                "sample": (1, 10_000),
+                "sampled_filters": (0, len(SHARES)),
+                "num_candidates": (1, MAX_WINDOW),
+                "seed": SEED,
+            },
+        )
         # One more: a document that is its own query is not counted.
-        if self.num_candidates is not None and not self.k < self.num_candidates <= MAX_WINDOW:
+        if self.num_candidates is not None and self.num_candidates <= self.k:
             raise OptionsError(
-                f"more than k ({self.k}), at most {MAX_WINDOW:,}, not {self.num_candidates!r}",
-                option="num_candidates",
+                f"must be more than k ({self.k}), not {self.num_candidates}", option="num_candidates"
             )
         if self.exact not in ("auto", "script", "scan"):
             raise OptionsError(f"auto, script or scan, not {self.exact!r}", option="exact")

@@ -38,9 +38,11 @@ from esembed.deprecation import renamed_attributes
 from esembed.errors import EsembedError
 from esembed.evaluate.leg_table import FusionConfig, LegTable, untuned
 from esembed.evaluate.significance import Interval, bootstrap_interval
+from esembed.option_checks import SEED, check_numbers
 from esembed.plan import IndexPlan
 from esembed.plan.default_query import TEXT_LEAST
 from esembed.query import Query
+from esembed.query.nodes import MAX_WINDOW
 
 __all__ = ["SplitResult", "TuneOptions", "Tuned", "fused_query", "split_protocol", "tune"]
 
@@ -75,6 +77,20 @@ class TuneOptions:
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     latency_weight: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            whole={
+                "rank_constants": (1, None),
+                "windows": (1, MAX_WINDOW),
+                "steps": (2, 1000),
+                "patience": (0, None),
+                "folds": (2, 1000),
+                "seed": SEED,
+            },
+            real={"tolerance": (0, 1), "latency_weight": (0, None)},
+        )
 
 
 @renamed_attributes(axes="parameters")

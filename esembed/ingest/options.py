@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -17,6 +16,7 @@ import orjson
 from esembed.deprecation import old_names, renamed
 from esembed.errors import OptionsError
 from esembed.ingest.dead_letters import KEPT_ERRORS, Reason, merge_reasons
+from esembed.option_checks import check_numbers
 from esembed.types import ItemError
 
 if TYPE_CHECKING:
@@ -159,38 +159,30 @@ class IngestOptions:
     on_settled: Callable[[Settled], None] | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_request_bytes",
-            "max_request_documents",
-            "max_in_flight",
-            "buffer_bytes",
-            "encode_batch_documents",
-            "encode_workers",
-        ):
-            count = getattr(self, name)
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise OptionsError(
-                    f"must be a whole number of at least 1, not {count!r}", option=f"options.{name}"
-                )
-        for name, least in (
-            ("flush_interval_seconds", 0.0),
-            ("request_timeout_seconds", 0.001),
-            ("max_wait_seconds", 0.0),
-        ):
-            seconds = getattr(self, name)
-            number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-            if not number or not least <= seconds < math.inf:
-                raise OptionsError(
-                    f"must be a number of seconds of at least {least:g}, not {seconds!r}",
-                    option=f"options.{name}",
-                )
+        check_numbers(
+            self,
+            whole={
+                "max_request_bytes": (1, None),
+                "max_request_documents": (1, None),
+                "max_in_flight": (1, None),
+                "buffer_bytes": (1, None),
+                "encode_batch_documents": (1, None),
+                "encode_workers": (1, None),
+                "max_errors": (0, None),
+            },
+            real={
+                "flush_interval_seconds": (0, None),
+                "request_timeout_seconds": (0.001, None),
+                "max_wait_seconds": (0, None),
+                "sync_max_delete": (0, 1),
+            },
+            prefix="options.",
+        )
         if isinstance(self.optional, str) or not all(isinstance(name, str) for name in self.optional):
             raise OptionsError(
                 'takes a list of vector fields, as in ["embedding"]', option="options.optional"
             )
         object.__setattr__(self, "optional", tuple(self.optional))
-        if not 0 <= self.sync_max_delete <= 1:
-            raise OptionsError("a share between 0 and 1", option="options.sync_max_delete")
         if self.dead_letters is not None:
             object.__setattr__(self, "dead_letters", Path(self.dead_letters))
         if self.ledger is not None:

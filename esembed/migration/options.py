@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from esembed.deprecation import renamed
 from esembed.ingest.options import IngestOptions, MissingVectors
+from esembed.option_checks import check_numbers
+from esembed.query.nodes import MAX_WINDOW
 
 __all__ = ["MigrateOptions", "MigrationReport"]
 
@@ -48,6 +50,19 @@ class MigrateOptions:
     max_drop: float = 0.0
     disk_factor: float = 1.5
     ingest: IngestOptions = field(default_factory=lambda: IngestOptions(op_field=None))
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            whole={"small_delta": (0, None), "max_delta_passes": (1, None), "k": (1, MAX_WINDOW)},
+            real={
+                "max_documents_per_second": (0.001, None),
+                "min_overlap": (0, 1),
+                "max_drop": (0, None),
+                "disk_factor": (0, None),
+            },
+            prefix="options.",
+        )
 
 
 @renamed(catch_ups="delta_passes")

@@ -50,6 +50,12 @@ FETCHED_WINDOW = 200
 """Up to this window the legs bring their hits' stored fields along; beyond, the page is fetched alone."""
 
 
+_CHUNKS_GAP = 'chunks that are documents of their own are brought together in the client; fusion="auto"'
+_COUNTS_GAP = (
+    'aggregations beside a post_filter are counted in a search of their own, without it; fusion="auto"'
+)
+
+
 class CompiledLeg(msgspec.Struct, frozen=True, kw_only=True):
     """One leg as a request of its own.
 
@@ -259,17 +265,11 @@ class SearchCompiler:
             compiled = self._diversified_by_engine(request, scope)
         elif request.fusion is not None:
             compiled = self._fused(request, request.fusion, scope, fetch_with_legs)
-        elif (
-            self._stages_need_the_client(request)
-            or self._finds_chunk_documents(request.inner, scope)
-            or (
-                _counts_apart(request)
-                and request.options.sort is None
-                and request.options.search_after is None
-            )
-            # Whether an engine asks it of the k nearest, and before or after its stages, differs.
-            or (request.options.min_score is not None and (request.stages or request.finds_nearest))
-        ):
+        elif gaps := self._single_gaps(request, scope):
+            if request.options.fusion == "server":
+                raise UnsupportedFeatureError(
+                    gaps, profile=self.capabilities.label, unknown=self.capabilities.unknown
+                )
             compiled = self._single_by_client(request, scope, fetch_with_legs)
         else:
             compiled = self._single(request, scope)
@@ -376,6 +376,21 @@ class SearchCompiler:
         )
         return self._by_client(request, fusion, scope, fetch_with_legs)
 
+    def _single_gaps(self, request: Request, scope: Scope) -> list[str]:
+        """Why one leg's search takes more than a request of the engine's; empty where it doesn't."""
+        options, gaps = request.options, []
+        if self._stages_need_the_client(request):
+            stages = " and ".join(f"{stage.builder()}()" for stage in request.stages)
+            gaps.append(f'{stages} here runs in the client; fusion="auto"')
+        if self._finds_chunk_documents(request.inner, scope):
+            gaps.append(_CHUNKS_GAP)
+        if _counts_apart(request) and options.sort is None and options.search_after is None:
+            gaps.append(_COUNTS_GAP)
+        # Whether an engine asks it of the k nearest, and before or after its stages, differs.
+        if options.min_score is not None and (request.stages or request.finds_nearest):
+            gaps.append('min_score of these hits is looked at in the client; fusion="auto"')
+        return gaps
+
     def _stages_need_the_client(self, request: Request) -> bool:
         if not request.stages:
             return False
@@ -455,18 +470,13 @@ class SearchCompiler:
             elif not self.dialect.collapses_fused:
                 gaps.append('hybrid collapses each leg before it fuses, not the fused list; fusion="auto"')
         if any(self._finds_chunk_documents(leg.query, scope) for leg in request.legs):
-            gaps.append(
-                'chunks that are documents of their own are brought together in the client; fusion="auto"'
-            )
+            gaps.append(_CHUNKS_GAP)
         if fusion.kind == "linear" and any(self._to_common(leg.query, scope) for leg in request.legs):
             gaps.append(
                 'dot_product scores differ from Elasticsearch\'s until they are converted; fusion="auto"'
             )
         if request.options.post_filter is not None:
-            gaps.append(
-                "aggregations beside a post_filter are counted in a search of their own, without it; "
-                'fusion="auto"'
-            )
+            gaps.append(_COUNTS_GAP)
         if any(self.dialect.finds_more_than_k(leg.query, scope) for leg in request.legs):
             gaps.append('a kNN with num_candidates above k finds more than k documents here; fusion="auto"')
         if request.goes_on:

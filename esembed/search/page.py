@@ -224,8 +224,8 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise broken_cursor()
         if cursor.digest != digest:
             raise QueryError(
-                "the cursor belongs to another query (or filter, or sort); pass it with the same one, or "
-                "start at the first page",
+                "the cursor belongs to another query (or filter, sort or routing), or learn_floor has run "
+                "since; pass it with the same one, or start at the first page",
                 field="cursor",
             )
         return cursor

@@ -36,6 +36,7 @@ from esembed.query.nodes import (
     Stage,
 )
 from esembed.query.tree import add_filter, resolve_text, too_deep, transform, walk
+from esembed.search.calibration import Calibration
 from esembed.search.options import SearchOptions
 from esembed.search.page import Cursor, PointInTime, SettledWords
 from esembed.search.sorting import sorted_digest
@@ -66,6 +67,8 @@ class RequestLeg(msgspec.Struct, frozen=True, kw_only=True):
         complete: every candidate is to be scored by it, not only its own hits.
         align_scores: its scores are added to others' as they are, so engines' differences are taken out.
         timeout_seconds: after which the engine answers with what it has, or None.
+        asked: the query as it was before its words were settled (see :mod:`esembed.search.words`): what a
+            score can reach, and whose curve it is read by, follow from it. None where nothing was settled.
     """
 
     name: str
@@ -73,6 +76,12 @@ class RequestLeg(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = False
     align_scores: bool = False
     timeout_seconds: float | None = None
+    asked: Query | None = None
+
+    @property
+    def scored_as(self) -> Query:
+        """What the scores are those of."""
+        return self.asked or self.query
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -355,6 +364,7 @@ def make_request(
     max_window: int,
     cursor: str | None = None,
     routing: str = "",
+    calibration: Calibration | None = None,
 ) -> Request:
     """The request that a resolved query and its options are.
 
@@ -362,6 +372,7 @@ def make_request(
         max_window: how deep the engine pages (``index.max_result_window``).
         cursor: from ``hits.next_cursor`` of the same query, in place of ``options.offset``.
         routing: the shards that are asked; a cursor leads to the same ones only.
+        calibration: what ``q.floor`` cuts by; where pages are of one point in time, a cursor ends with it.
 
     Raises:
         QueryError: a page beyond the window, a time-out of no leg, options that don't go together, or a
@@ -373,7 +384,10 @@ def make_request(
     nodes = tuple(walk(filtered))
     digest = query_digest(filtered)
     if routing:
-        digest = hashlib.sha256(f"{digest} {routing}".encode()).hexdigest()[:16]
+        digest = _joined(digest, routing)
+    if options.keep_alive_seconds is not None and any(isinstance(node, Floor) for node in nodes):
+        # Cut by another measure, a page would begin among hits that were shown.
+        digest = _joined(digest, repr(calibration))
     if options.keep_alive_seconds is not None and (options.search_after is not None or not options.size):
         raise QueryError(
             "keep_alive_seconds is for the pages that a cursor leads to, and size=0 and search_after have "
@@ -626,6 +640,10 @@ def _check_timeouts(options: SearchOptions, names: Sequence[str]) -> None:
             f"leg_timeouts_seconds: the query has no leg {unknown[0]!r} ({there})",
             field="leg_timeouts_seconds",
         )
+
+
+def _joined(digest: str, more: str) -> str:
+    return hashlib.sha256(f"{digest} {more}".encode()).hexdigest()[:16]
 
 
 def query_digest(query: Query) -> str:

@@ -276,7 +276,11 @@ def with_words(
     def at(query: Query, step: int = STEPS - 1) -> Query:
         return settled(query, scope, words, step)
 
-    legs = tuple(replace(leg, query=at(leg.query, steps.get(leg.name, STEPS - 1))) for leg in request.legs)
+    legs = []
+    for leg in request.legs:
+        settled_query = at(leg.query, steps.get(leg.name, STEPS - 1))
+        asked = leg.query if settled_query != leg.query else None
+        legs.append(replace(leg, query=settled_query, asked=asked))
     stages = tuple(
         stage.replace(by=at(stage.by)) if isinstance(stage, Rescore) and stage.by is not None else stage
         for stage in request.stages
@@ -287,7 +291,7 @@ def with_words(
         request,
         inner=inner,
         stages=stages,
-        legs=legs,
+        legs=tuple(legs),
         notes=(*request.notes, *notes),
         settled=SettledWords(steps=dict(steps), missing=missing),
     )

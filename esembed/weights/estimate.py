@@ -25,8 +25,10 @@ import numpy.typing as npt
 
 from esembed.errors import EsembedError
 from esembed.fusion import CLEAR_HITS
+from esembed.option_checks import SEED, check_numbers
 from esembed.plan.default_query import TEXT_LEAST, prior_weights
 from esembed.query import Query
+from esembed.query.nodes import MAX_WINDOW
 from esembed.weights.known_items import HELD_OUT, Kind, known_items
 from esembed.weights.scorers import Matrix, SampledDocument, Scorer
 
@@ -88,6 +90,13 @@ class WeightsOptions:
     kinds: tuple[Kind, ...] = ("first", "words")
     max_seconds: float = 20.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            whole={"documents": (1, MAX_WINDOW), "queries": (1, MAX_WINDOW), "seed": SEED},
+            real={"max_seconds": (0, None)},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from esembed import AsyncIndex, DenseField, IndexPlan, IngestOptions, SparseField, TextField
 from esembed import query as q
-from esembed.errors import QueryError
+from esembed.errors import OptionsError, QueryError, UnsupportedFeatureError
 
 from .search_world import data
 
@@ -107,5 +107,68 @@ async def test_too_little_to_count_from(client: Any) -> None:
         await made.refresh()
         with pytest.raises(QueryError, match="too few documents, or too short ones"):
             await made.learn_floor()
+    finally:
+        await made.delete_index()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"texts": 0}, "texts"),
+        ({"texts": "many"}, "texts"),
+        ({"documents": 49}, "documents"),
+        ({"documents": 1e3}, "documents"),
+        ({"seed": -1}, "seed"),
+        ({"seed": None}, "seed"),
+    ],
+)
+async def test_numbers_of_counting_are_checked(index: AsyncIndex, options: Any, named: str) -> None:
+    with pytest.raises(OptionsError, match=f"{named}: must be a whole number"):
+        await index.learn_floor(**options)
+
+
+async def test_an_engine_is_not_said_to_cut(index: AsyncIndex) -> None:
+    await index.learn_floor(documents=80)
+    for query in (q.floor(q.knn("vector")), q.floor(q.rrf(q.match(), q.knn("vector")))):
+        with pytest.raises(UnsupportedFeatureError, match="floor"):
+            await index.search(query, text=text(3), fusion="server")
+
+
+async def test_misspelled_words_are_judged_as_words(index: AsyncIndex) -> None:
+    await index.learn_floor(documents=80)
+    query, words = (
+        q.floor(q.rrf(q.match(), q.knn("vector")), p=0.4),
+        " ".join(["code7x", *TOPICS[2], "qqzzq"]),
+    )
+    found = await index.search(query, text=words, fuzziness="missing", size=50)
+    assert "no document has 'qqzzq'" in found.notes[0]
+    # No word is like it, so the same documents are better than chance as without the question.
+    assert 0 < len(found) < 50
+    assert found.ids == (await index.search(query, text=words, size=50)).ids
+    nothing = await index.search(q.floor(q.match()), text="qqzzq wwxxw", fuzziness="missing")
+    assert list(nothing) == []
+
+
+async def test_pages_end_where_scores_are_counted_anew(index: AsyncIndex) -> None:
+    await index.learn_floor(documents=80)
+    query = q.floor(q.rrf(q.match(), q.knn("vector")), p=0.3)
+    first = await index.search(query, text=text(7), size=3, keep_alive_seconds=30)
+    assert first.next_cursor is not None
+    second = await index.search(query, text=text(7), size=3, keep_alive_seconds=30, cursor=first.next_cursor)
+    assert not {hit.id for hit in first} & {hit.id for hit in second}
+    await index.learn_floor(documents=60, seed=5)
+    with pytest.raises(QueryError, match="learn_floor has run since"):
+        await index.search(query, text=text(7), size=3, keep_alive_seconds=30, cursor=second.next_cursor)
+
+
+async def test_candidates_of_an_empty_index(client: Any) -> None:
+    name = f"esembed-floor-{uuid.uuid4().hex[:8]}"
+    plan = IndexPlan(dense={"vector": DenseField(encoder="precomputed", dims=4, quantization="hnsw")})
+    made = await AsyncIndex.create(client, name, plan)
+    try:
+        with pytest.raises(
+            OptionsError, match="no query has a neighbor by vector: the index has no document"
+        ):
+            await made.choose_candidates([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]], field="vector")
     finally:
         await made.delete_index()

@@ -12,7 +12,7 @@ import pytest
 
 from esembed import DenseField, Index, IndexPlan, IngestOptions, SparseField, TextField
 from esembed import query as q
-from esembed.errors import QueryError
+from esembed.errors import OptionsError, QueryError, UnsupportedFeatureError
 
 from .search_world import data
 
@@ -105,5 +105,68 @@ def test_too_little_to_count_from(client: Any) -> None:
         made.refresh()
         with pytest.raises(QueryError, match="too few documents, or too short ones"):
             made.learn_floor()
+    finally:
+        made.delete_index()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"texts": 0}, "texts"),
+        ({"texts": "many"}, "texts"),
+        ({"documents": 49}, "documents"),
+        ({"documents": 1e3}, "documents"),
+        ({"seed": -1}, "seed"),
+        ({"seed": None}, "seed"),
+    ],
+)
+def test_numbers_of_counting_are_checked(index: Index, options: Any, named: str) -> None:
+    with pytest.raises(OptionsError, match=f"{named}: must be a whole number"):
+        index.learn_floor(**options)
+
+
+def test_an_engine_is_not_said_to_cut(index: Index) -> None:
+    index.learn_floor(documents=80)
+    for query in (q.floor(q.knn("vector")), q.floor(q.rrf(q.match(), q.knn("vector")))):
+        with pytest.raises(UnsupportedFeatureError, match="floor"):
+            index.search(query, text=text(3), fusion="server")
+
+
+def test_misspelled_words_are_judged_as_words(index: Index) -> None:
+    index.learn_floor(documents=80)
+    query, words = (
+        q.floor(q.rrf(q.match(), q.knn("vector")), p=0.4),
+        " ".join(["code7x", *TOPICS[2], "qqzzq"]),
+    )
+    found = index.search(query, text=words, fuzziness="missing", size=50)
+    assert "no document has 'qqzzq'" in found.notes[0]
+    # No word is like it, so the same documents are better than chance as without the question.
+    assert 0 < len(found) < 50
+    assert found.ids == (index.search(query, text=words, size=50)).ids
+    nothing = index.search(q.floor(q.match()), text="qqzzq wwxxw", fuzziness="missing")
+    assert list(nothing) == []
+
+
+def test_pages_end_where_scores_are_counted_anew(index: Index) -> None:
+    index.learn_floor(documents=80)
+    query = q.floor(q.rrf(q.match(), q.knn("vector")), p=0.3)
+    first = index.search(query, text=text(7), size=3, keep_alive_seconds=30)
+    assert first.next_cursor is not None
+    second = index.search(query, text=text(7), size=3, keep_alive_seconds=30, cursor=first.next_cursor)
+    assert not {hit.id for hit in first} & {hit.id for hit in second}
+    index.learn_floor(documents=60, seed=5)
+    with pytest.raises(QueryError, match="learn_floor has run since"):
+        index.search(query, text=text(7), size=3, keep_alive_seconds=30, cursor=second.next_cursor)
+
+
+def test_candidates_of_an_empty_index(client: Any) -> None:
+    name = f"esembed-floor-{uuid.uuid4().hex[:8]}"
+    plan = IndexPlan(dense={"vector": DenseField(encoder="precomputed", dims=4, quantization="hnsw")})
+    made = Index.create(client, name, plan)
+    try:
+        with pytest.raises(
+            OptionsError, match="no query has a neighbor by vector: the index has no document"
+        ):
+            made.choose_candidates([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]], field="vector")
     finally:
         made.delete_index()

@@ -19,7 +19,18 @@ PACKAGE = ROOT / "esembed"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "scalars", "credentials", "foreign", "json_input", "deprecation", "lazy", "_version"),
-    ("plan", "query", "fusion", "capabilities", "transport", "answers", "bounded", "deadline", "report_page"),
+    (
+        "plan",
+        "query",
+        "fusion",
+        "capabilities",
+        "transport",
+        "answers",
+        "bounded",
+        "deadline",
+        "option_checks",
+        "report_page",
+    ),
     ("dialect", "encode"),
     ("search", "ingest", "weights"),
     ("evaluate", "migration"),

@@ -158,7 +158,9 @@ def _layer(graph: Graph, name: str, shape: _Shape, x: Any, bias: Any) -> Any:
     weights = ov.softmax(ov.add(ov.matmul(query, key, False, False), bias), -1)
     mixed = ov.transpose(ov.matmul(weights, value, False, False), graph.constant([0, 2, 1, 3], np.int64))
     mixed = ov.reshape(mixed, graph.constant([0, 0, width], np.int64), True)
-    x = graph.layer_norm(graph.add(x, graph.linear(mixed, name + shape.out)), name + shape.out_norm, shape.eps)
+    x = graph.layer_norm(
+        graph.add(x, graph.linear(mixed, name + shape.out)), name + shape.out_norm, shape.eps
+    )
     wide = graph.activation(graph.linear(x, name + shape.up), shape.act)
     return graph.layer_norm(
         graph.add(x, graph.linear(wide, name + shape.down)), name + shape.down_norm, shape.eps

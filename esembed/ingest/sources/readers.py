@@ -11,6 +11,7 @@ from esembed.errors import OptionsError, RecordError
 from esembed.ingest.sources.files import Counter, Location, decompress
 from esembed.ingest.sources.lines import read_csv, read_json, read_jsonl, read_text
 from esembed.ingest.sources.tables import read_arrow, read_parquet
+from esembed.option_checks import check_numbers
 from esembed.types import Document
 
 __all__ = ["ReadOptions", "read_location"]
@@ -42,6 +43,7 @@ class ReadOptions:
     storage: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        check_numbers(self, whole={"max_record_bytes": (1, None)})
         for name in ("encoding", "fallback_encoding"):
             value = getattr(self, name)
             if value is None:

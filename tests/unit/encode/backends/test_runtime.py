@@ -16,8 +16,8 @@ def test_options_are_checked() -> None:
     for options, words in (
         ({"backend": "onnx"}, "backend 'onnx' is none of auto, openvino, torch"),
         ({"dtype": "fp16"}, "dtype 'fp16' is none of auto, float32"),
-        ({"threads": 0}, "threads must be at least 1"),
-        ({"batch_tokens": -5}, "batch_tokens must be at least 1"),
+        ({"threads": 0}, "threads must be a whole number of at least 1"),
+        ({"batch_tokens": -5}, "batch_tokens must be a whole number of at least 1"),
     ):
         with pytest.raises(EncoderError, match=words):
             RuntimeOptions(**options)  # type: ignore[arg-type]
@@ -48,7 +48,7 @@ def test_options_from_the_environment() -> None:
     [
         ("ESEMBED_ENCODER_DEVISE", "cpu", "names no option; there are: .*ESEMBED_ENCODER_DEVICE,"),
         ("ESEMBED_ENCODER_THREADS", "many", "ESEMBED_ENCODER_THREADS='many' can't be used"),
-        ("ESEMBED_ENCODER_THREADS", "0", "threads must be at least 1"),
+        ("ESEMBED_ENCODER_THREADS", "0", "threads must be a whole number of at least 1"),
         ("ESEMBED_ENCODER_DTYPE", "fp16", "ESEMBED_ENCODER_DTYPE='fp16' can't be used"),
     ],
 )
