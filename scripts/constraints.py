@@ -36,8 +36,16 @@ def direct_dependencies() -> set[str]:
 
 def main() -> int:
     """Resolve, filter, write."""
-    command = ["uv", "pip", "compile", "--universal", "--python-version", "3.10", "--extra", "dev", "--quiet"]
-    command += ["--no-header", "--no-annotate", "--no-emit-index-url", "pyproject.toml"]
+    command = ["uv", "pip", "compile", "--universal", "--python-version", "3.10", "--extra", "dev"]
+    command += [
+        "--extra",
+        "train",
+        "--quiet",
+        "--no-header",
+        "--no-annotate",
+        "--no-emit-index-url",
+        "pyproject.toml",
+    ]
     resolved = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     wanted = direct_dependencies()
     kept = [line for line in resolved.splitlines() if normal(re.split(r"[=\[ ]", line)[0]) in wanted]

@@ -30,6 +30,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "async": ("aiohttp",),
     "parquet": ("pyarrow",),
     "eval": ("ir-measures",),
+    "train": ("sentence-transformers", "datasets", "accelerate", "peft"),
 }
 CORE = ("elasticsearch", "opensearch-py", "numpy", "msgspec", "orjson")
 

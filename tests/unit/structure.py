@@ -267,6 +267,7 @@ LAZY = {
     "esembed.encode.cross_encoder",
     "esembed.encode.registry",
     "esembed.evaluate.reference",
+    "esembed.train.extra",
 }
 
 
