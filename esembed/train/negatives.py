@@ -20,10 +20,11 @@ import orjson
 
 from esembed import query as q
 from esembed.errors import OptionsError
+from esembed.option_checks import check_numbers
 from esembed.plan.default_query import default_legs
 from esembed.plan.legs import query_legs
 from esembed.query import Filter, Query
-from esembed.query.nodes import Knn, Stage, filter_of
+from esembed.query.nodes import MAX_WINDOW, Knn, Stage, filter_of
 from esembed.query.tree import add_filter, resolve_text
 from esembed.search.options import Reranker
 from esembed.train.extra import need
@@ -40,8 +41,6 @@ __all__ = ["MiningOptions", "MiningReport", "false_share", "mine_negatives"]
 
 Format = Literal["triplet", "n-tuple", "labeled-pair", "labeled-list"]
 
-_WINDOW = 10_000
-"""The most hits of one search, on both engines."""
 _LEAST_POSITIVES = 30
 """With fewer known positives among the hits, no share of false negatives is estimated."""
 
@@ -83,10 +82,9 @@ class MiningOptions:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        for name, least in (("range_min", 0), ("num_negatives", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise OptionsError(f"a whole number ≥ {least}, not {value!r}", option=name)
+        check_numbers(
+            self, whole={"range_min": (0, None), "num_negatives": (1, None), "batch_size": (1, None)}
+        )
         if self.sampling_strategy not in ("top", "random"):
             raise OptionsError(f"top or random, not {self.sampling_strategy!r}", option="sampling_strategy")
         if self.output_format not in get_args(Format):
@@ -252,8 +250,10 @@ def mine_negatives(
     last = chosen.last_rank(max(len(one.positives) for one in mined.values()))
     # Room for the positives, which take places of the list.
     depth = last + max(len(known_ids.get(text, one.positives)) for text, one in mined.items())
-    if depth > _WINDOW:
-        raise OptionsError(f"{depth:,} hits are more than a search gives ({_WINDOW:,})", option="range_max")
+    if depth > MAX_WINDOW:
+        raise OptionsError(
+            f"{depth:,} hits are more than a search gives ({MAX_WINDOW:,})", option="range_max"
+        )
     search = _Search(index, base, filter_of(filter), make, depth, cache_folder)
     for start in range(0, len(mined), chosen.batch_size):
         batch = list(mined.values())[start : start + chosen.batch_size]
@@ -564,7 +564,7 @@ def false_share(positives: Sequence[int], candidates: Sequence[int], chosen: Seq
     """The largest share of the chosen that can be relevant, if unjudged answers rank as judged ones.
 
     The candidates are a mixture of both kinds. However far down one looks, the relevant part can't be larger
-    than the candidates above divided by the positives above, each as a share of theirs: the least of these
+    than the candidates above divided by the positives above, each as a share of its kind: the least of these
     bounds the mixture (Blanchard, Lee and Scott, 2010). Each chosen rank has its part of it.
 
     Args:
